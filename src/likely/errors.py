@@ -1,0 +1,53 @@
+"""Errors that a person can act on: each says what was given, what was expected, what to do.
+
+The command turns any `LikelyError` into one line and exit code 2; library users catch it as an
+ordinary exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LikelyError(Exception):
+    """Base of all errors that are about the user's input or environment, not about a defect."""
+
+
+class InvalidData(LikelyError, ValueError):
+    """Data that cannot be read, or is not what the specification says."""
+
+
+class InvalidSetting(LikelyError, ValueError):
+    """A configuration field, option or argument with an unknown name or an impossible value."""
+
+
+class MissingDependency(LikelyError, ImportError):
+    """An optional extra that this call needs is not installed."""
+
+
+class Unanswerable(LikelyError, TypeError):
+    """A question that this kind of model cannot answer; the message says why."""
+
+
+class ProofFailed(LikelyError):
+    """A likelihood whose proof (causality, normalisation, bounds) failed is not printed."""
+
+
+class Diverged(LikelyError, ArithmeticError):
+    """Training met a non-finite loss; the last good checkpoint is kept."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The hint that follows an unknown name: the nearest valid one, or the whole list.
+
+    >>> nearest("chanels", ["channels", "layers"])
+    'did you mean "channels"?'
+    >>> nearest("zzz", ["channels", "layers"])
+    'valid: channels, layers'
+    """
+    options = sorted(valid)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return "valid: " + ", ".join(options)
