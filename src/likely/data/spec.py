@@ -1,0 +1,232 @@
+"""What a number is about: `DataSpec`, and the `Dataset` that goes with it.
+
+Image data is integer-coded, x in [0, levels). A model scales x for itself; nothing here does.
+The specification names everything that changes the meaning of a likelihood (shape, levels,
+preprocessing, split, and a digest of the values) and hashes to a fingerprint: two numbers may
+be compared only when their fingerprints agree. Static and dynamic binarisation of MNIST differ
+by about two nats, and so have different fingerprints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.errors import InvalidData, InvalidSetting
+
+Split = Literal["train", "validation", "test"]
+IntArray = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """What the data is.
+
+    Attributes:
+        name: of the data set, as "mnist".
+        shape: event shape, (C, H, W) for images.
+        levels: number of integer levels of each dimension.
+        split: "train", "validation" or "test".
+        preprocessing: what was done to the published values, in order, as ("binarize=static",).
+        n: number of examples.
+        digest: SHA-256 (hex) of the stored values, before any per-epoch noise.
+        classes: names of the label values, or () where there are no labels.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    levels: int
+    split: Split = "train"
+    preprocessing: tuple[str, ...] = ()
+    n: int = 0
+    digest: str = ""
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.shape or any(side < 1 for side in self.shape):
+            raise InvalidSetting(f"an event shape needs positive sides, given {self.shape}")
+        if not 2 <= self.levels <= 65536:
+            raise InvalidSetting(f"levels must be in [2, 65536], given {self.levels}")
+
+    @property
+    def dimensions(self) -> int:
+        """Number of scalar dimensions D of one example."""
+        return math.prod(self.shape)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that identify the data a number is about."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain values; `from_json` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> DataSpec:
+        """Read what `to_json` wrote (lists become tuples again)."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
+
+
+class Batch(NamedTuple):
+    """Examples of a data set.
+
+    Attributes:
+        x: integer values in [0, levels), uint8 or uint16, [B, *shape].
+        label: class of each example, int64 [B], or None.
+        index: position of each example in the data set, int64 [B].
+    """
+
+    x: IntArray
+    label: npt.NDArray[np.int64] | None
+    index: npt.NDArray[np.int64]
+
+
+class Dataset:
+    """Integer-coded examples with their specification.
+
+    `values` may be a memory map. `intensity_levels` set means dynamic binarisation: the stored
+    values are intensities in [0, intensity_levels), and each read draws Bernoulli pixels anew
+    from (noise_seed, epoch, index), so that a read is a function of its arguments and a
+    resumed run sees the very same bits.
+
+    Attributes:
+        spec: what the data is.
+        values: stored integers, [N, *shape].
+        labels: int64 [N] or None.
+        attributes: further binary columns by name (faces), each bool [N].
+        validation: the held-out part of a training set, or None.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        values: IntArray,
+        labels: npt.NDArray[np.int64] | None = None,
+        attributes: dict[str, npt.NDArray[np.bool_]] | None = None,
+        validation: Dataset | None = None,
+        intensity_levels: int | None = None,
+        noise_seed: int = 0,
+    ) -> None:
+        if values.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+            raise InvalidData(f"{spec.name}: expected uint8 or uint16 values, given {values.dtype}")
+        if tuple(values.shape[1:]) != spec.shape or len(values) != spec.n:
+            raise InvalidData(
+                f"{spec.name}: expected values of shape {(spec.n, *spec.shape)}, "
+                f"given {tuple(values.shape)}"
+            )
+        if labels is not None and labels.shape != (spec.n,):
+            raise InvalidData(f"{spec.name}: expected {spec.n} labels, given {labels.shape}")
+        self.spec = spec
+        self.values = values
+        self.labels = labels
+        self.attributes = attributes or {}
+        self.validation = validation
+        self.intensity_levels = intensity_levels
+        self.noise_seed = noise_seed
+
+    def __len__(self) -> int:
+        return self.spec.n
+
+    def __repr__(self) -> str:
+        s = self.spec
+        return (
+            f"Dataset({s.name}, {s.split}, n={s.n}, shape={s.shape}, levels={s.levels}, "
+            f"fingerprint={s.fingerprint})"
+        )
+
+    def batch(self, index: npt.NDArray[np.int64] | slice, epoch: int = 0) -> Batch:
+        """Read examples: a function of (index, epoch), nothing else.
+
+        Args:
+            index: positions, int64 [B], or a slice.
+            epoch: only matters for dynamic binarisation; evaluation uses 0.
+
+        Returns:
+            The examples, integers in [0, levels).
+        """
+        if isinstance(index, slice):
+            index = np.arange(len(self), dtype=np.int64)[index]
+        x = np.asarray(self.values[index])  # [B, *shape]
+        if self.intensity_levels is not None:
+            x = self._binarised(x, index, epoch)
+        label = None if self.labels is None else self.labels[index]
+        return Batch(x, label, index)
+
+    def _binarised(
+        self, intensity: IntArray, index: npt.NDArray[np.int64], epoch: int
+    ) -> IntArray:
+        """Bernoulli(intensity / (intensity_levels - 1)), drawn anew for each (epoch, index)."""
+        assert self.intensity_levels is not None
+        threshold = intensity.astype(np.float64) / (self.intensity_levels - 1)
+        out = np.empty(intensity.shape, np.uint8)
+        for row, position in enumerate(index):
+            key = np.array([self.noise_seed, (epoch << 40) | int(position)], np.uint64)
+            noise = np.random.Generator(np.random.Philox(key=key)).random(self.spec.shape)
+            out[row] = noise < threshold[row]
+        return out
+
+    def pixel_mean(self, limit: int = 10_000) -> npt.NDArray[np.float64]:
+        """Mean of each dimension over the first `limit` examples, in levels, [*shape]."""
+        x = self.values[:limit].astype(np.float64).mean(axis=0)
+        if self.intensity_levels is not None:
+            x = x / (self.intensity_levels - 1)
+        return np.asarray(x)
+
+    def take(self, index: npt.NDArray[np.int64] | slice, split: Split | None = None) -> Dataset:
+        """The examples at `index` as a data set of their own (with its own fingerprint)."""
+        if isinstance(index, slice):
+            index = np.arange(len(self), dtype=np.int64)[index]
+        values = np.ascontiguousarray(self.values[index])
+        spec = dataclasses.replace(
+            self.spec, n=len(index), split=split or self.spec.split, digest=digest_of(values)
+        )
+        return Dataset(
+            spec,
+            values,
+            None if self.labels is None else self.labels[index],
+            {name: column[index] for name, column in self.attributes.items()},
+            None,
+            self.intensity_levels,
+            self.noise_seed,
+        )
+
+
+def digest_of(values: IntArray) -> str:
+    """SHA-256 of the values, read in chunks so that a memory map stays on disk."""
+    sha = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
+    for start in range(0, len(values), 4096):
+        sha.update(np.ascontiguousarray(values[start : start + 4096]).tobytes())
+    return sha.hexdigest()
+
+
+def with_validation(
+    train: Dataset, size: int | None = None, seed: int = 20140501
+) -> Dataset:
+    """Split a validation part off a training set, once, by a fixed seed.
+
+    Args:
+        train: the whole training set.
+        size: number of held-out examples; a sixth of the set, at most 10,000, by default.
+        seed: of the split; change it only to study the split itself.
+
+    Returns:
+        The training set without the held-out examples, which are its `.validation`.
+    """
+    n = len(train)
+    size = min(10_000, n // 6) if size is None else size
+    if not 0 < size < n:
+        raise InvalidSetting(f"{train.spec.name}: cannot hold out {size} of {n} examples")
+    order = np.random.Generator(np.random.Philox(seed)).permutation(n)
+    held_out, rest = np.sort(order[:size]), np.sort(order[size:])
+    part = train.take(rest, "train")
+    part.validation = train.take(held_out, "validation")
+    return part
