@@ -1,0 +1,42 @@
+"""Data: integer-coded examples with a specification and a fingerprint.
+
+`load` reads a named data set, a folder of images, an array file or a Hugging Face folder and
+answers `(train, test)`; the held-out part for every choice is `train.validation`.
+
+The names are loaded at first use, so that `import likely.data` costs next to nothing and a
+command can list the data sets (`likely.data.catalogue`) without importing numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from likely.data.loading import load as load
+    from likely.data.spec import Batch as Batch
+    from likely.data.spec import Dataset as Dataset
+    from likely.data.spec import DataSpec as DataSpec
+    from likely.data.spec import train_and_test as train_and_test
+    from likely.data.spec import with_validation as with_validation
+
+_HOME = {
+    "Batch": "spec",
+    "DataSpec": "spec",
+    "Dataset": "spec",
+    "load": "loading",
+    "train_and_test": "spec",
+    "with_validation": "spec",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"likely.data.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'likely.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

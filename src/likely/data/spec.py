@@ -14,15 +14,19 @@ import functools
 import hashlib
 import json
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, nearest
 
 Split = Literal["train", "validation", "test"]
 IntArray = npt.NDArray[Any]
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+VALIDATION_SEED = 20140501
+TEST_SEED = 20140502
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +77,27 @@ class DataSpec:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> DataSpec:
         """Read what `to_json` wrote (lists become tuples again)."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
+        fields = {field.name for field in dataclasses.fields(cls)}
+        for key in record:
+            if key not in fields:
+                raise InvalidData(
+                    f'a data specification has no field "{key}": {nearest(key, fields)}'
+                )
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in record.items()
+        }
+        return cls(**plain)
 
 
-class Batch(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
     """Examples of a data set.
 
     Attributes:
         x: integer values in [0, levels), uint8 or uint16, [B, *shape].
         label: class of each example, int64 [B], or None.
-        index: position of each example in the data set, int64 [B].
+        index: position of each example in the data set, int64 [B], never negative.
     """
 
     x: IntArray
@@ -95,8 +110,8 @@ class Dataset:
 
     `values` may be a memory map. `intensity_levels` set means dynamic binarisation: the stored
     values are intensities in [0, intensity_levels), and each read draws Bernoulli pixels anew
-    from (noise_seed, epoch, index), so that a read is a function of its arguments and a
-    resumed run sees the very same bits.
+    from (noise_seed, split, epoch, index), so that a read is a function of its arguments and a
+    resumed run sees the very same bits. (Salakhutdinov and Murray 2008, section 5.)
 
     Attributes:
         spec: what the data is.
@@ -153,38 +168,58 @@ class Dataset:
         Returns:
             The examples, integers in [0, levels).
         """
-        if isinstance(index, slice):
-            index = np.arange(len(self), dtype=np.int64)[index]
+        index = self._positions(index)
         x = np.asarray(self.values[index])  # [B, *shape]
         if self.intensity_levels is not None:
             x = self._binarised(x, index, epoch)
         label = None if self.labels is None else self.labels[index]
         return Batch(x, label, index)
 
+    def _positions(self, index: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.int64]:
+        """Positions in [0, N) of a slice, or of integers of which the negative count from the
+        end, as everywhere in Python."""
+        if isinstance(index, slice):
+            return np.arange(len(self), dtype=np.int64)[index]
+        if index.dtype == np.bool_:
+            return np.flatnonzero(index)
+        positions = index.astype(np.int64)
+        return np.where(positions < 0, positions + len(self), positions)
+
     def _binarised(
         self, intensity: IntArray, index: npt.NDArray[np.int64], epoch: int
     ) -> IntArray:
-        """Bernoulli(intensity / (intensity_levels - 1)), drawn anew for each (epoch, index)."""
+        """Bernoulli(intensity / (intensity_levels - 1)), drawn anew for each (epoch, index).
+
+        Philox is counter-based, so a key for each example costs no more than one stream; its raw
+        words are fixed by its definition, where the methods of `Generator` may change with numpy.
+        """
         assert self.intensity_levels is not None
-        threshold = intensity.astype(np.float64) / (self.intensity_levels - 1)
+        if not 0 <= epoch < 1 << 22:
+            raise InvalidSetting(f"epoch must be in [0, {1 << 22}), given {epoch}")
         out = np.empty(intensity.shape, np.uint8)
+        stream = (_SPLITS.index(self.spec.split) << 62) | (epoch << 40)
         for row, position in enumerate(index):
-            key = np.array([self.noise_seed, (epoch << 40) | int(position)], np.uint64)
-            noise = np.random.Generator(np.random.Philox(key=key)).random(self.spec.shape)
-            out[row] = noise < threshold[row]
+            key = np.array([self.noise_seed, stream | int(position)], np.uint64)
+            raw = np.random.Philox(key=key).random_raw(self.spec.dimensions)
+            uniform = (raw >> np.uint64(11)) * 2.0**-53  # in [0, 1), so intensity 0 is never 1
+            pixels = uniform.reshape(self.spec.shape) * (self.intensity_levels - 1)
+            out[row] = pixels < intensity[row]
         return out
 
     def pixel_mean(self, limit: int = 10_000) -> npt.NDArray[np.float64]:
-        """Mean of each dimension over the first `limit` examples, in levels, [*shape]."""
-        x = self.values[:limit].astype(np.float64).mean(axis=0)
+        """Mean of each dimension over at most `limit` examples, in levels, [*shape].
+
+        The examples are spread evenly over the set, because files are often sorted by class.
+        """
+        step = max(1, -(-len(self) // limit))
+        x = self.values[::step].astype(np.float64).mean(axis=0)
         if self.intensity_levels is not None:
             x = x / (self.intensity_levels - 1)
         return np.asarray(x)
 
     def take(self, index: npt.NDArray[np.int64] | slice, split: Split | None = None) -> Dataset:
         """The examples at `index` as a data set of their own (with its own fingerprint)."""
-        if isinstance(index, slice):
-            index = np.arange(len(self), dtype=np.int64)[index]
+        index = self._positions(index)
         values = np.ascontiguousarray(self.values[index])
         spec = dataclasses.replace(
             self.spec, n=len(index), split=split or self.spec.split, digest=digest_of(values)
@@ -208,8 +243,22 @@ def digest_of(values: IntArray) -> str:
     return sha.hexdigest()
 
 
+def hold_out(n: int, size: int, seed: int) -> tuple[IntArray, IntArray]:
+    """Positions that stay and positions that are held out, both sorted: int64, n in all.
+
+    The order is that of n raw Philox words, so it never changes with numpy's version.
+    """
+    order = np.argsort(np.random.Philox(seed).random_raw(n), kind="stable")
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def validation_size(n: int) -> int:
+    """How many of n training examples are held out by default: a sixth, at most 10,000."""
+    return min(10_000, n // 6)
+
+
 def with_validation(
-    train: Dataset, size: int | None = None, seed: int = 20140501
+    train: Dataset, size: int | None = None, seed: int = VALIDATION_SEED
 ) -> Dataset:
     """Split a validation part off a training set, once, by a fixed seed.
 
@@ -222,11 +271,32 @@ def with_validation(
         The training set without the held-out examples, which are its `.validation`.
     """
     n = len(train)
-    size = min(10_000, n // 6) if size is None else size
+    size = validation_size(n) if size is None else size
     if not 0 < size < n:
         raise InvalidSetting(f"{train.spec.name}: cannot hold out {size} of {n} examples")
-    order = np.random.Generator(np.random.Philox(seed)).permutation(n)
-    held_out, rest = np.sort(order[:size]), np.sort(order[size:])
+    rest, held_out = hold_out(n, size, seed)
     part = train.take(rest, "train")
     part.validation = train.take(held_out, "validation")
     return part
+
+
+def train_and_test(whole: Dataset, test: int | None = None) -> tuple[Dataset, Dataset]:
+    """Split data that came in one piece into a training and a test set, by fixed seeds.
+
+    Args:
+        whole: all examples; at least 3.
+        test: number of test examples; a sixth of the set, at most 10,000 (at least 1) by default.
+
+    Returns:
+        The training set, whose `.validation` is held out of it in turn, and the test set.
+    """
+    n = len(whole)
+    test = max(1, validation_size(n)) if test is None else test
+    if not 0 < test < n - 1:
+        raise InvalidData(
+            f"{whole.spec.name}: {n} examples cannot be split into training, validation and "
+            f"{test} test examples; at least 3 are needed"
+        )
+    rest, held_out = hold_out(n, test, TEST_SEED)
+    train = with_validation(whole.take(rest, "train"), max(1, validation_size(len(rest))))
+    return train, whole.take(held_out, "test")
