@@ -93,8 +93,9 @@ def test_frechet_standard_error_is_the_spread_over_repeated_draws() -> None:
 
 def test_a_negative_eigenvalue_is_refused() -> None:
     with pytest.raises(InvalidData, match="positive semidefinite"):
-        frechet_from_moments(torch.zeros(2), torch.diag(torch.tensor([1.0, -1.0])),
-                             torch.zeros(2), torch.eye(2))
+        frechet_from_moments(
+            torch.zeros(2), torch.diag(torch.tensor([1.0, -1.0])), torch.zeros(2), torch.eye(2)
+        )
 
 
 # -- kernel distance --------------------------------------------------------------------------
@@ -198,6 +199,16 @@ def test_a_copy_has_density_one_exactly_because_ties_are_not_inside() -> None:
     assert scores.density.value == pytest.approx(1.0, abs=1e-12)
     assert scores.precision.value == scores.recall.value == scores.coverage.value == 1.0
     assert scores.coverage.standard_error > 0.0  # 200 of 200 is not certainty
+
+
+def test_points_on_the_rim_of_a_ball_are_outside_whatever_the_rounding() -> None:
+    """A lattice on a slanted line: each open unit ball holds its own centre and nothing else."""
+    steps = torch.arange(41, dtype=torch.float64)
+    direction = torch.nn.functional.normalize(normal(1, 30, 0), dim=1)
+    real, fake = steps[:40, None] * direction + 5.0, steps[1:, None] * direction + 5.0
+    scores = manifold_scores(real, fake, k=1)
+    assert scores.density.value == pytest.approx(39 / 40, abs=1e-12)
+    assert scores.coverage.value == pytest.approx(39 / 40, abs=1e-12)
 
 
 def test_far_fakes_score_zero() -> None:

@@ -272,9 +272,7 @@ def kernel_distance(
     values = torch.tensor(
         [
             _mmd(a[i], b[j])[0]
-            for i, j in zip(
-                order_a.reshape(blocks, -1), order_b.reshape(blocks, -1), strict=True
-            )
+            for i, j in zip(order_a.reshape(blocks, -1), order_b.reshape(blocks, -1), strict=True)
         ],
         dtype=torch.float64,
     )
