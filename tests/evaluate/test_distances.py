@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData
 from likely.evaluate import distances
 from likely.evaluate.distances import (
-    expected_coverage,
     frechet_distance,
     frechet_from_moments,
     kernel_distance,
-    manifold_scores,
 )
+from likely.evaluate.manifold import manifold_scores
 
 
 def normal(n: int, features: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
@@ -144,89 +143,7 @@ def test_kernel_distance_sees_a_shift() -> None:
     assert moved.value > 5.0 * moved.standard_error
 
 
-# -- neighbourhoods ---------------------------------------------------------------------------
-
-
-def naive_scores(real: Tensor, fake: Tensor, k: int) -> tuple[float, float, float, float]:
-    def radius(points: Tensor, i: int) -> float:
-        others = [float((points[i] - points[j]).norm()) for j in range(len(points)) if j != i]
-        return sorted(others)[k - 1]
-
-    real_radius = [radius(real, i) for i in range(len(real))]
-    fake_radius = [radius(fake, j) for j in range(len(fake))]
-    near = np.array([[float((r - f).norm()) for f in fake] for r in real])
-    inside = near < np.array(real_radius)[:, None]
-    recalled = near < np.array(fake_radius)[None, :]
-    return (
-        float(inside.any(0).mean()),
-        float(recalled.any(1).mean()),
-        float(inside.sum(0).mean()) / k,
-        float(inside.any(1).mean()),
-    )
-
-
-@pytest.mark.parametrize(("n", "m", "k"), [(20, 13, 3), (9, 30, 1)])
-def test_scores_are_their_definitions(
-    n: int, m: int, k: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(distances, "BLOCK_VALUES", 50)  # several blocks
-    real, fake = normal(n, 2, n), normal(m, 2, m, 1.3, 0.3)
-    scores = manifold_scores(real, fake, k=k)
-    found = (scores.precision, scores.recall, scores.density, scores.coverage)
-    assert [f.value for f in found] == pytest.approx(naive_scores(real, fake, k), abs=1e-12)
-
-
-@pytest.mark.parametrize("features", [1, 40])
-def test_equal_distributions_have_the_exact_expectations(features: int) -> None:
-    """Density 1 and coverage 1 - prod (N-1-i)/(N+M-1-i), whatever the dimension."""
-    n, m, k, repeats = 40, 60, 3, 250
-    scores = [
-        manifold_scores(normal(n, features, 2 * i), normal(m, features, 2 * i + 1), k=k)
-        for i in range(repeats)
-    ]
-    density = np.array([s.density.value for s in scores])
-    coverage = np.array([s.coverage.value for s in scores])
-    for values, expected in ((density, 1.0), (coverage, expected_coverage(n, m, k))):
-        assert abs(values.mean() - expected) < 3.5 * values.std(ddof=1) / math.sqrt(repeats)
-    # The errors treat the balls as given; they must still be of the right size.
-    assert np.mean([s.coverage.standard_error for s in scores]) > 0.7 * coverage.std(ddof=1)
-    assert np.mean([s.density.standard_error for s in scores]) > 0.7 * density.std(ddof=1)
-
-
-def test_a_copy_has_density_one_exactly_because_ties_are_not_inside() -> None:
-    x = normal(200, 30, 0) + 1000.0  # far from the origin, so that rounding would show
-    scores = manifold_scores(x, x.clone(), k=5)
-    assert scores.density.value == pytest.approx(1.0, abs=1e-12)
-    assert scores.precision.value == scores.recall.value == scores.coverage.value == 1.0
-    assert scores.coverage.standard_error > 0.0  # 200 of 200 is not certainty
-
-
-def test_points_on_the_rim_of_a_ball_are_outside_whatever_the_rounding() -> None:
-    """A lattice on a slanted line: each open unit ball holds its own centre and nothing else."""
-    steps = torch.arange(41, dtype=torch.float64)
-    direction = torch.nn.functional.normalize(normal(1, 30, 0), dim=1)
-    real, fake = steps[:40, None] * direction + 5.0, steps[1:, None] * direction + 5.0
-    scores = manifold_scores(real, fake, k=1)
-    assert scores.density.value == pytest.approx(39 / 40, abs=1e-12)
-    assert scores.coverage.value == pytest.approx(39 / 40, abs=1e-12)
-
-
-def test_far_fakes_score_zero() -> None:
-    scores = manifold_scores(normal(50, 3, 0), normal(50, 3, 1, shift=100.0))
-    assert (scores.precision.value, scores.recall.value, scores.density.value) == (0.0, 0.0, 0.0)
-
-
-def test_one_mode_of_two_has_precision_and_half_coverage() -> None:
-    real = torch.cat([normal(100, 3, 0), normal(100, 3, 1, shift=50.0)])
-    scores = manifold_scores(real, normal(200, 3, 2))
-    assert scores.precision.value > 0.8
-    assert scores.coverage.value == pytest.approx(0.5, abs=0.02)
-
-
-@pytest.mark.parametrize("k", [0, 20])
-def test_an_impossible_k_is_refused(k: int) -> None:
-    with pytest.raises(InvalidSetting, match="k must be in"):
-        manifold_scores(normal(20, 2, 0), normal(30, 2, 1), k=k)
+# -- bad input --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("measure", [frechet_distance, kernel_distance, manifold_scores])

@@ -7,12 +7,7 @@ equation 6; Dowson and Landau 1982):
 
 It is biased upwards at small N, so it is compared at equal N only. Kernel distance (KID,
 Binkowski et al. 2018): the unbiased estimate of the squared maximum mean discrepancy with
-k(x, y) = (x.y / F + 1)^3. Precision and recall: Kynkaanniemi et al. 2019, equation 2. Density
-and coverage: Naeem et al. 2020, equations 3 and 4.
-
-Deviations: neighbourhoods are open balls (strict <) whose radius never counts the point itself,
-for all four of precision, recall, density and coverage, so that the expectations for equal
-distributions are exact (`expected_coverage`); distances that agree to rounding count as equal.
+k(x, y) = (x.y / F + 1)^3. Every matrix of pairs is made in blocks, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -28,13 +23,11 @@ from likely.errors import InvalidData, InvalidSetting
 
 __all__ = [
     "KernelDistance",
-    "Manifold",
     "Measured",
-    "expected_coverage",
+    "checked_features",
     "frechet_distance",
     "frechet_from_moments",
     "kernel_distance",
-    "manifold_scores",
     "row_blocks",
     "squared_distances",
 ]
@@ -65,17 +58,6 @@ class KernelDistance:
     value: float
     standard_error: float
     blocks: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Manifold:
-    """Precision, recall, density and coverage, all from neighbourhoods of `k` neighbours."""
-
-    precision: Measured
-    recall: Measured
-    density: Measured
-    coverage: Measured
-    k: int
 
 
 def checked_features(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -279,7 +261,7 @@ def kernel_distance(
     return KernelDistance(float(values.mean()), float(values.std()) / math.sqrt(blocks), blocks)
 
 
-# -- neighbourhoods ---------------------------------------------------------------------------
+# -- distance matrices -----------------------------------------------------------------------
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -289,85 +271,3 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """
     square = a.square().sum(1)[:, None] + b.square().sum(1)[None, :]
     return torch.addmm(square, a, b.T, alpha=-2.0).clamp_(min=0.0)
-
-
-def _radii(x: Tensor, k: int) -> Tensor:
-    """Squared distance of each point to its k-th nearest other point, [N]."""
-    out = []
-    for rows in row_blocks(len(x), len(x)):
-        block = squared_distances(x[rows], x)
-        own = torch.arange(len(block), device=x.device)
-        block[own, own + rows.start] = math.inf
-        out.append(block.kthvalue(k, dim=1).values)
-    return torch.cat(out)
-
-
-def manifold_scores(real: Tensor, fake: Tensor, *, k: int = 5) -> Manifold:
-    """Precision, recall, density and coverage of `fake` against `real`.
-
-    A real point's ball reaches to its k-th nearest other real point; likewise for fakes.
-    Precision: share of fakes inside some real ball. Recall: share of reals inside some fake
-    ball. Density: number of real balls that a fake lies in, over k, averaged. Coverage: share of
-    reals with some fake in their ball.
-
-    For equal distributions density is 1 and coverage is `expected_coverage` on average, in any
-    dimension; precision and recall are not 1.
-
-    Args:
-        real: features, [N, F].
-        fake: features, [M, F].
-        k: neighbours that make a ball, less than both N and M.
-
-    Returns:
-        The four scores. Standard errors treat the balls as given (binomial for shares, moved off
-        0 and 1 after Agresti and Coull 1998; both sides for density).
-    """
-    real, fake = checked_features(real, fake)
-    n, m = len(real), len(fake)
-    if not 1 <= k < min(n, m):
-        raise InvalidSetting(f"k must be in [1, {min(n, m) - 1}] here, given {k}")
-    centre = real.mean(0)  # a common shift changes no distance and saves digits
-    real, fake = real - centre, fake - centre
-    largest = max(float(real.square().sum(1).max()), float(fake.square().sum(1).max()))
-    slack = 1e-13 * largest  # two distances closer than this are a tie, not a strict <
-    real_radii, fake_radii = _radii(real, k) - slack, _radii(fake, k) - slack
-    balls_of_fake = torch.zeros(m, dtype=torch.float64, device=real.device)
-    fakes_in_ball, recalled = [], []
-    for rows in row_blocks(n, m):
-        block = squared_distances(real[rows], fake)  # [rows, M]
-        inside = block < real_radii[rows, None]
-        balls_of_fake += inside.sum(0)
-        fakes_in_ball.append(inside.sum(1))
-        recalled.append((block < fake_radii[None, :]).any(1))
-    in_ball = torch.cat(fakes_in_ball).double()  # [N]
-    variance = (balls_of_fake / k).var() / m + (in_ball * n / (k * m)).var() / n
-    return Manifold(
-        precision=_share(balls_of_fake > 0),
-        recall=_share(torch.cat(recalled)),
-        density=Measured(float(balls_of_fake.mean()) / k, math.sqrt(float(variance))),
-        coverage=_share(in_ball > 0),
-        k=k,
-    )
-
-
-def _share(hit: Tensor) -> Measured:
-    n, hits = len(hit), int(hit.sum())
-    moved = (hits + 2.0) / (n + 4.0)
-    return Measured(hits / n, math.sqrt(moved * (1.0 - moved) / (n + 4.0)))
-
-
-def expected_coverage(n: int, m: int, k: int) -> float:
-    """Coverage that equal distributions have on average: 1 - prod_{i<k} (N-1-i)/(N+M-1-i).
-
-    Naeem et al. 2020, lemma 2. It depends on no dimension and no law, as long as there are no
-    ties.
-
-    Args:
-        n: real examples N.
-        m: fake examples M.
-        k: neighbours.
-
-    >>> round(expected_coverage(10_000, 10_000, 5), 4)
-    0.9688
-    """
-    return 1.0 - math.prod((n - 1 - i) / (n + m - 1 - i) for i in range(k))
