@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from likely.data.embedded import digits
 from likely.data.prepare import Binarize, check_settings, prepared
+from likely.data.registry import named
 from likely.data.spec import Dataset
-from likely.errors import InvalidSetting, nearest
 
 
 def load(
@@ -17,7 +16,8 @@ def load(
 ) -> tuple[Dataset, Dataset]:
     """Training and test set of a named data set; `train.validation` is the held-out part."""
     check_settings(binarize, levels)
-    if name != "digits":
-        raise InvalidSetting(f'no data set is called "{name}": {nearest(name, ["digits"])}')
-    train, test = digits()
+    static = binarize == "static" and name == "mnist"
+    train, test = named(name, static=static)
+    if static:
+        return train, test
     return prepared(train, binarize, levels, seed), prepared(test, binarize, levels, seed)

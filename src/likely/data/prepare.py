@@ -60,7 +60,7 @@ def binarised(data: Dataset, binarize: Binarize, seed: int = 0) -> Dataset:
     spec = data.spec
     if binarize == "static":
         raise InvalidSetting(
-            f'{spec.name} has no published static binarisation (only mnist has); '
+            f"{spec.name} has no published static binarisation (only mnist has); "
             'use "dynamic" or "threshold"'
         )
     if binarize == "threshold":

@@ -84,13 +84,12 @@ class DataSpec:
                     f'a data specification has no field "{key}": {nearest(key, fields)}'
                 )
         plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in record.items()
+            key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
         }
         return cls(**plain)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Examples of a data set.
 
@@ -185,9 +184,7 @@ class Dataset:
         positions = index.astype(np.int64)
         return np.where(positions < 0, positions + len(self), positions)
 
-    def _binarised(
-        self, intensity: IntArray, index: npt.NDArray[np.int64], epoch: int
-    ) -> IntArray:
+    def _binarised(self, intensity: IntArray, index: npt.NDArray[np.int64], epoch: int) -> IntArray:
         """Bernoulli(intensity / (intensity_levels - 1)), drawn anew for each (epoch, index).
 
         Philox is counter-based, so a key for each example costs no more than one stream; its raw
@@ -243,7 +240,7 @@ def digest_of(values: IntArray) -> str:
     return sha.hexdigest()
 
 
-def hold_out(n: int, size: int, seed: int) -> tuple[IntArray, IntArray]:
+def hold_out(n: int, size: int, seed: int = VALIDATION_SEED) -> tuple[IntArray, IntArray]:
     """Positions that stay and positions that are held out, both sorted: int64, n in all.
 
     The order is that of n raw Philox words, so it never changes with numpy's version.
