@@ -92,10 +92,9 @@ def stored(key: str, build: Callable[[Path], Source]) -> tuple[Dataset, Dataset,
         raise _unwritable(folder.parent, error) from error
     try:
         scratch = temporary / "scratch"
-        scratch.mkdir()
-        source = build(scratch)
         try:
-            _write(temporary, source)
+            scratch.mkdir()
+            _write(temporary, build(scratch))
             shutil.rmtree(scratch)
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one that did not open
             with contextlib.suppress(FileExistsError):  # another process was quicker: use its own

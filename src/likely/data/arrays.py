@@ -1,0 +1,276 @@
+"""Arrays as data sets: in memory, `.npy` (memory-mapped) and `.npz`. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.data.readers import check_header, read_npz, reading
+from likely.data.spec import (
+    Dataset,
+    DataSpec,
+    IntArray,
+    Split,
+    digest_of,
+    train_and_test,
+    with_validation,
+)
+from likely.data.store import Source, key_of, stamp, stored
+from likely.errors import InvalidData, InvalidSetting
+
+Layout = Literal["auto", "channels-first", "channels-last"]
+
+_LARGE = 1 << 28  # bytes; a larger .npy is split on disk, not in memory
+_BLOCK = 4096
+_DATA_KEYS = {
+    "train": ("train", "x_train", "train_x", "train_images", "images_train"),
+    "validation": ("validation", "valid", "val", "x_valid", "x_val", "valid_images", "val_images"),
+    "test": ("test", "x_test", "test_x", "test_images", "images_test"),
+}
+_LABEL_KEYS = {
+    "train": ("train_labels", "y_train", "train_y", "labels_train"),
+    "validation": ("validation_labels", "valid_labels", "val_labels", "y_valid", "y_val"),
+    "test": ("test_labels", "y_test", "test_y", "labels_test"),
+}
+_WHOLE_KEYS = ("images", "x", "data", "values", "arr_0")
+_WHOLE_LABEL_KEYS = ("labels", "label", "y", "targets", "target")
+
+
+def from_array(
+    x: npt.NDArray[Any],
+    levels: int | None = None,
+    labels: npt.NDArray[Any] | None = None,
+    *,
+    name: str = "array",
+    split: Split = "train",
+    layout: Layout = "auto",
+    classes: tuple[str, ...] = (),
+) -> Dataset:
+    """An array in memory, or a memory map, as a data set. A map of bytes is not copied.
+
+    Args:
+        x: booleans, integers in [0, levels), or floating-point intensities in [0, 1].
+            [N, H, W] are grey images; [N, C, H, W] and [N, H, W, C] images with C of 1 or 3;
+            [N, D] vectors.
+        levels: number of integer levels. Needed for floating-point intensities, which become
+            round(x * (levels - 1)); by default 2 for booleans, 256 for uint8, 65536 for uint16.
+        labels: integer class of each example, [N], or None.
+        name: of the data set.
+        split: which split these examples are; see `train_and_test` for data in one piece.
+        layout: where the channels of [N, ., ., .] are; "auto" takes the axis of length 1 or 3.
+        classes: names of the labels; their numbers by default.
+
+    Raises:
+        InvalidData: another type or shape, a value outside the levels, or one that is not finite;
+            the message names the first such index.
+
+    >>> from_array(np.zeros((5, 8, 8), np.uint8), levels=2).spec.shape
+    (1, 8, 8)
+    """
+    if levels is not None and not 2 <= levels <= 65536:
+        raise InvalidSetting(f"levels must be in [2, 65536], given {levels}")
+    x = _shaped(np.asanyarray(x), name, layout)
+    steps: tuple[str, ...] = ()
+    if x.dtype == np.bool_:
+        values, levels = x.view(np.uint8), 2 if levels is None else levels
+    elif np.issubdtype(x.dtype, np.integer):
+        values, levels = _integers(x, levels, name)
+    elif np.issubdtype(x.dtype, np.floating):
+        values, levels = _quantised(x, levels, name)
+        steps = (f"round(x * {levels - 1})",)
+    else:
+        raise InvalidData(
+            f"{name}: expected booleans, integers or floating-point numbers, given {x.dtype}"
+        )
+    classes = tuple(classes)
+    numbers = None
+    if labels is not None:
+        numbers = _labels(np.asarray(labels), len(x), len(classes), name)
+        classes = classes or tuple(str(i) for i in range(int(numbers.max()) + 1))
+    spec = DataSpec(
+        name, values.shape[1:], levels, split, steps, len(values), digest_of(values), classes
+    )
+    return Dataset(spec, values, numbers)
+
+
+def _shaped(x: npt.NDArray[Any], name: str, layout: Layout) -> npt.NDArray[Any]:
+    """[N, C, H, W] or [N, D]: a view, never a copy."""
+    if x.ndim not in (2, 3, 4) or 0 in x.shape:
+        raise InvalidData(
+            f"{name}: expected [N, D], [N, H, W], [N, C, H, W] or [N, H, W, C] with no side of 0, "
+            f"given shape {x.shape}"
+        )
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 2:
+        return x
+    if layout == "auto":
+        layout = "channels-first" if x.shape[1] in (1, 3) else "channels-last"
+    axis = 1 if layout == "channels-first" else 3
+    if x.shape[axis] not in (1, 3):
+        raise InvalidData(
+            f"{name}: expected 1 or 3 channels ([N, C, H, W] or [N, H, W, C]), given shape {x.shape}"
+        )
+    return x if axis == 1 else np.moveaxis(x, 3, 1)
+
+
+def _integers(x: npt.NDArray[Any], levels: int | None, name: str) -> tuple[IntArray, int]:
+    if levels is None:
+        levels = {"uint8": 256, "uint16": 65536}.get(x.dtype.name)
+        if levels is None:
+            raise InvalidData(
+                f"{name}: give levels, the number of values that a dimension can take, because "
+                f"{x.dtype} does not say it (the largest value here is {x.max()})"
+            )
+    wanted = np.dtype(np.uint8 if levels <= 256 else np.uint16)
+    out = x if x.dtype == wanted else np.empty(x.shape, wanted)
+    for start in range(0, len(x), _BLOCK):
+        block = x[start : start + _BLOCK]
+        if block.min() < 0 or block.max() >= levels:
+            where = np.argwhere((block < 0) | (block >= levels))[0]
+            value = block[tuple(where)]
+            where[0] += start
+            raise InvalidData(
+                f"{name}: value {value} at index {_index(where)}, expected integers in "
+                f"[0, {levels}); give the levels that the data has"
+            )
+        if out is not x:
+            out[start : start + _BLOCK] = block
+    return out, levels
+
+
+def _quantised(x: npt.NDArray[Any], levels: int | None, name: str) -> tuple[IntArray, int]:
+    out = np.empty(x.shape, np.uint8 if levels is None or levels <= 256 else np.uint16)
+    for start in range(0, len(x), _BLOCK):
+        block = x[start : start + _BLOCK]
+        wrong = ~((block >= 0) & (block <= 1))  # also where it is not a number
+        if wrong.any():
+            where = np.argwhere(wrong)[0]
+            value = block[tuple(where)]
+            where[0] += start
+            raise InvalidData(
+                f"{name}: value {value} at index {_index(where)}, expected finite intensities in "
+                "[0, 1]; divide by the largest possible value, or give integers"
+            )
+        if levels is not None:
+            out[start : start + _BLOCK] = np.rint(block.astype(np.float64) * (levels - 1))
+    if levels is None:
+        raise InvalidData(
+            f"{name}: floating-point intensities have no levels; give levels (as 256, or 2 to "
+            "threshold at 1/2) to make them integers"
+        )
+    return out, levels
+
+
+def _labels(labels: npt.NDArray[Any], n: int, classes: int, name: str) -> npt.NDArray[np.int64]:
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+        raise InvalidData(
+            f"{name}: expected {n} integer labels, given {labels.dtype} of shape {labels.shape}"
+        )
+    if labels.min() < 0 or (classes and labels.max() >= classes):
+        raise InvalidData(
+            f"{name}: labels from {labels.min()} to {labels.max()}, expected 0 to "
+            f"{classes - 1 if classes else 'the number of classes less 1'}"
+        )
+    return labels.astype(np.int64)
+
+
+def _index(where: npt.NDArray[np.int64]) -> str:
+    return "[" + ", ".join(map(str, where)) + "]"
+
+
+def from_file(
+    path: str | os.PathLike[str], levels: int | None = None, layout: Layout = "auto"
+) -> tuple[Dataset, Dataset]:
+    """Read an .npy or .npz file.
+
+    An .npy file holds all examples in one piece, and is memory-mapped where it is large. An .npz
+    file holds `train`, `test` and, if there is one, `validation` (also as `x_train`, ...), or all
+    in one piece as `images`, `x` or `data`; labels are `train_labels`, ... (also `y_train`, ...),
+    or `labels` or `y`. What is not split is split by fixed seeds.
+
+    Args:
+        path: of the file.
+        levels: as in `from_array`.
+        layout: as in `from_array`.
+
+    Returns:
+        Training set, whose `.validation` is held out of it, and test set.
+
+    Raises:
+        InvalidData: damaged, or holding something else; Python objects are never loaded.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InvalidData(f"{file} is not a file")
+    name = file.name.removesuffix(file.suffix)
+    if file.suffix.lower() == ".npz":
+        return _from_npz(file, name, levels, layout)
+    with reading(file), file.open("rb") as stream:
+        shape, dtype = check_header(stream, str(file), file.stat().st_size)
+        if dtype.kind not in "biuf" or 0 in shape or not shape:
+            raise InvalidData(f"{file}: expected an array of numbers, given {dtype} {shape}")
+        x = np.load(file, mmap_mode="r", allow_pickle=False)
+
+    if math.prod(shape) * dtype.itemsize <= _LARGE:
+        return train_and_test(from_array(np.array(x), levels, name=name, layout=layout))
+    key = key_of("array", stamp(file), levels, layout)
+    whole = from_array
+    return stored(key, lambda _: Source(whole(x, levels, name=name, layout=layout)))[:2]
+
+
+def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tuple[Dataset, Dataset]:
+    arrays = read_npz(file)
+    parts: dict[Split, Dataset] = {}
+    split: Split
+    for split in ("train", "validation", "test"):
+        key = next((key for key in _DATA_KEYS[split] if key in arrays), None)
+        if key is not None:
+            labels = next((arrays[k] for k in _LABEL_KEYS[split] if k in arrays), None)
+            title = f"{file}, {key}"
+            data = from_array(arrays[key], levels, labels, name=title, split=split, layout=layout)
+            parts[split] = _named(data, name)
+    if "train" not in parts:
+        key = next((key for key in _WHOLE_KEYS if key in arrays), None)
+        if key is None and len(arrays) == 1:
+            key = next(iter(arrays))
+        if key is None or parts:
+            raise InvalidData(
+                f"{file} holds {', '.join(arrays) or 'no array'}; expected train and test, or "
+                "images (and labels)"
+            )
+        labels = next((arrays[k] for k in _WHOLE_LABEL_KEYS if k in arrays), None)
+        title = f"{file}, {key}"
+        whole = from_array(arrays[key], levels, labels, name=title, layout=layout)
+        return train_and_test(_named(whole, name))
+    for part in parts.values():
+        if part.spec.shape != parts["train"].spec.shape:
+            raise InvalidData(
+                f"{file}: its {part.spec.split} examples have shape {part.spec.shape}, its "
+                f"training examples {parts['train'].spec.shape}"
+            )
+    return _completed(parts)
+
+
+def _completed(parts: dict[Split, Dataset]) -> tuple[Dataset, Dataset]:
+    """Hold out what is lacking."""
+    train = parts["train"]
+    if "test" not in parts:
+        train, test = train_and_test(train)
+    else:
+        test = parts["test"]
+        train = train if "validation" in parts else with_validation(train)
+    if "validation" in parts:
+        train.validation = parts["validation"]
+    return train, test
+
+
+def _named(data: Dataset, name: str) -> Dataset:
+    """The same under the name of the file alone (the longer one is for error messages)."""
+    record = {**data.spec.to_json(), "name": name}
+    return Dataset(DataSpec.from_json(record), data.values, data.labels)

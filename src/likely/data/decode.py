@@ -1,0 +1,289 @@
+"""Many images into one array: decoded by threads, unreadable ones named, the rest divided."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import io
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.data.download import Progress
+from likely.data.pixels import MAX_PIXELS, Bytes, Header, Unreadable, quiet, read_header, read_image
+from likely.data.spec import Dataset, DataSpec, Split
+from likely.data.store import Source
+from likely.errors import InvalidData, InvalidSetting
+
+PRESET_SIZES = (8, 28, 32, 64)
+"""The sides for which every model has settings that work untuned."""
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_BLOCK = 256
+
+
+class Skipped(NamedTuple):
+    """An image that could not be read: its path below the folder, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderReport:
+    """What became of the files of a folder.
+
+    Attributes:
+        folder: that was read.
+        read: number of images read.
+        skipped: files that could not be read, in the order of their paths.
+        ignored: number of files whose suffix says that they are no image, as .txt.
+    """
+
+    folder: str
+    read: int
+    skipped: tuple[Skipped, ...]
+    ignored: int = 0
+
+    def __str__(self) -> str:
+        total = self.read + len(self.skipped)
+        text = f"{self.folder}: read {self.read} of {total} files"
+        if self.ignored:
+            text += f" ({self.ignored} more are no images by their suffix)"
+        return text + "".join(f"\n  skipped {s.path}: {s.reason}" for s in self.skipped)
+
+
+class FolderData(NamedTuple):
+    """A folder of images: training set (with its `.validation`), test set, report."""
+
+    train: Dataset
+    test: Dataset
+    report: FolderReport
+
+
+@dataclasses.dataclass(frozen=True)
+class Shaping:
+    """What every image is made into.
+
+    Attributes:
+        size: (H, W); None for the preset nearest to the median of the shorter sides.
+        channels: 1 (grey) or 3; None for 1 where every image is grey, else 3.
+        max_pixels: files that announce more are not decoded.
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    @classmethod
+    def checked(
+        cls, size: int | tuple[int, int] | None, channels: int | None, max_pixels: int
+    ) -> Shaping:
+        """From a user's settings; raises InvalidSetting."""
+        if channels not in (None, 1, 3):
+            raise InvalidSetting(f"channels must be 1 (grey) or 3 (colour), given {channels}")
+        wanted = (size, size) if isinstance(size, int) else size
+        if wanted is not None and (len(wanted) != 2 or not all(1 <= s <= 4096 for s in wanted)):
+            raise InvalidSetting(f"size must be in [1, 4096] pixels, one or (H, W), given {size}")
+        if max_pixels < 1:
+            raise InvalidSetting(f"max_pixels must be at least 1, given {max_pixels}")
+        return cls(wanted, channels, max_pixels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The encoded images.
+
+    Attributes:
+        home: what holds them, for messages.
+        names: of each, for messages.
+        get: (start, stop) to the paths or bytes of these.
+    """
+
+    home: str
+    names: Sequence[str]
+    get: Callable[[int, int], Sequence[Path | io.BytesIO]]
+
+
+class Decoded(NamedTuple):
+    """uint8 [N, C, H, W] on disk, the positions that these have in the inputs, the others."""
+
+    values: Bytes
+    kept: npt.NDArray[np.int64]
+    skipped: list[Skipped]
+
+
+def decode(
+    inputs: Inputs,
+    shaping: Shaping,
+    scratch: Path,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Decoded:
+    """Decode all inputs, two passes: the headers, which fix the shape, then the pixels.
+
+    Args:
+        inputs: at least one.
+        shaping: of the result.
+        scratch: folder for the array.
+        strict: refuse at the end of the first pass, or of the second, that met an unreadable one.
+        progress: called with ("decode", done, total).
+
+    Raises:
+        InvalidData: none is readable, or `strict` and one is not.
+    """
+    total = len(inputs.names)
+    reasons: dict[int, str] = {}
+    headers: list[Header] = []
+    kept: list[int] = []
+    workers = min(8, os.cpu_count() or 1)
+    with (
+        quiet(),
+        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+        (scratch / "values").open("wb") as out,
+    ):
+        for start in range(0, total, _BLOCK):
+            block = inputs.get(start, min(total, start + _BLOCK))
+            answers = pool.map(lambda one: _header(one, shaping.max_pixels), block)
+            for position, answer in enumerate(answers, start):
+                if isinstance(answer, Header):
+                    headers.append(answer)
+                else:
+                    reasons[position] = answer
+        _stop(inputs, reasons, strict, total)
+        size, channels = _shape(headers, shaping)
+        for start in range(0, total, _BLOCK):
+            stop = min(total, start + _BLOCK)
+            block = inputs.get(start, stop)
+            todo = [p for p in range(start, stop) if p not in reasons]
+            images = pool.map(
+                lambda one: _image(one, size, channels, shaping.max_pixels),
+                [block[p - start] for p in todo],
+            )
+            _append(out, todo, images, kept, reasons)
+            if progress is not None:
+                progress("decode", stop, total)
+    _stop(inputs, reasons, strict, total)
+    shape = (len(kept), channels, *size)
+    values = np.memmap(scratch / "values", np.uint8, "r", shape=shape)
+    skipped = [Skipped(inputs.names[p], reasons[p]) for p in sorted(reasons)]
+    return Decoded(values, np.array(kept, np.int64), skipped)
+
+
+def _append(
+    out: IO[bytes],
+    todo: list[int],
+    images: Any,
+    kept: list[int],
+    reasons: dict[int, str],
+) -> None:
+    for position, answer in zip(todo, images, strict=True):
+        if isinstance(answer, str):
+            reasons[position] = answer
+        else:
+            out.write(answer.tobytes())
+            kept.append(position)
+
+
+def _shape(headers: list[Header], shaping: Shaping) -> tuple[tuple[int, int], int]:
+    size, channels = shaping.size, shaping.channels
+    if size is None:
+        middle = statistics.median(min(h.width, h.height) for h in headers)
+        side = min(PRESET_SIZES, key=lambda preset: abs(preset - middle))
+        size = (side, side)
+    if channels is None:
+        channels = 1 if all(header.grey for header in headers) else 3
+    return size, channels
+
+
+def _header(one: Path | io.BytesIO, max_pixels: int) -> Header | str:
+    try:
+        return read_header(one, max_pixels)
+    except Unreadable as error:
+        return str(error)
+
+
+def _image(
+    one: Path | io.BytesIO, size: tuple[int, int], channels: int, max_pixels: int
+) -> Bytes | str:
+    try:
+        return read_image(one, size, channels, max_pixels)
+    except Unreadable as error:
+        return str(error)
+
+
+def _stop(inputs: Inputs, reasons: dict[int, str], strict: bool, total: int) -> None:
+    """Refuse where nothing is left, or where anything is missing that must not be."""
+    skipped = [Skipped(inputs.names[p], reasons[p]) for p in sorted(reasons)]
+    if len(skipped) == total:
+        first = skipped[0]
+        raise InvalidData(
+            f"{inputs.home}: none of {total} files is a readable image ({first.path}: "
+            f"{first.reason})"
+        )
+    if strict and skipped:
+        raise refused(inputs.home, skipped)
+
+
+def refused(home: str, skipped: Sequence[Skipped]) -> InvalidData:
+    """The error of `strict`: it names up to five of the unreadable files."""
+    shown = "; ".join(f"{s.path}: {s.reason}" for s in skipped[:5])
+    more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    return InvalidData(
+        f"{home}: {len(skipped)} file(s) cannot be read: {shown}{more}. Remove them, or read "
+        "without strict to skip them"
+    )
+
+
+def divided(
+    name: str,
+    values: npt.NDArray[Any],
+    splits: Sequence[Split] | None,
+    labels: npt.NDArray[np.int64] | None,
+    classes: tuple[str, ...],
+    preprocessing: tuple[str, ...],
+    notes: dict[str, Any],
+) -> Source:
+    """Decoded examples as the source of a stored data set.
+
+    Args:
+        name: of the data set.
+        values: uint8 [N, C, H, W].
+        splits: of each example where the user made splits, or None to hold out by a fixed seed.
+        labels: int64 [N] or None.
+        classes: names of the labels.
+        preprocessing: for the specification.
+        notes: kept with the data.
+    """
+
+    def part(split: Split) -> Dataset | None:
+        rows = np.arange(len(values)) if splits is None else np.flatnonzero(owners == split)
+        if not len(rows):
+            return None
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        mine = values[first:last] if last - first == len(rows) else values[rows]
+        spec = DataSpec(
+            name, values.shape[1:], 256, split, preprocessing, len(rows), "", classes
+        )  # the digest is taken where the split is written
+        return Dataset(spec, mine, None if labels is None else labels[rows])
+
+    owners = np.array(splits or [])
+    train = part("train")
+    if train is None:
+        raise InvalidData(f"{name}: no readable training image")
+    if splits is None:
+        return Source(train, notes=notes)
+    return Source(train, part("test"), part("validation"), notes)
