@@ -119,9 +119,7 @@ class Estimate:
             error = math.sqrt(variance / n)
         else:
             error = 0.0
-        return cls(
-            mean, unit, relation, quantity, error, n, fingerprint, lower_is_better, about
-        )
+        return cls(mean, unit, relation, quantity, error, n, fingerprint, lower_is_better, about)
 
     @property
     def lower(self) -> float:

@@ -1,0 +1,136 @@
+r"""Gated PixelCNN (van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu 2016).
+
+"Conditional Image Generation with PixelCNN Decoders". log p(x) = sum_i log p(x_i | x_<i) from
+two stacks: the vertical one sees all rows above, the horizontal one the pixels to the left in
+the current row and, through a 1 x 1 convolution, the vertical stack of the row above. So every
+earlier pixel within reach is seen: no blind spot. Each layer computes (eq. 2)
+
+    y = tanh(W_f * x + V_f h) . sigmoid(W_g * x + V_g h)
+
+with h a one-hot class label. The horizontal stack is residual; the vertical one is not.
+
+Deviations: skip connections from every layer to the head (as in the 2016 PixelRNN's ablation);
+a ReLU head of two 1 x 1 convolutions; optional dropout after the gate (Salimans 2017);
+Bernoulli and logistic-mixture heads beside the softmax; optional dilation. The vertical stack includes its own row
+and is shifted once, where it feeds the horizontal stack.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from likely.data.spec import DataSpec
+from likely.density import Autoregressive
+from likely.errors import InvalidSetting
+from likely.heads import head_for
+from likely.models.settings import GatedPixelCNNSettings
+from likely.nn.masked import GroupedPointwise, HorizontalConv, VerticalConv, shift_down
+from likely.noise import Dropout
+
+
+def halves(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Split the features in two, keeping the colour groups in order in each half."""
+    if groups == 1:
+        first, second = x.chunk(2, 1)
+        return first, second
+    first, second = x.unflatten(1, (groups, -1)).chunk(2, 2)  # [B, G, F / G, H, W]
+    return first.flatten(1, 2), second.flatten(1, 2)
+
+
+def gate(x: Tensor, groups: int = 1) -> Tensor:
+    """tanh of one half of the features times sigmoid of the other."""
+    f, g = halves(x, groups)
+    return torch.tanh(f) * torch.sigmoid(g)
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks: (v, h) -> (v, h, skip), each [B, F, H, W]."""
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        kernel: int,
+        dilation: int,
+        *,
+        first: bool,
+        groups: int,
+        dropout: float,
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.vertical = VerticalConv(inputs, 2 * features, kernel, dilation)
+        mask = "A" if first else "B"
+        self.horizontal = HorizontalConv(inputs, 2 * features, kernel // 2, mask, groups, dilation)
+        self.across = nn.Conv2d(2 * features, 2 * features, 1)
+        self.dropout = Dropout(dropout)
+        self.out = GroupedPointwise(features, 2 * features, groups)
+        self.residual = not first
+        self.label = nn.Embedding(classes, 4 * features) if classes else None
+
+    def forward(self, v: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        v_in = self.vertical(v)
+        h_in = self.horizontal(h) + self.across(shift_down(v_in))
+        if self.label is not None and context is not None:
+            for_v, for_h = self.label(context)[:, :, None, None].chunk(2, 1)
+            v_in, h_in = v_in + for_v, h_in + for_h
+        gated = self.dropout(gate(h_in, self.groups))
+        out, skip = halves(self.out(gated), self.groups)
+        return gate(v_in), h + out if self.residual else out, skip
+
+
+class GatedPixelCNN(Autoregressive):
+    """The model; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W).
+        settings: sizes; `GatedPixelCNNSettings.preset(spec)` by default.
+    """
+
+    def __init__(self, spec: DataSpec, settings: GatedPixelCNNSettings | None = None) -> None:
+        settings = settings or GatedPixelCNNSettings.preset(spec)
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        if settings.conditional and not spec.classes:
+            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        self.settings = settings
+        self.head = head_for(settings.head, spec, settings.components)
+        image_channels = spec.shape[0]
+        self.groups = groups = 1 if self.head.couples_channels else image_channels
+        if settings.channels % groups or settings.head_channels % groups:
+            raise InvalidSetting(
+                f"channels={settings.channels} and head_channels={settings.head_channels} must be "
+                f"multiples of the {groups} colour channels"
+            )
+        features = settings.channels
+        self.layers = nn.ModuleList(
+            GatedLayer(
+                image_channels if index == 0 else features,
+                features,
+                settings.first_kernel if index == 0 else settings.kernel,
+                1 if index == 0 else settings.dilations[(index - 1) % len(settings.dilations)],
+                first=index == 0,
+                groups=groups,
+                dropout=settings.dropout,
+                classes=self.classes,
+            )
+            for index in range(settings.layers)
+        )
+        self.hidden = GroupedPointwise(features, settings.head_channels, groups)
+        self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
+
+    @property
+    def has_blind_spot(self) -> bool:
+        return False
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        v = h = self.scaled(x)  # [B, C, H, W]
+        total: Tensor | None = None
+        for layer in self.layers:
+            v, h, skip = layer(v, h, context)
+            total = skip if total is None else total + skip
+        assert total is not None
+        parameters: Tensor = self.output(relu(self.hidden(relu(total))))
+        return parameters

@@ -1,0 +1,122 @@
+"""Randomness that enters by a seed at the edges.
+
+A `Noise` is a stream of random tensors that is a function of its key alone (seed, step,
+purpose). So a run that is killed and resumed draws what the run that was never stopped would
+have drawn, and no generator state need be saved. The global generator of torch is never
+touched.
+
+A stream may stand for some rows of a larger batch: it draws for the whole batch and keeps its
+own rows. Two processes with half the batch each therefore see the noise of one process with
+the whole batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def derived_seed(*key: int | str) -> int:
+    """A 63-bit seed from a key; different keys give unrelated seeds.
+
+    >>> derived_seed(0, "dropout", 7) == derived_seed(0, "dropout", 7)
+    True
+    >>> derived_seed(0, "dropout", 7) == derived_seed(0, "dropout", 8)
+    False
+    """
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+class Noise:
+    """A stream of random tensors, a function of (key, order of the calls).
+
+    Attributes:
+        generator: the source; a CPU generator on every device, so that draws do not depend on
+            where the model runs.
+    """
+
+    def __init__(
+        self,
+        *key: int | str,
+        device: torch.device | str = "cpu",
+        rows: tuple[int, int] | None = None,
+    ) -> None:
+        """Open a stream.
+
+        Args:
+            key: what the stream is for.
+            device: where the drawn tensors go.
+            rows: (first row, number of rows of the whole batch) where the caller holds only
+                some rows; None when it holds all of them.
+        """
+        self.generator = torch.Generator().manual_seed(derived_seed(*key))
+        self.device = torch.device(device)
+        self.rows = rows
+
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Uniform numbers in [0, 1), [*shape]; the first side counts rows of the batch."""
+        full, part = self._span(shape)
+        return torch.rand(full, generator=self.generator, dtype=dtype)[part].to(self.device)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal numbers, [*shape]; the first side counts rows of the batch."""
+        full, part = self._span(shape)
+        return torch.randn(full, generator=self.generator, dtype=dtype)[part].to(self.device)
+
+    def bytes(self, *shape: int) -> Tensor:
+        """Uniform integers in [0, 256), uint8 [*shape]; eight for the price of one."""
+        full, part = self._span(shape)
+        row = 1
+        for side in full[1:]:
+            row *= side
+        words = torch.empty(full[0], (row + 7) // 8, dtype=torch.int64)
+        # The range from -2**63 makes all 64 bits of each word random.
+        words.random_(-(2**63), None, generator=self.generator)
+        drawn = words.view(torch.uint8)[:, :row].reshape(full)
+        return drawn[part].to(self.device)
+
+    def _span(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], slice]:
+        if self.rows is None:
+            return shape, slice(None)
+        first, total = self.rows
+        return (total, *shape[1:]), slice(first, first + shape[0])
+
+
+class Dropout(nn.Module):
+    """Elementwise dropout (Srivastava et al. 2014) whose mask comes from a `Noise`.
+
+    The rate is rounded to a multiple of 1/256, and the kept values are scaled by the rounded
+    rate, so the expectation is exact. Outside `noise_for` it draws from torch's global
+    generator, as `torch.nn.Dropout` does.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.cut = round(rate * 256)
+        self.noise: Noise | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.cut == 0:
+            return x
+        if self.noise is None:
+            return nn.functional.dropout(x, self.cut / 256)
+        keep = self.noise.bytes(*x.shape) >= self.cut
+        return x * (keep.to(x.dtype) * (256 / (256 - self.cut)))
+
+
+@contextmanager
+def noise_for(model: nn.Module, noise: Noise) -> Iterator[None]:
+    """Give every `Dropout` of `model` its noise for the time of the block."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Dropout)]
+    for layer in layers:
+        layer.noise = noise
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.noise = None

@@ -1,0 +1,211 @@
+"""Settings as frozen dataclasses, read from mappings, YAML files and `name=value` words.
+
+An unknown field is an error that names the nearest valid one. Standard library only (YAML is
+imported when a YAML file is read).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from likely.errors import InvalidSetting, nearest
+
+T = TypeVar("T")
+
+Schedule = Literal["constant", "cosine", "linear"]
+Optimizer = Literal["adam", "adamw", "rmsprop"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+    """How a model is fitted.
+
+    Attributes:
+        steps: updates of every player.
+        batch_size: examples an update, over all processes and micro-batches together.
+        micro_batches: parts that a batch is computed in (gradient accumulation).
+        optimizer: adam, adamw or rmsprop.
+        learning_rate: at the end of the warm-up.
+        final_learning_rate: fraction of it that the schedule ends at.
+        schedule: constant, cosine or linear, after the warm-up.
+        warmup: steps over which the rate rises from zero.
+        beta1: of Adam.
+        beta2: of Adam; the smoothing constant of RMSProp.
+        weight_decay: decoupled (AdamW) or L2.
+        clip: largest gradient norm of a player; 0 for none.
+        ema: decay of the averaged weights that are evaluated and sampled; 0 for none.
+        seed: of data order and noise.
+        validate_every: steps between validations; 0 for a tenth of the steps.
+        validation_examples: examples a validation; 0 for all.
+        log_every: steps between records in metrics.jsonl.
+        checkpoint_seconds: time between checkpoints.
+        precision: auto takes bfloat16 where the processor gains by it.
+        device: auto, cpu, cuda, cuda:1, mps.
+        compile: compile the networks with torch.compile (a minute at the start).
+        tensorboard: also write TensorBoard events (needs the extra).
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    micro_batches: int = 1
+    optimizer: Optimizer = "adam"
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 0.0
+    schedule: Schedule = "cosine"
+    warmup: int = 100
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    validate_every: int = 0
+    validation_examples: int = 2000
+    log_every: int = 10
+    checkpoint_seconds: float = 60.0
+    precision: Precision = "auto"
+    device: str = "auto"
+    compile: bool = False
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch_size", "micro_batches", "log_every", "learning_rate")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise InvalidSetting(f"{name} must be positive, given {getattr(self, name)}")
+        for name in ("beta1", "beta2", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InvalidSetting(f"{name} must be in [0, 1), given {getattr(self, name)}")
+        not_negative = (
+            "warmup", "weight_decay", "clip", "validate_every", "validation_examples",
+            "checkpoint_seconds", "final_learning_rate",
+        )  # fmt: skip
+        for name in not_negative:
+            if not getattr(self, name) >= 0:
+                raise InvalidSetting(f"{name} must not be negative, given {getattr(self, name)}")
+        if self.batch_size % self.micro_batches:
+            raise InvalidSetting(
+                f"batch_size={self.batch_size} does not divide into "
+                f"micro_batches={self.micro_batches} equal parts"
+            )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of update `step` (counted from 0)."""
+        import math
+
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        left = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        share = self.final_learning_rate
+        return self.learning_rate * (share + (1 - share) * left)
+
+
+def from_mapping(kind: type[T], values: Mapping[str, Any], base: T | None = None) -> T:
+    """Settings of `kind` with the given fields changed.
+
+    Args:
+        kind: a frozen dataclass.
+        values: field names to values; strings are converted to the field's type.
+        base: what the other fields are taken from; the defaults when None.
+
+    Raises:
+        InvalidSetting: an unknown field (names the nearest), or a value of the wrong type.
+    """
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise InvalidSetting(f'{kind.__name__} has no field "{name}": {nearest(name, fields)}')
+        changes[name] = _converted(f"{kind.__name__}.{name}", value, hints[name])
+    if base is None:
+        return kind(**changes)
+    return dataclasses.replace(base, **changes)  # type: ignore[type-var]
+
+
+def read_settings_file(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file.
+
+    Raises:
+        InvalidSetting: no such file, not valid, or not a mapping at the top.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"cannot read the settings file {path}: {error}") from error
+    import yaml
+
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidSetting(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InvalidSetting(f"{path}: expected a mapping of field names to values at the top")
+    return values
+
+
+def to_json(settings: object) -> dict[str, Any]:
+    """A dictionary of plain values that `from_mapping` reads back."""
+    record: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))  # type: ignore[call-overload]
+    return record
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`, or an error that says what was expected."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        options = get_args(hint)
+        if value in options:
+            return value
+        raise InvalidSetting(
+            f"{name}={value}: expected one of {', '.join(map(str, options))}; "
+            f"{nearest(str(value), map(str, options))}"
+        )
+    if origin in (typing.Union, UnionType):
+        if value is None or value == "none":
+            return None
+        inner = next(kind for kind in get_args(hint) if kind is not type(None))
+        return _converted(name, value, inner)
+    if origin is tuple:
+        parts: Sequence[Any] = value.split(",") if isinstance(value, str) else value
+        return tuple(_converted(name, part, get_args(hint)[0]) for part in parts)
+    return _scalar(name, value, hint)
+
+
+def _scalar(name: str, value: Any, kind: type) -> Any:
+    wrong = InvalidSetting(f"{name}: expected {kind.__name__}, given {value!r}")
+    if kind is bool:
+        words = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+        raise wrong
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise wrong
+    if kind is str:
+        return str(value)
+    try:
+        number = float(value)
+        if kind is int:
+            if number != int(number):
+                raise wrong
+            return (
+                int(value)
+                if isinstance(value, str) and value.lstrip("+-").isdigit()
+                else int(number)
+            )
+        return number
+    except (ValueError, OverflowError) as error:
+        raise wrong from error
