@@ -1,0 +1,211 @@
+"""MDPs from files, whatever their format; the extension and the content decide.
+
+    .npz             the project's own (`MDP.save`), or a benchmark model (`likely.mdp.benchmarks`)
+    .tra             PRISM's and Storm's explicit files, with .lab and reward files beside it
+    .pomdp, .mdp     Cassandra's format, where the state is fully observed
+    .txt, .grid      a grid world drawn in text
+
+`load` gives the MDP, `load_world` also the geometry and the name, and takes what some formats
+need besides (labels, rewards, the property of a benchmark model).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.mdp import benchmarks, cassandra, gridtext, prism
+from likely.mdp.cassandra_model import CassandraModel
+from likely.mdp.problem import MDP
+from likely.mdp.worlds import World
+
+EXTENSIONS = (".grid", ".mdp", ".npz", ".pomdp", ".tra", ".txt")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileOptions:
+    """What some formats need besides the file.
+
+    Attributes:
+        discount: overrides the file's; None keeps it (1 for explicit models).
+        labels: `.lab` file of an explicit model; None looks for one beside the `.tra` file.
+        rewards: reward files of an explicit model, added up; empty looks beside the `.tra` file
+            for `.rew`, `.srew` and `.trew`.
+        target: label whose states end the episode in an explicit model; where no rewards are
+            given, entering them pays 1, so that the total reward is the probability of it.
+        underlying: take the underlying MDP of a partially observed `.pomdp`.
+        property: of a benchmark model, by name; None takes the first.
+    """
+
+    discount: float | None = None
+    labels: str | None = None
+    rewards: Sequence[str] = ()
+    target: str | None = None
+    underlying: bool = False
+    property: str | None = None
+
+
+def load(path: str | os.PathLike[str], discount: float | None = None) -> MDP:
+    """Read an MDP from a file of any known format; `discount` overrides the file's.
+
+    Raises:
+        InvalidData: one line that names the file, the line and what was expected there.
+    """
+    return load_world(path, FileOptions(discount=discount)).mdp
+
+
+def load_world(path: str | os.PathLike[str], options: FileOptions | None = None) -> World:
+    """Read an MDP with its name and, for a grid drawn in text, its geometry."""
+    given = FileOptions() if options is None else options
+    source = Path(path)
+    kind = source.suffix.lower()
+    if kind not in EXTENSIONS:
+        raise InvalidData(
+            f'{source}: unknown extension "{source.suffix}"; {nearest(kind, EXTENSIONS)}'
+        )
+    if not source.is_file():
+        raise InvalidData(f"{source}: no such file")
+    if kind in (".txt", ".grid"):
+        mdp, layout = gridtext.read_grid(source, given.discount)
+        return World(source.name, "grid world drawn in text", mdp, layout)
+    if kind in (".pomdp", ".mdp"):
+        mdp = from_cassandra(cassandra.read_cassandra(source), str(source), given.underlying)
+        about = "Cassandra's format"
+    elif kind == ".tra":
+        mdp, about = _explicit(source, given), "explicit model"
+    else:
+        mdp, about = _npz(source, given)
+    if given.discount is not None:
+        mdp = mdp.with_discount(given.discount)
+    return World(source.name, about, mdp)
+
+
+def from_cassandra(
+    model: CassandraModel, source: str = "<text>", underlying: bool = False
+) -> MDP:
+    """The MDP of a parsed `.POMDP` or `.MDP` file.
+
+    Args:
+        model: what `likely.mdp.cassandra` read.
+        source: for messages.
+        underlying: also accept a partially observed problem, and take the MDP in which the
+            state is seen; its value is an upper bound on the POMDP's.
+
+    Raises:
+        InvalidData: the observations hide the state, and `underlying` is False.
+    """
+    if not underlying and not model.fully_observed:
+        raise InvalidData(
+            f"{source}: the state is only partially observed; ask for the underlying MDP "
+            "(--underlying), whose value is an upper bound, or give a fully observed problem"
+        )
+    states, actions = len(model.states), len(model.actions)
+    rows = [model.rows[a][s] for s in range(states) for a in range(actions)]
+    return MDP.from_pairs(
+        np.arange(states + 1) * actions,
+        np.concatenate([[0], np.cumsum([len(row) for row in rows])]),
+        np.array([t for row in rows for t in row], dtype=np.int64),
+        np.array([p for row in rows for p in row.values()]),
+        model.expected_rewards().T.ravel(),
+        model.discount,
+        pair_action=np.tile(np.arange(actions), states),
+        initial=model.start,
+        state_names=model.states,
+        action_names=model.actions,
+    )
+
+
+def from_explicit(
+    model: prism.ExplicitModel,
+    discount: float = 1.0,
+    terminal: NDArray[np.bool_] | None = None,
+    reach: bool = False,
+) -> MDP:
+    """The MDP of an explicit model.
+
+    Args:
+        model: what `likely.mdp.prism` read.
+        discount: in (0, 1].
+        terminal: [S] states that end the episode; their choices are dropped.
+        reach: pay 1 for entering a terminal state, instead of the model's rewards.
+    """
+    names, labels = _action_labels(model)
+    initial = model.labels.get("init")
+    entering = None
+    if reach:
+        if terminal is None:
+            raise InvalidSetting("a probability of reaching needs the states to reach")
+        entering = terminal[model.indices].astype(np.float64)
+    return MDP.from_pairs(
+        model.pair_ptr,
+        model.indptr,
+        model.indices,
+        model.probability,
+        None if reach else model.reward,
+        discount,
+        successor_reward=entering,
+        pair_action=labels,
+        terminal=terminal,
+        initial=None if initial is None or not initial.any() else initial / initial.sum(),
+        action_names=names,
+    )
+
+
+def _action_labels(
+    model: prism.ExplicitModel,
+) -> tuple[list[str] | None, NDArray[np.int64] | None]:
+    """Names and labels of the choices, where every state's names tell its choices apart."""
+    names = sorted(set(model.actions))
+    if "" in names or not names:
+        return None, None
+    number = {name: i for i, name in enumerate(names)}
+    labels = np.array([number[name] for name in model.actions], dtype=np.int64)
+    states = np.repeat(np.arange(model.states), np.diff(model.pair_ptr))
+    if len(np.unique(states * len(names) + labels)) < len(labels):
+        return None, None
+    return names, labels
+
+
+def _explicit(source: Path, given: FileOptions) -> MDP:
+    beside = source.with_suffix(".lab")
+    labels = Path(given.labels) if given.labels is not None else beside
+    found = [Path(name) for name in given.rewards] or [
+        file
+        for file in (source.with_suffix(s) for s in (".rew", ".srew", ".trew"))
+        if file.is_file()
+    ]
+    known = labels if given.labels is not None or labels.is_file() else None
+    model = prism.read_explicit(source, known, found)
+    terminal = None
+    if given.target is not None:
+        if given.target not in model.labels:
+            hint = nearest(given.target, model.labels) if model.labels else "there is no .lab file"
+            raise InvalidSetting(f'{source}: no label "{given.target}"; {hint}')
+        terminal = model.labels[given.target]
+    if not found and terminal is None:
+        raise InvalidData(
+            f"{source}: neither rewards nor a target; give a reward file (--reward model.srew) "
+            "or a label to reach (--target done)"
+        )
+    discount = 1.0 if given.discount is None else given.discount
+    return from_explicit(model, discount, terminal, reach=not found)
+
+
+def _npz(source: Path, given: FileOptions) -> tuple[MDP, str]:
+    try:
+        with np.load(source, allow_pickle=False) as stored:
+            names = list(stored.files)
+    except (OSError, ValueError) as error:
+        raise InvalidData(f"{source}: cannot be read as .npz ({error})") from None
+    if not benchmarks.is_benchmark(names):
+        return MDP.load(source), "written by MDP.save"
+    model = benchmarks.read_benchmark(source)
+    wanted = model.properties[0].name if given.property is None else given.property
+    asked = model.property(wanted)
+    return model.problem(asked), f"{model.name}: {asked.formula}"
