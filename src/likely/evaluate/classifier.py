@@ -1,0 +1,412 @@
+"""The offline extractor: a small classifier fitted on the training labels.
+
+Its features are the numbers before the last layer. Where the training data has no labels, its
+attributes are the targets; where it has neither, the same network is left at its random start,
+which is a weaker but still fixed measure (Ulyanov et al. 2018 show how much such a network
+already knows of images).
+
+Fitting is a function of (training data, settings, seed): one thread, own generator. The result
+is kept in the cache, so a second evaluation reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from likely.data.places import cache_folder
+from likely.data.spec import Dataset, DataSpec, with_validation
+from likely.errors import InvalidData, InvalidSetting
+from likely.evaluate.features import Images, checked_images
+
+__all__ = ["ClassifierSettings", "NetworkFeatures", "default_extractor"]
+
+Progress = Callable[[int, int], None]
+
+# Part of the cache key: change it when the network or its training changes.
+RECIPE = "small-convolutional-network-1"
+BATCH = 512  # images a forward pass outside training
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierSettings:
+    """How the default extractor is made.
+
+    Attributes:
+        features: number of features F.
+        seed: of the start and of the order of the images.
+        steps: of Adam; None takes two passes over the data, at least 600 and at most 2,000.
+        batch: images a step.
+        learning_rate: at the start; falls to 0 along a half cosine.
+    """
+
+    features: int = 64
+    seed: int = 0
+    steps: int | None = None
+    batch: int = 64
+    learning_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        if self.features < 1 or self.batch < 1 or not self.learning_rate > 0.0:
+            raise InvalidSetting(
+                "an extractor needs features >= 1, batch >= 1 and learning_rate > 0, "
+                f"given {self.features}, {self.batch} and {self.learning_rate}"
+            )
+
+    def steps_for(self, n: int) -> int:
+        """Number of steps on n training images."""
+        if self.steps is not None:
+            return self.steps
+        return min(2000, max(600, math.ceil(2 * n / self.batch)))
+
+
+class NetworkFeatures:
+    """Features of the small network: convolution, ReLU and pooling until 4x4, then a layer.
+
+    Attributes:
+        spec: of the training data (shape and levels are those of the images it takes).
+        held_out_accuracy: share of held-out targets that the classifier gets right; None for the
+            network at its random start.
+        held_out: number of held-out images that the accuracy is over.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        weights: dict[str, Tensor],
+        held_out_accuracy: float | None,
+        held_out: int,
+        fitted_on: str,
+    ) -> None:
+        self.spec = spec
+        self.weights = weights
+        self.held_out_accuracy = held_out_accuracy
+        self.held_out = held_out
+        self.fitted_on = fitted_on
+        self._fingerprint = _digest(weights)
+
+    @property
+    def name(self) -> str:
+        kind = "random-network" if self.held_out_accuracy is None else "classifier"
+        return f"{self.spec.name}-{kind}"
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @property
+    def description(self) -> str:
+        features = len(self.weights["mean"])
+        if self.held_out_accuracy is None:
+            return (
+                f"{features} features of a convolutional network with fixed random weights, "
+                f"because the training data of {self.spec.name} has no labels"
+            )
+        return (
+            f"{features} features of a small convolutional classifier fitted on the training "
+            f"{self.fitted_on} of {self.spec.name}; held-out accuracy "
+            f"{self.held_out_accuracy:.3f} (n = {self.held_out})"
+        )
+
+    @torch.no_grad()
+    def __call__(self, x: Images) -> Tensor:
+        """Features of integer images.
+
+        Args:
+            x: integers in [0, levels), [B, C, H, W], a tensor or an array.
+
+        Returns:
+            float64 [B, F]: shifted and scaled by constants so that the training images have mean
+            0 and an average variance of 1.
+        """
+        x = checked_images(x, self.spec)
+        parts = [
+            _hidden(self.weights, _scaled(x[start : start + BATCH], self.spec.levels)).double()
+            for start in range(0, len(x), BATCH)
+        ]
+        if not parts:
+            return torch.zeros(0, len(self.weights["mean"]), dtype=torch.float64)
+        return (torch.cat(parts) - self.weights["mean"]) / self.weights["scale"]
+
+
+def default_extractor(
+    train: Dataset,
+    settings: ClassifierSettings | None = None,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> NetworkFeatures:
+    """The offline extractor for a training set: from the cache, else fitted now.
+
+    Args:
+        train: training images, [C, H, W] each; labels or attributes where there are any.
+        settings: of the network and its training.
+        cache: folder that keeps fitted extractors; `likely.data.places.cache_folder()` by
+            default. A broken file in it is made again; a folder that cannot be written is no
+            error.
+        progress: called with (steps done, steps in all) while fitting.
+
+    Returns:
+        The extractor, the same for the same training data and settings.
+    """
+    settings = settings or ClassifierSettings()
+    if len(train.spec.shape) != 3:
+        raise InvalidData(
+            f"the default extractor is for images [C, H, W]; {train.spec.name} has "
+            f"examples of shape {list(train.spec.shape)}"
+        )
+    folder = (cache_folder() / "extractors") if cache is None else cache
+    key = json.dumps(
+        [RECIPE, train.spec.fingerprint, _targets_digest(train), dataclasses.asdict(settings)]
+    )
+    path = folder / f"{train.spec.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
+    kept = _read(path, train.spec)
+    if kept is not None:
+        return kept
+    extractor = _fitted(train, settings, progress)
+    # An evaluation that has its extractor must not fail for want of a cache.
+    with contextlib.suppress(OSError):
+        _write(path, extractor)
+    return extractor
+
+
+# -- the network ------------------------------------------------------------------------------
+
+
+def _start(spec: DataSpec, features: int, outputs: int, seed: int) -> dict[str, Tensor]:
+    """Weights at their random start (He et al. 2015), drawn from a generator of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    weights: dict[str, Tensor] = {}
+
+    def layer(name: str, shape: tuple[int, ...]) -> None:
+        spread = math.sqrt(2.0 / math.prod(shape[1:]))
+        weights[f"{name}.weight"] = torch.randn(shape, generator=generator) * spread
+        weights[f"{name}.bias"] = torch.zeros(shape[0])
+
+    channels, height, width = spec.shape
+    depth = 0
+    # Small images get wide layers at once; large ones start narrow, which is where time goes.
+    wide = 32 if max(height, width) <= 16 else 16
+    while depth == 0 or max(height, width) > 4:
+        layer(f"convolution{depth}", (wide, channels, 3, 3))
+        channels, wide = wide, min(64, wide * 2)
+        height, width = math.ceil(height / 2), math.ceil(width / 2)
+        depth += 1
+    layer("hidden", (features, channels * height * width))
+    layer("output", (outputs, features))
+    weights["mean"], weights["scale"] = torch.zeros(features), torch.ones(())
+    return weights
+
+
+def _hidden(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The features before shift and scale, float32 [B, F], of float32 [B, C, H, W]."""
+    depth = 0
+    while f"convolution{depth}.weight" in weights:
+        name = f"convolution{depth}"
+        x = functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+        x = functional.max_pool2d(functional.relu(x), 2, ceil_mode=True)
+        depth += 1
+    return functional.linear(x.flatten(1), weights["hidden.weight"], weights["hidden.bias"])
+
+
+def _output(weights: dict[str, Tensor], hidden: Tensor) -> Tensor:
+    return functional.linear(
+        functional.relu(hidden), weights["output.weight"], weights["output.bias"]
+    )
+
+
+def _scaled(x: Tensor, levels: int) -> Tensor:
+    """Integers to float32 in [-1, 1]."""
+    return x.float() * (2.0 / (levels - 1)) - 1.0
+
+
+# -- fitting ----------------------------------------------------------------------------------
+
+
+def _targets(data: Dataset) -> tuple[Tensor | None, str]:
+    """Labels int64 [N], or attributes float32 [N, A], or None; and their name."""
+    if data.labels is not None:
+        return torch.from_numpy(np.asarray(data.labels).astype(np.int64)), "labels"
+    if data.attributes:
+        columns = [data.attributes[name] for name in sorted(data.attributes)]
+        return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)), "attributes"
+    return None, ""
+
+
+def _targets_digest(data: Dataset) -> str:
+    targets, kind = _targets(data)
+    values = b"" if targets is None else targets.numpy().tobytes()
+    return kind + hashlib.sha256(values).hexdigest()
+
+
+def _images(data: Dataset, index: npt.NDArray[np.int64] | slice) -> Tensor:
+    x = data.batch(index).x
+    return _scaled(torch.from_numpy(x.astype(np.float32)), data.spec.levels)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order, so that the weights do not depend on the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fitted(
+    train: Dataset, settings: ClassifierSettings, progress: Progress | None
+) -> NetworkFeatures:
+    targets, kind = _targets(train)
+    with _one_thread():
+        if targets is None:
+            weights = _start(train.spec, settings.features, 1, settings.seed)
+            _standardise(weights, train)
+            return NetworkFeatures(train.spec, weights, None, 0, "")
+        if train.validation is None:
+            # No held-out part was given: take the one that every choice would use.
+            train = with_validation(train)
+            targets, kind = _targets(train)
+            assert targets is not None
+        held_out = train.validation
+        assert held_out is not None
+        outputs = int(targets.max()) + 1 if kind == "labels" else targets.shape[1]
+        weights = _start(train.spec, settings.features, outputs, settings.seed)
+        _train(weights, train, targets, settings, progress)
+        _standardise(weights, train)
+        return NetworkFeatures(
+            train.spec, weights, _accuracy(weights, held_out), len(held_out), kind
+        )
+
+
+def _train(
+    weights: dict[str, Tensor],
+    train: Dataset,
+    targets: Tensor,
+    settings: ClassifierSettings,
+    progress: Progress | None,
+) -> None:
+    """Adam on the cross-entropy of the targets, in place."""
+    parameters = [w.requires_grad_() for name, w in weights.items() if "." in name]
+    steps, n = settings.steps_for(len(train)), len(train)
+    optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate)
+    generator = torch.Generator().manual_seed(settings.seed + 1)
+    order = torch.randperm(n, generator=generator)
+    at = 0
+    for step in range(steps):
+        if at + settings.batch > n and at > 0:
+            order, at = torch.randperm(n, generator=generator), 0
+        index = order[at : at + settings.batch].sort().values
+        at += settings.batch
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        with torch.enable_grad():
+            scores = _output(weights, _hidden(weights, _images(train, index.numpy())))
+            loss = _loss(scores, targets[index])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if progress is not None:
+            progress(step + 1, steps)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+
+
+def _loss(scores: Tensor, targets: Tensor) -> Tensor:
+    if targets.is_floating_point():
+        return functional.binary_cross_entropy_with_logits(scores, targets)
+    return functional.cross_entropy(scores, targets)
+
+
+@torch.no_grad()
+def _standardise(weights: dict[str, Tensor], train: Dataset, limit: int = 10_000) -> None:
+    """Set mean and scale from the first training images."""
+    n = min(limit, len(train))
+    hidden = torch.cat(
+        [
+            _hidden(weights, _images(train, np.arange(start, min(n, start + BATCH))))
+            for start in range(0, n, BATCH)
+        ]
+    ).double()
+    weights["mean"] = hidden.mean(0).float()
+    spread = float((hidden - hidden.mean(0)).square().mean().sqrt())
+    weights["scale"] = torch.tensor(spread if spread > 0.0 else 1.0)
+
+
+@torch.no_grad()
+def _accuracy(weights: dict[str, Tensor], held_out: Dataset) -> float:
+    targets, _ = _targets(held_out)
+    assert targets is not None
+    right = 0.0
+    for start in range(0, len(held_out), BATCH):
+        index = np.arange(start, min(len(held_out), start + BATCH))
+        scores, truth = _output(weights, _hidden(weights, _images(held_out, index))), targets[index]
+        if truth.is_floating_point():
+            right += float(((scores > 0) == (truth > 0.5)).double().mean(1).sum())
+        else:
+            right += float((scores.argmax(1) == truth).sum())
+    return right / len(held_out)
+
+
+# -- the cache --------------------------------------------------------------------------------
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    sha = hashlib.sha256(RECIPE.encode())
+    for name in sorted(weights):
+        sha.update(name.encode())
+        sha.update(weights[name].contiguous().numpy().tobytes())
+    return sha.hexdigest()[:12]
+
+
+def _read(path: Path, spec: DataSpec) -> NetworkFeatures | None:
+    """The extractor in the file, or None where there is no whole one."""
+    if not path.is_file():
+        return None
+    try:
+        weights = safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {})["extractor"])
+        kept = NetworkFeatures(
+            spec, weights, record["accuracy"], record["held_out"], record["fitted_on"]
+        )
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
+        return None
+    return kept if kept.fingerprint == record["fingerprint"] else None
+
+
+def _write(path: Path, extractor: NetworkFeatures) -> None:
+    """Whole or not at all: to a file beside it, then renamed."""
+    record = {
+        "accuracy": extractor.held_out_accuracy,
+        "held_out": extractor.held_out,
+        "fitted_on": extractor.fitted_on,
+        "fingerprint": extractor.fingerprint,
+    }
+    content = safetensors.torch.save(extractor.weights, {"extractor": json.dumps(record)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise

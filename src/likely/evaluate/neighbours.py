@@ -1,0 +1,215 @@
+"""Nearest training images of samples: has the model copied its data?
+
+A sample that is nearer to a training image than fresh images of the same source are is suspect.
+So every distance is read against a floor: the same distance for test images. Pixel distances
+are fooled by a shift of one pixel (Theis, van den Oord and Bethge 2016), so features are looked
+at too. No distance proves that nothing was memorised; exact duplicates prove that something was,
+unless test images repeat training images as often.
+
+The search is exact and goes block by block, so a memory-mapped training set stays on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from likely.data.spec import Dataset
+from likely.errors import InvalidSetting
+from likely.evaluate.distances import BLOCK_VALUES, Measured, squared_distances
+from likely.evaluate.features import Extractor, checked_images
+
+__all__ = [
+    "Memorisation",
+    "Nearest",
+    "exact_duplicates",
+    "memorisation",
+    "nearest",
+    "nearest_images",
+]
+
+# Training images that are read and turned into vectors together.
+READ = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Nearest:
+    """The k nearest references of each query.
+
+    Attributes:
+        distance: Euclidean, ascending, float64 [Q, k].
+        index: position of the reference, int64 [Q, k]; any one of equals.
+    """
+
+    distance: Tensor
+    index: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Memorisation:
+    """Distances of samples to their nearest training image against those of test images.
+
+    Attributes:
+        sample: mean distance of samples to their nearest training image.
+        floor: the same for test images.
+        ratio: sample / floor. Well below 1: samples hug training images.
+        closer: share of samples nearer to a training image than all but a hundredth of the test
+            images are; 0.01 is what fresh images have.
+        space: what distances are taken in, as "pixels".
+    """
+
+    sample: Measured
+    floor: Measured
+    ratio: Measured
+    closer: Measured
+    space: str
+
+
+def nearest(queries: Tensor, references: Iterator[Tensor], k: int = 1) -> Nearest:
+    """Exact k nearest references of each query, with bounded memory.
+
+    Args:
+        queries: float64 [Q, F].
+        references: the references in blocks, float64 [R, F] each; positions count on.
+        k: how many, at most the number of references.
+
+    Returns:
+        Distances and positions. Distances of integer vectors are exact before the root, so equal
+        vectors have distance 0.
+    """
+    if k < 1:
+        raise InvalidSetting(f"k must be at least 1, given {k}")
+    best = torch.full((len(queries), k), math.inf, dtype=torch.float64)
+    index = torch.full((len(queries), k), -1, dtype=torch.int64)
+    seen = 0
+    for block in references:
+        size = max(1, BLOCK_VALUES // len(block))
+        places = torch.arange(seen, seen + len(block)).expand(min(size, len(queries)), -1)
+        for start in range(0, len(queries), size):
+            rows = slice(start, min(start + size, len(queries)))
+            distance = squared_distances(queries[rows], block)
+            near = distance.topk(min(k, len(block)), dim=1, largest=False)
+            found = torch.cat([best[rows], near.values], 1)
+            where = torch.cat([index[rows], places[: len(distance)].gather(1, near.indices)], 1)
+            order = found.argsort(dim=1, stable=True)[:, :k]
+            best[rows], index[rows] = found.gather(1, order), where.gather(1, order)
+        seen += len(block)
+    if seen < k:
+        raise InvalidSetting(f"k must be at most the {seen} references, given {k}")
+    return Nearest(best.sqrt(), index)
+
+
+def pixel_vectors(x: Tensor) -> Tensor:
+    """Integer images as float64 [B, D], not scaled, so that distances are exact."""
+    return x.flatten(1).double()
+
+
+def vectors_of(data: Dataset, space: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """The examples of a data set as vectors, block by block."""
+    for start in range(0, len(data), READ):
+        index = np.arange(start, min(len(data), start + READ), dtype=np.int64)
+        yield space(checked_images(data.batch(index).x, data.spec))
+
+
+def nearest_images(
+    samples: Tensor, train: Dataset, extractor: Extractor | None = None, k: int = 5
+) -> tuple[Nearest, Tensor]:
+    """The k nearest training images of each sample, for the sheet.
+
+    Args:
+        samples: integers [B, *shape].
+        train: where to look.
+        extractor: of the features to measure in; None measures in pixels.
+        k: how many.
+
+    Returns:
+        Distances and positions (pixels: divided by levels - 1, so a pixel spans 1), and the
+        images, integers [B, k, *shape].
+    """
+    space = pixel_vectors if extractor is None else extractor
+    found = nearest(space(checked_images(samples, train.spec)), vectors_of(train, space), k)
+    if extractor is None:
+        found = Nearest(found.distance / (train.spec.levels - 1), found.index)
+    images = checked_images(train.batch(found.index.flatten().numpy()).x, train.spec)
+    return found, images.reshape(len(samples), k, *train.spec.shape)
+
+
+def memorisation(
+    samples: Tensor, train: Dataset, test: Tensor, extractor: Extractor | None = None
+) -> Memorisation:
+    """Compare the distance of samples to the training set with that of test images.
+
+    Args:
+        samples: integers [N, *shape].
+        train: the whole training set that the model has seen.
+        test: test images, integers [M, *shape].
+        extractor: of the features to measure in; None measures in pixels, scaled to [0, 1].
+    """
+    fresh = (
+        test if isinstance(test, Tensor) else checked_images(test.batch(slice(None)).x, train.spec)
+    )
+    space = pixel_vectors if extractor is None else extractor
+    unit = train.spec.levels - 1.0 if extractor is None else 1.0
+    samples, fresh = checked_images(samples, train.spec), checked_images(test, train.spec)
+    both = torch.cat([space(samples), space(fresh)])
+    found = nearest(both, vectors_of(train, space))
+    distance = found.distance[:, 0] / unit
+    near, floor = distance[: len(samples)], distance[len(samples) :]
+    return Memorisation(
+        sample=_mean(near),
+        floor=_mean(floor),
+        ratio=_ratio(near, floor),
+        closer=_closer(near, floor),
+        space="pixels" if extractor is None else extractor.name,
+    )
+
+
+def exact_duplicates(x: Tensor, train: Dataset) -> Tensor:
+    """Whether each image equals some training image in every value, bool [B].
+
+    Args:
+        x: integers [B, *shape].
+        train: where to look; read once, in blocks.
+    """
+    wanted = [_image_digest(row) for row in checked_images(x, train.spec).numpy()]
+    present = set(wanted)
+    found: set[bytes] = set()
+    for start in range(0, len(train), READ):
+        index = np.arange(start, min(len(train), start + READ), dtype=np.int64)
+        found |= present.intersection(_image_digest(row) for row in train.batch(index).x)
+    return torch.tensor([digest in found for digest in wanted], dtype=torch.bool)
+
+
+def _image_digest(image: npt.NDArray[Any]) -> bytes:
+    return hashlib.blake2b(image.astype("<u2").tobytes(), digest_size=16).digest()
+
+
+def _mean(values: Tensor) -> Measured:
+    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return Measured(float(values.mean()), error)
+
+
+def _ratio(above: Tensor, below: Tensor) -> Measured:
+    """Ratio of the means, with the error of the delta method."""
+    a, b = _mean(above), _mean(below)
+    if b.value == 0.0:
+        # Every test image is a training image: samples can be no nearer than that.
+        return Measured(1.0 if a.value == 0.0 else math.inf, 0.0)
+    ratio = a.value / b.value
+    error = math.hypot(a.standard_error, ratio * b.standard_error) / b.value
+    return Measured(ratio, error)
+
+
+def _closer(near: Tensor, floor: Tensor) -> Measured:
+    limit = float(torch.quantile(floor, 0.01))
+    share = float((near < limit).double().mean())
+    moved = (share * len(near) + 2.0) / (len(near) + 4.0)
+    return Measured(share, math.sqrt(moved * (1.0 - moved) / (len(near) + 4.0)))
