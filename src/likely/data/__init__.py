@@ -13,7 +13,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from likely.data.arrays import from_array as from_array
+    from likely.data.arrays import from_file as from_file
+    from likely.data.decode import FolderData as FolderData
+    from likely.data.decode import FolderReport as FolderReport
+    from likely.data.huggingface import from_huggingface as from_huggingface
+    from likely.data.images import from_folder as from_folder
+    from likely.data.loading import SkippedFiles as SkippedFiles
     from likely.data.loading import load as load
+    from likely.data.pixels import read_image as read_image
     from likely.data.spec import Batch as Batch
     from likely.data.spec import Dataset as Dataset
     from likely.data.spec import DataSpec as DataSpec
@@ -24,7 +32,15 @@ _HOME = {
     "Batch": "spec",
     "DataSpec": "spec",
     "Dataset": "spec",
+    "FolderData": "decode",
+    "FolderReport": "decode",
+    "SkippedFiles": "loading",
+    "from_array": "arrays",
+    "from_file": "arrays",
+    "from_folder": "images",
+    "from_huggingface": "huggingface",
     "load": "loading",
+    "read_image": "pixels",
     "train_and_test": "spec",
     "with_validation": "spec",
 }

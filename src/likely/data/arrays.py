@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from pathlib import Path
@@ -16,9 +17,9 @@ from likely.data.spec import (
     DataSpec,
     IntArray,
     Split,
+    completed,
     digest_of,
     train_and_test,
-    with_validation,
 )
 from likely.data.store import Source, key_of, stamp, stored
 from likely.errors import InvalidData, InvalidSetting
@@ -77,7 +78,7 @@ def from_array(
     x = _shaped(np.asanyarray(x), name, layout)
     steps: tuple[str, ...] = ()
     if x.dtype == np.bool_:
-        values, levels = x.view(np.uint8), 2 if levels is None else levels
+        values, levels = _integers(x.view(np.uint8), 2 if levels is None else levels, name)
     elif np.issubdtype(x.dtype, np.integer):
         values, levels = _integers(x, levels, name)
     elif np.issubdtype(x.dtype, np.floating):
@@ -114,7 +115,7 @@ def _shaped(x: npt.NDArray[Any], name: str, layout: Layout) -> npt.NDArray[Any]:
     axis = 1 if layout == "channels-first" else 3
     if x.shape[axis] not in (1, 3):
         raise InvalidData(
-            f"{name}: expected 1 or 3 channels ([N, C, H, W] or [N, H, W, C]), given shape {x.shape}"
+            f"{name}: expected 1 or 3 channels, [N, C, H, W] or [N, H, W, C], given {x.shape}"
         )
     return x if axis == 1 else np.moveaxis(x, 3, 1)
 
@@ -216,61 +217,45 @@ def from_file(
         if dtype.kind not in "biuf" or 0 in shape or not shape:
             raise InvalidData(f"{file}: expected an array of numbers, given {dtype} {shape}")
         x = np.load(file, mmap_mode="r", allow_pickle=False)
-
     if math.prod(shape) * dtype.itemsize <= _LARGE:
         return train_and_test(from_array(np.array(x), levels, name=name, layout=layout))
     key = key_of("array", stamp(file), levels, layout)
-    whole = from_array
-    return stored(key, lambda _: Source(whole(x, levels, name=name, layout=layout)))[:2]
+    return stored(key, lambda _: Source(from_array(x, levels, name=name, layout=layout)))[:2]
 
 
 def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tuple[Dataset, Dataset]:
     arrays = read_npz(file)
-    parts: dict[Split, Dataset] = {}
+    keys: dict[Split, str] = {}
     split: Split
     for split in ("train", "validation", "test"):
-        key = next((key for key in _DATA_KEYS[split] if key in arrays), None)
-        if key is not None:
-            labels = next((arrays[k] for k in _LABEL_KEYS[split] if k in arrays), None)
-            title = f"{file}, {key}"
-            data = from_array(arrays[key], levels, labels, name=title, split=split, layout=layout)
-            parts[split] = _named(data, name)
-    if "train" not in parts:
-        key = next((key for key in _WHOLE_KEYS if key in arrays), None)
-        if key is None and len(arrays) == 1:
-            key = next(iter(arrays))
-        if key is None or parts:
-            raise InvalidData(
-                f"{file} holds {', '.join(arrays) or 'no array'}; expected train and test, or "
-                "images (and labels)"
-            )
+        found = next((key for key in _DATA_KEYS[split] if key in arrays), None)
+        if found is not None:
+            keys[split] = found
+    whole = next((key for key in _WHOLE_KEYS if key in arrays), None)
+    if whole is None and len(arrays) == 1 and not keys:
+        whole = next(iter(arrays))
+    if ("train" in keys) == (whole is not None):
+        raise InvalidData(
+            f"{file} holds {', '.join(arrays) or 'no array'}; expected either train (and test, "
+            "validation), or all examples in one piece as images"
+        )
+    if whole is not None:
         labels = next((arrays[k] for k in _WHOLE_LABEL_KEYS if k in arrays), None)
+        title = f"{file}, {whole}"
+        data = from_array(arrays[whole], levels, labels, name=title, layout=layout)
+        return train_and_test(_named(data, name, data.spec.classes))
+    parts: dict[Split, Dataset] = {}
+    for split, key in keys.items():
+        labels = next((arrays[k] for k in _LABEL_KEYS[split] if k in arrays), None)
         title = f"{file}, {key}"
-        whole = from_array(arrays[key], levels, labels, name=title, layout=layout)
-        return train_and_test(_named(whole, name))
-    for part in parts.values():
-        if part.spec.shape != parts["train"].spec.shape:
-            raise InvalidData(
-                f"{file}: its {part.spec.split} examples have shape {part.spec.shape}, its "
-                f"training examples {parts['train'].spec.shape}"
-            )
-    return _completed(parts)
+        parts[split] = from_array(
+            arrays[key], levels, labels, name=title, split=split, layout=layout
+        )
+    classes = max((part.spec.classes for part in parts.values()), key=len)  # of all the splits
+    return completed({k: _named(part, name, classes) for k, part in parts.items()})
 
 
-def _completed(parts: dict[Split, Dataset]) -> tuple[Dataset, Dataset]:
-    """Hold out what is lacking."""
-    train = parts["train"]
-    if "test" not in parts:
-        train, test = train_and_test(train)
-    else:
-        test = parts["test"]
-        train = train if "validation" in parts else with_validation(train)
-    if "validation" in parts:
-        train.validation = parts["validation"]
-    return train, test
-
-
-def _named(data: Dataset, name: str) -> Dataset:
+def _named(data: Dataset, name: str, classes: tuple[str, ...]) -> Dataset:
     """The same under the name of the file alone (the longer one is for error messages)."""
-    record = {**data.spec.to_json(), "name": name}
-    return Dataset(DataSpec.from_json(record), data.values, data.labels)
+    spec = dataclasses.replace(data.spec, name=name, classes=classes)
+    return Dataset(spec, data.values, data.labels)

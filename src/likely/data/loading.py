@@ -2,22 +2,135 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from likely.data.arrays import from_file
+from likely.data.catalogue import CATALOGUE
+from likely.data.download import Progress
 from likely.data.prepare import Binarize, check_settings, prepared
 from likely.data.registry import named
 from likely.data.spec import Dataset
+from likely.errors import InvalidData, InvalidSetting, nearest
+
+if TYPE_CHECKING:
+    from likely.data.decode import FolderData
+
+_ARRAYS = (".npy", ".npz")
+
+
+class SkippedFiles(UserWarning):
+    """Some files of a folder could not be read; the message names them with the reasons."""
 
 
 def load(
-    name: str,
+    source: str | os.PathLike[str],
     *,
     binarize: Binarize | None = None,
     levels: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    strict: bool = False,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """Training and test set of a named data set; `train.validation` is the held-out part."""
+    """Read a data set.
+
+    Args:
+        source: a name (`likely.data.catalogue` lists them), or the path of a folder of images, of
+            an .npy or .npz file, of a Hugging Face `datasets` folder or of parquet files. A name
+            goes before a path of the same spelling; write "./mnist" for a folder called mnist.
+        binarize: "static" (mnist only: Larochelle's file, the published benchmark), "dynamic"
+            (Bernoulli draws of the intensities, anew at each epoch) or "threshold" (at 1/2).
+        levels: requantise to so many levels; for arrays, the levels that they have.
+        size: side, or (H, W), of images from a folder, in pixels.
+        channels: 1 or 3, of images from a folder.
+        strict: refuse a folder with an unreadable file, instead of skipping the file with a
+            `SkippedFiles` warning.
+        seed: of the draws of binarize="dynamic", not negative.
+        progress: called with (what, done, total) while files are downloaded or decoded.
+
+    Returns:
+        Training set and test set; `train.validation` is the part held out for every choice.
+
+    Raises:
+        InvalidSetting: an unknown name or an impossible setting.
+        InvalidData: data that cannot be read; the message says what to do.
+        MissingDependency: an optional library is needed; the message names it.
+
+    >>> train, test = load("digits")
+    >>> len(train), len(train.validation), len(test)
+    (1250, 250, 297)
+    """
     check_settings(binarize, levels)
-    static = binarize == "static" and name == "mnist"
-    train, test = named(name, static=static)
-    if static:
-        return train, test
+    if not 0 <= seed < 1 << 63:
+        raise InvalidSetting(f"seed must be in [0, 2^63), given {seed}")
+    name = os.fspath(source)
+    if name in CATALOGUE:
+        _only_for_folders(name, size, channels, strict)
+        static = binarize == "static" and name == "mnist"
+        train, test = named(name, static=static, progress=progress)
+        if static:
+            return train, test
+        return prepared(train, binarize, levels, seed), prepared(test, binarize, levels, seed)
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise _unknown(name)
+    if path.is_dir() or path.suffix.lower() == ".parquet":
+        data = _folder(path, size, channels, levels, strict, progress)
+        if data.report.skipped:
+            warnings.warn(str(data.report), SkippedFiles, stacklevel=2)
+        train, test = data.train, data.test
+    elif path.suffix.lower() in _ARRAYS:
+        _only_for_folders(name, size, channels, strict)
+        train, test = from_file(path, None if binarize else levels)
+        levels = None
+    else:
+        raise InvalidData(
+            f"{name} is a file of an unknown kind; expected a folder of images, .npy, .npz or "
+            ".parquet"
+        )
     return prepared(train, binarize, levels, seed), prepared(test, binarize, levels, seed)
+
+
+def _folder(
+    path: Path,
+    size: int | tuple[int, int] | None,
+    channels: int | None,
+    levels: int | None,
+    strict: bool,
+    progress: Progress | None,
+) -> FolderData:
+    """Images, or what the library `datasets` reads."""
+    # Imported here because named data sets do without Pillow.
+    from likely.data.huggingface import from_huggingface, is_huggingface
+    from likely.data.images import from_folder
+
+    if not is_huggingface(path):
+        return from_folder(path, size=size, channels=channels, strict=strict, progress=progress)
+    return from_huggingface(
+        path, size=size, channels=channels, levels=levels, strict=strict, progress=progress
+    )
+
+
+def _only_for_folders(
+    name: str, size: int | tuple[int, int] | None, channels: int | None, strict: bool
+) -> None:
+    for setting, given in (
+        ("size", size is not None),
+        ("channels", channels is not None),
+        ("strict", strict),
+    ):
+        if given:
+            raise InvalidSetting(f"{setting} is for folders of images; {name} has its own shape")
+
+
+def _unknown(name: str) -> InvalidSetting:
+    looks_like_path = "/" in name or name.lower().endswith((*_ARRAYS, ".parquet"))
+    if looks_like_path:
+        return InvalidSetting(f"there is no file or folder {name}")
+    return InvalidSetting(
+        f'no data set and no file or folder is called "{name}": {nearest(name, CATALOGUE)}'
+    )

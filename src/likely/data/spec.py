@@ -297,3 +297,32 @@ def train_and_test(whole: Dataset, test: int | None = None) -> tuple[Dataset, Da
     rest, held_out = hold_out(n, test, TEST_SEED)
     train = with_validation(whole.take(rest, "train"), max(1, validation_size(len(rest))))
     return train, whole.take(held_out, "test")
+
+
+def completed(parts: dict[Split, Dataset]) -> tuple[Dataset, Dataset]:
+    """Training and test set from the splits that there are; what is lacking is held out.
+
+    Args:
+        parts: "train" at least.
+
+    Raises:
+        InvalidData: splits of different shape or levels.
+    """
+    train = parts["train"]
+    for split, part in parts.items():
+        if part.spec.shape != train.spec.shape or part.spec.levels != train.spec.levels:
+            raise InvalidData(
+                f"{train.spec.name}: its {split} examples have shape {part.spec.shape} and "
+                f"{part.spec.levels} levels, its training examples {train.spec.shape} and "
+                f"{train.spec.levels}"
+            )
+    test, validation = parts.get("test"), parts.get("validation")
+    if test is None and validation is None:
+        return train_and_test(train)
+    if test is None:
+        rest, held_out = hold_out(len(train), max(1, validation_size(len(train))), TEST_SEED)
+        train, test = train.take(rest, "train"), train.take(held_out, "test")
+    if validation is None:
+        return with_validation(train, max(1, validation_size(len(train)))), test
+    train.validation = validation
+    return train, test
