@@ -12,7 +12,13 @@ from likely.data.spec import Dataset
 from likely.errors import InvalidData, InvalidSetting
 from likely.evaluate import neighbours
 from likely.evaluate.features import Extractor, Images
-from likely.evaluate.neighbours import exact_duplicates, memorisation, nearest, nearest_images
+from likely.evaluate.neighbours import (
+    distance_to_training,
+    exact_duplicates,
+    memorisation,
+    nearest,
+    nearest_images,
+)
 
 
 class Brightness:
@@ -93,16 +99,29 @@ def test_duplicates_are_counted_in_every_value(monkeypatch: pytest.MonkeyPatch) 
 def test_copies_are_called_out_and_fresh_images_are_not(digits: tuple[Dataset, Dataset]) -> None:
     train, test = digits
     fresh = torch.from_numpy(test.values.astype(np.int64))
-    half, rest = fresh[::2], fresh[1::2]
-    honest = memorisation(half, train, rest)
+    floor = distance_to_training(fresh[1::2], train)
+    honest = memorisation(distance_to_training(fresh[::2], train), floor)
     assert abs(honest.ratio.value - 1.0) < 4.0 * honest.ratio.standard_error
     assert honest.closer.value < 0.05
     copies = torch.from_numpy(train.values[:150].astype(np.int64))
     copies[:, 0, 0, 0] = 1  # almost copies
-    caught = memorisation(copies, train, rest)
+    caught = memorisation(distance_to_training(copies, train), floor)
     assert caught.ratio.value < 0.2
     assert caught.closer.value == 1.0
     assert not exact_duplicates(copies, train).any()
+
+
+def test_the_ratio_has_the_error_of_its_spread() -> None:
+    """Delta method against repeated draws."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(n: int) -> torch.Tensor:
+        return 1.0 + torch.rand(n, generator=generator, dtype=torch.float64)
+
+    found = [memorisation(draw(50), draw(80) * 2).ratio for _ in range(400)]
+    spread = float(np.std([f.value for f in found], ddof=1))
+    assert np.mean([f.standard_error for f in found]) == pytest.approx(spread, rel=0.15)
+    assert np.mean([f.value for f in found]) == pytest.approx(0.5, rel=0.01)
 
 
 def test_samples_of_another_shape_or_scale_are_refused(digits: tuple[Dataset, Dataset]) -> None:

@@ -30,6 +30,7 @@ from likely.evaluate.features import Extractor, checked_images
 __all__ = [
     "Memorisation",
     "Nearest",
+    "distance_to_training",
     "exact_duplicates",
     "memorisation",
     "nearest",
@@ -63,14 +64,12 @@ class Memorisation:
         ratio: sample / floor. Well below 1: samples hug training images.
         closer: share of samples nearer to a training image than all but a hundredth of the test
             images are; 0.01 is what fresh images have.
-        space: what distances are taken in, as "pixels".
     """
 
     sample: Measured
     floor: Measured
     ratio: Measured
     closer: Measured
-    space: str
 
 
 def nearest(queries: Tensor, references: Iterator[Tensor], k: int = 1) -> Nearest:
@@ -142,33 +141,32 @@ def nearest_images(
     return found, images.reshape(len(samples), k, *train.spec.shape)
 
 
-def memorisation(
-    samples: Tensor, train: Dataset, test: Tensor, extractor: Extractor | None = None
-) -> Memorisation:
-    """Compare the distance of samples to the training set with that of test images.
+def distance_to_training(x: Tensor, train: Dataset, extractor: Extractor | None = None) -> Tensor:
+    """Distance of each image to its nearest training image, float64 [B].
 
     Args:
-        samples: integers [N, *shape].
-        train: the whole training set that the model has seen.
-        test: test images, integers [M, *shape].
-        extractor: of the features to measure in; None measures in pixels, scaled to [0, 1].
+        x: integers [B, *shape].
+        train: where to look.
+        extractor: of the features to measure in; None measures in pixels, divided by levels - 1.
     """
-    fresh = (
-        test if isinstance(test, Tensor) else checked_images(test.batch(slice(None)).x, train.spec)
-    )
     space = pixel_vectors if extractor is None else extractor
     unit = train.spec.levels - 1.0 if extractor is None else 1.0
-    samples, fresh = checked_images(samples, train.spec), checked_images(test, train.spec)
-    both = torch.cat([space(samples), space(fresh)])
-    found = nearest(both, vectors_of(train, space))
-    distance = found.distance[:, 0] / unit
-    near, floor = distance[: len(samples)], distance[len(samples) :]
+    found = nearest(space(checked_images(x, train.spec)), vectors_of(train, space))
+    return found.distance[:, 0] / unit
+
+
+def memorisation(samples: Tensor, fresh: Tensor) -> Memorisation:
+    """Compare distances of samples to the training set with those of fresh images.
+
+    Args:
+        samples: `distance_to_training` of samples, float64 [N].
+        fresh: the same of test images, float64 [M].
+    """
     return Memorisation(
-        sample=_mean(near),
-        floor=_mean(floor),
-        ratio=_ratio(near, floor),
-        closer=_closer(near, floor),
-        space="pixels" if extractor is None else extractor.name,
+        sample=_mean(samples),
+        floor=_mean(fresh),
+        ratio=_ratio(samples, fresh),
+        closer=_closer(samples, fresh),
     )
 
 

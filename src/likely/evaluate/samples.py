@@ -1,0 +1,340 @@
+"""Numbers about samples, for every kind of model, each beside what training images score.
+
+`SampleReference` holds the test images, their features, and the floor: the scores of training
+images in the place of samples. A sample cannot be asked to be nearer to the test images than
+fresh data is, so a distance is read against its floor, never against 0.
+
+N is the same on both sides and for every model, and it is part of the fingerprint: the Frechet
+distance falls as 1 / N for the same model, so numbers at different N never meet. Nothing here
+knows a model by name; samples are integers [N, *shape].
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likely.data.spec import Dataset
+from likely.errors import InvalidData, InvalidSetting
+from likely.estimate import Estimate, Relation
+from likely.evaluate.distances import Measured, frechet_distance, kernel_distance
+from likely.evaluate.features import Extractor, Images, checked_images
+from likely.evaluate.manifold import manifold_scores
+from likely.evaluate.neighbours import (
+    Memorisation,
+    distance_to_training,
+    exact_duplicates,
+    memorisation,
+    nearest,
+    vectors_of,
+)
+
+__all__ = ["SampleReference", "Sampler", "sample_metrics", "samples_per_second"]
+
+DEFAULT_IMAGES = 2_000  # of each side, where the test set has that many
+ALL_PAIRS = 20_000  # above this N the kernel distance goes by blocks
+BLOCK = 1_000
+KEEP = 1 << 25  # training features of at most this many values (256 MiB) are kept
+
+# Direction of each quantity; None where neither more nor less is better. Density is 1 for equal
+# distributions and more for samples that crowd where the data is dense.
+LOWER_IS_BETTER: dict[str, bool | None] = {
+    "frechet": True,
+    "kid": True,
+    "precision": False,
+    "recall": False,
+    "density": None,
+    "coverage": False,
+    "nearest-train-pixels": None,
+    "nearest-train-features": None,
+    "memorisation-ratio-pixels": None,
+    "memorisation-ratio-features": None,
+    "near-copies": None,
+    "duplicates": None,
+}
+
+
+class Sampler(Protocol):
+    """What can be timed: `sample(n, seed=...)` gives integers [n, *shape]."""
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """Draw n examples."""
+
+
+class SampleReference:
+    """Test images, training images and an extractor that samples are measured with.
+
+    Args:
+        train: the whole training set that the models have seen.
+        test: the split to compare with (use `train.validation` for choices).
+        extractor: of the features.
+        n: images of each side; the test set's size, at most 2,000, by default.
+        k: neighbours of precision, recall, density and coverage.
+        seed: of the choice of test and training images where there are more than n.
+
+    Attributes:
+        n, k: as used.
+        fingerprint: of train, test, extractor, n, k and seed; part of every estimate.
+        floor: the scores of n training images (distances to the training set: of the n test
+            images), computed at first use.
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        test: Dataset,
+        extractor: Extractor,
+        *,
+        n: int | None = None,
+        k: int = 5,
+        seed: int = 0,
+    ) -> None:
+        if train.spec.shape != test.spec.shape or train.spec.levels != test.spec.levels:
+            raise InvalidData(
+                f"training and test images must be alike, given {train.spec.shape} with "
+                f"{train.spec.levels} levels and {test.spec.shape} with {test.spec.levels}"
+            )
+        most = min(len(train), len(test))
+        if n is None:
+            n = min(most, DEFAULT_IMAGES)
+        if not k < n <= most:
+            raise InvalidSetting(
+                f"n must be more than k = {k} and at most {most}, the size of the smaller of "
+                f"{train.spec.name}'s training and {test.spec.split} sets; given {n}"
+            )
+        self.train, self.test, self.extractor = train, test, extractor
+        self.n, self.k = n, k
+        self.images = _choice(test, n, seed)  # [n, *shape]
+        self.features = extractor(self.images)  # [n, F]
+        self._seed = seed
+        parts: list[Any] = [train.spec.fingerprint, test.spec.fingerprint, extractor.fingerprint]
+        text = json.dumps([*parts, n, k, seed])
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def metrics(self, samples: Images) -> list[Estimate]:
+        """All numbers about a model's samples.
+
+        Args:
+            samples: integers in [0, levels), at least n of them, [N, *shape]; the first n are
+                used.
+
+        Returns:
+            Frechet and kernel distance, precision, recall, density, coverage against the test
+            images; mean distance to the nearest training image in pixels and features, its ratio
+            to the floor, the share of near copies (closer than all but 1 % of the test images)
+            and of exact duplicates. All APPROXIMATE, with standard errors; `about` gives N and
+            the floor.
+
+        Raises:
+            InvalidSetting: fewer than n samples.
+            InvalidData: not integer images of the right shape and levels.
+        """
+        x = checked_images(samples, self.train.spec)
+        if len(x) < self.n:
+            raise InvalidSetting(
+                f"{self.n} samples are needed to compare with {self.n} test images, given {len(x)}"
+            )
+        return self._estimates(self._against_test(x[: self.n]) | self._copying(x[: self.n]), True)
+
+    @functools.cached_property
+    def floor(self) -> list[Estimate]:
+        """What n training images score as samples; the last row of every comparison."""
+        return self._estimates(self._floor, False)
+
+    @functools.cached_property
+    def _floor(self) -> dict[str, Measured]:
+        chosen = _choice(self.train, self.n, self._seed + 1)
+        # A training image is its own nearest training image, so there the test images stand in.
+        return self._against_test(chosen) | self._copying(self.images)
+
+    @functools.cached_property
+    def _fresh(self) -> tuple[Tensor, Tensor]:
+        return self._to_training(self.images)
+
+    @functools.cached_property
+    def _train_features(self) -> Tensor:
+        return torch.cat(list(vectors_of(self.train, self.extractor)))  # [N, F]
+
+    def _to_training(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance of each image to its nearest training image in pixels and in features."""
+        if len(self.train) * self.features.shape[1] > KEEP:
+            return distance_to_training(x, self.train), distance_to_training(
+                x, self.train, self.extractor
+            )
+        found = nearest(self.extractor(x), iter([self._train_features]))
+        return distance_to_training(x, self.train), found.distance[:, 0]
+
+    def _against_test(self, x: Tensor) -> dict[str, Measured]:
+        features = self.extractor(x)
+        kid = kernel_distance(
+            features, self.features, block_size=None if self.n <= ALL_PAIRS else BLOCK
+        )
+        scores = manifold_scores(self.features, features, k=self.k)
+        return {
+            "frechet": frechet_distance(features, self.features),
+            "kid": Measured(kid.value, kid.standard_error),
+            "precision": scores.precision,
+            "recall": scores.recall,
+            "density": scores.density,
+            "coverage": scores.coverage,
+        }
+
+    def _copying(self, x: Tensor) -> dict[str, Measured]:
+        if x is self.images:
+            near_pixels, near_features = self._fresh
+        else:
+            near_pixels, near_features = self._to_training(x)
+        pixels = memorisation(near_pixels, self._fresh[0])
+        features = memorisation(near_features, self._fresh[1])
+        copies = exact_duplicates(x, self.train).double()
+        share = float(copies.mean())
+        moved = (share * len(x) + 2.0) / (len(x) + 4.0)
+        return {
+            "nearest-train-pixels": pixels.sample,
+            "nearest-train-features": features.sample,
+            "memorisation-ratio-pixels": pixels.ratio,
+            "memorisation-ratio-features": features.ratio,
+            "near-copies": _nearer(pixels, features),
+            "duplicates": Measured(share, math.sqrt(moved * (1.0 - moved) / (len(x) + 4.0))),
+        }
+
+    def _estimates(self, values: dict[str, Measured], samples: bool) -> list[Estimate]:
+        found = []
+        for quantity, measured in values.items():
+            about = self._about(quantity, samples)
+            if samples:
+                floor = self._floor[quantity]
+                about += f"; floor {floor.value:.4g} +- {floor.standard_error:.2g}"
+            found.append(
+                Estimate(
+                    value=measured.value,
+                    unit="",
+                    relation=Relation.APPROXIMATE,
+                    quantity=quantity,
+                    standard_error=measured.standard_error,
+                    n=self.n,
+                    fingerprint=self.fingerprint,
+                    lower_is_better=LOWER_IS_BETTER[quantity],
+                    about=about,
+                )
+            )
+        return found
+
+    def _about(self, quantity: str, samples: bool) -> str:
+        split = self.test.spec.split
+        against_test = quantity in ("frechet", "kid", "precision", "recall", "density", "coverage")
+        if against_test:
+            what = f"{self.n} {'samples' if samples else 'training images'}"
+            text = f"{what} against {self.n} {split} images in {self.extractor.name} features"
+            return text if quantity in ("frechet", "kid") else f"{text}, k = {self.k}"
+        what = f"{self.n} {'samples' if samples else f'{split} images'}"
+        return f"{what} against all {len(self.train)} training images"
+
+
+def sample_metrics(
+    samples: Images,
+    train: Dataset,
+    test: Dataset,
+    extractor: Extractor,
+    *,
+    n: int | None = None,
+    k: int = 5,
+    seed: int = 0,
+) -> list[Estimate]:
+    """All numbers about one model's samples; for several models keep a `SampleReference`.
+
+    Args:
+        samples: integers in [0, levels), [N, *shape].
+        train: the training set that the model has seen.
+        test: the images to compare with.
+        extractor: of the features.
+        n: images of each side; by default as many as all three sets have, at most 2,000.
+        k: neighbours of precision, recall, density and coverage.
+        seed: of the choice of images.
+
+    Returns:
+        As `SampleReference.metrics`.
+    """
+    if n is None:
+        n = min(len(samples), len(train), len(test), DEFAULT_IMAGES)
+    return SampleReference(train, test, extractor, n=n, k=k, seed=seed).metrics(samples)
+
+
+def samples_per_second(
+    model: Sampler,
+    n: int = 64,
+    *,
+    seed: int = 0,
+    repeats: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Estimate:
+    """Speed of sampling, n images a call, the first call not counted.
+
+    Args:
+        model: what draws.
+        n: images a call.
+        seed: of the first timed call; the others take the following seeds.
+        repeats: timed calls.
+        clock: seconds; for tests.
+
+    Returns:
+        Images a second, the mean over the calls. The fingerprint covers the image shape, n and
+        the machine, because speeds on different machines do not compare.
+    """
+    if n < 1 or repeats < 2:
+        raise InvalidSetting(f"speed needs n >= 1 and repeats >= 2, given {n} and {repeats}")
+    first = model.sample(n, seed=seed)
+    rates = []
+    for repeat in range(repeats):
+        start = clock()
+        model.sample(n, seed=seed + repeat).cpu()  # to the CPU: waits for an accelerator
+        rates.append(n / max(clock() - start, 1e-9))
+    where = _machine(first.device)
+    key = json.dumps([list(first.shape[1:]), n, where])
+    return Estimate(
+        value=statistics.fmean(rates),
+        unit="images/s",
+        relation=Relation.APPROXIMATE,
+        quantity="sampling-speed",
+        standard_error=statistics.stdev(rates) / math.sqrt(repeats),
+        n=repeats,
+        fingerprint=hashlib.sha256(key.encode()).hexdigest()[:12],
+        lower_is_better=False,
+        about=f"{n} images a call, {where}",
+    )
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return (
+        f"{platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''}, "
+        f"torch {torch.__version__}"
+    )
+
+
+def _choice(data: Dataset, n: int, seed: int) -> Tensor:
+    """n images of a data set, chosen by the seed, in the order of the set."""
+    if n == len(data):
+        index = np.arange(n, dtype=np.int64)
+    else:
+        generator = np.random.Generator(np.random.Philox(seed))
+        index = np.sort(generator.choice(len(data), n, replace=False)).astype(np.int64)
+    return checked_images(data.batch(index).x, data.spec)
+
+
+def _nearer(pixels: Memorisation, features: Memorisation) -> Measured:
+    """The worse of the two spaces: a shifted copy hides in pixels, a recoloured one does not."""
+    return max(pixels.closer, features.closer, key=lambda measured: measured.value)
