@@ -18,7 +18,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidSetting
+from likely.mdp.policies import pair_weights
 from likely.mdp.problem import MDP
 
 
@@ -157,23 +158,8 @@ def _chooser(mdp: MDP, policy: NDArray[np.generic]) -> _Chooser:
     pair_ptr = np.asarray(mdp.pair_ptr, dtype=np.int64)
     if policy.ndim == 1:
         return _Chooser(np.asarray(mdp.pair_of(policy), dtype=np.int64), None, pair_ptr)
-    if policy.shape != (mdp.states, mdp.actions):
-        raise InvalidData(
-            f"a policy has shape [{mdp.states}] or [{mdp.states}, {mdp.actions}], "
-            f"given {list(policy.shape)}"
-        )
-    chance = policy.astype(np.float64)[mdp.pair_state, mdp.pair_action]  # [pairs]
-    if not (policy.astype(np.float64) >= 0.0).all():
-        raise InvalidData("a policy's probabilities must be >= 0")
-    total = np.bincount(mdp.pair_state, weights=chance, minlength=mdp.states)
-    wrong = ~mdp.terminal & ~(np.abs(total - 1.0) <= 1e-9)
-    if wrong.any():
-        state = int(np.flatnonzero(wrong)[0])
-        raise InvalidData(
-            f"{mdp.state_name(state)}: the policy's probabilities of its actions sum to "
-            f"{total[state]:.12g}, expected 1"
-        )
-    return _Chooser(np.zeros(0, dtype=np.int64), _cumulative(chance, pair_ptr), pair_ptr)
+    within = _cumulative(pair_weights(mdp, policy), pair_ptr)
+    return _Chooser(np.zeros(0, dtype=np.int64), within, pair_ptr)
 
 
 def _starts(

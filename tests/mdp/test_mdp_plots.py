@@ -1,0 +1,125 @@
+"""Pictures: whole or not at all, right contents where contents can be counted."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from likely.errors import InvalidData, InvalidSetting
+from likely.mdp import classic, pictures, plots, worlds
+from likely.mdp.layout import GridLayout
+from likely.mdp.policies import greedy_pairs, optimality_sweeps
+
+
+def lake() -> tuple[worlds.World, GridLayout, list[np.ndarray]]:
+    world = worlds.build("frozen-lake")
+    assert world.layout is not None
+    return world, world.layout, list(islice(optimality_sweeps(world.mdp), 6))
+
+
+def test_layout_puts_values_in_their_cells() -> None:
+    layout = GridLayout.of([[0, -1], [2, 1]], ((0, 1), None), symbols=["S#", " G"])
+    grid = layout.on_grid([5.0, 6.0, 7.0])
+    assert grid[0, 0] == 5.0
+    assert np.isnan(grid[0, 1])
+    assert grid[1].tolist() == [7.0, 6.0]
+    assert [layout.arrow(a) for a in (0, 1, 2)] == ["→", "", ""]
+    with pytest.raises(InvalidData, match="2 strings of 2 characters"):
+        GridLayout.of([[0, 1], [2, 3]], symbols=["S"])
+    with pytest.raises(InvalidData, match="rectangle"):
+        GridLayout.of([0, 1])
+
+
+def test_every_picture_is_a_picture(tmp_path: Path) -> None:
+    world, layout, values = lake()
+    rows = [(f"k = {k}", values[k]) for k in (0, 1, 5)]
+    x = np.arange(1.0, 9.0)
+    lines = [plots.Convergence("a", x, 0.1 * x, 0.5**x), plots.Convergence("b", x, x, 0.0 * x)]
+    written = [
+        plots.heat_map(tmp_path / "a.png", world.mdp, layout, values[5], "lake"),
+        plots.sweeps_figure(tmp_path / "b.png", world.mdp, layout, rows),
+        plots.convergence(tmp_path / "c.png", lines),
+        plots.line_plot(tmp_path / "d.png", [0, 1, 2], [1, np.nan, 2], ("s", "value", "stake")),
+        pictures.policy_contours(
+            tmp_path / "e.png", GridLayout.of(np.arange(16).reshape(4, 4)),
+            [("one", np.arange(16) % 3 - 1)], np.arange(16.0), "cars",
+        ),
+    ]  # fmt: skip
+    for path in written:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 100
+            shades = np.asarray(picture.convert("L"))
+        assert shades.std() > 5.0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "d.png",
+        "e.png",
+    ]
+
+
+def test_an_animation_has_its_frames_and_a_last_pause(tmp_path: Path) -> None:
+    world, layout, values = lake()
+    path = pictures.animate(
+        tmp_path / "a.gif", world.mdp, layout, values, [f"sweep {k}" for k in range(6)], 5.0
+    )
+    with Image.open(path) as picture:
+        assert picture.n_frames == 6
+        durations = []
+        for frame in range(6):
+            picture.seek(frame)
+            durations.append(picture.info["duration"])
+    assert durations == [200] * 5 + [2000]
+
+
+def test_arrows_are_drawn_for_every_greedy_action() -> None:
+    world, layout, values = lake()
+    greedy = greedy_pairs(world.mdp, values[0])
+    axes = plots.new_figure(3, 3).add_subplot()
+    plots.draw_arrows(axes, world.mdp, layout, greedy)
+    assert greedy.sum() == axes.collections[0].N
+
+
+def test_numbers_fit_in_a_cell() -> None:
+    found = [plots.short_number(v) for v in (0.0, -14.0, -13.9999999999, 0.5420259, -2.4375, 22.03)]
+    assert found == ["0", "-14", "-14", "0.542", "-2.44", "22.0"]
+    assert plots.short_number(1e-9) == "1e-09"
+    assert plots.short_number(-1234567.0) == "-1e+06"
+    assert plots.short_number(float("-inf")) == "-∞"
+
+
+def test_nothing_is_left_half_written(tmp_path: Path) -> None:
+    def broken(path: Path) -> None:
+        path.write_text("half")
+        raise RuntimeError("the disk is on fire")
+
+    target = tmp_path / "a.png"
+    target.write_text("before")
+    with pytest.raises(RuntimeError):
+        plots.write_atomically(target, broken)
+    assert target.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_bad_targets_are_refused(tmp_path: Path) -> None:
+    world, layout, values = lake()
+    with pytest.raises(InvalidSetting, match=r"\.png, \.pdf or \.svg"):
+        plots.heat_map(tmp_path / "a.jpg", world.mdp, layout, values[0])
+    with pytest.raises(InvalidSetting, match="does not exist"):
+        plots.heat_map(tmp_path / "no" / "a.png", world.mdp, layout, values[0])
+    with pytest.raises(InvalidSetting, match=r"is a \.gif"):
+        pictures.animate(tmp_path / "a.png", world.mdp, layout, values, ["x"] * 6)
+    with pytest.raises(InvalidSetting, match="a label for each"):
+        pictures.animate(tmp_path / "a.gif", world.mdp, layout, values, ["x"])
+
+
+def test_jacks_layout_counts_cars() -> None:
+    mdp, layout = classic.jacks_car_rental(5)
+    assert layout.shape == (6, 6)
+    assert mdp.state_names is not None
+    assert mdp.state_names[layout.state[4, 2]] == "4+2 cars"

@@ -1,0 +1,98 @@
+"""The textbook's sweeps against the numbers that the textbook prints."""
+
+from __future__ import annotations
+
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+from mdp_reference import of_policy, optimal, uniform
+
+from likely.errors import InvalidData
+from likely.mdp import classic, worlds
+from likely.mdp.policies import (
+    expectation_sweeps,
+    greedy_pairs,
+    optimality_sweeps,
+    pair_weights,
+    policy_iterations,
+    uniform_policy,
+)
+
+
+def test_sweeps_of_the_random_policy_on_the_4x4_grid() -> None:
+    world = worlds.build("small-gridworld")
+    assert world.layout is not None
+    sweeps = list(islice(expectation_sweeps(world.mdp, uniform_policy(world.mdp)), 11))
+    grids = [world.layout.on_grid(value) for value in sweeps]
+    assert (grids[0] == 0).all()
+    assert grids[1].ravel()[1:15].tolist() == [-1.0] * 14
+    corner = [grids[2][0, 1], grids[2][1, 0], grids[2][2, 3], grids[2][3, 2]]
+    assert corner == [-1.75] * 4
+    assert grids[2][1, 1] == -2.0
+    assert grids[3][0].tolist() == [0, -2.4375, -2.9375, -3]
+    assert grids[3][1, :2].tolist() == [-2.4375, -2.875]
+    assert grids[10][0].round(3).tolist() == [0, -6.138, -8.352, -8.967]
+    assert grids[10][1, 1:3].round(3).tolist() == [-7.737, -8.428]
+
+
+def test_greedy_is_optimal_from_the_third_sweep() -> None:
+    mdp = worlds.build("small-gridworld").mdp
+    best = greedy_pairs(mdp, optimal(mdp))
+    good = []
+    for value in islice(expectation_sweeps(mdp, uniform_policy(mdp)), 5):
+        good.append(bool((greedy_pairs(mdp, value) <= best).all()))
+    assert good == [False, False, False, True, True]
+
+
+def test_error_of_value_iteration_shrinks_by_the_discount() -> None:
+    mdp = worlds.build("gridworld-5x5").mdp
+    exact = optimal(mdp)
+    errors = [np.abs(v - exact).max() for v in islice(optimality_sweeps(mdp), 40)]
+    assert all(b <= 0.9 * a + 1e-12 for a, b in pairwise(errors))
+
+
+def test_ties_are_all_greedy() -> None:
+    mdp = worlds.build("small-gridworld").mdp
+    assert greedy_pairs(mdp, np.zeros(16)).all()
+    one = greedy_pairs(mdp, optimal(mdp))
+    assert np.bincount(mdp.pair_state, weights=one).tolist() == [
+        0, 1, 1, 2, 1, 2, 4, 1, 1, 4, 2, 1, 2, 1, 1, 0,
+    ]  # fmt: skip
+
+
+def test_policies_become_weights() -> None:
+    mdp = worlds.build("gambler").mdp
+    assert np.allclose(pair_weights(mdp, uniform_policy(mdp)), uniform(mdp))
+    one = pair_weights(mdp, np.zeros(101, dtype=int))
+    assert one.sum() == 99
+    assert (mdp.pair_action[one > 0] == 0).all()
+    with pytest.raises(InvalidData, match="capital 1"):
+        pair_weights(mdp, np.full(101, 30))
+
+
+def test_policy_iteration_on_jacks_cars() -> None:
+    mdp, layout = classic.jacks_car_rental()
+    rounds = list(policy_iterations(mdp, np.full(mdp.states, classic.CAR_MOVES.index(0))))
+    assert [changed for _, _, changed in rounds] == [318, 272, 79, 8, 0]
+    policy, value, _ = rounds[-1]
+    moved = np.array(classic.CAR_MOVES)[policy]
+    assert (moved.min(), moved.max()) == (-4, 5)
+    grid = layout.on_grid(value)
+    assert [round(float(grid[i, i]), 4) for i in (0, 10, 20)] == [421.4141, 574.9483, 636.9896]
+
+
+def test_policy_iteration_does_not_cycle_on_ties() -> None:
+    mdp = worlds.build("frozen-lake-8x8").mdp
+    rounds = list(islice(policy_iterations(mdp, np.zeros(64, dtype=int)), 50))
+    assert len(rounds) < 30
+    assert rounds[-1][2] == 0
+    assert np.abs(rounds[-1][1] - optimal(mdp)).max() < 1e-9
+    values = [value for _, value, _ in rounds]
+    assert all((b >= a - 1e-12).all() for a, b in pairwise(values))
+
+
+def test_exact_value_is_the_limit_of_the_sweeps() -> None:
+    mdp = worlds.build("seven-states").mdp
+    limit = list(islice(expectation_sweeps(mdp, uniform_policy(mdp)), 80))[-1]
+    assert np.abs(limit - of_policy(mdp, uniform(mdp))).max() < 1e-12
