@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +12,6 @@ from PIL import Image
 from likely import data
 from likely.data.huggingface import from_huggingface, is_huggingface
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIKELY_CACHE", str(tmp_path / "cache"))
 
 
 def _png(value: int) -> bytes:
