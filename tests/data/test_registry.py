@@ -66,10 +66,8 @@ def test_digits_are_whole_and_split_by_a_fixed_rule():
 def test_digits_are_those_of_scikit_learn():
     sklearn = pytest.importorskip("sklearn.datasets")
     published = sklearn.load_digits()
-    rows = {
-        x.astype(np.uint8).tobytes(): int(y)
-        for x, y in zip(published.images, published.target, strict=True)
-    }
+    pairs = zip(published.images.astype(np.uint8), published.target, strict=True)
+    rows = {image.tobytes(): int(label) for image, label in pairs}
     train, test = load("digits")
     seen = []
     for part in (train, train.validation, test):

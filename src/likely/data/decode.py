@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.data.download import Progress
-from likely.data.pixels import MAX_PIXELS, Bytes, Header, Unreadable, quiet, read_header, read_image
+from likely.data.pixels import MAX_PIXELS, Bytes, Header, Unreadable, decoded, quiet, read_header
 from likely.data.spec import Dataset, DataSpec, Split
 from likely.data.store import Source
 from likely.errors import InvalidData, InvalidSetting
@@ -220,7 +220,7 @@ def _image(
     one: Path | io.BytesIO, size: tuple[int, int], channels: int, max_pixels: int
 ) -> Bytes | str:
     try:
-        return read_image(one, size, channels, max_pixels)
+        return decoded(one, size, channels, max_pixels)
     except Unreadable as error:
         return str(error)
 

@@ -66,16 +66,6 @@ class Header:
     grey: bool
 
 
-def read_header(path: Path | io.BytesIO, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read what a file announces.
-
-    Raises:
-        Unreadable: no image, no pixel, or more than `max_pixels`.
-    """
-    with _opened(path, max_pixels) as image:
-        return Header(*image.size, _is_grey(image))
-
-
 def read_image(
     path: Path | io.BytesIO,
     size: tuple[int, int] | None = None,
@@ -96,6 +86,27 @@ def read_image(
     Raises:
         Unreadable: the reason, without the name of the file.
     """
+    with quiet():
+        return decoded(path, size, channels, max_pixels)
+
+
+def read_header(path: Path | io.BytesIO, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read what a file announces; to be called under `quiet`.
+
+    Raises:
+        Unreadable: no image, no pixel, or more than `max_pixels`.
+    """
+    with _opened(path, max_pixels) as image:
+        return Header(*image.size, _is_grey(image))
+
+
+def decoded(
+    path: Path | io.BytesIO,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Bytes:
+    """`read_image` for many threads; to be called under `quiet`."""
     with _opened(path, max_pixels) as image:
         large = image.width * image.height > 1 << 22
         # Many threads may decode; of large images only one, so that memory stays bounded.
@@ -113,13 +124,17 @@ def read_image(
                 flat = flat.convert("L")
             if size is not None:
                 flat = _fitted(flat, size)
-            pixels = np.asarray(flat)
-    if pixels.dtype != np.uint8:
-        pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+            return _planes(np.asarray(flat), channels)
+
+
+def _planes(pixels: npt.NDArray[np.generic], channels: int) -> Bytes:
+    """[H, W] or [H, W, 3], bytes or shades in [0, 255], as uint8 [C, H, W]."""
+    if pixels.dtype != np.uint8:  # of mode F
+        pixels = np.clip(np.rint(pixels.astype(np.float32)), 0, 255).astype(np.uint8)
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if channels == 3 and len(planes) == 1:
         planes = np.repeat(planes, 3, axis=0)
-    return np.ascontiguousarray(planes)
+    return np.ascontiguousarray(planes, np.uint8)
 
 
 @contextlib.contextmanager
