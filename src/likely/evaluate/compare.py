@@ -1,0 +1,412 @@
+"""Comparison of models of any kinds: a partial order, never a ranking that nobody proved.
+
+One column for each (quantity, unit, fingerprint). Two numbers with different fingerprints are
+about different data (or features, or N) and are never in one column. In a column every pair of
+models gets a verdict with its reason: BETTER, WORSE, UNDECIDED where a bound or the sampling
+error leaves room for either order. Where per-example values on the same images are given, the
+test is paired: the standard error is that of the differences, which is far smaller than that of
+two independent means, since images differ in difficulty by tens of nats.
+
+A model without a density has no number in the likelihood column, but the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from likely.density import Answer, Guarantee, Query
+from likely.errors import InvalidSetting
+from likely.estimate import CONFIDENCE_Z, Comparison, Estimate, Relation, Verdict
+
+__all__ = [
+    "Column",
+    "ComparisonTable",
+    "Missing",
+    "ModelResult",
+    "PairVerdict",
+    "compare_models",
+    "paired_comparison",
+]
+
+# Quantities that a model without a density cannot have.
+LIKELIHOOD = ("nll",)
+
+Key = tuple[str, str]  # quantity, unit
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelResult:
+    """What was measured on one model.
+
+    Attributes:
+        name: as shown; differs from that of every other model of the comparison.
+        kind: the place in the taxonomy, `model.kind`.
+        estimates: all numbers. Two bounds on the same quantity: the tighter one is compared.
+        answers: `model.answers()`.
+        per_example: values behind an estimate, by (quantity, unit), in the order of the images;
+            they make the comparison paired.
+        refused: reasons, by quantity, why a number is not given (a proof that failed).
+    """
+
+    name: str
+    kind: str
+    estimates: tuple[Estimate, ...]
+    answers: Mapping[Query, Answer] = dataclasses.field(default_factory=dict)
+    per_example: Mapping[Key, Sequence[float]] = dataclasses.field(default_factory=dict)
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `from_json` reads them back."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "estimates": [estimate.to_json() for estimate in self.estimates],
+            "answers": {
+                query.value: {"guarantee": answer.guarantee.value, "reason": answer.reason}
+                for query, answer in self.answers.items()
+            },
+            "per_example": [
+                {"quantity": quantity, "unit": unit, "values": [float(v) for v in values]}
+                for (quantity, unit), values in self.per_example.items()
+            ],
+            "refused": dict(self.refused),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ModelResult:
+        """Read what `to_json` wrote."""
+        return cls(
+            name=record["name"],
+            kind=record["kind"],
+            estimates=tuple(Estimate.from_json(e) for e in record["estimates"]),
+            answers={
+                Query(query): Answer(Guarantee(answer["guarantee"]), answer["reason"])
+                for query, answer in record["answers"].items()
+            },
+            per_example={
+                (entry["quantity"], entry["unit"]): tuple(entry["values"])
+                for entry in record["per_example"]
+            },
+            refused=dict(record["refused"]),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What the numbers of one column have in common."""
+
+    quantity: str
+    unit: str
+    fingerprint: str
+    lower_is_better: bool | None
+
+    @property
+    def title(self) -> str:
+        """The quantity with its unit, as "nll [nats]"."""
+        return f"{self.quantity} [{self.unit}]" if self.unit else self.quantity
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """A cell without a number: a few words for the cell, and the reason."""
+
+    label: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PairVerdict:
+    """The verdict on two models in one column: `left` is BETTER, WORSE, ... than `right`."""
+
+    title: str
+    left: str
+    right: str
+    comparison: Comparison
+    paired: bool
+
+    def __str__(self) -> str:
+        verdict, reason = self.comparison.verdict, self.comparison.reason
+        if verdict is Verdict.BETTER:
+            return f"{self.title}: {self.left} is better than {self.right}: {reason}"
+        if verdict is Verdict.WORSE:
+            return f"{self.title}: {self.right} is better than {self.left}: {reason}"
+        word = "undecided" if verdict is Verdict.UNDECIDED else "cannot be compared"
+        return f"{self.title}: {self.left} and {self.right}: {word}: {reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonTable:
+    """The comparison: columns, cells, verdicts.
+
+    Attributes:
+        results: one for each model, in the order given.
+        floor: what training images score as samples; a row of its own, not compared.
+        columns: in the order of first appearance.
+        cells: by (model name, column).
+        verdicts: for each column and pair of models that both have a number, where the quantity
+            has a direction; and for pairs whose numbers may not meet.
+    """
+
+    results: tuple[ModelResult, ...]
+    floor: tuple[Estimate, ...]
+    columns: tuple[Column, ...]
+    cells: Mapping[tuple[str, Column], Estimate | Missing]
+    verdicts: tuple[PairVerdict, ...]
+    _beaten: Mapping[Column, Mapping[str, frozenset[str]]]
+
+    def floor_of(self, column: Column) -> Estimate | None:
+        """The floor's number in this column."""
+        return next((e for e in self.floor if _column(e) == column), None)
+
+    def undominated(self, column: Column) -> list[str]:
+        """Models that no other is surely better than; empty where there is no direction."""
+        if column.lower_is_better is None:
+            return []
+        return [name for name, beaten_by in self._beaten[column].items() if not beaten_by]
+
+    def best(self, column: Column) -> str | None:
+        """The model that is surely better than every other one measured here, or None."""
+        beaten = self._beaten[column]
+        for name in beaten:
+            others = [other for other in beaten if other != name]
+            if others and all(name in beaten[other] for other in others):
+                return name
+        return None
+
+    def sentences(self) -> list[str]:
+        """Every verdict in words, and every refusal."""
+        missing = [
+            f"{column.title}: {result.name}: {cell.label}: {cell.reason}"
+            for column in self.columns
+            for result in self.results
+            if isinstance(cell := self.cells[result.name, column], Missing) and cell.reason
+        ]
+        return [str(verdict) for verdict in self.verdicts] + missing
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole comparison as plain values."""
+        return {
+            "models": [
+                {key: value for key, value in result.to_json().items() if key != "per_example"}
+                for result in self.results
+            ],
+            "columns": [self._column_json(column) for column in self.columns],
+            "verdicts": [
+                {
+                    "quantity": verdict.title,
+                    "left": verdict.left,
+                    "right": verdict.right,
+                    "verdict": verdict.comparison.verdict.value,
+                    "reason": verdict.comparison.reason,
+                    "paired": verdict.paired,
+                    "sentence": str(verdict),
+                }
+                for verdict in self.verdicts
+            ],
+        }
+
+    def _column_json(self, column: Column) -> dict[str, Any]:
+        floor = self.floor_of(column)
+        cells: dict[str, Any] = {}
+        for result in self.results:
+            cell = self.cells[result.name, column]
+            cells[result.name] = (
+                cell.to_json() if isinstance(cell, Estimate) else dataclasses.asdict(cell)
+            )
+        return {
+            **dataclasses.asdict(column),
+            "cells": cells,
+            "floor": None if floor is None else floor.to_json(),
+            "best": self.best(column),
+            "undominated": self.undominated(column),
+        }
+
+
+def compare_models(
+    results: Sequence[ModelResult], floor: Sequence[Estimate] = ()
+) -> ComparisonTable:
+    """Compare models of any kinds.
+
+    Args:
+        results: one for each model; names differ.
+        floor: `SampleReference.floor`, shown beside the models.
+
+    Returns:
+        The partial order, column by column.
+
+    Raises:
+        InvalidSetting: two models of one name, two numbers for one cell that are not bounds, or
+            per-example values that are not those behind the estimate.
+    """
+    names = [result.name for result in results]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidSetting(f'two models are called "{name}"; give each its own name')
+    chosen = {result.name: _by_column(result) for result in results}
+    columns = tuple(dict.fromkeys(c for result in results for c in chosen[result.name]))
+    cells: dict[tuple[str, Column], Estimate | Missing] = {}
+    for result in results:
+        for column in columns:
+            found = chosen[result.name].get(column)
+            cells[result.name, column] = found or _missing(result, column, chosen[result.name])
+    verdicts: list[PairVerdict] = []
+    beaten: dict[Column, dict[str, frozenset[str]]] = {}
+    for column in columns:
+        present = [result for result in results if column in chosen[result.name]]
+        losses: dict[str, set[str]] = {result.name: set() for result in present}
+        for left, right in itertools.combinations(present, 2):
+            if column.lower_is_better is None:
+                continue
+            verdict = _verdict(column, left, right, chosen)
+            verdicts.append(verdict)
+            if verdict.comparison.verdict is Verdict.BETTER:
+                losses[right.name].add(left.name)
+            elif verdict.comparison.verdict is Verdict.WORSE:
+                losses[left.name].add(right.name)
+        beaten[column] = {name: frozenset(by) for name, by in losses.items()}
+    verdicts.extend(_incomparable(results, chosen))
+    return ComparisonTable(tuple(results), tuple(floor), columns, cells, tuple(verdicts), beaten)
+
+
+def paired_comparison(
+    left: Estimate,
+    right: Estimate,
+    left_values: Sequence[float],
+    right_values: Sequence[float],
+) -> Comparison:
+    """Compare two means over the same examples by their differences.
+
+    Args:
+        left, right: the estimates, means of the values.
+        left_values, right_values: per example, in the same order and the estimates' unit.
+
+    Returns:
+        As `Estimate.versus`, with the standard error of the mean difference in the place of that
+        of two independent means. A bound still decides only in the direction that it bounds.
+    """
+    plain = left.versus(right)
+    if plain.verdict is Verdict.INCOMPARABLE or left.lower_is_better is None:
+        return plain
+    n = len(left_values)
+    if n != len(right_values) or n < 2:
+        raise InvalidSetting(
+            f"a paired test needs the same examples on both sides, at least 2; given {n} and "
+            f"{len(right_values)} values"
+        )
+    differences = [a - b for a, b in zip(left_values, right_values, strict=True)]
+    mean = math.fsum(differences) / n
+    variance = math.fsum((d - mean) ** 2 for d in differences) / (n - 1)
+    error = math.sqrt(variance / n)
+    slack = CONFIDENCE_Z * error
+    shown = f"{left} and {right}: on the same {n} images they differ by {mean:+.4g} +- {error:.2g}"
+    # `left` is surely below when even its upper end is below the lower end of `right`.
+    below = _bounds(left, Relation.UPPER) and _bounds(right, Relation.LOWER) and mean + slack < 0
+    above = _bounds(left, Relation.LOWER) and _bounds(right, Relation.UPPER) and mean - slack > 0
+    if Relation.APPROXIMATE in (left.relation, right.relation):
+        same = left.relation == right.relation
+        below, above = same and mean + slack < 0, same and mean - slack > 0
+    if below or above:
+        better = below == left.lower_is_better
+        return Comparison(Verdict.BETTER if better else Verdict.WORSE, shown)
+    if left.relation == right.relation == Relation.EXACT:
+        return Comparison(Verdict.UNDECIDED, f"{shown}, within the sampling error (95 %)")
+    return Comparison(Verdict.UNDECIDED, plain.reason)
+
+
+def _bounds(estimate: Estimate, side: Relation) -> bool:
+    """Whether the number bounds the truth on this side."""
+    return estimate.relation in (Relation.EXACT, side)
+
+
+def _column(estimate: Estimate) -> Column:
+    return Column(estimate.quantity, estimate.unit, estimate.fingerprint, estimate.lower_is_better)
+
+
+def _by_column(result: ModelResult) -> dict[Column, Estimate]:
+    found: dict[Column, Estimate] = {}
+    for estimate in result.estimates:
+        column = _column(estimate)
+        found[column] = _tighter(result.name, found.get(column), estimate)
+    return found
+
+
+def _tighter(name: str, old: Estimate | None, new: Estimate) -> Estimate:
+    if old is None:
+        return new
+    if old.relation == new.relation == Relation.UPPER:
+        return min(old, new, key=lambda estimate: estimate.value)
+    if old.relation == new.relation == Relation.LOWER:
+        return max(old, new, key=lambda estimate: estimate.value)
+    raise InvalidSetting(f"{name}: two numbers for one cell: {old} and {new} ({new.quantity})")
+
+
+def _missing(result: ModelResult, column: Column, own: Mapping[Column, Estimate]) -> Missing:
+    if column.quantity in result.refused:
+        return Missing("refused", result.refused[column.quantity])
+    answer = result.answers.get(Query.LOG_PROB)
+    if column.quantity in LIKELIHOOD and answer and answer.guarantee is Guarantee.NONE:
+        return Missing("no density", answer.reason)
+    for other in own:
+        if (other.quantity, other.unit) == (column.quantity, column.unit):
+            return Missing("other data", "")  # the verdict INCOMPARABLE says why
+    return Missing("not measured", "")
+
+
+def _verdict(
+    column: Column,
+    left: ModelResult,
+    right: ModelResult,
+    chosen: Mapping[str, Mapping[Column, Estimate]],
+) -> PairVerdict:
+    a, b = chosen[left.name][column], chosen[right.name][column]
+    values_a = _values(left, column, chosen[left.name])
+    values_b = _values(right, column, chosen[right.name])
+    paired = values_a is not None and values_b is not None
+    if values_a is not None and values_b is not None:
+        comparison = paired_comparison(a, b, values_a, values_b)
+    else:
+        comparison = a.versus(b)
+    return PairVerdict(column.title, left.name, right.name, comparison, paired)
+
+
+def _values(
+    result: ModelResult, column: Column, own: Mapping[Column, Estimate]
+) -> Sequence[float] | None:
+    """The per-example values behind an estimate, in its unit, or None.
+
+    Values that were given in another unit of the same quantity (nats for bits/dim) are scaled.
+    """
+    for (quantity, unit), values in result.per_example.items():
+        base = own.get(dataclasses.replace(column, quantity=quantity, unit=unit))
+        if quantity != column.quantity or base is None:
+            continue
+        mean = math.fsum(values) / max(1, len(values))
+        if len(values) != base.n or not math.isclose(mean, base.value, rel_tol=1e-5, abs_tol=1e-9):
+            raise InvalidSetting(
+                f"{result.name}: the {len(values)} per-example values of {quantity} have mean "
+                f"{mean:.6g}, but the estimate is {base.value:.6g} over {base.n}"
+            )
+        if unit == column.unit:
+            return values
+        if base.value != 0.0:
+            factor = own[column].value / base.value
+            return [value * factor for value in values]
+    return None
+
+
+def _incomparable(
+    results: Sequence[ModelResult], chosen: Mapping[str, Mapping[Column, Estimate]]
+) -> Iterator[PairVerdict]:
+    """Pairs that measured the same quantity on different data."""
+    for left, right in itertools.combinations(results, 2):
+        for column, a in chosen[left.name].items():
+            for other, b in chosen[right.name].items():
+                if (column.title, column.unit) != (other.title, other.unit) or column == other:
+                    continue
+                if column in chosen[right.name] or other in chosen[left.name]:
+                    continue  # they do meet elsewhere
+                yield PairVerdict(column.title, left.name, right.name, a.versus(b), False)

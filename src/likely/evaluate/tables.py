@@ -1,0 +1,139 @@
+"""The comparison in the terminal, and the words for quantities.
+
+A comparison meets many quantities and few models, so each column of `ComparisonTable` is
+printed as a line. Rich is imported only when a table is drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from likely.estimate import Estimate, Relation
+from likely.evaluate.compare import Column, ComparisonTable, Missing
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["FLOOR_NAME", "LEGEND", "groups", "label", "number", "terminal_table"]
+
+FLOOR_NAME = "training images"
+
+# Heading, and the quantities below it in this order.
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Likelihood of test images", ("nll", "negative-elbo")),
+    (
+        "Samples against test images",
+        ("frechet", "kid", "precision", "recall", "density", "coverage"),
+    ),
+    (
+        "Copying of training images",
+        (
+            "nearest-train-pixels",
+            "memorisation-ratio-pixels",
+            "nearest-train-features",
+            "memorisation-ratio-features",
+            "near-copies",
+            "duplicates",
+        ),
+    ),
+    ("Speed", ("sampling-speed",)),
+)
+OTHER = "Other"
+
+NAMES = {
+    "nll": "negative log-likelihood",
+    "negative-elbo": "negative ELBO",
+    "frechet": "Fréchet distance",
+    "kid": "kernel distance (KID)",
+    "nearest-train-pixels": "nearest training image, pixels",
+    "nearest-train-features": "nearest training image, features",
+    "memorisation-ratio-pixels": "ratio to the floor, pixels",
+    "memorisation-ratio-features": "ratio to the floor, features",
+    "near-copies": "share of near copies",
+    "duplicates": "share of exact duplicates",
+    "sampling-speed": "sampling speed",
+}
+
+SIGNS = {
+    Relation.EXACT: "=",
+    Relation.UPPER: "≤",
+    Relation.LOWER: "≥",
+    Relation.APPROXIMATE: "≈",
+}
+
+LEGEND = (
+    "↓ less is better, ↑ more is better. = exact, ≤ the truth is at most this, ≥ at least, "
+    "≈ an estimate without a bound. ± one standard error. The best number is marked only where it "
+    "is surely better than every other one of its line (95 %). "
+    f'"{FLOOR_NAME}" is the floor: what fresh data scores in the place of samples.'
+)
+
+
+def label(column: Column) -> str:
+    """The quantity in words with unit and direction, as "negative log-likelihood [nats] ↓"."""
+    unit = f" [{column.unit}]" if column.unit else ""
+    arrow = {True: " ↓", False: " ↑", None: ""}[column.lower_is_better]
+    return NAMES.get(column.quantity, column.quantity) + unit + arrow
+
+
+def number(estimate: Estimate) -> str:
+    """The number with its relation and standard error, without the unit: "≤ 84.80 ± 0.25"."""
+    plain = str(dataclasses.replace(estimate, unit=""))
+    return plain.replace(estimate.relation.value, SIGNS[estimate.relation], 1).replace("+-", "±")
+
+
+def groups(table: ComparisonTable) -> list[tuple[str, list[Column]]]:
+    """The columns under their headings, in reading order."""
+    known = {quantity for _, quantities in GROUPS for quantity in quantities}
+    others = tuple(dict.fromkeys(c.quantity for c in table.columns if c.quantity not in known))
+    found = []
+    for heading, quantities in (*GROUPS, (OTHER, others)):
+        columns = [c for quantity in quantities for c in table.columns if c.quantity == quantity]
+        if columns:
+            found.append((heading, columns))
+    return found
+
+
+def several_fingerprints(table: ComparisonTable, column: Column) -> bool:
+    """Whether another column has the same quantity and unit, so that the fingerprint must show."""
+    return any(other != column and other.title == column.title for other in table.columns)
+
+
+def terminal_table(table: ComparisonTable) -> Table:
+    """The comparison for `rich.console.Console.print`."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    # Text, never markup: a model may be called anything.
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", caption_justify="left")
+    grid.add_column("")
+    for result in table.results:
+        heading = Text(result.name)
+        heading.append(f"\n{result.kind}", style="not bold dim")
+        grid.add_column(heading, justify="right")
+    if table.floor:
+        heading = Text(FLOOR_NAME, style="dim")
+        heading.append("\nfloor", style="not bold dim")
+        grid.add_column(heading, justify="right")
+    for heading_text, columns in groups(table):
+        grid.add_row(Text(heading_text, style="bold cyan"))
+        for column in columns:
+            name = label(column)
+            if several_fingerprints(table, column):
+                name += f" (data {column.fingerprint})"
+            row = [Text(f"  {name}")]
+            best = table.best(column)
+            for result in table.results:
+                cell = table.cells[result.name, column]
+                if isinstance(cell, Missing):
+                    row.append(Text(cell.label, style="dim italic"))
+                else:
+                    style = "bold green" if result.name == best else ""
+                    row.append(Text(number(cell), style=style))
+            floor = table.floor_of(column)
+            if table.floor:
+                row.append(Text(number(floor) if floor else "", style="dim"))
+            grid.add_row(*row)
+    return grid
