@@ -39,7 +39,7 @@ def test_what_a_type_says_about_levels_is_taken():
     assert from_array(x.astype(np.uint8)).spec.levels == 256
     assert from_array(x.astype(np.uint16)).spec.levels == 65536
     assert from_array(x.astype(">u2"), 3).values.dtype == np.uint8
-    with pytest.raises(InvalidData, match=r"give levels.* the largest value here is 1"):
+    with pytest.raises(InvalidData, match="the largest value here is 1"):
         from_array(x)
 
 
