@@ -23,6 +23,7 @@ import dataclasses
 import enum
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,10 +84,12 @@ class GenerativeModel(nn.Module, abc.ABC):
     Attributes:
         spec: of the data it was built for; shapes and levels are those of `spec`.
         classes: number of context labels; 0 for an unconditional model.
+        settings: the frozen dataclass it was built from.
     """
 
     spec: DataSpec
     classes: int
+    settings: Any
 
     def __init__(self, spec: DataSpec, classes: int) -> None:
         super().__init__()

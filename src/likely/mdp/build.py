@@ -88,6 +88,7 @@ class _Pieces:
         self.pair_ptr, self.indptr, self.indices = pair_ptr, indptr, indices
         self.probability, self.reward, self.pair_action = probability, reward, pair_action
         self.successor_reward, self.terminal = successor_reward, terminal
+        self.row_defect = 0.0
 
     def drop_terminal_pairs(self) -> None:
         """Terminal states have no pairs."""
@@ -156,6 +157,10 @@ class _Pieces:
             self.probability = self.probability / np.repeat(
                 np.where(uneven, sums, 1.0), np.diff(self.indptr)
             )
+            sums[uneven] = 1.0
+        # What is left, plus the rounding of the sum itself (and of the division, where made).
+        longest = int(np.diff(self.indptr).max()) if len(self.indptr) > 1 else 0
+        self.row_defect = float(np.abs(sums - 1.0).max(initial=0.0)) + (longest + 2) * 2.0**-53
         return len(short) > 0
 
     def _append_end(self, short: IntArray, mass: FloatArray) -> None:
@@ -196,6 +201,7 @@ class _Pieces:
             discount=discount,
             terminal=_frozen(self.terminal),
             pair_action=_frozen(self.pair_action.astype(label, copy=False)),
+            row_defect=self.row_defect,
             initial=None if initial is None else _frozen(initial),
             successor_reward=None if parts is None else _frozen(parts),
             state_names=names[0],

@@ -50,6 +50,7 @@ class MDP:
         discount: in (0, 1]; 1 is for total reward, finite horizon and average reward.
         terminal: [S] True where the episode has ended (value 0, no pairs).
         pair_action: [pairs] action label of each pair, 0..A-1.
+        row_defect: bound on |sum of a row - 1|, rounding of the sum included.
         initial: [S] distribution of the first state, or None.
         successor_reward: [transitions] r(s, a, s') where given, or None. `reward` is its
             expectation; simulation uses it.
@@ -64,6 +65,7 @@ class MDP:
     discount: float
     terminal: BoolArray
     pair_action: IntArray
+    row_defect: float
     initial: FloatArray | None = None
     successor_reward: FloatArray | None = None
     state_names: tuple[str, ...] | None = None

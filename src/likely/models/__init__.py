@@ -1,0 +1,72 @@
+"""The models, one paper a file; imported when first asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from likely.errors import InvalidSetting, nearest
+from likely.models import settings as _settings
+
+if TYPE_CHECKING:
+    from likely.models.dcgan import DCGAN as DCGAN
+    from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
+    from likely.models.vae import VAE as VAE
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry:
+    """A model that the command knows.
+
+    Attributes:
+        name: on the command line.
+        module: that defines the class.
+        class_name: of the model.
+        settings: its settings class (importable without torch).
+    """
+
+    name: str
+    module: str
+    class_name: str
+    settings: type[Any]
+
+    @property
+    def summary(self) -> str:
+        """One line for the help."""
+        return (self.settings.__doc__ or "").splitlines()[0]
+
+    def load(self) -> type[Any]:
+        """The model class (imports torch)."""
+        kind: type[Any] = getattr(importlib.import_module(self.module), self.class_name)
+        return kind
+
+
+MODELS: dict[str, ModelEntry] = {
+    entry.name: entry
+    for entry in (
+        ModelEntry(
+            "gated-pixelcnn", "likely.models.gated_pixelcnn", "GatedPixelCNN",
+            _settings.GatedPixelCNNSettings,
+        ),
+        ModelEntry("vae", "likely.models.vae", "VAE", _settings.VAESettings),
+        ModelEntry("dcgan", "likely.models.dcgan", "DCGAN", _settings.DCGANSettings),
+    )
+}  # fmt: skip
+
+_BY_CLASS = {entry.class_name: entry for entry in MODELS.values()}
+
+
+def entry(name: str) -> ModelEntry:
+    """The model of that name, or an error with the nearest valid one."""
+    if name not in MODELS:
+        raise InvalidSetting(f'unknown model "{name}": {nearest(name, MODELS)}')
+    return MODELS[name]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _BY_CLASS:
+        return _BY_CLASS[name].load()
+    if name.endswith("Settings") and name in vars(_settings):
+        return vars(_settings)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,9 +10,9 @@ earlier pixel within reach is seen: no blind spot. Each layer computes (eq. 2)
 with h a one-hot class label. The horizontal stack is residual; the vertical one is not.
 
 Deviations: skip connections from every layer to the head (as in the 2016 PixelRNN's ablation);
-a ReLU head of two 1 x 1 convolutions; optional dropout after the gate (Salimans 2017);
-Bernoulli and logistic-mixture heads beside the softmax; optional dilation. The vertical stack includes its own row
-and is shifted once, where it feeds the horizontal stack.
+a ReLU head of two 1 x 1 convolutions; optional dropout after the gate (Salimans 2017) and
+dilation; Bernoulli and logistic-mixture heads beside the softmax. The vertical stack includes
+its own row and is shifted once, where it feeds the horizontal stack.
 """
 
 from __future__ import annotations

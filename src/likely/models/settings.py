@@ -8,9 +8,10 @@ sizes that work for the data at hand.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from likely.data.spec import DataSpec
+if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
 
 HeadName = Literal["auto", "bernoulli", "categorical", "logistic-mixture"]
 
@@ -55,3 +56,69 @@ class GatedPixelCNNSettings:
         if side <= 32:
             return cls(channels=126, layers=12, kernel=5, head_channels=252, dropout=0.1)
         return cls(channels=126, layers=16, kernel=5, head_channels=252, dropout=0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class VAESettings:
+    """Variational autoencoder (Kingma and Welling 2014): a bound on the likelihood, and codes.
+
+    Attributes:
+        latent: dimensions of the code z.
+        network: dense (fully connected) or conv (residual, strided).
+        hidden: units of each dense layer.
+        layers: dense layers of encoder and decoder each.
+        channels: feature maps of the convolutional networks at full resolution.
+        blocks: residual blocks at each resolution.
+        head: distribution of a pixel given z.
+        components: of the logistic mixture.
+        conditional: condition encoder and decoder on the class label.
+    """
+
+    latent: int = 32
+    network: Literal["dense", "conv"] = "conv"
+    hidden: int = 500
+    layers: int = 2
+    channels: int = 32
+    blocks: int = 1
+    head: HeadName = "auto"
+    components: int = 10
+    conditional: bool = False
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> VAESettings:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        side = max(spec.shape[1:])
+        if side <= 12:
+            return cls(latent=16, network="dense", hidden=256)
+        if side <= 28:
+            return cls(latent=50, channels=32)
+        if side <= 32:
+            return cls(latent=128, channels=64, blocks=2)
+        return cls(latent=256, channels=64, blocks=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class DCGANSettings:
+    """DCGAN (Radford 2016): samples only, no density; generator against discriminator.
+
+    Attributes:
+        latent: dimensions of the code z.
+        channels: feature maps of both networks at the highest inner resolution.
+        normalize: batch (the paper's guideline) or none (for losses with gradient penalties).
+        conditional: condition both networks on the class label.
+    """
+
+    latent: int = 100
+    channels: int = 64
+    normalize: Literal["batch", "none"] = "none"
+    conditional: bool = False
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> DCGANSettings:
+        """Sizes that work without tuning, by the side of the image."""
+        side = max(spec.shape[1:])
+        if side <= 12:
+            return cls(latent=32, channels=64)
+        if side <= 32:
+            return cls(latent=64, channels=64)
+        return cls(latent=100, channels=128)

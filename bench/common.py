@@ -1,0 +1,32 @@
+"""What every benchmark shares: results as JSON with figures, settings and environment."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from likely.checkpoint import write_json
+from likely.devices import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_result(
+    name: str, figures: dict[str, float], settings: dict[str, Any], about: dict[str, Any]
+) -> Path:
+    """Write bench/results/<name>.json: flat figures beside settings, data and environment."""
+    path = RESULTS / f"{name}.json"
+    write_json(
+        path,
+        {
+            "figures": figures,
+            "command": " ".join(["python", *sys.argv]),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "settings": settings,
+            "about": about,
+            "environment": environment(),
+        },
+    )
+    return path
