@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from likely.errors import InvalidSetting
-from likely.mdp.policies import pair_weights
+from likely.mdp.operators import policy_weights
 from likely.mdp.problem import MDP
 
 
@@ -89,7 +89,7 @@ def simulate(
 
     Args:
         mdp: the problem; where it has rewards of transitions, those are paid.
-        policy: [S] action labels, or [S, A] action probabilities.
+        policy: [S] action labels (integers), [S, A] or [pairs] action probabilities, or "uniform".
         episodes: how many.
         seed: of NumPy's PCG64 generator; the same seed gives the same episodes.
         start: first state; None draws it from `mdp.initial`, or uniformly from the states that
@@ -98,7 +98,8 @@ def simulate(
         tail: largest bias of a return by cutting an endless discounted episode.
 
     Raises:
-        InvalidData: a policy that takes an action which its state does not have.
+        InvalidData: a policy that takes an action which its state does not have, or whose
+            probabilities are not a distribution.
         InvalidSetting: fewer than one episode, an impossible start.
     """
     if episodes < 1 or max_steps < 1:
@@ -107,7 +108,7 @@ def simulate(
         )
     random = np.random.default_rng(seed)
     state = _starts(mdp, random, episodes, start)  # [episodes]
-    choose = _chooser(mdp, np.asarray(policy))
+    choose = _chooser(mdp, policy)
     within = _cumulative(mdp.probability, np.asarray(mdp.indptr))
     horizon, left_out = _horizon(mdp, max_steps, tail)
     returns = np.zeros(episodes)
@@ -154,11 +155,12 @@ class _Chooser:
         return _draw(self.within, self.pair_ptr, states, random.random(len(states)))
 
 
-def _chooser(mdp: MDP, policy: NDArray[np.generic]) -> _Chooser:
+def _chooser(mdp: MDP, policy: ArrayLike) -> _Chooser:
     pair_ptr = np.asarray(mdp.pair_ptr, dtype=np.int64)
-    if policy.ndim == 1:
-        return _Chooser(np.asarray(mdp.pair_of(policy), dtype=np.int64), None, pair_ptr)
-    within = _cumulative(pair_weights(mdp, policy), pair_ptr)
+    labels = None if isinstance(policy, str) else np.asarray(policy)
+    if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu":
+        return _Chooser(np.asarray(mdp.pair_of(labels), dtype=np.int64), None, pair_ptr)
+    within = _cumulative(policy_weights(mdp, policy), pair_ptr)
     return _Chooser(np.zeros(0, dtype=np.int64), within, pair_ptr)
 
 
