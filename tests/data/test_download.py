@@ -115,8 +115,12 @@ def test_a_later_call_resumes_what_an_earlier_one_left(server, tmp_path):
     with pytest.raises(InvalidData, match="broke after 300000 of 1048576"):
         fetch(server, tmp_path / "file", attempts=1)
     assert left(tmp_path) == ["file.part"]
-    assert fetch(server, tmp_path / "file").read_bytes() == CONTENT
+    seen = []
+    fetch(server, tmp_path / "file", size=len(CONTENT), progress=lambda *call: seen.append(call))
+    assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.requests[-1] == "bytes=300000-"
+    assert seen[0][1] > 300_000  # progress counts what was there
+    assert seen[-1] == ("file", len(CONTENT), len(CONTENT))
     assert left(tmp_path) == ["file"]
 
 

@@ -93,6 +93,13 @@ def test_white_is_zero_and_32_bits_are_understood(tmp_path: Path):
     wide = RNG.integers(0, 2**31, (6, 9), dtype=np.int64).astype(np.int32)
     file = write(tmp_path / "b.tif", wide)
     assert np.abs(read_image(file)[0] - wide / (2**31 - 1) * 255).max() <= 0.51
+    unsigned = RNG.integers(0, 2**32, (6, 9), dtype=np.uint32)
+    file = write(tmp_path / "c.tif", unsigned.view(np.int32))
+    sample_format = struct.Struct("<HHIHH")  # tag, SHORT, one value, that value
+    signed = sample_format.pack(339, 3, 1, 2, 0)
+    assert file.read_bytes().count(signed) == 1
+    file.write_bytes(file.read_bytes().replace(signed, sample_format.pack(339, 3, 1, 1, 0)))
+    assert np.abs(read_image(file)[0] - unsigned / (2**32 - 1) * 255).max() <= 0.51
 
 
 def test_floating_point_pixels_are_intensities_or_refused(tmp_path: Path):
@@ -389,6 +396,12 @@ def test_the_default_size_is_the_preset_nearest_to_the_median(tmp_path: Path, si
     for i, side in enumerate(sides):
         folder_of(tmp_path, {f"{i}/{j}.png": j for j in range(2)}, side)
     assert from_folder(tmp_path).train.spec.shape == (1, wanted, wanted)
+
+
+def test_the_shorter_side_counts_for_the_default_size(tmp_path: Path):
+    for i in range(3):
+        write(tmp_path / f"{i}.png", np.zeros((200, 29), np.uint8))
+    assert from_folder(tmp_path).train.spec.shape == (1, 28, 28)
 
 
 def test_one_colour_image_makes_the_set_colour(tmp_path: Path):

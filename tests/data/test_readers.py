@@ -101,6 +101,22 @@ def test_an_npz_that_announces_more_than_it_holds_is_refused_before_allocation(t
         read_npz(file)
 
 
+def test_an_npz_whose_directory_lies_with_it_is_refused_too(tmp_path: Path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (3 * 10**9,)}
+    )
+    file = tmp_path / "a.npz"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", header.getvalue() + bytes(1000))
+    size = struct.pack("<I", len(header.getvalue()) + 1000)
+    lie = struct.pack("<I", len(header.getvalue()) + 3 * 10**9)
+    assert file.read_bytes().count(size) == 2  # in the local header and in the directory
+    file.write_bytes(file.read_bytes().replace(size, lie))
+    with pytest.raises(InvalidData, match="compressed bytes can hold"):
+        read_npz(file)
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04 half"])
 def test_a_damaged_npz_is_named(tmp_path: Path, content: bytes):
     file = tmp_path / "a.npz"
@@ -120,6 +136,9 @@ def test_amat_text_is_read(tmp_path: Path):
         file.write_text(wrong + file.read_text()[2:])
         with pytest.raises(InvalidData, match="something else"):
             read_amat(file, 7, 5)
+    file.write_text("0 1 0 1 0 " * 7)
+    with pytest.raises(InvalidData, match="something else"):
+        read_amat(file, 7, 5)
 
 
 def test_cifar_binary_is_read():

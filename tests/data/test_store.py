@@ -99,13 +99,17 @@ def test_a_damaged_entry_is_built_again(cache: Path, damage: str):
 
 
 def test_the_slower_of_two_processes_uses_what_the_quicker_made(cache: Path):
+    made = []
+
     def slow(_: Path) -> Source:
         stored("key", lambda _: source(30))  # the other finishes while this one still builds
+        made.append((cache / "prepared" / "key").stat().st_ino)
         return source(30)
 
     train, test, _ = stored("key", slow)
     assert len(train) + len(train.validation) + len(test) == 30
     assert [path.name for path in (cache / "prepared").iterdir()] == ["key"]
+    assert (cache / "prepared" / "key").stat().st_ino == made[0]
 
 
 def test_what_killed_processes_left_is_removed_after_a_day(cache: Path):

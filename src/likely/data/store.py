@@ -96,14 +96,15 @@ def stored(key: str, build: Callable[[Path], Source]) -> tuple[Dataset, Dataset,
             scratch.mkdir()
             _write(temporary, build(scratch))
             shutil.rmtree(scratch)
-            shutil.rmtree(folder, ignore_errors=True)  # a damaged one that did not open
-            with contextlib.suppress(FileExistsError):  # another process was quicker: use its own
+            found = _opened(folder)  # another process may have been quicker: use its own
+            if found is None:
+                shutil.rmtree(folder, ignore_errors=True)  # damaged
                 temporary.rename(folder)
+                found = _opened(folder)
         except OSError as error:
             raise _unwritable(folder.parent, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    found = _opened(folder)
     if found is None:
         raise InvalidData(f"{folder} was removed or changed while it was opened; try again")
     return found
