@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from likely.data.spec import DataSpec
+from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.heads import Head
 from likely.noise import Noise
@@ -104,6 +104,10 @@ class GenerativeModel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def answers(self) -> dict[Query, Answer]:
         """Every query with what this model can say to it."""
+
+    @abc.abstractmethod
+    def start_at(self, data: Dataset) -> None:
+        """Set what the training data decides before the first step (an output bias)."""
 
     @abc.abstractmethod
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
@@ -244,7 +248,7 @@ class Autoregressive(TractableDensity):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = self.integers(x)
         parameters = self.conditionals(x, self.labels(context, len(x)))
-        return self.head.log_prob(_at_least_float(parameters), x).sum((1, 2, 3))
+        return self.head.log_prob(at_least_float(parameters), x).sum((1, 2, 3))
 
     def answers(self) -> dict[Query, Answer]:
         no_latent = "it has no latent variables: every hidden unit is a function of x"
@@ -295,7 +299,7 @@ class Autoregressive(TractableDensity):
                 seen = x[:, :, : row + 1]
                 parameters = self.conditionals(seen, context)[:, :, row, column]  # [B, P]
                 table = self.head.log_table(
-                    _at_least_float(parameters)[..., None, None],
+                    at_least_float(parameters)[..., None, None],
                     x[:, :, row, column, None, None],
                     channel,
                 )[..., 0, 0]
@@ -396,7 +400,7 @@ class LatentVariable(ApproximateDensity):
         q = self.posterior(x, labels)
         z = q.sample(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
         parameters = self.likelihood(z, labels)
-        reconstruction = self.head.log_prob(_at_least_float(parameters), x).sum((1, 2, 3))
+        reconstruction = self.head.log_prob(at_least_float(parameters), x).sum((1, 2, 3))
         return reconstruction, q.kl_to_standard()
 
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
@@ -436,7 +440,7 @@ class LatentVariable(ApproximateDensity):
         wide = DiagonalGaussian(q.mean[:, None], q.log_scale[:, None])
         z = wide.sample(noise.normal(b, k, latent, dtype=q.mean.dtype))  # [B, k, Z]
         repeated = None if labels is None else labels.repeat_interleave(k)
-        parameters = _at_least_float(self.likelihood(z.reshape(b * k, latent), repeated))
+        parameters = at_least_float(self.likelihood(z.reshape(b * k, latent), repeated))
         log_likelihood = self.head.log_prob(parameters, x.repeat_interleave(k, 0)).sum((1, 2, 3))
         zero = torch.zeros_like(z)
         log_prior = DiagonalGaussian(zero, zero).log_prob(z)
@@ -480,7 +484,7 @@ class LatentVariable(ApproximateDensity):
         Returns:
             int64 [B, *shape].
         """
-        parameters = _at_least_float(self.likelihood(z, context))
+        parameters = at_least_float(self.likelihood(z, context))
         x = torch.zeros(len(z), *self.spec.shape, dtype=torch.int64, device=z.device)
         for channel in range(self.spec.shape[0]):
             table = self.head.log_table(parameters, x, channel)  # [B, levels, H, W]
@@ -493,7 +497,7 @@ class LatentVariable(ApproximateDensity):
     @torch.no_grad()
     def decode_mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """E[x | z] in level units, not rounded: float [B, *shape] (what papers show)."""
-        parameters = _at_least_float(self.likelihood(z, context))
+        parameters = at_least_float(self.likelihood(z, context))
         x = torch.zeros(len(z), *self.spec.shape, dtype=torch.int64, device=z.device)
         means = []
         for channel in range(self.spec.shape[0]):
@@ -595,7 +599,7 @@ def mean_level(log_table: Tensor) -> Tensor:
     return _mean_of(log_table).round().to(torch.int64)
 
 
-def _at_least_float(x: Tensor) -> Tensor:
+def at_least_float(x: Tensor) -> Tensor:
     """Likelihoods are computed in float32 or better, whatever the network ran in."""
     return x if x.dtype == torch.float64 else x.float()
 

@@ -135,7 +135,8 @@ class _Loop:
             player: _optimizer(settings, list(module.parameters()))
             for player, module in self.players.items()
         }
-        self.average = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        self.average: dict[str, Tensor] = {}
+        self._copy_weights()
         self.best = math.inf
         self.step = 0
         self.seconds = 0.0
@@ -156,6 +157,9 @@ class _Loop:
 
     def run(self, resume: bool, progress: Progress | None) -> Run:
         self._open(resume)
+        if self.step == 0:
+            self.model.start_at(self.data)
+            self._copy_weights()
         if self.settings.compile:
             _compile_networks(self.model)
         # Signals are for the main thread; a notebook's worker thread goes without.
@@ -263,6 +267,10 @@ class _Loop:
                 f"Remedy: a lower learning_rate than {self.settings.learning_rate:g}, a longer "
                 f"warmup than {self.settings.warmup}, or a smaller clip than {self.settings.clip:g}"
             )
+
+    def _copy_weights(self) -> None:
+        state = self.model.state_dict()
+        self.average = {name: tensor.detach().clone() for name, tensor in state.items()}
 
     def _average_weights(self) -> None:
         """Exponential moving average; the decay rises to its value over the first steps."""

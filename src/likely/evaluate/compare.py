@@ -120,7 +120,7 @@ class Missing:
 
 @dataclasses.dataclass(frozen=True)
 class PairVerdict:
-    """The verdict on two models in one column: `left` is BETTER, WORSE, ... than `right`."""
+    """The verdict on two models in one column; where it is decided, `left` is the better one."""
 
     title: str
     left: str
@@ -128,14 +128,22 @@ class PairVerdict:
     comparison: Comparison
     paired: bool
 
+    @property
+    def decided(self) -> bool:
+        """Whether one model is surely better."""
+        return self.comparison.verdict is Verdict.BETTER
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, without the quantity."""
+        if self.decided:
+            return f"{self.left} is better than {self.right}: {self.comparison.reason}"
+        undecided = self.comparison.verdict is Verdict.UNDECIDED
+        word = "undecided" if undecided else "cannot be compared"
+        return f"{self.left} and {self.right}: {word}: {self.comparison.reason}"
+
     def __str__(self) -> str:
-        verdict, reason = self.comparison.verdict, self.comparison.reason
-        if verdict is Verdict.BETTER:
-            return f"{self.title}: {self.left} is better than {self.right}: {reason}"
-        if verdict is Verdict.WORSE:
-            return f"{self.title}: {self.right} is better than {self.left}: {reason}"
-        word = "undecided" if verdict is Verdict.UNDECIDED else "cannot be compared"
-        return f"{self.title}: {self.left} and {self.right}: {word}: {reason}"
+        return f"{self.title}: {self.sentence}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,10 +271,8 @@ def compare_models(
                 continue
             verdict = _verdict(column, left, right, chosen)
             verdicts.append(verdict)
-            if verdict.comparison.verdict is Verdict.BETTER:
-                losses[right.name].add(left.name)
-            elif verdict.comparison.verdict is Verdict.WORSE:
-                losses[left.name].add(right.name)
+            if verdict.decided:
+                losses[verdict.right].add(verdict.left)
         beaten[column] = {name: frozenset(by) for name, by in losses.items()}
     verdicts.extend(_incomparable(results, chosen))
     return ComparisonTable(tuple(results), tuple(floor), columns, cells, tuple(verdicts), beaten)
@@ -365,12 +371,16 @@ def _verdict(
     a, b = chosen[left.name][column], chosen[right.name][column]
     values_a = _values(left, column, chosen[left.name])
     values_b = _values(right, column, chosen[right.name])
-    paired = values_a is not None and values_b is not None
     if values_a is not None and values_b is not None:
         comparison = paired_comparison(a, b, values_a, values_b)
-    else:
-        comparison = a.versus(b)
-    return PairVerdict(column.title, left.name, right.name, comparison, paired)
+        if comparison.verdict is Verdict.WORSE:
+            swapped = paired_comparison(b, a, values_b, values_a)
+            return PairVerdict(column.title, right.name, left.name, swapped, True)
+        return PairVerdict(column.title, left.name, right.name, comparison, True)
+    comparison = a.versus(b)
+    if comparison.verdict is Verdict.WORSE:
+        return PairVerdict(column.title, right.name, left.name, b.versus(a), False)
+    return PairVerdict(column.title, left.name, right.name, comparison, False)
 
 
 def _values(

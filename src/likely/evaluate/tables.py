@@ -15,7 +15,16 @@ from likely.evaluate.compare import Column, ComparisonTable, Missing
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["FLOOR_NAME", "LEGEND", "groups", "label", "number", "terminal_table"]
+__all__ = [
+    "FLOOR_NAME",
+    "LEGEND",
+    "groups",
+    "label",
+    "number",
+    "several_fingerprints",
+    "terminal_table",
+    "typeset",
+]
 
 FLOOR_NAME = "training images"
 
@@ -55,6 +64,26 @@ NAMES = {
     "sampling-speed": "sampling speed",
 }
 
+# For the terminal, where room is scarce.
+SHORT = {
+    "nll": "nll",
+    "negative-elbo": "-ELBO",
+    "frechet": "Fréchet distance",
+    "kid": "KID",
+    "nearest-train-pixels": "nearest, pixels",
+    "nearest-train-features": "nearest, features",
+    "memorisation-ratio-pixels": "/ floor, pixels",
+    "memorisation-ratio-features": "/ floor, features",
+    "near-copies": "near copies",
+    "duplicates": "duplicates",
+    "sampling-speed": "speed",
+}
+SHORT_HEADINGS = {
+    "Likelihood of test images": "Likelihood",
+    "Samples against test images": "Samples",
+    "Copying of training images": "Copying",
+}
+
 SIGNS = {
     Relation.EXACT: "=",
     Relation.UPPER: "≤",
@@ -70,17 +99,25 @@ LEGEND = (
 )
 
 
-def label(column: Column) -> str:
+def label(column: Column, short: bool = False) -> str:
     """The quantity in words with unit and direction, as "negative log-likelihood [nats] ↓"."""
+    names = SHORT if short else NAMES
     unit = f" [{column.unit}]" if column.unit else ""
     arrow = {True: " ↓", False: " ↑", None: ""}[column.lower_is_better]
-    return NAMES.get(column.quantity, column.quantity) + unit + arrow
+    return names.get(column.quantity, column.quantity) + unit + arrow
 
 
 def number(estimate: Estimate) -> str:
     """The number with its relation and standard error, without the unit: "≤ 84.80 ± 0.25"."""
     plain = str(dataclasses.replace(estimate, unit=""))
     return plain.replace(estimate.relation.value, SIGNS[estimate.relation], 1).replace("+-", "±")
+
+
+def typeset(text: str) -> str:
+    """Plain signs of a sentence as their mathematical ones: "<= 84.8 +- 0.2" to "≤ 84.8 ± 0.2"."""
+    for plain, sign in (("+-", "±"), ("<= ", "≤ "), (">= ", "≥ "), ("~ ", "≈ ")):
+        text = text.replace(plain, sign)
+    return text
 
 
 def groups(table: ComparisonTable) -> list[tuple[str, list[Column]]]:
@@ -108,19 +145,20 @@ def terminal_table(table: ComparisonTable) -> Table:
 
     # Text, never markup: a model may be called anything.
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", caption_justify="left")
-    grid.add_column("")
+    grid.add_column("", no_wrap=True)
     for result in table.results:
         heading = Text(result.name)
         heading.append(f"\n{result.kind}", style="not bold dim")
         grid.add_column(heading, justify="right")
     if table.floor:
-        heading = Text(FLOOR_NAME, style="dim")
-        heading.append("\nfloor", style="not bold dim")
+        heading = Text("floor", style="dim")
+        heading.append(f"\n{FLOOR_NAME}", style="not bold dim")
         grid.add_column(heading, justify="right")
     for heading_text, columns in groups(table):
-        grid.add_row(Text(heading_text, style="bold cyan"))
+        shown = SHORT_HEADINGS.get(heading_text, heading_text)
+        grid.add_row(Text(shown, style="bold cyan"))
         for column in columns:
-            name = label(column)
+            name = label(column, short=True)
             if several_fingerprints(table, column):
                 name += f" (data {column.fingerprint})"
             row = [Text(f"  {name}")]

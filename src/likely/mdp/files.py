@@ -86,9 +86,7 @@ def load_world(path: str | os.PathLike[str], options: FileOptions | None = None)
     return World(source.name, about, mdp)
 
 
-def from_cassandra(
-    model: CassandraModel, source: str = "<text>", underlying: bool = False
-) -> MDP:
+def from_cassandra(model: CassandraModel, source: str = "<text>", underlying: bool = False) -> MDP:
     """The MDP of a parsed `.POMDP` or `.MDP` file.
 
     Args:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from likely.data.spec import DataSpec
+from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.heads import head_for
@@ -120,6 +120,9 @@ class GatedPixelCNN(Autoregressive):
         )
         self.hidden = GroupedPointwise(features, settings.head_channels, groups)
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing: the output bias is one for all pixels, and the first steps find it."""
 
     @property
     def has_blind_spot(self) -> bool:

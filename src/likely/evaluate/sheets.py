@@ -1,0 +1,188 @@
+"""Sheets of images: samples, and samples beside their nearest training images.
+
+Images are integer-coded; they are scaled up by a whole factor without smoothing, so that an 8x8
+digit can be seen as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from likely.errors import InvalidData
+from likely.evaluate.features import Images
+
+__all__ = ["data_uri", "neighbour_sheet", "png", "sample_sheet", "save_png", "to_rgb"]
+
+Bytes = npt.NDArray[np.uint8]
+
+PAPER = (38, 41, 48)
+INK = (222, 226, 233)
+YELLOW = (255, 205, 40)  # the frame of a training image, as in the lecture
+TARGET = 52  # pixels that the longer side of an image should reach
+
+
+def to_rgb(images: Images, levels: int) -> Bytes:
+    """Integers [N, C, H, W] in [0, levels) to uint8 [N, H, W, 3]; C is 1 or 3."""
+    x = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise InvalidData(
+            f"a sheet shows images [N, C, H, W] with 1 or 3 channels, given {list(x.shape)}"
+        )
+    grey = np.rint(x.astype(np.float64) * (255.0 / (levels - 1))).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(
+        np.broadcast_to(grey, (len(x), 3, *x.shape[2:])).transpose(0, 2, 3, 1)
+    )
+
+
+def sample_sheet(
+    images: Images,
+    levels: int,
+    *,
+    columns: int | None = None,
+    scale: int | None = None,
+    caption: str = "",
+) -> Image.Image:
+    """A grid of images on dark paper.
+
+    Args:
+        images: integers in [0, levels), [N, C, H, W], N >= 1.
+        levels: number of integer levels.
+        columns: images a row; by default a little wider than high, with a full last row where
+            that is possible.
+        scale: whole factor of enlargement; chosen so that 8x8 images are seen well by default.
+        caption: a line of text under the grid.
+    """
+    rgb = to_rgb(images, levels)
+    if len(rgb) == 0:
+        raise InvalidData("a sheet needs at least one image")
+    columns = min(len(rgb), columns or _columns(len(rgb)))
+    cells = [_enlarged(image, scale) for image in rgb]
+    height, width = cells[0].shape[:2]
+    margin = max(2, min(height, width) // 12)
+    rows = math.ceil(len(cells) / columns)
+    sheet = _paper(columns * (width + margin) + margin, rows * (height + margin) + margin, caption)
+    for place, cell in enumerate(cells):
+        row, column = divmod(place, columns)
+        at = (margin + column * (width + margin), margin + row * (height + margin))
+        sheet.paste(Image.fromarray(cell), at)
+    return sheet
+
+
+def neighbour_sheet(
+    samples: Images,
+    neighbours: Images,
+    levels: int,
+    *,
+    columns: int = 3,
+    scale: int | None = None,
+    caption: str = "",
+) -> Image.Image:
+    """Each sample with its nearest training images to its right, framed in yellow.
+
+    Args:
+        samples: integers [N, C, H, W].
+        neighbours: of each sample, nearest first, integers [N, K, C, H, W].
+        levels: number of integer levels.
+        columns: how many samples with their neighbours stand side by side.
+        scale: whole factor of enlargement.
+        caption: a line of text under the grid.
+    """
+    shape = tuple(neighbours.shape)
+    if len(shape) != 5 or shape[0] != len(samples) or shape[2:] != tuple(samples.shape[1:]):
+        raise InvalidData(
+            f"expected neighbours [N, K, C, H, W] of samples {list(samples.shape)}, "
+            f"given {list(shape)}"
+        )
+    count, near = shape[:2]
+    left = [_enlarged(image, scale) for image in to_rgb(samples, levels)]
+    right = [
+        _enlarged(image, scale) for image in to_rgb(neighbours.reshape(-1, *shape[2:]), levels)
+    ]
+    height, width = left[0].shape[:2]
+    margin, frame = max(8, min(height, width) // 8), 2
+    block = (near + 1) * (width + margin) + 3 * margin
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    # The gap after the last block is its margin.
+    sheet = _paper(columns * block - margin, rows * (height + margin) + margin, caption)
+    pen = ImageDraw.Draw(sheet)
+    for place in range(count):
+        row, column = divmod(place, columns)
+        x, y = margin + column * block, margin + row * (height + margin)
+        sheet.paste(Image.fromarray(left[place]), (x, y))
+        x += width + 2 * margin
+        for rank in range(near):
+            sheet.paste(Image.fromarray(right[place * near + rank]), (x, y))
+            pen.rectangle(
+                (x - frame, y - frame, x + width + frame - 1, y + height + frame - 1),
+                outline=YELLOW,
+                width=frame,
+            )
+            x += width + margin
+    return sheet
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG file, whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(png(image))
+    temporary.replace(path)
+
+
+def data_uri(image: Image.Image) -> str:
+    """The image for the src of an HTML img element, with no file beside it."""
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode("ascii")
+
+
+def _columns(count: int) -> int:
+    ideal = math.sqrt(1.6 * count)
+    near = range(max(1, math.floor(0.75 * ideal)), math.ceil(1.35 * ideal) + 1)
+    return min(near, key=lambda columns: (-count % columns, abs(columns - ideal)))
+
+
+def _enlarged(image: Bytes, scale: int | None) -> Bytes:
+    factor = scale or max(1, round(TARGET / max(image.shape[:2])))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _paper(width: int, height: int, caption: str) -> Image.Image:
+    """Dark paper, with the caption in a strip below."""
+    if not caption:
+        return Image.new("RGB", (width, height), PAPER)
+    size = 13
+    font = ImageFont.load_default(size)
+    lines = _wrapped(caption, font, width - 16)
+    strip = len(lines) * (size + 4) + 10
+    sheet = Image.new("RGB", (width, height + strip), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for place, line in enumerate(lines):
+        pen.text((8, height + 3 + place * (size + 4)), line, fill=INK, font=font)
+    return sheet
+
+
+def _wrapped(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

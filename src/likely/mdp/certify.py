@@ -1,0 +1,191 @@
+"""A second opinion: recheck a value function by one backup, in code that solved nothing.
+
+Everything here is NumPy; nothing is shared with the kernels that found the value. The bounds
+are those of MacQueen (1966) and Porteus (1971), widened by a proven bound on rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.problem import MDP, is_discounting
+
+__all__ = ["Certificate", "certify"]
+
+FloatArray = npt.NDArray[np.float64]
+UNIT = 2.0**-53
+BLOCK = 1 << 21  # transitions handled at once, so that a check needs little memory
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Certificate:
+    """What one backup proves about a value function.
+
+    Attributes:
+        lower, upper: [S]; the optimal value lies between them (V^pi for a given policy).
+        error: bound on max |value - V*|.
+        policy_loss: bound on max (V* - V^greedy), the loss of acting greedily in `value`; nan
+            when a policy was given.
+        residual: max |T value - value|.
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+    error: float
+    policy_loss: float
+    residual: float
+
+    def __str__(self) -> str:
+        return f"|V - V*| <= {self.error:.3g}, residual {self.residual:.3g}"
+
+
+def certify(
+    mdp: MDP,
+    value: npt.ArrayLike,
+    policy: npt.ArrayLike | None = None,
+    *,
+    objective: str = "max",
+) -> Certificate:
+    """Bounds on the optimal discounted value from one backup of `value`.
+
+    Args:
+        value: [S] any finite numbers, from any solver; terminal states must hold 0.
+        policy: where given, the bounds are for the value of this policy instead (any form that
+            `operators.policy_weights` takes).
+        objective: "max" or "min".
+
+    Raises:
+        InvalidSetting: undiscounted MDPs, for which one backup proves nothing of this kind.
+        InvalidData: a value of the wrong shape, or not finite.
+    """
+    if not is_discounting(mdp.discount):
+        raise InvalidSetting(
+            f"discount {mdp.discount}: one backup proves bounds only for a discount below 1"
+        )
+    if objective not in ("max", "min"):
+        raise InvalidSetting(f'objective="{objective}" is unknown; expected "max" or "min"')
+    v = np.asarray(value, dtype=np.float64)
+    if v.shape != (mdp.states,) or not bool(np.isfinite(v).all()):
+        raise InvalidData(f"value of shape {v.shape}: expected finite numbers [{mdp.states}]")
+    if bool((v[mdp.terminal] != 0.0).any()):
+        raise InvalidData("value: terminal states must hold 0")
+    sign = 1.0 if objective == "max" else -1.0
+    weights = None
+    if policy is not None:
+        from likely.mdp.operators import policy_weights
+
+        weights = policy_weights(mdp, policy)
+    low, high, greedy_low, defect = _residuals(mdp, sign * v, sign, weights)
+    lower, upper = _bounds(mdp, sign * v, low, high, defect)
+    loss = math.nan
+    if weights is None:
+        # Greedy loses at most upper - (its own lower bound), state by state.
+        attained, _ = _bounds(mdp, sign * v, greedy_low, high, defect)
+        loss = float(np.max(upper - attained, initial=0.0))
+    if sign < 0.0:
+        lower, upper = -upper, -lower
+    error = float(np.max(np.maximum(upper - v, v - lower), initial=0.0))
+    residual = float(np.max(np.maximum(np.abs(low), np.abs(high)), initial=0.0))
+    return Certificate(lower, upper, error, loss, residual)
+
+
+def _residuals(
+    mdp: MDP, v: FloatArray, sign: float, weights: FloatArray | None
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """Bounds [S] on T v - v, the lower bound for the greedy action, and the worst row defect."""
+    low, high, greedy = np.zeros(mdp.states), np.zeros(mdp.states), np.zeros(mdp.states)
+    worst = 0.0
+    entries = mdp.indptr[mdp.pair_ptr]  # [S + 1] first transition of each state
+    first = 0
+    while first < mdp.states:
+        last = int(np.searchsorted(entries, int(entries[first]) + BLOCK, side="right")) - 1
+        last = min(max(last, first + 1), mdp.states)
+        block = slice(first, last)
+        live = np.flatnonzero(~mdp.terminal[block]) + first
+        if len(live):
+            q_low, q_high, defect = _pairs(mdp, v, sign, first, last)
+            worst = max(worst, defect)
+            start = int(mdp.pair_ptr[first])
+            at = np.asarray(mdp.pair_ptr[live], dtype=np.int64) - start
+            if weights is None:
+                low[live] = np.maximum.reduceat(q_low, at)
+                high[live] = np.maximum.reduceat(q_high, at)
+                middle = np.maximum.reduceat(q_low + q_high, at)
+                picked = np.repeat(middle, np.diff(np.append(at, len(q_low))))
+                # The greedy pair maximises the middle; ties may hide the worse of two.
+                greedy[live] = np.minimum.reduceat(
+                    np.where(q_low + q_high == picked, q_low, np.inf), at
+                )
+            else:
+                share = weights[start : start + len(q_low)]
+                low[live] = np.add.reduceat(share * q_low, at)
+                high[live] = np.add.reduceat(share * q_high, at)
+                # Mixing rounds too: relative to the sizes that are mixed, and to how far the
+                # weights are from one.
+                counts = np.diff(np.append(at, len(q_low)))
+                size = np.add.reduceat(share * np.maximum(abs(q_low), abs(q_high)), at)
+                off = abs(np.add.reduceat(share, at) - 1.0) + counts * UNIT
+                slack = (counts + 2) * UNIT * size + off * (1.0 + mdp.discount) * abs(v).max()
+                slack += off * float(abs(mdp.reward).max())
+                low[live] -= slack
+                high[live] += slack
+        first = last
+    return low, high, greedy, worst
+
+
+def _pairs(
+    mdp: MDP, v: FloatArray, sign: float, first: int, last: int
+) -> tuple[FloatArray, FloatArray, float]:
+    """Bounds on r + discount P v - v(s) for the pairs of states first..last."""
+    rows = slice(int(mdp.pair_ptr[first]), int(mdp.pair_ptr[last]))
+    pointer = np.asarray(mdp.indptr[rows.start : rows.stop + 1], dtype=np.int64)
+    entries = slice(int(pointer[0]), int(pointer[-1]))
+    at = pointer[:-1] - pointer[0]
+    counts = np.diff(pointer)
+    owner = np.repeat(np.arange(first, last), np.diff(mdp.pair_ptr[first : last + 1]))
+    here = v[owner]  # [pairs of the block]
+    p = mdp.probability[entries]
+    # Differences of values are exact or nearly so; r + discount P v - v would cancel.
+    terms = p * (v[mdp.indices[entries]] - np.repeat(here, counts))
+    reward = sign * mdp.reward[rows]
+    drift = (1.0 - mdp.discount) * here
+    q = reward + mdp.discount * np.add.reduceat(terms, at) - drift
+    size = abs(reward) + mdp.discount * np.add.reduceat(abs(terms), at) + abs(drift)
+    defect = abs(np.add.reduceat(p, at) - 1.0) + counts * UNIT
+    error = (counts + 8) * UNIT * size + mdp.discount * defect * abs(here) + 1e-300
+    return q - error, q + error, float(defect.max())
+
+
+def _bounds(
+    mdp: MDP, v: FloatArray, low: FloatArray, high: FloatArray, defect: float
+) -> tuple[FloatArray, FloatArray]:
+    """MacQueen-Porteus bounds; terminal states have residual 0, which joins the extremes."""
+    least, most = float(low.min()), float(high.max())
+    small, large = mdp.discount * (1.0 - defect), mdp.discount * (1.0 + defect)
+    if large >= 1.0:
+        raise InvalidSetting(f"discount {mdp.discount} is 1 up to the rounding of the rows")
+    narrow, wide = small / (1.0 - small), large / (1.0 - large)
+    add_low = least * (wide if least < 0.0 else narrow)
+    add_high = most * (wide if most > 0.0 else narrow)
+    lower = v + low + add_low
+    upper = v + high + add_high
+    lower -= 8.0 * UNIT * (abs(v) + abs(low) + abs(add_low))
+    upper += 8.0 * UNIT * (abs(v) + abs(high) + abs(add_high))
+    lower[mdp.terminal] = 0.0
+    upper[mdp.terminal] = 0.0
+    return lower, upper
+
+
+def as_record(certificate: Certificate) -> dict[str, Any]:
+    """The numbers of a certificate, for JSON."""
+    return {
+        "error": certificate.error,
+        "policy_loss": certificate.policy_loss,
+        "residual": certificate.residual,
+    }

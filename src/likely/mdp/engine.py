@@ -1,0 +1,357 @@
+"""Kernels bound to one problem: what every solver calls, for stored and for generated rows.
+
+Solvers never touch CSR arrays. They use an engine's `residual` (a backup with rigorous bounds),
+`sweep` (Gauss-Seidel) and `policy_rows` (the same under a fixed policy). So each method is
+written once and runs on both forms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.mdp import kernels, matrix_free, threads
+from likely.mdp.matrix_free import MatrixFree
+from likely.mdp.problem import MDP
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float64]
+
+NO_ORDER: Array = np.zeros(0, dtype=np.uint32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """Rigorous bounds on T v - v: everything that value bounds need.
+
+    Attributes:
+        low, high: bounds on the extremes over states; 0 is included where a state is terminal.
+        gap: largest rounding uncertainty of one state.
+    """
+
+    low: float
+    high: float
+    gap: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """An order to visit states in. `forward` [S] empty means 0, 1, ...; `step` is 1 or -1."""
+
+    forward: Array
+    rank: Array
+    step: int = 1
+
+
+NATURAL = Order(NO_ORDER, NO_ORDER)
+
+
+class PolicySweeps(Protocol):
+    """Backups under a fixed policy, on vectors in the numbering that `enter` gives."""
+
+    def enter(self, value: Array) -> Array:
+        """`value` in sweep order; the same array where the order is natural."""
+
+    def leave(self, swept: Array, value: Array) -> None:
+        """Write a vector in sweep order back to `value`."""
+
+    def sweep(self, value: Array) -> tuple[float, float]:
+        """One Gauss-Seidel sweep in place; min and max change."""
+
+    def backup(self, value: Array, out: Array) -> tuple[float, float]:
+        """out = T_policy value; min and max change."""
+
+
+class Engine(Protocol):
+    """The operations of a solver."""
+
+    states: int
+    transitions: int
+    discount: float
+    terminal: npt.NDArray[np.bool_]
+    best_type: type[np.signedinteger[Any]]
+
+    def residual(self, value: Array, floor: FloatArray, top: FloatArray, best: Array) -> Residual:
+        """One backup with bounds; `best` becomes greedy."""
+
+    def contraction(self) -> tuple[float, float]:
+        """The discount times the least and the largest possible row sum."""
+
+    def sweep(self, value: Array, best: Array, order: Order) -> tuple[float, float]:
+        """One Gauss-Seidel sweep in place; min and max change."""
+
+    def policy_rows(self, best: Array, order: Order, folded: bool) -> PolicySweeps:
+        """The rows of the policy `best`, self-loops solved when `folded`."""
+
+    def finish(
+        self, value: Array, floor: FloatArray, top: FloatArray, low: float, high: float
+    ) -> float:
+        """Residual bounds to value bounds, in place; the widest interval."""
+
+
+def value_shifts(engine: Engine, residual: Residual) -> tuple[float, float]:
+    """What the states visited after the first step can add, at least and at most.
+
+    gamma low / (1 - gamma) and gamma high / (1 - gamma) (MacQueen 1966, Porteus 1971), with the
+    discount widened by the row sums, and rounded outwards.
+    """
+    small, large = engine.contraction()
+    low = residual.low * (large / (1.0 - large) if residual.low < 0.0 else small / (1.0 - small))
+    high = residual.high * (large / (1.0 - large) if residual.high > 0.0 else small / (1.0 - small))
+    slack = 8.0 * kernels.UNIT
+    return low - slack * abs(low), high + slack * abs(high)
+
+
+class StoredEngine:
+    """Kernels over the CSR rows of an `MDP`."""
+
+    def __init__(
+        self, mdp: MDP, reward: FloatArray, discount: float, thread_count: int,
+        probability: Array | None = None,
+    ) -> None:  # fmt: skip
+        self.states = mdp.states
+        self.transitions = mdp.transitions
+        self.discount = discount
+        self.terminal = mdp.terminal
+        self.has_terminal = bool(mdp.terminal.any())
+        self.best_type = np.int32 if mdp.pairs < 2**31 else np.int64
+        unsigned = np.uint32 if mdp.indices.dtype == np.int32 else np.uint64
+        self.pair_ptr = mdp.pair_ptr.view(unsigned)
+        self.indptr = mdp.indptr.view(unsigned)
+        self.indices = mdp.indices.view(unsigned)
+        self.index_type = mdp.indices.dtype
+        self.exact_probability = mdp.probability
+        self.probability = mdp.probability if probability is None else probability
+        self.reward = reward
+        self.defect = mdp.row_defect
+        self.pieces = threads.ranges(mdp.states, thread_count)
+        self._rows = (
+            self.pair_ptr, self.indptr, self.indices, self.probability, reward, discount,
+        )  # fmt: skip
+
+    def residual(self, value: Array, floor: FloatArray, top: FloatArray, best: Array) -> Residual:
+        """See `Engine`. Always float64 with the exact probabilities."""
+
+        def part(start: int, stop: int) -> Any:
+            return kernels.residual(
+                self.pair_ptr, self.indptr, self.indices, self.exact_probability, self.reward,
+                self.discount, self.defect, value, floor, top, best, start, stop,
+            )  # fmt: skip
+
+        parts = threads.run(part, self.pieces)
+        return Residual(
+            min(p[0] for p in parts), max(p[1] for p in parts), max(p[2] for p in parts)
+        )
+
+    def contraction(self) -> tuple[float, float]:
+        """See `Engine`."""
+        return self.discount * (1.0 - self.defect), self.discount * (1.0 + self.defect)
+
+    def sweep(self, value: Array, best: Array, order: Order) -> tuple[float, float]:
+        """See `Engine`."""
+        first, last = (0, self.states) if order.step > 0 else (self.states - 1, -1)
+        low, high = kernels.sweep(*self._rows, value, best, order.forward, first, last, order.step)
+        return low, high
+
+    def backup(self, value: Array, out: Array, best: Array) -> tuple[float, float]:
+        """out = T value; min and max change."""
+
+        def part(start: int, stop: int) -> Any:
+            return kernels.backup(*self._rows, value, out, best, start, stop)
+
+        parts = threads.run(part, self.pieces)
+        return min(p[0] for p in parts), max(p[1] for p in parts)
+
+    def policy_rows(
+        self, best: Array, order: Order, folded: bool, reuse: PolicyRows | None = None
+    ) -> PolicyRows:
+        """See `Engine`. The arrays of `reuse` are overwritten where they are large enough."""
+        counts = np.zeros(self.states + 1, dtype=self.index_type)
+        threads.run(
+            lambda start, stop: kernels.count_rows(
+                self.pair_ptr, self.indptr, self.indices, best, order.forward, folded, counts,
+                start, stop,
+            ),
+            self.pieces,
+        )  # fmt: skip
+        row_ptr = np.cumsum(counts, dtype=self.index_type, out=counts)
+        size = int(row_ptr[-1])
+        if reuse is not None and len(reuse.columns) >= size:
+            columns, weights, constants = reuse.columns, reuse.weights, reuse.constants
+        else:
+            # A little room, so that the next policy fits into the same memory.
+            columns = np.empty(size + size // 8, dtype=self.indices.dtype)
+            weights = np.empty(len(columns), dtype=self.probability.dtype)
+            constants = np.empty(self.states)
+        threads.run(
+            lambda start, stop: kernels.gather(
+                *self._rows, best, order.forward, order.rank, folded,
+                row_ptr, columns, weights, constants, start, stop,
+            ),
+            self.pieces,
+        )  # fmt: skip
+        return PolicyRows(row_ptr, columns, weights, constants, order, self.pieces)
+
+    def finish(
+        self, value: Array, floor: FloatArray, top: FloatArray, low: float, high: float
+    ) -> float:
+        """See `Engine`."""
+        return _finish(self.pieces, self.terminal, value, floor, top, low, high)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyRows:
+    """v = constants + weights v[columns], one row a state, discount included."""
+
+    row_ptr: Array
+    columns: Array
+    weights: Array
+    constants: FloatArray
+    order: Order
+    pieces: list[tuple[int, int]]
+
+    def enter(self, value: Array) -> Array:
+        """`value` in sweep order."""
+        return value[self.order.forward] if len(self.order.forward) else value
+
+    def leave(self, swept: Array, value: Array) -> None:
+        """Write a vector in sweep order back to `value`."""
+        if len(self.order.forward):
+            value[self.order.forward] = swept
+        elif swept is not value:
+            value[:] = swept
+
+    def sweep(self, value: Array) -> tuple[float, float]:
+        """One Gauss-Seidel sweep in place; min and max change."""
+        states = len(self.constants)
+        step = self.order.step
+        first, last = (0, states) if step > 0 else (states - 1, -1)
+        unsigned = self.row_ptr.view(self.columns.dtype)
+        low, high = kernels.policy_sweep(
+            unsigned, self.columns, self.weights, self.constants, value, first, last, step
+        )
+        return low, high
+
+    def windows(self, value: Array, stride: int, window: int) -> float:
+        """Gauss-Seidel over a window of `window` rows that advances by `stride`, in place.
+
+        Each row is swept window / stride times before the front has moved past it. Returns the
+        largest absolute change of a last visit.
+        """
+        unsigned = self.row_ptr.view(self.columns.dtype)
+        change = kernels.policy_windows(
+            unsigned, self.columns, self.weights, self.constants, value, stride, window
+        )
+        return float(change)
+
+    def backup(self, value: Array, out: Array) -> tuple[float, float]:
+        """out = T_policy value; min and max change."""
+        unsigned = self.row_ptr.view(self.columns.dtype)
+
+        def part(start: int, stop: int) -> Any:
+            return kernels.policy_backup(
+                unsigned, self.columns, self.weights, self.constants, value, out, start, stop
+            )
+
+        parts = threads.run(part, self.pieces)
+        return min(p[0] for p in parts), max(p[1] for p in parts)
+
+
+class GeneratedEngine:
+    """Kernels over the generated rows of a `MatrixFree`; `best` holds action labels."""
+
+    def __init__(self, problem: MatrixFree, sign: float, thread_count: int) -> None:
+        self.problem = problem
+        self.states = problem.states
+        self.transitions = problem.states * problem.actions * problem.width
+        self.discount = problem.discount
+        self.terminal = problem.terminal
+        self.best_type = np.int8 if problem.actions <= 128 else np.int32
+        self.sign = sign
+        self.worst = 0.0
+        self.pieces = threads.ranges(problem.states, thread_count)
+        self._head = (
+            problem.row, problem.parameters, problem.actions, problem.width, problem.terminal,
+            problem.discount,
+        )  # fmt: skip
+
+    def residual(self, value: Array, floor: FloatArray, top: FloatArray, best: Array) -> Residual:
+        """See `Engine`."""
+
+        def part(start: int, stop: int) -> Any:
+            return matrix_free.residual(*self._head, value, floor, top, best, start, stop)
+
+        parts = threads.run(part, self.pieces)
+        self.worst = max(self.worst, *(p[3] for p in parts))
+        return Residual(
+            min(p[0] for p in parts), max(p[1] for p in parts), max(p[2] for p in parts)
+        )
+
+    def contraction(self) -> tuple[float, float]:
+        """See `Engine`."""
+        return self.discount * (1.0 - self.worst), self.discount * (1.0 + self.worst)
+
+    def sweep(self, value: Array, best: Array, order: Order) -> tuple[float, float]:
+        """See `Engine`."""
+        first, last = (0, self.states) if order.step > 0 else (self.states - 1, -1)
+        low, high = matrix_free.sweep(
+            *self._head, value, best, order.forward, first, last, order.step
+        )
+        return low, high
+
+    def policy_rows(self, best: Array, order: Order, folded: bool) -> GeneratedPolicy:
+        """See `Engine`."""
+        return GeneratedPolicy(self.problem, best.copy(), order)
+
+    def finish(
+        self, value: Array, floor: FloatArray, top: FloatArray, low: float, high: float
+    ) -> float:
+        """See `Engine`."""
+        return _finish(self.pieces, self.terminal, value, floor, top, low, high)
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedPolicy:
+    """Sweeps under a policy whose rows are generated again each time, natural numbering."""
+
+    problem: MatrixFree
+    best: Array
+    order: Order
+
+    def enter(self, value: Array) -> Array:
+        """The array itself: generated rows stay in natural numbering."""
+        return value
+
+    def leave(self, swept: Array, value: Array) -> None:
+        """Write back."""
+        if swept is not value:
+            value[:] = swept
+
+    def sweep(self, value: Array) -> tuple[float, float]:
+        """One Gauss-Seidel sweep in place; min and max change."""
+        p, order = self.problem, self.order
+        first, last = (0, p.states) if order.step > 0 else (p.states - 1, -1)
+        low, high = matrix_free.policy_sweep(
+            p.row, p.parameters, p.width, p.terminal, p.discount, value, self.best,
+            order.forward, first, last, order.step,
+        )  # fmt: skip
+        return low, high
+
+    def backup(self, value: Array, out: Array) -> tuple[float, float]:
+        """Gauss-Seidel on a copy: generated rows have no separate Jacobi kernel."""
+        out[:] = value
+        return self.sweep(out)
+
+
+def _finish(
+    pieces: list[tuple[int, int]], terminal: Array, value: Array, floor: FloatArray,
+    top: FloatArray, low: float, high: float,
+) -> float:  # fmt: skip
+    parts = threads.run(
+        lambda start, stop: kernels.finish(terminal, value, floor, top, low, high, start, stop),
+        pieces,
+    )
+    return float(max(parts))

@@ -1,0 +1,363 @@
+"""Fused Bellman kernels over CSR rows.
+
+Each kernel reads the rows of states `start..stop` once, in order. It takes the maximum over
+actions, the argmax and the extremes of the residual in the same pass. Kernels release the
+interpreter lock and write only their own range, so `engine.py` runs them on plain threads:
+there is no OpenMP runtime that a later `fork` could break.
+
+Index arrays come as unsigned views: numba then leaves out the test for negative indices.
+Kernels are compiled on first use and cached on disk.
+"""
+# mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+UNIT = 2.0**-53  # half the spacing of float64 at 1: the relative error of one operation
+
+# Sweeps only have to converge; how they round does not matter, because the bounds come from
+# `residual`, which is compiled without these liberties.
+_sweep: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+_exact: Any = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_sweep
+def backup(pair_ptr, indptr, indices, probability, reward, discount, value, out, best, start, stop):
+    """One Jacobi backup out = T value; returns min and max of T value - value.
+
+    `best` [S] gets the greedy pair; on exact ties the pair that it held before is kept.
+    """
+    low, high = np.inf, -np.inf
+    for state in range(start, stop):
+        first, last = pair_ptr[state], pair_ptr[state + 1]
+        if first == last:
+            out[state] = 0.0
+            low, high = min(low, 0.0), max(high, 0.0)
+            continue
+        old = np.int64(best[state])
+        chosen, top = old, -np.inf
+        for pair in range(first, last):
+            total = 0.0
+            for k in range(indptr[pair], indptr[pair + 1]):
+                total += probability[k] * value[indices[k]]
+            q = reward[pair] + discount * total
+            if q > top or (q == top and np.int64(pair) == old):
+                top, chosen = q, np.int64(pair)
+        out[state] = top
+        best[state] = chosen
+        change = top - value[state]
+        low, high = min(low, change), max(high, change)
+    return low, high
+
+
+@_sweep
+def sweep(
+    pair_ptr, indptr, indices, probability, reward, discount, value, best, order, start, stop, step
+):
+    """Gauss-Seidel backups in place, self-loops solved; returns min and max change.
+
+    States are `order[i]` (or i, when `order` is empty) for i in range(start, stop, step).
+    """
+    low, high = np.inf, -np.inf
+    ordered = order.shape[0] > 0
+    for i in range(start, stop, step):
+        state = np.int64(order[i]) if ordered else np.int64(i)
+        first, last = pair_ptr[state], pair_ptr[state + 1]
+        if first == last:
+            continue
+        old = np.int64(best[state])
+        chosen, top = old, -np.inf
+        for pair in range(first, last):
+            total, loop = 0.0, 0.0
+            for k in range(indptr[pair], indptr[pair + 1]):
+                successor = np.int64(indices[k])
+                weight = probability[k]
+                if successor == state:
+                    loop = weight
+                else:
+                    total += weight * value[np.uint64(successor)]
+            q = reward[pair] + discount * total
+            if loop > 0.0:
+                remain = 1.0 - discount * loop
+                if remain <= 0.0:  # an undiscounted loop that is never left
+                    q = 0.0 if reward[pair] == 0.0 else reward[pair] * np.inf
+                else:
+                    q /= remain
+            if q > top or (q == top and np.int64(pair) == old):
+                top, chosen = q, np.int64(pair)
+        change = top - value[state]
+        value[state] = top
+        best[state] = chosen
+        low, high = min(low, change), max(high, change)
+    return low, high
+
+
+@_exact
+def residual(
+    pair_ptr, indptr, indices, probability, reward, discount, defect, value,
+    floor, top, best, start, stop,
+):  # fmt: skip
+    """Rigorous bounds on T value - value, state by state, rounding included.
+
+    For every action d = r + discount sum p (v' - v) - (1 - discount) v, which equals
+    r + discount P v - v without the cancellation of two large numbers. Its rounding error is at
+    most (k + 7) u (|r| + discount sum p |v' - v| + (1 - discount) |v|), and a row that sums to
+    1 + e, |e| <= defect, adds discount |e| |v|.
+
+    top[s] >= max_a (exact d); floor[s] <= exact d of the greedy pair best[s]. The pair that
+    `best` held before is kept where rounding cannot tell it from the greedy one, so that policy
+    iteration does not cycle on ties. Returns min floor, max top and max (top - floor).
+    """
+    low, high, gap = np.inf, -np.inf, 0.0
+    kept = 1.0 - discount
+    for state in range(start, stop):
+        first, last = pair_ptr[state], pair_ptr[state + 1]
+        if first == last:
+            floor[state] = 0.0
+            top[state] = 0.0
+            low, high = min(low, 0.0), max(high, 0.0)
+            continue
+        here = np.float64(value[state])
+        drift = kept * here
+        fixed = abs(drift)
+        slack = discount * defect * abs(here) + 1e-300
+        old = np.int64(best[state])
+        chosen, chosen_d, chosen_error = np.int64(-1), -np.inf, 0.0
+        old_d, old_error = -np.inf, 0.0
+        ceiling = -np.inf
+        for pair in range(first, last):
+            total, size = 0.0, 0.0
+            begin, end = indptr[pair], indptr[pair + 1]
+            for k in range(begin, end):
+                term = probability[k] * (value[indices[k]] - here)
+                total += term
+                size += abs(term)
+            d = reward[pair] + discount * total - drift
+            count = np.float64(end - begin) + 7.0
+            error = count * UNIT * (abs(reward[pair]) + discount * size + fixed) + slack
+            ceiling = max(ceiling, d + error)
+            if d > chosen_d:
+                chosen, chosen_d, chosen_error = np.int64(pair), d, error
+            if np.int64(pair) == old:
+                old_d, old_error = d, error
+        if old_d + old_error >= chosen_d - chosen_error:
+            chosen, chosen_d, chosen_error = old, old_d, old_error
+        best[state] = chosen
+        floor[state] = chosen_d - chosen_error
+        top[state] = ceiling
+        low, high = min(low, floor[state]), max(high, ceiling)
+        gap = max(gap, ceiling - floor[state])
+    return low, high, gap
+
+
+@_exact
+def finish(terminal, value, floor, top, shift_low, shift_high, start, stop):
+    """Turn residual bounds into value bounds, in place; returns the widest interval.
+
+    floor becomes lower = value + floor + shift_low, top becomes upper = value + top +
+    shift_high, each widened by its own rounding.
+    """
+    widest = 0.0
+    for state in range(start, stop):
+        if terminal[state]:
+            floor[state] = 0.0
+            top[state] = 0.0
+            continue
+        here = np.float64(value[state])
+        size = abs(here)
+        lower = here + floor[state] + shift_low
+        lower -= 4.0 * UNIT * (size + abs(floor[state]) + abs(shift_low))
+        upper = here + top[state] + shift_high
+        upper += 4.0 * UNIT * (size + abs(top[state]) + abs(shift_high))
+        floor[state] = lower
+        top[state] = upper
+        widest = max(widest, upper - lower)
+    return widest
+
+
+@_exact
+def count_rows(pair_ptr, indptr, indices, best, order, folded, counts, start, stop):
+    """counts[i + 1] = stored successors of the chosen pair of the i-th state."""
+    ordered = order.shape[0] > 0
+    for i in range(start, stop):
+        state = np.int64(order[i]) if ordered else np.int64(i)
+        if pair_ptr[state] == pair_ptr[state + 1]:
+            counts[i + 1] = 0
+            continue
+        pair = np.uint64(best[state])
+        count = 0
+        for k in range(indptr[pair], indptr[pair + np.uint64(1)]):
+            if not folded or np.int64(indices[k]) != state:
+                count += 1
+        counts[i + 1] = count
+
+
+@_exact
+def gather(
+    pair_ptr, indptr, indices, probability, reward, discount, best, order, rank, folded,
+    row_ptr, columns, weights, constants, start, stop,
+):  # fmt: skip
+    """Copy the chosen pairs into rows of their own: v = constants + weights v[columns].
+
+    With `folded` self-loops are solved: weights discount p / (1 - discount p_ss). Rows and
+    columns are numbered by `rank`, the inverse of `order`, so that a sweep in that order reads
+    memory from front to back.
+    """
+    ordered = order.shape[0] > 0
+    for i in range(start, stop):
+        state = np.int64(order[i]) if ordered else np.int64(i)
+        if pair_ptr[state] == pair_ptr[state + 1]:
+            constants[i] = 0.0
+            continue
+        pair = np.uint64(best[state])
+        begin, end = indptr[pair], indptr[pair + np.uint64(1)]
+        scale = 1.0
+        if folded:
+            for k in range(begin, end):
+                if np.int64(indices[k]) == state:
+                    scale = 1.0 / (1.0 - discount * probability[k])
+        at = np.int64(row_ptr[i])
+        for k in range(begin, end):
+            successor = np.int64(indices[k])
+            if folded and successor == state:
+                continue
+            columns[at] = rank[successor] if ordered else successor
+            weights[at] = discount * probability[k] * scale
+            at += 1
+        constants[i] = reward[pair] * scale
+
+
+@_sweep
+def policy_backup(row_ptr, columns, weights, constants, value, out, start, stop):
+    """out = constants + weights value; returns min and max change."""
+    low, high = np.inf, -np.inf
+    for i in range(start, stop):
+        total = constants[i] + 0.0
+        for k in range(row_ptr[i], row_ptr[i + 1]):
+            total += weights[k] * value[columns[k]]
+        change = total - value[i]
+        out[i] = total
+        low, high = min(low, change), max(high, change)
+    return low, high
+
+
+@_sweep
+def policy_sweep(row_ptr, columns, weights, constants, value, start, stop, step):
+    """Gauss-Seidel on gathered rows, in place; returns min and max change."""
+    low, high = np.inf, -np.inf
+    for i in range(start, stop, step):
+        total = constants[i] + 0.0
+        row = np.uint64(i)
+        for k in range(row_ptr[row], row_ptr[row + np.uint64(1)]):
+            total += weights[k] * value[columns[k]]
+        change = total - value[i]
+        value[i] = total
+        low, high = min(low, change), max(high, change)
+    return low, high
+
+
+@_sweep
+def q_values(indptr, indices, probability, reward, discount, value, out, start, stop):
+    """out[pair] = r + discount P value, for pairs start..stop."""
+    for pair in range(start, stop):
+        total = 0.0
+        for k in range(indptr[pair], indptr[pair + 1]):
+            total += probability[k] * value[indices[k]]
+        out[pair] = reward[pair] + discount * total
+
+
+@_sweep
+def policy_windows(row_ptr, columns, weights, constants, value, stride, window):
+    """Gauss-Seidel on gathered rows in windows that advance by `stride`; see `PolicyRows`."""
+    states = constants.shape[0]
+    largest = 0.0
+    for start in range(0, states, stride):
+        for i in range(start, min(start + window, states)):
+            total = constants[i] + 0.0
+            row = np.uint64(i)
+            for k in range(row_ptr[row], row_ptr[row + np.uint64(1)]):
+                total += weights[k] * value[columns[k]]
+            if i < start + stride:
+                largest = max(largest, abs(total - value[i]))
+            value[i] = total
+    return largest
+
+
+@_exact
+def reward_only(pair_ptr, reward, value, best):
+    """The backup of the zero vector, which needs no transitions: value = max_a r."""
+    for state in range(pair_ptr.shape[0] - 1):
+        top = -np.inf
+        for pair in range(pair_ptr[state], pair_ptr[state + 1]):
+            if reward[pair] > top:
+                top = reward[pair]
+                best[state] = np.int64(pair)
+        value[state] = top if top > -np.inf else 0.0
+
+
+@_sweep
+def settle(pair_ptr, indptr, indices, probability, reward, discount, value, best, target, limit):
+    """Gauss-Seidel to and fro in place, for problems that fit into the cache.
+
+    A round is one sweep over all actions in each direction, then sweeps under the greedy policy
+    until the change has fallen to a tenth. Ends when a full sweep changes no value by more than
+    `target`, or after `limit` sweeps. Returns the sweeps over all actions, the backups of single
+    pairs, and the last change.
+    """
+    states = pair_ptr.shape[0] - 1
+    sweeps, backups, change = 0, 0, np.inf
+    while sweeps < limit and change > target:
+        change = 0.0
+        forward = sweeps % 2 == 0
+        for i in range(states):
+            state = i if forward else states - 1 - i
+            first, last = pair_ptr[state], pair_ptr[state + 1]
+            if first == last:
+                continue
+            old = np.int64(best[state])
+            chosen, top = old, -np.inf
+            for pair in range(first, last):
+                total, loop = 0.0, 0.0
+                for k in range(indptr[pair], indptr[pair + 1]):
+                    if np.int64(indices[k]) == state:
+                        loop = probability[k]
+                    else:
+                        total += probability[k] * value[indices[k]]
+                q = reward[pair] + discount * total
+                if loop > 0.0:
+                    q /= 1.0 - discount * loop
+                if q > top or (q == top and np.int64(pair) == old):
+                    top, chosen = q, np.int64(pair)
+            change = max(change, abs(top - value[state]))
+            value[state] = top
+            best[state] = chosen
+        sweeps += 1
+        backups += indptr.shape[0] - 1
+        if change <= target or sweeps % 2 == 1:
+            continue
+        for inner in range(20):
+            moved = 0.0
+            for i in range(states):
+                state = i if inner % 2 == 0 else states - 1 - i
+                if pair_ptr[state] == pair_ptr[state + 1]:
+                    continue
+                row = np.uint64(best[state])
+                total, loop = 0.0, 0.0
+                for k in range(indptr[row], indptr[row + np.uint64(1)]):
+                    if np.int64(indices[k]) == state:
+                        loop = probability[k]
+                    else:
+                        total += probability[k] * value[indices[k]]
+                q = reward[row] + discount * total
+                if loop > 0.0:
+                    q /= 1.0 - discount * loop
+                moved = max(moved, abs(q - value[state]))
+                value[state] = q
+            backups += states
+            if moved <= 0.1 * change or moved <= 0.5 * target:
+                break
+    return sweeps, backups, change

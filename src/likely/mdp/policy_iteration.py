@@ -1,0 +1,156 @@
+"""Policy iteration: exact (Howard 1960), modified (Puterman and Shin 1978), inexact with Krylov.
+
+The greedy step keeps the old action wherever rounding cannot tell it from the best one, so ties
+do not make policies cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.errors import InvalidSetting
+from likely.mdp.engine import NATURAL, GeneratedEngine, PolicyRows
+from likely.mdp.task import Task
+
+Array = npt.NDArray[Any]
+
+
+def policy_iteration(task: Task) -> Iterator[None]:
+    """Evaluate the greedy policy by a direct solve, improve, until nothing changes."""
+    previous: Array | None = None
+    while True:
+        task.check()
+        yield
+        if previous is not None and bool((task.best == previous).all()):
+            # The policy is optimal; what is left is the error of the linear solve.
+            np.add(task.value, task.top, out=task.value, casting="same_kind")
+            task.fresh = False
+            continue
+        previous = task.best.copy()
+        rows = _rows(task)
+        task.value[:] = _direct(rows)
+        task.changed(1.0)
+
+
+def modified_policy_iteration(task: Task) -> Iterator[None]:
+    """A few sweeps under the greedy policy between improvements.
+
+    The number of sweeps adapts: they end when the span of the change has fallen to a twentieth,
+    or is small enough for the tolerance, or after the option `sweeps` (default 200).
+    """
+    limit = int(task.options.get("sweeps", 200))
+    out = np.empty_like(task.value)
+    share = _share(task)
+    rows: Any = None
+    while True:
+        task.check()
+        yield
+        span = task.residual.high - task.residual.low
+        stop = max(0.05 * span, 0.2 * task.target_span)
+        if isinstance(task.engine, GeneratedEngine):
+            rows = task.engine.policy_rows(task.best, NATURAL, False)
+        else:
+            rows = _rows(task, rows)
+        np.add(task.value, task.top, out=task.value, casting="same_kind")
+        for _ in range(limit):
+            low, high = rows.backup(task.value, out)
+            task.value, out = out, task.value
+            task.changed(share)
+            if high - low <= stop:
+                break
+
+
+def inexact_policy_iteration(task: Task) -> Iterator[None]:
+    """Policy evaluation by a Krylov method to a residual of `alpha` times the Bellman residual.
+
+    Options: `krylov` "gmres" (default) or "bicgstab"; `alpha` (default 0.01). Where the Krylov
+    method fails or makes the residual worse, plain sweeps (Richardson) are used instead.
+    """
+    from scipy.sparse import linalg
+
+    krylov = task.options.get("krylov", "gmres")
+    if krylov not in ("gmres", "bicgstab"):
+        raise InvalidSetting(f'krylov="{krylov}" is unknown; expected "gmres" or "bicgstab"')
+    alpha = float(task.options.get("alpha", 0.01))
+    share = _share(task)
+    while True:
+        task.check()
+        yield
+        rows = _rows(task)
+        matrix = _system(rows)
+        start = task.value + task.top
+        residual = rows.constants - matrix @ start
+        norm = float(np.linalg.norm(residual))
+        if norm > 0.0:
+            count = [0]
+
+            def counted(_: Any, count: list[int] = count) -> None:
+                count[0] += 1
+
+            solver = linalg.gmres if krylov == "gmres" else linalg.bicgstab
+            settings = {"restart": 30, "callback_type": "pr_norm"} if krylov == "gmres" else {}
+            step, _ = solver(
+                matrix, residual, rtol=0.0, atol=alpha * norm, maxiter=300, callback=counted,
+                **settings,
+            )  # fmt: skip
+            found = start + step
+            task.backups += count[0] * share
+            better = bool(np.isfinite(found).all()) and (
+                np.abs(rows.constants - matrix @ found).max() <= np.abs(residual).max()
+            )
+            if better:
+                task.value[:] = found
+                task.changed(share)
+                continue
+        task.value[:] = start
+        out = np.empty_like(task.value)
+        for _ in range(20):
+            rows.backup(task.value, out)
+            task.value, out = out, task.value
+        task.changed(20 * share)
+
+
+def _share(task: Task) -> float:
+    """Work of a backup under one policy, in backups of all pairs."""
+    if task.mdp is None or not task.mdp.pairs:
+        return 0.25
+    return task.mdp.states / task.mdp.pairs
+
+
+def _rows(task: Task, reuse: PolicyRows | None = None) -> PolicyRows:
+    if isinstance(task.engine, GeneratedEngine):
+        raise InvalidSetting('this method needs stored rows; use problem.stored() or "auto"')
+    rows = task.engine.policy_rows(task.best, NATURAL, False, reuse)  # type: ignore[call-arg]
+    assert isinstance(rows, PolicyRows)
+    return rows
+
+
+def _system(rows: PolicyRows) -> Any:
+    """I - discount P_pi as a CSR array."""
+    from scipy import sparse
+
+    states = len(rows.constants)
+    size = int(rows.row_ptr[-1])
+    signed = rows.row_ptr.dtype
+    moves = sparse.csr_array(
+        (rows.weights[:size], rows.columns[:size].view(signed), rows.row_ptr),
+        shape=(states, states),
+    )
+    return sparse.eye_array(states, format="csr") - moves
+
+
+def _direct(rows: PolicyRows) -> Array:
+    """Solve (I - discount P_pi) v = r: dense when small, else sparse LU, refined once."""
+    matrix = _system(rows)
+    if matrix.shape[0] <= 400:
+        return np.asarray(np.linalg.solve(matrix.toarray(), rows.constants))
+    from scipy.sparse import linalg
+
+    factors = linalg.splu(matrix.tocsc())
+    value = factors.solve(rows.constants)
+    value += factors.solve(rows.constants - matrix @ value)
+    return np.asarray(value)
