@@ -25,7 +25,7 @@ from likely.evaluate.compare import (
     compare_models,
     paired_comparison,
 )
-from likely.evaluate.tables import label, number, terminal_table
+from likely.evaluate.tables import label, number, terminal_table, typeset
 
 NO_DENSITY = {Query.LOG_PROB: Answer(Guarantee.NONE, "it only maps noise to samples")}
 
@@ -76,7 +76,11 @@ def test_a_bound_decides_only_in_the_direction_that_it_bounds(
     left: Estimate, right: Estimate, expected: Verdict
 ) -> None:
     table = compare_models([model("a", left), model("b", right)])
-    assert verdict_of(table) is expected
+    (verdict,) = table.verdicts
+    if expected is Verdict.WORSE:  # said the other way round, so that the better comes first
+        assert (verdict.left, verdict.comparison.verdict) == ("b", Verdict.BETTER)
+    else:
+        assert (verdict.left, verdict.comparison.verdict) == ("a", expected)
     (sentence,) = table.sentences()
     winner = {Verdict.BETTER: "a is better than b", Verdict.WORSE: "b is better than a"}
     assert winner.get(expected, "a and b: undecided") in sentence
@@ -231,6 +235,8 @@ def test_pairing_decides_what_independent_errors_cannot() -> None:
     table = compare_models(paired)
     assert verdict_of(table) is Verdict.BETTER
     assert table.verdicts[0].paired
+    turned = compare_models(paired[::-1]).verdicts[0]
+    assert (turned.left, turned.right, turned.decided) == ("a", "b", True)
     assert "on the same 400 images" in table.sentences()[0]
 
 
@@ -311,7 +317,7 @@ def test_the_terminal_shows_relation_error_direction_floor_and_kind() -> None:
     assert "[red]vae" in text  # a name is never markup
     assert "explicit, approximate" in text
     assert "≤ 84.80 ± 0.25" in text
-    assert "negative log-likelihood [nats] ↓" in text
+    assert "nll [nats] ↓" in text
     assert "≈ 0.50 ± 0.25" in text
     assert "training images" in text
 
@@ -319,6 +325,9 @@ def test_the_terminal_shows_relation_error_direction_floor_and_kind() -> None:
 def test_labels_and_numbers() -> None:
     assert label(Column("precision", "", "f", False)) == "precision ↑"
     assert label(Column("density", "", "f", None)) == "density"
+    assert label(Column("nll", "nats", "f", True)) == "negative log-likelihood [nats] ↓"
+    assert label(Column("unheard-of", "m", "f", True), short=True) == "unheard-of [m] ↓"
+    assert typeset("<= 84.8 +- 0.2 against ~ 3") == "≤ 84.8 ± 0.2 against ≈ 3"
     assert number(estimate(-0.002, Relation.APPROXIMATE, 0.017)) == "≈ -0.002 ± 0.017"
     assert number(estimate(3.1, Relation.LOWER, 0.0)) == "≥ 3.100"
 

@@ -231,10 +231,8 @@ def _answers(table: ComparisonTable) -> str:
 
 
 def _model(place: int, model: ModelReport, levels: int) -> str:
-    name = model.result.name
-    parts = [
-        f'<section id="model-{place}"><h2>{_text(name)} <small>{_text(model.result.kind)}</small></h2>'
-    ]
+    name, kind = model.result.name, model.result.kind
+    parts = [f'<section id="model-{place}"><h2>{_text(name)} <small>{_text(kind)}</small></h2>']
     if model.summary:
         parts.append(f"<p>{_text(model.summary)}</p>")
     facts = []
@@ -380,7 +378,7 @@ tr:last-child > * { border-bottom: 0; }
 .glance img { width: 100%; }
 .glance figure { margin: 0; }
 .glance figcaption { font-weight: 600; color: var(--ink); text-align: center; }
-.pair { display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: 24px; }
+.pair { display: grid; grid-template-columns: fit-content(60%) minmax(0, 1fr); gap: 28px; }
 @media (max-width: 820px) { .pair { grid-template-columns: minmax(0, 1fr); } }
 figure { margin: 0 0 16px; }
 img { display: block; max-width: 100%; height: auto; border-radius: 8px;
