@@ -173,8 +173,8 @@ class _Loop:
                 self.step += 1
                 self._average_weights()
                 record = self._log() if self._is_time(self.settings.log_every) else None
-                if self._is_time(self._validate_every()):
-                    record = {**(record or {"step": float(self.step)}), **self._validate()}
+                if self._is_time(self._validate_every()) and (found := self._validate()):
+                    record = {**(record or {"step": float(self.step)}), **found}
                 self.seconds += time.monotonic() - began
                 if record is not None:
                     self._record(record, writer)
