@@ -516,6 +516,8 @@ def _validation_measure(
 
 
 def _compile_networks(model: GenerativeModel) -> None:
+    # One graph for each distinct layer: the default limit of eight makes the rest run eagerly.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for child in model.children():
         for network in child if isinstance(child, nn.ModuleList) else [child]:
             network.compile()
