@@ -138,6 +138,9 @@ def test_npy_is_read_and_split(tmp_path: Path):
     assert everything(train, test) == sorted(row.tobytes() for row in x)
     train, _ = load(tmp_path / "mine.npy", binarize="threshold")
     assert train.values.max() == 0  # of 256 levels, 8 is dark
+    np.save(tmp_path / "bright.npy", x + np.uint8(200))
+    train, _ = load(tmp_path / "bright.npy", binarize="threshold", levels=2)  # 2 levels result
+    assert train.values.min() == 1
 
 
 def test_a_large_npy_is_mapped_and_split_alike(tmp_path: Path, monkeypatch):

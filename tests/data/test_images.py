@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from likely.data import from_folder, load, read_image
@@ -45,6 +47,22 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes, *chunks: by
 
 def scanlines(pixels: np.ndarray) -> bytes:
     return b"".join(b"\0" + row.tobytes() for row in pixels)
+
+
+def encoded(kind: str, mode: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(COLOUR).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+SEEDS = [
+    encoded(*kind_and_mode.split())
+    for kind_and_mode in (
+        *("PNG RGB", "PNG P", "PNG 1", "PNG RGBA", "JPEG RGB", "JPEG CMYK", "GIF P", "BMP RGB"),
+        *("TIFF RGB", "TIFF I;16", "TIFF F", "TIFF CMYK", "WEBP RGBA", "PPM RGB", "PPM L"),
+        *("TGA RGBA", "PCX P", "ICO RGBA", "SGI RGB", "DDS RGBA", "QOI RGB"),
+    )
+]
 
 
 # One file
@@ -340,6 +358,37 @@ def test_sub_folders_called_train_and_test_are_the_splits(tmp_path: Path):
     train, test, _ = from_folder(tmp_path / "set")
     assert values_of(train.validation) == [70, 71]
     assert values_of(train) == sorted(list(range(6)) * 2)
+
+
+def test_a_name_that_is_no_utf_8_can_be_read_and_printed(tmp_path: Path):
+    folder = folder_of(tmp_path / "f", {f"{i}.png": i for i in range(4)})
+    try:
+        (folder / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "3.png").read_bytes())
+        (folder / os.fsdecode(b"th\xe9.png")).write_text("text")
+    except OSError:
+        pytest.skip("this file system allows no such names")
+    report = from_folder(folder).report
+    assert report.read == 5
+    assert str(report).encode("utf-8").count(b"th\\xe9.png") == 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damaged_bytes_give_an_image_or_a_reason(choices):
+    """Whatever bytes are changed, cut or put in, nothing else ever leaves."""
+    content = bytearray(choices.draw(st.sampled_from(SEEDS)))
+    for _ in range(choices.draw(st.integers(1, 4))):
+        position = choices.draw(st.integers(0, len(content) - 1))
+        content[position] = choices.draw(st.integers(0, 255))
+    content = content[: choices.draw(st.integers(1, len(content)))]
+    try:
+        pixels = read_image(io.BytesIO(bytes(content)), (8, 8), 3)
+    except Unreadable as error:
+        outcome = str(error)
+    else:
+        outcome = f"{pixels.dtype}{pixels.shape}"
+    assert outcome
+    assert not outcome.startswith("uint8") or outcome == "uint8(3, 8, 8)"
 
 
 def test_files_beside_the_classes_mean_no_labels(tmp_path: Path):

@@ -73,7 +73,8 @@ def from_folder(
     name = folder.resolve().name
     settings = (shaping.size, channels, max_pixels, PIL.__version__)
     key = key_of("folder", name, settings, [stamp(file) for file in files])
-    names = [file.relative_to(folder).as_posix() for file in files]
+    # Names that are no UTF-8 are kept in a form that can be printed and stored.
+    names = [os.fsencode(f.relative_to(folder)).decode("utf-8", "backslashreplace") for f in files]
     inputs = Inputs(str(folder), names, lambda start, stop: files[start:stop])
 
     def build(scratch: Path) -> Source:

@@ -215,7 +215,8 @@ def _flattened(image: Image.Image) -> Image.Image:
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[mode])
     grey = mode in _GREY
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        layered = image.convert("LA" if grey else "RGBA")
+        target_mode = "LA" if grey else "RGBA"
+        layered = image if image.mode == target_mode else image.convert(target_mode)
         under = Image.new("L" if grey else "RGB", image.size, "white")
         under.paste(layered.convert(under.mode), mask=layered.getchannel("A"))
         return under
