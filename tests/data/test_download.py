@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import socket
 import threading
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.break_after: list[int] = []  # bytes after which the first, second, ... answer breaks
         self.statuses: list[int] = []  # error codes of the first, second, ... answer
         self.requests: list[str | None] = []  # Range header of each request
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is what some tests are about: no traceback."""
 
     @property
     def url(self) -> str:
@@ -191,6 +196,15 @@ def test_no_connection_is_told_with_its_address(tmp_path):
     with pytest.raises(InvalidData, match=r"http://127\.0\.0\.1:1/file: no connection"):
         download(["http://127.0.0.1:1/file"], tmp_path / "f", sha256=SHA256, attempts=1)
     assert left(tmp_path) == []
+
+
+def test_without_a_name_service_nobody_waits(tmp_path, monkeypatch):
+    def offline(*_args, **_settings):
+        raise urllib.error.URLError(socket.gaierror(-3, "Temporary failure in name resolution"))
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(InvalidData, match=r"no connection .*name resolution"):
+        download(["http://a.example/f"], tmp_path / "f", sha256=SHA256, pause=1e6)
 
 
 def test_only_web_addresses_are_fetched(tmp_path):

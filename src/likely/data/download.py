@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -110,6 +111,10 @@ def _fetch(
             continue
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             reason = _plain(error)
+            if isinstance(error, urllib.error.URLError) and isinstance(
+                error.reason, socket.gaierror
+            ):
+                return reason  # no name service: offline, so trying again is only waiting
             continue
         actual = _sha256_of(part)
         if actual == sha256:
