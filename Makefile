@@ -1,0 +1,46 @@
+# Two commands on a fresh clone do everything: `make demo` and `make test`.
+# Both make the environment in .venv first. Python 3.11 or later and a C compiler are needed.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# The release the project is tested with; on Linux without a GPU, point pip at the CPU build.
+TORCH  ?= torch==2.13.0
+OUT    ?= out/demo
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint types unit docs bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/likely compare --data digits --out $(OUT)
+
+test: lint types unit docs
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-test
+	$(BIN)/mypy
+
+unit: $(VENV)/installed-test
+	$(BIN)/python -m pytest --doctest-modules src/likely tests
+
+docs: $(VENV)/installed-test
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(PIP) '$(TORCH)'
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml $(VENV)/installed
+	$(PIP) -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist docs/_build out
