@@ -15,6 +15,7 @@ from likely.mdp import MDP, worlds
 from likely.mdp.benchmarks import read_benchmark
 from likely.mdp.files import FileOptions, load, load_world
 from likely.mdp.prism import read_explicit
+from likely.mdp.solvers import solve
 
 data = pytest.mark.skipif("LIKELY_DATA" not in os.environ, reason="LIKELY_DATA is unset")
 
@@ -66,22 +67,36 @@ def test_reward_files(tmp_path: Path, kind: str, text: str, expected: list[float
     assert load(path).reward.tolist() == expected  # found beside the .tra file
 
 
-def test_rewards_add_up_and_a_target_ends(tmp_path: Path) -> None:
+def test_a_target_is_a_question(tmp_path: Path) -> None:
     path = write(tmp_path, tra=PRISM_TRA, lab=PRISM_LAB, srew="0 -1\n2 -1\n", trew="0 1 2 -5\n")
-    mdp = load_world(path, FileOptions(target="done")).mdp
-    assert mdp.terminal.tolist() == [False, True, False]
-    assert mdp.reward.tolist() == [-1.0, -6.0, -1.0]
-    assert optimal(mdp)[0] == pytest.approx(-2.0)
-    assert mdp.initial is not None
-    assert mdp.initial.tolist() == [1.0, 0.0, 0.0]
+    world = load_world(path, FileOptions(target="done", objective="min"))
+    assert world.question is not None
+    assert (world.question.criterion, world.question.objective) == ("total", "min")
+    assert world.question.target.tolist() == [False, True, False]
+    assert world.mdp.reward.tolist() == [-1.0, -6.0, 0.0, -1.0]
+    assert world.mdp.initial is not None
+    assert world.mdp.initial.tolist() == [1.0, 0.0, 0.0]
+    found = solve(world.mdp, 1e-9, criterion="total", target=world.question.target)
+    assert found.value[0] == pytest.approx(-2.0)
+
+
+def test_a_target_under_a_discount_ends_the_episode(tmp_path: Path) -> None:
+    path = write(tmp_path, tra=PRISM_TRA, lab=PRISM_LAB, srew="0 -1\n2 -1\n")
+    world = load_world(path, FileOptions(target="done", discount=0.5))
+    assert world.question is None
+    assert world.mdp.terminal.tolist() == [False, True, False]
+    assert optimal(world.mdp)[0] == pytest.approx(-1 / 0.75)
 
 
 def test_without_rewards_a_target_is_reached_with_a_probability(tmp_path: Path) -> None:
     tra = "0 0 1 0.25 a\n0 0 2 0.75 a\n0 1 1 0.5 b\n0 1 2 0.5 b\n1 0 1 1 a\n2 0 2 1 a\n"
     path = write(tmp_path, tra=tra, lab=PRISM_LAB)
-    mdp = load_world(path, FileOptions(target="done")).mdp
-    assert optimal(mdp).tolist() == [0.5, 0.0, 0.0]
-    assert mdp.action_names == ("a", "b")
+    world = load_world(path, FileOptions(target="done"))
+    assert world.question is not None
+    assert world.question.criterion == "reachability"
+    assert world.mdp.action_names == ("a", "b")
+    halved = load_world(path, FileOptions(target="done", discount=0.5)).mdp
+    assert optimal(halved).tolist() == [0.5, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -174,14 +189,23 @@ def test_benchmark_models(tmp_path: Path) -> None:
     assert (win.maximise, win.reward, win.reference) == (True, None, 1 / 3)
     assert (time.maximise, time.reward, time.reference) == (False, "steps", 2.0)
     assert (safe.maximise, safe.reference) == (False, 1.0)
-    assert optimal(model.problem(win))[0] == pytest.approx(0.5)
-    assert optimal(model.problem(time))[0] == pytest.approx(-1.5)
-    assert model.problem(safe).terminal.tolist() == [False, True, False, True]
-    # Going to the forbidden state avoids the target for certain.
-    assert optimal(model.problem(safe))[0] == 0.0
+    mdp, question = model.question(win)
+    assert (question.criterion, question.objective) == ("reachability", "max")
+    assert solve(mdp, criterion="reachability", target=win.target).value[0] == pytest.approx(0.5)
+    mdp, question = model.question(time)
+    assert (question.criterion, question.objective) == ("total", "min")
+    assert question.target.tolist() == [False, True, True, False]
+    assert mdp.reward.tolist() == [1.0] * 5
+    question = model.question(safe)[1]
+    assert question.stay is not None
+    assert question.stay.tolist() == [True, True, True, False]
     with pytest.raises(InvalidSetting, match='no property "wim"; did you mean "win"'):
         model.property("wim")
-    assert load_world(tmp_path / "coin.npz", FileOptions(property="time")).mdp.reward.max() == -1
+    world = load_world(tmp_path / "coin.npz", FileOptions(property="time"))
+    assert world.question is not None
+    assert world.question.objective == "min"
+    with pytest.raises(InvalidSetting, match="undiscounted"):
+        load_world(tmp_path / "coin.npz", FileOptions(discount=0.9))
 
 
 @pytest.mark.data
@@ -207,25 +231,17 @@ def test_published_benchmark_models() -> None:
 
 @pytest.mark.data
 @data
-@pytest.mark.parametrize(
-    "name", ["cdrive_2", "consensus_2_K2", "csma_2-2", "zeroconf_N20_K4_resetTrue"]
-)
-def test_the_total_reward_problem_has_the_published_value(name: str) -> None:
-    """Value iteration on `problem(...)`, maximising properties: what the file says they are."""
+@pytest.mark.parametrize("name", ["cdrive_2", "consensus_2_K2", "csma_2-2", "firewire_abst_delay3"])
+def test_published_values_are_met(name: str) -> None:
+    """Every property of four models, through the file reader and the solver."""
     model = read_benchmark(Path(os.environ["LIKELY_DATA"]) / "mdp" / "models" / f"{name}.npz")
-    checked = 0
     for asked in model.properties:
-        if not asked.maximise or asked.reference is None:
-            continue
-        mdp = model.problem(asked)
-        rows, value, open_states = mdp.transition, np.zeros(mdp.states), ~mdp.terminal
-        first = mdp.pair_ptr[:-1][open_states]
-        for _ in range(20_000):
-            new = value.copy()
-            new[open_states] = np.maximum.reduceat(mdp.reward + rows @ value, first)
-            if np.abs(new - value).max() < 1e-13:
-                break
-            value = new
-        assert float(mdp.initial @ value) == pytest.approx(asked.reference, rel=1e-6)
-        checked += 1
-    assert checked
+        mdp, question = model.question(asked)
+        found = solve(
+            mdp, 1e-7, criterion=question.criterion, objective=question.objective,
+            target=question.target, stay=question.stay,
+        )  # fmt: skip
+        assert mdp.initial is not None
+        start = int(mdp.initial.argmax())
+        assert asked.reference is not None
+        assert found.lower[start] - 1e-9 <= asked.reference <= found.upper[start] + 1e-9

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,14 @@ from rich.text import Text
 
 from likely.errors import InvalidSetting, LikelyError, nearest
 from likely.mdp import plots, terminal, worlds
-from likely.mdp.certify import certify
-from likely.mdp.evaluate import evaluate
+from likely.mdp.certificates import certify
 from likely.mdp.inputs import policy_of, value_of, world_of
 from likely.mdp.policies import expectation_sweeps, greedy_pairs, optimality_sweeps
+from likely.mdp.prediction import evaluate
 from likely.mdp.problem import MDP, write_npz
-from likely.mdp.simulate import simulate
+from likely.mdp.simulation import simulate
 from likely.mdp.solution import Solution
-from likely.mdp.solve import METHODS, solve
+from likely.mdp.solvers import METHODS, solve
 from likely.mdp.worlds import World
 
 # Values of more states than this are left out of --json; --out has them all.
@@ -77,3 +76,455 @@ def _heading(console: Console, world: World) -> None:
         f"{mdp.states} states ({ends} terminal), {mdp.pairs} state-action pairs, "
         f"{mdp.transitions} transitions, discount {mdp.discount:g}",
     )
+
+
+# --- where answers go -------------------------------------------------------------------------
+
+
+def _check_target(path: str | None, endings: Sequence[str]) -> None:
+    """Refuse a file that could not be written before any work is done."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.suffix.lower() not in endings:
+        raise InvalidSetting(f"{path}: expected a file ending in {' or '.join(endings)}")
+    if not target.parent.is_dir():
+        raise InvalidSetting(f"{path}: the folder {target.parent} does not exist")
+
+
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def _solution_record(world: World, found: Solution, everything: bool) -> dict[str, Any]:
+    """A solution as JSON."""
+    record = {
+        **_facts(world),
+        "status": found.status,
+        "outcome": found.outcome,
+        "error_bound": _finite(found.error),
+        "iterations": found.iterations,
+        "about": {key: value for key, value in found.about.items() if _is_plain(value)},
+    }
+    if world.mdp.initial is not None and found.value.ndim == 1:
+        record["start"] = {
+            name: _finite(float(world.mdp.initial @ getattr(found, name)))
+            for name in ("value", "lower", "upper")
+        }
+    if everything:
+        for name in ("value", "lower", "upper", "policy"):
+            record[name] = _plain(np.asarray(getattr(found, name)))
+        if found.gain is not None:
+            record["gain"] = _plain(found.gain)
+    return record
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, int, bool)) or (isinstance(value, float) and np.isfinite(value))
+
+
+def _write_solution(path: str, world: World, found: Solution) -> None:
+    if Path(path).suffix.lower() == ".json":
+        text = json.dumps(_solution_record(world, found, True), allow_nan=False)
+        plots.write_atomically(path, lambda file: _write_text(file, text))
+        return
+    arrays = {
+        "value": np.asarray(found.value),
+        "lower": np.asarray(found.lower),
+        "upper": np.asarray(found.upper),
+        "policy": np.asarray(found.policy),
+    }
+    write_npz(Path(path), arrays)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _draw(path: str, world: World, value: NDArray[np.float64], title: str) -> None:
+    """A heat map where the world has a grid, else values and actions over the states."""
+    mdp = world.mdp
+    if world.layout is not None and min(world.layout.shape) > 1:
+        plots.heat_map(path, mdp, world.layout, value, title)
+        return
+    greedy = np.flatnonzero(greedy_pairs(mdp, value))[::-1]
+    action = np.full(mdp.states, np.nan)
+    action[np.asarray(mdp.pair_state)[greedy]] = np.asarray(mdp.pair_action)[greedy]
+    shown = np.where(mdp.terminal, np.nan, value)
+    plots.line_plot(path, shown, action, ("state", "value", "action (first best)"), title)
+
+
+def _show_values(
+    console: Console,
+    world: World,
+    value: NDArray[np.float64],
+    lower: NDArray[np.float64] | None = None,
+    upper: NDArray[np.float64] | None = None,
+    policy: NDArray[np.int64] | None = None,
+) -> None:
+    console.print()
+    if world.layout is not None and terminal.fits(world.layout):
+        terminal.grid_of(console, world.mdp, world.layout, value)
+        return
+    console.print(terminal.state_table(world.mdp, value, lower, upper, policy))
+    left = terminal.rest(world.mdp)
+    if left:
+        _say(console, left, "dim")
+
+
+# --- the commands -----------------------------------------------------------------------------
+
+
+def _list(given: argparse.Namespace) -> None:
+    if given.json:
+        _print_json(
+            {
+                "worlds": [
+                    {
+                        "name": name,
+                        "about": worlds.REGISTRY[name].about,
+                        "size": dict(worlds.REGISTRY[name].size),
+                    }
+                    for name in worlds.names()
+                ]
+            }
+        )
+        return
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("world", no_wrap=True)
+    table.add_column("what it is")
+    for name in worlds.names():
+        table.add_row(name, Text(worlds.describe(name)))
+    console = Console()
+    console.print(table)
+    _say(
+        console,
+        "also Gymnasium names (FrozenLake-v1, Taxi-v4, CliffWalking-v1) and files "
+        "(.txt, .grid, .tra, .pomdp, .mdp, .npz)",
+    )
+
+
+def _solve_world(world: World, given: argparse.Namespace) -> Solution:
+    """Solve what the arguments, or else the file, ask."""
+    asked = world.question
+    criterion, objective = given.criterion, given.objective
+    if criterion == "auto":
+        if given.horizon is not None:
+            criterion = "finite-horizon"
+        elif asked is not None:
+            criterion = asked.criterion
+        else:
+            criterion = "discounted" if world.mdp.discount < 1.0 else "total"
+    if criterion == "reachability" and asked is None:
+        raise InvalidSetting(
+            f"{world.name}: reachability needs states to reach; give a .tra file with --target"
+        )
+    targeted = asked if criterion in ("total", "reachability") else None
+    return solve(
+        world.mdp,
+        tolerance=given.tolerance,
+        method=given.method,
+        criterion=criterion,
+        objective=objective or ("max" if asked is None else asked.objective),
+        horizon=given.horizon,
+        target=None if targeted is None else targeted.target,
+        stay=None if targeted is None else targeted.stay,
+        max_iterations=given.max_iterations,
+        max_seconds=given.max_seconds,
+        checkpoint=given.checkpoint,
+    )
+
+
+def _solve(given: argparse.Namespace) -> None:
+    _check_target(given.out, (".npz", ".json"))
+    _check_target(given.plot, PICTURES)
+    world = world_of(given)
+    found = _solve_world(world, given)
+    steps = found.value.ndim == 2  # a finite horizon: the first row has all steps to go
+    value, lower, upper, policy = (
+        np.asarray(part[0] if steps else part)
+        for part in (found.value, found.lower, found.upper, found.policy)
+    )
+    if given.out is not None:
+        _write_solution(given.out, world, found)
+    if given.plot is not None:
+        _draw(given.plot, world, value, f"{world.name}, discount {world.mdp.discount:g}")
+    if given.json:
+        _print_json(_solution_record(world, found, world.mdp.states <= JSON_STATES))
+        return
+    console = Console()
+    _heading(console, world)
+    facts = [f"{key} {found.about[key]}" for key in ("criterion", "method") if key in found.about]
+    _say(console, ", ".join(facts))
+    _say(console, found.status, "bold green" if found.converged else "bold yellow")
+    if world.mdp.initial is not None:
+        low, high = (float(world.mdp.initial @ end) for end in (lower, upper))
+        _say(console, f"from the start: V* in [{low:.9g}, {high:.9g}]")
+    if found.gain is not None:
+        low, high = float(np.min(found.gain)), float(np.max(found.gain))
+        _say(console, f"average reward a step: {low:.9g}" + (f" to {high:.9g}" * (high > low)))
+    _show_values(console, world, value, lower, upper, policy)
+    for path in (given.out, given.plot):
+        if path is not None:
+            _say(console, f"wrote {path}")
+
+
+def _policy(word: str, world: World, given: argparse.Namespace) -> NDArray[Any]:
+    if word == "optimal":
+        policy = np.asarray(_solve_world(world, given).policy)
+        if policy.ndim != 1:
+            raise InvalidSetting("a policy that depends on the step cannot be played here")
+        return policy
+    return policy_of(word, world.mdp)
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    _check_target(given.plot, PICTURES)
+    world = world_of(given)
+    policy = _policy(given.policy, world, given)
+    rows: list[tuple[str, NDArray[np.float64]]] = []
+    found = None
+    if given.sweeps is None or None in given.sweeps:
+        found = evaluate(world.mdp, policy, given.by, tolerance=given.tolerance)
+    finite = [k for k in given.sweeps or () if k is not None]
+    if finite:
+        every = {
+            k: value
+            for k, value in enumerate(
+                islice(expectation_sweeps(world.mdp, policy), max(finite) + 1)
+            )
+            if k in finite
+        }
+        rows = [(f"k = {k}", every[k]) for k in finite]
+    if found is not None:
+        rows.append(("k = ∞" if given.sweeps else "value", np.asarray(found.value)))
+    if given.plot is not None:
+        title = f"{world.name}: the {given.policy} policy"
+        if given.sweeps and world.layout is not None:
+            plots.sweeps_figure(given.plot, world.mdp, world.layout, rows, title)
+        else:
+            _draw(given.plot, world, rows[-1][1], title)
+    if given.json:
+        record = {**_facts(world), "policy": given.policy}
+        record["values"] = [
+            {"sweeps": label.removeprefix("k = ").replace("∞", "inf"), "value": _plain(value)}
+            for label, value in rows
+        ]
+        if found is not None:
+            record |= {"status": found.status, "error_bound": _finite(found.error)}
+        _print_json(record)
+        return
+    console = Console()
+    _heading(console, world)
+    for label, value in rows:
+        if world.layout is not None and terminal.fits(world.layout):
+            console.print()
+            terminal.grid_of(console, world.mdp, world.layout, value, label)
+        else:
+            _say(console, label, "bold")
+            _show_values(console, world, value)
+    if found is not None:
+        _say(console, found.status)
+    if given.plot is not None:
+        _say(console, f"wrote {given.plot}")
+
+
+def converge(
+    mdp: MDP, tolerance: float, names: Sequence[str] | None = None
+) -> list[plots.Convergence]:
+    """Solve by several methods and keep how each came to its answer.
+
+    Args:
+        mdp: the problem.
+        tolerance: error at which each stops.
+        names: of the methods; None takes all. Those that do not apply are left out, unless they
+            were asked for by name.
+    """
+    if mdp.discount >= 1.0:
+        raise InvalidSetting(
+            f"the methods are compared on discounted problems, the discount is {mdp.discount:g}; "
+            "give one below 1 (--discount 0.99)"
+        )
+    runs = []
+    for name in [m for m in METHODS if m != "auto"] if names is None else names:
+        try:
+            found = solve(mdp, tolerance=tolerance, method=name)
+        except LikelyError:
+            if names is not None:
+                raise
+            continue
+        points = found.trace
+        runs.append(
+            plots.Convergence(
+                name,
+                np.array([p.backups for p in points]),
+                np.array([p.seconds for p in points]),
+                np.array([p.error for p in points]),
+            )
+        )
+    return runs
+
+
+def _methods(given: argparse.Namespace) -> None:
+    _check_target(given.plot, PICTURES)
+    names = None
+    if given.methods is not None:
+        names = [name.strip() for name in given.methods.split(",")]
+        for name in names:
+            if name not in METHODS:
+                raise InvalidSetting(f'unknown method "{name}"; {nearest(name, METHODS)}')
+    world = world_of(given)
+    converge(world.mdp, given.tolerance, names)  # the first run compiles; it is not timed
+    runs = converge(world.mdp, given.tolerance, names)
+    if given.plot is not None:
+        plots.convergence(given.plot, runs, world.name)
+    if given.json:
+        _print_json(
+            {
+                **_facts(world),
+                "tolerance": given.tolerance,
+                "methods": [
+                    {
+                        "method": run.name,
+                        "sweeps": _plain(run.backups),
+                        "seconds": _plain(run.seconds),
+                        "error_bound": _plain(run.bound),
+                    }
+                    for run in runs
+                ],
+            }
+        )
+        return
+    console = Console()
+    _heading(console, world)
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("method")
+    for column in ("sweeps", "seconds", "|V - V*| <="):
+        table.add_column(column, justify="right")
+    for run in sorted(runs, key=lambda run: float(run.seconds[-1])):
+        table.add_row(
+            run.name, f"{run.backups[-1]:.4g}", f"{run.seconds[-1]:.3g}", f"{run.bound[-1]:.2e}"
+        )
+    console.print(table)
+    if given.plot is not None:
+        _say(console, f"wrote {given.plot}")
+
+
+def _simulate(given: argparse.Namespace) -> None:
+    world = world_of(given)
+    policy = _policy(given.policy, world, given)
+    played = simulate(world.mdp, policy, given.episodes, given.seed, given.start, given.max_steps)
+    low, high = played.interval(given.confidence)
+    if given.json:
+        _print_json({
+            **_facts(world), "policy": given.policy, "episodes": given.episodes,
+            "seed": given.seed, "mean_return": played.mean,
+            "standard_error": played.standard_error, "confidence": given.confidence,
+            "interval": [_finite(low), _finite(high)], "mean_steps": float(played.lengths.mean()),
+            "unfinished": played.unfinished,
+        })  # fmt: skip
+        return
+    console = Console()
+    _heading(console, world)
+    _say(console, f"{given.policy} policy, {given.episodes} episodes, seed {given.seed}")
+    _say(
+        console,
+        f"mean return {played.mean:.6g}, {100 * given.confidence:g} % confidence "
+        f"[{low:.6g}, {high:.6g}]",
+        "bold",
+    )
+    _say(console, f"steps: {played.lengths.mean():.4g} on average, {played.lengths.max()} at most")
+    if played.unfinished:
+        _say(
+            console,
+            f"{played.unfinished} episodes had not ended after {given.max_steps} steps; "
+            "their returns are partial",
+            "yellow",
+        )
+
+
+def _certify(given: argparse.Namespace) -> None:
+    world = world_of(given)
+    value = value_of(given.value, world.mdp)
+    found = certify(world.mdp, value)
+    if given.json:
+        _print_json(
+            {
+                **_facts(world),
+                "error_bound": _finite(found.error),
+                "policy_loss_bound": _finite(found.policy_loss),
+                "residual": _finite(found.residual),
+            }
+        )
+        return
+    console = Console()
+    _heading(console, world)
+    _say(console, f"|V - V*| <= {found.error:.3g}", "bold")
+    _say(console, f"acting greedily in V loses at most {found.policy_loss:.3g} in any state")
+    _say(console, f"largest change by one backup: {found.residual:.3g}")
+
+
+def _animate(given: argparse.Namespace) -> None:
+    from likely.mdp import pictures
+
+    _check_target(given.out, (".gif",))
+    world = world_of(given)
+    if world.layout is None:
+        grids = [name for name in worlds.names() if worlds.build(name).layout is not None]
+        raise InvalidSetting(
+            f"{world.name} has no picture of its states; animations are for grid worlds: "
+            + ", ".join(grids)
+        )
+    if given.policy is not None:
+        iterates = expectation_sweeps(world.mdp, _policy(given.policy, world, given))
+    else:
+        iterates = optimality_sweeps(world.mdp)
+    values = _until_settled(iterates)
+    shown = _frames(len(values), given.frames)
+    pictures.animate(
+        given.out,
+        world.mdp,
+        world.layout,
+        [values[k] for k in shown],
+        [f"sweep {k}" for k in shown],
+        given.fps,
+        world.name,
+    )
+    if given.json:
+        _print_json(
+            {**_facts(world), "file": given.out, "frames": len(shown), "last_sweep": shown[-1]}
+        )
+        return
+    _say(Console(), f"wrote {given.out}: {len(shown)} frames, the last after {shown[-1]} sweeps")
+
+
+def _until_settled(
+    iterates: Iterator[NDArray[np.float64]], longest: int = 3000
+) -> list[NDArray[np.float64]]:
+    """Iterates until a picture would no longer change: a thousandth of the range."""
+    values = [next(iterates)]
+    for value in islice(iterates, longest):
+        change = float(np.abs(value - values[-1]).max())
+        values.append(value)
+        if change <= 1e-4 * max(1e-300, float(np.ptp(value))):
+            break
+    return values
+
+
+def _frames(count: int, wanted: int) -> list[int]:
+    """Which of `count` iterates to show: the first half one by one, then ever faster."""
+    if count <= wanted:
+        return list(range(count))
+    first = max(1, wanted // 2)
+    later = np.geomspace(first, count - 1, wanted - first + 1).round().astype(int)
+    return sorted({*range(first), *later.tolist()})
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "solve": _solve,
+    "evaluate": _evaluate,
+    "methods": _methods,
+    "simulate": _simulate,
+    "certify": _certify,
+    "list": _list,
+    "animate": _animate,
+}

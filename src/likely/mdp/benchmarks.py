@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.problem import MDP
+from likely.mdp.worlds import Question
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,25 +75,12 @@ class BenchmarkModel:
             raise InvalidSetting(f'{self.name} has no rewards "{name}"; {hint}')
         return self.mdp.with_reward(self.rewards[name])
 
-    def problem(self, asked: Property) -> MDP:
-        """The undiscounted total-reward problem of a property, to be maximised.
-
-        Target states are terminal. For a probability, entering one pays 1 and states that may
-        not be passed are terminal too; for a reward, choices pay it. Rewards of a minimising
-        property are negated, so its value is minus the maximal total reward.
-        """
-        sign = 1.0 if asked.maximise else -1.0
-        ends = asked.target if asked.stay is None else asked.target | ~asked.stay
-        base = self.mdp if asked.reward is None else self.with_rewards(asked.reward)
-        entering = None
-        if asked.reward is None:
-            entering = sign * asked.target[base.indices].astype(np.float64)
-        return MDP.from_pairs(
-            base.pair_ptr, base.indptr, base.indices, base.probability,
-            sign * base.reward if entering is None else None, 1.0,
-            pair_action=base.pair_action, successor_reward=entering, terminal=ends,
-            initial=base.initial,
-        )  # fmt: skip
+    def question(self, asked: Property) -> tuple[MDP, Question]:
+        """The problem of a property and what to ask of it, for `likely.mdp.solve`."""
+        mdp = self.mdp if asked.reward is None else self.with_rewards(asked.reward)
+        criterion = "reachability" if asked.reward is None else "total"
+        objective = "max" if asked.maximise else "min"
+        return mdp, Question(criterion, objective, asked.target, asked.stay)
 
 
 def is_benchmark(names: list[str]) -> bool:

@@ -153,7 +153,7 @@ def _json_option(parser: _Parser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object for machines")
 
 
-def _solving_options(parser: _Parser, method: bool = True) -> None:
+def _tolerance_option(parser: _Parser) -> None:
     parser.add_argument(
         "--tolerance",
         type=_positive,
@@ -161,13 +161,45 @@ def _solving_options(parser: _Parser, method: bool = True) -> None:
         metavar="T",
         help="largest error of any state's value, in units of reward (default 1e-6)",
     )
-    if method:
-        parser.add_argument(
-            "--method",
-            default="auto",
-            metavar="NAME",
-            help="how to solve; default: chosen by the problem",
-        )
+
+
+def _solving_options(parser: _Parser) -> None:
+    _tolerance_option(parser)
+    solving = parser.add_argument_group("how to solve")
+    solving.add_argument(
+        "--method",
+        default="auto",
+        metavar="NAME",
+        help="of the discounted criterion, as policy-iteration; default: chosen by the problem",
+    )
+    solving.add_argument(
+        "--criterion",
+        default="auto",
+        metavar="NAME",
+        help="discounted, total, reachability, average or finite-horizon; "
+        "default: what the file asks, else discounted below discount 1 "
+        "and total at 1",
+    )
+    solving.add_argument(
+        "--objective", choices=("max", "min"), help="default: what the file asks, else max"
+    )
+    solving.add_argument(
+        "--horizon", type=_count, metavar="STEPS", help="number of steps of the finite horizon"
+    )
+    solving.add_argument(
+        "--max-iterations",
+        type=_count,
+        metavar="N",
+        help="stop early; the bounds hold all the same",
+    )
+    solving.add_argument(
+        "--max-seconds", type=_positive, metavar="S", help="stop early, after so many seconds"
+    )
+    solving.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="kept up to date during a long solve, and continued from",
+    )
 
 
 def _parser() -> _Parser:
@@ -189,16 +221,6 @@ def _parser() -> _Parser:
     )
     _world_options(solve)
     _solving_options(solve)
-    solve.add_argument(
-        "--criterion",
-        default="auto",
-        metavar="NAME",
-        help="discounted, total, finite or average; default: discounted below "
-        "discount 1, else total",
-    )
-    solve.add_argument(
-        "--horizon", type=_count, metavar="STEPS", help="number of steps of the finite criterion"
-    )
     solve.add_argument("--out", metavar="FILE", help="write the solution (.npz or .json)")
     solve.add_argument("--plot", metavar="FILE", help="draw value and policy (.png, .pdf, .svg)")
     _json_option(solve)
@@ -214,6 +236,12 @@ def _parser() -> _Parser:
     _solving_options(evaluate)
     evaluate.add_argument(
         "--policy", default="uniform", metavar="POLICY", help=f"{POLICY_HELP} (default uniform)"
+    )
+    evaluate.add_argument(
+        "--by",
+        default="direct",
+        metavar="NAME",
+        help="direct, sweeps, gauss-seidel, gmres or bicgstab (default direct)",
     )
     evaluate.add_argument(
         "--sweeps",
@@ -232,7 +260,7 @@ def _parser() -> _Parser:
         "  likely mdp methods frozen-lake-8x8 --plot methods.png",
     )
     _world_options(methods)
-    _solving_options(methods, method=False)
+    _tolerance_option(methods)
     methods.add_argument("--methods", metavar="NAME,..", help="which; default: all that apply")
     methods.add_argument(
         "--plot", metavar="FILE", help="error bound against backups and seconds (.png, .pdf, .svg)"
@@ -311,6 +339,7 @@ def _parser() -> _Parser:
     animate.add_argument(
         "--fps", type=_positive, default=4.0, metavar="F", help="frames per second (default 4)"
     )
+    _solving_options(animate)
     animate.add_argument(
         "--policy", metavar="POLICY", help="show policy evaluation of this policy instead"
     )

@@ -5,8 +5,8 @@
     .pomdp, .mdp     Cassandra's format, where the state is fully observed
     .txt, .grid      a grid world drawn in text
 
-`load` gives the MDP, `load_world` also the geometry and the name, and takes what some formats
-need besides (labels, rewards, the property of a benchmark model).
+`load` gives the MDP, `load_world` also the geometry and what the file asks, and takes what some
+formats need besides (labels, rewards, the property of a benchmark model).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp import benchmarks, cassandra, gridtext, prism
 from likely.mdp.cassandra_model import CassandraModel
 from likely.mdp.problem import MDP
-from likely.mdp.worlds import World
+from likely.mdp.worlds import Question, World
 
 EXTENSIONS = (".grid", ".mdp", ".npz", ".pomdp", ".tra", ".txt")
 
@@ -38,7 +38,8 @@ class FileOptions:
         rewards: reward files of an explicit model, added up; empty looks beside the `.tra` file
             for `.rew`, `.srew` and `.trew`.
         target: label whose states end the episode in an explicit model; where no rewards are
-            given, entering them pays 1, so that the total reward is the probability of it.
+            given, the question is the probability of reaching them.
+        objective: "max" or "min", of an explicit model's target.
         underlying: take the underlying MDP of a partially observed `.pomdp`.
         property: of a benchmark model, by name; None takes the first.
     """
@@ -47,6 +48,7 @@ class FileOptions:
     labels: str | None = None
     rewards: Sequence[str] = ()
     target: str | None = None
+    objective: str = "max"
     underlying: bool = False
     property: str | None = None
 
@@ -76,14 +78,14 @@ def load_world(path: str | os.PathLike[str], options: FileOptions | None = None)
         return World(source.name, "grid world drawn in text", mdp, layout)
     if kind in (".pomdp", ".mdp"):
         mdp = from_cassandra(cassandra.read_cassandra(source), str(source), given.underlying)
-        about = "Cassandra's format"
-    elif kind == ".tra":
-        mdp, about = _explicit(source, given), "explicit model"
-    else:
-        mdp, about = _npz(source, given)
-    if given.discount is not None:
-        mdp = mdp.with_discount(given.discount)
-    return World(source.name, about, mdp)
+        if given.discount is not None:
+            mdp = mdp.with_discount(given.discount)
+        return World(source.name, "in Cassandra's format", mdp)
+    if kind == ".tra":
+        mdp, question = _explicit(source, given)
+        return World(source.name, "explicit model", mdp, question=question)
+    mdp, about, question = _npz(source, given)
+    return World(source.name, about, mdp, question=question)
 
 
 def from_cassandra(model: CassandraModel, source: str = "<text>", underlying: bool = False) -> MDP:
@@ -119,37 +121,18 @@ def from_cassandra(model: CassandraModel, source: str = "<text>", underlying: bo
     )
 
 
-def from_explicit(
-    model: prism.ExplicitModel,
-    discount: float = 1.0,
-    terminal: NDArray[np.bool_] | None = None,
-    reach: bool = False,
-) -> MDP:
-    """The MDP of an explicit model.
-
-    Args:
-        model: what `likely.mdp.prism` read.
-        discount: in (0, 1].
-        terminal: [S] states that end the episode; their choices are dropped.
-        reach: pay 1 for entering a terminal state, instead of the model's rewards.
-    """
+def from_explicit(model: prism.ExplicitModel, discount: float = 1.0) -> MDP:
+    """The MDP of an explicit model with all its choices; `init` states are its start."""
     names, labels = _action_labels(model)
     initial = model.labels.get("init")
-    entering = None
-    if reach:
-        if terminal is None:
-            raise InvalidSetting("a probability of reaching needs the states to reach")
-        entering = terminal[model.indices].astype(np.float64)
     return MDP.from_pairs(
         model.pair_ptr,
         model.indptr,
         model.indices,
         model.probability,
-        None if reach else model.reward,
+        model.reward,
         discount,
-        successor_reward=entering,
         pair_action=labels,
-        terminal=terminal,
         initial=None if initial is None or not initial.any() else initial / initial.sum(),
         action_names=names,
     )
@@ -170,7 +153,7 @@ def _action_labels(
     return names, labels
 
 
-def _explicit(source: Path, given: FileOptions) -> MDP:
+def _explicit(source: Path, given: FileOptions) -> tuple[MDP, Question | None]:
     beside = source.with_suffix(".lab")
     labels = Path(given.labels) if given.labels is not None else beside
     found = [Path(name) for name in given.rewards] or [
@@ -180,30 +163,58 @@ def _explicit(source: Path, given: FileOptions) -> MDP:
     ]
     known = labels if given.labels is not None or labels.is_file() else None
     model = prism.read_explicit(source, known, found)
-    terminal = None
-    if given.target is not None:
-        if given.target not in model.labels:
-            hint = nearest(given.target, model.labels) if model.labels else "there is no .lab file"
-            raise InvalidSetting(f'{source}: no label "{given.target}"; {hint}')
-        terminal = model.labels[given.target]
-    if not found and terminal is None:
-        raise InvalidData(
-            f"{source}: neither rewards nor a target; give a reward file (--reward model.srew) "
-            "or a label to reach (--target done)"
-        )
     discount = 1.0 if given.discount is None else given.discount
-    return from_explicit(model, discount, terminal, reach=not found)
+    mdp = from_explicit(model, discount)
+    if given.target is None:
+        if not found:
+            raise InvalidData(
+                f"{source}: neither rewards nor a target; give a reward file "
+                "(--reward model.srew) or a label to reach (--target done)"
+            )
+        return mdp, None
+    if given.target not in model.labels:
+        hint = nearest(given.target, model.labels) if model.labels else "there is no .lab file"
+        raise InvalidSetting(f'{source}: no label "{given.target}"; {hint}')
+    target = model.labels[given.target]
+    if discount == 1.0:
+        return mdp, Question("total" if found else "reachability", given.objective, target)
+    return _ending(mdp, target, reach=not found), None
 
 
-def _npz(source: Path, given: FileOptions) -> tuple[MDP, str]:
+def _ending(mdp: MDP, target: NDArray[np.bool_], reach: bool) -> MDP:
+    """The discounted problem that ends in the target; entering pays 1 where `reach` is asked."""
+    return MDP.from_pairs(
+        mdp.pair_ptr,
+        mdp.indptr,
+        mdp.indices,
+        mdp.probability,
+        None if reach else mdp.reward,
+        mdp.discount,
+        successor_reward=target[mdp.indices].astype(np.float64) if reach else None,
+        pair_action=mdp.pair_action,
+        terminal=target,
+        initial=mdp.initial,
+        action_names=mdp.action_names,
+    )
+
+
+def _npz(source: Path, given: FileOptions) -> tuple[MDP, str, Question | None]:
     try:
         with np.load(source, allow_pickle=False) as stored:
             names = list(stored.files)
     except (OSError, ValueError) as error:
         raise InvalidData(f"{source}: cannot be read as .npz ({error})") from None
     if not benchmarks.is_benchmark(names):
-        return MDP.load(source), "written by MDP.save"
+        mdp = MDP.load(source)
+        if given.discount is not None:
+            mdp = mdp.with_discount(given.discount)
+        return mdp, "written by MDP.save", None
     model = benchmarks.read_benchmark(source)
     wanted = model.properties[0].name if given.property is None else given.property
     asked = model.property(wanted)
-    return model.problem(asked), f"{model.name}: {asked.formula}"
+    if given.discount not in (None, 1.0):
+        raise InvalidSetting(
+            f"{source}: a benchmark property is undiscounted; leave out --discount"
+        )
+    mdp, question = model.question(asked)
+    return mdp, f"{model.name}: {asked.formula}", question

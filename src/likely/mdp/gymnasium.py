@@ -69,7 +69,8 @@ def world_from_gymnasium(environment: Any, discount: float = 0.99) -> World:
     start = getattr(bare, "initial_state_distrib", None)
     mdp = from_table(table, discount, start, ACTION_NAMES.get(base))
     layout = _layout(bare, mdp)
-    made.close()
+    if made is not environment:
+        made.close()
     return World(name, f"Gymnasium's {name}", mdp, layout)
 
 

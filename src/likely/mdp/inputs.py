@@ -37,6 +37,7 @@ def world_of(given: argparse.Namespace) -> World:
             labels=given.labels,
             rewards=tuple(given.reward),
             target=given.target,
+            objective=getattr(given, "objective", None) or "max",
             underlying=given.underlying,
             property=given.property,
         )
@@ -46,8 +47,8 @@ def world_of(given: argparse.Namespace) -> World:
 
         return world_from_gymnasium(name, 0.99 if given.discount is None else given.discount)
     raise InvalidSetting(
-        f'unknown world "{name}"; {nearest(name, worlds.REGISTRY)}; or give a file or a '
-        "Gymnasium name such as FrozenLake-v1"
+        f'"{name}" is no built-in world, no file and no Gymnasium name such as FrozenLake-v1; '
+        f"{nearest(name, worlds.REGISTRY)}"
     )
 
 

@@ -38,9 +38,9 @@ def signed(value: float) -> str:
     return f"{value:.2e}"
 
 
-def fits(layout: GridLayout | None) -> bool:
-    """Whether a grid can be printed cell by cell."""
-    return layout is not None and max(layout.shape) <= WIDEST_GRID
+def fits(layout: GridLayout) -> bool:
+    """Whether a world is shown cell by cell: a grid with directions that is narrow enough."""
+    return max(layout.shape) <= WIDEST_GRID and any(move is not None for move in layout.moves)
 
 
 def value_grid(layout: GridLayout, value: NDArray[np.float64]) -> Table:
@@ -118,10 +118,6 @@ def grid_of(
     from rich.text import Text
 
     values = value_grid(layout, value)
-    if not any(layout.moves):
-        console.print(Text(label, style="bold"))
-        console.print(values)
-        return
     arrows = arrow_grid(mdp, layout, greedy_pairs(mdp, value))
     width = sum(console.measure(part).maximum for part in (values, arrows)) + 6
     both = Table(show_header=False, box=None, padding=(0, 3, 0, 0), pad_edge=False)
