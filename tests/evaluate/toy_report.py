@@ -15,8 +15,7 @@ from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
 from likely.evaluate.charts import panels_from_metrics
 from likely.evaluate.compare import ModelResult, compare_models
 from likely.evaluate.features import Extractor
-from likely.evaluate.neighbours import nearest_images
-from likely.evaluate.report import ModelReport, NeighbourPairs, Report
+from likely.evaluate.report import ModelReport, Report, neighbour_pairs
 from likely.evaluate.samples import SampleReference
 
 ANSWERS = {
@@ -119,10 +118,6 @@ def toy_report(train: Dataset, test: Dataset, extractor: Extractor, n: int = 200
                 if step % 200 == 0:
                     record["validation"] = float(value) + 3.0
             records.append({"step": float(step), "learning_rate": 1e-3, **record})
-        pairs = []
-        for space, features in (("pixels", None), ("features", extractor)):
-            found, images = nearest_images(drawn[:9], train, features, k=4)
-            pairs.append(NeighbourPairs(drawn[:9], images, found.distance, space))
         models.append(
             ModelReport(
                 result,
@@ -133,7 +128,7 @@ def toy_report(train: Dataset, test: Dataset, extractor: Extractor, n: int = 200
                 seconds=83.0,
                 status="all 2,000 steps done",
                 panels=panels_from_metrics(records),
-                neighbours=tuple(pairs),
+                neighbours=neighbour_pairs(drawn, train, extractor, count=9),
                 notes=("the generator draws few modes",) if result.kind == "implicit" else (),
             )
         )

@@ -384,7 +384,7 @@ figure { margin: 0 0 16px; }
 img { display: block; max-width: 100%; height: auto; border-radius: 8px;
   image-rendering: pixelated; }
 figcaption { margin-top: 5px; }
-.chart { display: block; width: 100%; height: auto; }
+.chart { display: block; width: 100%; max-width: 580px; height: auto; }
 .chart text { font: 11px system-ui, sans-serif; fill: var(--muted); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 14px; font-size: 12.5px;
   color: var(--muted); padding-left: 58px; }

@@ -17,15 +17,24 @@ from typing import Any
 
 from PIL import Image
 
-from likely.data.spec import DataSpec
+from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData
 from likely.evaluate.charts import Panel
 from likely.evaluate.compare import ComparisonTable, ModelResult
-from likely.evaluate.features import Images
+from likely.evaluate.features import Extractor, Images, checked_images
+from likely.evaluate.neighbours import nearest_images
 from likely.evaluate.page import render
 from likely.evaluate.sheets import neighbour_sheet, sample_sheet, save_png
 
-__all__ = ["ModelReport", "NeighbourPairs", "Report", "ReportFiles", "report_json", "write_report"]
+__all__ = [
+    "ModelReport",
+    "NeighbourPairs",
+    "Report",
+    "ReportFiles",
+    "neighbour_pairs",
+    "report_json",
+    "write_report",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +128,26 @@ class ReportFiles:
     html: Path
     json: Path
     sheets: tuple[Path, ...]
+
+
+def neighbour_pairs(
+    samples: Images, train: Dataset, extractor: Extractor, *, count: int = 12, k: int = 4
+) -> tuple[NeighbourPairs, ...]:
+    """The first samples with their nearest training images, in pixels and in features.
+
+    Args:
+        samples: integers [N, C, H, W]; the first `count` are taken.
+        train: the training set that the model has seen.
+        extractor: of the features.
+        count: samples.
+        k: neighbours of each.
+    """
+    x = checked_images(samples, train.spec)[:count]
+    found = []
+    for space, features in (("pixels", None), (f"{extractor.name} features", extractor)):
+        near, images = nearest_images(x, train, features, k)
+        found.append(NeighbourPairs(x, images, near.distance, space))
+    return tuple(found)
 
 
 def write_report(report: Report, directory: Path) -> ReportFiles:
