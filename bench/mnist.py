@@ -59,6 +59,21 @@ RECIPES = {
         ),
         NegativeLogLikelihood(),
     ),
+    "vae": Recipe(
+        "vae",
+        {"latent": 50, "channels": 16},
+        FitSettings(
+            steps=12_500,
+            batch_size=100,
+            learning_rate=1.5e-3,
+            warmup=500,
+            ema=0.999,
+            validate_every=500,
+            validation_examples=2000,
+            log_every=50,
+        ),
+        NegativeELBO(warmup=2000),
+    ),
 }
 
 
