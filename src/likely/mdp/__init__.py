@@ -10,13 +10,54 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from likely.mdp.certificates import Certificate, certify
+    from likely.mdp.prediction import Evaluation, evaluate
+    from likely.mdp.horizon import backward_induction
+    from likely.mdp.matrix_free import MatrixFree, grid
+    from likely.mdp.operators import bellman_expectation, bellman_optimality, greedy
     from likely.mdp.problem import MDP
+    from likely.mdp.solution import Progress, Solution, TracePoint
+    from likely.mdp.solvers import CRITERIA, METHODS, solve
 
 _HOME = {
+    "CRITERIA": "solvers",
+    "Certificate": "certificates",
+    "Evaluation": "prediction",
+    "METHODS": "solvers",
     "MDP": "problem",
+    "MatrixFree": "matrix_free",
+    "Progress": "solution",
+    "Solution": "solution",
+    "TracePoint": "solution",
+    "backward_induction": "horizon",
+    "bellman_expectation": "operators",
+    "bellman_optimality": "operators",
+    "certify": "certificates",
+    "evaluate": "prediction",
+    "greedy": "operators",
+    "grid": "matrix_free",
+    "solve": "solvers",
 }
 
-__all__ = ["MDP"]
+__all__ = [
+    "CRITERIA",
+    "MDP",
+    "METHODS",
+    "Certificate",
+    "Evaluation",
+    "MatrixFree",
+    "Progress",
+    "Solution",
+    "TracePoint",
+    "backward_induction",
+    "bellman_expectation",
+    "bellman_optimality",
+    "certify",
+    "evaluate",
+    "greedy",
+    "grid",
+    "solve",
+]
 
 
 def __getattr__(name: str) -> Any:

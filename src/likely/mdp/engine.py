@@ -116,7 +116,6 @@ class StoredEngine:
         self.transitions = mdp.transitions
         self.discount = discount
         self.terminal = mdp.terminal
-        self.has_terminal = bool(mdp.terminal.any())
         self.best_type = np.int32 if mdp.pairs < 2**31 else np.int64
         unsigned = np.uint32 if mdp.indices.dtype == np.int32 else np.uint64
         self.pair_ptr = mdp.pair_ptr.view(unsigned)
@@ -128,7 +127,7 @@ class StoredEngine:
         self.reward = reward
         self.defect = mdp.row_defect
         self.pieces = threads.ranges(mdp.states, thread_count)
-        self._rows = (
+        self.rows = (
             self.pair_ptr, self.indptr, self.indices, self.probability, reward, discount,
         )  # fmt: skip
 
@@ -153,14 +152,14 @@ class StoredEngine:
     def sweep(self, value: Array, best: Array, order: Order) -> tuple[float, float]:
         """See `Engine`."""
         first, last = (0, self.states) if order.step > 0 else (self.states - 1, -1)
-        low, high = kernels.sweep(*self._rows, value, best, order.forward, first, last, order.step)
+        low, high = kernels.sweep(*self.rows, value, best, order.forward, first, last, order.step)
         return low, high
 
     def backup(self, value: Array, out: Array, best: Array) -> tuple[float, float]:
         """out = T value; min and max change."""
 
         def part(start: int, stop: int) -> Any:
-            return kernels.backup(*self._rows, value, out, best, start, stop)
+            return kernels.backup(*self.rows, value, out, best, start, stop)
 
         parts = threads.run(part, self.pieces)
         return min(p[0] for p in parts), max(p[1] for p in parts)
@@ -188,7 +187,7 @@ class StoredEngine:
             constants = np.empty(self.states)
         threads.run(
             lambda start, stop: kernels.gather(
-                *self._rows, best, order.forward, order.rank, folded,
+                *self.rows, best, order.forward, order.rank, folded,
                 row_ptr, columns, weights, constants, start, stop,
             ),
             self.pieces,
@@ -263,14 +262,13 @@ class PolicyRows:
 class GeneratedEngine:
     """Kernels over the generated rows of a `MatrixFree`; `best` holds action labels."""
 
-    def __init__(self, problem: MatrixFree, sign: float, thread_count: int) -> None:
+    def __init__(self, problem: MatrixFree, thread_count: int) -> None:
         self.problem = problem
         self.states = problem.states
         self.transitions = problem.states * problem.actions * problem.width
         self.discount = problem.discount
         self.terminal = problem.terminal
         self.best_type = np.int8 if problem.actions <= 128 else np.int32
-        self.sign = sign
         self.worst = 0.0
         self.pieces = threads.ranges(problem.states, thread_count)
         self._head = (

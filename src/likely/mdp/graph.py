@@ -176,37 +176,42 @@ def components(pair_ptr, indptr, indices, states):
     return members, bounds[: groups + 1].copy()
 
 
-def mixes_fast(mdp: MDP) -> bool:
+def mixes_fast(mdp: MDP, within: int = 6) -> bool:
     """Whether a few steps lead almost anywhere, so that no order of states helps.
 
-    From three states: 2,000 states (or a fifth of all) within six steps.
+    From three states: 2,000 states (or half of all) within so many steps.
     """
-    limit = min(2000, max(2, mdp.states // 5))
+    limit = min(2000, max(2, mdp.states // 2))
     seeds = [mdp.states // 4, mdp.states // 2, (3 * mdp.states) // 4]
     steps = [spread(mdp.pair_ptr, mdp.indptr, mdp.indices, seed, limit) for seed in seeds]
-    return bool(sorted(steps)[1] <= 6)
+    return bool(sorted(steps)[1] <= within)
+
+
+def outward(mdp: MDP, reward: npt.NDArray[np.float64]) -> tuple[Array, Array, int] | None:
+    """States by distance to the goals: order [S], distance [S] (-1 unreached), levels.
+
+    Goals are the terminal states that something enters and, where few pairs hold the largest
+    reward, the states of those too. None where there are no goals.
+    """
+    pointer, source = predecessor_lists(mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.states)
+    seeds = np.flatnonzero(mdp.terminal & (np.diff(pointer) > 0))
+    if mdp.pairs:
+        at = np.flatnonzero(reward == reward.max())
+        if len(at) <= max(1, mdp.pairs // 20):
+            rich = np.searchsorted(mdp.pair_ptr, at, side="right") - 1
+            seeds = np.union1d(seeds, rich)
+    if not len(seeds):
+        return None
+    order, distance, levels = breadth_first(pointer, source, seeds)
+    return order, distance, int(levels)
 
 
 def towards_goals(mdp: MDP, reward: npt.NDArray[np.float64]) -> Order:
-    """An order in which information flows from the goals outwards.
-
-    Seeds are the terminal states and, where few states hold the largest reward, those too.
-    States follow by distance. Where the natural order or its reverse already does that, it is
-    used as it is: memory is then read from front to back.
-    """
-    seeds = np.flatnonzero(mdp.terminal)
-    rich = np.zeros(0, dtype=np.int64)
-    if mdp.pairs:
-        top = float(reward.max())
-        at = np.flatnonzero(reward == top)
-        if len(at) <= max(1, mdp.pairs // 20):
-            rich = np.searchsorted(mdp.pair_ptr, at, side="right") - 1
-    seeds = np.union1d(seeds, rich)
-    if not len(seeds):
+    """An order in which information flows from the goals outwards; natural without goals."""
+    found = outward(mdp, reward)
+    if found is None:
         return NATURAL
-    pointer, source = predecessor_lists(mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.states)
-    order, distance, _ = breadth_first(pointer, source, seeds)
-    return usable_order(mdp, order, distance)
+    return usable_order(mdp, found[0], found[1])
 
 
 def usable_order(mdp: MDP, order: Array, distance: Array) -> Order:

@@ -76,13 +76,13 @@ def policy_weights(mdp: MDP, policy: npt.ArrayLike) -> FloatArray:
             raise InvalidData(f'policy "{policy}" is unknown; the only word is "uniform"')
         counts = np.diff(mdp.pair_ptr)
         return np.asarray(1.0 / np.repeat(counts, counts))
-    given: npt.NDArray[Any] = np.asarray(policy)
+    given: Any = np.asarray(policy)
     if given.ndim == 1 and given.dtype.kind in "iu":
         rows = mdp.pair_of(given)
-        weights = np.zeros(mdp.pairs)
-        weights[rows[rows >= 0]] = 1.0
-        return weights
-    weights: npt.NDArray[Any] = given.astype(np.float64)
+        chosen = np.zeros(mdp.pairs)
+        chosen[rows[rows >= 0]] = 1.0
+        return chosen
+    weights: Any = given.astype(np.float64)
     if weights.shape == (mdp.states, mdp.actions):
         weights = weights[mdp.pair_state, mdp.pair_action]
     elif weights.shape != (mdp.pairs,):
@@ -102,7 +102,7 @@ def policy_weights(mdp: MDP, policy: npt.ArrayLike) -> FloatArray:
             f"policy in {mdp.state_name(state)}: probabilities sum to {totals[state]:.12g} over "
             "its available actions or are negative; expected a distribution"
         )
-    return weights
+    return np.asarray(weights)
 
 
 def _largest(mdp: MDP, q: FloatArray) -> FloatArray:

@@ -25,7 +25,7 @@ def run(
     """
     states = pair_ptr.shape[0] - 1
     priority = np.abs(residual)
-    heap = [(-priority[s], s) for s in range(states) if priority[s] > threshold]
+    heap: list[Any] = [(-priority[s], s) for s in range(states) if priority[s] > threshold]
     if len(heap) == 0:
         return 0
     heapq.heapify(heap)

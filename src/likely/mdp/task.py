@@ -116,7 +116,12 @@ class Task:
             self._best_error, self._stale = self.error, 0
         else:
             self._stale += 1
-        return self._stale > PATIENCE
+        if self._stale <= PATIENCE:
+            return False
+        # No progress for long is the end only where the values are too coarse for more: a
+        # method may also make the bound wait.
+        spacing = float(np.finfo(self.value.dtype).eps) * float(np.abs(self.value).max(initial=0.0))
+        return self.residual.high - self.residual.low <= 64.0 * spacing
 
     def finish(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Value, lower and upper at the present value."""
@@ -134,10 +139,11 @@ def drive(task: Task, method: Method, limits: Limits) -> str:
     """Run a method until an outcome; returns its name (see `Solution.outcome`)."""
     saved = time.perf_counter()
     outcome = "interrupted"
+    ending = object()
     try:
         steps = method(task)
         while True:
-            ended = next(steps, task) is task
+            ended = next(steps, ending) is ending
             task.iterations += not ended
             if task.fresh:
                 point = TracePoint(task.iterations, task.backups, task.seconds, task.error)
@@ -193,7 +199,7 @@ def save_checkpoint(path: Path, task: Task) -> None:
         "iterations": task.iterations, "backups": task.backups, "seconds": task.seconds,
         "trace": [dataclasses.astuple(p) for p in task.trace],
     }  # fmt: skip
-    arrays = {
+    arrays: dict[str, Array] = {
         "value": np.asarray(task.value, dtype=np.float64),
         "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
     }

@@ -1,0 +1,73 @@
+"""Bounds without a discount: for chains that end, the expected number of steps does its work.
+
+If w >= 1 + P w for a chain on the states that have not ended, then P contracts in the norm
+weighted by w, and for any v with |r + P v - v| <= d everywhere, |v - v*| <= d w.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+UNIT = 2.0**-53
+
+
+def expected_steps(terminal: npt.NDArray[np.bool_], chain: Any) -> FloatArray:
+    """A solution [S] of w = 1 + P w, not rounded rigorously; see `proven_steps`."""
+    from scipy import sparse
+    from scipy.sparse import linalg
+
+    states = len(terminal)
+    system = sparse.eye_array(states, format="csr") - chain
+    ones = np.where(terminal, 0.0, 1.0)
+    if states <= 400:
+        return np.asarray(np.linalg.solve(system.toarray(), ones))
+    return np.asarray(linalg.splu(system.tocsc()).solve(ones))
+
+
+def bounds(
+    terminal: npt.NDArray[np.bool_],
+    chain: Any,
+    gain: FloatArray,
+    value: FloatArray,
+    defect: float,
+    ends: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Bounds [S] on the undiscounted value of a chain that ends with probability one.
+
+    `chain` has empty rows for terminal states, whose value is 0; `ends` [S] is the probability
+    that a row ends without a stored move. Returns infinite bounds where rounding does not allow
+    a proof.
+    """
+    live = ~terminal
+    if not bool(live.any()):
+        return np.zeros_like(value), np.zeros_like(value)
+    counts = np.diff(chain.indptr)
+    weight = expected_steps(terminal, chain)
+    # Prove w (1 - small) >= P w + 1/2 rather than believe the solve.
+    moved = chain @ weight
+    slack = (counts + 4) * UNIT * (abs(chain) @ abs(weight)) + defect * abs(weight).max()
+    margin = weight - moved - slack
+    if not bool((margin[live] > 0.25).all()) or not bool((weight[live] > 0.0).all()):
+        infinite = np.where(live, np.inf, 0.0)
+        return -infinite, infinite
+    rows = np.repeat(np.arange(len(value)), counts)
+    differences = chain.data * (value[chain.indices] - value[rows])
+    # r + P v - v = r + sum p (v' - v) - ends v, up to the defect of the row.
+    residual = gain + np.bincount(rows, differences, minlength=len(value))
+    if ends is not None:
+        residual -= ends * value
+    size = abs(gain) + np.bincount(rows, abs(differences), minlength=len(value))
+    if ends is not None:
+        size += abs(ends * value)
+    # Mixing pairs into the chain rounds each entry and reward once more.
+    error = (2 * counts + 12) * UNIT * size + (2 * defect + (counts + 4) * UNIT) * abs(value)
+    error += (counts + 8) * UNIT * (abs(chain) @ abs(value)) + 8 * UNIT * abs(gain)
+    ratio = (abs(residual) + error)[live] / margin[live]
+    reach = float(ratio.max()) * (1.0 + 1e-12)
+    spread = np.where(live, reach * weight + 4 * UNIT * abs(value), 0.0)
+    middle = np.where(live, value, 0.0)
+    return middle - spread, middle + spread
