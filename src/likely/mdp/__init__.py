@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from likely.mdp.certificates import Certificate, certify
-    from likely.mdp.prediction import Evaluation, evaluate
     from likely.mdp.horizon import backward_induction
     from likely.mdp.matrix_free import MatrixFree, grid
     from likely.mdp.operators import bellman_expectation, bellman_optimality, greedy
+    from likely.mdp.prediction import Evaluation, evaluate
     from likely.mdp.problem import MDP
     from likely.mdp.solution import Progress, Solution, TracePoint
     from likely.mdp.solvers import CRITERIA, METHODS, solve

@@ -152,9 +152,7 @@ def _solve(
     _check_bounded(case, paths)
     bounded = np.isfinite(range_[0]) and np.isfinite(range_[1])
     if bounded and (max_iterations is not None or max_seconds is not None):
-        found = _intervals(
-            paths, tolerance, range_, began, max_iterations, max_seconds, outcome
-        )
+        found = _intervals(paths, tolerance, range_, began, max_iterations, max_seconds, outcome)
     else:
         try:
             found = solve_paths(paths, max_iterations or 1000)
@@ -264,7 +262,7 @@ def _check_bounded(case: _Case, paths: Paths) -> None:
         raise InvalidSetting(
             f"total reward: a cycle through state {state} of the collapsed problem {what} "
             f"(average reward in [{best.lower[0]:.3g}, {best.upper[0]:.3g}] a step); "
-            "give a discount below 1, or criterion=\"average\""
+            'give a discount below 1, or criterion="average"'
         )
 
 
