@@ -255,8 +255,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_json_has_no_infinities(capsys: Capture) -> None:
-    from likely.mdp.actions import _plain
+    from likely.mdp.answers import plain
 
-    listed = _plain(np.array([1.0, np.inf, np.nan]))
+    listed = plain(np.array([1.0, np.inf, np.nan]))
     assert listed == [1.0, None, None]
-    assert _plain(np.array([1, 2])) == [1, 2]
+    assert plain(np.array([1, 2])) == [1, 2]

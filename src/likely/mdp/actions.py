@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,168 +13,38 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from likely.errors import InvalidSetting, LikelyError, nearest
+from likely.errors import InvalidSetting, nearest
 from likely.mdp import plots, terminal, worlds
+from likely.mdp.answers import (
+    JSON_STATES,
+    PICTURES,
+    at_start,
+    check_target,
+    draw,
+    facts,
+    finite,
+    heading,
+    plain,
+    print_json,
+    say,
+    show_values,
+    solution_record,
+    write_solution,
+)
 from likely.mdp.certificates import certify
+from likely.mdp.comparison import converge
 from likely.mdp.inputs import policy_of, value_of, world_of
-from likely.mdp.policies import expectation_sweeps, greedy_pairs, optimality_sweeps
+from likely.mdp.policies import expectation_sweeps, optimality_sweeps
 from likely.mdp.prediction import evaluate
-from likely.mdp.problem import MDP, write_npz
 from likely.mdp.simulation import simulate
 from likely.mdp.solution import Solution
 from likely.mdp.solvers import METHODS, solve
 from likely.mdp.worlds import World
 
-# Values of more states than this are left out of --json; --out has them all.
-JSON_STATES = 100_000
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    """A line of text, never read as rich's markup."""
-    console.print(Text(text, style=style), soft_wrap=True)
-
-
-def _print_json(record: dict[str, Any]) -> None:
-    print(json.dumps(record, allow_nan=False))
-
-
-def _plain(array: NDArray[Any]) -> list[Any]:
-    """An array as JSON: infinities and NaN, which JSON has not, become null."""
-    if array.dtype.kind == "f":
-        blank = np.where(np.isfinite(array), array, np.nan).astype(object)
-        blank[~np.isfinite(array)] = None
-        listed: list[Any] = blank.tolist()
-        return listed
-    whole: list[Any] = array.tolist()
-    return whole
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _facts(world: World) -> dict[str, Any]:
-    mdp = world.mdp
-    return {
-        "world": world.name,
-        "states": mdp.states,
-        "pairs": mdp.pairs,
-        "transitions": mdp.transitions,
-        "terminal_states": int(mdp.terminal.sum()),
-        "discount": mdp.discount,
-    }
-
-
-def _heading(console: Console, world: World) -> None:
-    mdp = world.mdp
-    _say(console, f"{world.name}: {world.about}", "bold")
-    ends = int(mdp.terminal.sum())
-    _say(
-        console,
-        f"{mdp.states} states ({ends} terminal), {mdp.pairs} state-action pairs, "
-        f"{mdp.transitions} transitions, discount {mdp.discount:g}",
-    )
-
-
-# --- where answers go -------------------------------------------------------------------------
-
-
-def _check_target(path: str | None, endings: Sequence[str]) -> None:
-    """Refuse a file that could not be written before any work is done."""
-    if path is None:
-        return
-    target = Path(path)
-    if target.suffix.lower() not in endings:
-        raise InvalidSetting(f"{path}: expected a file ending in {' or '.join(endings)}")
-    if not target.parent.is_dir():
-        raise InvalidSetting(f"{path}: the folder {target.parent} does not exist")
-
-
-PICTURES = (".png", ".pdf", ".svg")
-
-
-def _solution_record(world: World, found: Solution, everything: bool) -> dict[str, Any]:
-    """A solution as JSON."""
-    record = {
-        **_facts(world),
-        "status": found.status,
-        "outcome": found.outcome,
-        "error_bound": _finite(found.error),
-        "iterations": found.iterations,
-        "about": {key: value for key, value in found.about.items() if _is_plain(value)},
-    }
-    if world.mdp.initial is not None and found.value.ndim == 1:
-        record["start"] = {
-            name: _finite(float(world.mdp.initial @ getattr(found, name)))
-            for name in ("value", "lower", "upper")
-        }
-    if everything:
-        for name in ("value", "lower", "upper", "policy"):
-            record[name] = _plain(np.asarray(getattr(found, name)))
-        if found.gain is not None:
-            record["gain"] = _plain(found.gain)
-    return record
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, (str, int, bool)) or (isinstance(value, float) and np.isfinite(value))
-
-
-def _write_solution(path: str, world: World, found: Solution) -> None:
-    if Path(path).suffix.lower() == ".json":
-        text = json.dumps(_solution_record(world, found, True), allow_nan=False)
-        plots.write_atomically(path, lambda file: _write_text(file, text))
-        return
-    arrays = {
-        "value": np.asarray(found.value),
-        "lower": np.asarray(found.lower),
-        "upper": np.asarray(found.upper),
-        "policy": np.asarray(found.policy),
-    }
-    write_npz(Path(path), arrays)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def _draw(path: str, world: World, value: NDArray[np.float64], title: str) -> None:
-    """A heat map where the world has a grid, else values and actions over the states."""
-    mdp = world.mdp
-    if world.layout is not None and min(world.layout.shape) > 1:
-        plots.heat_map(path, mdp, world.layout, value, title)
-        return
-    greedy = np.flatnonzero(greedy_pairs(mdp, value))[::-1]
-    action = np.full(mdp.states, np.nan)
-    action[np.asarray(mdp.pair_state)[greedy]] = np.asarray(mdp.pair_action)[greedy]
-    shown = np.where(mdp.terminal, np.nan, value)
-    plots.line_plot(path, shown, action, ("state", "value", "action (first best)"), title)
-
-
-def _show_values(
-    console: Console,
-    world: World,
-    value: NDArray[np.float64],
-    lower: NDArray[np.float64] | None = None,
-    upper: NDArray[np.float64] | None = None,
-    policy: NDArray[np.int64] | None = None,
-) -> None:
-    console.print()
-    if world.layout is not None and terminal.fits(world.layout):
-        terminal.grid_of(console, world.mdp, world.layout, value)
-        return
-    console.print(terminal.state_table(world.mdp, value, lower, upper, policy))
-    left = terminal.rest(world.mdp)
-    if left:
-        _say(console, left, "dim")
-
-
-# --- the commands -----------------------------------------------------------------------------
-
 
 def _list(given: argparse.Namespace) -> None:
     if given.json:
-        _print_json(
+        print_json(
             {
                 "worlds": [
                     {
@@ -196,7 +64,7 @@ def _list(given: argparse.Namespace) -> None:
         table.add_row(name, Text(worlds.describe(name)))
     console = Console()
     console.print(table)
-    _say(
+    say(
         console,
         "also Gymnasium names (FrozenLake-v1, Taxi-v4, CliffWalking-v1) and files "
         "(.txt, .grid, .tra, .pomdp, .mdp, .npz)",
@@ -218,6 +86,11 @@ def _solve_world(world: World, given: argparse.Namespace) -> Solution:
         raise InvalidSetting(
             f"{world.name}: reachability needs states to reach; give a .tra file with --target"
         )
+    if criterion != "discounted" and given.method != "auto":
+        raise InvalidSetting(
+            f"--method is for the discounted criterion; the criterion here is {criterion}, which "
+            "has one method"
+        )
     targeted = asked if criterion in ("total", "reachability") else None
     return solve(
         world.mdp,
@@ -235,8 +108,8 @@ def _solve_world(world: World, given: argparse.Namespace) -> Solution:
 
 
 def _solve(given: argparse.Namespace) -> None:
-    _check_target(given.out, (".npz", ".json"))
-    _check_target(given.plot, PICTURES)
+    check_target(given.out, (".npz", ".json"))
+    check_target(given.plot, PICTURES)
     world = world_of(given)
     found = _solve_world(world, given)
     steps = found.value.ndim == 2  # a finite horizon: the first row has all steps to go
@@ -245,27 +118,27 @@ def _solve(given: argparse.Namespace) -> None:
         for part in (found.value, found.lower, found.upper, found.policy)
     )
     if given.out is not None:
-        _write_solution(given.out, world, found)
+        write_solution(given.out, world, found)
     if given.plot is not None:
-        _draw(given.plot, world, value, f"{world.name}, discount {world.mdp.discount:g}")
+        draw(given.plot, world, value, f"{world.name}, discount {world.mdp.discount:g}")
     if given.json:
-        _print_json(_solution_record(world, found, world.mdp.states <= JSON_STATES))
+        print_json(solution_record(world, found, everything=world.mdp.states <= JSON_STATES))
         return
     console = Console()
-    _heading(console, world)
-    facts = [f"{key} {found.about[key]}" for key in ("criterion", "method") if key in found.about]
-    _say(console, ", ".join(facts))
-    _say(console, found.status, "bold green" if found.converged else "bold yellow")
+    heading(console, world)
+    how = [f"{key} {found.about[key]}" for key in ("criterion", "method") if key in found.about]
+    say(console, ", ".join(how))
+    say(console, found.status, "bold green" if found.converged else "bold yellow")
     if world.mdp.initial is not None:
-        low, high = (float(world.mdp.initial @ end) for end in (lower, upper))
-        _say(console, f"from the start: V* in [{low:.9g}, {high:.9g}]")
+        low, high = (at_start(world.mdp, end) for end in (lower, upper))
+        say(console, f"from the start: V* in [{low:.9g}, {high:.9g}]")
     if found.gain is not None:
         low, high = float(np.min(found.gain)), float(np.max(found.gain))
-        _say(console, f"average reward a step: {low:.9g}" + (f" to {high:.9g}" * (high > low)))
-    _show_values(console, world, value, lower, upper, policy)
+        say(console, f"average reward a step: {low:.9g}" + (f" to {high:.9g}" * (high > low)))
+    show_values(console, world, value, lower, upper, policy)
     for path in (given.out, given.plot):
         if path is not None:
-            _say(console, f"wrote {path}")
+            say(console, f"wrote {path}")
 
 
 def _policy(word: str, world: World, given: argparse.Namespace) -> NDArray[Any]:
@@ -278,23 +151,23 @@ def _policy(word: str, world: World, given: argparse.Namespace) -> NDArray[Any]:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    _check_target(given.plot, PICTURES)
+    check_target(given.plot, PICTURES)
     world = world_of(given)
     policy = _policy(given.policy, world, given)
     rows: list[tuple[str, NDArray[np.float64]]] = []
     found = None
     if given.sweeps is None or None in given.sweeps:
         found = evaluate(world.mdp, policy, given.by, tolerance=given.tolerance)
-    finite = [k for k in given.sweeps or () if k is not None]
-    if finite:
+    counted = [k for k in given.sweeps or () if k is not None]
+    if counted:
         every = {
             k: value
             for k, value in enumerate(
-                islice(expectation_sweeps(world.mdp, policy), max(finite) + 1)
+                islice(expectation_sweeps(world.mdp, policy), max(counted) + 1)
             )
-            if k in finite
+            if k in counted
         }
-        rows = [(f"k = {k}", every[k]) for k in finite]
+        rows = [(f"k = {k}", every[k]) for k in counted]
     if found is not None:
         rows.append(("k = ∞" if given.sweeps else "value", np.asarray(found.value)))
     if given.plot is not None:
@@ -302,70 +175,34 @@ def _evaluate(given: argparse.Namespace) -> None:
         if given.sweeps and world.layout is not None:
             plots.sweeps_figure(given.plot, world.mdp, world.layout, rows, title)
         else:
-            _draw(given.plot, world, rows[-1][1], title)
+            draw(given.plot, world, rows[-1][1], title)
     if given.json:
-        record = {**_facts(world), "policy": given.policy}
+        record = {**facts(world), "policy": given.policy}
         record["values"] = [
-            {"sweeps": label.removeprefix("k = ").replace("∞", "inf"), "value": _plain(value)}
+            {"sweeps": label.removeprefix("k = ").replace("∞", "inf"), "value": plain(value)}
             for label, value in rows
         ]
         if found is not None:
-            record |= {"status": found.status, "error_bound": _finite(found.error)}
-        _print_json(record)
+            record |= {"status": found.status, "error_bound": finite(found.error)}
+        print_json(record)
         return
     console = Console()
-    _heading(console, world)
+    heading(console, world)
     for label, value in rows:
         if world.layout is not None and terminal.fits(world.layout):
             console.print()
             terminal.grid_of(console, world.mdp, world.layout, value, label)
         else:
-            _say(console, label, "bold")
-            _show_values(console, world, value)
+            say(console, label, "bold")
+            show_values(console, world, value)
     if found is not None:
-        _say(console, found.status)
+        say(console, found.status)
     if given.plot is not None:
-        _say(console, f"wrote {given.plot}")
-
-
-def converge(
-    mdp: MDP, tolerance: float, names: Sequence[str] | None = None
-) -> list[plots.Convergence]:
-    """Solve by several methods and keep how each came to its answer.
-
-    Args:
-        mdp: the problem.
-        tolerance: error at which each stops.
-        names: of the methods; None takes all. Those that do not apply are left out, unless they
-            were asked for by name.
-    """
-    if mdp.discount >= 1.0:
-        raise InvalidSetting(
-            f"the methods are compared on discounted problems, the discount is {mdp.discount:g}; "
-            "give one below 1 (--discount 0.99)"
-        )
-    runs = []
-    for name in [m for m in METHODS if m != "auto"] if names is None else names:
-        try:
-            found = solve(mdp, tolerance=tolerance, method=name)
-        except LikelyError:
-            if names is not None:
-                raise
-            continue
-        points = found.trace
-        runs.append(
-            plots.Convergence(
-                name,
-                np.array([p.backups for p in points]),
-                np.array([p.seconds for p in points]),
-                np.array([p.error for p in points]),
-            )
-        )
-    return runs
+        say(console, f"wrote {given.plot}")
 
 
 def _methods(given: argparse.Namespace) -> None:
-    _check_target(given.plot, PICTURES)
+    check_target(given.plot, PICTURES)
     names = None
     if given.methods is not None:
         names = [name.strip() for name in given.methods.split(",")]
@@ -378,16 +215,16 @@ def _methods(given: argparse.Namespace) -> None:
     if given.plot is not None:
         plots.convergence(given.plot, runs, world.name)
     if given.json:
-        _print_json(
+        print_json(
             {
-                **_facts(world),
+                **facts(world),
                 "tolerance": given.tolerance,
                 "methods": [
                     {
                         "method": run.name,
-                        "sweeps": _plain(run.backups),
-                        "seconds": _plain(run.seconds),
-                        "error_bound": _plain(run.bound),
+                        "sweeps": plain(run.backups),
+                        "seconds": plain(run.seconds),
+                        "error_bound": plain(run.bound),
                     }
                     for run in runs
                 ],
@@ -395,7 +232,7 @@ def _methods(given: argparse.Namespace) -> None:
         )
         return
     console = Console()
-    _heading(console, world)
+    heading(console, world)
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("method")
     for column in ("sweeps", "seconds", "|V - V*| <="):
@@ -406,7 +243,7 @@ def _methods(given: argparse.Namespace) -> None:
         )
     console.print(table)
     if given.plot is not None:
-        _say(console, f"wrote {given.plot}")
+        say(console, f"wrote {given.plot}")
 
 
 def _simulate(given: argparse.Namespace) -> None:
@@ -415,26 +252,26 @@ def _simulate(given: argparse.Namespace) -> None:
     played = simulate(world.mdp, policy, given.episodes, given.seed, given.start, given.max_steps)
     low, high = played.interval(given.confidence)
     if given.json:
-        _print_json({
-            **_facts(world), "policy": given.policy, "episodes": given.episodes,
+        print_json({
+            **facts(world), "policy": given.policy, "episodes": given.episodes,
             "seed": given.seed, "mean_return": played.mean,
             "standard_error": played.standard_error, "confidence": given.confidence,
-            "interval": [_finite(low), _finite(high)], "mean_steps": float(played.lengths.mean()),
+            "interval": [finite(low), finite(high)], "mean_steps": float(played.lengths.mean()),
             "unfinished": played.unfinished,
         })  # fmt: skip
         return
     console = Console()
-    _heading(console, world)
-    _say(console, f"{given.policy} policy, {given.episodes} episodes, seed {given.seed}")
-    _say(
+    heading(console, world)
+    say(console, f"{given.policy} policy, {given.episodes} episodes, seed {given.seed}")
+    say(
         console,
         f"mean return {played.mean:.6g}, {100 * given.confidence:g} % confidence "
         f"[{low:.6g}, {high:.6g}]",
         "bold",
     )
-    _say(console, f"steps: {played.lengths.mean():.4g} on average, {played.lengths.max()} at most")
+    say(console, f"steps: {played.lengths.mean():.4g} on average, {played.lengths.max()} at most")
     if played.unfinished:
-        _say(
+        say(
             console,
             f"{played.unfinished} episodes had not ended after {given.max_steps} steps; "
             "their returns are partial",
@@ -447,26 +284,26 @@ def _certify(given: argparse.Namespace) -> None:
     value = value_of(given.value, world.mdp)
     found = certify(world.mdp, value)
     if given.json:
-        _print_json(
+        print_json(
             {
-                **_facts(world),
-                "error_bound": _finite(found.error),
-                "policy_loss_bound": _finite(found.policy_loss),
-                "residual": _finite(found.residual),
+                **facts(world),
+                "error_bound": finite(found.error),
+                "policy_loss_bound": finite(found.policy_loss),
+                "residual": finite(found.residual),
             }
         )
         return
     console = Console()
-    _heading(console, world)
-    _say(console, f"|V - V*| <= {found.error:.3g}", "bold")
-    _say(console, f"acting greedily in V loses at most {found.policy_loss:.3g} in any state")
-    _say(console, f"largest change by one backup: {found.residual:.3g}")
+    heading(console, world)
+    say(console, f"|V - V*| <= {found.error:.3g}", "bold")
+    say(console, f"acting greedily in V loses at most {found.policy_loss:.3g} in any state")
+    say(console, f"largest change by one backup: {found.residual:.3g}")
 
 
 def _animate(given: argparse.Namespace) -> None:
     from likely.mdp import pictures
 
-    _check_target(given.out, (".gif",))
+    check_target(given.out, (".gif",))
     world = world_of(given)
     if world.layout is None:
         grids = [name for name in worlds.names() if worlds.build(name).layout is not None]
@@ -490,11 +327,11 @@ def _animate(given: argparse.Namespace) -> None:
         world.name,
     )
     if given.json:
-        _print_json(
-            {**_facts(world), "file": given.out, "frames": len(shown), "last_sweep": shown[-1]}
+        print_json(
+            {**facts(world), "file": given.out, "frames": len(shown), "last_sweep": shown[-1]}
         )
         return
-    _say(Console(), f"wrote {given.out}: {len(shown)} frames, the last after {shown[-1]} sweeps")
+    say(Console(), f"wrote {given.out}: {len(shown)} frames, the last after {shown[-1]} sweeps")
 
 
 def _until_settled(

@@ -347,16 +347,26 @@ def line_plot(
         labels: names of the state axis, the value and the action.
         title: above it all.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(6.4, 4.4)
     upper, lower = figure.subplots(2, 1, sharex=True)
     shown = np.asarray(value, dtype=np.float64)
-    upper.plot(np.arange(len(shown)), shown, color="#2166ac", linewidth=1.6)
+    few = len(shown) <= 30
+    upper.plot(
+        np.arange(len(shown)), shown, color="#2166ac", linewidth=1.6, marker="o" if few else "",
+        markersize=4.0,
+    )  # fmt: skip
     upper.set_ylabel(labels[1], fontsize=9)
-    lower.bar(
-        np.arange(len(shown)), np.asarray(action, dtype=np.float64), color="#41b6c4", width=0.9
-    )
+    chosen = np.asarray(action, dtype=np.float64)
+    if few:  # points, for an action 0 would be a bar that nobody sees
+        lower.plot(np.arange(len(chosen)), chosen, "s", color="#41b6c4", markersize=6.0)
+    else:
+        lower.bar(np.arange(len(chosen)), chosen, color="#41b6c4", width=0.9)
     lower.set_ylabel(labels[2], fontsize=9)
     lower.set_xlabel(labels[0], fontsize=9)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lower.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (upper, lower):
         axes.grid(color="#e4e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
