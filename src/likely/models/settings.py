@@ -2,13 +2,15 @@
 
 The command lists and explains them in its help, so they stand apart from the networks. Each
 class's docstring opens with the one line that `likely fit --help` prints. `preset` fills in
-sizes that work for the data at hand.
+sizes that work for the data at hand, `fit_preset` how to fit them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Literal
+
+from likely.settings import FitSettings
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -57,6 +59,13 @@ class GatedPixelCNNSettings:
             return cls(channels=126, layers=12, kernel=5, head_channels=252, dropout=0.1)
         return cls(channels=126, layers=16, kernel=5, head_channels=252, dropout=0.1)
 
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        if max(spec.shape[1:]) <= 12:
+            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
+        return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
+
 
 @dataclasses.dataclass(frozen=True)
 class VAESettings:
@@ -96,6 +105,13 @@ class VAESettings:
             return cls(latent=128, channels=64, blocks=2)
         return cls(latent=256, channels=64, blocks=2)
 
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        if max(spec.shape[1:]) <= 12:
+            return FitSettings(steps=2000, batch_size=64, learning_rate=1e-3, ema=0.99)
+        return FitSettings(steps=20_000, batch_size=100, learning_rate=1e-3, warmup=500)
+
 
 @dataclasses.dataclass(frozen=True)
 class DCGANSettings:
@@ -122,3 +138,17 @@ class DCGANSettings:
         if side <= 32:
             return cls(latent=64, channels=64)
         return cls(latent=100, channels=128)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning: Adam without momentum, averaged weights, no clipping.
+
+        The gradient penalty bounds the gradients; clipping them would hide its effect.
+        """
+        adversarial = FitSettings(
+            steps=3000, batch_size=64, learning_rate=3e-4, beta1=0.0, beta2=0.9, clip=0.0,
+            ema=0.995, final_learning_rate=0.1,
+        )  # fmt: skip
+        if max(spec.shape[1:]) <= 12:
+            return adversarial
+        return dataclasses.replace(adversarial, steps=20_000, ema=0.999)
