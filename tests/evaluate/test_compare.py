@@ -269,6 +269,16 @@ def test_a_paired_bound_still_decides_only_in_its_direction(gap: float) -> None:
     assert reverse.verdict is (Verdict.WORSE if gap > 0 else Verdict.UNDECIDED)
 
 
+@pytest.mark.parametrize("gap", [-5.0, 5.0])
+def test_a_paired_lower_bound_can_only_show_that_it_is_worse(gap: float) -> None:
+    a, b = pairs(gap)  # b - a is about the gap
+    lower, exact = mean_of(a, Relation.LOWER), mean_of(b)
+    comparison = paired_comparison(lower, exact, a.tolist(), b.tolist())
+    assert comparison.verdict is (Verdict.WORSE if gap < 0 else Verdict.UNDECIDED)
+    guess = mean_of(a, Relation.APPROXIMATE)
+    assert paired_comparison(guess, exact, a.tolist(), b.tolist()).verdict is Verdict.UNDECIDED
+
+
 def test_pairing_in_nats_serves_bits_per_dim() -> None:
     a, b = pairs(0.3)
     factor = 1.0 / (784 * math.log(2.0))

@@ -102,6 +102,40 @@ def test_the_number_of_images_is_part_of_the_fingerprint(
     assert torch.equal(same.images, reference.images)
 
 
+def test_the_first_n_samples_count_and_the_images_are_chosen_by_the_seed(
+    digits: tuple[Dataset, Dataset], reference: SampleReference, extractor: NetworkFeatures
+) -> None:
+    train, test = digits
+    assert reference.metrics(train.values) == reference.metrics(train.values[:200])
+    other = SampleReference(train, test, extractor, n=200, seed=1)
+    first = torch.from_numpy(test.values[:200])
+    assert not torch.equal(other.images, reference.images)
+    assert not torch.equal(reference.images, first)
+    # Chosen without repetition: each of them is some test image, once.
+    chosen = {image.numpy().tobytes() for image in reference.images}
+    assert len(chosen) == 200
+    assert chosen <= {image.tobytes() for image in test.values}
+
+
+def test_few_good_modes_have_precision_and_no_recall(
+    digits: tuple[Dataset, Dataset], reference: SampleReference
+) -> None:
+    train, _ = digits
+    assert train.labels is not None
+    few = train.values[np.isin(train.labels, [0, 1])][:200]
+    scores = by_quantity(reference.metrics(few))
+    assert scores["precision"].value > 0.8
+    assert scores["recall"].value < 0.5
+
+
+def test_a_collapsed_generator_gets_numbers_and_no_crash(reference: SampleReference) -> None:
+    scores = by_quantity(reference.metrics(torch.full((200, 1, 8, 8), 3)))
+    floor = by_quantity(reference.floor)
+    assert scores["frechet"].versus(floor["frechet"]).verdict is Verdict.WORSE
+    assert scores["recall"].value == 0.0
+    assert scores["nearest-train-pixels"].standard_error == 0.0
+
+
 def test_sample_metrics_is_the_reference_in_one_call(
     digits: tuple[Dataset, Dataset], extractor: NetworkFeatures
 ) -> None:

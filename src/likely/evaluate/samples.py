@@ -216,13 +216,16 @@ class SampleReference:
             if samples:
                 floor = self._floor[quantity]
                 about += f"; floor {floor.value:.4g} +- {floor.standard_error:.2g}"
+            # The spread of equal numbers is 0, not what rounding leaves of it.
+            error = measured.standard_error
+            error = error if error > 1e-12 * abs(measured.value) else 0.0
             found.append(
                 Estimate(
                     value=measured.value,
                     unit="",
                     relation=Relation.APPROXIMATE,
                     quantity=quantity,
-                    standard_error=measured.standard_error,
+                    standard_error=error,
                     n=self.n,
                     fingerprint=self.fingerprint,
                     lower_is_better=LOWER_IS_BETTER[quantity],
