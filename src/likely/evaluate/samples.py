@@ -45,7 +45,7 @@ __all__ = ["SampleReference", "Sampler", "sample_metrics", "samples_per_second"]
 DEFAULT_IMAGES = 2_000  # of each side, where the test set has that many
 ALL_PAIRS = 20_000  # above this N the kernel distance goes by blocks
 BLOCK = 1_000
-KEEP = 1 << 25  # training features of at most this many values (256 MiB) are kept
+KEEP = 1 << 27  # training features of at most this many values (1 GiB) are kept
 
 # Direction of each quantity; None where neither more nor less is better. Density is 1 for equal
 # distributions and more for samples that crowd where the data is dense.
@@ -145,7 +145,9 @@ class SampleReference:
             raise InvalidSetting(
                 f"{self.n} samples are needed to compare with {self.n} test images, given {len(x)}"
             )
-        return self._estimates(self._against_test(x[: self.n]) | self._copying(x[: self.n]), True)
+        x = x[: self.n]
+        features = self.extractor(x)
+        return self._estimates(self._against_test(features) | self._copying(x, features), True)
 
     @functools.cached_property
     def floor(self) -> list[Estimate]:
@@ -156,27 +158,27 @@ class SampleReference:
     def _floor(self) -> dict[str, Measured]:
         chosen = _choice(self.train, self.n, self._seed + 1)
         # A training image is its own nearest training image, so there the test images stand in.
-        return self._against_test(chosen) | self._copying(self.images)
+        return self._against_test(self.extractor(chosen)) | self._copying(
+            self.images, self.features
+        )
 
     @functools.cached_property
     def _fresh(self) -> tuple[Tensor, Tensor]:
-        return self._to_training(self.images)
+        return self._to_training(self.images, self.features)
 
     @functools.cached_property
     def _train_features(self) -> Tensor:
         return torch.cat(list(vectors_of(self.train, self.extractor)))  # [N, F]
 
-    def _to_training(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _to_training(self, x: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Distance of each image to its nearest training image in pixels and in features."""
-        if len(self.train) * self.features.shape[1] > KEEP:
-            return distance_to_training(x, self.train), distance_to_training(
-                x, self.train, self.extractor
-            )
-        found = nearest(self.extractor(x), iter([self._train_features]))
-        return distance_to_training(x, self.train), found.distance[:, 0]
+        if len(self.train) * features.shape[1] <= KEEP:
+            blocks = iter([self._train_features])
+        else:
+            blocks = vectors_of(self.train, self.extractor)
+        return distance_to_training(x, self.train), nearest(features, blocks).distance[:, 0]
 
-    def _against_test(self, x: Tensor) -> dict[str, Measured]:
-        features = self.extractor(x)
+    def _against_test(self, features: Tensor) -> dict[str, Measured]:
         kid = kernel_distance(
             features, self.features, block_size=None if self.n <= ALL_PAIRS else BLOCK
         )
@@ -190,22 +192,22 @@ class SampleReference:
             "coverage": scores.coverage,
         }
 
-    def _copying(self, x: Tensor) -> dict[str, Measured]:
+    def _copying(self, x: Tensor, features: Tensor) -> dict[str, Measured]:
         if x is self.images:
             near_pixels, near_features = self._fresh
         else:
-            near_pixels, near_features = self._to_training(x)
-        pixels = memorisation(near_pixels, self._fresh[0])
-        features = memorisation(near_features, self._fresh[1])
+            near_pixels, near_features = self._to_training(x, features)
+        in_pixels = memorisation(near_pixels, self._fresh[0])
+        in_features = memorisation(near_features, self._fresh[1])
         copies = exact_duplicates(x, self.train).double()
         share = float(copies.mean())
         moved = (share * len(x) + 2.0) / (len(x) + 4.0)
         return {
-            "nearest-train-pixels": pixels.sample,
-            "nearest-train-features": features.sample,
-            "memorisation-ratio-pixels": pixels.ratio,
-            "memorisation-ratio-features": features.ratio,
-            "near-copies": _nearer(pixels, features),
+            "nearest-train-pixels": in_pixels.sample,
+            "nearest-train-features": in_features.sample,
+            "memorisation-ratio-pixels": in_pixels.ratio,
+            "memorisation-ratio-features": in_features.ratio,
+            "near-copies": _nearer(in_pixels, in_features),
             "duplicates": Measured(share, math.sqrt(moved * (1.0 - moved) / (len(x) + 4.0))),
         }
 
