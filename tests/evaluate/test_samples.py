@@ -178,14 +178,15 @@ def test_too_few_or_wrong_samples_are_refused(
 
 
 class Clocked:
-    """A model that takes two seconds for the first timed call and one for the others."""
+    """A model whose calls take the given seconds, the last of them from then on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *durations: float) -> None:
         self.now = 0.0
+        self.durations = list(durations)
         self.seeds: list[int] = []
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        self.now += {1: 2.0}.get(len(self.seeds), 1.0)
+        self.now += self.durations[min(len(self.seeds), len(self.durations) - 1)]
         self.seeds.append(seed)
         return torch.zeros(n, 1, 2, 2, dtype=torch.int64)
 
@@ -194,12 +195,16 @@ class Clocked:
 
 
 def test_speed_counts_images_over_the_timed_calls_only() -> None:
-    model = Clocked()
-    speed = samples_per_second(model, 10, repeats=3, seed=7, clock=model.clock)
-    assert model.seeds == [7, 7, 8, 9]
-    assert speed.value == pytest.approx(np.mean([5.0, 10.0, 10.0]))
-    assert speed.standard_error == pytest.approx(np.std([5, 10, 10], ddof=1) / math.sqrt(3))
+    model = Clocked(100.0, 0.5, 0.25, 0.25)
+    speed = samples_per_second(model, 10, seed=7, seconds=0.8, clock=model.clock)
+    assert model.seeds == [7, 7, 8, 9], "the first call is not timed; then until 0.8 s"
+    rates = [20.0, 40.0, 40.0]
+    assert speed.value == pytest.approx(np.mean(rates))
+    assert speed.standard_error == pytest.approx(np.std(rates, ddof=1) / math.sqrt(3))
     assert (speed.unit, speed.lower_is_better, speed.n) == ("images/s", False, 3)
     assert "10 images a call" in speed.about
-    other = samples_per_second(Clocked(), 11, clock=model.clock)
+    slow, instant = Clocked(60.0), Clocked(0.0)
+    other = samples_per_second(slow, 11, clock=slow.clock)
+    assert other.n == 2, "a slow model is timed twice"
     assert other.fingerprint != speed.fingerprint
+    assert samples_per_second(instant, 1, clock=instant.clock).n == 100

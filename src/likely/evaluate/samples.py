@@ -45,6 +45,7 @@ __all__ = ["SampleReference", "Sampler", "sample_metrics", "samples_per_second"]
 DEFAULT_IMAGES = 2_000  # of each side, where the test set has that many
 ALL_PAIRS = 20_000  # above this N the kernel distance goes by blocks
 BLOCK = 1_000
+MOST_CALLS = 100  # timed calls of a sampler
 KEEP = 1 << 27  # training features of at most this many values (1 GiB) are kept
 
 # Direction of each quantity; None where neither more nor less is better. Density is 1 for equal
@@ -281,7 +282,7 @@ def samples_per_second(
     n: int = 64,
     *,
     seed: int = 0,
-    repeats: int = 3,
+    seconds: float = 1.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Estimate:
     """Speed of sampling, n images a call, the first call not counted.
@@ -290,21 +291,24 @@ def samples_per_second(
         model: what draws.
         n: images a call.
         seed: of the first timed call; the others take the following seeds.
-        repeats: timed calls.
-        clock: seconds; for tests.
+        seconds: calls are timed until they took this long together; at least two.
+        clock: in seconds; for tests.
 
     Returns:
         Images a second, the mean over the calls. The fingerprint covers the image shape, n and
         the machine, because speeds on different machines do not compare.
     """
-    if n < 1 or repeats < 2:
-        raise InvalidSetting(f"speed needs n >= 1 and repeats >= 2, given {n} and {repeats}")
+    if n < 1:
+        raise InvalidSetting(f"speed needs at least one image a call, given {n}")
     first = model.sample(n, seed=seed)
-    rates = []
-    for repeat in range(repeats):
+    rates: list[float] = []
+    spent = 0.0
+    while len(rates) < 2 or (spent < seconds and len(rates) < MOST_CALLS):
         start = clock()
-        model.sample(n, seed=seed + repeat).cpu()  # to the CPU: waits for an accelerator
-        rates.append(n / max(clock() - start, 1e-9))
+        model.sample(n, seed=seed + len(rates)).cpu()  # to the CPU: waits for an accelerator
+        took = max(clock() - start, 1e-9)
+        rates.append(n / took)
+        spent += took
     where = _machine(first.device)
     key = json.dumps([list(first.shape[1:]), n, where])
     return Estimate(
@@ -312,8 +316,8 @@ def samples_per_second(
         unit="images/s",
         relation=Relation.APPROXIMATE,
         quantity="sampling-speed",
-        standard_error=statistics.stdev(rates) / math.sqrt(repeats),
-        n=repeats,
+        standard_error=statistics.stdev(rates) / math.sqrt(len(rates)),
+        n=len(rates),
         fingerprint=hashlib.sha256(key.encode()).hexdigest()[:12],
         lower_is_better=False,
         about=f"{n} images a call, {where}",
