@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -98,8 +99,6 @@ class FitSettings:
 
     def rate(self, step: int) -> float:
         """The learning rate of update `step` (counted from 0)."""
-        import math
-
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         if self.schedule == "constant":
@@ -127,7 +126,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], base: T | None = None
     for name, value in values.items():
         if name not in fields:
             raise InvalidSetting(f'{kind.__name__} has no field "{name}": {nearest(name, fields)}')
-        changes[name] = _converted(f"{kind.__name__}.{name}", value, hints[name])
+        changes[name] = converted(f"{kind.__name__}.{name}", value, hints[name])
     if base is None:
         return kind(**changes)
     return dataclasses.replace(base, **changes)  # type: ignore[type-var]
@@ -161,51 +160,70 @@ def to_json(settings: object) -> dict[str, Any]:
     return record
 
 
-def _converted(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`, or an error that says what was expected."""
+def converted(name: str, value: Any, hint: Any) -> Any:
+    """A value as the type of its field.
+
+    Args:
+        name: of the field, as the error should call it.
+        value: as given; text is converted.
+        hint: bool, int, float, str, a Literal, a tuple of one of these, or any of them or None.
+
+    Raises:
+        InvalidSetting: what was expected, and what was given.
+    """
     origin = get_origin(hint)
     if origin is Literal:
         options = get_args(hint)
         if value in options:
             return value
-        raise InvalidSetting(
-            f"{name}={value}: expected one of {', '.join(map(str, options))}; "
-            f"{nearest(str(value), map(str, options))}"
-        )
+        hint_text = nearest(str(value), map(str, options))
+        close = f"; {hint_text}" if hint_text.startswith("did you") else ""
+        listed = ", ".join(map(str, options))
+        raise InvalidSetting(f"{name}: expected one of {listed}, given {_given(value)}{close}")
     if origin in (typing.Union, UnionType):
         if value is None or value == "none":
             return None
         inner = next(kind for kind in get_args(hint) if kind is not type(None))
-        return _converted(name, value, inner)
+        return converted(name, value, inner)
     if origin is tuple:
-        parts: Sequence[Any] = value.split(",") if isinstance(value, str) else value
-        return tuple(_converted(name, part, get_args(hint)[0]) for part in parts)
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            parts = [parts]
+        return tuple(converted(name, part, get_args(hint)[0]) for part in parts)
     return _scalar(name, value, hint)
 
 
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_TRUTH = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+
+
 def _scalar(name: str, value: Any, kind: type) -> Any:
-    wrong = InvalidSetting(f"{name}: expected {kind.__name__}, given {value!r}")
+    wrong = InvalidSetting(f"{name}: expected {_EXPECTED[kind]}, given {_given(value)}")
     if kind is bool:
-        words = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
         if isinstance(value, bool):
             return value
-        if isinstance(value, str) and value.lower() in words:
-            return words[value.lower()]
+        if isinstance(value, str) and value.lower() in _TRUTH:
+            return _TRUTH[value.lower()]
         raise wrong
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise wrong
     if kind is str:
         return str(value)
     try:
+        if kind is int and (isinstance(value, int) or _is_whole(value)):
+            return int(value)
         number = float(value)
-        if kind is int:
-            if number != int(number):
-                raise wrong
-            return (
-                int(value)
-                if isinstance(value, str) and value.lstrip("+-").isdigit()
-                else int(number)
-            )
-        return number
     except (ValueError, OverflowError) as error:
         raise wrong from error
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        raise wrong
+    return int(number) if kind is int else number
+
+
+def _is_whole(value: object) -> bool:
+    """Digits with a sign: too long a number for a float must not lose its last ones."""
+    return isinstance(value, str) and value.strip().lstrip("+-").isdecimal()
+
+
+def _given(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
