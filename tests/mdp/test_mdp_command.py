@@ -15,6 +15,7 @@ from PIL import Image
 from likely.mdp import worlds
 from likely.mdp.actions import _frames
 from likely.mdp.command import run
+from likely.mdp.terminal import interval
 
 Capture = pytest.CaptureFixture[str]
 
@@ -109,6 +110,14 @@ def test_the_lectures_figure(capsys: Capture, tmp_path: Path) -> None:
         assert text in out
     with Image.open(figure) as picture:
         assert picture.width > 800
+
+
+def test_counted_states_are_drawn_as_contours(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "jack.png"
+    assert run(["solve", "jacks-car-rental", "--size", "6", "--plot", str(path)]) == 0
+    with Image.open(path) as picture:
+        assert picture.width > picture.height  # the policy beside the value
+    assert "move 0" in capsys.readouterr().out
 
 
 def test_an_action_is_a_policy(capsys: Capture) -> None:
@@ -260,3 +269,34 @@ def test_json_has_no_infinities(capsys: Capture) -> None:
     listed = plain(np.array([1.0, np.inf, np.nan]))
     assert listed == [1.0, None, None]
     assert plain(np.array([1, 2])) == [1, 2]
+
+
+def test_printed_intervals_are_rounded_outwards() -> None:
+    for low, high in ((1 / 3, 2 / 3), (-2 / 3, -1 / 3), (1e12 / 3, 2e12 / 3), (0.5, 0.5)):
+        left, right = (float(x) for x in interval(low, high)[1:-1].split(", "))
+        assert low - 1e-8 * abs(low) <= left <= low
+        assert high <= right <= high + 1e-8 * abs(high)
+    assert interval(0.0, float("inf")) == "[0, ∞]"
+    assert interval(0.5, 0.5) == "[0.5, 0.5]"
+
+
+def test_average_reward(capsys: Capture) -> None:
+    """The forest's average is 3.24: it stands 0.81 of the years, 4 each."""
+    found = answer(capsys, "solve", "forest", "--criterion", "average")
+    assert found["gain"] == pytest.approx([3.24] * 3, abs=1e-6)
+    assert run(["solve", "forest", "--criterion", "average"]) == 0
+    assert "average reward a step, over all starts: [3.2" in capsys.readouterr().out
+
+
+def test_a_target_is_reached_with_the_best_probability(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "m.tra").write_text(
+        "0 0 1 0.25\n0 0 2 0.75\n0 1 1 0.5\n0 1 2 0.5\n1 0 1 1\n2 0 2 1\n"
+    )
+    (tmp_path / "m.lab").write_text('0="init" 1="done"\n0: 0\n1: 1\n')
+    model = str(tmp_path / "m.tra")
+    best = answer(capsys, "solve", model, "--target", "done")
+    assert best["start"]["value"] == pytest.approx(0.5)
+    least = answer(capsys, "solve", model, "--target", "done", "--objective", "min")
+    assert least["start"]["value"] == pytest.approx(0.25)
+    said = complaint(capsys, "solve", model, "--target", "done", "--method", "anderson")
+    assert "--method is for the discounted criterion" in said

@@ -131,10 +131,10 @@ def _solve(given: argparse.Namespace) -> None:
     say(console, found.status, "bold green" if found.converged else "bold yellow")
     if world.mdp.initial is not None:
         low, high = (at_start(world.mdp, end) for end in (lower, upper))
-        say(console, f"from the start: V* in [{low:.9g}, {high:.9g}]")
+        say(console, f"from the start: V* in {terminal.interval(low, high)}")
     if found.gain is not None:
-        low, high = float(np.min(found.gain)), float(np.max(found.gain))
-        say(console, f"average reward a step: {low:.9g}" + (f" to {high:.9g}" * (high > low)))
+        low, high = float(lower.min()), float(upper.max())
+        say(console, f"average reward a step, over all starts: {terminal.interval(low, high)}")
     show_values(console, world, value, lower, upper, policy)
     for path in (given.out, given.plot):
         if path is not None:
@@ -210,7 +210,6 @@ def _methods(given: argparse.Namespace) -> None:
             if name not in METHODS:
                 raise InvalidSetting(f'unknown method "{name}"; {nearest(name, METHODS)}')
     world = world_of(given)
-    converge(world.mdp, given.tolerance, names)  # the first run compiles; it is not timed
     runs = converge(world.mdp, given.tolerance, names)
     if given.plot is not None:
         plots.convergence(given.plot, runs, world.name)

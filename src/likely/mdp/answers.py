@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from likely.errors import InvalidSetting
-from likely.mdp import plots, terminal
+from likely.mdp import pictures, plots, terminal
 from likely.mdp.policies import greedy_pairs
 from likely.mdp.problem import MDP, write_npz
 from likely.mdp.solution import Solution
@@ -142,16 +143,32 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def draw(path: str, world: World, value: NDArray[np.float64], title: str) -> None:
-    """A heat map where the world has a grid, else values and actions over the states."""
-    mdp = world.mdp
-    if world.layout is not None and min(world.layout.shape) > 1:
-        plots.heat_map(path, mdp, world.layout, value, title)
-        return
+    """The picture that suits a world.
+
+    A heat map with arrows for a grid of cells, contours of the actions where the axes count
+    things (Jack's cars), else values and actions over the states.
+    """
+    mdp, layout = world.mdp, world.layout
     greedy = np.flatnonzero(greedy_pairs(mdp, value))[::-1]
-    action = np.full(mdp.states, np.nan)
-    action[np.asarray(mdp.pair_state)[greedy]] = np.asarray(mdp.pair_action)[greedy]
-    shown = np.where(mdp.terminal, np.nan, value)
-    plots.line_plot(path, shown, action, ("state", "value", "action (first best)"), title)
+    action = np.full(mdp.states, np.nan)  # the first best action of each state
+    action[np.asarray(mdp.pair_state)[greedy]] = _numbers(mdp)[mdp.pair_action[greedy]]
+    if layout is not None and layout.row_name:
+        policy = [("best action", action)]
+        pictures.policy_contours(path, layout, policy, value, "number in the action's name", title)
+    elif layout is not None and min(layout.shape) > 1:
+        plots.heat_map(path, mdp, layout, value, title)
+    else:
+        shown = np.where(mdp.terminal, np.nan, value)
+        plots.line_plot(path, shown, action, ("state", "value", "action"), title)
+
+
+def _numbers(mdp: MDP) -> NDArray[np.float64]:
+    """[A] the number in each action's name ("stake 25", "move -2"), else its label."""
+    names = mdp.action_names or ()
+    found = [re.search(r"[-+]?\d+$", name) for name in names]
+    if names and all(found):
+        return np.array([float(match[0]) for match in found if match])
+    return np.arange(float(mdp.actions))
 
 
 def show_values(

@@ -85,7 +85,7 @@ def jacks_car_rental(capacity: int = 20, discount: float = 0.9) -> tuple[MDP, Gr
         discount,
         pair_action=labels,
         state_names=[f"{one}+{two} cars" for one in range(size) for two in range(size)],
-        action_names=[f"{move:+d}" for move in CAR_MOVES],
+        action_names=[f"move {move:+d}" if move else "move 0" for move in CAR_MOVES],
     )
     layout = GridLayout.of(
         np.arange(states).reshape(size, size),

@@ -29,6 +29,7 @@ def converge(mdp: MDP, tolerance: float, names: Sequence[str] | None = None) -> 
     runs = []
     for name in [m for m in METHODS if m != "auto"] if names is None else names:
         try:
+            solve(mdp, tolerance=tolerance, method=name)  # compiles; only the next one is timed
             found = solve(mdp, tolerance=tolerance, method=name)
         except LikelyError:
             if names is not None:

@@ -27,6 +27,7 @@ def policy_contours(
     policies: Sequence[tuple[str, ArrayLike]],
     value: ArrayLike | None = None,
     unit: str = "",
+    title: str = "",
 ) -> Path:
     """Policies whose actions are numbers, as coloured steps with their borders drawn.
 
@@ -36,6 +37,7 @@ def policy_contours(
         policies: (label, [S] number that the action stands for) of each panel.
         value: [S] drawn in one more panel.
         unit: of the action, for the colour bar.
+        title: above it all.
     """
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm
@@ -84,6 +86,8 @@ def policy_contours(
     bar.minorticks_off()
     bar.set_label(unit, fontsize=9)
     bar.ax.tick_params(labelsize=8)
+    if title:
+        figure.suptitle(title, fontsize=11, color=plots.INK)
     return plots.save_figure(figure, path)
 
 

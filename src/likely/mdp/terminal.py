@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,23 @@ def signed(value: float) -> str:
     if 1e-3 <= abs(value) < 1e5:
         return f"{value:.5g}"
     return f"{value:.2e}"
+
+
+def interval(low: float, high: float, digits: int = 9) -> str:
+    """An interval printed with so many digits, rounded outwards so that it still holds.
+
+    >>> interval(0.12345678949, 0.12345678951)
+    '[0.123456789, 0.12345679]'
+    """
+    ends = []
+    for end, rounding in ((low, ROUND_FLOOR), (high, ROUND_CEILING)):
+        if math.isfinite(end):
+            ends.append(
+                f"{float(Context(digits, rounding).create_decimal(Decimal(end))):.{digits}g}"
+            )
+        else:
+            ends.append(signed(end))
+    return f"[{ends[0]}, {ends[1]}]"
 
 
 def fits(layout: GridLayout) -> bool:
@@ -152,10 +170,10 @@ def state_table(
     for state in range(min(mdp.states, LISTED_STATES)):
         row = [mdp.state_name(state), signed(float(value[state]))]
         if lower is not None and upper is not None:
-            row.append(f"[{float(lower[state]):.9g}, {float(upper[state]):.9g}]")
+            row.append(interval(float(lower[state]), float(upper[state])))
         if policy is not None:
-            ended = bool(mdp.terminal[state])
-            row.append("(end)" if ended else mdp.action_name(int(policy[state])))
+            action = int(policy[state])
+            row.append("(end)" if action < 0 else mdp.action_name(action))
         table.add_row(*row)
     return table
 
