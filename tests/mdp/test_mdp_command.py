@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -300,3 +301,21 @@ def test_a_target_is_reached_with_the_best_probability(capsys: Capture, tmp_path
     assert least["start"]["value"] == pytest.approx(0.25)
     said = complaint(capsys, "solve", model, "--target", "done", "--method", "anderson")
     assert "--method is for the discounted criterion" in said
+
+
+def test_a_terminal_without_arrows_gets_letters() -> None:
+    program = [sys.executable, "-m", "likely.mdp.command", "evaluate", "small-gridworld"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [*program, "--sweeps", "3"], env=ascii_only, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert "<^" in done.stdout
+    assert "v" in done.stdout.split("greedy policy")[1]
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    program = f"{sys.executable} -m likely.mdp.command list | head -n 1"
+    done = subprocess.run(program, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("world")

@@ -8,6 +8,8 @@ one line on the error stream and exit code 2; files are written whole or not at 
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -347,6 +349,17 @@ def _parser() -> _Parser:
     return parser
 
 
+# What a terminal that cannot show a character gets instead.
+_PLAIN = {"↑": "^", "→": ">", "↓": "v", "←": "<", "█": "#", "∞": "inf", "·": "."}
+
+
+def _plain_letters(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(letter, "?") for letter in letters), error.end
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run `likely mdp ARGUMENTS`; returns the exit code: 0, or 2 for bad input.
 
@@ -360,6 +373,9 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     except SystemExit as done:  # --help has printed its text
         return int(done.code or 0)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error("likely.plain", _plain_letters)
+        sys.stdout.reconfigure(errors="likely.plain")
     from likely.mdp import actions
 
     doing: dict[str, Callable[[argparse.Namespace], None]] = actions.COMMANDS

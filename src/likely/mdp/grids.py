@@ -91,7 +91,9 @@ def build_grid(plan: GridPlan, name: str) -> tuple[MDP, GridLayout]:
         raise InvalidData(f"{name}: the grid has no free cell")
     state = np.full(plan.wall.shape, -1, dtype=np.int64)
     state[held] = np.arange(count)
-    lands = _landing(plan, state, name)
+    lands: NDArray[np.signedinteger] = _landing(plan, state, name)
+    if count < 2**31:
+        lands = lands.astype(np.int32)
 
     flat = np.flatnonzero(held)
     sources = flat[~plan.end.ravel()[flat]]
@@ -145,17 +147,17 @@ def _landing(plan: GridPlan, state: NDArray[np.int64], name: str) -> NDArray[np.
 
 def _moves(
     plan: GridPlan,
-    lands: NDArray[np.int64],
+    lands: NDArray[np.signedinteger],
     sources: NDArray[np.int64],
     direction: tuple[int, int],
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.signedinteger], NDArray[np.float64]]:
     """One action from every source: [sources, 3] successors and rewards, ahead and sideways."""
     rows, columns = plan.wall.shape
     row, column = np.divmod(sources, columns)
     down, right = direction
     bump = plan.step if plan.bump is None else plan.bump
     enter = plan.enter.ravel()
-    successor = np.empty((len(sources), 3), dtype=np.int64)
+    successor = np.empty((len(sources), 3), dtype=lands.dtype)
     reward = np.empty((len(sources), 3))
     outcomes = ((down, right), (-right, down), (right, -down))
     for k, (d_row, d_column) in enumerate(outcomes):
