@@ -10,12 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from likely.mdp import plots, worlds
     from likely.mdp.certificates import Certificate, certify
     from likely.mdp.horizon import backward_induction
     from likely.mdp.matrix_free import MatrixFree, grid
     from likely.mdp.operators import bellman_expectation, bellman_optimality, greedy
     from likely.mdp.prediction import Evaluation, evaluate
     from likely.mdp.problem import MDP
+    from likely.mdp.simulation import Simulation, simulate
     from likely.mdp.solution import Progress, Solution, TracePoint
     from likely.mdp.solvers import CRITERIA, METHODS, solve
 
@@ -27,6 +29,7 @@ _HOME = {
     "MDP": "problem",
     "MatrixFree": "matrix_free",
     "Progress": "solution",
+    "Simulation": "simulation",
     "Solution": "solution",
     "TracePoint": "solution",
     "backward_induction": "horizon",
@@ -36,8 +39,10 @@ _HOME = {
     "evaluate": "prediction",
     "greedy": "operators",
     "grid": "matrix_free",
+    "simulate": "simulation",
     "solve": "solvers",
 }
+_MODULES = ("plots", "worlds")
 
 __all__ = [
     "CRITERIA",
@@ -47,6 +52,7 @@ __all__ = [
     "Evaluation",
     "MatrixFree",
     "Progress",
+    "Simulation",
     "Solution",
     "TracePoint",
     "backward_induction",
@@ -56,11 +62,16 @@ __all__ = [
     "evaluate",
     "greedy",
     "grid",
+    "plots",
+    "simulate",
     "solve",
+    "worlds",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

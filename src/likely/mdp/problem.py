@@ -276,8 +276,8 @@ class MDP:
         return load(path, discount=discount)
 
     @classmethod
-    def from_grid(cls, text: str, discount: float = 0.99) -> MDP:
-        """From an ASCII grid world."""
+    def from_grid(cls, text: str, discount: float | None = None) -> MDP:
+        """From a grid world drawn in text; `discount` overrides the text's (default 1)."""
         from likely.mdp.gridtext import from_grid
 
         return from_grid(text, discount=discount)
