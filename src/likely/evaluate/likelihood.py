@@ -1,0 +1,406 @@
+"""Log-likelihoods of data: exact, or a bound that says so, or a refusal with the reason.
+
+A tractable density gives `= nats`; an approximate one `<= nats` (its ELBO, or the importance-
+weighted bound with k samples, which is tighter); an implicit one raises Unanswerable. Every
+example of the data set counts, the last short batch too; a value that is not finite is an
+error, never left out. Weights are what the model holds (after a fit: the averaged ones), in
+evaluation mode, float32 or better, whatever precision the fit ran in. No annealed or weighted
+loss is reported.
+
+A number is only given when the model's proofs hold (`likely.verify`): the short version runs
+here, unless proofs of the very same weights are given or were made before in this process.
+
+Sources: Burda, Grosse and Salakhutdinov 2016 (eq. 8, active units in sec. 5), Hoffman and
+Johnson 2016 (rate and distortion).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from likely.data.spec import Dataset
+from likely.density import (
+    ApproximateDensity,
+    GenerativeModel,
+    LatentVariable,
+    Query,
+    TractableDensity,
+    chunks,
+)
+from likely.errors import Diverged, InvalidData, InvalidSetting
+from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
+from likely.noise import Noise
+from likely.verify import Proofs, verify, weights_digest
+
+__all__ = [
+    "LatentDiagnostics",
+    "PerExample",
+    "bits_per_dim",
+    "latent_diagnostics",
+    "log_likelihood",
+    "nats",
+    "per_example_nll",
+    "proofs_of",
+]
+
+QUANTITY = "nll"
+# Variance over the data of a coordinate's posterior mean, above which it is used (Burda 2016).
+ACTIVE = 0.01
+
+FloatArray = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+_proved: weakref.WeakKeyDictionary[GenerativeModel, Proofs] = weakref.WeakKeyDictionary()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PerExample:
+    """Negative log-likelihoods of a data set, one for each example, in its order.
+
+    Attributes:
+        values: nats, float64 [N]; the truth is at most this where `relation` is "<=".
+        relation: EXACT or UPPER.
+        fingerprint: of the data.
+        dimensions: of one example.
+        about: how they were computed.
+    """
+
+    values: FloatArray
+    relation: Relation
+    fingerprint: str
+    dimensions: int
+    about: str
+
+    def nats(self) -> Estimate:
+        """Their mean in nats per example, with its standard error."""
+        return Estimate.mean_of(
+            self.values.tolist(),
+            unit="nats",
+            relation=self.relation,
+            quantity=QUANTITY,
+            fingerprint=self.fingerprint,
+            about=self.about,
+        )
+
+    def bits_per_dim(self) -> Estimate:
+        """Their mean in bits per dimension, with its standard error."""
+        return self.nats().scaled(nats_to_bits_per_dim(self.dimensions), "bits/dim")
+
+
+def per_example_nll(
+    model: GenerativeModel,
+    data: Dataset,
+    *,
+    importance_samples: int | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    proofs: Proofs | None = None,
+    progress: Progress | None = None,
+) -> PerExample:
+    """-log p(x) of every example, or an upper bound on it.
+
+    Args:
+        model: explicit, tractable or approximate.
+        data: what the number is about; dynamic binarisation is read at epoch 0.
+        importance_samples: k of the importance-weighted bound; the ELBO when None. A tractable
+            density ignores it, so that one call serves a comparison.
+        seed: of the latents of an approximate density.
+        batch_size: examples at a time. With the seed it decides the latents.
+        proofs: made before by `likely.verify` for these weights; others are not believed.
+        progress: called with (examples done, of how many).
+
+    Returns:
+        One value for each example.
+
+    Raises:
+        Unanswerable: an implicit density, with its reason.
+        ProofFailed: a proof that the number depends on failed.
+        InvalidData: data of another shape or levels, or without the labels that are needed.
+        InvalidSetting: k < 1, or weights below float32.
+        Diverged: a value that is not finite; names the example.
+    """
+    measure, relation, about = _measure(model, importance_samples)
+    _refuse_misfit(model, data, batch_size)
+    proofs_of(model, proofs).require()
+    values = np.empty(len(data), np.float64)
+    was_training = model.training
+    model.eval()
+    try:
+        for part in chunks(len(data), batch_size):
+            x, context = _tensors(model, data, part)
+            noise = Noise("likelihood", seed, part.start, device=model.device)
+            # An autocast block around this call must not lower the precision.
+            with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+                log_prob = measure(x, noise, context)
+            values[part] = -log_prob.double().cpu().numpy()
+            _refuse_non_finite(model, data, values[part], part.start)
+            if progress is not None:
+                progress(part.stop, len(data))
+    finally:
+        model.train(was_training)
+    return PerExample(values, relation, data.spec.fingerprint, data.spec.dimensions, about)
+
+
+def log_likelihood(
+    model: GenerativeModel,
+    data: Dataset,
+    *,
+    importance_samples: int | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    proofs: Proofs | None = None,
+) -> FloatArray:
+    """log p(x) of every example in nats (a lower bound for an approximate density), [N].
+
+    Arguments and errors as for `per_example_nll`.
+    """
+    found = per_example_nll(
+        model,
+        data,
+        importance_samples=importance_samples,
+        seed=seed,
+        batch_size=batch_size,
+        proofs=proofs,
+    )
+    return -found.values
+
+
+def nats(
+    model: GenerativeModel,
+    data: Dataset,
+    *,
+    importance_samples: int | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    proofs: Proofs | None = None,
+) -> Estimate:
+    """Mean negative log-likelihood in nats per example: "=" exact, "<=" for a bound.
+
+    Arguments and errors as for `per_example_nll`.
+    """
+    return per_example_nll(
+        model,
+        data,
+        importance_samples=importance_samples,
+        seed=seed,
+        batch_size=batch_size,
+        proofs=proofs,
+    ).nats()
+
+
+def bits_per_dim(
+    model: GenerativeModel,
+    data: Dataset,
+    *,
+    importance_samples: int | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    proofs: Proofs | None = None,
+) -> Estimate:
+    """Mean negative log-likelihood in bits per dimension, nats / (D ln 2).
+
+    Arguments and errors as for `per_example_nll`.
+    """
+    return per_example_nll(
+        model,
+        data,
+        importance_samples=importance_samples,
+        seed=seed,
+        batch_size=batch_size,
+        proofs=proofs,
+    ).bits_per_dim()
+
+
+def proofs_of(model: GenerativeModel, proofs: Proofs | None = None) -> Proofs:
+    """Proofs of the weights that the model has now.
+
+    Given ones, or those made before in this process, are taken when their digest is that of the
+    weights; otherwise the short version of `likely.verify.verify` runs.
+    """
+    digest = weights_digest(model)
+    for known in (proofs, _proved.get(model)):
+        if known is not None and (known.digest, known.model) == (digest, type(model).__name__):
+            return known
+    made = verify(model, quick=True)
+    _proved[model] = made
+    return made
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentDiagnostics:
+    """What a latent-variable model uses its code for.
+
+    Attributes:
+        active: coordinates whose posterior mean varies: Var_x(E[z|x]) > 0.01 (Burda 2016).
+        latent: all coordinates.
+        rate: mean KL(q(z|x) || p(z)), nats: what the code carries.
+        distortion: mean -log p(x|z), z ~ q(z|x), nats: what is left to say. Their sum is the
+            negative ELBO.
+        warning: a sentence when the posterior has collapsed, fully or in part; "" otherwise.
+    """
+
+    active: int
+    latent: int
+    rate: Estimate
+    distortion: Estimate
+    warning: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        record = {"active": self.active, "latent": self.latent, "warning": self.warning}
+        return {**record, "rate": self.rate.to_json(), "distortion": self.distortion.to_json()}
+
+
+def latent_diagnostics(
+    model: GenerativeModel, data: Dataset, *, seed: int = 0, batch_size: int = 128
+) -> LatentDiagnostics:
+    """Active units, rate and distortion on a data set.
+
+    Raises:
+        InvalidSetting: a model without latent variables.
+        InvalidData: data that does not fit the model.
+    """
+    if not isinstance(model, LatentVariable):
+        raise InvalidSetting(
+            f"{type(model).__name__} is {model.kind}: it has no posterior whose use could be "
+            "measured; give a latent-variable model"
+        )
+    _refuse_misfit(model, data, batch_size)
+    means, rates, distortions = [], [], []
+    was_training = model.training
+    model.eval()
+    try:
+        for part in chunks(len(data), batch_size):
+            x, context = _tensors(model, data, part)
+            noise = Noise("diagnostics", seed, part.start, device=model.device)
+            with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+                reconstruction, kl = model.elbo_terms(x, noise, context)
+                mean = model.posterior(model.integers(x), model.labels(context, len(x))).mean
+            distortions += (-reconstruction.double()).tolist()
+            rates += kl.double().sum(-1).tolist()
+            means.append(mean.double().cpu())
+    finally:
+        model.train(was_training)
+    centres = torch.cat(means)
+    variance = centres.var(0, correction=0)
+    active = int((variance > ACTIVE).sum())
+    estimates = [
+        Estimate.mean_of(
+            values,
+            unit="nats",
+            relation=Relation.EXACT,
+            quantity=quantity,
+            fingerprint=data.spec.fingerprint,
+            lower_is_better=None,
+        )
+        for quantity, values in (("rate", rates), ("distortion", distortions))
+    ]
+    warning = _collapse_warning(active, model.latent, estimates[0].value)
+    return LatentDiagnostics(active, model.latent, estimates[0], estimates[1], warning)
+
+
+def _collapse_warning(active: int, latent: int, rate: float) -> str:
+    """What to tell a person whose code carries little; "" when all is well."""
+    remedy = (
+        "a warm-up of the KL term (NegativeELBO(warmup=...)), free nats, or a smaller latent helps"
+    )
+    if active == 0:
+        return (
+            f"the posterior has collapsed: none of the {latent} latent coordinates depends on x "
+            f"(the code carries {rate:.2g} nats); {remedy}"
+        )
+    if active * 10 <= latent:
+        return (
+            f"the posterior has nearly collapsed: only {active} of {latent} latent coordinates "
+            f"depend on x (the code carries {rate:.3g} nats); {remedy}"
+        )
+    return ""
+
+
+_Measure = Callable[[Tensor, Noise, Tensor | None], Tensor]
+
+
+def _measure(model: GenerativeModel, k: int | None) -> tuple[_Measure, Relation, str]:
+    """(log-likelihood or bound of a batch, relation of the NLL, how in words)."""
+    if k is not None and k < 1:
+        raise InvalidSetting(f"importance_samples must be at least 1, given {k}")
+    if isinstance(model, TractableDensity):
+        tractable = model
+        return (lambda x, noise, c: tractable.log_prob(x, c)), Relation.EXACT, "exact"
+    if isinstance(model, LatentVariable) and k is not None:
+        latent, samples = model, k
+        return (
+            lambda x, noise, c: latent.importance_bound(x, samples, noise, c),
+            Relation.UPPER,
+            f"importance-weighted bound, k = {k}",
+        )
+    if isinstance(model, ApproximateDensity):
+        if k is not None:
+            raise InvalidSetting(
+                f"{type(model).__name__} has no importance-weighted bound; leave out "
+                "importance_samples for its ELBO"
+            )
+        approximate = model
+        return (
+            lambda x, noise, c: approximate.elbo(x, noise, c),
+            Relation.UPPER,
+            "ELBO, one latent an example",
+        )
+    raise model.unanswerable(Query.LOG_PROB)
+
+
+def _tensors(model: GenerativeModel, data: Dataset, part: slice) -> tuple[Tensor, Tensor | None]:
+    batch = data.batch(part)
+    x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
+    if not model.classes:
+        return x, None
+    assert batch.label is not None
+    return x, torch.from_numpy(batch.label).to(model.device)
+
+
+def _refuse_misfit(model: GenerativeModel, data: Dataset, batch_size: int) -> None:
+    spec, built = data.spec, model.spec
+    if batch_size < 1:
+        raise InvalidSetting(f"batch_size must be at least 1, given {batch_size}")
+    if len(data) == 0:
+        raise InvalidData(f"{spec.name}: no examples to evaluate")
+    if (spec.shape, spec.levels) != (built.shape, built.levels):
+        raise InvalidData(
+            f"the model was built for shape {built.shape} with {built.levels} levels, "
+            f"{spec.name} has shape {spec.shape} with {spec.levels}"
+        )
+    if model.classes and data.labels is None:
+        raise InvalidData(
+            f"{type(model).__name__} is conditional on {model.classes} classes, but {spec.name} "
+            f"({spec.split}) has no labels"
+        )
+    low = {p.dtype for p in model.parameters()} - {torch.float32, torch.float64}
+    if low:
+        raise InvalidSetting(
+            f"likelihoods are evaluated in float32 or better; the weights are "
+            f"{', '.join(sorted(map(str, low)))}: call model.float() first"
+        )
+
+
+def _refuse_non_finite(
+    model: GenerativeModel, data: Dataset, values: FloatArray, start: int
+) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        row = int(bad[0])
+        more = f" and {len(bad) - 1} more of its batch" if len(bad) > 1 else ""
+        sign = "infinite" if math.isinf(values[row]) else "not a number"
+        raise Diverged(
+            f"{type(model).__name__}: the log-likelihood of example {start + row}{more} of "
+            f"{data.spec.name} ({data.spec.split}) is {sign}; no mean is given. The weights may "
+            "come from a fit that diverged: fit again with a lower learning_rate"
+        )

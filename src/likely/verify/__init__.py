@@ -1,0 +1,90 @@
+"""Proofs on a fitted model, by code that did not produce its numbers.
+
+    verify(model).passed        # all checks
+    print(verify(model))        # a sentence each
+    verify(model).require()     # raises ProofFailed where a likelihood would be wrong
+
+What is checked, by kind:
+
+- tractable: each conditional sums to one; the Jacobian of the conditionals is causal by pixel
+  and by channel; later values change nothing; no blind spot where none is declared; the sum over
+  all images of a tiny instance is one; examples do not couple;
+- approximate: ELBO <= importance bound <= quadrature on a tiny instance; the KL term is a KL;
+  the same sums; examples do not couple;
+- implicit: an image does not depend on the batch it is made in; finite, in range;
+- all: gradients reach every weight.
+
+Everything runs on a float64 copy on the processor; the model is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from likely.data.spec import Dataset
+from likely.density import (
+    Autoregressive,
+    GenerativeModel,
+    ImplicitDensity,
+    LatentVariable,
+    TractableDensity,
+)
+from likely.errors import InvalidSetting
+from likely.verify.causality import causality
+from likely.verify.coupling import coupling
+from likely.verify.latent import bounds
+from likely.verify.normalization import conditionals_sum_to_one, total_probability
+from likely.verify.proofs import Proof, Proofs, weights_digest
+from likely.verify.subject import Subject, subject_of
+from likely.verify.training import gradients_reach_every_weight, images_in_range
+
+__all__ = ["Proof", "Proofs", "verify", "weights_digest"]
+
+
+def verify(
+    model: GenerativeModel, data: Dataset | None = None, seed: int = 0, *, quick: bool = False
+) -> Proofs:
+    """Check a model with the weights that it has now.
+
+    Args:
+        model: any; it is copied, not changed.
+        data: examples to probe with beside random images.
+        seed: of probe images and noise; the result is a function of (weights, data, seed, quick).
+        quick: the short version that an evaluation runs: fewer output pixels, one tiny instance.
+
+    Returns:
+        The checks that its kind calls for, passed or not.
+
+    Raises:
+        InvalidSetting: data of another shape or other levels.
+    """
+    if data is not None and (data.spec.shape, data.spec.levels) != (
+        model.spec.shape,
+        model.spec.levels,
+    ):
+        raise InvalidSetting(
+            f"the model was built for shape {model.spec.shape} with {model.spec.levels} levels, "
+            f"{data.spec.name} has shape {data.spec.shape} with {data.spec.levels}"
+        )
+    subject = subject_of(model, data, quick, seed)
+    with torch.no_grad():
+        proofs = tuple(_proofs(subject))
+    return Proofs(type(model).__name__, weights_digest(model), quick, seed, proofs)
+
+
+def _proofs(subject: Subject) -> Iterator[Proof]:
+    model = subject.model
+    yield from coupling(subject)
+    yield from conditionals_sum_to_one(subject)
+    if isinstance(model, Autoregressive):
+        with torch.enable_grad():
+            yield from causality(subject)
+    if isinstance(model, TractableDensity):
+        yield from total_probability(subject)
+    if isinstance(model, LatentVariable):
+        yield from bounds(subject)
+    if isinstance(model, ImplicitDensity):
+        yield from images_in_range(subject)
+    yield gradients_reach_every_weight(subject)

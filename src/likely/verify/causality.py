@@ -1,0 +1,291 @@
+r"""Is each conditional a function of the dimensions before it, and of all of them?
+
+The Jacobian of the conditionals' parameters with respect to the image, in float64: an entry
+for the dimension itself (self), for a later channel of the pixel (channel) or for a later pixel
+(future) must be zero. What has no derivative (a rounding, a comparison) is caught by changing
+all later dimensions and asking for the same numbers.
+
+One backward pass with a row for each output location gives that location's derivatives,
+because examples do not couple; that is proved apart (`coupling`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from likely.density import Autoregressive, chunks
+from likely.verify.proofs import Proof
+from likely.verify.subject import Subject, smaller_or_none, work_of
+
+# Multiply-adds that a proof may cost; about ten seconds of one thread in float64.
+FULL_BUDGET, QUICK_BUDGET = 1e11, 1.5e10
+# Relative to the largest derivative. What may not be seen has derivative zero; the slack is for
+# backends that sum in another order.
+LEAK_TOLERANCE = 1e-12
+SAME_TOLERANCE = 1e-10
+
+Location = tuple[int, int]
+
+
+def causality(subject: Subject) -> Iterator[Proof]:
+    """All causality proofs of an autoregressive model."""
+    model = subject.model
+    assert isinstance(model, Autoregressive)
+    _, height, width = model.spec.shape
+    side = min(6 if model.spec.shape[0] == 1 and not subject.quick else 4, height, width)
+    found = smaller_or_none(
+        model, (model.spec.shape[0], side, side), model.spec.levels, subject.seed
+    )
+    locations = _locations(subject, found is not None and found[1])
+    what = f"{len(locations)} of {height * width} pixels"
+    if len(locations) == height * width:
+        what = f"all {len(locations)} pixels"
+    leaks = _leaks(subject, model, subject.x[: 1 if subject.quick else 2], locations)
+    whose = f"Largest derivative by {{}}, over the largest of all; {what}, in float64."
+    if found is not None and found[1] and side < max(height, width):
+        grid = _grid(side, side)
+        x = _random_images(subject, side)
+        inner = _leaks(subject, found[0], x, grid)
+        leaks = {kind: max(value, inner[kind]) for kind, value in leaks.items()}
+        whose += f" The same weights on {side} x {side} images: all pixels."
+    causes = {
+        "self": "the dimension that is predicted",
+        "channel": "a channel that comes later in the same pixel",
+        "future": "a later pixel",
+    }
+    for kind, cause in causes.items():
+        yield Proof.at_most(f"no {kind} leak", leaks[kind], LEAK_TOLERANCE, whose.format(cause))
+    yield _unchanged_by_the_future(subject)
+    yield _rows_below_not_read(subject)
+    if not model.has_blind_spot and height * width > 1:
+        yield _past_is_seen(subject)
+
+
+def _grid(height: int, width: int) -> list[Location]:
+    return [(row, column) for row in range(height) for column in range(width)]
+
+
+def _random_images(subject: Subject, side: int) -> Tensor:
+    channels = subject.model.spec.shape[0]
+    uniform = subject.noise("grid", side).uniform(1, channels, side, side)
+    return (uniform * subject.model.spec.levels).to(torch.int64)
+
+
+def _locations(subject: Subject, small_covers: bool) -> list[Location]:
+    """Output pixels whose derivatives are taken: all where that is cheap; else corners, edges,
+    the centre and random ones, as many as the budget allows."""
+    model = subject.model
+    channels, height, width = model.spec.shape
+    everywhere = _grid(height, width)
+    budget = QUICK_BUDGET if subject.quick else FULL_BUDGET
+    cost = work_of(model, backward=True) * channels * (1 if subject.quick else 2)
+    count = int(budget // cost)
+    if count >= len(everywhere):
+        return everywhere
+    count = max(count, 1 if small_covers else 4)
+    bottom, right = height - 1, width - 1
+    first = [
+        (height // 2, width // 2), (0, right), (bottom, 0), (bottom, right), (0, 0),
+        (height // 2, 0), (height // 2, right), (0, width // 2), (bottom, width // 2),
+    ]  # fmt: skip
+    shuffled = torch.randperm(len(everywhere), generator=subject.noise("locations").generator)
+    random = [everywhere[int(index)] for index in shuffled]
+    return list(dict.fromkeys(first + random))[:count]
+
+
+def _groups(model: Autoregressive) -> list[slice]:
+    """Rows of the parameters that belong to each channel; one group where the head couples."""
+    head = model.head
+    if head.couples_channels:
+        return [slice(0, head.parameters)]
+    each = head.parameters // head.channels
+    return [slice(each * c, each * (c + 1)) for c in range(head.channels)]
+
+
+def seen_by(
+    subject: Subject, model: Autoregressive, x: Tensor, locations: list[Location]
+) -> Iterator[tuple[Location, int, Tensor]]:
+    """How strongly each input enters each output: (location, group, |derivative| [C, H, W])."""
+    groups = _groups(model)
+    probe = subject.noise("weights of outputs").normal(model.head.parameters, dtype=torch.float64)
+    wanted = [(place, group) for place in locations for group in range(len(groups))]
+    rows = max(1, min(16, int(2e9 // max(1.0, work_of(model)))))
+    for part in chunks(len(wanted), rows):
+        here = wanted[part]
+        images = x.double().expand(len(here), *x.shape).clone().requires_grad_(True)
+        parameters = model.conditionals(images, subject.labels(len(here)))
+        weight = torch.zeros_like(parameters)
+        for row, ((line, column), group) in enumerate(here):
+            weight[row, groups[group], line, column] = probe[groups[group]]
+        if parameters.requires_grad:
+            (gradient,) = torch.autograd.grad(parameters, images, weight)
+        else:
+            gradient = torch.zeros_like(images)  # no input enters at all
+        for (place, group), entry in zip(here, gradient.abs(), strict=True):
+            yield place, group, entry
+
+
+def _leaks(
+    subject: Subject, model: Autoregressive | object, x: Tensor, locations: list[Location]
+) -> dict[str, float]:
+    """The largest forbidden derivative of each kind over the largest of all."""
+    assert isinstance(model, Autoregressive)
+    couples = model.head.couples_channels
+    worst = dict.fromkeys(("self", "channel", "future"), 0.0)
+    largest = 0.0
+    for image in x:
+        for (row, column), group, entry in seen_by(subject, model, image, locations):
+            width = entry.shape[2]
+            largest = max(largest, _peak(entry))
+            pixel = entry[:, row, column]
+            later = entry.flatten(1)[:, row * width + column + 1 :]
+            found = {
+                # With a head that couples channels, the network hides the whole pixel.
+                "self": _peak(pixel if couples else pixel[group]),
+                "channel": 0.0 if couples else _peak(pixel[group + 1 :]),
+                "future": _peak(later),
+            }
+            worst = {kind: max(worst[kind], found[kind]) for kind in worst}
+    # A network that sees nothing has no leak; infinity (from NaN) stays infinity.
+    return {kind: value / largest if largest > 0 else value for kind, value in worst.items()}
+
+
+def _peak(entry: Tensor) -> float:
+    """The largest entry; infinity where one is not a number."""
+    if entry.numel() == 0:
+        return 0.0
+    value = float(entry.max())
+    return value if value == value else float("inf")
+
+
+def _unchanged_by_the_future(subject: Subject) -> Proof:
+    """Change every later dimension; the parameters so far must be the same numbers."""
+    model = subject.model
+    assert isinstance(model, Autoregressive)
+    channels, height, width = model.spec.shape
+    groups = _groups(model)
+    budget = (QUICK_BUDGET if subject.quick else FULL_BUDGET) / 4
+    total = height * width * len(groups)
+    count = min(total, max(3, int(budget // work_of(model))))
+    generator = subject.noise("cuts").generator
+    cuts = torch.randperm(total, generator=generator)[:count].tolist()
+    other = (subject.noise("future").uniform(*model.spec.shape) * model.spec.levels).long()
+    image = subject.x[0]
+    # The other image must differ in every dimension, or a change could be no change.
+    other = torch.where(other == image, (other + 1) % model.spec.levels, other)
+    order = torch.arange(height * width).reshape(height, width)
+    rows = max(1, min(64, int(4e9 // max(1.0, work_of(model)))))
+    reference = model.conditionals(image[None].double(), subject.labels(1))[0]  # [P, H, W]
+    worst = 0.0
+    for part in chunks(count, rows):
+        changed = image.double().repeat(len(cuts[part]), 1, 1, 1)
+        for row, cut in enumerate(cuts[part]):
+            place, group = divmod(cut, len(groups))
+            first = group if len(groups) > 1 else 0
+            for channel in range(channels):
+                hidden = (order >= place) if channel >= first else (order > place)
+                changed[row, channel][hidden] = other[channel][hidden].double()
+        parameters = model.conditionals(changed, subject.labels(len(changed)))
+        for row, cut in enumerate(cuts[part]):
+            place, group = divmod(cut, len(groups))
+            for index, rows_of in enumerate(groups):
+                known = (order <= place) if index <= group else (order < place)
+                difference = (parameters[row, rows_of] - reference[rows_of])[:, known]
+                worst = max(worst, _peak(difference.abs()))
+    return Proof.at_most(
+        "unchanged by the future",
+        worst,
+        SAME_TOLERANCE,
+        f"Largest change of parameters when all later dimensions take other values; {count} of "
+        f"{total} cuts.",
+    )
+
+
+def _rows_below_not_read(subject: Subject) -> Proof:
+    """Sampling gives the network only the rows so far: it must answer the same."""
+    model = subject.model
+    assert isinstance(model, Autoregressive)
+    x = subject.x[:1]
+    rows = (x.shape[2] + 1) // 2
+    whole = model.conditionals(x, subject.labels(1))[:, :, :rows]
+    top = model.conditionals(x[:, :, :rows], subject.labels(1))
+    return Proof.at_most(
+        "rows below are not needed",
+        _peak((whole - top).abs()),
+        SAME_TOLERANCE * max(1.0, _peak(whole.abs())),
+        "Largest change of parameters when the lower half of the image is cut off, as the "
+        "sampler does.",
+    )
+
+
+def _past_is_seen(subject: Subject) -> Proof:
+    """Every earlier dimension within reach has a derivative that is not zero."""
+    whole = subject.model
+    assert isinstance(whole, Autoregressive)
+    channels, height, width = whole.spec.shape
+    largest = 8 if channels == 1 and not subject.quick else 5
+    if work_of(whole, backward=True) * channels * height * width < QUICK_BUDGET:
+        largest = 8
+    model, fitted = whole, True
+    side = min(largest, height, width)
+    if (side, side) != (height, width):
+        found = smaller_or_none(whole, (channels, side, side), whole.spec.levels, subject.seed)
+        if found is not None:
+            small, fitted = found
+            assert isinstance(small, Autoregressive)
+            model = small
+    height, width = model.spec.shape[1:]
+    x = (subject.noise("past").uniform(2, channels, height, width) * whole.spec.levels).long()
+    seen: dict[tuple[Location, int], Tensor] = {}
+    for image in x:
+        for place, group, entry in seen_by(subject, model, image, _grid(height, width)):
+            old = seen.get((place, group))
+            seen[place, group] = entry > 0 if old is None else old | (entry > 0)
+    reach = _reach(seen, height, width)
+    missing, expected = _unseen(seen, reach, model.head.couples_channels)
+    whose = "the fitted weights" if fitted else "fresh weights of the same settings"
+    return Proof.at_most(
+        "the past is seen",
+        missing if expected else float(height * width > 1),
+        0.0,
+        f"Earlier dimensions without influence, of {expected} within {reach} rows and columns, "
+        f"on {height} x {width} images with {whose}; the reach is the shorter of what is seen "
+        "straight up and straight left.",
+        vital=False,
+    )
+
+
+def _reach(seen: dict[tuple[Location, int], Tensor], height: int, width: int) -> int:
+    """The shorter of the distances seen straight up and straight left, in pixels.
+
+    An image of one row (column) has no pixels above (to the left); the other way decides.
+    """
+    corner = (height - 1, width - 1)
+    by_pixel = torch.stack([m.any(0) for (place, _), m in seen.items() if place == corner]).any(0)
+    up = [corner[0] - row for row in range(height - 1) if by_pixel[row, corner[1]]]
+    left = [corner[1] - column for column in range(width - 1) if by_pixel[corner[0], column]]
+    reaches = [max(far, default=0) for far, side in ((up, height), (left, width)) if side > 1]
+    return min(reaches)
+
+
+def _unseen(seen: dict[tuple[Location, int], Tensor], reach: int, couples: bool) -> tuple[int, int]:
+    """(earlier dimensions within reach that are not seen, how many there are)."""
+    missing = expected = 0
+    for ((row, column), group), mask in seen.items():
+        height, width = mask.shape[1:]
+        lines = torch.arange(height)[:, None]
+        columns = torch.arange(width)[None]
+        before = (lines < row) | ((lines == row) & (columns < column))
+        near = (row - lines <= reach) & ((columns - column).abs() <= reach)
+        wanted = (before & near).expand(mask.shape).clone()
+        if not couples:
+            wanted[:group, row, column] = True
+        missing += int((wanted & ~mask).sum())
+        expected += int(wanted.sum())
+    return missing, expected
+
+
+__all__ = ["causality", "seen_by"]

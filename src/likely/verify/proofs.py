@@ -1,0 +1,152 @@
+"""Proofs: what was checked on a model, what was measured, and what was allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from likely import checkpoint
+from likely.density import GenerativeModel
+from likely.errors import ProofFailed
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """One check.
+
+    Attributes:
+        name: short, as "no future leak".
+        passed: whether `measured` is within `tolerance`.
+        measured: the number that was found; not a number counts as failed.
+        tolerance: the largest number that passes.
+        about: a sentence: what was measured, on what.
+        vital: whether a likelihood is wrong when this fails. The others concern what the model
+            claims beside its likelihood (no blind spot, every weight is used, training).
+    """
+
+    name: str
+    passed: bool
+    measured: float
+    tolerance: float
+    about: str
+    vital: bool = True
+
+    @classmethod
+    def at_most(
+        cls, name: str, measured: float, tolerance: float, about: str, *, vital: bool = True
+    ) -> Proof:
+        """A proof that passes when `measured <= tolerance` (NaN does not)."""
+        passed = measured <= tolerance
+        return cls(name, passed, float(measured), float(tolerance), about, vital)
+
+    def __str__(self) -> str:
+        word = "passed" if self.passed else "FAILED"
+        return (
+            f"{word}: {self.name} (measured {self.measured:.3g}, allowed {self.tolerance:.3g}). "
+            f"{self.about}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Proofs:
+    """All checks of one model with one set of weights.
+
+    Attributes:
+        model: class of the model.
+        digest: of its weights (`weights_digest`).
+        quick: whether it was the short version that an evaluation runs.
+        seed: of inputs and noise.
+        proofs: the checks.
+    """
+
+    model: str
+    digest: str
+    quick: bool
+    seed: int
+    proofs: tuple[Proof, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(proof.passed for proof in self.proofs)
+
+    @property
+    def failed(self) -> tuple[Proof, ...]:
+        """The checks that did not pass."""
+        return tuple(proof for proof in self.proofs if not proof.passed)
+
+    def __getitem__(self, name: str) -> Proof:
+        for proof in self.proofs:
+            if proof.name == name:
+                return proof
+        raise KeyError(f"no proof {name!r}; there are {[proof.name for proof in self.proofs]}")
+
+    def require(self) -> None:
+        """Refuse a likelihood whose proof failed.
+
+        Raises:
+            ProofFailed: names every failed check that a likelihood depends on.
+        """
+        broken = [proof for proof in self.failed if proof.vital]
+        if broken:
+            raise ProofFailed(
+                f"{self.model}: its likelihood is not printed, because "
+                + "; ".join(
+                    f'"{proof.name}" failed (measured {proof.measured:.3g}, allowed '
+                    f"{proof.tolerance:.3g}: {proof.about})"
+                    for proof in broken
+                )
+            )
+
+    def __str__(self) -> str:
+        verdict = "all proofs passed" if self.passed else f"{len(self.failed)} proofs FAILED"
+        return "\n".join([f"{self.model}: {verdict}", *map(str, self.proofs)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; a number that is not finite becomes None."""
+        record = dataclasses.asdict(self)
+        for proof in record["proofs"]:
+            for key in ("measured", "tolerance"):
+                if not math.isfinite(proof[key]):
+                    proof[key] = None
+        return {**record, "proofs": list(record["proofs"]), "passed": self.passed}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Proofs:
+        """Read what `to_json` wrote."""
+        proofs = []
+        for entry in record["proofs"]:
+            numbers = {
+                key: math.nan if entry[key] is None else float(entry[key])
+                for key in ("measured", "tolerance")
+            }
+            proofs.append(Proof(**{**entry, **numbers}))
+        fields = {key: record[key] for key in ("model", "digest", "quick", "seed")}
+        return cls(**fields, proofs=tuple(proofs))
+
+    def save(self, path: str | Path) -> None:
+        """Write them as JSON, whole or not at all."""
+        checkpoint.write_json(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Proofs:
+        """Read what `save` wrote."""
+        return cls.from_json(checkpoint.read_json(Path(path)))
+
+
+def weights_digest(model: GenerativeModel) -> str:
+    """SHA-256 (first 16 hexadecimal digits) of the settings and of all weights with their names.
+
+    The settings count, because the same weights under another dilation are another model.
+    """
+    sha = hashlib.sha256(f"{model.settings} {model.spec.shape} {model.spec.levels}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        sha.update(plain.view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]

@@ -1,0 +1,170 @@
+"""What the proofs work on: exact copies, probe images, and tiny instances of the same class."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from likely.data.spec import Dataset, DataSpec
+from likely.density import GenerativeModel, LatentVariable
+from likely.errors import LikelyError
+from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
+from likely.noise import Dropout, Noise, derived_seed
+
+_HEAD_NAMES: dict[type[Head], str] = {
+    Bernoulli: "bernoulli",
+    Categorical: "categorical",
+    DiscretizedLogisticMixture: "logistic-mixture",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model under proof.
+
+    Attributes:
+        model: a float64 copy on the processor, in evaluation mode, weights without gradient.
+        x: probe images, int64 [B, *shape]: random levels, and examples of the data if given.
+        context: labels of the probe images, [B], or None.
+        quick: whether the short version is wanted.
+        seed: of everything random.
+    """
+
+    model: GenerativeModel
+    x: Tensor
+    context: Tensor | None
+    quick: bool
+    seed: int
+
+    def noise(self, *key: int | str) -> Noise:
+        """A stream for one purpose."""
+        return Noise("verify", self.seed, *key)
+
+    def labels(self, rows: int, label: int = 0) -> Tensor | None:
+        """The same label for all rows, or None for an unconditional model."""
+        return torch.full((rows,), label) if self.model.classes else None
+
+
+def subject_of(model: GenerativeModel, data: Dataset | None, quick: bool, seed: int) -> Subject:
+    """Copy a model and choose its probe images; the model itself is not touched."""
+    exact = exact_copy(model)
+    levels, rows = model.spec.levels, 4
+    noise = Noise("verify", seed, "probe")
+    x = (noise.uniform(rows, *model.spec.shape) * levels).to(torch.int64)
+    if data is not None and len(data):
+        batch = data.batch(slice(0, rows // 2))
+        given = torch.from_numpy(batch.x.astype("int64"))
+        x[: len(given)] = given
+    context = None
+    if model.classes:
+        context = torch.arange(rows) % model.classes
+    return Subject(exact, x, context, quick, seed)
+
+
+def exact_copy(model: GenerativeModel) -> GenerativeModel:
+    """A float64 copy on the processor in evaluation mode, weights without gradient."""
+    # A module's noise is a live generator; the copy gets none of it.
+    twin = copy.deepcopy(model).cpu().double().eval()
+    twin.requires_grad_(False)
+    return twin
+
+
+def in_training(model: GenerativeModel) -> GenerativeModel:
+    """A copy in training mode whose dropout layers stay off."""
+    twin = copy.deepcopy(model).train()
+    for layer in twin.modules():
+        if isinstance(layer, Dropout | nn.modules.dropout._DropoutNd):
+            layer.eval()
+    return twin
+
+
+def work_of(model: GenerativeModel, rows: int = 1, backward: bool = False) -> float:
+    """Rough number of multiply-adds of a convolutional pass over `rows` examples."""
+    weights = sum(p.numel() for p in model.parameters())
+    pixels = model.spec.dimensions / model.spec.shape[0]
+    shared = 1.0 if isinstance(model, LatentVariable) else pixels
+    return rows * weights * shared * (3 if backward else 1)
+
+
+def smaller(
+    model: GenerativeModel, shape: tuple[int, ...], levels: int, seed: int, **changes: Any
+) -> tuple[GenerativeModel, bool]:
+    """An instance of the same class and settings for other data.
+
+    It holds the fitted weights where they fit (a convolutional network with the same head);
+    otherwise fresh weights, whose zero or one-sided parts (biases) are set at random so that
+    no term of the likelihood is hidden.
+
+    Args:
+        model: what it is like.
+        shape: of its examples.
+        levels: of its examples.
+        seed: of fresh weights.
+        changes: settings that differ, as latent=1.
+
+    Returns:
+        The instance (float64, evaluation mode) and whether it holds the fitted weights.
+    """
+    spec = DataSpec("verify", shape, levels, classes=model.spec.classes)
+    settings = model.settings
+    fields = {field.name for field in dataclasses.fields(settings)}
+    head = head_of(model)
+    if "head" in fields and head is not None and type(head) in _HEAD_NAMES:
+        # "auto" depends on the data: the instance takes the head that the model has.
+        changes = {**changes, "head": _HEAD_NAMES[type(head)]}
+    settings = dataclasses.replace(settings, **changes)
+    build = cast("Callable[[DataSpec, Any], GenerativeModel]", type(model))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed("verify", seed, "smaller"))
+        instance = build(spec, settings)
+        fitted = _same_shapes(instance, model)
+        if fitted:
+            instance.load_state_dict(model.state_dict())
+        else:
+            for parameter in instance.parameters():
+                if parameter.ndim == 1 or not bool(parameter.any()):
+                    parameter.data += 0.5 * torch.randn_like(parameter)
+    return exact_copy(instance), fitted
+
+
+def smaller_or_none(
+    model: GenerativeModel, shape: tuple[int, ...], levels: int, seed: int, **changes: Any
+) -> tuple[GenerativeModel, bool] | None:
+    """`smaller`, or None where the class refuses data of that shape."""
+    try:
+        return smaller(model, shape, levels, seed, **changes)
+    except LikelyError:
+        return None
+
+
+def head_of(model: GenerativeModel) -> Head | None:
+    """The model's head, or None for a model without one."""
+    head = model.__dict__.get("head")
+    return head if isinstance(head, Head) else None
+
+
+def least_levels(model: GenerativeModel) -> int:
+    """Levels of a tiny instance: 2 for a Bernoulli, else 3 where the images stay few."""
+    return 2 if isinstance(head_of(model), Bernoulli) else 3
+
+
+def all_images(shape: tuple[int, ...], levels: int) -> Tensor:
+    """Every image of that shape, int64 [levels ** D, *shape]."""
+    dims = 1
+    for side in shape:
+        dims *= side
+    rows = list(itertools.product(range(levels), repeat=dims))
+    return torch.tensor(rows, dtype=torch.int64).reshape(-1, *shape)
+
+
+def _same_shapes(a: nn.Module, b: nn.Module) -> bool:
+    """Whether the weights of one fit the other."""
+    sizes_a = {name: tuple(t.shape) for name, t in a.state_dict().items()}
+    sizes_b = {name: tuple(t.shape) for name, t in b.state_dict().items()}
+    return sizes_a == sizes_b

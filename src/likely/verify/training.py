@@ -1,0 +1,90 @@
+"""Gradients reach every weight; implicit densities give finite images in range."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+
+from likely.density import ImplicitDensity
+from likely.errors import InvalidSetting
+from likely.noise import noise_for
+from likely.objectives import NonSaturatingGAN, default_objective
+from likely.verify.proofs import Proof
+from likely.verify.subject import Subject
+
+
+def gradients_reach_every_weight(subject: Subject) -> Proof:
+    """One loss of the kind's default objective for each player, in training mode.
+
+    For an implicit density that is the 2014 game: a relativistic loss compares two logits, so
+    it cannot see the discriminator's last bias.
+    """
+    model = copy.deepcopy(subject.model).train()
+    model.requires_grad_(True)
+    try:
+        implicit = isinstance(model, ImplicitDensity)
+        objective = NonSaturatingGAN() if implicit else default_objective(model)
+        players = objective.players(model)
+    except InvalidSetting as error:
+        return Proof.at_most(
+            "gradients reach every weight",
+            math.inf,
+            0.0,
+            f"No objective fits: {error}.",
+            vital=False,
+        )
+    reached: set[int] = set()
+    for player, module in players.items():
+        model.zero_grad(set_to_none=True)
+        noise = subject.noise("gradient", player)
+        with torch.enable_grad(), noise_for(model, noise):
+            loss = objective.loss(model, subject.x, subject.context, player, noise, 0)
+            loss.value.sum().backward()  # type: ignore[no-untyped-call]
+        for parameter in module.parameters():
+            # NaN is a gradient that is not zero, but no use: it counts as dead.
+            gradient = parameter.grad
+            if gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()):
+                reached.add(id(parameter))
+    names = list(model.named_parameters())
+    dead = [name for name, parameter in names if id(parameter) not in reached]
+    which = f" Not reached: {', '.join(dead[:5])}." if dead else ""
+    return Proof.at_most(
+        "gradients reach every weight",
+        len(dead),
+        0.0,
+        f"Tensors, of {len(names)}, with no gradient that is finite and not zero.{which}",
+        vital=False,
+    )
+
+
+def images_in_range(subject: Subject) -> Iterator[Proof]:
+    """Generated images are finite and in [-1, 1], and samples are integers in [0, levels)."""
+    model = subject.model
+    assert isinstance(model, ImplicitDensity)
+    n = 16
+    labels = None if subject.context is None else torch.arange(n) % model.classes
+    images = model.generate(model.latents(subject.noise("range"), n), labels)
+    yield Proof.at_most(
+        "generated images are finite",
+        int((~images.isfinite()).sum()),
+        0.0,
+        f"Values that are not finite in {n} images.",
+    )
+    excess = float(images.abs().max()) - 1.0 if bool(images.isfinite().all()) else math.inf
+    yield Proof.at_most(
+        "generated images are in [-1, 1]",
+        max(0.0, excess),
+        1e-9,
+        f"Largest excess over the range that stands for the levels, {n} images.",
+    )
+    x = model.sample(n, seed=subject.seed, context=labels)
+    outside = int(((x < 0) | (x >= model.spec.levels)).sum())
+    yield Proof.at_most(
+        "samples are levels",
+        outside + int(tuple(x.shape[1:]) != model.spec.shape),
+        0.0,
+        f"Values outside [0, {model.spec.levels}) in {n} samples.",
+    )
