@@ -1,0 +1,68 @@
+"""The command `likely`: one small module a subcommand, imported when it is asked for.
+
+`main` is the whole command as a function of its arguments. Bad input is one line on the error
+stream and exit code 2; an interrupt is 130; anything else that goes wrong is a defect and keeps
+its traceback. Nothing here imports torch or numpy before a subcommand starts to work, so help
+answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from likely.cli.output import fail, plain_warnings, silence
+from likely.cli.parser import COMMANDS, overview, parse, unknown
+from likely.errors import LikelyError, Unanswerable
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `likely ARGUMENTS`.
+
+    Args:
+        argv: the arguments; those of the process when None.
+
+    Returns:
+        The exit code: 0, 1 (a proof failed), 2 (bad input), 130 (SIGINT) or 143 (SIGTERM).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with plain_warnings():
+            code = _run(arguments)
+        sys.stdout.flush()
+    except LikelyError as error:
+        return fail(error, "cannot be answered" if isinstance(error, Unanswerable) else "error")
+    except BrokenPipeError:
+        silence()  # the reader of our output has gone, as `| head` does
+        return 0
+    except KeyboardInterrupt:
+        print("likely: interrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview(), end="")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name in ("-V", "--version"):
+        from likely import __version__
+
+        print(f"likely {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise unknown("option" if name.startswith("-") else "command", name, COMMANDS, "likely")
+    if name == "mdp":
+        from likely.mdp.command import run
+
+        return run(rest)
+    try:
+        module, options = parse(name, rest)
+    except SystemExit as done:  # --help has printed its text
+        return int(done.code or 0)
+    return module.run(options)

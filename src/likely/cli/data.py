@@ -1,0 +1,172 @@
+"""`likely data [list | describe DATA | report FOLDER]`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from likely.cli.fields import DATA, Field, add_field
+from likely.cli.output import rows, say, say_json
+from likely.cli.parser import Parser
+from likely.cli.values import converted_field
+from likely.data.catalogue import CATALOGUE, Entry
+
+if TYPE_CHECKING:
+    from likely.data import Dataset
+
+EXAMPLE = """\
+  likely data
+  likely data describe mnist --binarize static
+  likely data report ~/pictures
+"""
+DEFAULT = "list"
+ACTIONS = {
+    "list": "the named data sets, and whether their files are here",
+    "describe": "shape, levels, splits and fingerprints of a data set",
+    "report": "what becomes of each file of a folder of images",
+}
+
+
+def choices() -> Mapping[str, str]:
+    """The actions."""
+    return ACTIONS
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments of one action."""
+    parser.epilog = "example:\n" + {
+        "list": "  likely data list",
+        "describe": "  likely data describe mnist --binarize static",
+        "report": "  likely data report ~/pictures --image-size 32",
+    }.get(choice or "", "")
+    if choice == "describe":
+        parser.add_argument("source", metavar="DATA", help=DATA[0].about)
+    elif choice == "report":
+        parser.add_argument("source", metavar="FOLDER", help="of images, sub-folders included")
+    for field in _options(choice):
+        add_field(parser, field)
+
+
+def _options(choice: str | None) -> tuple[Field, ...]:
+    if choice == "describe":
+        return DATA[1:]
+    return tuple(f for f in DATA if choice == "report" and f.key in ("size", "channels"))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what was chosen."""
+    if options.choice == "list":
+        return _list(options.json)
+    given = {
+        field.key: converted_field(field, getattr(options, field.name), field.option)
+        for field in _options(options.choice)
+        if field.name in options
+    }
+    if options.choice == "report":
+        return _report(options.source, given, options.json)
+    return _describe(options.source, given, options.json)
+
+
+def _list(as_json: bool) -> int:
+    entries = {name: (entry, _where(entry)) for name, entry in CATALOGUE.items()}
+    if as_json:
+        records = [
+            {
+                "name": name, "summary": entry.summary, "shape": list(entry.shape),
+                "levels": entry.levels, "classes": list(entry.classes), "source": entry.source,
+                "files": where,
+            }
+            for name, (entry, where) in entries.items()
+        ]  # fmt: skip
+        say_json({"data": records})
+        return 0
+    say(rows(((n, f"{e.summary} [{where}]") for n, (e, where) in entries.items()), 0).rstrip())
+    say("\nAlso a folder of images, .npy, .npz, .parquet files and Hugging Face folders.")
+    say("More on one: likely data describe NAME")
+    return 0
+
+
+def _where(entry: Entry) -> str:
+    """Whether the files are here, in a word or two."""
+    if entry.layout == "embedded":
+        return "embedded"
+    from likely.data.places import folders
+
+    if any(folder.is_dir() and any(folder.iterdir()) for folder in folders(entry)):
+        return "here"
+    return "downloaded when first used" if entry.files else "not here, no download"
+
+
+def _describe(source: str, given: dict[str, Any], as_json: bool) -> int:
+    from likely import data
+    from likely.cli.progress import loading
+
+    with loading() as progress:
+        train, test = data.load(source, progress=progress, **given)
+    parts = {"train": train, "validation": train.validation, "test": test}
+    splits = {name: part for name, part in parts.items() if part is not None}
+    spec = train.spec
+    if as_json:
+        say_json(
+            {
+                "name": spec.name,
+                "splits": {
+                    name: {**part.spec.to_json(), "fingerprint": part.spec.fingerprint,
+                           "examples_by_class": _by_class(part)}
+                    for name, part in splits.items()
+                },
+            }  # fmt: skip
+        )
+        return 0
+    channels, *sides = spec.shape
+    colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    facts = [
+        ("images", f"{'x'.join(map(str, sides))}, {colour}, {spec.levels} levels, "
+                   f"{spec.dimensions} dimensions"),
+    ]  # fmt: skip
+    if spec.preprocessing:
+        facts.append(("prepared by", ", ".join(spec.preprocessing)))
+    facts.extend(
+        (name, f"{len(part):,} examples, fingerprint {part.spec.fingerprint}")
+        for name, part in splits.items()
+    )
+    if spec.classes:
+        facts.append(("classes", ", ".join(spec.classes)))
+    if train.attributes:
+        facts.append(("attributes", f"{len(train.attributes)}: " + ", ".join(train.attributes)))
+    if source in CATALOGUE:
+        facts.append(("source", CATALOGUE[source].source))
+    say(f"{spec.name}\n{rows(facts).rstrip()}")
+    return 0
+
+
+def _by_class(part: Dataset) -> dict[str, int] | None:
+    import numpy as np
+
+    if part.labels is None:
+        return None
+    counts = np.bincount(part.labels, minlength=len(part.spec.classes))
+    names = part.spec.classes or tuple(map(str, range(len(counts))))
+    return {name: int(count) for name, count in zip(names, counts, strict=True)}
+
+
+def _report(source: str, given: dict[str, Any], as_json: bool) -> int:
+    from likely.cli.progress import loading
+    from likely.data.images import from_folder
+
+    with loading() as progress:
+        found = from_folder(source, progress=progress, **given)
+    report, spec = found.report, found.train.spec
+    if as_json:
+        skipped = [{"path": s.path, "reason": s.reason} for s in report.skipped]
+        say_json(
+            {
+                "folder": report.folder, "read": report.read, "ignored": report.ignored,
+                "skipped": skipped, "shape": list(spec.shape), "levels": spec.levels,
+            }  # fmt: skip
+        )
+        return 0
+    say(str(report))
+    say(f"as {'x'.join(map(str, spec.shape[1:]))} images with {spec.shape[0]} channel(s)")
+    return 0

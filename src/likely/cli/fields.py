@@ -1,0 +1,208 @@
+"""Settings as options: every field of a dataclass, explained by its docstring."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+import typing
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+from likely.cli.output import wrapped
+from likely.cli.parser import Parser, one_of
+from likely.models import ModelEntry
+from likely.settings import FitSettings
+
+# Shapes that presets are shown for in the help, by their heading.
+SHAPES = {"8x8": (1, 8, 8), "28x28": (1, 28, 28), "32x32x3": (3, 32, 32), "64x64x3": (3, 64, 64)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One setting.
+
+    Attributes:
+        section: what it is a setting of: data, model, fit, objective, run.
+        name: as in a settings file; the option is --name with hyphens.
+        key: its name inside the section.
+        hint: its type.
+        about: one line for the help.
+    """
+
+    section: str
+    name: str
+    key: str
+    hint: Any
+    about: str
+
+    @property
+    def option(self) -> str:
+        """As on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """As much of a data specification as a preset reads."""
+
+    shape: tuple[int, ...]
+    levels: int = 256
+
+
+# The objectives with their settings, as in `likely.objectives` (which imports torch).
+OBJECTIVES: dict[str, tuple[str, dict[str, type]]] = {
+    "negative-log-likelihood": ("NegativeLogLikelihood", {}),
+    "negative-elbo": ("NegativeELBO", {"beta": float, "warmup": int, "free_nats": float}),
+    "importance-weighted": ("ImportanceWeighted", {"k": int}),
+    "non-saturating-gan": ("NonSaturatingGAN", {"penalty": float}),
+    "relativistic-gan": ("RelativisticGAN", {"penalty": float}),
+}
+
+DATA = (
+    Field("data", "data", "name", str, "a name (`likely data`), a folder of images, or an "
+          ".npy, .npz or .parquet file"),
+    Field("data", "binarize", "binarize", Literal["static", "dynamic", "threshold"],
+          "two levels: static (mnist's published file), dynamic (drawn anew each epoch), "
+          "threshold (at 1/2)"),
+    Field("data", "levels", "levels", int, "requantise to so many levels"),
+    Field("data", "image_size", "size", str, "of images from a folder, in pixels: 64, or "
+          "48x64 for height x width"),
+    Field("data", "image_channels", "channels", int, "of images from a folder: 1 (grey) or 3"),
+    Field("data", "strict", "strict", bool, "refuse a folder with an unreadable image instead "
+          "of skipping the image"),
+)  # fmt: skip
+
+RUN = (
+    Field("run", "out", "out", str, "directory of the run; is made where it is missing"),
+    Field("run", "resume", "resume", bool, "go on with the run in --out (default), or with "
+          "--no-resume replace it"),
+)  # fmt: skip
+
+OBJECTIVE = (
+    Field("objective", "objective", "name", Literal["negative-log-likelihood", "negative-elbo",
+          "importance-weighted", "non-saturating-gan", "relativistic-gan"],
+          "what is minimised (by the kind of the model: negative-log-likelihood, negative-elbo "
+          "or relativistic-gan)"),
+    Field("objective", "objective_beta", "beta", float, "negative-elbo: weight of the KL (1)"),
+    Field("objective", "objective_warmup", "warmup", int,
+          "negative-elbo: steps over which that weight rises from 0 (0)"),
+    Field("objective", "objective_free_nats", "free_nats", float,
+          "negative-elbo: KL in nats that is not penalised (0)"),
+    Field("objective", "objective_k", "k", int, "importance-weighted: samples (5)"),
+    Field("objective", "objective_penalty", "penalty", float,
+          "gamma of the gradient penalty: non-saturating-gan (0), relativistic-gan (1)"),
+)  # fmt: skip
+
+
+def about_fields(kind: type[Any]) -> dict[str, str]:
+    """The lines under "Attributes:" in a class's docstring, by field."""
+    text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        start = re.match(r" {4}(\w+): (.*)", line)
+        if start:
+            name = start[1]
+            found[name] = start[2].strip()
+        elif name and line.startswith(" " * 8):
+            found[name] += " " + line.strip()
+        else:
+            name = ""
+    return found
+
+
+def settings_fields(kind: type[Any], section: str) -> tuple[Field, ...]:
+    """Every field of a settings class."""
+    hints, about = typing.get_type_hints(kind), about_fields(kind)
+    return tuple(
+        Field(section, field.name, field.name, hints[field.name], about.get(field.name, ""))
+        for field in dataclasses.fields(kind)
+    )
+
+
+def presets(entry: ModelEntry) -> dict[str, dict[str, Any]]:
+    """The settings of a model by data shape, then by field."""
+    return {
+        name: dataclasses.asdict(entry.settings.preset(_Shape(shape)))
+        for name, shape in SHAPES.items()
+    }
+
+
+def fields_of(entry: ModelEntry) -> dict[str, Field]:
+    """Every setting of `likely fit MODEL`, by name."""
+    sections = (
+        DATA, RUN, settings_fields(entry.settings, "model"),
+        settings_fields(FitSettings, "fit"), OBJECTIVE,
+    )  # fmt: skip
+    return {field.name: field for section in sections for field in section}
+
+
+def add_fields(parser: Parser, entry: ModelEntry) -> None:
+    """The options of `likely fit MODEL`, in groups, with defaults."""
+    fields = fields_of(entry).values()
+    by_shape = presets(entry)
+    titles = {
+        "data": ("data", None),
+        "model": (
+            f"settings of {entry.name}",
+            f"In brackets: the presets for {', '.join(SHAPES)} data, or one value where "
+            "they agree.",
+        ),
+        "fit": ("settings of the fit", "In brackets: the default."),
+        "objective": ("objective", None),
+    }
+    for section, (title, about) in titles.items():
+        group = parser.add_argument_group(title, about)
+        for field in fields:
+            if field.section != section:
+                continue
+            if section == "model":
+                shown = [_shown(preset[field.key]) for preset in by_shape.values()]
+                default = shown[0] if len(set(shown)) == 1 else " | ".join(shown)
+            else:
+                default = _shown(getattr(FitSettings(), field.key)) if section == "fit" else ""
+            add_field(group, field, default)
+
+
+def add_field(group: argparse._ActionsContainer, field: Field, default: str = "") -> None:
+    """One option; what is given arrives as text and is converted later, with all other sources."""
+    words = _words(field.hint)
+    about = field.about.rstrip(".")
+    if not all(word in about for word in words):
+        about += f": {', '.join(words)}"
+    about = (f"{about} [{default}]" if default else about).replace("%", "%%")
+    if field.hint is bool:
+        group.add_argument(field.option, action=argparse.BooleanOptionalAction, help=about)
+        return
+    if words:
+        group.add_argument(
+            field.option, type=one_of(words), choices=words, metavar="NAME", help=about
+        )
+        return
+    group.add_argument(field.option, metavar=_metavar(field), help=about)
+
+
+def _words(hint: Any) -> list[str]:
+    return [str(word) for word in get_args(hint)] if get_origin(hint) is Literal else []
+
+
+def _metavar(field: Field) -> str:
+    named = {"data": "DATA", "out": "DIR", "image_size": "N", "device": "NAME"}
+    if field.name in named:
+        return named[field.name]
+    hint = field.hint
+    if get_origin(hint) in (typing.Union, UnionType):
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    if get_origin(hint) is tuple:
+        return "N,N,.."
+    return {int: "N", float: "X"}.get(hint, "TEXT")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return ",".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

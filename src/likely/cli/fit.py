@@ -1,0 +1,269 @@
+"""`likely fit MODEL --data DATA --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from likely.cli.fields import OBJECTIVES, RUN, add_field, add_fields
+from likely.cli.output import leads, note, say, say_json, wrapped
+from likely.cli.parser import Parser
+from likely.cli.values import Request, requested
+from likely.errors import InvalidData, InvalidSetting
+from likely.models import MODELS, entry
+
+if TYPE_CHECKING:
+    from likely.data import Dataset
+    from likely.density import GenerativeModel
+    from likely.fit import Run
+    from likely.objectives import Objective
+
+EXAMPLE = """\
+  likely fit vae --data digits --out runs/vae
+  likely fit gated-pixelcnn --data mnist --binarize static --steps 20000 \\
+      --out runs/pixelcnn
+  likely fit vae --config vae.yaml --set latent=64 --out runs/vae64
+"""
+DEFAULT = None
+
+
+def choices() -> Mapping[str, str]:
+    """The models."""
+    return {name: found.summary for name, found in MODELS.items()}
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The options of one model."""
+    assert choice is not None
+    found = entry(choice)
+    parser.usage = f"likely fit {choice} --data DATA --out DIR [options]"
+    parser.epilog = (
+        f"A settings file holds the same names: `steps: 2000`, one a line. Presets are\n"
+        f"weaker than the file, the file is weaker than options.\n\nexamples:\n"
+        f"  likely fit {choice} --data digits --out runs/{choice}\n"
+        f"  likely fit {choice} --data digits --config my.yaml --steps 500 --out runs/mine"
+    )
+    group = parser.add_argument_group("run")
+    for field in RUN:
+        add_field(group, field)
+    group.add_argument("--config", metavar="FILE", help="YAML or JSON file of settings")
+    group.add_argument(
+        "--set", action="append", metavar="NAME=VALUE", help="any setting by its name; may be "
+        "repeated",
+    )  # fmt: skip
+    add_fields(parser, found)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fit, and say what came of it and what to do next."""
+    request = requested(entry(options.choice), options)
+    _refuse_foreign_folder(request.out)
+    train = _load(request)
+
+    from likely import runs
+    from likely.fit import fit
+    from likely.settings import FitSettings, from_mapping
+
+    settings = from_mapping(FitSettings, request.fit)
+    model = runs.build(request.model.name, train.spec, request.changes, settings.seed)
+    objective = _objective(request, model)
+    record = recorded(request.data)
+    _refuse_other_run(request, model, record, objective)
+    if leads() and not request.resume:
+        _clear(request.out)
+    from likely.cli.progress import FitProgress
+
+    title = f"{request.model.name} on {train.spec.name}"
+    weights = sum(p.numel() for p in model.parameters())
+    began = (request.out / "state.safetensors").exists()
+    note(
+        f"{'resuming' if began else 'fitting'} {title}: {weights:,} weights, "
+        f"{len(train):,} examples, {settings.steps:,} steps of {settings.batch_size}"
+    )
+    with _described(request.out, request.model.name, model, record):
+        with FitProgress(title, settings.steps) as progress:
+            found = fit(
+                model, train, objective, settings,
+                out=request.out, resume=request.resume, progress=progress,
+            )  # fmt: skip
+    return _conclude(found, title, request, record, options.json)
+
+
+def _load(request: Request) -> Dataset:
+    from likely import data
+    from likely.cli.progress import loading
+
+    arguments = dict(request.data)
+    with loading() as progress:
+        train, _ = data.load(arguments.pop("name"), progress=progress, **arguments)
+    return train
+
+
+def recorded(data: dict[str, Any]) -> dict[str, Any]:
+    """How to load the data again, from any working directory."""
+    from likely.data.catalogue import CATALOGUE
+
+    record = {key: list(v) if isinstance(v, tuple) else v for key, v in data.items()}
+    if record["name"] not in CATALOGUE:
+        record["name"] = str(Path(record["name"]).expanduser().resolve())
+    return record
+
+
+def _objective(request: Request, model: GenerativeModel) -> Objective:
+    """The one asked for, else the one of the kind; checked against the model."""
+    from likely import objectives
+    from likely.settings import from_mapping
+
+    if request.objective is None:
+        default = objectives.default_objective(model)
+        valid = {field.name for field in dataclasses.fields(default)}  # type: ignore[arg-type]
+        for key in request.objective_settings:
+            if key not in valid:
+                raise InvalidSetting(
+                    f"--objective-{key.replace('_', '-')} is no setting of "
+                    f"{type(default).__name__}, the objective of {request.model.name}; name "
+                    f"another with --objective: {', '.join(OBJECTIVES)}"
+                )
+        chosen = from_mapping(type(default), request.objective_settings, default)
+    else:
+        kind = getattr(objectives, OBJECTIVES[request.objective][0])
+        chosen = from_mapping(kind, request.objective_settings)
+    chosen.players(model)
+    return chosen
+
+
+# -- the directory --------------------------------------------------------------------------
+
+
+def _refuse_foreign_folder(out: Path) -> None:
+    """A folder with something else in it, or a file, is no place for a run."""
+    if out.exists() and not out.is_dir():
+        raise InvalidSetting(f"--out {out} is a file; give a directory")
+    if not out.is_dir() or (out / "config.json").exists():
+        return
+    others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    if others:
+        raise InvalidSetting(
+            f"--out {out} holds other things ({', '.join(others[:3])}"
+            f"{', ...' if len(others) > 3 else ''}) and no run; give a new or an empty directory"
+        )
+
+
+def _refuse_other_run(
+    request: Request, model: GenerativeModel, data: dict[str, Any], objective: Objective
+) -> None:
+    """The run in --out must be this one, or there must be none."""
+    from likely import checkpoint
+    from likely.settings import to_json
+
+    out, name = request.out, request.model.name
+    if not (out / "config.json").exists():
+        return
+    config = checkpoint.read_json(out / "config.json")
+    same_data = config.get("data") == data and config.get("spec") == plain(model.spec.to_json())
+    if config.get("model") != name or not same_data:
+        raise InvalidSetting(
+            f"--out {out} holds a run of {config.get('model')} on {_data_words(config['data'])}, "
+            f"not of {name} on {_data_words(data)}"
+            + (" (the same name, other images)" if config.get("data") == data else "")
+            + "; give another directory"
+        )
+    if not request.resume:
+        return
+    old, new = config.get("settings", {}), to_json(model.settings)
+    changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
+    fitted = checkpoint.read_json(out / "fit.json") if (out / "fit.json").exists() else {}
+    then = fitted.get("objective")
+    now = {"name": type(objective).__name__, **dataclasses.asdict(objective)}  # type: ignore[call-overload]
+    if then is not None and then != now:
+        changed.append(f"objective {_objective_words(then)} -> {_objective_words(now)}")
+    if changed:
+        raise InvalidSetting(
+            f"--out {out} holds a run with other settings ({'; '.join(changed)}); give the old "
+            "settings to go on with it, another directory, or --no-resume to replace it"
+        )
+
+
+def plain(record: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back: tuples are lists."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in record.items()}
+
+
+def _data_words(data: dict[str, Any]) -> str:
+    return " ".join([str(data.get("name")), *(f"{k}={v}" for k, v in data.items() if k != "name")])
+
+
+def _objective_words(record: dict[str, Any]) -> str:
+    settings = ", ".join(f"{key}={value}" for key, value in record.items() if key != "name")
+    return f"{record['name']}({settings})"
+
+
+def _clear(out: Path) -> None:
+    """Remove what belongs to the run that is replaced; its state first, so that a kill in between
+    never leaves the old state beside the new settings."""
+    names = ("state", "weights", "best")
+    for path in [*(out / f"{name}.safetensors" for name in names), out / "report.json"]:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _described(
+    out: Path, name: str, model: GenerativeModel, data: dict[str, Any]
+) -> Iterator[None]:
+    """config.json is there while the fit runs; a fit that refuses to start leaves nothing."""
+    from likely import runs
+
+    if not leads():
+        yield
+        return
+    fresh, made = not (out / "config.json").exists(), not out.exists()
+    runs.describe(out, name, model, data)
+    try:
+        yield
+    except (InvalidSetting, InvalidData):
+        if fresh and not (out / "fit.json").exists():
+            (out / "config.json").unlink(missing_ok=True)
+            if made:
+                with contextlib.suppress(OSError):
+                    out.rmdir()
+        raise
+
+
+# -- the end --------------------------------------------------------------------------------
+
+
+def _conclude(
+    found: Run, title: str, request: Request, data: dict[str, Any], as_json: bool
+) -> int:
+    values = [record["validation"] for record in found.metrics if "validation" in record]
+    best = min(values, default=math.nan)
+    if as_json:
+        last = {k: v for k, v in (found.metrics or [{}])[-1].items() if math.isfinite(v)}
+        say_json(
+            {
+                "run": str(request.out), "model": request.model.name, "data": data,
+                "finished": found.finished, "status": found.status, "step": found.step,
+                "steps": found.settings.steps, "seconds": round(found.seconds, 3),
+                "parameters": sum(p.numel() for p in found.model.parameters()),
+                "best_validation_nats": best if values else None, "last": last,
+            }  # fmt: skip
+        )
+    if not found.finished:
+        note(f"likely: {found.status}")
+        return 143 if "SIGTERM" in found.status else 130
+    if not as_json:
+        from likely.cli.progress import duration
+
+        ending = f"; best validation {best:.2f} nats" if values else ""
+        say(wrapped(f"{title}: {found.status} in {duration(found.seconds)}{ending}"))
+        say(f"saved in {request.out}\n\nnext:")
+        say(f"  likely sample {request.out} -n 64 -o samples.png")
+        metrics = "" if values else " --sample-metrics"
+        say(f"  likely evaluate {request.out} --split test{metrics}")
+        say(f"  likely verify {request.out}")
+    return 0

@@ -1,0 +1,63 @@
+"""`likely models`: what can be fitted, and with which settings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from likely.cli.fields import presets, settings_fields
+from likely.cli.output import rows, say, say_json
+from likely.cli.parser import Parser, one_of
+from likely.models import MODELS, ModelEntry
+
+EXAMPLE = """\
+  likely models
+  likely models vae
+"""
+DEFAULT = None
+
+
+def choices() -> Mapping[str, str]:
+    """None: the name of a model is an argument."""
+    return {}
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """One optional name."""
+    parser.add_argument(
+        "model", nargs="?", default=None, type=one_of(MODELS), choices=list(MODELS), metavar="MODEL",
+        help=f"show its settings: {', '.join(MODELS)}",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """List."""
+    name: str | None = options.model
+    chosen = {name: MODELS[name]} if name else MODELS
+    if options.json:
+        say_json({"models": [_record(entry) for entry in chosen.values()]})
+        return 0
+    say(rows(((entry.name, entry.summary) for entry in chosen.values()), 0).rstrip())
+    if not name:
+        say("\nSettings of one: likely models NAME. Fit it: likely fit NAME --data DATA --out DIR")
+        return 0
+    by_shape = presets(chosen[name])
+    say(f"\nsettings, with the presets for {', '.join(by_shape)} data:")
+    lines = []
+    for field in settings_fields(chosen[name].settings, "model"):
+        shown = [str(preset[field.key]) for preset in by_shape.values()]
+        default = shown[0] if len(set(shown)) == 1 else " | ".join(shown)
+        lines.append((field.name, f"{field.about} [{default}]"))
+    say(rows(lines).rstrip())
+    return 0
+
+
+def _record(entry: ModelEntry) -> dict[str, object]:
+    fields = settings_fields(entry.settings, "model")
+    return {
+        "name": entry.name,
+        "class": entry.class_name,
+        "summary": entry.summary,
+        "settings": {field.name: field.about for field in fields},
+        "presets": presets(entry),
+    }

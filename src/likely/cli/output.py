@@ -1,0 +1,91 @@
+"""What the command writes: answers on stdout, progress and complaints on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+
+def leads() -> bool:
+    """Whether this process speaks: the first of those that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str = "") -> None:
+    """A line of the answer."""
+    if leads():
+        print(text)
+
+
+def note(text: str) -> None:
+    """A line about the work, on stderr."""
+    if leads():
+        print(text, file=sys.stderr, flush=True)
+
+
+def say_json(document: Any) -> None:
+    """The one JSON document of a command; NaN is refused."""
+    if leads():
+        print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def fail(error: BaseException, word: str) -> int:
+    """One line on stderr; the exit code for bad input."""
+    note(f"likely: {word}: {' '.join(str(error).split())}")
+    return 2
+
+
+def width() -> int:
+    """Columns to write in: those of the terminal, at most 100."""
+    return min(100, shutil.get_terminal_size((80, 24)).columns)
+
+
+def rows(pairs: Iterable[tuple[str, str]], indent: int = 2) -> str:
+    """Names and texts in two columns, the texts wrapped."""
+    pairs = list(pairs)
+    left = max((len(name) for name, _ in pairs), default=0)
+    hanging = " " * (indent + left + 2)
+    lines = []
+    for name, text in pairs:
+        first = f"{' ' * indent}{name:<{left}}  "
+        wrapped = textwrap.wrap(
+            text, width() - 1, initial_indent=first, subsequent_indent=hanging,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        lines.extend(wrapped or [first.rstrip()])
+    return "".join(line + "\n" for line in lines)
+
+
+def wrapped(text: str) -> str:
+    """A sentence in lines of the terminal's width."""
+    return textwrap.fill(text, width() - 1, break_long_words=False, break_on_hyphens=False)
+
+
+def silence() -> None:
+    """Send what is left of stdout nowhere, so that the interpreter's last flush is quiet too."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings as lines for a person: no file name, no source line."""
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        note(f"likely: warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,216 @@
+"""Arguments: argparse, with one clear line for each mistake.
+
+A command is a module of this package with `choices`, `configure` and `run`. A choice is a second
+word (`likely fit vae`, `likely data describe`) that decides which options there are, so every
+such pair has a parser of its own, built when it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NoReturn, Protocol, cast
+
+from likely.cli.output import rows, width, wrapped
+from likely.errors import InvalidSetting, nearest
+
+COMMANDS: dict[str, str] = {
+    "fit": "fit a model to data; goes on where it was stopped",
+    "sample": "draw images from a run into a PNG sheet or an array",
+    "evaluate": "measure a run: nats, bits/dim, distances of its samples",
+    "verify": "prove that the likelihoods of a run can be trusted",
+    "compare": "compare runs, or fit one model of each kind and compare them",
+    "data": "list, describe and check data sets",
+    "models": "list the models and their settings",
+    "mdp": "solve Markov decision processes, with certificates",
+    "completion": "print the completion script of a shell",
+}
+
+EXAMPLES = """\
+examples:
+  likely compare --data digits                 one model of each kind, compared
+  likely fit vae --data digits --out runs/vae  fit one model
+  likely sample runs/vae -n 64 -o samples.png  draw from it
+  likely evaluate runs/vae --split test        nats and bits/dim, with errors
+  likely mdp solve frozen-lake --discount 0.99
+"""
+
+
+class Command(Protocol):
+    """What a module of this package offers."""
+
+    EXAMPLE: str
+    DEFAULT: str | None
+
+    def choices(self) -> Mapping[str, str]:
+        """Second words with one line each; empty where there are none."""
+
+    def configure(self, parser: Parser, choice: str | None) -> None:
+        """Add the arguments."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=width())
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is an `InvalidSetting` that names the nearest valid option."""
+
+    def __init__(self, prog: str, description: str, example: str, usage: str | None = None) -> None:
+        text = f"examples:\n{example}"
+        super().__init__(
+            prog=prog, description=wrapped(description), epilog=text, usage=usage,
+            formatter_class=_Formatter, allow_abbrev=False, argument_default=argparse.SUPPRESS,
+        )  # fmt: skip
+        self._optionals.title = "options"
+
+    def error(self, message: str) -> NoReturn:
+        missing = re.fullmatch(r"the following arguments are required: (.*)", message)
+        text = f"{missing[1]} is missing" if missing else re.sub(r"^argument ", "", message)
+        raise InvalidSetting(f"{text}; see `{self.prog} --help`")
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The arguments, or an error; unknown options are looked for first."""
+        known = [option for action in self._actions for option in action.option_strings]
+        for word in arguments:
+            if word == "--":
+                break
+            name = word.split("=", 1)[0]
+            if word.startswith("--") and name not in known:
+                raise unknown("option", name, [k for k in known if k[:2] == "--"], self.prog)
+        options, extra = self.parse_known_args(arguments)
+        if extra:
+            word = next((word for word in extra if word.startswith("-")), extra[0])
+            if word.startswith("-"):
+                raise unknown("option", word, known, self.prog)
+            self.error(f'"{word}" is one argument too many')
+        return options
+
+
+def unknown(what: str, name: str, valid: Iterable[str], prog: str) -> InvalidSetting:
+    """The error for a name that is not there: the nearest valid one and where to look."""
+    valid = list(valid)
+    hint = nearest(name, valid)
+    if hint.startswith("valid:") and len(valid) > 12:
+        return InvalidSetting(f'unknown {what} "{name}"; see `{prog} --help`')
+    return InvalidSetting(f'unknown {what} "{name}": {hint}; see `{prog} --help`')
+
+
+def one_of(valid: Iterable[str]) -> Callable[[str], str]:
+    """A converter for argparse that takes these words and names the nearest to any other."""
+    words = list(valid)
+
+    def convert(text: str) -> str:
+        if text not in words:
+            raise argparse.ArgumentTypeError(f'"{text}" is not known: {nearest(text, words)}')
+        return text
+
+    return convert
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A converter for argparse that takes whole numbers from `least` on."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f'expected a whole number >= {least}, given "{text}"')
+        return value
+
+    return convert
+
+
+def json_option(parser: Parser) -> None:
+    """Every command takes --json."""
+    parser.add_argument(
+        "--json", action="store_true", default=False,
+        help="one JSON document on stdout; progress stays on stderr",
+    )  # fmt: skip
+
+
+def device_option(parser: Parser) -> None:
+    """Commands that compute take --device."""
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (auto)"
+    )
+
+
+def module_of(name: str) -> Command:
+    """The module of a command."""
+    return cast("Command", importlib.import_module(f"likely.cli.{name}"))
+
+
+def build(name: str, choice: str | None = None) -> Parser:
+    """The parser of a command, or of one of its choices."""
+    module = module_of(name)
+    prog = f"likely {name}" + (f" {choice}" if choice else "")
+    choices = module.choices()
+    summary = choices[choice] if choice else COMMANDS[name]
+    parser = Parser(prog, _sentence(summary), module.EXAMPLE)
+    if choices and not choice:
+        # The heads of their summaries; the options come with the choice.
+        parser.usage = f"likely {name} {_word(name)} [options]"
+        listed = rows(choices.items())
+        parser.description = f"{_sentence(summary)}\n\n{_word(name).lower()}s:\n{listed}".rstrip()
+        more = f"{parser.prog} {next(iter(choices))} --help"
+        parser.epilog = f"{parser.epilog}\n\nThe options of each: `{more}`"
+    else:
+        module.configure(parser, choice)
+        json_option(parser)
+    return parser
+
+
+def parse(name: str, arguments: list[str]) -> tuple[Command, argparse.Namespace]:
+    """Read the arguments of a command."""
+    module = module_of(name)
+    choices = module.choices()
+    if not choices:
+        return module, build(name).read(arguments)
+    word = arguments[0] if arguments else None
+    if word in choices:
+        options = build(name, word).read(arguments[1:])
+        options.choice = word
+        return module, options
+    prog = f"likely {name}"
+    if word is not None and not word.startswith("-"):
+        raise unknown(_word(name).lower(), word, choices, prog)
+    if any(flag in arguments for flag in ("-h", "--help")):
+        build(name).read(["--help"])
+    if module.DEFAULT is None:
+        raise InvalidSetting(
+            f"the {_word(name).lower()} comes first, as `{module.EXAMPLE.strip().splitlines()[0]}`; "
+            f"valid: {', '.join(choices)}"
+        )
+    options = build(name, module.DEFAULT).read(arguments)
+    options.choice = module.DEFAULT
+    return module, options
+
+
+def overview() -> str:
+    """The help of `likely` itself."""
+    return (
+        "usage: likely COMMAND [options]\n\n"
+        "Learn p_model(x) from data, ask it questions, plan in it. Every number says how\n"
+        "it relates to the truth: = exact, <= bound, ~ approximate.\n\n"
+        f"commands:\n{rows(COMMANDS.items())}\n"
+        "options:\n  -h, --help     this text; `likely COMMAND --help` for one command\n"
+        f"  -V, --version  the version\n\n{EXAMPLES}"
+    )
+
+
+def _word(name: str) -> str:
+    """What the second word of a command is called."""
+    return {"fit": "MODEL", "completion": "SHELL"}.get(name, "ACTION")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")

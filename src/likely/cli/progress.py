@@ -1,0 +1,148 @@
+"""Progress on stderr: a bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from likely.cli.output import leads, note
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from likely.fit import Run
+
+# What a record of a fit is called on the bar, in the order shown; others are left to metrics.jsonl.
+SHOWN = {
+    "nll": "nll",
+    "negative_elbo": "-elbo",
+    "negative_importance_bound": "-L_k",
+    "discriminator_loss": "D",
+    "generator_loss": "G",
+    "validation": "validation",
+}
+LINE_SECONDS = 10.0
+
+
+def console() -> Console:
+    """On stderr, made when it is needed: rich takes a tenth of a second to import."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=not leads())
+
+
+class FitProgress:
+    """The bar of a fit: steps, losses, time left."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._console = console()
+        self._steps = steps
+        self._validation: float | None = None
+        self._began = self._last_line = time.monotonic()
+        self._first_step: int | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[losses]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=self._console, expand=True, transient=True,
+        )  # fmt: skip
+        self._task: TaskID = self._bar.add_task(title, total=steps, losses="")
+
+    def __enter__(self) -> FitProgress:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, run: Run, record: dict[str, float]) -> None:
+        """What `likely.fit` calls at every log record."""
+        self._validation = record.get("validation", self._validation)
+        if self._first_step is None:
+            self._first_step = run.step
+        losses = self._losses(record)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=run.step, losses=losses)
+            return
+        now = time.monotonic()
+        due = now - self._last_line >= LINE_SECONDS
+        if due or "validation" in record or run.step == self._steps:
+            self._last_line = now
+            note(f"step {run.step} of {self._steps}: {losses}{self._left(run.step, now)}")
+
+    def _losses(self, record: dict[str, float]) -> str:
+        values = dict(record)
+        if self._validation is not None:
+            values["validation"] = self._validation
+        return " ".join(f"{name} {values[key]:.4g}" for key, name in SHOWN.items() if key in values)
+
+    def _left(self, step: int, now: float) -> str:
+        done = step - (self._first_step or 0)
+        if done <= 0 or step >= self._steps:
+            return ""
+        seconds = (now - self._began) / done * (self._steps - step)
+        return f", {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """A spinner with the time spent, while something without steps is done."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    screen = console()
+    if not screen.is_terminal:
+        note(f"{what} ...")
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[Callable[[str, int, int | None], None]]:
+    """What `likely.data.load` calls while it downloads or decodes."""
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    screen = console()
+    tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=screen, transient=True)
+
+    def show(what: str, done: int, total: int | None) -> None:
+        if what not in tasks:
+            if screen.is_terminal:
+                bar.start()
+            else:
+                note(f"{what} ...")
+            tasks[what] = _add(bar, what, total)
+        bar.update(tasks[what], completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def _add(bar: Progress, what: str, total: int | None) -> TaskID:
+    return bar.add_task(what, total=total)

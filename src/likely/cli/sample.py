@@ -1,0 +1,106 @@
+"""`likely sample RUN -n 64 -o samples.png`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from likely.cli.output import say, say_json
+from likely.cli.parser import Parser, whole
+from likely.cli.saved import labels_for, opened, run_argument
+from likely.errors import InvalidSetting
+
+EXAMPLE = """\
+  likely sample runs/vae -n 64 -o samples.png
+  likely sample runs/vae -n 1000 --seed 1 --npy samples.npy
+  likely sample runs/conditional --label 3 -n 16
+"""
+DEFAULT = None
+
+
+def choices() -> Mapping[str, str]:
+    """None."""
+    return {}
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    run_argument(parser)
+    parser.add_argument(
+        "-n", "--number", type=whole(1), default=64, metavar="N", help="how many images [64]"
+    )
+    parser.add_argument(
+        "-o", "--out", metavar="FILE.png",
+        help="where the sheet goes [RUN/samples/seed-SEED.png]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--npy", metavar="FILE.npy",
+        help="also write the images as integers in [0, levels), uint8 or uint16 [N, C, H, W]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N",
+        help="the images are a function of weights, seed and label [0]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label", metavar="CLASS",
+        help="name or number of a class, for a conditional run [all in turn]",
+    )  # fmt: skip
+    parser.add_argument("--columns", type=whole(1), metavar="N", help="images a row")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw and write."""
+    import numpy as np
+
+    from likely import checkpoint
+    from likely.cli.progress import duration, working
+    from likely.evaluate.sheets import png, sample_sheet
+
+    out = _path(getattr(options, "out", None), ".png", "--out")
+    array = _path(getattr(options, "npy", None), ".npy", "--npy")
+    found = opened(options)
+    out = out or found.directory / "samples" / f"seed-{options.seed}.png"
+    labels = labels_for(found.model, options.number, getattr(options, "label", None))
+    began = time.monotonic()
+    with working(f"drawing {options.number} images from {found.name}"):
+        images = found.model.sample(options.number, seed=options.seed, context=labels).cpu()
+    seconds = time.monotonic() - began
+    levels = found.model.spec.levels
+    sheet = sample_sheet(
+        images, levels, columns=getattr(options, "columns", None),
+        caption=f"{found.name} on {found.model.spec.name}: {options.number} samples, seed "
+        f"{options.seed}, not chosen",
+    )  # fmt: skip
+    checkpoint.write_bytes(out, png(sheet))
+    if array is not None:
+        values = images.numpy().astype(np.uint8 if levels <= 256 else np.uint16)
+        buffer = io.BytesIO()
+        np.save(buffer, values, allow_pickle=False)
+        checkpoint.write_bytes(array, buffer.getvalue())
+    record: dict[str, Any] = {
+        "run": str(found.directory), "model": found.name, "n": options.number,
+        "seed": options.seed, "shape": list(images.shape[1:]), "levels": levels,
+        "labels": None if labels is None else labels.tolist(), "sheet": str(out),
+        "array": None if array is None else str(array), "seconds": round(seconds, 3),
+    }  # fmt: skip
+    if options.json:
+        say_json(record)
+        return 0
+    files = str(out) + (f" and {array}" if array is not None else "")
+    say(f"{options.number} images from {found.name} in {duration(seconds)}: {files}")
+    return 0
+
+
+def _path(text: str | None, suffix: str, option: str) -> Path | None:
+    if text is None:
+        return None
+    path = Path(text).expanduser()
+    if path.suffix.lower() != suffix:
+        raise InvalidSetting(f"{option} {text}: expected a file name that ends in {suffix}")
+    if path.is_dir():
+        raise InvalidSetting(f"{option} {text} is a folder; give a file name")
+    return path

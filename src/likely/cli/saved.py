@@ -1,0 +1,101 @@
+"""Runs as the commands that question them find them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from likely.cli.parser import Parser, device_option
+from likely.errors import InvalidData, InvalidSetting, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from likely.data import Dataset, DataSpec
+    from likely.density import GenerativeModel
+    from likely.runs import SavedRun
+
+
+def run_argument(parser: Parser) -> None:
+    """RUN and --device."""
+    parser.add_argument("run", metavar="RUN", help="directory that `likely fit --out` wrote")
+    device_option(parser)
+
+
+def opened(options: argparse.Namespace) -> SavedRun:
+    """The run, its model on the chosen device."""
+    from likely import runs
+    from likely.devices import choose_device, place
+
+    device = choose_device(options.device)
+    found = runs.load(options.run)
+    place(found.model, device)
+    return found
+
+
+def data_of(run: SavedRun) -> tuple[Dataset, Dataset]:
+    """Training and test set of a run; refused where they are not what it was fitted to."""
+    from likely import data
+    from likely.cli.progress import loading
+
+    arguments = dict(run.data)
+    size = arguments.get("size")
+    if isinstance(size, list):
+        arguments["size"] = tuple(size)
+    with loading() as progress:
+        train, test = data.load(arguments.pop("name"), progress=progress, **arguments)
+    if train.spec.fingerprint != run.model.spec.fingerprint:
+        raise InvalidData(
+            f"{run.directory} was fitted to {run.model.spec.name} with fingerprint "
+            f"{run.model.spec.fingerprint}; what is there now has {train.spec.fingerprint}. "
+            "Bring the old data back, or fit again"
+        )
+    return train, test
+
+
+def chosen_split(train: Dataset, test: Dataset, split: str) -> Dataset:
+    """The part of the data that is called so."""
+    if split == "train":
+        return train
+    if split == "validation":
+        if train.validation is None:
+            raise InvalidSetting(f"{train.spec.name} has no validation split")
+        return train.validation
+    return test
+
+
+def labels_for(model: GenerativeModel, n: int, label: str | None) -> Tensor | None:
+    """Labels to draw with: the one asked for, or all classes in turn."""
+    import torch
+
+    if model.classes == 0:
+        if label is not None:
+            raise InvalidSetting(
+                f'--label "{label}": this run is unconditional; fit with --conditional to choose '
+                "a class"
+            )
+        return None
+    if label is None:
+        return torch.arange(n) % model.classes
+    return torch.full((n,), _class(model.spec, model.classes, label))
+
+
+def _class(spec: DataSpec, classes: int, label: str) -> int:
+    """The number of a class, given by name or number; a name goes first."""
+    if label in spec.classes:
+        return spec.classes.index(label)
+    if label.isdecimal() and int(label) < classes:
+        return int(label)
+    names = spec.classes or tuple(map(str, range(classes)))
+    raise InvalidSetting(f'--label "{label}" is no class of {spec.name}: {nearest(label, names)}')
+
+
+class Conditioned:
+    """A sampler that asks a conditional model for all classes in turn."""
+
+    def __init__(self, model: GenerativeModel) -> None:
+        self._model = model
+
+    def sample(self, n: int, *, seed: int = 0) -> Any:
+        """n images, integers [n, *shape]."""
+        return self._model.sample(n, seed=seed, context=labels_for(self._model, n, None))

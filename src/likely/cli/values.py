@@ -1,0 +1,129 @@
+"""What a fit was asked for, from a settings file, --set and options, in that order of strength.
+
+The preset for the data is weaker than all three; it is applied where the data is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from likely.cli.fields import OBJECTIVES, Field, fields_of
+from likely.errors import InvalidSetting, nearest
+from likely.models import ModelEntry
+from likely.settings import converted, read_settings_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What `likely fit` was asked for.
+
+    Attributes:
+        model: the registry's entry.
+        data: arguments of `likely.data.load`; "name" is its source.
+        changes: settings of the model that differ from the preset.
+        fit: fields of FitSettings.
+        objective: its name, or None for the one that fits the model.
+        objective_settings: its fields.
+        out: directory of the run.
+        resume: go on with the run in it.
+    """
+
+    model: ModelEntry
+    data: dict[str, Any]
+    changes: dict[str, Any]
+    fit: dict[str, Any]
+    objective: str | None
+    objective_settings: dict[str, Any]
+    out: Path
+    resume: bool
+
+
+def requested(entry: ModelEntry, options: argparse.Namespace) -> Request:
+    """Everything asked for, checked field by field.
+
+    Raises:
+        InvalidSetting: an unknown field (the nearest is named), a value of the wrong type, the
+            same field by --set and by its option, or no data or directory.
+    """
+    fields = fields_of(entry)
+    found: dict[str, dict[str, Any]] = {
+        section: {} for section in ("data", "model", "fit", "objective", "run")
+    }
+    for field, value in _given(fields, options):
+        found[field.section][field.key] = value
+    for section, key, option in (("data", "name", "--data"), ("run", "out", "--out")):
+        if key not in found[section]:
+            what = "data" if option == "--data" else "directory"
+            raise InvalidSetting(
+                f"no {what} given: add {option}, as `likely fit {entry.name} --data digits "
+                f"--out runs/{entry.name}`"
+            )
+    name = found["objective"].pop("name", None)
+    _check_objective(name, found["objective"])
+    return Request(
+        entry, found["data"], found["model"], found["fit"], name, found["objective"],
+        Path(found["run"]["out"]).expanduser(), found["run"].get("resume", True),
+    )  # fmt: skip
+
+
+def _given(fields: dict[str, Field], options: argparse.Namespace) -> Iterator[tuple[Field, Any]]:
+    """Every given field with its converted value; later ones win."""
+    if "config" in options:
+        for name, value in read_settings_file(options.config).items():
+            yield _one(fields, name, value, f"{options.config}: {name}")
+    words: dict[str, str] = {}
+    for word in getattr(options, "set", []):
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise InvalidSetting(f'--set {word}: expected name=value, as "--set channels=32"')
+        field, _ = chosen = _one(fields, name, value, f"--set {name}")
+        if field.name in words or field.name in options:
+            raise InvalidSetting(f"{field.name} is given twice, by --set and on its own; give one")
+        words[field.name] = value
+        yield chosen
+    for name, field in fields.items():
+        if name in options:
+            yield _one(fields, name, getattr(options, name), field.option)
+
+
+def _one(fields: dict[str, Field], name: str, value: Any, label: str) -> tuple[Field, Any]:
+    plain = name.replace("-", "_")
+    if plain not in fields:
+        source = label[: -len(name)].rstrip()
+        raise InvalidSetting(f'{source} unknown setting "{name}": {nearest(plain, fields)}')
+    return fields[plain], converted_field(fields[plain], value, label)
+
+
+def converted_field(field: Field, value: Any, label: str) -> Any:
+    """A value as the type of its field; `label` is what an error calls it."""
+    if field.name == "image_size":
+        return _size(value, label)
+    return converted(label, value, field.hint)
+
+
+def _size(value: Any, label: str) -> int | tuple[int, int]:
+    """64, "64", "48x64" or [48, 64]."""
+    words = value if isinstance(value, list) else str(value).lower().split("x")
+    if len(words) not in (1, 2) or not all(str(word).isdigit() for word in words):
+        raise InvalidSetting(
+            f'{label}: expected a side in pixels, as 64, or height x width, as 48x64; given "{value}"'
+        )
+    sides = [int(word) for word in words]
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _check_objective(name: str | None, settings: dict[str, Any]) -> None:
+    if name is None:
+        return
+    valid = OBJECTIVES[name][1]
+    for key in settings:
+        if key not in valid:
+            own = ", ".join(f"--objective-{word.replace('_', '-')}" for word in valid)
+            raise InvalidSetting(
+                f"--objective-{key.replace('_', '-')} is no setting of {name}"
+                + (f"; valid: {own}" if own else ", which has none")
+            )

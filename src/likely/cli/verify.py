@@ -1,0 +1,64 @@
+"""`likely verify RUN`."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Mapping
+
+from likely.cli.output import say, say_json, width
+from likely.cli.parser import Parser, whole
+from likely.cli.saved import data_of, opened, run_argument
+
+EXAMPLE = """\
+  likely verify runs/vae
+  likely verify runs/vae --json > proofs.json
+"""
+DEFAULT = None
+
+
+def choices() -> Mapping[str, str]:
+    """None."""
+    return {}
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Prove, on the fitted weights, that the likelihoods of a run can be trusted:\n"
+        "conditionals sum to one, no pixel sees itself or the future, bounds are bounds,\n"
+        "every weight gets a gradient. Exit code 0 when all hold, 1 when one fails."
+    )
+    run_argument(parser)
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="of the probe images [0]"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", default=False,
+        help="the short version that `likely evaluate` runs",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prove, and say each proof in a sentence."""
+    from likely.cli.progress import working
+    from likely.verify import verify
+
+    found = opened(options)
+    _, test = data_of(found)
+    with working(f"proving {found.name} in {found.directory}"):
+        proofs = verify(found.model, test, options.seed, quick=options.quick)
+    if options.json:
+        say_json({"run": str(found.directory), **proofs.to_json()})
+        return 0 if proofs.passed else 1
+    for proof in proofs.proofs:
+        word = "passed" if proof.passed else "FAILED"
+        head = f"{word}  {proof.name}"
+        measured = f"measured {proof.measured:.3g}, allowed {proof.tolerance:.3g}"
+        say(f"{head}  ({measured})" if len(head) + len(measured) < width() - 5 else head)
+        say(textwrap.fill(proof.about, width() - 1, initial_indent=" " * 8,
+                          subsequent_indent=" " * 8))  # fmt: skip
+    count, failed = len(proofs.proofs), len(proofs.failed)
+    say(f"\n{found.name}: " + (f"{failed} of {count} proofs FAILED" if failed else
+                               f"all {count} proofs passed"))  # fmt: skip
+    return 1 if failed else 0
