@@ -197,12 +197,13 @@ class DiscretizedLogisticMixture(Head):
         mean = means[:, :, channel]
         first = channel * (channel - 1) // 2
         for before in range(channel):
-            value = self._scaled(x[:, None, before]).to(mean.dtype)
+            value = self._scaled(x[:, None, before], mean.dtype)
             mean = mean + couplings[:, :, first + before] * value
         return mean
 
-    def _scaled(self, level: Tensor) -> Tensor:
-        return level * (2.0 / (self.levels - 1)) - 1.0
+    def _scaled(self, level: Tensor, dtype: torch.dtype) -> Tensor:
+        # Converted first: an integer tensor times a number is float32, whatever the means are.
+        return level.to(dtype) * (2.0 / (self.levels - 1)) - 1.0
 
     def _log_bin(self, level: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
         """log mass of the bin of each level under a logistic; open end bins.
@@ -212,7 +213,7 @@ class DiscretizedLogisticMixture(Head):
         """
         inverse = (-log_scale).exp()
         half = 1.0 / (self.levels - 1)
-        centred = self._scaled(level).to(mean.dtype) - mean
+        centred = self._scaled(level, mean.dtype) - mean
         upper = (centred + half) * inverse
         lower = (centred - half) * inverse
         # log(1 - exp(-d)), d = 2 h / s > 0
