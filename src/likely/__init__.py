@@ -1,3 +1,112 @@
-"""Likely: learn p_model(x), ask it questions, plan in it."""
+"""Likely: learn p_model(x), ask it questions, plan in it.
+
+    train, test = likely.data.load("digits")
+    run = likely.fit(likely.models.VAE(train.spec), train, likely.NegativeELBO())
+    likely.bits_per_dim(run.model, test)          # <= ... bits/dim
+
+The names below are imported when they are first used, so `import likely` is quick and loads
+neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from likely import data as data
+    from likely import mdp as mdp
+    from likely import models as models
+    from likely import runs as runs
+    from likely.data.spec import Dataset as Dataset
+    from likely.data.spec import DataSpec as DataSpec
+    from likely.density import ApproximateDensity as ApproximateDensity
+    from likely.density import GenerativeModel as GenerativeModel
+    from likely.density import Guarantee as Guarantee
+    from likely.density import ImplicitDensity as ImplicitDensity
+    from likely.density import Query as Query
+    from likely.density import TractableDensity as TractableDensity
+    from likely.errors import LikelyError as LikelyError
+    from likely.estimate import Comparison as Comparison
+    from likely.estimate import Estimate as Estimate
+    from likely.estimate import Relation as Relation
+    from likely.estimate import Unanswerable as Unanswerable
+    from likely.estimate import Verdict as Verdict
+    from likely.evaluate.likelihood import bits_per_dim as bits_per_dim
+    from likely.evaluate.likelihood import log_likelihood as log_likelihood
+    from likely.evaluate.likelihood import nats as nats
+    from likely.fit import Run as Run
+    from likely.fit import fit as fit
+    from likely.objectives import ImportanceWeighted as ImportanceWeighted
+    from likely.objectives import NegativeELBO as NegativeELBO
+    from likely.objectives import NegativeLogLikelihood as NegativeLogLikelihood
+    from likely.objectives import NonSaturatingGAN as NonSaturatingGAN
+    from likely.objectives import RelativisticGAN as RelativisticGAN
+    from likely.settings import FitSettings as FitSettings
+    from likely.verify import verify as verify
 
 __version__ = "0.1.0"
+
+_MODULES = ("data", "mdp", "models", "runs")
+_HOME = {
+    "ApproximateDensity": "density",
+    "Comparison": "estimate",
+    "DataSpec": "data.spec",
+    "Dataset": "data.spec",
+    "Estimate": "estimate",
+    "FitSettings": "settings",
+    "GenerativeModel": "density",
+    "Guarantee": "density",
+    "ImplicitDensity": "density",
+    "ImportanceWeighted": "objectives",
+    "LikelyError": "errors",
+    "NegativeELBO": "objectives",
+    "NegativeLogLikelihood": "objectives",
+    "NonSaturatingGAN": "objectives",
+    "Query": "density",
+    "Relation": "estimate",
+    "RelativisticGAN": "objectives",
+    "Run": "fit",
+    "TractableDensity": "density",
+    "Unanswerable": "estimate",
+    "Verdict": "estimate",
+    "bits_per_dim": "evaluate.likelihood",
+    "fit": "fit",
+    "log_likelihood": "evaluate.likelihood",
+    "nats": "evaluate.likelihood",
+    "verify": "verify",
+}
+
+__all__ = sorted([*_HOME, *_MODULES, "__version__"])
+
+
+class _Package(ModuleType):
+    """This package, whose functions `fit` and `verify` have modules of the same name.
+
+    The import system sets a submodule as an attribute of its package. Here a function of that
+    name stays: `likely.fit(...)` works whoever imported `likely.fit` before, and
+    `from likely.fit import Run` works as ever.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in _HOME):
+            super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"likely.{name}")
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"likely.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'likely' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -112,11 +112,14 @@ def _describe(source: str, given: dict[str, Any], as_json: bool) -> int:
             {
                 "name": spec.name,
                 "splits": {
-                    name: {**part.spec.to_json(), "fingerprint": part.spec.fingerprint,
-                           "examples_by_class": _by_class(part)}
+                    name: {
+                        **part.spec.to_json(),
+                        "fingerprint": part.spec.fingerprint,
+                        "examples_by_class": _by_class(part),
+                    }
                     for name, part in splits.items()
                 },
-            }  # fmt: skip
+            }
         )
         return 0
     channels, *sides = spec.shape
@@ -162,9 +165,13 @@ def _report(source: str, given: dict[str, Any], as_json: bool) -> int:
         skipped = [{"path": s.path, "reason": s.reason} for s in report.skipped]
         say_json(
             {
-                "folder": report.folder, "read": report.read, "ignored": report.ignored,
-                "skipped": skipped, "shape": list(spec.shape), "levels": spec.levels,
-            }  # fmt: skip
+                "folder": report.folder,
+                "read": report.read,
+                "ignored": report.ignored,
+                "skipped": skipped,
+                "shape": list(spec.shape),
+                "levels": spec.levels,
+            }
         )
         return 0
     say(str(report))

@@ -122,12 +122,20 @@ def settings_fields(kind: type[Any], section: str) -> tuple[Field, ...]:
     )
 
 
-def presets(entry: ModelEntry) -> dict[str, dict[str, Any]]:
-    """The settings of a model by data shape, then by field."""
-    return {
-        name: dataclasses.asdict(entry.settings.preset(_Shape(shape)))
-        for name, shape in SHAPES.items()
-    }
+def presets(entry: ModelEntry, section: str = "model") -> dict[str, dict[str, Any]]:
+    """The settings of a model, or of its fit, by data shape, then by field."""
+    preset = entry.settings.preset if section == "model" else entry.settings.fit_preset
+    return {name: dataclasses.asdict(preset(_Shape(shape))) for name, shape in SHAPES.items()}
+
+
+def preset_words(entry: ModelEntry, section: str) -> dict[str, str]:
+    """The presets of every field in words: one value where all shapes agree."""
+    by_shape = presets(entry, section)
+    found = {}
+    for field in next(iter(by_shape.values())):
+        shown = [_shown(preset[field]) for preset in by_shape.values()]
+        found[field] = shown[0] if len(set(shown)) == 1 else " | ".join(shown)
+    return found
 
 
 def fields_of(entry: ModelEntry) -> dict[str, Field]:
@@ -142,28 +150,21 @@ def fields_of(entry: ModelEntry) -> dict[str, Field]:
 def add_fields(parser: Parser, entry: ModelEntry) -> None:
     """The options of `likely fit MODEL`, in groups, with defaults."""
     fields = fields_of(entry).values()
-    by_shape = presets(entry)
+    about_presets = wrapped(
+        f"In brackets: the presets for {', '.join(SHAPES)} data, or one value where they agree."
+    )
     titles = {
         "data": ("data", None),
-        "model": (
-            f"settings of {entry.name}",
-            f"In brackets: the presets for {', '.join(SHAPES)} data, or one value where "
-            "they agree.",
-        ),
-        "fit": ("settings of the fit", "In brackets: the default."),
+        "model": (f"settings of {entry.name}", about_presets),
+        "fit": ("settings of the fit", None),
         "objective": ("objective", None),
     }
     for section, (title, about) in titles.items():
         group = parser.add_argument_group(title, about)
+        words = preset_words(entry, section) if section in ("model", "fit") else {}
         for field in fields:
-            if field.section != section:
-                continue
-            if section == "model":
-                shown = [_shown(preset[field.key]) for preset in by_shape.values()]
-                default = shown[0] if len(set(shown)) == 1 else " | ".join(shown)
-            else:
-                default = _shown(getattr(FitSettings(), field.key)) if section == "fit" else ""
-            add_field(group, field, default)
+            if field.section == section:
+                add_field(group, field, words.get(field.key, ""))
 
 
 def add_field(group: argparse._ActionsContainer, field: Field, default: str = "") -> None:

@@ -16,6 +16,7 @@ from likely.cli.parser import Parser
 from likely.cli.values import Request, requested
 from likely.errors import InvalidData, InvalidSetting
 from likely.models import MODELS, entry
+from likely.settings import FitSettings, from_mapping, to_json
 
 if TYPE_CHECKING:
     from likely.data import Dataset
@@ -67,9 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
     from likely import runs
     from likely.fit import fit
-    from likely.settings import FitSettings, from_mapping
 
-    settings = from_mapping(FitSettings, request.fit)
+    settings = _fit_settings(request, train)
     model = runs.build(request.model.name, train.spec, request.changes, settings.seed)
     objective = _objective(request, model)
     record = recorded(request.data)
@@ -85,13 +85,14 @@ def run(options: argparse.Namespace) -> int:
         f"{'resuming' if began else 'fitting'} {title}: {weights:,} weights, "
         f"{len(train):,} examples, {settings.steps:,} steps of {settings.batch_size}"
     )
-    with _described(request.out, request.model.name, model, record):
-        with FitProgress(title, settings.steps) as progress:
-            found = fit(
-                model, train, objective, settings,
-                out=request.out, resume=request.resume, progress=progress,
-            )  # fmt: skip
-    return _conclude(found, title, request, record, options.json)
+    described = _described(request.out, request.model.name, model, record)
+    with described, FitProgress(title, settings.steps) as progress:
+        found = fit(
+            model, train, objective, settings,
+            out=request.out, resume=request.resume, progress=progress,
+        )  # fmt: skip
+    findings = _findings(found, train) if found.finished and leads() else []
+    return _conclude(found, title, request, record, findings, options.json)
 
 
 def _load(request: Request) -> Dataset:
@@ -104,20 +105,33 @@ def _load(request: Request) -> Dataset:
     return train
 
 
+def _fit_settings(request: Request, train: Dataset) -> FitSettings:
+    """The preset for the data, with what was asked for.
+
+    A preset's batch and warm-up are cut to what the data and the steps allow; what was asked for
+    is not.
+    """
+    base: FitSettings = request.model.settings.fit_preset(train.spec)
+    batch = min(base.batch_size, len(train))
+    warmup = min(base.warmup, request.fit.get("steps", base.steps))
+    base = dataclasses.replace(base, batch_size=batch, warmup=warmup)
+    return from_mapping(FitSettings, request.fit, base)
+
+
 def recorded(data: dict[str, Any]) -> dict[str, Any]:
     """How to load the data again, from any working directory."""
     from likely.data.catalogue import CATALOGUE
 
-    record = {key: list(v) if isinstance(v, tuple) else v for key, v in data.items()}
-    if record["name"] not in CATALOGUE:
-        record["name"] = str(Path(record["name"]).expanduser().resolve())
-    return record
+    record = plain(data)
+    name = str(data["name"])
+    return (
+        record if name in CATALOGUE else {**record, "name": str(Path(name).expanduser().resolve())}
+    )
 
 
 def _objective(request: Request, model: GenerativeModel) -> Objective:
     """The one asked for, else the one of the kind; checked against the model."""
     from likely import objectives
-    from likely.settings import from_mapping
 
     if request.objective is None:
         default = objectives.default_objective(model)
@@ -159,7 +173,6 @@ def _refuse_other_run(
 ) -> None:
     """The run in --out must be this one, or there must be none."""
     from likely import checkpoint
-    from likely.settings import to_json
 
     out, name = request.out, request.model.name
     if not (out / "config.json").exists():
@@ -237,21 +250,39 @@ def _described(
 # -- the end --------------------------------------------------------------------------------
 
 
+def _findings(found: Run, train: Dataset) -> list[str]:
+    """What went wrong in words; nothing for a healthy fit."""
+    from likely.health import diagnose
+
+    findings = [str(finding) for finding in diagnose(found, found.model, train)]
+    for finding in findings:
+        note(f"likely: {finding}")
+    return findings
+
+
 def _conclude(
-    found: Run, title: str, request: Request, data: dict[str, Any], as_json: bool
-) -> int:
+    found: Run, title: str, request: Request, data: dict[str, Any], findings: list[str],
+    as_json: bool,
+) -> int:  # fmt: skip
     values = [record["validation"] for record in found.metrics if "validation" in record]
     best = min(values, default=math.nan)
     if as_json:
         last = {k: v for k, v in (found.metrics or [{}])[-1].items() if math.isfinite(v)}
         say_json(
             {
-                "run": str(request.out), "model": request.model.name, "data": data,
-                "finished": found.finished, "status": found.status, "step": found.step,
-                "steps": found.settings.steps, "seconds": round(found.seconds, 3),
+                "run": str(request.out),
+                "model": request.model.name,
+                "data": data,
+                "finished": found.finished,
+                "status": found.status,
+                "step": found.step,
+                "steps": found.settings.steps,
+                "seconds": round(found.seconds, 3),
                 "parameters": sum(p.numel() for p in found.model.parameters()),
-                "best_validation_nats": best if values else None, "last": last,
-            }  # fmt: skip
+                "best_validation_nats": best if values else None,
+                "last": last,
+                "findings": findings,
+            }
         )
     if not found.finished:
         note(f"likely: {found.status}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from likely.cli.fields import presets, settings_fields
+from likely.cli.fields import SHAPES, preset_words, presets, settings_fields
 from likely.cli.output import rows, say, say_json
 from likely.cli.parser import Parser, one_of
 from likely.models import MODELS, ModelEntry
@@ -25,8 +25,8 @@ def choices() -> Mapping[str, str]:
 def configure(parser: Parser, choice: str | None) -> None:
     """One optional name."""
     parser.add_argument(
-        "model", nargs="?", default=None, type=one_of(MODELS), choices=list(MODELS), metavar="MODEL",
-        help=f"show its settings: {', '.join(MODELS)}",
+        "model", nargs="?", default=None, type=one_of(MODELS), choices=list(MODELS),
+        metavar="MODEL", help=f"show its settings: {', '.join(MODELS)}",
     )  # fmt: skip
 
 
@@ -41,13 +41,12 @@ def run(options: argparse.Namespace) -> int:
     if not name:
         say("\nSettings of one: likely models NAME. Fit it: likely fit NAME --data DATA --out DIR")
         return 0
-    by_shape = presets(chosen[name])
-    say(f"\nsettings, with the presets for {', '.join(by_shape)} data:")
-    lines = []
-    for field in settings_fields(chosen[name].settings, "model"):
-        shown = [str(preset[field.key]) for preset in by_shape.values()]
-        default = shown[0] if len(set(shown)) == 1 else " | ".join(shown)
-        lines.append((field.name, f"{field.about} [{default}]"))
+    say(f"\nsettings, with the presets for {', '.join(SHAPES)} data:")
+    words = preset_words(chosen[name], "model")
+    lines = [
+        (field.name, f"{field.about.rstrip('.')} [{words[field.key]}]")
+        for field in settings_fields(chosen[name].settings, "model")
+    ]
     say(rows(lines).rstrip())
     return 0
 
@@ -60,4 +59,5 @@ def _record(entry: ModelEntry) -> dict[str, object]:
         "summary": entry.summary,
         "settings": {field.name: field.about for field in fields},
         "presets": presets(entry),
+        "fit_presets": presets(entry, "fit"),
     }

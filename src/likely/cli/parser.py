@@ -186,9 +186,9 @@ def parse(name: str, arguments: list[str]) -> tuple[Command, argparse.Namespace]
     if any(flag in arguments for flag in ("-h", "--help")):
         build(name).read(["--help"])
     if module.DEFAULT is None:
+        example = module.EXAMPLE.strip().splitlines()[0]
         raise InvalidSetting(
-            f"the {_word(name).lower()} comes first, as `{module.EXAMPLE.strip().splitlines()[0]}`; "
-            f"valid: {', '.join(choices)}"
+            f"the {_word(name).lower()} comes first, as `{example}`; valid: {', '.join(choices)}"
         )
     options = build(name, module.DEFAULT).read(arguments)
     options.choice = module.DEFAULT

@@ -11,7 +11,7 @@ from likely.cli.output import leads, note
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
     from likely.fit import Run
 
@@ -43,8 +43,8 @@ class FitProgress:
         self._console = console()
         self._steps = steps
         self._validation: float | None = None
-        self._began = self._last_line = time.monotonic()
-        self._first_step: int | None = None
+        self._last_line = time.monotonic()
+        self._first: tuple[int, float] | None = None  # step and time of the first record
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -67,8 +67,8 @@ class FitProgress:
     def __call__(self, run: Run, record: dict[str, float]) -> None:
         """What `likely.fit` calls at every log record."""
         self._validation = record.get("validation", self._validation)
-        if self._first_step is None:
-            self._first_step = run.step
+        if self._first is None:
+            self._first = (run.step, time.monotonic())
         losses = self._losses(record)
         if self._console.is_terminal:
             self._bar.update(self._task, completed=run.step, losses=losses)
@@ -86,10 +86,10 @@ class FitProgress:
         return " ".join(f"{name} {values[key]:.4g}" for key, name in SHOWN.items() if key in values)
 
     def _left(self, step: int, now: float) -> str:
-        done = step - (self._first_step or 0)
-        if done <= 0 or step >= self._steps:
+        first, began = self._first or (step, now)
+        if step <= first or step >= self._steps:
             return ""
-        seconds = (now - self._began) / done * (self._steps - step)
+        seconds = (now - began) / (step - first) * (self._steps - step)
         return f", {duration(seconds)} left"
 
 
@@ -122,27 +122,32 @@ def working(what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def loading() -> Iterator[Callable[[str, int, int | None], None]]:
     """What `likely.data.load` calls while it downloads or decodes."""
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Callable[[int, int | None], None]] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in bars:
+                bars[what] = stack.enter_context(counting(what))
+            bars[what](done, total)
+
+        yield show
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar for work that counts: called with (done, of how many, or None)."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     screen = console()
-    tasks: dict[str, TaskID] = {}
+    if not screen.is_terminal:
+        note(f"{what} ...")
+        yield lambda done, total: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-    bar = Progress(*columns, TimeRemainingColumn(), console=screen, transient=True)
+    with Progress(*columns, TimeRemainingColumn(), console=screen, transient=True) as bar:
+        task = bar.add_task(what, total=None)
 
-    def show(what: str, done: int, total: int | None) -> None:
-        if what not in tasks:
-            if screen.is_terminal:
-                bar.start()
-            else:
-                note(f"{what} ...")
-            tasks[what] = _add(bar, what, total)
-        bar.update(tasks[what], completed=done, total=total)
+        def show(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
 
-    try:
         yield show
-    finally:
-        bar.stop()
-
-
-def _add(bar: Progress, what: str, total: int | None) -> TaskID:
-    return bar.add_task(what, total=total)

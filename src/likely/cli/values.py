@@ -110,7 +110,8 @@ def _size(value: Any, label: str) -> int | tuple[int, int]:
     words = value if isinstance(value, list) else str(value).lower().split("x")
     if len(words) not in (1, 2) or not all(str(word).isdigit() for word in words):
         raise InvalidSetting(
-            f'{label}: expected a side in pixels, as 64, or height x width, as 48x64; given "{value}"'
+            f"{label}: expected a side in pixels, as 64, or height x width, as 48x64; "
+            f'given "{value}"'
         )
     sides = [int(word) for word in words]
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])

@@ -48,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
     _, test = data_of(found)
     with working(f"proving {found.name} in {found.directory}"):
         proofs = verify(found.model, test, options.seed, quick=options.quick)
+    if not options.quick:
+        proofs.save(found.directory / "proofs.json")
     if options.json:
         say_json({"run": str(found.directory), **proofs.to_json()})
         return 0 if proofs.passed else 1

@@ -1,0 +1,233 @@
+"""`likely evaluate RUN --split test`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from likely.cli.output import note, rows, say, say_json
+from likely.cli.parser import Parser, one_of, whole
+from likely.cli.saved import Conditioned, chosen_split, data_of, labels_for, opened, run_argument
+
+if TYPE_CHECKING:
+    from likely.data import Dataset
+    from likely.density import GenerativeModel
+    from likely.estimate import Estimate
+    from likely.runs import SavedRun
+
+EXAMPLE = """\
+  likely evaluate runs/vae --split test --importance-samples 500
+  likely evaluate runs/dcgan --sample-metrics
+"""
+DEFAULT = None
+SPLITS = ("test", "validation", "train")
+# How the quantities of `likely.evaluate.samples` are called in the table.
+NAMES = {
+    "nll": "-log p(x)",
+    "frechet": "Frechet distance",
+    "kid": "kernel distance",
+    "nearest-train-pixels": "nearest (pixels)",
+    "nearest-train-features": "nearest (features)",
+    "memorisation-ratio-pixels": "copying (pixels)",
+    "memorisation-ratio-features": "copying (features)",
+    "near-copies": "near copies",
+    "duplicates": "exact copies",
+    "sampling-speed": "sampling speed",
+}
+
+
+def choices() -> Mapping[str, str]:
+    """None."""
+    return {}
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Measure a run and write report.json in it. Likelihoods are in nats per example\n"
+        "and bits/dim, with standard error and n: = exact, <= bound. They are proven\n"
+        "first (see `likely verify`); a model without a density says why it has none.\n"
+        "Make choices on the validation split, and read the test split once."
+    )
+    run_argument(parser)
+    parser.add_argument(
+        "--split", type=one_of(SPLITS), choices=SPLITS, default="test", metavar="NAME",
+        help="test, validation or train [test]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--importance-samples", type=whole(0), default=100, metavar="K",
+        help="of the importance-weighted bound of a latent-variable model; 0 for the ELBO "
+        "alone [100]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sample-metrics", action="store_true", default=False,
+        help="also measure samples: Frechet and kernel distance, precision, recall, density, "
+        "coverage, distance to the training images, images per second",
+    )  # fmt: skip
+    parser.add_argument(
+        "--samples", type=whole(1), metavar="N",
+        help="images on each side of --sample-metrics [those of the split, at most 2000]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="of latents and samples [0]"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, and keep the numbers in the run."""
+    from likely import checkpoint
+    from likely.density import ImplicitDensity, Query
+    from likely.verify import weights_digest
+
+    found = opened(options)
+    train, test = data_of(found)
+    part = chosen_split(train, test, options.split)
+    model = found.model
+    estimates: list[Estimate] = []
+    refused: dict[str, str] = {}
+    notes: list[str] = []
+    if isinstance(model, ImplicitDensity):
+        refused["nll"] = model.answers()[Query.LOG_PROB].reason
+    else:
+        estimates += _likelihood(found, part, options.importance_samples, options.seed, notes)
+    if options.sample_metrics:
+        number = getattr(options, "samples", None)
+        estimates += _sample_metrics(found, train, part, number, options.seed)
+    record = {
+        "data": {**part.spec.to_json(), "fingerprint": part.spec.fingerprint},
+        "estimates": [estimate.to_json() for estimate in estimates],
+        "unanswerable": refused,
+        "notes": notes,
+    }
+    report = _merged(found, weights_digest(model), options.split, record)
+    checkpoint.write_json(found.directory / "report.json", report)
+    if options.json:
+        say_json(report)
+        return 0
+    _print(found, part, estimates, refused, notes)
+    if not estimates:
+        say("\nits samples can be measured: add --sample-metrics")
+    return 0
+
+
+def _likelihood(
+    found: SavedRun, part: Dataset, k: int, seed: int, notes: list[str]
+) -> list[Estimate]:
+    """Nats and bits/dim: exact, or the ELBO and the importance-weighted bound."""
+    from likely.cli.progress import counting, working
+    from likely.density import LatentVariable
+    from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of
+    from likely.verify import Proofs
+
+    model = found.model
+    saved = found.directory / "proofs.json"
+    with working(f"proving the likelihood of {found.name}"):
+        proofs = proofs_of(model, Proofs.load(saved) if saved.exists() else None)
+    proofs.require()
+    estimates = []
+    latent = isinstance(model, LatentVariable)
+    for samples in (None, k) if latent and k else (None,):
+        what = "reading" if samples is None else f"bound with k = {samples} over"
+        with counting(f"{what} {len(part):,} {part.spec.split} examples") as progress:
+            values = per_example_nll(
+                model, part, importance_samples=samples, seed=seed, proofs=proofs,
+                progress=progress,
+            )  # fmt: skip
+        estimates += [values.nats(), values.bits_per_dim()]
+    if latent:
+        diagnostics = latent_diagnostics(model, part, seed=seed)
+        notes.append(f"{diagnostics.active} of {diagnostics.latent} latent coordinates are used")
+        estimates += [diagnostics.rate, diagnostics.distortion]
+        if diagnostics.warning:
+            notes.append(diagnostics.warning)
+            note(f"likely: warning: {diagnostics.warning}")
+    return estimates
+
+
+def _sample_metrics(
+    found: SavedRun, train: Dataset, part: Dataset, number: int | None, seed: int
+) -> list[Estimate]:
+    """Numbers about samples, each beside what training images score."""
+    from likely.cli.progress import working
+    from likely.evaluate.classifier import default_extractor
+    from likely.evaluate.samples import SampleReference, samples_per_second
+
+    with working("fitting the feature extractor, or finding it in the cache"):
+        reference = SampleReference(train, part, default_extractor(train), n=number)
+    with working(f"drawing {reference.n:,} images from {found.name}"):
+        labels = labels_for(found.model, reference.n, None)
+        samples = found.model.sample(reference.n, seed=seed, context=labels)
+    with working("measuring them"):
+        estimates = reference.metrics(samples)
+    with working("timing the sampler"):
+        speed = samples_per_second(_sampler(found.model))
+    return [*estimates, speed]
+
+
+def _sampler(model: GenerativeModel) -> Conditioned:
+    return Conditioned(model)
+
+
+def _merged(
+    found: SavedRun, digest: str, split: str, record: dict[str, Any]
+) -> dict[str, Any]:  # fmt: skip
+    """The report with this evaluation in it; numbers of other weights are dropped.
+
+    What was measured before on the same split and not now (sample metrics, say) stays.
+    """
+    from likely import checkpoint
+
+    path = found.directory / "report.json"
+    old = checkpoint.read_json(path) if path.exists() else {}
+    evaluations = old.get("evaluations", {}) if old.get("weights") == digest else {}
+    before = evaluations.get(split)
+    if before and before["data"]["fingerprint"] == record["data"]["fingerprint"]:
+        measured = {estimate["quantity"] for estimate in record["estimates"]}
+        kept = [e for e in before["estimates"] if e["quantity"] not in measured]
+        record = {**record, "estimates": [*record["estimates"], *kept]}
+    return {
+        "run": str(found.directory),
+        "model": found.name,
+        "kind": found.model.kind,
+        "parameters": sum(p.numel() for p in found.model.parameters()),
+        "weights": digest,
+        "evaluations": {**evaluations, split: record},
+        "answers": {
+            query.value: {"guarantee": answer.guarantee.value, "reason": answer.reason}
+            for query, answer in found.model.answers().items()
+        },
+    }
+
+
+def _print(
+    found: SavedRun, part: Dataset, estimates: list[Estimate], refused: dict[str, str],
+    notes: list[str],
+) -> None:  # fmt: skip
+    say(
+        f"{found.name} ({found.model.kind}) on {part.spec.name}, {part.spec.split} split, "
+        f"n = {len(part):,}\n"
+    )
+    lines = [(NAMES["nll"], f"no answer: {reason}") for reason in refused.values()]
+    floors = False
+    for estimate in estimates:
+        about, _, floor = estimate.about.partition("; floor ")
+        text = str(estimate)
+        if estimate.quantity == "nll":
+            text += f"  ({about})"
+        elif floor:
+            floors = True
+            text += f"  (floor {floor})"
+        name = NAMES.get(estimate.quantity, estimate.quantity)
+        # A second line on the same quantity, as bits/dim, needs no name again.
+        lines.append(("" if lines and _last_name(lines) == name else name, text))
+    say(rows(lines).rstrip())
+    for text in notes:
+        say(f"  {text}")
+    if floors:
+        say("\nfloor: what training images score in the place of samples")
+    say(f"\nwritten to {found.directory / 'report.json'}")
+
+
+def _last_name(lines: list[tuple[str, str]]) -> str:
+    return next((name for name, _ in reversed(lines) if name), "")
