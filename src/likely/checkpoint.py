@@ -1,4 +1,4 @@
-"""Files that are either whole or not there.
+"""Files that are either whole or not there, and a lock on the directory that holds them.
 
 A file is written under a temporary name in the same folder, flushed to the disk, and renamed.
 A full disk, an unwritable folder or a killed process leaves what was there before. Tensors go
@@ -8,6 +8,7 @@ to safetensors; no pickle is ever read or written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,10 @@ class CheckpointError(LikelyError, OSError):
     """A file of a run that cannot be written or read; the message says which and why."""
 
 
+class Occupied(LikelyError, OSError):
+    """Another process is writing to this run directory."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block ends without an error."""
@@ -35,12 +40,75 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is kept"
+            f"cannot write {path}: {error.strerror or error}; what was there before is kept. "
+            "Make room or choose another directory, and run the same command again"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a rename to the disk, where the system can (not on Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def sole_writer(directory: Path) -> Iterator[None]:
+    """Hold a run directory alone; the system lets go of it however the process ends.
+
+    Temporary files that a killed process left behind are removed.
+
+    Raises:
+        Occupied: another fit writes there.
+        CheckpointError: the directory cannot be made or written.
+    """
+    path = directory / ".lock"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write to {directory}: {error.strerror or error}; give a directory that can "
+            "be written"
+        ) from error
+    with file:
+        if not _locked(file.fileno()):
+            file.seek(0)
+            raise Occupied(
+                f"another fit (process {file.read().strip() or 'unknown'}) is writing to "
+                f"{directory}; wait for it, or give another directory"
+            )
+        # Who holds it is for the other's message only: a full disk must not stop us here.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        for left_over in directory.glob(".*.tmp"):
+            left_over.unlink(missing_ok=True)
+        yield
+
+
+def _locked(handle: int) -> bool:
+    """Lock an open file without waiting; True also where the file system knows no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -76,4 +144,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+        raise CheckpointError(
+            f"cannot read {path}: {error}; the file is broken: restore it from a copy, or delete "
+            "it to start anew"
+        ) from error
+
+
+def flatten(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """{"group": {"name": tensor}} to {"group.name": tensor}; group names hold no dot."""
+    return {f"{g}.{name}": t for g, named in groups.items() for name, t in named.items()}
+
+
+def unflatten(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What `flatten` flattened."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        group, _, name = key.partition(".")
+        groups.setdefault(group, {})[name] = tensor
+    return groups

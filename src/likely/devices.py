@@ -7,10 +7,13 @@ bfloat16 but no AMX runs convolutions slower in bfloat16 than in float32, so it 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import datetime
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from likely.errors import InvalidSetting
+from likely.errors import InvalidSetting, LikelyError
 from likely.settings import Precision
+
+# How long a process waits for the others; longer than any validation takes.
+PATIENCE_SECONDS = 600
 
 
 def choose_device(name: str) -> torch.device:
@@ -65,6 +71,41 @@ def place(model: nn.Module, device: torch.device) -> None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+@contextlib.contextmanager
+def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """The networks of `model` compiled (torch.compile) for the time of the block.
+
+    Each child of the model, and each layer of a list of layers, becomes a graph; layers that
+    differ in numbers only (dilations, widths) need one each, and one more for training and for
+    validation. torch gives up compiling after eight and says so at every call; the limit is
+    raised here to what the model needs.
+    """
+    if not wanted:
+        yield
+        return
+    import torch._dynamo
+
+    networks = [
+        network
+        for child in model.children()
+        for network in (child if isinstance(child, nn.ModuleList) else [child])
+    ]
+    limit = max(64, 8 * len(networks))
+    with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=8 * limit):
+        try:
+            for network in networks:
+                network.compile()
+            yield
+        finally:
+            # nn.Module.compile has no inverse; after the fit the model is as it was before.
+            for network in networks:
+                network._compiled_call_impl = None
+
+
+class PeerFailed(LikelyError, RuntimeError):
+    """Another process of the team failed; its own message says why."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Team:
     """The processes that share a batch (started by torchrun), or this one alone.
@@ -72,6 +113,9 @@ class Team:
     Gradients are summed over processes after each player's backward pass. That is what a DDP
     wrapper does, without its restriction: a gradient penalty differentiates twice, and losses
     call other methods than `forward`.
+
+    Every process takes part in the same calls in the same order. A process that fails leaves
+    the group, which ends the others' waiting at once.
     """
 
     rank: int = 0
@@ -83,7 +127,13 @@ class Team:
         if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            timeout = datetime.timedelta(seconds=PATIENCE_SECONDS)
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+                dist.init_process_group("nccl", timeout=timeout)
+            else:
+                dist.init_process_group("gloo", timeout=timeout)
+            atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
@@ -92,35 +142,78 @@ class Team:
         return self.rank == 0
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over the processes."""
+        """Replace each gradient by its sum over the processes, in place.
+
+        A parameter without a gradient has none in every process, because all compute the same
+        graph; it is left out, as a single process leaves it out.
+        """
         if self.size == 1:
             return
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        flat = torch.cat([g.reshape(-1) for g in gradients])
-        dist.all_reduce(flat)
-        start = 0
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            stop = start + gradient.numel()
-            parameter.grad = (
-                flat[start:stop].view_as(gradient).clone(memory_format=torch.preserve_format)
-            )
-            start = stop
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = self.sum(torch.cat([g.reshape(-1) for g in gradients]))
+        sizes = [g.numel() for g in gradients]
+        for gradient, part in zip(gradients, torch.split(flat, sizes), strict=True):
+            gradient.copy_(part.view(gradient.shape))
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of a tensor over the processes."""
+        """The sum of a tensor over the processes; the tensor is overwritten.
+
+        Raises:
+            PeerFailed: another process is gone.
+        """
         if self.size > 1:
-            dist.all_reduce(value)
+            try:
+                dist.all_reduce(value)
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise PeerFailed(
+                    f"process {self.rank} of {self.size} lost another process of the team, whose "
+                    f"own message says why ({reason})"
+                ) from error
         return value
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        return bool(self.sum(torch.tensor(float(flag)))) if self.size > 1 else flag
+        if self.size == 1:
+            return flag
+        where = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        return bool(self.sum(torch.tensor(float(flag), device=where)))
 
     def share(self, model: nn.Module) -> None:
         """Give every process the weights and buffers of the first."""
         if self.size > 1:
             for tensor in [*model.parameters(), *model.buffers()]:
                 dist.broadcast(tensor.data, 0)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that fails in every process if it fails in one (a full disk, a refusal)."""
+        failure: LikelyError | None = None
+        try:
+            yield
+        except LikelyError as error:
+            failure = error
+        if self.any(failure is not None):
+            raise failure or PeerFailed(
+                f"process {self.rank} of {self.size} stops because another one failed; that one's "
+                "message says why"
+            )
+
+    @contextlib.contextmanager
+    def leaving_on_failure(self) -> Iterator[None]:
+        """A block whose failure closes the connections, so that no other process waits on us."""
+        try:
+            yield
+        except BaseException:
+            if self.size > 1:
+                _leave()
+            raise
+
+
+def _leave() -> None:
+    """Close the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def environment() -> dict[str, Any]:
