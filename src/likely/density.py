@@ -32,6 +32,7 @@ from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.heads import Head
 from likely.noise import Noise
+from likely.sampling import Stepper, ancestral, invert
 
 __all__ = [
     "Answer",
@@ -270,41 +271,11 @@ class Autoregressive(TractableDensity):
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         uniform = noise.uniform(n, *self.spec.shape)  # [n, C, H, W]
         blank = torch.zeros(n, *self.spec.shape, dtype=torch.int64, device=self.device)
-        return self.ancestral(uniform, blank, 0, context)
+        return ancestral(self, uniform, blank, 0, context)
 
-    @torch.no_grad()
-    def ancestral(
-        self, uniform: Tensor, x: Tensor, start: int, context: Tensor | None = None
-    ) -> Tensor:
-        """Fill the pixels from raster position `start` on, one dimension after another.
-
-        The inverse of each conditional's distribution function at the given uniform number:
-        the result is a function of (weights, uniform, the first `start` pixels).
-
-        Args:
-            uniform: [B, C, H, W] in [0, 1).
-            x: int64 [B, C, H, W]; pixels before `start` are kept, the others are ignored.
-            start: raster position (row * W + column) of the first pixel to draw.
-            context: int64 [B] or None.
-
-        Returns:
-            int64 [B, C, H, W].
-        """
-        x = x.clone()
-        channels, height, width = self.spec.shape
-        for position in range(start, height * width):
-            row, column = divmod(position, width)
-            for channel in range(channels):
-                # Rows below are not read: cropping them halves the work.
-                seen = x[:, :, : row + 1]
-                parameters = self.conditionals(seen, context)[:, :, row, column]  # [B, P]
-                table = self.head.log_table(
-                    at_least_float(parameters)[..., None, None],
-                    x[:, :, row, column, None, None],
-                    channel,
-                )[..., 0, 0]
-                x[:, channel, row, column] = invert(table, uniform[:, channel, row, column])
-        return x
+    @abc.abstractmethod
+    def stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
+        """The incremental form of `conditionals` for a batch, or None where there is none."""
 
     def complete(
         self, x: Tensor, observed: Tensor, *, seed: int = 0, context: Tensor | int | None = None
@@ -332,7 +303,7 @@ class Autoregressive(TractableDensity):
             )
         noise = Noise(seed, "complete", device=self.device)
         uniform = noise.uniform(*x.shape)
-        return self.ancestral(uniform, x, known, self.labels(context, len(x)))
+        return ancestral(self, uniform, x, known, self.labels(context, len(x)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -571,22 +542,6 @@ class ImplicitDensity(GenerativeModel):
         """Floats in [-1, 1] to the nearest integers in [0, levels)."""
         top = self.spec.levels - 1
         return ((images.double() + 1.0) * (top / 2.0)).round().clamp(0, top).to(torch.int64)
-
-
-def invert(log_table: Tensor, uniform: Tensor) -> Tensor:
-    """The inverse of a discrete distribution function: the level whose cumulative mass holds u.
-
-    Args:
-        log_table: log-probabilities of every level, [B, levels, ...].
-        uniform: [B, ...] in [0, 1).
-
-    Returns:
-        int64 [B, ...].
-    """
-    cumulative = log_table.double().exp().cumsum(1)
-    # Scaled by the last value, which is one up to rounding: the top level cannot be overshot.
-    below = uniform.unsqueeze(1) * cumulative[:, -1:]
-    return (cumulative[:, :-1] <= below).sum(1)
 
 
 def _mean_of(log_table: Tensor) -> Tensor:

@@ -7,6 +7,10 @@ Kernels are cropped to the taps that may be seen instead of being multiplied by 
 tap on the current pixel of a colour image needs a mask, and that mask multiplies the weight in
 the forward pass, so weights are never written.
 
+Each convolution also evaluates a part at a time, for sampling: a vertical one a row at a time,
+with the rows that its kernel reaches kept in a ring; a horizontal one a pixel and a colour group
+at a time, with the columns of its row kept. Every activation is then computed once.
+
 Feature maps of G groups hold the groups one after another; group g belongs to channel g of the
 image. Mask A lets group g see groups < g, mask B groups <= g.
 """
@@ -55,6 +59,27 @@ class VerticalConv(nn.Module):
         x = pad(x, (side, side, side, 0))
         return conv2d(x, self.weight, self.bias, dilation=self.dilation)
 
+    def ring(self, batch: int, width: int) -> Tensor:
+        """An empty memory of the rows that the kernel reaches, [B, in, rows, W + 2 side]."""
+        side = self.taps * self.dilation
+        return self.weight.new_zeros(batch, self.weight.shape[1], side + 1, width + 2 * side)
+
+    def row(self, ring: Tensor, x: Tensor) -> Tensor:
+        """The output of one more row.
+
+        Args:
+            ring: of `ring`; the row is added, the oldest one dropped, in place.
+            x: the row, [B, in, 1, W].
+
+        Returns:
+            [B, out, 1, W], what `forward` gives at that row.
+        """
+        side = self.taps * self.dilation
+        if side:
+            ring[:, :, :-1] = ring[:, :, 1:].clone()
+        ring[:, :, -1:, side : side + x.shape[3]] = x
+        return conv2d(ring, self.weight, self.bias, dilation=self.dilation)
+
 
 class HorizontalConv(nn.Module):
     """A 1 x k convolution over the pixels to the left and, as the mask allows, the current one.
@@ -99,6 +124,21 @@ class HorizontalConv(nn.Module):
         x = pad(x, (side, right, 0, 0))
         return conv2d(x, self.kernel(), self.bias, dilation=(1, self.dilation))
 
+    def columns(self, column: int) -> list[int]:
+        """The columns that the taps read at a column; negative ones are padding."""
+        width = self.weight.shape[3]
+        first = column - self.taps * self.dilation
+        return [first + tap * self.dilation for tap in range(width)]
+
+    def matrices(self, groups: int) -> list[Tensor]:
+        """For each colour group the kernel as a matrix, [width * in, out / groups]."""
+        rows = self.kernel()[:, :, 0].permute(0, 2, 1).flatten(1)  # [out, width * in]
+        return [part.t().contiguous() for part in rows.chunk(groups, 0)]
+
+    def biases(self, groups: int) -> list[Tensor]:
+        """For each colour group the bias, [out / groups]."""
+        return biases_of(self.bias, groups)
+
 
 class GroupedPointwise(nn.Module):
     """A 1 x 1 convolution that keeps the order of the colour groups (mask B)."""
@@ -118,6 +158,22 @@ class GroupedPointwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return conv2d(x, self.kernel(), self.bias)
+
+    def matrices(self, groups: int) -> list[Tensor]:
+        """For each colour group the weights on it and the groups before, [in seen, out / G]."""
+        step = self.weight.shape[1] // groups
+        rows = self.kernel()[:, :, 0, 0].chunk(groups, 0)
+        return [part[:, : (group + 1) * step].t().contiguous() for group, part in enumerate(rows)]
+
+    def biases(self, groups: int) -> list[Tensor]:
+        """For each colour group the bias, [out / groups]."""
+        return biases_of(self.bias, groups)
+
+
+def biases_of(bias: Tensor | None, groups: int) -> list[Tensor]:
+    """A bias cut into colour groups."""
+    assert bias is not None
+    return list(bias.detach().chunk(groups, 0))
 
 
 def shift_down(x: Tensor) -> Tensor:
