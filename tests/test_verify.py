@@ -1,0 +1,181 @@
+"""The proofs pass on right models and each planted defect is caught by the proof made for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import planted_models as planted
+from likely.data.spec import Dataset, DataSpec, digest_of
+from likely.density import GenerativeModel
+from likely.errors import InvalidSetting, ProofFailed
+from likely.models.dcgan import DCGAN
+from likely.models.gated_pixelcnn import GatedPixelCNN
+from likely.models.vae import VAE
+from likely.verify import Proof, Proofs, verify, weights_digest
+from likely.verify.subject import all_images
+from planted_models import COLOUR, GREY, LEVELS, PIXELCNN, SMALL_DCGAN, SMALL_VAE, lively
+
+
+def built(kind: type[GenerativeModel], spec: DataSpec = GREY, **changes: object) -> GenerativeModel:
+    settings: object = PIXELCNN
+    if issubclass(kind, VAE | DCGAN):
+        settings = SMALL_VAE if issubclass(kind, VAE) else SMALL_DCGAN
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return kind(spec, dataclasses.replace(settings, **changes)).eval()
+
+
+def failed(proofs: Proofs) -> set[str]:
+    return {proof.name for proof in proofs.failed}
+
+
+LABELLED = dataclasses.replace(GREY, classes=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "spec", "changes"),
+    [
+        (GatedPixelCNN, GREY, {}),
+        (GatedPixelCNN, LEVELS, {"dropout": 0.3}),
+        (GatedPixelCNN, COLOUR, {}),
+        (GatedPixelCNN, COLOUR, {"head": "logistic-mixture"}),
+        (GatedPixelCNN, LABELLED, {"conditional": True}),
+        (planted.HonestOldPixelCNN, GREY, {}),
+        (VAE, GREY, {}),
+        (VAE, COLOUR, {"head": "logistic-mixture"}),
+        (VAE, LABELLED, {"conditional": True, "network": "conv", "channels": 4}),
+        (DCGAN, GREY, {}),
+        (DCGAN, COLOUR, {"normalize": "batch"}),
+    ],
+)
+def test_right_models_pass(
+    kind: type[GenerativeModel], spec: DataSpec, changes: dict[str, object], quick: bool
+) -> None:
+    model = built(kind, spec, **changes)
+    for twin in (model, lively(model)):
+        proofs = verify(twin, quick=quick)
+        assert proofs.passed, str(proofs)
+        proofs.require()
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "caught_by", "vital"),
+    [
+        # The three that the design asks for, then others.
+        (planted.MaskSwapped, GREY, {"no self leak", "unchanged by the future"}, True),
+        (planted.MaskSwapped, COLOUR, {"no self leak", "unchanged by the future"}, True),
+        (planted.BatchStatistics, GREY, {"examples do not couple (training)"}, False),
+        (planted.ChannelOrder, COLOUR, {"no channel leak", "unchanged by the future"}, True),
+        (planted.BatchMean, GREY, {"examples do not couple (evaluation)"}, True),
+        (planted.CurrentRow, GREY, {"no future leak", "no self leak"}, True),
+        (planted.ImageMean, GREY, {"no future leak", "unchanged by the future"}, True),
+        (planted.RoundedPeek, GREY, {"unchanged by the future"}, True),
+        (planted.NoRightTaps, GREY, {"the past is seen"}, False),
+        (planted.OldPixelCNN, GREY, {"the past is seen"}, False),
+        (planted.Dropped, GREY, {"gradients reach every weight"}, False),
+        (planted.LooseHead, GREY, {"each conditional sums to one"}, True),
+        (planted.SwappedHead, GREY, {"the reported likelihood is the tables' product"}, True),
+        (planted.WrongSign, GREY, {"the KL term is a KL", "the ELBO is the ELBO"}, True),
+        (planted.HalfKL, GREY, {"the KL term is a KL", "the ELBO is the ELBO"}, True),
+        (planted.SumOfWeights, GREY, {"importance weights are unbiased"}, True),
+        (planted.CoupledEncoder, GREY, {"examples do not couple (evaluation)"}, True),
+        (planted.CoupledGenerator, GREY, {"examples do not couple (generation)"}, True),
+        (planted.LoudGenerator, GREY, {"generated images are in [-1, 1]"}, True),
+    ],
+)
+def test_planted_defects_are_caught(
+    kind: type[GenerativeModel], spec: DataSpec, caught_by: set[str], vital: bool
+) -> None:
+    proofs = verify(lively(built(kind, spec)), seed=3)
+    assert caught_by <= failed(proofs), str(proofs)
+    quick = verify(lively(built(kind, spec)), seed=3, quick=True)
+    assert caught_by & failed(quick), str(quick)
+    if vital:
+        with pytest.raises(ProofFailed, match="is not printed, because"):
+            proofs.require()
+    else:
+        proofs.require()
+
+
+def test_a_leak_breaks_the_total_probability() -> None:
+    proofs = verify(lively(built(planted.MaskSwapped)))
+    assert any(name.startswith("total probability") for name in failed(proofs))
+    loose = verify(built(planted.LooseHead))
+    measured = loose["total probability on 1 x 3 x 3, 2 levels"].measured
+    assert measured == pytest.approx(math.exp(9 * 0.00995) - 1, rel=1e-6)
+
+
+def test_nothing_else_fails_with_a_blind_spot_or_in_training() -> None:
+    assert failed(verify(lively(built(planted.NoRightTaps)))) == {"the past is seen"}
+    coupled = verify(lively(built(planted.BatchStatistics)))
+    assert failed(coupled) == {"examples do not couple (training)"}
+
+
+def test_weights_that_are_not_numbers_fail() -> None:
+    model = built(GatedPixelCNN)
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    proofs = verify(model)
+    assert {"examples do not couple (evaluation)", "each conditional sums to one"} <= failed(proofs)
+    text = json.dumps(proofs.to_json(), allow_nan=False)
+    assert not Proofs.from_json(json.loads(text)).passed
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = lively(built(GatedPixelCNN, dropout=0.2)).train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    first, second = verify(model, seed=5), verify(model, seed=5)
+    assert first == second
+    assert model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_data_is_probed_with_and_must_fit() -> None:
+    values = np.zeros((3, *LEVELS.shape), np.uint8)
+    spec = dataclasses.replace(LEVELS, n=3, digest=digest_of(values))
+    assert verify(built(GatedPixelCNN, LEVELS), Dataset(spec, values), quick=True).passed
+    with pytest.raises(InvalidSetting, match="4 levels"):
+        verify(built(GatedPixelCNN, dataclasses.replace(LEVELS, levels=4)), Dataset(spec, values))
+
+
+def test_proofs_are_saved_and_read_back(tmp_path: Path) -> None:
+    proofs = verify(built(DCGAN))
+    proofs.save(tmp_path / "proofs.json")
+    assert Proofs.load(tmp_path / "proofs.json") == proofs
+    assert proofs["samples are levels"].passed
+    with pytest.raises(KeyError, match="samples are levels"):
+        proofs["no such proof"]
+
+
+def test_a_proof_passes_up_to_its_tolerance() -> None:
+    assert Proof.at_most("a", 1.0, 1.0, "").passed
+    assert not Proof.at_most("a", 1.1, 1.0, "").passed
+    assert not Proof.at_most("a", math.nan, 1.0, "").passed
+
+
+def test_the_digest_changes_with_a_weight_and_with_the_settings() -> None:
+    model = built(GatedPixelCNN)
+    same = built(GatedPixelCNN)
+    assert weights_digest(model) == weights_digest(same)
+    assert weights_digest(built(GatedPixelCNN, dilations=(2,))) != weights_digest(model)
+    with torch.no_grad():
+        next(same.parameters()).view(-1)[0] += 1e-6
+    assert weights_digest(model) != weights_digest(same)
+
+
+def test_all_images_are_all_different() -> None:
+    images = all_images((1, 2, 2), 3)
+    assert images.shape == (81, 1, 2, 2)
+    assert len(torch.unique(images.flatten(1), dim=0)) == 81
+    assert (int(images.min()), int(images.max())) == (0, 2)
