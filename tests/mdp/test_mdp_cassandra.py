@@ -158,3 +158,16 @@ def test_published_problems(name: str, low: float, high: float, mean: float) -> 
         q = mdp.reward + mdp.discount * rows @ value
         value = np.maximum.reduceat(q, mdp.pair_ptr[:-1])
     assert [value.min(), value.max(), value.mean()] == pytest.approx([low, high, mean], abs=6e-7)
+
+
+def test_rows_of_few_digits_are_rescaled() -> None:
+    text = PREAMBLE + "T: stay identity\nT: go : a\n0.333333 0.666666\nT: go : b\n0 1\n"
+    mdp = from_cassandra(parse_cassandra(text))
+    assert mdp.probability[1:3].sum() == pytest.approx(1.0, abs=1e-15)
+    assert mdp.probability[1] == pytest.approx(1 / 3, abs=1e-15)
+
+
+def test_the_observation_is_of_the_next_state() -> None:
+    text = PREAMBLE + "observations: x y\nT: *\n0 1\n1 0\nO: *\n1 0\n0 1\n"
+    text += "R: * : a : * : y 5\nR: * : b : * : y 7\n"  # from a one sees b's y, from b a's x
+    assert parse_cassandra(text).expected_rewards().tolist() == [[5.0, 0.0], [5.0, 0.0]]

@@ -245,3 +245,10 @@ def test_published_values_are_met(name: str) -> None:
         start = int(mdp.initial.argmax())
         assert asked.reference is not None
         assert found.lower[start] - 1e-9 <= asked.reference <= found.upper[start] + 1e-9
+
+
+def test_repeated_successors_of_a_file_are_added_up(tmp_path: Path) -> None:
+    tra = "0 0 1 0.25\n0 0 0 0.5\n0 0 1 0.25\n1 0 1 1\n"
+    model = read_explicit(write(tmp_path, tra=tra))
+    assert model.indices.tolist() == [0, 1, 1]
+    assert model.probability.tolist() == [0.5, 0.5, 1.0]

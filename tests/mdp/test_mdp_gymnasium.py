@@ -96,3 +96,11 @@ def test_without_gymnasium_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(MissingDependency, match=r"pip install 'likely\[gymnasium\]'"):
         MDP.from_gymnasium("FrozenLake-v1")
+
+
+def test_a_state_where_episodes_begin_is_not_terminal() -> None:
+    """The episode ends on the way back to the start, and begins there all the same."""
+    table = {0: {0: [(1.0, 1, 1.0, False)]}, 1: {0: [(1.0, 0, 3.0, True)]}}
+    mdp = from_table(table, 0.5, np.array([1.0, 0.0]))
+    assert mdp.terminal.tolist() == [False, False, True]
+    assert optimal(mdp)[:2].tolist() == [2.5, 3.0]

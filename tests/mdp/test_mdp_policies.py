@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 import numpy as np
 from mdp_reference import of_policy, optimal, uniform
 
-from likely.mdp import classic, worlds
+from likely.mdp import MDP, classic, worlds
 from likely.mdp.policies import (
     expectation_sweeps,
     greedy_pairs,
@@ -59,7 +59,8 @@ def test_ties_are_all_greedy() -> None:
 
 def test_policy_iteration_on_jacks_cars() -> None:
     mdp, layout = classic.jacks_car_rental()
-    rounds = list(policy_iterations(mdp, np.full(mdp.states, classic.CAR_MOVES.index(0))))
+    start = np.full(mdp.states, classic.CAR_MOVES.index(0))
+    rounds = list(islice(policy_iterations(mdp, start), 20))
     assert [changed for _, _, changed in rounds] == [318, 272, 79, 8, 0]
     policy, value, _ = rounds[-1]
     moved = np.array(classic.CAR_MOVES)[policy]
@@ -82,3 +83,10 @@ def test_exact_value_is_the_limit_of_the_sweeps() -> None:
     mdp = worlds.build("seven-states").mdp
     limit = list(islice(expectation_sweeps(mdp, "uniform"), 80))[-1]
     assert np.abs(limit - of_policy(mdp, uniform(mdp))).max() < 1e-12
+
+
+def test_improvement_takes_the_first_best_action() -> None:
+    mdp = MDP.from_pairs([0, 3], [0, 1, 2, 3], [0, 0, 0], [1, 1, 1], [0.0, 1.0, 1.0], 0.5)
+    rounds = list(islice(policy_iterations(mdp, [0]), 20))
+    assert [policy.tolist() for policy, _, _ in rounds] == [[0], [1]]
+    assert [changed for _, _, changed in rounds] == [1, 0]

@@ -8,7 +8,7 @@ from mdp_reference import of_policy, optimal, q_values, uniform
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, worlds
-from likely.mdp.simulation import simulate
+from likely.mdp.simulation import _cumulative, _draw, simulate
 
 
 def greedy(mdp: MDP, value: np.ndarray) -> np.ndarray:
@@ -116,3 +116,19 @@ def test_mistakes_are_refused() -> None:
         simulate(mdp, np.zeros(101), episodes=0)
     with pytest.raises(InvalidSetting, match=r"a state 0\.\.100, given 300"):
         simulate(mdp, np.zeros(101, dtype=int), start=300)
+
+
+def test_no_uniform_number_falls_behind_the_last_successor() -> None:
+    """Ten times 0.1 adds up to less than one; a draw between must not leave the row."""
+    within = _cumulative(np.full(20, 0.1), np.array([0, 10, 20]))
+    assert within[[9, 19]].tolist() == [1.0, 1.0]
+    last = np.nextafter(1.0, 0.0)
+    drawn = _draw(within, np.array([0, 10, 20]), np.array([0, 1, 0]), np.array([last, last, 0.0]))
+    assert drawn.tolist() == [9, 19, 0]
+
+
+def test_the_word_uniform_is_a_policy() -> None:
+    mdp = worlds.build("seven-states").mdp
+    word = simulate(mdp, "uniform", 300, seed=9, start=3)
+    array = simulate(mdp, np.full((7, 2), 0.5), 300, seed=9, start=3)
+    assert (word.returns == array.returns).all()

@@ -206,3 +206,8 @@ def test_impossible_sizes_are_refused() -> None:
         worlds.build("garnet", size=[3, 2, 4])
     with pytest.raises(InvalidSetting, match="at least 1"):
         worlds.build("jacks-car-rental", size=[0])
+
+
+def test_forest_rewards() -> None:
+    mdp = worlds.build("forest").mdp
+    assert mdp.reward.reshape(3, 2).tolist() == [[0, 0], [0, 1], [4, 2]]  # wait, cut

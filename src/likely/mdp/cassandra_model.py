@@ -76,8 +76,8 @@ class CassandraModel:
             weights=probability * mean,
             minlength=len(self.actions) * len(self.states),
         )
-        table: NDArray[np.float64] = flat.reshape(len(self.actions), len(self.states))
-        return np.asarray(self.sign * table, dtype=np.float64)
+        table = self.sign * flat.reshape(len(self.actions), len(self.states))
+        return table.astype(np.float64)
 
     def _rewards_see_observations(self) -> bool:
         return any(s.observation is not None or s.values.shape[1] > 1 for s in self.rewards)

@@ -103,10 +103,7 @@ def policy_of(word: str, mdp: MDP) -> NDArray[Any]:
         return policy_weights(mdp, "uniform")
     names = mdp.action_names or ()
     if word in names:
-        label = names.index(word)
-        policy = np.full(mdp.states, label, dtype=np.int64)
-        policy[mdp.terminal] = 0
-        return policy
+        return np.full(mdp.states, names.index(word), dtype=np.int64)
     if Path(word).suffix.lower() in (".npz", ".json"):
         arrays = arrays_of(word)
         if "policy" not in arrays:
