@@ -127,6 +127,8 @@ class StoredEngine:
         self.reward = reward
         self.defect = mdp.row_defect
         self.pieces = threads.ranges(mdp.states, thread_count)
+        self.settled: Array = np.zeros(0, dtype=np.bool_)
+        self.second: FloatArray = np.zeros(0)
         self.rows = (
             self.pair_ptr, self.indptr, self.indices, self.probability, reward, discount,
         )  # fmt: skip
@@ -137,13 +139,26 @@ class StoredEngine:
         def part(start: int, stop: int) -> Any:
             return kernels.residual(
                 self.pair_ptr, self.indptr, self.indices, self.exact_probability, self.reward,
-                self.discount, self.defect, value, floor, top, best, start, stop,
+                self.discount, self.defect, value, floor, top, best, self.settled,
+                self.second, start, stop,
             )  # fmt: skip
 
         parts = threads.run(part, self.pieces)
         return Residual(
             min(p[0] for p in parts), max(p[1] for p in parts), max(p[2] for p in parts)
         )
+
+    def begin_elimination(self) -> None:
+        """From now on `eliminate` may settle states, whose other actions are then left out."""
+        self.settled = np.zeros(self.states, dtype=np.bool_)
+        self.second = np.full(self.states, np.inf)
+
+    def eliminate(self, value: Array, floor: FloatArray, shifts: tuple[float, float]) -> float:
+        """Settle states by the newest residual; the fraction of settled states."""
+        count = kernels.settle_states(
+            self.pair_ptr, value, floor, self.second, self.settled, *shifts
+        )
+        return float(count) / max(1, self.states)
 
     def contraction(self) -> tuple[float, float]:
         """See `Engine`."""
@@ -167,32 +182,45 @@ class StoredEngine:
     def policy_rows(
         self, best: Array, order: Order, folded: bool, reuse: PolicyRows | None = None
     ) -> PolicyRows:
-        """See `Engine`. The arrays of `reuse` are overwritten where they are large enough."""
-        counts = np.zeros(self.states + 1, dtype=self.index_type)
+        """See `Engine`. `reuse`, made with the same order and folding, is brought up to date."""
+        if reuse is not None and len(reuse.previous):
+            self._gather(best, reuse)
+            return reuse
+        exact = np.zeros(self.states + 1, dtype=self.index_type)
+        self._count(kernels.count_chosen, exact, order, best)
+        roomy = np.zeros_like(exact)
+        self._count(kernels.count_rows, roomy, order)
+        # With room for the longest action, rows stay where they are when the policy changes.
+        # Not where one action is much longer than the others.
+        movable = int(roomy[-1]) <= 1.3 * int(exact[-1]) + 64
+        row_ptr = roomy if movable else exact
+        size = int(row_ptr[-1])
+        previous = np.full(self.states if movable else 0, -1, dtype=self.best_type)
+        columns = np.empty(size, dtype=self.indices.dtype)
+        weights = np.empty(size, dtype=self.probability.dtype)
+        rows = PolicyRows(
+            row_ptr, columns, weights, np.empty(self.states), order, folded, previous, self.pieces
+        )
+        self._gather(best, rows)
+        return rows
+
+    def _count(self, kernel: Any, counts: Array, order: Order, *best: Array) -> None:
         threads.run(
-            lambda start, stop: kernels.count_rows(
-                self.pair_ptr, self.indptr, self.indices, best, order.forward, folded, counts,
-                start, stop,
+            lambda start, stop: kernel(
+                self.pair_ptr, self.indptr, *best, order.forward, counts, start, stop
             ),
             self.pieces,
-        )  # fmt: skip
-        row_ptr = np.cumsum(counts, dtype=self.index_type, out=counts)
-        size = int(row_ptr[-1])
-        if reuse is not None and len(reuse.columns) >= size:
-            columns, weights, constants = reuse.columns, reuse.weights, reuse.constants
-        else:
-            # A little room, so that the next policy fits into the same memory.
-            columns = np.empty(size + size // 8, dtype=self.indices.dtype)
-            weights = np.empty(len(columns), dtype=self.probability.dtype)
-            constants = np.empty(self.states)
+        )
+        np.cumsum(counts, dtype=counts.dtype, out=counts)
+
+    def _gather(self, best: Array, rows: PolicyRows) -> None:
         threads.run(
             lambda start, stop: kernels.gather(
-                *self.rows, best, order.forward, order.rank, folded,
-                row_ptr, columns, weights, constants, start, stop,
+                *self.rows, best, rows.previous, rows.order.forward, rows.order.rank, rows.folded,
+                rows.row_ptr, rows.columns, rows.weights, rows.constants, start, stop,
             ),
             self.pieces,
         )  # fmt: skip
-        return PolicyRows(row_ptr, columns, weights, constants, order, self.pieces)
 
     def finish(
         self, value: Array, floor: FloatArray, top: FloatArray, low: float, high: float
@@ -210,6 +238,8 @@ class PolicyRows:
     weights: Array
     constants: FloatArray
     order: Order
+    folded: bool
+    previous: Array
     pieces: list[tuple[int, int]]
 
     def enter(self, value: Array) -> Array:

@@ -155,13 +155,7 @@ def ordered(task: Task, order: Order) -> Iterator[None]:
     Starts below the fixed point, so that values only rise.
     """
     engine = task.engine
-    if task.iterations == 0 and not task.value.any():
-        task.check()  # at zero the residual is max_a r
-        least = min(0.0, float(task.residual.low))
-        task.value[:] = least / (1.0 - engine.discount)
-        task.value[engine.terminal] = 0.0
-        task.best[:] = -1
-        task.fresh = False
+    task.start_below()
     alternate = isinstance(engine, GeneratedEngine) and order is NATURAL
     back = Order(order.forward, order.rank, -order.step)
     policy: Any = None

@@ -99,7 +99,7 @@ def sweep(
 @_exact
 def residual(
     pair_ptr, indptr, indices, probability, reward, discount, defect, value,
-    floor, top, best, start, stop,
+    floor, top, best, settled, second, start, stop,
 ):  # fmt: skip
     """Rigorous bounds on T value - value, state by state, rounding included.
 
@@ -111,9 +111,14 @@ def residual(
     top[s] >= max_a (exact d); floor[s] <= exact d of the greedy pair best[s]. The pair that
     `best` held before is kept where rounding cannot tell it from the greedy one, so that policy
     iteration does not cycle on ties. Returns min floor, max top and max (top - floor).
+
+    `settled` [S] marks states all of whose other actions are proven not to be optimal: there
+    only best[s] is backed up. `second` [S] gets the largest d of any other action. Both may be
+    empty.
     """
     low, high, gap = np.inf, -np.inf, 0.0
     kept = 1.0 - discount
+    eliminating = settled.shape[0] > 0
     for state in range(start, stop):
         first, last = pair_ptr[state], pair_ptr[state + 1]
         if first == last:
@@ -126,9 +131,12 @@ def residual(
         fixed = abs(drift)
         slack = discount * defect * abs(here) + 1e-300
         old = np.int64(best[state])
+        if eliminating and settled[state]:
+            first = pair_ptr.dtype.type(old)
+            last = first + pair_ptr.dtype.type(1)
         chosen, chosen_d, chosen_error = np.int64(-1), -np.inf, 0.0
         old_d, old_error = -np.inf, 0.0
-        ceiling = -np.inf
+        ceiling, runner = -np.inf, -np.inf
         for pair in range(first, last):
             total, size = 0.0, 0.0
             begin, end = indptr[pair], indptr[pair + 1]
@@ -139,7 +147,12 @@ def residual(
             d = reward[pair] + discount * total - drift
             count = np.float64(end - begin) + 7.0
             error = count * UNIT * (abs(reward[pair]) + discount * size + fixed) + slack
-            ceiling = max(ceiling, d + error)
+            bound = d + error
+            if bound > ceiling:
+                runner = ceiling
+                ceiling = bound
+            elif bound > runner:
+                runner = bound
             if d > chosen_d:
                 chosen, chosen_d, chosen_error = np.int64(pair), d, error
             if np.int64(pair) == old:
@@ -149,9 +162,29 @@ def residual(
         best[state] = chosen
         floor[state] = chosen_d - chosen_error
         top[state] = ceiling
+        if eliminating:
+            second[state] = runner
         low, high = min(low, floor[state]), max(high, ceiling)
         gap = max(gap, ceiling - floor[state])
     return low, high, gap
+
+
+@_exact
+def settle_states(pair_ptr, value, floor, second, settled, shift_low, shift_high):
+    """Mark states whose greedy action is proven optimal; returns how many are marked.
+
+    Another action's q* is at most value + second + shift_high; V* is at least value + floor +
+    shift_low (MacQueen 1967). A tie leaves both `second` and `floor` at the maximum, so the
+    state stays open.
+    """
+    count = 0
+    for state in range(settled.shape[0]):
+        if not settled[state] and pair_ptr[state] != pair_ptr[state + 1]:
+            slack = abs(value[state]) + abs(shift_low) + abs(shift_high) + abs(floor[state])
+            room = second[state] + shift_high + 8.0 * UNIT * slack
+            settled[state] = room < floor[state] + shift_low
+        count += settled[state]
+    return count
 
 
 @_exact
@@ -180,39 +213,53 @@ def finish(terminal, value, floor, top, shift_low, shift_high, start, stop):
 
 
 @_exact
-def count_rows(pair_ptr, indptr, indices, best, order, folded, counts, start, stop):
-    """counts[i + 1] = stored successors of the chosen pair of the i-th state."""
+def count_rows(pair_ptr, indptr, order, counts, start, stop):
+    """counts[i + 1] = successors of the longest row of the i-th state."""
     ordered = order.shape[0] > 0
     for i in range(start, stop):
         state = np.int64(order[i]) if ordered else np.int64(i)
-        if pair_ptr[state] == pair_ptr[state + 1]:
-            counts[i + 1] = 0
-            continue
-        pair = np.uint64(best[state])
-        count = 0
-        for k in range(indptr[pair], indptr[pair + np.uint64(1)]):
-            if not folded or np.int64(indices[k]) != state:
-                count += 1
-        counts[i + 1] = count
+        longest = np.int64(0)
+        for pair in range(pair_ptr[state], pair_ptr[state + 1]):
+            length = np.int64(indptr[pair + 1]) - np.int64(indptr[pair])
+            longest = max(longest, length)
+        counts[i + 1] = longest
+
+
+@_exact
+def count_chosen(pair_ptr, indptr, best, order, counts, start, stop):
+    """counts[i + 1] = successors of the chosen pair of the i-th state."""
+    ordered = order.shape[0] > 0
+    for i in range(start, stop):
+        state = np.int64(order[i]) if ordered else np.int64(i)
+        counts[i + 1] = 0
+        if pair_ptr[state] != pair_ptr[state + 1]:
+            pair = np.uint64(best[state])
+            counts[i + 1] = np.int64(indptr[pair + np.uint64(1)]) - np.int64(indptr[pair])
 
 
 @_exact
 def gather(
-    pair_ptr, indptr, indices, probability, reward, discount, best, order, rank, folded,
-    row_ptr, columns, weights, constants, start, stop,
+    pair_ptr, indptr, indices, probability, reward, discount, best, previous, order, rank,
+    folded, row_ptr, columns, weights, constants, start, stop,
 ):  # fmt: skip
     """Copy the chosen pairs into rows of their own: v = constants + weights v[columns].
 
     With `folded` self-loops are solved: weights discount p / (1 - discount p_ss). Rows and
     columns are numbered by `rank`, the inverse of `order`, so that a sweep in that order reads
-    memory from front to back.
+    memory from front to back. Unused places of a row get weight 0. States whose pair is the one
+    in `previous` are skipped; `previous` (which may be empty) is brought up to date.
     """
     ordered = order.shape[0] > 0
+    renewing = previous.shape[0] > 0
     for i in range(start, stop):
         state = np.int64(order[i]) if ordered else np.int64(i)
         if pair_ptr[state] == pair_ptr[state + 1]:
             constants[i] = 0.0
             continue
+        if renewing:
+            if previous[state] == best[state]:
+                continue
+            previous[state] = best[state]
         pair = np.uint64(best[state])
         begin, end = indptr[pair], indptr[pair + np.uint64(1)]
         scale = 1.0
@@ -228,6 +275,9 @@ def gather(
             columns[at] = rank[successor] if ordered else successor
             weights[at] = discount * probability[k] * scale
             at += 1
+        for k in range(at, np.int64(row_ptr[i + 1])):
+            columns[k] = i
+            weights[k] = 0.0
         constants[i] = reward[pair] * scale
 
 

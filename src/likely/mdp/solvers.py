@@ -47,6 +47,7 @@ OPTIONS = {
     "inexact-policy-iteration": ("krylov", "alpha"),
 }
 SMALL = 50_000  # transitions that fit into the cache with room to spare
+DIRECT = 200_000  # states up to which a sparse LU of a policy is a good second choice
 PATIENT = 100  # iterations after which "auto" changes to its second choice
 
 
@@ -176,15 +177,17 @@ def _auto(task: Task) -> Iterator[None]:
     mdp = task.mdp
     if mdp is None:
         plan = ["frontier"]
-    elif graph.mixes_fast(mdp, 6 if mdp.transitions > SMALL else 4):
+    elif mdp.transitions <= SMALL and (bool(mdp.terminal.any()) or not graph.mixes_fast(mdp, 4)):
+        plan = ["settle", "policy-iteration"]
+    elif graph.mixes_fast(mdp, 6):
         # No order helps. Without an end the span falls fast, whatever the discount; with one,
         # the slow mode is left to a Krylov method.
         ends = bool(mdp.terminal.any()) and mdp.discount > 0.95
         plan = ["inexact-policy-iteration" if ends else "modified-policy-iteration"]
-    elif mdp.transitions <= SMALL:
-        plan = ["settle", "policy-iteration"]
     else:
-        plan = ["frontier", "inexact-policy-iteration"]
+        # A direct solve has no trouble with slow modes, but needs memory for its fill.
+        second = "policy-iteration" if mdp.states <= DIRECT else "inexact-policy-iteration"
+        plan = ["frontier", second]
     for position, name in enumerate(plan):
         task.options["chosen"] = f"auto ({name})"
         run = _settle if name == "settle" else method_named(name)

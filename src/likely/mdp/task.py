@@ -98,6 +98,21 @@ class Task:
         self.fresh = True
         self.backups += 1.0
 
+    def start_below(self) -> None:
+        """Unless a start was given, start at a value that no state can fall below.
+
+        From below, Gauss-Seidel values only rise, and a move that stays in place looks as bad as
+        it is; from above, every state first believes its unvisited neighbours.
+        """
+        if self.iterations > 0 or bool(self.value.any()):
+            return
+        self.check()  # at zero the residual is max_a r
+        least = min(0.0, float(self.floor.min()))
+        self.value[:] = least / (1.0 - self.engine.discount)
+        self.value[self.engine.terminal] = 0.0
+        self.best[:] = -1
+        self.fresh = False
+
     def changed(self, backups: float) -> None:
         """The value has been changed with this much work."""
         self.fresh = False
@@ -110,7 +125,7 @@ class Task:
 
     def at_rounding(self) -> bool:
         """Whether the bounds are as narrow as this precision makes them."""
-        if self.residual.high - self.residual.low <= 4.0 * self.residual.gap:
+        if self.residual.high - self.residual.low <= 2.0 * self.residual.gap:
             return True
         if self.error < self._best_error * (1.0 - 1e-12):
             self._best_error, self._stale = self.error, 0

@@ -75,6 +75,10 @@ def reachability(
     if objective == "max":
         # Inside the region of probability one the policy must make progress, not only stay.
         chosen = _progress(case, chosen, goal, surely & ~goal)
+    else:
+        # Where the target can be avoided for ever, the policy must do so.
+        avoiding = np.flatnonzero(case.rows.every(never) & never[case.rows.owner])[::-1]
+        chosen[case.rows.owner[avoiding]] = avoiding
     return _solution(mdp, solved, chosen, sign, tolerance, began, {
         "criterion": "reachability", "objective": objective, "target": int(goal.sum()),
     })  # fmt: skip
@@ -94,14 +98,22 @@ def total_reward(
     With `target`, rewards are collected until the target is reached, and a state from which it
     is not reached with probability one has value infinity (as in PRISM: for "max" under some
     policy, for "min" under every policy). Without, the sum runs for ever or until a terminal
-    state; it must be bounded above (for "max").
+    state; it must be bounded above (for "max"), and is minus infinity where every policy may be
+    caught in a cycle that costs.
     """
     began = time.perf_counter()
     sign = 1.0 if objective == "max" else -1.0
     case = _Case(mdp)
     case.reward = sign * mdp.reward
     if target is None:
-        case.open = ~mdp.terminal
+        free = (case.reward == 0.0) & case.rows.every(~mdp.terminal)
+        component, _ = graph.maximal_end_components(case.rows, free)
+        rest = mdp.terminal | (component >= 0)
+        finite = graph.surely_reach(case.rows, rest, ~rest)
+        _check_bounded(mdp, case.reward)
+        case.open = finite & ~mdp.terminal
+        case.fixed[~finite] = -np.inf
+        case.usable = case.rows.every(finite)
         case.may_stop = True
     else:
         goal = mask_of(target, mdp.states, "target")
@@ -110,6 +122,7 @@ def total_reward(
             finite = graph.always_reach(case.rows, goal, through)
         else:
             finite = graph.surely_reach(case.rows, goal, through)
+            _check_bounded(mdp, case.reward)
         case.open = finite & ~goal
         case.fixed[~finite] = np.inf * sign
         case.usable = case.rows.every(finite)
@@ -149,7 +162,6 @@ def _solve(
     if not bool(case.open.any()):
         return outcome
     group, inside, paths, pair_of = _collapse(case)
-    _check_bounded(case, paths)
     bounded = np.isfinite(range_[0]) and np.isfinite(range_[1])
     if bounded and (max_iterations is not None or max_seconds is not None):
         found = _intervals(paths, tolerance, range_, began, max_iterations, max_seconds, outcome)
@@ -230,39 +242,36 @@ def _collapse(case: _Case) -> tuple[Array, Mask, Paths, Array]:
     return group, inside, paths, kept
 
 
-def _check_bounded(case: _Case, paths: Paths) -> None:
-    """Refuse cycles that pay: the total reward of staying in them is not bounded or undecided."""
-    if not bool((paths.reward > 0.0).any()):
+def _check_bounded(mdp: MDP, reward: FloatArray) -> None:
+    """Refuse cycles that pay: the total reward of staying in them is not bounded, or undecided."""
+    if not bool((reward > 0.0).any()):
         return
-    owner = paths.owner
-    counts = np.diff(paths.rows.indptr)
-    edges = np.repeat(np.arange(len(owner)), counts)
-    rows = graph.Rows(paths.states, owner, edges, paths.rows.indices)
-    component, inside = graph.maximal_end_components(rows, paths.ends <= 0.0)
-    if not bool((inside & (paths.reward > 0.0)).any()):
+    rows = graph.Rows.of(mdp)
+    component, inside = graph.maximal_end_components(rows, np.ones(mdp.pairs, dtype=np.bool_))
+    paying = inside & (reward > 0.0)
+    if not bool(paying.any()):
         return
     from likely.mdp.average import average_reward
 
-    for label in np.unique(component[owner[inside & (paths.reward > 0.0)]]):
+    for label in np.unique(component[rows.owner[paying]]):
         part = np.flatnonzero(component == label)
-        pairs = np.flatnonzero(inside & (component[owner] == label))
-        number = np.full(paths.states, -1, dtype=np.int64)
+        pairs = np.flatnonzero(inside & (component[rows.owner] == label))
+        number = np.full(mdp.states, -1, dtype=np.int64)
         number[part] = np.arange(len(part))
-        sub = paths.rows[pairs][:, part].tocsr()
+        sub = mdp.transition[pairs][:, part].tocsr()
         loop = MDP.from_pairs(
-            np.concatenate([[0], np.cumsum(np.bincount(number[owner[pairs]]))]),
-            sub.indptr, sub.indices, sub.data, paths.reward[pairs], 1.0,
+            np.concatenate([[0], np.cumsum(np.bincount(number[rows.owner[pairs]]))]),
+            sub.indptr, sub.indices, sub.data, reward[pairs], 1.0,
         )  # fmt: skip
         scale = float(np.abs(loop.reward).max())
         best = average_reward(loop, 1e-9 * scale, max_iterations=100_000)
         if best.upper[0] < 0.0:
             continue
-        state = int(part[0])
         what = "pays without end" if best.lower[0] > 0.0 else "may pay without end or break even"
         raise InvalidSetting(
-            f"total reward: a cycle through state {state} of the collapsed problem {what} "
-            f"(average reward in [{best.lower[0]:.3g}, {best.upper[0]:.3g}] a step); "
-            'give a discount below 1, or criterion="average"'
+            f"total reward: a cycle through {mdp.state_name(int(part[0]))} {what} (average reward "
+            f"in [{best.lower[0]:.3g}, {best.upper[0]:.3g}] a step); give a discount below 1, or "
+            'criterion="average"'
         )
 
 

@@ -50,6 +50,7 @@ def gauss_seidel(task: Task) -> Iterator[None]:
         raise InvalidSetting(
             f'order="{order}" is unknown; expected "alternate", "forward", "backward", "goals"'
         )
+    task.start_below()
     count = 0
     while True:
         low, high = task.engine.sweep(task.value, task.best, forward if count % 2 else backward)

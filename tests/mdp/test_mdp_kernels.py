@@ -1,0 +1,283 @@
+"""The kernels against the plain operators: stored rows, generated rows, PyTorch, graphs."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from mdp_examples import random_mdp
+from numba import njit
+from scipy.sparse import csgraph
+
+from likely.errors import InvalidData, InvalidSetting
+from likely.mdp import (
+    MDP,
+    MatrixFree,
+    bellman_optimality,
+    certify,
+    graph,
+    greedy,
+    grid,
+    solve,
+    threads,
+    torch_operators,
+)
+from likely.mdp.engine import NATURAL, NO_ORDER, GeneratedEngine, Order, StoredEngine
+from likely.mdp.operators import bellman_expectation
+
+
+def engine_of(mdp: MDP, count: int = 1) -> StoredEngine:
+    return StoredEngine(mdp, mdp.reward, mdp.discount, count)
+
+
+def arrays(states: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.empty(states), np.empty(states), np.full(states, -1, dtype=np.int32)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_fused_backup_and_residual_are_the_operator(count: int) -> None:
+    mdp = random_mdp(200, 4, 5, 0.97, terminal=3)
+    engine = engine_of(mdp, count)
+    value = np.random.default_rng(0).standard_normal(200)
+    value[:3] = 0.0
+    expected = bellman_optimality(mdp, value)
+    out, top, best = arrays(200)
+    low, high = engine.backup(value, out, best)
+    assert np.allclose(out, expected, rtol=0, atol=1e-14)
+    assert (low, high) == pytest.approx(((out - value).min(), (out - value).max()), abs=1e-14)
+    labels = np.where(best >= 0, mdp.pair_action[best], -1)
+    assert np.array_equal(labels, greedy(mdp, value))
+    floor, top, again = arrays(200)
+    found = engine.residual(value, floor, top, again)
+    assert np.array_equal(again, best)
+    assert bool((floor <= top).all())
+    assert np.abs(floor - (expected - value)).max() < 1e-13
+    assert found.gap < 1e-13
+
+
+def test_residual_bounds_contain_the_extended_precision_residual() -> None:
+    mdp = random_mdp(100, 3, 6, 0.999, scale=1e6)
+    value = 1e9 + 1e6 * np.random.default_rng(1).random(100)
+    p = mdp.transition.toarray().astype(np.longdouble)
+    q = mdp.reward + np.longdouble(mdp.discount) * (p @ value.astype(np.longdouble))
+    exact = q.reshape(100, 3).max(axis=1) - value
+    floor, top, best = arrays(100)
+    engine_of(mdp).residual(value, floor, top, best)
+    assert bool((floor <= exact).all())
+    assert bool((exact <= top).all())
+    assert (top - floor).max() < 1e-4
+
+
+def test_ties_keep_the_old_action() -> None:
+    mdp = MDP.from_pairs([0, 3], [0, 1, 2, 3], [0, 0, 0], [1.0] * 3, [1.0, 1.0, 1.0], 0.9)
+    engine = engine_of(mdp)
+    value = np.zeros(1)
+    for kept in (0, 1, 2):
+        floor, top, best = arrays(1)
+        best[:] = kept
+        engine.residual(value, floor, top, best)
+        assert best[0] == kept
+        engine.backup(value, np.empty(1), best)
+        assert best[0] == kept
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_sweep_is_gauss_seidel_with_loops_solved(step: int) -> None:
+    mdp = random_mdp(40, 3, 4, 0.9, terminal=2)
+    value = np.zeros(40)
+    best = np.full(40, -1, dtype=np.int32)
+    engine_of(mdp).sweep(value, best, Order(NO_ORDER, NO_ORDER, step))
+    expected = np.zeros(40)
+    p = mdp.transition.toarray()
+    for s in range(40)[::step]:
+        if mdp.terminal[s]:
+            continue
+        options = []
+        for pair in range(mdp.pair_ptr[s], mdp.pair_ptr[s + 1]):
+            row = p[pair].copy()
+            loop, row[s] = row[s], 0.0
+            options.append((mdp.reward[pair] + 0.9 * row @ expected) / (1 - 0.9 * loop))
+        expected[s] = max(options)
+    assert np.allclose(value, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_policy_rows_follow_the_policy_when_it_changes(folded: bool) -> None:
+    mdp = random_mdp(50, 3, 4, 0.9, seed=2, terminal=2)
+    engine = engine_of(mdp)
+    order = np.random.default_rng(0).permutation(50).astype(np.uint32)
+    rank = np.argsort(order).astype(np.uint32)
+    for sweep_order in (NATURAL, Order(order, rank)):
+        rows = None
+        for action in (0, 2, 1):
+            policy = np.full(50, action)
+            best = mdp.pair_of(policy).astype(np.int32)
+            rows = engine.policy_rows(best, sweep_order, folded, rows)
+            value = np.random.default_rng(action).random(50)
+            value[:2] = 0.0
+            inner = rows.enter(value)
+            out = np.empty(50)
+            rows.backup(inner.copy(), out)
+            result = np.zeros(50)
+            rows.leave(out, result)
+            if not folded:
+                expected = bellman_expectation(mdp, value, policy)
+                assert np.allclose(result, expected, rtol=0, atol=1e-14)
+            fixed = inner.copy()
+            for _ in range(400):
+                rows.sweep(fixed)
+            rows.leave(fixed, result)
+            assert np.allclose(bellman_expectation(mdp, result, policy), result, atol=1e-12)
+
+
+def test_threads_survive_a_fork() -> None:
+    pieces = threads.ranges(10, 3)
+    assert pieces == [(0, 3), (3, 6), (6, 10)]
+    assert threads.run(lambda a, b: b - a, pieces) == [3, 3, 4]
+    child = os.fork()
+    if child == 0:
+        try:
+            total = sum(threads.run(lambda a, b: b - a, pieces))
+        finally:
+            os._exit(0 if total == 10 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+# ------------------------------------------------------------------------- generated rows
+@njit
+def _walk(state, action, parameters, successors, weights):  # type: ignore[no-untyped-def]
+    """A walk on 0..n-1: action 0 steps up for -1, action 1 (even states) jumps home for -3."""
+    (last,) = parameters
+    if action == 1 and state % 2 == 1:
+        return 0, 0.0
+    successors[0] = min(state + 1, last) if action == 0 else last
+    weights[0] = 1.0
+    return 1, -1.0 if action == 0 else -3.0
+
+
+def test_generated_rows_are_the_stored_rows() -> None:
+    ended = np.zeros(20, dtype=bool)
+    ended[19] = True
+    walk = MatrixFree(20, 2, 1, _walk, (19,), 0.9, ended)
+    stored = walk.stored()
+    assert np.diff(stored.pair_ptr).tolist() == [2, 1] * 9 + [2, 0]
+    free, held = solve(walk, 1e-9), solve(stored, 1e-9)
+    assert free.converged
+    assert np.allclose(free.value, held.value, atol=2e-9)
+    assert np.array_equal(free.policy, held.policy)
+    assert certify(stored, free.value).error < 1e-8
+
+
+def test_grids_agree_in_both_forms() -> None:
+    blocked = np.zeros(300, dtype=bool)
+    blocked[[45, 46, 47, 100, 101]] = True
+    entry = np.zeros(300)
+    entry[299] = 10.0
+    free = grid(15, 20, goals=[299, 150], discount=0.99, slip=0.3, blocked=blocked,
+                entry_reward=entry)  # fmt: skip
+    stored = free.stored()
+    value = np.random.default_rng(0).random(300)
+    value[stored.terminal] = 0.0
+    floor, top, best = arrays(300)
+    labels = np.full(300, -1, dtype=np.int8)
+    engine_of(stored).residual(value, floor, top, best)
+    f2, t2 = np.empty(300), np.empty(300)
+    GeneratedEngine(free, 1).residual(value, f2, t2, labels)
+    assert np.allclose(floor, f2, atol=1e-13)
+    assert np.allclose(top, t2, atol=1e-13)
+    a, b = solve(free, 1e-8), solve(stored, 1e-8)
+    assert a.converged
+    assert b.converged
+    assert np.abs(a.value - b.value).max() <= 2e-8
+    assert bool((a.lower <= b.upper).all())
+    assert certify(stored, a.value).error < 1e-6
+
+
+@njit
+def _wrong(state, action, parameters, successors, weights):  # type: ignore[no-untyped-def]
+    successors[0] = 0
+    weights[0] = 0.5 if state == 3 else 1.0
+    return 1, 0.0
+
+
+def test_a_wrong_row_function_is_named_by_state_and_action() -> None:
+    with pytest.raises(InvalidData, match="state 3, action 0"):
+        MatrixFree(5, 2, 1, _wrong, (0,), 0.9, np.zeros(5, dtype=bool))
+    with pytest.raises(InvalidSetting, match="needs stored rows"):
+        solve(grid(3, 3, goals=[8], discount=0.9), method="topological")
+
+
+# ---------------------------------------------------------------------------------- graphs
+def test_components_come_sinks_first() -> None:
+    mdp = random_mdp(60, 1, 2, 0.9, seed=4)
+    members, bounds = graph.components(mdp.pair_ptr, mdp.indptr, mdp.indices, 60)
+    assert sorted(members.tolist()) == list(range(60))
+    number = np.empty(60, dtype=int)
+    for group in range(len(bounds) - 1):
+        number[members[bounds[group] : bounds[group + 1]]] = group
+    count, label = csgraph.connected_components(mdp.transition, connection="strong")
+    assert len(bounds) - 1 == count
+    assert len({(a, b) for a, b in zip(number, label, strict=True)}) == count
+    owner = np.repeat(mdp.pair_state, np.diff(mdp.indptr))
+    assert bool((number[mdp.indices] <= number[owner]).all())
+
+
+def test_distances_and_orders_on_a_grid() -> None:
+    corner = grid(30, 30, goals=[899], discount=0.9).stored()
+    order, distance, levels = graph.outward(corner, corner.reward)
+    y, x = np.divmod(np.arange(900), 30)
+    assert np.array_equal(distance, 58 - y - x)
+    assert levels == 58
+    assert graph.usable_order(corner, order, distance).step == -1
+    centre = grid(31, 31, goals=[480], discount=0.9).stored()
+    found = graph.towards_goals(centre, centre.reward)
+    assert sorted(found.forward.tolist()) == list(range(961))
+    assert found.forward[0] == 480
+    assert np.array_equal(found.forward[found.rank], np.arange(961))
+    assert not graph.mixes_fast(centre)
+    assert graph.mixes_fast(random_mdp(5000, 5, 5, 0.9))
+
+
+# -------------------------------------------------------------------------------- PyTorch
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    try:
+        return str(request.config.getoption("--device"))
+    except ValueError:
+        return "cpu"
+
+
+@pytest.mark.parametrize(("dtype", "room"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+def test_torch_operators_are_the_same_operators(
+    dtype: torch.dtype, room: float, device: str
+) -> None:
+    mdp = random_mdp(80, 3, 4, 0.95, terminal=3)
+    rows = torch_operators.TorchMDP.of(mdp, device, dtype)
+    value = np.random.default_rng(0).standard_normal(80)
+    on_device = torch.tensor(value, dtype=dtype, device=device)
+    best = torch_operators.bellman_optimality(rows, on_device).cpu().numpy()
+    assert np.abs(best - bellman_optimality(mdp, value)).max() < room
+    weights = np.repeat(1.0 / np.diff(mdp.pair_ptr)[3:], 3)
+    mixed = torch_operators.bellman_expectation(
+        rows, on_device, torch.tensor(weights, dtype=dtype, device=device)
+    )
+    expected = bellman_expectation(mdp, value, "uniform")
+    assert np.abs(mixed.cpu().numpy() - expected).max() < room
+    if dtype == torch.float64:
+        pairs = torch_operators.greedy_pairs(rows, on_device).cpu().numpy()
+        labels = np.where(pairs >= 0, mdp.pair_action[pairs], -1)
+        assert np.array_equal(labels, greedy(mdp, value))
+
+
+@pytest.mark.parametrize("terminal", [0, 2])
+def test_torch_solves_with_bounds_that_hold(terminal: int, device: str) -> None:
+    mdp = random_mdp(80, 3, 4, 0.95, terminal=terminal)
+    truth = solve(mdp, 1e-11, "policy-iteration").value
+    for dtype in (torch.float64, torch.float32):
+        solution = torch_operators.solve(mdp, 1e-8, device=device, dtype=dtype)
+        assert bool((solution.lower <= truth).all())
+        assert bool((truth <= solution.upper).all())
+        assert solution.converged == (dtype == torch.float64)
+        assert solution.error < 1e-3

@@ -1,0 +1,217 @@
+"""`solve`: stopping, resuming, interrupting, options, errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mdp_examples import random_mdp
+
+from likely.errors import InvalidData, InvalidSetting
+from likely.mdp import MDP, METHODS, Progress, certify, evaluate, grid, solve
+from likely.mdp import solvers as solvers_module
+
+
+@pytest.fixture(scope="module")
+def mdp() -> MDP:
+    return random_mdp(60, 3, 4, 0.95, terminal=2)
+
+
+@pytest.fixture(scope="module")
+def truth(mdp: MDP) -> np.ndarray:
+    return solve(mdp, 1e-11, "policy-iteration").value
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_reaches_the_true_error(mdp: MDP, truth: np.ndarray, method: str) -> None:
+    solution = solve(mdp, 1e-8, method)
+    assert solution.converged
+    assert np.abs(solution.value - truth).max() <= 1e-8
+    assert certify(mdp, solution.value).error <= 1.1e-8 / (1 - mdp.discount)
+    assert evaluate(mdp, solution.policy).lower.min() <= solution.upper.max()
+    assert bool((evaluate(mdp, solution.policy).value >= truth - 1e-7).all())
+    assert solution.trace[-1].error <= 1e-8
+    assert "converged" in solution.status
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_minimising_is_maximising_the_negative(mdp: MDP, method: str) -> None:
+    low = solve(mdp, 1e-8, method, objective="min")
+    high = solve(mdp.with_reward(-mdp.reward), 1e-8, method)
+    assert np.allclose(low.value, -high.value, atol=2e-8)
+    assert np.array_equal(low.lower, -high.upper)
+    assert bool((low.lower <= low.value).all())
+    assert certify(mdp, low.value, objective="min").error < 1e-6
+
+
+def test_q_is_the_one_step_look_ahead(mdp: MDP, truth: np.ndarray) -> None:
+    solution = solve(mdp, 1e-10)
+    assert solution.q is not None
+    best = np.maximum.reduceat(solution.q, mdp.pair_ptr[:-1][~mdp.terminal])
+    assert np.abs(best - truth[~mdp.terminal]).max() < 1e-9
+
+
+@pytest.mark.parametrize("method", ["value-iteration", "gauss-seidel", "anderson"])
+def test_stopping_early_is_a_status_and_the_bounds_hold(
+    mdp: MDP, truth: np.ndarray, method: str
+) -> None:
+    solution = solve(mdp, 1e-10, method, max_iterations=3)
+    assert solution.iterations == 3
+    assert solution.outcome == "iterations"
+    assert "iteration limit" in solution.status
+    assert not solution.converged
+    assert bool((solution.lower <= truth).all())
+    assert bool((truth <= solution.upper).all())
+    assert solve(mdp, 1e-10, method, max_seconds=0.0).outcome == "time"
+
+
+def test_a_callback_sees_progress_and_may_stop(mdp: MDP) -> None:
+    seen: list[Progress] = []
+
+    def watch(progress: Progress) -> bool:
+        seen.append(progress)
+        return len(seen) == 4
+
+    solution = solve(mdp, 1e-10, "value-iteration", callback=watch)
+    assert solution.outcome == "stopped"
+    assert [p.point.iteration for p in seen] == [1, 2, 3, 4]
+    assert seen[0].value.tolist() == [0.0] * mdp.states
+    errors = [p.point.error for p in seen]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_ctrl_c_returns_what_is_known(mdp: MDP, truth: np.ndarray) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.point.iteration == 5:
+            raise KeyboardInterrupt
+
+    solution = solve(mdp, 1e-10, "value-iteration", callback=interrupt)
+    assert solution.outcome == "interrupted"
+    assert bool((solution.lower <= truth).all())
+    assert bool((truth <= solution.upper).all())
+    assert solution.error < solve(mdp, 1e-10, "value-iteration", max_iterations=2).error
+
+
+def test_ten_iterations_are_five_and_five(mdp: MDP, tmp_path: Path) -> None:
+    path = tmp_path / "solve.npz"
+    whole = solve(mdp, 1e-10, "value-iteration", max_iterations=11)
+    first = solve(mdp, 1e-10, "value-iteration", max_iterations=6, checkpoint=path)
+    assert first.iterations == 6
+    # The sixth iteration checked the value after five backups; resuming checks it again.
+    second = solve(mdp, 1e-10, "value-iteration", max_iterations=12, checkpoint=path)
+    assert np.array_equal(second.value, whole.value)
+    assert np.array_equal(second.lower, whole.lower)
+    assert [p.iteration for p in second.trace] == [*range(1, 7), *range(7, 13)]
+    finished = solve(mdp, 1e-10, "value-iteration", checkpoint=path)
+    assert finished.converged
+    other = random_mdp(60, 3, 4, 0.95, seed=1, terminal=2)
+    with pytest.raises(InvalidData, match="another problem"):
+        solve(other, checkpoint=path)
+    path.write_bytes(b"half a file")
+    with pytest.raises(InvalidData, match="not a checkpoint"):
+        solve(mdp, checkpoint=path)
+
+
+def test_float32_bounds_account_for_float32(mdp: MDP, truth: np.ndarray) -> None:
+    solution = solve(mdp, 1e-9, "value-iteration", precision="float32")
+    assert solution.outcome == "rounding"
+    assert 1e-9 < solution.error < 1e-2
+    assert bool((solution.lower <= truth).all())
+    assert bool((truth <= solution.upper).all())
+    assert solve(mdp, 1e-3, "value-iteration", precision="float32").converged
+
+
+def test_a_tolerance_below_rounding_ends_and_says_so() -> None:
+    mdp = random_mdp(20, 3, 3, 0.9999, scale=1e12)
+    solution = solve(mdp, 1e-6, "policy-iteration")
+    assert solution.outcome == "rounding"
+    assert solution.error < 1e-8 * 1e16
+    assert "rounding" in solution.status
+
+
+def test_threads_give_the_same_numbers() -> None:
+    mdp = random_mdp(3000, 4, 6, 0.99)
+    one = solve(mdp, 1e-8, "modified-policy-iteration", threads=1)
+    three = solve(mdp, 1e-8, "modified-policy-iteration", threads=3)
+    assert np.array_equal(one.value, three.value)
+    assert np.array_equal(one.policy, three.policy)
+
+
+def test_a_start_value_is_used(mdp: MDP, truth: np.ndarray) -> None:
+    warm = solve(mdp, 1e-8, "value-iteration", start=truth)
+    assert warm.iterations == 1
+    with pytest.raises(InvalidData, match="start of shape"):
+        solve(mdp, start=np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "valu-iteration"}, 'did you mean "value-iteration"'),
+        ({"tolerance": 0.0}, "expected a positive number"),
+        ({"criterion": "discount"}, 'did you mean "discounted"'),
+        ({"objective": "best"}, "valid: max, min"),
+        ({"precision": "float16"}, "float64"),
+        ({"options": {"order": "goals"}}, 'method "auto" has no option "order"'),
+        ({"method": "gauss-seidel", "options": {"ordr": 1}}, 'did you mean "order"'),
+        ({"method": "gauss-seidel", "options": {"order": "up"}}, 'order="up" is unknown'),
+        ({"criterion": "finite-horizon"}, "needs horizon"),
+        ({"criterion": "reachability"}, "needs target"),
+        ({"threads": 0}, "expected at least 1"),
+    ],
+)
+def test_wrong_settings_are_named(mdp: MDP, arguments: dict, message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        solve(mdp, **arguments)
+
+
+def test_an_undiscounted_problem_needs_a_criterion(mdp: MDP) -> None:
+    with pytest.raises(InvalidSetting, match='criterion="total"'):
+        solve(mdp.with_discount(1.0))
+    with pytest.raises(InvalidSetting, match="discount below 1"):
+        certify(mdp.with_discount(1.0), np.zeros(mdp.states))
+
+
+@pytest.mark.parametrize("order", ["alternate", "forward", "backward", "goals"])
+def test_orders_change_the_work_and_not_the_answer(order: str) -> None:
+    corridor = grid(1, 200, goals=[199], discount=0.99, slip=0.0).stored()
+    solution = solve(corridor, 1e-9, "gauss-seidel", options={"order": order})
+    steps = np.arange(199, -1, -1)
+    assert np.abs(solution.value + (1 - 0.99**steps) / 0.01).max() < 1e-9
+    if order in ("backward", "goals"):
+        assert solution.iterations <= 3
+    if order == "forward":
+        assert solution.iterations > 100
+
+
+def test_auto_changes_its_mind_when_its_first_choice_is_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(solvers_module, "PATIENT", 3)
+    monkeypatch.setattr(solvers_module, "SMALL", 10)
+    ring = grid(40, 40, goals=[], discount=0.9999).stored()
+    rng = np.random.default_rng(0)
+    noisy = ring.with_reward(ring.reward + rng.random(ring.pairs))
+    solution = solve(noisy, 1e-6)
+    assert solution.converged
+    assert solution.about["method"] == "auto (policy-iteration)"
+
+
+def test_a_problem_without_choices_or_states_to_solve() -> None:
+    ended = MDP.from_pairs([0, 0], [0], [], [], [], 0.9, terminal=[0])
+    solution = solve(ended)
+    assert solution.value.tolist() == [0.0]
+    assert solution.policy.tolist() == [-1]
+    assert solution.converged
+
+
+def test_importing_is_light() -> None:
+    code = (
+        "import sys, likely.mdp; from likely.mdp import MDP, solve, certify; "
+        "assert callable(solve) and callable(certify); "
+        "assert not {'torch', 'numba', 'scipy', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
