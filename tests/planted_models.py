@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -17,6 +18,7 @@ from likely.models.settings import DCGANSettings, GatedPixelCNNSettings, VAESett
 from likely.models.vae import VAE
 from likely.nn.masked import HorizontalConv
 from likely.noise import Noise
+from likely.sampling import Stepper
 
 GREY = DataSpec("grey", (1, 5, 5), 2)
 LEVELS = DataSpec("levels", (1, 4, 4), 5)
@@ -98,6 +100,16 @@ class RoundedPeek(GatedPixelCNN):
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         peek = (x[:, :1, -1:, -1:] > 0).to(x.dtype if x.is_floating_point() else torch.float32)
         return super().conditionals(x, context) + 0.01 * peek
+
+
+class StaleSampler(GatedPixelCNN):
+    """The incremental sampler forgets the last tap of a kernel."""
+
+    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
+        twin = copy.deepcopy(self)
+        with torch.no_grad():
+            twin.layers[1].horizontal.weight[..., 0] = 0
+        return GatedPixelCNN.stepper(twin, batch, context)
 
 
 class NoRightTaps(GatedPixelCNN):

@@ -27,6 +27,7 @@ FULL_BUDGET, QUICK_BUDGET = 4e11, 1.5e10
 LEAK_TOLERANCE = 1e-12
 SAME_TOLERANCE = 1e-10
 PAST_IMAGES = 12
+SAMPLER_STEPS = 2000
 
 Location = tuple[int, int]
 
@@ -61,6 +62,7 @@ def causality(subject: Subject) -> Iterator[Proof]:
         yield Proof.at_most(f"no {kind} leak", leaks[kind], LEAK_TOLERANCE, whose.format(cause))
     yield _unchanged_by_the_future(subject)
     yield _rows_below_not_read(subject)
+    yield from _sampler_follows(subject)
     if not model.has_blind_spot and height * width > 1:
         yield _past_is_seen(subject)
 
@@ -219,6 +221,38 @@ def _rows_below_not_read(subject: Subject) -> Proof:
         SAME_TOLERANCE * max(1.0, _peak(whole.abs())),
         "Largest change of parameters when the lower half of the image is cut off, as the "
         "sampler does.",
+    )
+
+
+def _sampler_follows(subject: Subject) -> Iterator[Proof]:
+    """The incremental sampler, led along given images, computes the proven conditionals."""
+    model = subject.model
+    assert isinstance(model, Autoregressive)
+    x = subject.x[:2]
+    labels = subject.labels(len(x))
+    stepper = model.stepper(len(x), labels)
+    if stepper is None:
+        return
+    channels, height, width = model.spec.shape
+    rows = min(height, max(2, SAMPLER_STEPS // (width * channels)))
+    expected = model.conditionals(x, labels)
+    groups = _groups(model)
+    worst = 0.0
+    for row in range(rows):
+        stepper.begin_row(x[:, :, row - 1] if row else None)
+        for column in range(width):
+            for channel in range(channels):
+                found = stepper.pixel(x[:, :, row], column, channel)
+                own = groups[channel if len(groups) > 1 else 0]
+                difference = found[:, own] - expected[:, own, row, column]
+                worst = max(worst, _peak(difference.abs()))
+    yield Proof.at_most(
+        "the sampler follows the conditionals",
+        worst,
+        SAME_TOLERANCE * max(1.0, _peak(expected.abs())),
+        f"Largest difference between the incremental sampler's parameters and those of the "
+        f"likelihood, {rows} of {height} rows of {len(x)} images.",
+        vital=False,
     )
 
 
