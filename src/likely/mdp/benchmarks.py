@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
-from likely.mdp.problem import MDP
+from likely.mdp.problem import MDP, read_npz
 from likely.mdp.worlds import Question
 
 
@@ -95,11 +95,7 @@ def read_benchmark(path: str | Path) -> BenchmarkModel:
         InvalidData: not a file of this layout.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
-        raise InvalidData(f"{path}: cannot be read as .npz ({error})") from None
+    arrays = read_npz(path)
     if not is_benchmark(list(arrays)):
         raise InvalidData(
             f"{path}: not a benchmark model; expected choice_ptr, row_ptr, col, "

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp import benchmarks, cassandra, gridtext, prism
 from likely.mdp.cassandra_model import CassandraModel
-from likely.mdp.problem import MDP
+from likely.mdp.problem import MDP, read_npz
 from likely.mdp.worlds import Question, World
 
 EXTENSIONS = (".grid", ".mdp", ".npz", ".pomdp", ".tra", ".txt")
@@ -199,12 +199,7 @@ def _ending(mdp: MDP, target: NDArray[np.bool_], reach: bool) -> MDP:
 
 
 def _npz(source: Path, given: FileOptions) -> tuple[MDP, str, Question | None]:
-    try:
-        with np.load(source, allow_pickle=False) as stored:
-            names = list(stored.files)
-    except (OSError, ValueError) as error:
-        raise InvalidData(f"{source}: cannot be read as .npz ({error})") from None
-    if not benchmarks.is_benchmark(names):
+    if not benchmarks.is_benchmark(list(read_npz(source))):
         mdp = MDP.load(source)
         if given.discount is not None:
             mdp = mdp.with_discount(given.discount)

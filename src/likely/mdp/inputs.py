@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp import files, worlds
 from likely.mdp.operators import policy_weights
-from likely.mdp.problem import MDP
+from likely.mdp.problem import MDP, read_npz
 from likely.mdp.worlds import World
 
 _GYMNASIUM = re.compile(r"^[\w./:-]+-v\d+$")
@@ -72,11 +72,7 @@ def arrays_of(path: str | Path) -> dict[str, NDArray[Any]]:
             }
         except (TypeError, ValueError):
             raise InvalidData(f'{source}: "value" and "policy" must be lists of numbers') from None
-    try:
-        with np.load(source, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError) as error:
-        raise InvalidData(f"{source}: cannot be read as .npz ({error})") from None
+    return read_npz(source, "a solution")
 
 
 def value_of(path: str | Path, mdp: MDP) -> NDArray[np.float64]:

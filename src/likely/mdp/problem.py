@@ -16,6 +16,8 @@ import json
 import math
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -313,17 +315,12 @@ class MDP:
     def load(cls, path: str | os.PathLike[str]) -> MDP:
         """Read what `save` wrote; the rows are validated again."""
         source = Path(path)
+        arrays = read_npz(source)
         try:
-            with np.load(source, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
             header = json.loads(bytes(arrays.pop("header")))
             known = header["format"] == "likely.mdp" and header["version"] == 1
-        except FileNotFoundError:
-            raise InvalidData(f"{source}: no such file") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidData(
-                f"{source}: not an MDP written by MDP.save ({error}); expected .npz"
-            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidData(f"{source}: not an MDP written by MDP.save ({error})") from error
         if not known:
             raise InvalidData(f"{source}: unknown format or version in {header!r}")
         successor_reward = arrays.pop("successor_reward", None)
@@ -350,6 +347,27 @@ def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def read_npz(source: Path, what: str = "an MDP") -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an `.npz` that should be `what`; no pickle is loaded.
+
+    Raises:
+        InvalidData: no such file, or one that is damaged or no `.npz`.
+    """
+    try:
+        with np.load(source, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise InvalidData(f"{source}: no such file") from None
+    except (
+        OSError, ValueError, KeyError, EOFError, AttributeError, NotImplementedError,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "pickle" in reason:
+            reason = "it holds pickled objects, which are never loaded"
+        raise InvalidData(f"{source}: not {what}; damaged, or no .npz ({reason})") from None
 
 
 def write_npz(target: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
