@@ -423,19 +423,19 @@ def _pictures(
     context = torch.from_numpy(batch.label) if model.classes and batch.label is not None else None
     if isinstance(model, LatentVariable):
         rebuilt = model.reconstruct(x, context).cpu()
-        return {"Test images (first row) and their reconstructions": torch.cat([x, rebuilt])}
+        return {"Test images (first row) and their reconstructions": torch.stack([x, rebuilt])}
     if isinstance(model, Autoregressive):
         observed = torch.zeros(test.spec.shape[1:], dtype=torch.bool)
         observed[: test.spec.shape[1] // 2] = True
         drawn = model.complete(x, observed, seed=seed, context=context).cpu()
         hidden = torch.where(observed, x, 0)
         caption = "Test images, their upper halves, and lower halves drawn from p(lower | upper)"
-        return {caption: torch.cat([x, hidden, drawn])}
+        return {caption: torch.stack([x, hidden, drawn])}
     if isinstance(model, ImplicitDensity) and model.answers()[Query.INTERPOLATE]:
         ends = model.latents(Noise(seed, "interpolation", device=model.device), 2)
         weight = torch.linspace(0, 1, count, device=model.device, dtype=ends.dtype)[:, None]
         labels = torch.zeros(count, dtype=torch.int64) if model.classes else None
         with torch.no_grad():
             path = model.generate(ends[:1] * (1 - weight) + ends[1:] * weight, labels)
-        return {"From one code to another": model.quantised(path).cpu()}
+        return {"From one code to another": model.quantised(path)[None].cpu()}
     return {}

@@ -26,7 +26,7 @@ from likely.evaluate.classifier import NetworkFeatures
 from likely.evaluate.compare import compare_models
 from likely.evaluate.page import render
 from likely.evaluate.report import Report, report_json, write_report
-from likely.evaluate.sheets import YELLOW, data_uri, neighbour_sheet, sample_sheet
+from likely.evaluate.sheets import YELLOW, data_uri, grid_sheet, neighbour_sheet, sample_sheet
 from likely.evaluate.tables import number
 
 
@@ -108,7 +108,7 @@ def test_every_value_is_escaped(report: Report) -> None:
                 status=evil,
                 notes=(evil,),
                 settings={evil: evil},
-                sheets={evil: model.samples[:2]},
+                sheets={evil: model.samples[None, :2]},
                 panels=(Panel(evil, (Series(evil, [0, 1], [1, 2]),), evil, evil),),
             ),
         ),
@@ -221,7 +221,14 @@ def test_neighbours_and_only_neighbours_have_a_yellow_frame() -> None:
     assert np.flatnonzero(white[20]).max() < np.flatnonzero(row).min()
 
 
+def test_a_grid_keeps_its_rows() -> None:
+    x = torch.arange(2 * 5 * 8 * 8).reshape(2, 5, 1, 8, 8) % 17
+    assert grid_sheet(x, 17).tobytes() == sample_sheet(x.flatten(0, 1), 17, columns=5).tobytes()
+
+
 def test_sheets_of_the_wrong_shape_are_refused() -> None:
+    with pytest.raises(InvalidData, match="a grid needs"):
+        grid_sheet(torch.zeros(2, 1, 8, 8, dtype=torch.int64), 2)
     with pytest.raises(InvalidData, match="1 or 3 channels"):
         sample_sheet(torch.zeros(2, 2, 8, 8, dtype=torch.int64), 2)
     with pytest.raises(InvalidData, match="at least one image"):

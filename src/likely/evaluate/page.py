@@ -12,7 +12,7 @@ from likely.density import Guarantee, Query
 from likely.estimate import Verdict
 from likely.evaluate.charts import line_chart
 from likely.evaluate.compare import Column, ComparisonTable, Missing, PairVerdict
-from likely.evaluate.sheets import data_uri, neighbour_sheet, sample_sheet
+from likely.evaluate.sheets import data_uri, grid_sheet, neighbour_sheet, sample_sheet
 from likely.evaluate.tables import (
     FLOOR_NAME,
     LEGEND,
@@ -249,7 +249,7 @@ def _model(place: int, model: ModelReport, levels: int) -> str:
     shown = model.samples[:SHOWN_SAMPLES]
     figures = [_figure(sample_sheet(shown, levels), f"The first {len(shown)} samples, none chosen")]
     for caption, images in model.sheets.items():
-        figures.append(_figure(sample_sheet(images, levels), caption))
+        figures.append(_figure(grid_sheet(images, levels), caption))
     charts = "".join(
         f"<figure><h3>{_text(panel.title)}</h3>{line_chart(panel)}</figure>"
         for panel in model.panels

@@ -24,7 +24,7 @@ from likely.evaluate.compare import ComparisonTable, ModelResult
 from likely.evaluate.features import Extractor, Images, checked_images
 from likely.evaluate.neighbours import nearest_images
 from likely.evaluate.page import render
-from likely.evaluate.sheets import neighbour_sheet, sample_sheet, save_png
+from likely.evaluate.sheets import grid_sheet, neighbour_sheet, sample_sheet, save_png
 
 __all__ = [
     "ModelReport",
@@ -69,7 +69,8 @@ class ModelReport:
         panels: training curves.
         neighbours: nearest training images of some samples, one entry for each space.
         notes: sentences on its health and proofs.
-        sheets: further images by caption (reconstructions, completions), integers [N, C, H, W].
+        sheets: further images by caption (reconstructions, completions), row by row, integers
+            [R, N, C, H, W].
     """
 
     result: ModelResult
@@ -252,9 +253,7 @@ def _sheets(report: Report) -> dict[str, Image.Image]:
                 "(yellow)",
             )
         for caption, images in model.sheets.items():
-            found[f"{stem}-{_clean(caption)}"] = sample_sheet(
-                images, levels, caption=f"{name}: {caption}"
-            )
+            found[f"{stem}-{_clean(caption)}"] = grid_sheet(images, levels, f"{name}: {caption}")
     return found
 
 

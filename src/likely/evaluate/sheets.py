@@ -76,6 +76,15 @@ def sample_sheet(
     return sheet
 
 
+def grid_sheet(images: Images, levels: int, caption: str = "") -> Image.Image:
+    """Rows of images that belong together column by column, integers [R, N, C, H, W]."""
+    if images.ndim != 5:
+        raise InvalidData(f"a grid needs images [R, N, C, H, W], given {list(images.shape)}")
+    columns = images.shape[1]
+    flat = images.reshape(-1, *images.shape[2:])
+    return sample_sheet(flat, levels, columns=columns, caption=caption)
+
+
 def neighbour_sheet(
     samples: Images,
     neighbours: Images,
