@@ -168,7 +168,11 @@ class GenerativeModel(nn.Module, abc.ABC):
                 f"{type(self).__name__} is conditional on {self.classes} classes: "
                 "give context=<label> or one label an example"
             )
-        labels = torch.as_tensor(context, dtype=torch.int64, device=self.device)
+        given = torch.as_tensor(context)
+        if given.is_floating_point() or given.is_complex():
+            # Rounding 0.9 (or NaN) to some class would be an answer to another question.
+            raise InvalidSetting(f"context: labels must be integers, given {given.dtype}")
+        labels = given.to(self.device, torch.int64)
         if labels.ndim == 0:
             labels = labels.expand(n)
         if labels.shape != (n,):

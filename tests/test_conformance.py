@@ -1,0 +1,342 @@
+"""What every public model must do, whatever it is: one suite over the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+
+from likely import checkpoint, runs
+from likely.data.spec import Dataset, DataSpec, digest_of
+from likely.density import (
+    ApproximateDensity,
+    Autoregressive,
+    DiagonalGaussian,
+    GenerativeModel,
+    Guarantee,
+    ImplicitDensity,
+    LatentVariable,
+    Query,
+    TractableDensity,
+)
+from likely.errors import InvalidData, InvalidSetting, Unanswerable
+from likely.evaluate.likelihood import nats
+from likely.models import MODELS
+from likely.noise import Noise
+from likely.verify import verify
+from likely.verify.subject import all_images
+
+# Sizes that keep the suite quick; a model that is not here is tested at its preset.
+SMALL: dict[str, dict[str, Any]] = {
+    "gated-pixelcnn": {"channels": 12, "layers": 3, "kernel": 3, "first_kernel": 3,
+                       "head_channels": 18, "components": 2, "dropout": 0.1},
+    "vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2},
+    "dcgan": {"latent": 4, "channels": 4},
+}  # fmt: skip
+
+SPECS = {
+    "binary": DataSpec("binary", (1, 5, 4), 2, classes=("a", "b", "c")),
+    "levels": DataSpec("levels", (1, 4, 4), 6, classes=("a", "b", "c")),
+    "colour": DataSpec("colour", (3, 4, 4), 256, classes=("a", "b", "c")),
+}
+
+CASES = [
+    pytest.param(name, spec, conditional, id=f"{name}-{spec}" + "-conditional" * conditional)
+    for name in MODELS
+    for spec in SPECS
+    for conditional in (False, True)
+]  # fmt: skip
+
+
+def built(name: str, spec: DataSpec, conditional: bool = False, **changes: Any) -> GenerativeModel:
+    """A small model with lively weights: fresh ones hide what depends on them."""
+    wanted = {**SMALL.get(name, {}), "conditional": conditional, **changes}
+    model = runs.build(name, spec, wanted)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+def images(spec: DataSpec, n: int = 4, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(spec.levels, (n, *spec.shape), generator=generator)
+
+
+def dataset(spec: DataSpec, n: int = 5, labelled: bool = True) -> Dataset:
+    values = images(spec, n).numpy().astype(np.uint8)
+    spec = dataclasses.replace(spec, n=n, digest=digest_of(values))
+    return Dataset(spec, values, np.arange(n) % 3 if labelled else None)
+
+
+def density(model: GenerativeModel, x: Tensor, context: Tensor | None) -> Tensor:
+    """Whatever the model says about x, as a function of its weights."""
+    if isinstance(model, TractableDensity):
+        return model.log_prob(x, context)
+    if isinstance(model, ApproximateDensity):
+        return model.elbo(x, Noise("conformance"), context)
+    assert isinstance(model, ImplicitDensity)
+    return model.criticise(model.scaled(x), context)
+
+
+def context_for(model: GenerativeModel, n: int) -> Tensor | None:
+    return torch.arange(n) % model.classes if model.classes else None
+
+
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_samples(name: str, spec: str, conditional: bool) -> None:
+    model = built(name, SPECS[spec], conditional)
+    context = context_for(model, 9)
+    x = model.sample(9, seed=1, context=context)
+    assert x.dtype == torch.int64
+    assert x.shape == (9, *SPECS[spec].shape)
+    assert 0 <= int(x.min()) <= int(x.max()) < SPECS[spec].levels
+    assert torch.equal(x, model.sample(9, seed=1, context=context))
+    assert not torch.equal(x, model.sample(9, seed=2, context=context))
+    prefix = None if context is None else context[:5]
+    assert torch.equal(x[:5], model.sample(5, seed=1, context=prefix))
+    assert len(torch.unique(x.flatten(1), dim=0)) > 1
+
+
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_sampling_touches_neither_mode_nor_the_global_generator(
+    name: str, spec: str, conditional: bool
+) -> None:
+    model = built(name, SPECS[spec], conditional).train()
+    context = context_for(model, 2)
+    before, weights = torch.random.get_rng_state(), [t.clone() for t in model.state_dict().values()]
+    x = model.sample(2, seed=4, context=context)
+    assert model.training
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.state_dict().values(), strict=True))
+    assert torch.equal(x, model.eval().sample(2, seed=4, context=context))
+
+
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_the_density_has_the_declared_shape_and_the_label_matters(
+    name: str, spec: str, conditional: bool
+) -> None:
+    model = built(name, SPECS[spec], conditional)
+    x = images(SPECS[spec])
+    context = context_for(model, 4)
+    value = density(model, x, context)
+    assert value.shape == (4,)
+    assert value.dtype == torch.float32
+    assert bool(value.isfinite().all())
+    assert not isinstance(model, TractableDensity) or bool((value < 0).all())
+    if context is not None:
+        assert not torch.allclose(value, density(model, x, (context + 1) % 3), atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_what_is_declared_is_true(name: str, spec: str, conditional: bool) -> None:
+    model = built(name, SPECS[spec], conditional)
+    answers = model.answers()
+    assert set(answers) == set(Query)
+    assert all(answer.reason for answer in answers.values())
+    x, context = images(SPECS[spec]), context_for(model, 4)
+    offered = _offers(model, x, context)
+    for query, answer in answers.items():
+        if answer.guarantee is Guarantee.NONE:
+            assert query not in offered, f"{query} is declared unanswerable, yet there is a method"
+        elif query in offered:
+            assert offered[query].shape[0] == 4
+    assert (Query.LOG_PROB in offered) == (answers[Query.LOG_PROB].guarantee is not Guarantee.NONE)
+    if answers[Query.LOG_PROB].guarantee is Guarantee.NONE:
+        with pytest.raises(Unanswerable, match=type(model).__name__):
+            nats(model, dataset(SPECS[spec]))
+    elif spec == "binary":
+        estimate = nats(model, dataset(SPECS[spec]))
+        exact = answers[Query.LOG_PROB].guarantee is Guarantee.EXACT
+        assert estimate.relation.value == ("=" if exact else "<=")
+
+
+def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Query, Tensor]:
+    """What the public methods give, by query. Names are looked up: an implicit density must not
+    have a `log_prob` at all."""
+    names = set(dir(type(model)))
+    out: dict[Query, Tensor] = {Query.SAMPLE: model.sample(4, context=context)}
+    if names & {"log_prob", "elbo", "importance_bound"}:
+        out[Query.LOG_PROB] = density(model, x, context)
+    if "complete" in names:
+        assert isinstance(model, Autoregressive)
+        observed = torch.zeros(x.shape[2:], dtype=torch.bool)
+        observed[:2] = True
+        done = model.complete(x, observed, seed=0, context=context)
+        assert torch.equal(done[:, :, :2], x[:, :, :2])
+        assert not torch.equal(done, x)
+        with pytest.raises(Unanswerable, match="raster order"):
+            model.complete(x, ~observed, context=context)
+        out[Query.COMPLETE] = done
+    if "conditionals" in names:
+        assert isinstance(model, Autoregressive)
+        parameters = model.conditionals(x, context)
+        table = model.head.log_table(parameters, x, 0)
+        assert table.shape == (4, model.spec.levels, *x.shape[2:])
+        out[Query.CONDITIONAL] = table
+    if "posterior" in names:
+        assert isinstance(model, LatentVariable)
+        q = model.posterior(x, context)
+        assert q.mean.shape == q.log_scale.shape == (4, model.latent)
+        out[Query.POSTERIOR] = q.mean
+        out[Query.RECONSTRUCT] = model.reconstruct(x, context)
+        out[Query.INTERPOLATE] = model.decode((q.mean + q.mean.flip(0)) / 2, context)
+        assert out[Query.RECONSTRUCT].shape == x.shape
+    assert ("reconstruct" in names) == ("posterior" in names)
+    return out
+
+
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_save_and_load_bit_for_bit(name: str, spec: str, conditional: bool, tmp_path: Path) -> None:
+    model = built(name, SPECS[spec], conditional)
+    runs.describe(tmp_path, name, model, {"name": "toy"})
+    checkpoint.write_tensors(tmp_path / "weights.safetensors", model.state_dict(), {})
+    loaded = runs.load(tmp_path).model
+    x, context = images(SPECS[spec]), context_for(model, 4)
+    assert torch.equal(density(model, x, context), density(loaded, x, context))
+    assert torch.equal(model.sample(3, seed=5, context=_first(context, 3)),
+                       loaded.sample(3, seed=5, context=_first(context, 3)))  # fmt: skip
+    assert loaded.spec == model.spec
+    assert loaded.settings == model.settings
+
+
+def _first(context: Tensor | None, n: int) -> Tensor | None:
+    return None if context is None else context[:n]
+
+
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_proofs_hold(name: str, spec: str, conditional: bool) -> None:
+    proofs = verify(built(name, SPECS[spec], conditional), quick=True)
+    assert proofs.passed, str(proofs)
+    assert proofs["gradients reach every weight"].passed
+
+
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_bad_input_is_refused(name: str, spec: str, conditional: bool) -> None:
+    model = built(name, SPECS[spec], conditional)
+    x, context = images(SPECS[spec]), context_for(model, 4)
+    if not isinstance(model, ImplicitDensity):
+        top = SPECS[spec].levels
+        for bad, said in (
+            (x[:, :, :-1], "shape"),
+            (x.float(), "integers"),
+            (torch.full_like(x, top), rf"\[0, {top}\)"),
+            (x - top, rf"\[0, {top}\)"),
+        ):
+            with pytest.raises(InvalidData, match=said):
+                density(model, bad, context)
+    with pytest.raises(InvalidSetting, match="at least 1"):
+        model.sample(0, context=_first(context, 0))
+    if not conditional:
+        with pytest.raises(InvalidSetting, match="unconditional"):
+            model.sample(2, context=1)
+        return
+    nan = torch.tensor([math.nan, 0.0])
+    for bad_context in (
+        None,
+        3,
+        -1,
+        torch.zeros(5, dtype=torch.int64),
+        nan,
+        torch.tensor([0.5, 1]),
+    ):
+        with pytest.raises(InvalidSetting, match="context"):
+            model.sample(2, context=bad_context)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_labels_are_needed_to_condition_on_them(name: str) -> None:
+    bare = dataclasses.replace(SPECS["binary"], classes=())
+    with pytest.raises(InvalidSetting, match="conditional=true needs labels"):
+        built(name, bare, True)
+
+
+EXPLICIT = [name for name, found in MODELS.items() if not issubclass(found.load(), ImplicitDensity)]
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+@pytest.mark.parametrize(
+    "spec", [DataSpec("t", (1, 2, 2), 2), DataSpec("t", (1, 1, 3), 3), DataSpec("t", (3, 1, 2), 2)]
+)
+def test_sampling_frequencies_match_the_density(name: str, spec: DataSpec) -> None:
+    changes = {"latent": 1} if name == "vae" else {}
+    model = built(name, spec, **changes).double()
+    everything = all_images(spec.shape, spec.levels)
+    p = _probabilities(model, everything)
+    assert float(p.sum()) == pytest.approx(1.0, abs=1e-6)
+    n = 4000
+    x = model.sample(n, seed=11, chunk=n)
+    places = spec.levels ** torch.arange(spec.dimensions).flip(0)
+    counts = torch.bincount((x.flatten(1) * places).sum(1), minlength=len(p)).double()
+    found = scipy.stats.chisquare(counts.numpy(), (n * p / p.sum()).numpy())
+    assert found.pvalue > 1e-3
+    # The test can tell: neighbouring outcomes swapped are no longer the same distribution.
+    wrong = scipy.stats.chisquare(counts.numpy(), (n * p.roll(1) / p.sum()).numpy())
+    assert wrong.pvalue < 1e-6
+
+
+@torch.no_grad()
+def _probabilities(model: GenerativeModel, everything: Tensor) -> Tensor:
+    """p(x) of every image: exact, or the latent coordinate integrated on a grid."""
+    if isinstance(model, TractableDensity):
+        return model.log_prob(everything).exp()
+    assert isinstance(model, LatentVariable)
+    z = torch.linspace(-9, 9, 721, dtype=torch.float64)[:, None]
+    zero = torch.zeros_like(z)
+    weight = DiagonalGaussian(zero, zero).log_prob(z).exp() * float(z[1] - z[0])
+    parameters = model.likelihood(z)
+    each = [
+        model.head.log_prob(parameters, x.expand(len(z), *x.shape)).sum((1, 2, 3)).exp()
+        for x in everything
+    ]
+    return torch.stack([(likelihood * weight).sum() for likelihood in each])
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("shape", "levels"),
+    [((1, 8, 8), 17), ((1, 28, 28), 2), ((3, 32, 32), 256), ((3, 64, 64), 256), ((1, 28, 28), 256)],
+)
+def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) -> None:
+    spec = DataSpec("preset", shape, levels, classes=("a", "b"))
+    found = MODELS[name]
+    settings = found.settings.preset(spec)
+    # Shapes alone are computed: no memory, no time.
+    with torch.device("meta"):
+        for conditional in (False, True):
+            model = found.load()(spec, dataclasses.replace(settings, conditional=conditional))
+            context = torch.zeros(2, dtype=torch.int64) if conditional else None
+            x = torch.zeros(2, *shape, dtype=torch.int64)
+            if isinstance(model, Autoregressive):
+                assert model.conditionals(x, context).shape == (
+                    2,
+                    model.head.parameters,
+                    *shape[1:],
+                )
+            elif isinstance(model, LatentVariable):
+                q = model.posterior(x, context)
+                assert q.mean.shape == (2, model.latent)
+                out = model.likelihood(q.mean, context)
+                assert out.shape == (2, model.head.parameters, *shape[1:])
+            elif isinstance(model, ImplicitDensity):
+                generated = model.generate(torch.zeros(2, model.latent), context)
+                assert generated.shape == (2, *shape)
+                assert model.criticise(generated, context).shape == (2,)
+            else:
+                pytest.fail(f"{name}: a kind that this suite does not know")
+
+
+def test_every_entry_of_the_registry_names_its_model() -> None:
+    for name, found in MODELS.items():
+        assert name == found.name
+        assert issubclass(found.load(), GenerativeModel)
+        assert found.summary.endswith(".")
+        assert dataclasses.is_dataclass(found.settings)
