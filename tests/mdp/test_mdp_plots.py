@@ -123,3 +123,17 @@ def test_jacks_layout_counts_cars() -> None:
     assert layout.shape == (6, 6)
     assert mdp.state_names is not None
     assert mdp.state_names[layout.state[4, 2]] == "4+2 cars"
+
+
+def test_a_single_arrow_is_centred_and_ties_start_from_the_middle() -> None:
+    world = worlds.build("seven-states")
+    assert world.layout is not None
+    axes = plots.new_figure(3, 3).add_subplot()
+    marked = np.zeros(14, dtype=bool)
+    marked[[1, 4, 5]] = True  # right in the first state, both ways in the third
+    plots.draw_arrows(axes, world.mdp, world.layout, marked)
+    arrows = axes.collections[0]
+    tips = np.asarray(arrows.XY) + np.stack([arrows.U, -arrows.V * 0], axis=1)
+    assert ((arrows.XY[0] + tips[0]) / 2).tolist() == pytest.approx([0.0, 0.0])
+    assert arrows.XY[1:].tolist() == [[2.0, 0.0], [2.0, 0.0]]
+    assert np.sign(arrows.U).tolist() == [1.0, -1.0, 1.0]
