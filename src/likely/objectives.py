@@ -27,6 +27,7 @@ from likely.density import (
 )
 from likely.errors import InvalidSetting
 from likely.noise import Noise
+from likely.settings import at_least
 
 MODEL = "model"
 GENERATOR = "generator"
@@ -115,6 +116,9 @@ class NegativeELBO(Objective):
     warmup: int = 0
     free_nats: float = 0.0
 
+    def __post_init__(self) -> None:
+        at_least(self, 0, "beta", "warmup", "free_nats")
+
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
         if not isinstance(model, LatentVariable):
             raise self._refuse(model, "a latent-variable model")
@@ -138,6 +142,9 @@ class ImportanceWeighted(Objective):
     """-L_k, the importance-weighted bound with k samples (Burda et al. 2016)."""
 
     k: int = 5
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "k")
 
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
         if not isinstance(model, LatentVariable):
@@ -179,6 +186,9 @@ class NonSaturatingGAN(_Adversarial):
 
     penalty: float = 0.0
 
+    def __post_init__(self) -> None:
+        at_least(self, 0, "penalty")
+
     def loss(
         self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
         noise: Noise, step: int,
@@ -207,6 +217,9 @@ class RelativisticGAN(_Adversarial):
     """
 
     penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "penalty")
 
     def loss(
         self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,

@@ -109,6 +109,19 @@ class FitSettings:
         return self.learning_rate * (share + (1 - share) * left)
 
 
+def at_least(settings: object, least: float, *names: str) -> None:
+    """Refuse settings whose named fields (or an entry of a tuple) are below `least`.
+
+    Raises:
+        InvalidSetting: names the field, its value and the least that is allowed.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        parts = value if isinstance(value, tuple) else (value,)
+        if not parts or not all(part >= least for part in parts):
+            raise InvalidSetting(f"{name} must be at least {least:g}, given {value}")
+
+
 def from_mapping(kind: type[T], values: Mapping[str, Any], base: T | None = None) -> T:
     """Settings of `kind` with the given fields changed.
 

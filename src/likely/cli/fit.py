@@ -74,15 +74,13 @@ def run(options: argparse.Namespace) -> int:
     objective = _objective(request, model)
     record = recorded(request.data)
     _refuse_other_run(request, model, record, objective)
-    if leads() and not request.resume:
-        _clear(request.out)
     from likely.cli.progress import FitProgress
 
     title = f"{request.model.name} on {train.spec.name}"
     weights = sum(p.numel() for p in model.parameters())
-    began = (request.out / "state.safetensors").exists()
+    goes_on = request.resume and (request.out / "state.safetensors").exists()
     note(
-        f"{'resuming' if began else 'fitting'} {title}: {weights:,} weights, "
+        f"{'resuming' if goes_on else 'fitting'} {title}: {weights:,} weights, "
         f"{len(train):,} examples, {settings.steps:,} steps of {settings.batch_size}"
     )
     described = _described(request.out, request.model.name, model, record)
@@ -216,32 +214,28 @@ def _objective_words(record: dict[str, Any]) -> str:
     return f"{record['name']}({settings})"
 
 
-def _clear(out: Path) -> None:
-    """Remove what belongs to the run that is replaced; its state first, so that a kill in between
-    never leaves the old state beside the new settings."""
-    names = ("state", "weights", "best")
-    for path in [*(out / f"{name}.safetensors" for name in names), out / "report.json"]:
-        path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def _described(
     out: Path, name: str, model: GenerativeModel, data: dict[str, Any]
 ) -> Iterator[None]:
-    """config.json is there while the fit runs; a fit that refuses to start leaves nothing."""
-    from likely import runs
+    """config.json is there while the fit runs; a fit that refuses to start leaves what was."""
+    from likely import checkpoint, runs
 
     if not leads():
         yield
         return
-    fresh, made = not (out / "config.json").exists(), not out.exists()
+    path, made = out / "config.json", not out.exists()
+    before = path.read_bytes() if path.exists() else None
     runs.describe(out, name, model, data)
     try:
         yield
-    except (InvalidSetting, InvalidData):
-        if fresh and not (out / "fit.json").exists():
-            (out / "config.json").unlink(missing_ok=True)
+    except (InvalidSetting, InvalidData, checkpoint.Occupied):
+        if before is not None:
+            checkpoint.write_bytes(path, before)
+        elif not (out / "fit.json").exists():
+            path.unlink(missing_ok=True)
             if made:
+                (out / ".lock").unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     out.rmdir()
         raise
@@ -254,7 +248,7 @@ def _findings(found: Run, train: Dataset) -> list[str]:
     """What went wrong in words; nothing for a healthy fit."""
     from likely.health import diagnose
 
-    findings = [str(finding) for finding in diagnose(found, found.model, train)]
+    findings = [str(finding) for finding in diagnose(found.metrics, found.model, train)]
     for finding in findings:
         note(f"likely: {finding}")
     return findings

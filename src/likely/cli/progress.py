@@ -62,7 +62,8 @@ class FitProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def __call__(self, run: Run, record: dict[str, float]) -> None:
         """What `likely.fit` calls at every log record."""

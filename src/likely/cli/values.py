@@ -93,8 +93,11 @@ def _given(fields: dict[str, Field], options: argparse.Namespace) -> Iterator[tu
 def _one(fields: dict[str, Field], name: str, value: Any, label: str) -> tuple[Field, Any]:
     plain = name.replace("-", "_")
     if plain not in fields:
-        source = label[: -len(name)].rstrip()
-        raise InvalidSetting(f'{source} unknown setting "{name}": {nearest(plain, fields)}')
+        source = label[: -len(name)].rstrip().rstrip(":")
+        hint = nearest(plain, fields)
+        if hint.startswith("valid:"):
+            hint = "`likely fit MODEL --help` lists those of each model"
+        raise InvalidSetting(f'{source}: unknown setting "{name}": {hint}')
     return fields[plain], converted_field(fields[plain], value, label)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from likely.settings import FitSettings
+from likely.errors import InvalidSetting
+from likely.settings import FitSettings, at_least
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -45,6 +46,15 @@ class GatedPixelCNNSettings:
     head_channels: int = 128
     dropout: float = 0.0
     conditional: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(
+            self, 1, "channels", "layers", "kernel", "first_kernel", "dilations", "components",
+            "head_channels",
+        )  # fmt: skip
+        at_least(self, 0, "dropout")
+        if not self.dropout < 1:
+            raise InvalidSetting(f"dropout must be below 1, given {self.dropout}")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> GatedPixelCNNSettings:
@@ -93,6 +103,9 @@ class VAESettings:
     components: int = 10
     conditional: bool = False
 
+    def __post_init__(self) -> None:
+        at_least(self, 1, "latent", "hidden", "layers", "channels", "blocks", "components")
+
     @classmethod
     def preset(cls, spec: DataSpec) -> VAESettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
@@ -128,6 +141,9 @@ class DCGANSettings:
     channels: int = 64
     normalize: Literal["batch", "none"] = "none"
     conditional: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "latent", "channels")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> DCGANSettings:
