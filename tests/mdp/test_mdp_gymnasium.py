@@ -60,6 +60,7 @@ def test_cliff_walking_is_minus_thirteen() -> None:
     assert optimal(mdp.with_discount(0.999999))[36] == pytest.approx(-13.0, abs=1e-3)
     assert world.layout is not None
     assert world.layout.shape == (4, 12)
+    assert world.layout.symbols[3] == "S" + 10 * "." + "G"
 
 
 def test_a_terminated_state_that_goes_on_leads_to_an_added_end() -> None:

@@ -172,13 +172,15 @@ def _layout(bare: Any, mdp: MDP) -> GridLayout | None:
         return None
     moves = tuple(CLOCKWISE[name] for name in names)
     letters = getattr(bare, "desc", None)
-    if letters is not None:
-        cells = np.asarray(letters).astype(str)
-        symbols = ["".join(row).replace("F", ".") for row in cells]
-        shape: tuple[int, ...] = cells.shape
-    else:
-        symbols = None
-        shape = tuple(getattr(bare, "shape", ()))
+    shape = tuple(getattr(bare, "shape", ())) if letters is None else np.shape(letters)
     if len(shape) != 2 or shape[0] * shape[1] != mdp.states:
         return None
+    if letters is None:
+        cells = np.where(mdp.terminal, "G", ".")
+        if mdp.initial is not None:
+            cells[mdp.initial > 0.0] = "S"
+        cells = cells.reshape(shape)
+    else:
+        cells = np.asarray(letters).astype(str)
+    symbols = ["".join(row).replace("F", ".") for row in cells]
     return GridLayout.of(np.arange(mdp.states).reshape(shape), moves, symbols)

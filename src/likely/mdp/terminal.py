@@ -113,7 +113,7 @@ def arrow_grid(mdp: MDP, layout: GridLayout, greedy: NDArray[np.bool_]) -> Table
         cells: list[Text] = []
         for column in range(columns):
             state = int(layout.state[row, column])
-            letter = layout.symbols[row][column].strip(".") or "·"
+            letter = layout.symbols[row][column].strip(". ") or "·"
             if state < 0:
                 cells.append(Text("█" * width, style="grey27"))
             elif mdp.terminal[state]:
