@@ -132,16 +132,28 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write named tensors with a few strings beside them."""
+    """Write named tensors with a few strings beside them; equal content gives equal bytes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, tensors_to_bytes(plain, dict(about)))
+    write_bytes(path, _in_order(tensors_to_bytes(plain, dict(about))))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with the strings sorted; the library's order changes by run."""
+    stop = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:stop])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + content[stop:]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read what `write_tensors` wrote: (tensors, strings)."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copied out of the file's memory map: the file may be replaced or cut while we run.
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}
             return tensors, dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

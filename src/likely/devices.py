@@ -72,7 +72,7 @@ def place(model: nn.Module, device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
+def compiled(model: nn.Module, wanted: bool, backend: str = "inductor") -> Iterator[None]:
     """The networks of `model` compiled (torch.compile) for the time of the block.
 
     Each child of the model, and each layer of a list of layers, becomes a graph; layers that
@@ -94,7 +94,7 @@ def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
     with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=8 * limit):
         try:
             for network in networks:
-                network.compile()
+                network.compile(backend=backend)
             yield
         finally:
             # nn.Module.compile has no inverse; after the fit the model is as it was before.

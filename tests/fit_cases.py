@@ -1,0 +1,108 @@
+"""Small fits that the tests of the loop share."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from likely import runs
+from likely.checkpoint import read_tensors
+from likely.data.embedded import digits
+from likely.data.spec import Dataset
+from likely.density import GenerativeModel
+from likely.fit import Progress, Run, fit
+from likely.objectives import NonSaturatingGAN, Objective
+from likely.settings import FitSettings
+
+SETTINGS = FitSettings(
+    steps=10,
+    batch_size=16,
+    learning_rate=2e-3,
+    warmup=3,
+    ema=0.9,
+    log_every=2,
+    validate_every=4,
+    validation_examples=24,
+    checkpoint_seconds=1e9,
+)
+
+CASES: dict[str, tuple[str, dict[str, Any], Objective | None]] = {
+    "pixelcnn": (
+        "gated-pixelcnn",
+        {"channels": 4, "layers": 3, "first_kernel": 3, "head_channels": 4, "dropout": 0.25,
+         "dilations": (1, 2), "conditional": True},
+        None,
+    ),
+    "vae": ("vae", {"latent": 3, "network": "conv", "channels": 4}, None),
+    "vae-dense": ("vae", {"latent": 3, "network": "dense", "hidden": 8}, None),
+    "dcgan": ("dcgan", {"latent": 4, "channels": 4, "normalize": "batch"}, None),
+    "dcgan-r1": ("dcgan", {"latent": 4, "channels": 4}, NonSaturatingGAN(penalty=1.0)),
+    # Eight pixels halve once; twice the side gives a discriminator with a normalised layer.
+    "dcgan-batch-r1": (
+        "dcgan", {"latent": 4, "channels": 4, "normalize": "batch"}, NonSaturatingGAN(1.0)
+    ),
+}  # fmt: skip
+
+
+@functools.cache
+def training_data() -> Dataset:
+    return digits()[0]
+
+
+def model_of(case: str, seed: int = 0) -> GenerativeModel:
+    name, changes, _ = CASES[case]
+    return runs.build(name, training_data().spec, changes, seed)
+
+
+def fit_case(
+    case: str, out: Path | None, *, progress: Progress | None = None, resume: bool = True,
+    **changes: Any,
+) -> Run:  # fmt: skip
+    """One fit of the case in one thread, its model built anew."""
+    torch.set_num_threads(1)
+    settings = dataclasses.replace(SETTINGS, **changes)
+    objective = CASES[case][2]
+    return fit(
+        model_of(case), training_data(), objective, settings, out=out, progress=progress,
+        resume=resume,
+    )  # fmt: skip
+
+
+def stop_at(step: int, number: int = signal.SIGTERM) -> Progress:
+    """Send this process a signal when a record of that step is made."""
+
+    def stop(run: Run, record: dict[str, float]) -> None:
+        if run.step == step:
+            signal.raise_signal(number)
+
+    return stop
+
+
+def end_of(directory: Path) -> dict[str, bytes]:
+    """Everything that a run leaves and that does not depend on a clock, as bytes."""
+    tensors, about = read_tensors(directory / "state.safetensors")
+    end = {name: bytes_of(tensor) for name, tensor in tensors.items()}
+    end |= {key: about[key].encode() for key in ("step", "best", "fingerprint")}
+    for name in ("metrics.jsonl", "weights.safetensors", "best.safetensors"):
+        path = directory / name
+        end[name] = path.read_bytes() if path.exists() else b""
+    return end
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def differing(a: dict[str, bytes], b: dict[str, bytes]) -> list[str]:
+    """Names whose bytes differ; empty when the two ends are the same."""
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def files_in(directory: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in directory.iterdir() if p.is_file()}
