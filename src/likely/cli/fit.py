@@ -70,7 +70,8 @@ def run(options: argparse.Namespace) -> int:
     from likely.fit import fit
 
     settings = _fit_settings(request, train)
-    model = runs.build(request.model.name, train.spec, request.changes, settings.seed)
+    with _enough_memory():
+        model = runs.build(request.model.name, train.spec, request.changes, settings.seed)
     objective = _objective(request, model)
     record = recorded(request.data)
     _refuse_other_run(request, model, record, objective)
@@ -84,13 +85,32 @@ def run(options: argparse.Namespace) -> int:
         f"{len(train):,} examples, {settings.steps:,} steps of {settings.batch_size}"
     )
     described = _described(request.out, request.model.name, model, record)
-    with described, FitProgress(title, settings.steps) as progress:
+    with _enough_memory(), described, FitProgress(title, settings.steps) as progress:
         found = fit(
             model, train, objective, settings,
             out=request.out, resume=request.resume, progress=progress,
         )  # fmt: skip
     findings = _findings(found, train) if found.finished and leads() else []
     return _conclude(found, title, request, record, findings, options.json)
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say in one line that a network or a batch does not fit in memory."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        texts = ("can't allocate memory", "out of memory")
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+            text in str(error) for text in texts
+        ):
+            raise
+        raise InvalidSetting(
+            "there is not enough memory for a model and batches of these sizes; lower the sizes "
+            "or batch_size, or raise micro_batches"
+        ) from error
 
 
 def _load(request: Request) -> Dataset:

@@ -152,3 +152,46 @@ def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
             bar.update(task, completed=done, total=total)
 
         yield show
+
+
+class StageProgress:
+    """Stages one after another: the one that runs as a bar, the done ones as lines."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._console = console()
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None),
+            TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(compact=True),
+            TextColumn("left"), console=self._console, expand=True, transient=True,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._began = time.monotonic()
+
+    def __enter__(self) -> StageProgress:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_stage()
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def __call__(self, stage: str, done: float, total: float) -> None:
+        """What a job calls: what is being done, how much of it, of how much."""
+        if stage != self._stage:
+            self._end_stage()
+            self._stage, self._began = stage, time.monotonic()
+            self._task = self._bar.add_task(stage, total=total)
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, total=total)
+
+    def _end_stage(self) -> None:
+        if self._task is None:
+            return
+        self._bar.remove_task(self._task)
+        note(f"{self._stage}: {duration(time.monotonic() - self._began)}")
+        self._task = None

@@ -1,0 +1,133 @@
+"""`likely compare RUN RUN ...` or `likely compare --data digits`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from likely.cli.fields import DATA, add_field
+from likely.cli.output import note, say, say_json, wrapped
+from likely.cli.parser import Parser, device_option, one_of, whole
+from likely.cli.values import converted_field
+from likely.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from likely.compare_job import Outcome
+
+EXAMPLE = """\
+  likely compare --data digits
+  likely compare runs/pixelcnn runs/vae runs/dcgan --out comparison
+"""
+DEFAULT = None
+SPLITS = ("test", "validation")
+
+
+def choices() -> Mapping[str, str]:
+    """None."""
+    return {}
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Compare runs; or with --data and no runs, fit a Gated PixelCNN, a VAE and a DCGAN\n"
+        "first. Prints the table, and writes report.html, report.json and sample sheets.\n"
+        "The order is partial: = against <= may be UNDECIDED, and numbers on different\n"
+        "data never meet. A comparison that was stopped goes on where it was."
+    )
+    parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help="directories of runs")
+    parser.add_argument(
+        "--out", metavar="DIR",
+        help="where the report goes [runs/compare-DATA, or runs/compare for given runs]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--split", type=one_of(SPLITS), choices=SPLITS, metavar="NAME",
+        help="test, or validation while choices are still being made [test]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=whole(1), metavar="N", help="updates of every fit [each model's preset]"
+    )
+    parser.add_argument(
+        "--importance-samples", type=whole(0), metavar="K",
+        help="of the importance-weighted bound; 0 for the ELBO alone [100]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--samples", type=whole(1), metavar="N",
+        help="images on each side of the distances [those of the split, at most 2000]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=whole(0), metavar="N", help="of fits, samples and bounds [0]"
+    )
+    device_option(parser)
+    group = parser.add_argument_group("data")
+    for field in DATA:
+        add_field(group, field)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare and print."""
+    request: dict[str, Any] | None = {
+        field.key: converted_field(field, getattr(options, field.name), field.option)
+        for field in DATA
+        if field.name in options
+    }
+    if not request:
+        request = None
+    elif "name" not in request:
+        raise InvalidSetting("options for data need --data; for given runs, leave them out")
+    if request is None and not options.runs:
+        raise InvalidSetting(
+            "nothing to compare: give runs, as `likely compare runs/vae runs/dcgan`, or data to "
+            "fit one model of each kind to, as `likely compare --data digits`"
+        )
+    from likely import compare_job
+    from likely.cli.fit import recorded
+    from likely.cli.progress import StageProgress
+
+    names = ("split", "steps", "importance_samples", "samples", "seed", "device")
+    given = {name: getattr(options, name) for name in names if name in options}
+    default = (
+        "runs/compare" if options.runs or request is None else f"runs/compare-{_stem(request)}"
+    )
+    out = getattr(options, "out", default)
+    with StageProgress() as progress:
+        outcome = compare_job.run(
+            options.runs,
+            None if request is None else recorded(request),
+            out,
+            compare_job.CompareSettings(**given),
+            command=shlex.join(["likely", *sys.argv[1:]]),
+            progress=progress,
+        )
+    return _conclude(outcome, options.json)
+
+
+def _stem(request: dict[str, Any]) -> str:
+    """The name of the data for a folder's name."""
+    from pathlib import Path
+
+    return Path(str(request["name"])).stem or "data"
+
+
+def _conclude(outcome: Outcome, as_json: bool) -> int:
+    if outcome.report is None or outcome.files is None:
+        note(f"likely: {outcome.status}")
+        return 143 if "SIGTERM" in outcome.status else 130
+    if as_json:
+        from likely.evaluate.report import report_json
+
+        say_json(report_json(outcome.report))
+        return 0
+    from rich.console import Console
+
+    from likely.evaluate.tables import terminal_table
+
+    Console().print(terminal_table(outcome.report.comparison))
+    for sentence in outcome.report.comparison.sentences():
+        say(wrapped(sentence))
+    say(f"\nreport: {outcome.files.html}\nnumbers: {outcome.files.json}")
+    say("sheets: " + ", ".join(str(sheet) for sheet in outcome.files.sheets[:1]) + " and others")
+    return 0
