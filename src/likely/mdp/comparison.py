@@ -9,6 +9,7 @@ import numpy as np
 from likely.errors import InvalidSetting, LikelyError
 from likely.mdp.plots import Convergence
 from likely.mdp.problem import MDP
+from likely.mdp.solution import Solution
 from likely.mdp.solvers import METHODS, solve
 
 
@@ -29,8 +30,7 @@ def converge(mdp: MDP, tolerance: float, names: Sequence[str] | None = None) -> 
     runs = []
     for name in [m for m in METHODS if m != "auto"] if names is None else names:
         try:
-            solve(mdp, tolerance=tolerance, method=name)  # compiles; only the next one is timed
-            found = solve(mdp, tolerance=tolerance, method=name)
+            found = _fastest(mdp, tolerance, name)
         except LikelyError:
             if names is not None:
                 raise
@@ -45,3 +45,18 @@ def converge(mdp: MDP, tolerance: float, names: Sequence[str] | None = None) -> 
             )
         )
     return runs
+
+
+def _fastest(mdp: MDP, tolerance: float, name: str) -> Solution:
+    """The quickest of up to five runs, after one that compiles: a busy machine only slows."""
+    solve(mdp, tolerance=tolerance, method=name)
+    best = solve(mdp, tolerance=tolerance, method=name)
+    spent = best.trace[-1].seconds
+    for _ in range(4):
+        if spent > 1.0:
+            break
+        again = solve(mdp, tolerance=tolerance, method=name)
+        spent += again.trace[-1].seconds
+        if again.trace[-1].seconds < best.trace[-1].seconds:
+            best = again
+    return best
