@@ -124,13 +124,15 @@ class DiscretizedLogisticMixture(Head):
     P(x) = sum_k pi_k [sigma((x + h - mu_k)/s_k) - sigma((x - h - mu_k)/s_k)], h half a bin; the
     lowest bin reaches to -inf and the highest to +inf, so the levels sum to one. With three
     channels mu_G += a x_R and mu_B += b x_R + c x_G, (a, b, c) = tanh of outputs. log s is
-    floored at -7. Unlike the published code, small bins take no density shortcut: the mass is
+    kept in [-7, 40]. Unlike the published code, small bins take no density shortcut: the mass is
     computed as a difference of logs that stays accurate, so it always sums to one.
 
     Outputs a pixel: K logits, K C means, K C log-scales, K C (C - 1) / 2 couplings.
     """
 
     FLOOR = -7.0
+    # Far above any use: beyond it the mass of a bin underflows and its gradient is NaN.
+    CEILING = 40.0
 
     def __init__(self, channels: int, levels: int, components: int = 10) -> None:
         if components < 1:
@@ -172,7 +174,9 @@ class DiscretizedLogisticMixture(Head):
         c, h, w = mean.shape
         k = self.components
         centre = mean * (2.0 / (self.levels - 1)) - 1.0  # [C, H, W]
-        spread = torch.linspace(-0.5, 0.5, k, dtype=mean.dtype, device=mean.device)
+        # One component has nobody to stand apart from.
+        ends = 0.5 if k > 1 else 0.0
+        spread = torch.linspace(-ends, ends, k, dtype=mean.dtype, device=mean.device)
         means = centre[None] + spread[:, None, None, None]  # [K, C, H, W]
         zeros = torch.zeros(k, h, w, dtype=mean.dtype, device=mean.device)
         scales = torch.full((k * c, h, w), -1.5, dtype=mean.dtype, device=mean.device)
@@ -188,7 +192,7 @@ class DiscretizedLogisticMixture(Head):
         return (
             logits,
             means.reshape(b, k, c, h, w),
-            log_scales.reshape(b, k, c, h, w).clamp(min=self.FLOOR),
+            log_scales.reshape(b, k, c, h, w).clamp(self.FLOOR, self.CEILING),
             torch.tanh(couplings).reshape(b, k, self.pairs, h, w),
         )
 
