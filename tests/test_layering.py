@@ -1,0 +1,166 @@
+"""Imports run down the house only, and the lazy front door stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import likely
+
+ROOT = Path(likely.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# Level of each part of the package; a part imports only from parts of a lower level, from its
+# own package, or from a part named in SIDEWAYS. design: evaluation never knows a model by name,
+# decision processes know no density, and nobody imports the command.
+LEVELS = {
+    "errors": 0, "estimate": 0, "settings": 0, "stopping": 0, "registry": 0,
+    "checkpoint": 1, "data": 1, "heads": 1, "journal": 1, "mdp": 1, "noise": 1,
+    "density": 2, "devices": 2, "nn": 2, "sampling": 2,
+    "health": 3, "models": 3, "objectives": 3, "optimizers": 3, "resume": 3,
+    "codec": 4, "evaluate": 4, "fit": 4, "verify": 4,
+    "compare_job": 5, "runs": 5, "world": 5,
+    "__init__": 6, "__main__": 6, "cli": 6, "studio": 6,
+}  # fmt: skip
+SIDEWAYS = {
+    ("density", "sampling"),
+    ("estimate", "errors"),
+    ("settings", "errors"),
+    ("heads", "data"),
+    ("journal", "checkpoint"),
+    ("health", "fit"),  # for an annotation only
+    ("models", "objectives"),
+    # A likelihood is printed only when its proof holds.
+    ("evaluate", "verify"),
+    ("compare_job", "runs"),
+    ("__main__", "cli"),
+}
+FORBIDDEN = {("evaluate", "models"), ("evaluate", "runs"), ("mdp", "density"), ("mdp", "models"),
+             ("data", "mdp"), ("verify", "models"), ("nn", "models"), ("mdp", "data")}  # fmt: skip
+# The version, read by whoever stamps a file with it.
+VERSION = "__init__"
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Parts of this package that a file imports, anywhere in it, types included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import, line {node.lineno}"
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            words = name.split(".")
+            if words[0] == "likely":
+                known = len(words) > 1 and words[1] in LEVELS
+                found.add(words[1] if known else VERSION)
+    return found
+
+
+def eager(path: Path) -> set[str]:
+    """Modules that a file imports when it is imported (not inside functions, not for types)."""
+    found: set[str] = set()
+    stack: list[ast.stmt] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or ""}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            stack += node.body + node.orelse
+        elif isinstance(node, ast.Try):
+            stack += node.body + node.orelse + [s for h in node.handlers for s in h.body]
+        elif isinstance(node, ast.ClassDef):
+            stack += node.body
+    return found
+
+
+def test_every_part_has_a_level() -> None:
+    parts = {part_of(path) for path in FILES}
+    assert parts <= set(LEVELS), f"give these a level: {sorted(parts - set(LEVELS))}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_to_a_lower_level(path: Path) -> None:
+    part = part_of(path)
+    for other in imported(path) - {part, VERSION}:
+        assert (part, other) not in FORBIDDEN, f"{path} imports likely.{other}"
+        down = LEVELS[other] < LEVELS[part]
+        assert down or (part, other) in SIDEWAYS, f"{path} imports likely.{other}: upwards"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_imports_the_command(path: Path) -> None:
+    if part_of(path) in {"cli", "studio", "__main__"}:
+        return
+    assert not imported(path) & {"cli", "studio"}
+
+
+def test_decision_processes_load_no_torch() -> None:
+    """One file computes with torch, and only a function that needs it imports that file."""
+    for path in FILES:
+        if part_of(path) == "mdp" and path.name != "torch_operators.py":
+            names = eager(path)
+            assert not any(name.split(".")[0] == "torch" for name in names), path
+            assert not any("torch_operators" in name for name in names), path
+    assert loaded("import likely.mdp") & {"torch"} == set()
+
+
+def test_no_permission_is_stale() -> None:
+    used = {(part_of(path), other) for path in FILES for other in imported(path)}
+    assert used >= SIDEWAYS, f"nobody needs {sorted(SIDEWAYS - used)}"
+
+
+def test_the_rules_can_fail(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(
+        "import torch.nn\nfrom likely import models\nfrom likely.cli import main\n"
+        "def later():\n    import numpy\n    from likely.runs import load\n"
+        "if TYPE_CHECKING:\n    import scipy\n"
+    )
+    assert imported(wrong) == {"models", "cli", "runs"}
+    assert {"torch.nn", "likely.models", "likely.cli"} <= eager(wrong)
+    assert not {"numpy", "scipy"} & eager(wrong)
+
+
+HEAVY = ("torch", "numpy", "scipy", "numba", "matplotlib", "PIL", "pydantic", "rich")
+
+
+def loaded(statement: str) -> set[str]:
+    """Which of the heavy modules a fresh interpreter holds after a statement."""
+    code = f"import sys; {statement}; print(*[m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import likely",
+        "import likely; dir(likely)",
+        "import likely.settings, likely.estimate, likely.errors",
+        "import likely.models, likely.models.settings",
+    ],
+)
+def test_the_front_door_is_light(statement: str) -> None:
+    assert loaded(statement) == set()
+
+
+def test_the_light_door_would_notice() -> None:
+    assert "numpy" in loaded("import numpy")
