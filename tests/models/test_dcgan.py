@@ -1,0 +1,87 @@
+"""DCGAN: the five guidelines, sizes of any kind, labels, the start of the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from likely.data.spec import DataSpec
+from likely.errors import InvalidSetting
+from likely.models.dcgan import DCGAN
+from likely.models.settings import DCGANSettings
+from likely.nn.normalization import BatchNorm2d
+from likely.noise import Noise
+
+SMALL = DCGANSettings(latent=6, channels=4)
+
+
+def built(shape: tuple[int, ...] = (1, 16, 16), **changes: object) -> DCGAN:
+    torch.manual_seed(0)
+    spec = DataSpec("t", shape, 4, classes=("a", "b"))
+    return DCGAN(spec, dataclasses.replace(SMALL, **changes))  # type: ignore[arg-type]
+
+
+def test_the_five_guidelines() -> None:
+    model = built(normalize="batch")
+    modules = list(model.modules())
+    pools = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample)
+    assert not any(isinstance(m, (nn.Linear, *pools)) for m in modules)
+    assert all(isinstance(norm, BatchNorm2d) for norm in model.generator.norms)
+    downs = model.discriminator.norms
+    assert isinstance(downs[0], nn.Identity)
+    assert all(isinstance(norm, BatchNorm2d) for norm in list(downs)[1:])
+    strides = [d.stride for d in model.discriminator.downs] + [
+        u.stride for u in model.generator.ups
+    ]
+    assert set(strides) == {(2, 2)}
+    plain = built()
+    assert not any(isinstance(m, BatchNorm2d) for m in plain.modules())
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (1, 8, 8), (3, 28, 28), (1, 5, 7), (1, 33, 20)])
+@pytest.mark.parametrize("normalize", ["none", "batch"])
+def test_sizes_of_any_kind(shape: tuple[int, ...], normalize: str) -> None:
+    model = built(shape, normalize=normalize)
+    z = model.latents(Noise(0), 3)
+    assert -1 <= float(z.min()) < 0 < float(z.max()) < 1
+    images = model.generate(z)
+    assert images.shape == (3, *shape)
+    assert float(images.detach().abs().max()) <= 1
+    assert model.criticise(images).shape == (3,)
+
+
+def test_an_image_too_small_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="at least 4 x 4"):
+        built((1, 3, 8))
+
+
+def test_labels_enter_both_networks() -> None:
+    model = built(conditional=True).eval()
+    z = model.latents(Noise(0), 1).repeat(2, 1)
+    labels = torch.tensor([0, 1])
+    images = model.generate(z, labels)
+    assert not torch.allclose(images[0], images[1])
+    logits = model.criticise(images[:1].repeat(2, 1, 1, 1), labels).detach()
+    assert float(logits[0]) != float(logits[1])
+
+
+def test_the_paper_starts_at_a_standard_deviation_of_0_02() -> None:
+    model = built(channels=64, normalize="batch")
+    weights = model.generator.ups[0].weight.detach()
+    assert float(weights.std()) == pytest.approx(0.02, rel=0.05)
+
+
+def test_images_are_quantised_to_the_nearest_level() -> None:
+    model = built()
+    x = torch.tensor([-1.0, -0.7, -0.6, 0.0001, 0.6, 1.0])
+    assert model.quantised(x).tolist() == [0, 0, 1, 2, 2, 3]
+
+
+def test_players_share_no_weight_and_hold_them_all() -> None:
+    model = built(conditional=True)
+    players = [set(module.parameters()) for module in model.player_modules().values()]
+    assert not players[0] & players[1]
+    assert players[0] | players[1] == set(model.parameters())
