@@ -1,6 +1,13 @@
 """Settings of the documentation; `make docs` builds it and treats warnings as errors."""
 
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
 from likely import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "Likely"
 author = "The Likely developers"
@@ -10,7 +17,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "mathml",
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -24,5 +31,21 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = "Likely"
-# Formulas stay readable as TeX where the script cannot be fetched.
-mathjax_path = "https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"
+html_math_renderer = "mathml"
+
+
+def _plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text: [B, *shape], |x| and blocks set off by indentation alone."""
+    before, found = "", list[str]()
+    for line in lines:
+        if what == "module" and line.startswith("    ") and not before.startswith(" "):
+            found += ["::", ""]
+        before = line or before
+        line = re.sub(r"(?<![\\*`])\*(?=[A-Za-z])(?![^*]*\*\*)", r"\\*", line)
+        found.append(re.sub(r"(?<![\\`])\|(?!`)", r"\\|", line))
+    lines[:] = found
+
+
+def setup(app: Any) -> None:
+    """Sphinx's entry point."""
+    app.connect("autodoc-process-docstring", _plain_text)

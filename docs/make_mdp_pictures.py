@@ -102,12 +102,19 @@ def contraction(folder: Path) -> Path:
     figure = plots.new_figure(5.6, 3.6)
     axes = figure.add_subplot()
     k = np.arange(len(values))
-    axes.plot(k, error[0] * discount**k, color="#9aa5b1", linewidth=1.2, linestyle="--",
-              label="first error times discount to the k")
+    axes.plot(
+        k,
+        error[0] * discount**k,
+        color="#9aa5b1",
+        linewidth=1.2,
+        linestyle="--",
+        label="first error times discount to the k",
+    )
     axes.plot(k, norm, color="#d95f02", linewidth=1.6, label="norm bound on the error of V")
     axes.plot(k, error, color="#1f2933", linewidth=1.8, label="error of V")
-    axes.plot(k, span, color="#2166ac", linewidth=1.6,
-              label="span bound on the error of the centre")
+    axes.plot(
+        k, span, color="#2166ac", linewidth=1.6, label="span bound on the error of the centre"
+    )
     axes.set_yscale("log")
     axes.set_ylim(1e-10, 1e3)
     axes.set_xlabel("sweep k", fontsize=9)
