@@ -56,7 +56,9 @@ def _run(arguments: list[str]) -> int:
         print(f"likely {__version__}")
         return 0
     if name not in COMMANDS:
-        raise unknown("option" if name.startswith("-") else "command", name, COMMANDS, "likely")
+        if name.startswith("-"):
+            raise unknown("option", name, ("--help", "--version"), "likely")
+        raise unknown("command", name, COMMANDS, "likely")
     if name == "mdp":
         from likely.mdp.command import run
 

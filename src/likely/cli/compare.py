@@ -23,6 +23,8 @@ EXAMPLE = """\
 """
 DEFAULT = None
 SPLITS = ("test", "validation")
+# The verdicts that are printed; the report has them all.
+TOLD = ("nll [nats]", "frechet")
 
 
 def choices() -> Mapping[str, str]:
@@ -126,8 +128,11 @@ def _conclude(outcome: Outcome, as_json: bool) -> int:
     from likely.evaluate.tables import terminal_table
 
     Console().print(terminal_table(outcome.report.comparison))
-    for sentence in outcome.report.comparison.sentences():
+    sentences = outcome.report.comparison.sentences()
+    told = [sentence for sentence in sentences if sentence.startswith(TOLD)]
+    for sentence in told:
         say(wrapped(sentence))
+    say(f"and {len(sentences) - len(told)} more verdicts in the report")
     say(f"\nreport: {outcome.files.html}\nnumbers: {outcome.files.json}")
     say("sheets: " + ", ".join(str(sheet) for sheet in outcome.files.sheets[:1]) + " and others")
     return 0

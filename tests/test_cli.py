@@ -1,0 +1,545 @@
+"""The command: every mistake is one line and exit code 2, every example in the help runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import likely
+from likely import objectives
+from likely.cli import main
+from likely.cli.fields import DATA, OBJECTIVE, OBJECTIVES, RUN, fields_of, settings_fields
+from likely.cli.parser import COMMANDS, build, module_of
+from likely.models import MODELS
+from likely.settings import FitSettings
+
+Capture = pytest.CaptureFixture[str]
+
+TINY = {
+    "gated-pixelcnn": "--channels 8 --layers 1 --head-channels 8",
+    "vae": "--hidden 16 --latent 4",
+    "dcgan": "--channels 4 --latent 4",
+}
+
+
+def fit_words(name: str, out: Path, more: str = "") -> list[str]:
+    words = f"fit {name} --data digits --steps 6 --batch-size 8 {TINY[name]} {more}".split()
+    return [*words, "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny run of every model; tests only read them, or write reports into them."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in MODELS:
+        assert main(fit_words(name, folder / name)) == 0
+    return {name: folder / name for name in MODELS}
+
+
+def complaint(capsys: Capture, *arguments: str, code: int = 2) -> str:
+    """The one line that these arguments are answered with."""
+    assert main(arguments) == code
+    out = capsys.readouterr()
+    assert out.out == ""
+    lines = [line for line in out.err.splitlines() if line.startswith("likely: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def document(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, Any]:
+    assert main([*arguments, "--json"]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+# -- mistakes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("fot", '"fit"'),
+        ("--versio", '"--version"'),
+        ("fit", "gated-pixelcnn"),
+        ("fit vea --data digits --out r", '"vae"'),
+        ("fit vae --dta digits --out r", '"--data"'),
+        ("fit vae --data digits --out r --latnt 3", '"--latent"'),
+        ("fit vae --data digits --out r extra", '"extra"'),
+        ("fit vae --data digits --out", "--out"),
+        ("fit vae --out r", "--data"),
+        ("fit vae --data digits", "--out"),
+        ("fit vae --data digit --out r", '"digits"'),
+        ("fit vae --data no/such/folder --out r", "no/such/folder"),
+        ("fit vae --data digits --out r --latent abc", "--latent"),
+        ("fit vae --data digits --out r --latent 0", "latent"),
+        ("fit vae --data digits --out r --optimizer adm", '"adam"'),
+        ("fit vae --data digits --out r --binarize statc", '"static"'),
+        ("fit vae --data digits --out r --binarize static", "dynamic"),
+        ("fit vae --data digits --out r --image-size 8", "folders"),
+        ("fit vae --data digits --out r --image-size 8x", "48x64"),
+        ("fit vae --data digits --out r --set latnt=3", '"latent"'),
+        ("fit vae --data digits --out r --set latent", "name=value"),
+        ("fit vae --data digits --out r --set latent=3 --latent 4", "twice"),
+        ("fit vae --data digits --out r --config nowhere.yaml", "nowhere.yaml"),
+        ("fit vae --data digits --out r --batch-size 5000", "5000"),
+        ("fit vae --data digits --out r --device nonsense", "nonsense"),
+        ("fit vae --data digits --out r --objective relativistic-gan", "discriminator"),
+        ("fit vae --data digits --out r --objective elbo", '"negative-elbo"'),
+        ("fit vae --data digits --out r --objective-penalty 1", "relativistic-gan"),
+        ("fit vae --data digits --out r --objective negative-elbo --objective-k 3", "beta"),
+        ("fit vae --data digits --out r --objective importance-weighted --objective-k 0", "k must"),
+        ("fit vae --data digits --out r --head bernoulli", "17"),
+        ("sample", "RUN"),
+        ("sample nowhere", "nowhere"),
+        ("sample nowhere -n 0", ">= 1"),
+        ("sample nowhere -o a.jpg", ".png"),
+        ("evaluate nowhere --split tset", '"test"'),
+        ("verify nowhere", "config.json"),
+        ("compare", "--data"),
+        ("compare --binarize static", "--data"),
+        ("data describe digts", '"digits"'),
+        ("data lst", '"list"'),
+        ("data report nowhere", "nowhere"),
+        ("models vea", '"vae"'),
+        ("completion bsh", '"bash"'),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_what_to_do(
+    words: str, named: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = complaint(capsys, *words.split())
+    assert named in line
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_an_unknown_field_of_a_file_names_file_and_nearest(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("latent: 4\nlearning_rat: 0.1\n")
+    line = complaint(
+        capsys, "fit", "vae", "--data", "digits", "--out", str(tmp_path / "r"), "--config",
+        str(path),
+    )  # fmt: skip
+    assert str(path) in line
+    assert '"learning_rat"' in line
+    assert '"learning_rate"' in line
+    path.write_text("latent: many\n")
+    line = complaint(
+        capsys, "fit", "vae", "--data", "digits", "--out", str(tmp_path / "r"), "--config",
+        str(path),
+    )  # fmt: skip
+    assert f"{path}: latent: expected a whole number" in line
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(options: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module_of("models"), "run", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["models"])
+
+
+# -- settings -------------------------------------------------------------------------------
+
+
+def test_options_are_stronger_than_the_file_and_the_file_than_presets(tmp_path: Path) -> None:
+    path, out = tmp_path / "my.yaml", tmp_path / "run"
+    path.write_text("latent: 5\nhidden: 24\nbatch-size: 8\nsteps: 3\ndata: digits\nseed: 4\n")
+    words = ["--config", str(path), "--set", "latent=6", "--steps", "2", "--out", str(out)]
+    assert main(["fit", "vae", *words]) == 0
+    settings = json.loads((out / "config.json").read_text())["settings"]
+    fit = json.loads((out / "fit.json").read_text())["fit"]
+    assert settings["latent"] == 6  # --set
+    assert settings["hidden"] == 24  # the file
+    assert settings["network"] == "dense"  # the preset for 8x8
+    assert (fit["steps"], fit["batch_size"], fit["seed"]) == (2, 8, 4)
+    assert fit["ema"] == 0.99  # the fit's preset for 8x8
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_setting_has_one_option_with_an_explanation(name: str) -> None:
+    fields = fields_of(MODELS[name])
+    sections = [
+        settings_fields(MODELS[name].settings, "model"), settings_fields(FitSettings, "fit"),
+        DATA, RUN, OBJECTIVE,
+    ]  # fmt: skip
+    assert len(fields) == sum(map(len, sections)), "two sections share a name"
+    assert not {"config", "set", "json", "choice", "help"} & set(fields)
+    text = build("fit", name).format_help()
+    for field in fields.values():
+        assert re.search(rf"{field.option}[ ,]", text), field.name
+        assert field.about, f"{field.name} is not explained by its class's docstring"
+
+
+def test_the_table_of_objectives_is_that_of_the_module() -> None:
+    for name, (class_name, settings) in OBJECTIVES.items():
+        kind = getattr(objectives, class_name)
+        fields = {field.name: field.type for field in dataclasses.fields(kind)}
+        assert fields == {key: hint.__name__ for key, hint in settings.items()}
+        assert name.replace("-", "") == class_name.lower()
+    known = {kind for kind, _ in OBJECTIVES.values()}
+    leaves = set()
+    for kind in vars(objectives).values():
+        if isinstance(kind, type) and issubclass(kind, objectives.Objective):
+            leaves |= {kind.__name__} if not kind.__subclasses__() else set()
+    assert leaves == known
+
+
+def test_an_objective_with_settings_is_the_one_that_is_minimised(tmp_path: Path) -> None:
+    more = "--objective negative-elbo --objective-beta 4"
+    assert main(fit_words("vae", tmp_path / "a", more)) == 0
+    found = json.loads((tmp_path / "a" / "fit.json").read_text())["objective"]
+    assert (found["name"], found["beta"]) == ("NegativeELBO", 4.0)
+
+
+# -- the directory of a run ---------------------------------------------------------------
+
+
+def test_the_same_command_again_goes_on_and_other_runs_are_refused(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "run"
+    assert main(fit_words("vae", out)) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert "vae on digits, not of dcgan" in complaint(capsys, *fit_words("dcgan", out))
+    assert "binarize=threshold" in complaint(
+        capsys, *fit_words("vae", out, "--binarize threshold --head bernoulli")
+    )
+    assert "layers 2 -> 1" in complaint(capsys, *fit_words("vae", out, "--layers 1"))
+    assert "beta=1.0" in complaint(capsys, *fit_words("vae", out, "--objective-beta 2"))
+    assert "learning_rate" in complaint(capsys, *fit_words("vae", out, "--learning-rate 1"))
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+    assert main(fit_words("vae", out)) == 0
+    assert (out / "metrics.jsonl").read_bytes() == before["metrics.jsonl"]
+    assert main(fit_words("vae", out, "--layers 1 --no-resume")) == 0
+    assert json.loads((out / "config.json").read_text())["settings"]["layers"] == 1
+
+
+def test_a_folder_with_other_things_is_no_place_for_a_run(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert "thesis.tex" in complaint(capsys, *fit_words("vae", tmp_path))
+    assert "is a file" in complaint(capsys, *fit_words("vae", tmp_path / "thesis.tex"))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_data_that_changed_since_the_fit_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "images.npy"
+    rng = np.random.default_rng(0)
+    np.save(path, rng.integers(0, 17, (60, 8, 8), dtype=np.uint8))
+    words = ["--data", str(path), "--levels", "17", "--steps", "2", "--out", str(tmp_path / "r")]
+    assert main(["fit", "vae", *TINY["vae"].split(), *words]) == 0  # the batch fits the data
+    np.save(path, rng.integers(0, 17, (60, 8, 8), dtype=np.uint8))
+    capsys.readouterr()
+    assert "fingerprint" in complaint(capsys, "evaluate", str(tmp_path / "r"))
+
+
+# -- questions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_sheet_and_an_array_of_samples(
+    name: str, fitted: dict[str, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    capsys.readouterr()
+    sheet, array = tmp_path / "deep" / "a.png", tmp_path / "a.npy"
+    words = ["sample", str(fitted[name]), "-n", "5", "-o", str(sheet), "--npy", str(array)]
+    record = document(capsys, *words, "--seed", "3")
+    values = np.load(array, allow_pickle=False)
+    assert values.shape == (5, 1, 8, 8)
+    assert values.dtype == np.uint8
+    assert values.max() < 17
+    assert record["shape"] == [1, 8, 8]
+    with Image.open(sheet) as image:
+        assert image.format == "PNG"
+    found = likely.runs.load(fitted[name]).model.sample(5, seed=3)
+    assert torch.equal(found, torch.from_numpy(values.astype(np.int64)))
+
+
+def test_a_conditional_run_draws_the_class_that_is_asked_for(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    run, array = tmp_path / "run", tmp_path / "a.npy"
+    assert main(fit_words("vae", run, "--conditional")) == 0
+    model = likely.runs.load(run).model
+    capsys.readouterr()
+    words = ["sample", str(run), "-n", "12", "--npy", str(array)]
+    assert document(capsys, *words, "--label", "7")["labels"] == [7] * 12
+    found = torch.from_numpy(np.load(array).astype(np.int64))
+    assert torch.equal(found, model.sample(12, seed=0, context=7))
+    assert document(capsys, *words)["labels"] == [*range(10), 0, 1]
+    assert "is no class of digits" in complaint(capsys, *words, "--label", "12")
+
+
+def test_a_label_is_refused_by_an_unconditional_run(
+    fitted: dict[str, Path], capsys: Capture
+) -> None:
+    capsys.readouterr()
+    line = complaint(capsys, "sample", str(fitted["vae"]), "--label", "3")
+    assert "--conditional" in line
+
+
+def test_evaluation_says_how_each_number_relates_to_the_truth(
+    fitted: dict[str, Path], capsys: Capture
+) -> None:
+    capsys.readouterr()
+    found = {}
+    for name in MODELS:
+        words = ["evaluate", str(fitted[name]), "--split", "validation"]
+        report = document(capsys, *words, "--importance-samples", "3")
+        assert report == json.loads((fitted[name] / "report.json").read_text())
+        found[name] = report["evaluations"]["validation"]
+    exact = [e for e in found["gated-pixelcnn"]["estimates"] if e["unit"] == "nats"]
+    assert [e["relation"] for e in exact] == ["="]
+    bounds = [e for e in found["vae"]["estimates"] if e["quantity"] == "nll"]
+    assert [(e["relation"], e["unit"]) for e in bounds] == [("<=", "nats"), ("<=", "bits/dim")] * 2
+    assert bounds[2]["value"] < bounds[0]["value"]
+    assert "k = 3" in bounds[2]["about"]
+    assert found["dcgan"]["estimates"] == []
+    assert "no density" in found["dcgan"]["unanswerable"]["nll"]
+    run = likely.runs.load(fitted["gated-pixelcnn"])
+    train, _ = likely.data.load("digits")
+    assert train.validation is not None
+    assert exact[0]["value"] == pytest.approx(likely.nats(run.model, train.validation).value)
+    assert exact[0]["fingerprint"] == train.validation.spec.fingerprint
+
+
+def test_sample_metrics_join_the_report_and_stay_in_it(
+    fitted: dict[str, Path], capsys: Capture
+) -> None:
+    capsys.readouterr()
+    words = ["evaluate", str(fitted["dcgan"])]
+    report = document(capsys, *words, "--sample-metrics", "--samples", "40")
+    quantities = {e["quantity"] for e in report["evaluations"]["test"]["estimates"]}
+    assert {"frechet", "kid", "coverage", "sampling-speed"} <= quantities
+    report = document(capsys, *words)
+    assert quantities == {e["quantity"] for e in report["evaluations"]["test"]["estimates"]}
+
+
+def test_a_likelihood_whose_proof_failed_is_not_printed(tmp_path: Path, capsys: Capture) -> None:
+    from likely.verify import Proof, Proofs, weights_digest
+
+    run = tmp_path / "run"
+    assert main(fit_words("vae", run)) == 0
+    model = likely.runs.load(run).model
+    leak = Proof.at_most("no future leak", 1.0, 0.0, "planted")
+    Proofs("VAE", weights_digest(model), False, 0, (leak,)).save(run / "proofs.json")
+    capsys.readouterr()
+    assert "no future leak" in complaint(capsys, "evaluate", str(run))
+    assert not (run / "report.json").exists()
+
+
+def test_verify_proves_and_keeps_the_proofs(fitted: dict[str, Path], capsys: Capture) -> None:
+    capsys.readouterr()
+    record = document(capsys, "verify", str(fitted["gated-pixelcnn"]), "--quick")
+    assert record["passed"] is True
+    assert len(record["proofs"]) >= 5
+    assert main(["verify", str(fitted["gated-pixelcnn"])]) == 0
+    text = capsys.readouterr().out
+    assert "proofs passed" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert (fitted["gated-pixelcnn"] / "proofs.json").is_file()
+
+
+def test_verify_answers_with_exit_code_1_when_a_proof_fails(
+    fitted: dict[str, Path], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from likely.verify import Proof, Proofs
+
+    failed = Proofs("VAE", "x", True, 0, (Proof.at_most("sums", 2.0, 1.0, "planted"),))
+    monkeypatch.setattr(sys.modules["likely.verify"], "verify", lambda *a, **k: failed)
+    assert main(["verify", str(fitted["vae"]), "--quick"]) == 1
+    assert "FAILED  sums" in capsys.readouterr().out
+
+
+def test_compare_writes_the_report_of_given_runs(
+    fitted: dict[str, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    runs = [str(fitted["vae"]), str(fitted["dcgan"])]
+    words = ["--samples", "40", "--importance-samples", "2", "--out", str(tmp_path / "c")]
+    assert main(["compare", *runs, *words]) == 0
+    text = capsys.readouterr().out
+    assert "no density" in text
+    for name in ("report.html", "report.json"):
+        assert (tmp_path / "c" / name).is_file()
+
+
+# -- lists and scripts --------------------------------------------------------------------
+
+
+def test_lists_and_descriptions(capsys: Capture) -> None:
+    assert {m["name"] for m in document(capsys, "models")["models"]} == set(MODELS)
+    vae = document(capsys, "models", "vae")["models"][0]
+    assert vae["presets"]["8x8"]["network"] == "dense"
+    assert "digits" in {d["name"] for d in document(capsys, "data")["data"]}
+    splits = document(capsys, "data", "describe", "digits")["splits"]
+    _, test = likely.data.load("digits")
+    assert splits["test"]["fingerprint"] == test.spec.fingerprint
+    assert sum(splits["test"]["examples_by_class"].values()) == len(test)
+
+
+def test_a_folder_report_names_every_unreadable_file(tmp_path: Path, capsys: Capture) -> None:
+    for index in range(4):
+        Image.new("L", (8, 8), index).save(tmp_path / f"{index}.png")
+    (tmp_path / "bad.png").write_bytes(b"")
+    record = document(capsys, "data", "report", str(tmp_path))
+    assert (record["read"], [s["path"] for s in record["skipped"]]) == (4, ["bad.png"])
+    assert main(["data", "report", str(tmp_path)]) == 0
+    assert "skipped bad.png: empty file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
+def test_completion_knows_commands_models_and_fields(shell: str, capsys: Capture) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("evaluate", "gated-pixelcnn", "importance-samples", "certify"):
+        assert word in script
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, ""])
+def test_help_has_an_example_and_fits_the_terminal(
+    name: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = [name] if name else []
+    variants = [words]
+    if name not in ("", "mdp"):
+        variants += [[name, choice] for choice in module_of(name).choices()]
+    for variant in variants:
+        assert main([*variant, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert "example" in text
+        assert "  likely " in text
+        assert max(map(len, text.splitlines())) <= 80
+
+
+def small(command: str, line: str) -> list[str]:
+    """An example of the help, on digits, with tiny models and few steps (the last option wins)."""
+    words = shlex.split(line.split(" > ")[0].replace("mnist --binarize static", "digits"))[1:]
+    if command == "fit":
+        sizes = TINY[words[1]].split()
+        if "latent=64" in words:
+            sizes = sizes[: sizes.index("--latent")]
+        words[words.index("--out") + 1] += "-again"
+        return [*words, "--data", "digits", "--steps", "2", "--batch-size", "8", *sizes]
+    less = {
+        "compare": ["--steps", "2", "--samples", "20", "--importance-samples", "2"],
+        "evaluate": ["--importance-samples", "2", "--samples", "20"],
+        "sample": ["-n", "3"],
+    }
+    return [*words, *less.get(command, [])]
+
+
+def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "vae.yaml").write_text("hidden: 16\n")
+    (tmp_path / "pictures").mkdir()
+    for index in range(4):
+        Image.new("L", (8, 8), index).save(tmp_path / "pictures" / f"{index}.png")
+    runs = {"pixelcnn": "gated-pixelcnn", "vae": "vae", "dcgan": "dcgan"}
+    for folder, name in runs.items():
+        assert main(fit_words(name, Path("runs", folder))) == 0
+    assert main(fit_words("vae", Path("runs/conditional"), "--conditional")) == 0
+    seen = 0
+    for command in COMMANDS:
+        if command == "mdp":  # its own tests run its examples
+            continue
+        for line in module_of(command).EXAMPLE.replace("\\\n", " ").strip().splitlines():
+            assert line.strip().startswith(f"likely {command}")
+            assert main(small(command, line)) == 0, line
+            seen += 1
+    assert seen >= 14
+
+
+# -- the process ----------------------------------------------------------------------------
+
+
+def process(*words: str) -> list[str]:
+    return [sys.executable, "-m", "likely", *words]
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["fit", "vae", "--help"], ["models"], ["mdp", "--help"]]
+)
+def test_answers_without_work_import_no_torch(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom likely.cli import main\n"
+        f"code = main({words!r})\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'rich', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_import_likely_imports_neither_torch_nor_numpy_and_names_work() -> None:
+    code = (
+        "import sys, likely\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)\n"
+        "from likely.fit import Run\n"  # sets the module as an attribute of the package
+        "from likely.verify import Proofs\n"
+        "assert all(getattr(likely, name) is not None for name in likely.__all__)\n"
+        "assert callable(likely.fit) and callable(likely.verify), 'the modules hide them'\n"
+        "assert likely.Run is Run and 'fit' in dir(likely)\n"
+        "try:\n    likely.nothing\nexcept AttributeError:\n    sys.exit(0)\nsys.exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_fit_says_how_to_go_on(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = fit_words("vae", out)
+    words[words.index("--steps") + 1] = "1000000"
+    running = subprocess.Popen(
+        process(*words, "--log-every", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    records = out / "metrics.jsonl"
+    while not (records.exists() and records.stat().st_size) and time.monotonic() < until:
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+    running.send_signal(number)
+    answer, errors = running.communicate(timeout=120)
+    assert running.returncode == code
+    assert answer == ""
+    assert "run the same command again" in errors
+    assert "Traceback" not in errors
+    assert (out / "state.safetensors").exists()
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    with subprocess.Popen(
+        process("models", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == ""
+        assert running.wait(timeout=60) == 0
+
+
+def test_the_process_answers_a_mistake_with_exit_code_2() -> None:
+    found = subprocess.run(process("fit", "vea"), capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith("likely: error: ")
