@@ -20,6 +20,7 @@ from likely.mdp import (
     graph,
     greedy,
     grid,
+    row_function,
     solve,
     threads,
     torch_operators,
@@ -146,7 +147,7 @@ def test_threads_survive_a_fork() -> None:
 
 
 # ------------------------------------------------------------------------- generated rows
-@njit
+@row_function
 def _walk(state, action, parameters, successors, weights):  # type: ignore[no-untyped-def]
     """A walk on 0..n-1: action 0 steps up for -1, action 1 (even states) jumps home for -3."""
     (last,) = parameters

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from likely.mdp import plots, worlds
     from likely.mdp.certificates import Certificate, certify
     from likely.mdp.horizon import backward_induction
-    from likely.mdp.matrix_free import MatrixFree, grid
+    from likely.mdp.matrix_free import MatrixFree, grid, row_function
     from likely.mdp.operators import bellman_expectation, bellman_optimality, greedy
     from likely.mdp.prediction import Evaluation, evaluate
     from likely.mdp.problem import MDP
@@ -39,6 +39,7 @@ _HOME = {
     "evaluate": "prediction",
     "greedy": "operators",
     "grid": "matrix_free",
+    "row_function": "matrix_free",
     "simulate": "simulation",
     "solve": "solvers",
 }
@@ -63,6 +64,7 @@ __all__ = [
     "greedy",
     "grid",
     "plots",
+    "row_function",
     "simulate",
     "solve",
     "worlds",

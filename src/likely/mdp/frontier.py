@@ -156,13 +156,10 @@ def ordered(task: Task, order: Order) -> Iterator[None]:
     """
     engine = task.engine
     task.start_below()
-    alternate = isinstance(engine, GeneratedEngine) and order is NATURAL
-    back = Order(order.forward, order.rank, -order.step)
+    if isinstance(engine, GeneratedEngine):
+        order = _better_direction(task, order)
     policy: Any = None
     while True:
-        if alternate:
-            engine.sweep(task.value, task.best, back)
-            task.changed(1.0)
         engine.sweep(task.value, task.best, order)
         low, high = engine.sweep(task.value, task.best, order)
         task.changed(2.0)
@@ -185,3 +182,18 @@ def ordered(task: Task, order: Order) -> Iterator[None]:
             if moved <= 0.02 * change or moved <= 0.25 * task.target_span or slow:
                 break
         policy.leave(swept, task.value)
+
+
+def _better_direction(task: Task, order: Order) -> Order:
+    """The direction of sweeps that removes more of the residual, tried once each way."""
+    back = Order(order.forward, order.rank, -order.step)
+    left = []
+    for direction in (order, back):
+        task.check()
+        before = float(np.abs(task.top).sum())
+        task.engine.sweep(task.value, task.best, direction)
+        task.changed(1.0)
+        task.check()
+        left.append(float(np.abs(task.top).sum()) / max(before, 1e-300))
+    task.fresh = False
+    return order if left[0] <= left[1] else back

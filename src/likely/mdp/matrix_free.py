@@ -30,6 +30,10 @@ from likely.mdp.problem import MDP, _frozen
 _sweep: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 _exact: Any = njit(nogil=True, cache=True, error_model="numpy")
 
+# How a row function should be compiled. Inlined, and without numba's reference counts, which
+# would cost six times as much as the row itself; so it must not allocate arrays.
+row_function: Any = njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MatrixFree:
@@ -39,7 +43,7 @@ class MatrixFree:
         states: number of states S.
         actions: number of action labels A; labels are 0..A-1 in every state.
         width: largest number of successors of a row.
-        row: `numba.njit` function that generates a row.
+        row: function that generates a row, compiled with `row_function` (or `numba.njit`).
         parameters: tuple of arrays and numbers handed to `row`.
         discount: in (0, 1].
         terminal: [S] bool.
@@ -281,31 +285,54 @@ def residual(
 
 
 # ----------------------------------------------------------------------- the slippery grid
-@njit(cache=True)
+@row_function
 def _grid_row(state, action, parameters, successors, weights):
-    """Move as intended, or to one of the two sides; blocked moves stay."""
+    """Move as intended, or to one of the two sides; blocked moves stay.
+
+    Written without loops: this is called for every pair in every sweep.
+    """
     blocked, columns, side, step_reward, entry = parameters
-    rows = blocked.shape[0] // columns
-    y, x = state // columns, state - (state // columns) * columns
+    cells = blocked.shape[0]
+    x = np.int64(np.uint32(state) % np.uint32(columns))
+    up = state - columns if state >= columns else np.int64(-1)
+    down = state + columns if state + columns < cells else np.int64(-1)
+    left = state - 1 if x > 0 else np.int64(-1)
+    right = state + 1 if x + 1 < columns else np.int64(-1)
+    if action == 0:
+        ahead, one, other = up, left, right
+    elif action == 1:
+        ahead, one, other = right, up, down
+    elif action == 2:
+        ahead, one, other = down, left, right
+    else:
+        ahead, one, other = left, up, down
     count = 0
     stay = 0.0
     gain = step_reward
-    for turn in range(3):  # 0 ahead, 1 left, 2 right
-        heading = action if turn == 0 else ((action + 3) & 3 if turn == 1 else (action + 1) & 3)
-        weight = 1.0 - 2.0 * side if turn == 0 else side
-        if weight <= 0.0:
-            continue
-        ny = y + (1 if heading == 2 else 0) - (1 if heading == 0 else 0)
-        nx = x + (1 if heading == 1 else 0) - (1 if heading == 3 else 0)
-        target = ny * columns + nx
-        inside = ny >= 0 and ny < rows and nx >= 0 and nx < columns
-        if not inside or blocked[target]:
-            stay += weight
-            continue
-        successors[count] = target
-        weights[count] = weight
-        gain += weight * entry[target] if entry.shape[0] > 0 else 0.0
+    straight = 1.0 - 2.0 * side
+    paid = entry.shape[0] > 0
+    if ahead >= 0 and not blocked[np.uint64(ahead)]:
+        successors[count] = ahead
+        weights[count] = straight
+        gain += straight * entry[ahead] if paid else 0.0
         count += 1
+    else:
+        stay += straight
+    if side > 0.0:
+        if one >= 0 and not blocked[np.uint64(one)]:
+            successors[count] = one
+            weights[count] = side
+            gain += side * entry[one] if paid else 0.0
+            count += 1
+        else:
+            stay += side
+        if other >= 0 and not blocked[np.uint64(other)]:
+            successors[count] = other
+            weights[count] = side
+            gain += side * entry[other] if paid else 0.0
+            count += 1
+        else:
+            stay += side
     if stay > 0.0:
         successors[count] = state
         weights[count] = stay
@@ -339,6 +366,8 @@ def grid(
     if not (rows >= 1 and columns >= 1 and 0.0 <= slip < 1.0):
         raise InvalidData(f"grid of {rows} x {columns} with slip {slip}: expected >= 1 and [0, 1)")
     cells = rows * columns
+    if cells >= 2**32:
+        raise InvalidData(f"grid of {rows} x {columns}: expected fewer than 2^32 cells")
     wall = np.zeros(cells, dtype=np.bool_)
     if blocked is not None:
         wall = np.ascontiguousarray(blocked, dtype=np.bool_).ravel()

@@ -1,0 +1,373 @@
+"""Dynamic programming against the peers: time and memory to one certified error.
+
+    python bench/mdp.py --peers cache/peers --cache cache/problems        # everything
+    python bench/mdp.py --only frozen-lake-8x8 taxi                       # some problems
+    python bench/mdp.py --without-peers --side 300                        # quick
+
+Every measurement is a process of its own. The peers (pymdptoolbox, QuantEcon, mdpsolver) live
+in a virtual environment that is created under --peers when it is missing. Building a problem is
+not timed, neither for them nor for us; compiled code is warm for all. Ours counts a solve when
+the error that it certifies is at most 1e-6, the peers count as soon as their true error is, and
+even if their value is only right up to a constant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TARGET = 1e-6
+PACKAGES = ("quantecon", "pymdptoolbox", "mdpsolver")
+METHODS = {
+    "quantecon": ("modified_policy_iteration", "value_iteration", "policy_iteration"),
+    "pymdptoolbox": ("value_iteration",),
+    "mdpsolver": ("mpi/standard", "vi/standard", "mpi/gs"),
+}
+# The slow methods of a peer are left out where the reference run found them hopeless.
+LARGE = {
+    "quantecon": ("modified_policy_iteration",),
+    "pymdptoolbox": ("value_iteration",),
+    "mdpsolver": ("vi/standard",),
+}
+PROBLEMS = ("random-1e5", "grid-1e6-0.99", "grid-1e6-0.999", "frozen-lake-8x8", "taxi")
+
+
+def build(name: str, side: int) -> Any:
+    """The problem of a name, stored."""
+    from likely.mdp import MDP, grid
+
+    if name == "random-1e5":
+        states, actions, successors = (100_000 if side >= 1000 else 10_000), 10, 10
+        rng = np.random.default_rng(0)
+        pairs = states * actions
+        return MDP.from_pairs(
+            np.arange(0, pairs + 1, actions, dtype=np.int32),
+            np.arange(0, pairs * successors + 1, successors, dtype=np.int32),
+            rng.integers(0, states, pairs * successors, dtype=np.int32),
+            rng.dirichlet(np.ones(successors), pairs).ravel(), rng.random(pairs), 0.99,
+        )  # fmt: skip
+    if name.startswith("grid"):
+        discount = float(name.rsplit("-", 1)[1])
+        return grid(side, side, goals=[side * side - 1], discount=discount).stored()
+    if name == "taxi":
+        return MDP.from_gymnasium("Taxi-v4", discount=0.99)
+    from likely.mdp import worlds
+
+    return worlds.build("frozen-lake-8x8").mdp.with_discount(0.99)
+
+
+# ------------------------------------------------------------------------------- workers
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def warm_up(generated: bool) -> None:
+    """Load every kernel from the disk cache, on problems too small to matter."""
+    from likely.mdp import grid, solve
+
+    small = grid(12, 12, goals=[143], discount=0.9)
+    if generated:
+        solve(small, TARGET)
+        return
+    for method in ("auto", "modified-policy-iteration", "frontier"):
+        solve(small.stored(), TARGET, method)
+    solve(build("random-1e5", 0), TARGET)
+
+
+def work_ours(args: argparse.Namespace) -> dict[str, Any]:
+    """Our solve of one problem: times, certified error, and the second opinion."""
+    from likely.mdp import MDP, certify, solve
+
+    mdp = MDP.load(args.problem)
+    warm_up(False)
+    seconds, solution = [], None
+    for _ in range(args.repeats):
+        start = time.perf_counter()
+        solution = solve(mdp, TARGET)
+        seconds.append(time.perf_counter() - start)
+    assert solution is not None
+    start = time.perf_counter()
+    certificate = certify(mdp, solution.value)
+    return {
+        "seconds": seconds, "error": solution.error, "met": solution.converged,
+        "method": solution.about["method"], "backups": solution.about["backups"],
+        "recheck_seconds": time.perf_counter() - start, "recheck_error": certificate.error,
+        "peak_gb": peak_gb(),
+    }  # fmt: skip
+
+
+def work_truth(args: argparse.Namespace) -> dict[str, Any]:
+    """A reference value, certified to a hundredth of the target."""
+    from likely.mdp import MDP, solve
+
+    solution = solve(MDP.load(args.problem), TARGET / 100)
+    np.save(args.truth, solution.value)
+    return {"error": solution.error}
+
+
+def work_huge(args: argparse.Namespace) -> dict[str, Any]:
+    """The grid of 10^7 states, stored or generated."""
+    from likely.mdp import grid, solve
+
+    side = 3163 if args.side >= 1000 else 10 * args.side // 3
+    problem: Any = grid(side, side, goals=[side * side - 1], discount=0.99)
+    if not args.generated:
+        problem = problem.stored()
+    warm_up(args.generated)
+    start = time.perf_counter()
+    solution = solve(problem, TARGET)
+    return {
+        "seconds": [time.perf_counter() - start], "error": solution.error,
+        "met": solution.converged, "peak_gb": peak_gb(), "states": problem.states,
+    }  # fmt: skip
+
+
+def work_bandwidth(args: argparse.Namespace) -> dict[str, Any]:
+    """A fused backup of the grid, and of the random problem, against a triad."""
+    from numba import njit
+
+    from likely.mdp.engine import StoredEngine
+
+    @njit(nogil=True)
+    def triad(a, b, c, s):  # type: ignore[no-untyped-def]
+        for i in range(a.shape[0]):
+            a[i] = b[i] + s * c[i]
+
+    count = 20_000_000
+    a, b, c = np.zeros(count), np.ones(count), np.ones(count)
+    record: dict[str, Any] = {}
+    runs: dict[str, list[float]] = {"triad": []}
+    engines = {}
+    for name in ("grid-1e6-0.99", "random-1e5"):
+        mdp = build(name, args.side)
+        engine = StoredEngine(mdp, mdp.reward, mdp.discount, 1)
+        state = (np.random.default_rng(0).random(mdp.states), np.empty(mdp.states),
+                 np.full(mdp.states, -1, dtype=engine.best_type))  # fmt: skip
+        # Everything that has to be read or written once, gathers counted once a state.
+        traffic = (
+            mdp.indices.nbytes + mdp.probability.nbytes + mdp.indptr.nbytes + mdp.reward.nbytes
+            + mdp.pair_ptr.nbytes + state[0].nbytes + state[1].nbytes + 2 * state[2].nbytes
+        )  # fmt: skip
+        engines[name] = (engine, state, traffic)
+        runs[name] = []
+    for _ in range(args.repeats * 5):
+        for name, (engine, state, _) in engines.items():
+            start = time.perf_counter()
+            engine.backup(*state)
+            runs[name].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        triad(a, b, c, 3.0)
+        runs["triad"].append(time.perf_counter() - start)
+    # The first run of each includes compilation or page faults.
+    best = {name: statistics.median(times[1:]) for name, times in runs.items()}
+    record["triad_gb_per_second"] = 24e-9 * count / best["triad"]
+    for name, (_, _, traffic) in engines.items():
+        record[name] = {
+            "gb_per_second": 1e-9 * traffic / best[name],
+            "fraction": traffic / best[name] / (24 * count / best["triad"]),
+        }
+    return record
+
+
+def work_import(args: argparse.Namespace) -> dict[str, Any]:
+    """Cost of the import, and of the first solve with compiled code on disk."""
+    start = time.perf_counter()
+    import likely.mdp
+
+    imported = time.perf_counter() - start
+    mdp = likely.mdp.grid(12, 12, goals=[143], discount=0.9).stored()
+    start = time.perf_counter()
+    likely.mdp.solve(mdp)
+    return {"import_seconds": imported, "first_solve_seconds": time.perf_counter() - start}
+
+
+def work_references(args: argparse.Namespace) -> dict[str, Any]:
+    """How many of the published reference values lie in our intervals."""
+    from likely.mdp import solve
+    from likely.mdp.benchmarks import read_benchmark
+
+    folder = Path(os.environ["LIKELY_DATA"]) / "mdp"
+    entries = json.loads((folder / "reference_values.json").read_text())
+    matched = 0
+    start = time.perf_counter()
+    for entry in entries:
+        model = read_benchmark(folder / entry["file"])
+        asked = model.property(entry["property"])
+        mdp, question = model.question(asked)
+        found = solve(mdp, TARGET, criterion=question.criterion, objective=question.objective,
+                      target=question.target, stay=question.stay)  # fmt: skip
+        state = int(np.argmax(mdp.initial))
+        reference = asked.reference
+        assert reference is not None
+        room = 1e-9 * max(1.0, abs(reference))  # the published value is rounded to a double
+        narrow = found.upper[state] - found.lower[state] <= 2 * TARGET
+        matched += bool(
+            narrow and found.lower[state] - room <= reference <= found.upper[state] + room
+        )
+    return {"matched": matched, "of": len(entries), "seconds": time.perf_counter() - start}
+
+
+WORKERS = {
+    "ours": work_ours, "truth": work_truth, "huge": work_huge, "bandwidth": work_bandwidth,
+    "import": work_import, "references": work_references,
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------- orchestration
+def call(command: list[str], limit: float) -> dict[str, Any]:
+    """Run a worker; its JSON line, or why there is none."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not finished within {limit:.0f} s"}
+    lines = [line[7:] for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not lines:
+        tail = (done.stderr or done.stdout).strip().splitlines()
+        return {"failed": f"exit {done.returncode}: {tail[-1] if tail else 'no output'}"}
+    result: dict[str, Any] = json.loads(lines[-1])
+    return result
+
+
+def ours(worker: str, args: argparse.Namespace, *extra: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--worker", worker, "--side", str(args.side),
+               "--repeats", str(args.repeats), *extra]  # fmt: skip
+    return call(command, 3600.0)
+
+
+def peers_python(folder: Path) -> tuple[str, dict[str, str]]:
+    """The interpreter of the peers' environment, made if missing, and their versions."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+    code = (
+        "import importlib.metadata as m, json; "
+        f"names = {PACKAGES!r} + ('numba', 'numpy', 'scipy'); "
+        "print(json.dumps({p: m.version(p) for p in names}))"
+    )
+    shown = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    versions: dict[str, str] = json.loads(shown.stdout)
+    return str(python), versions
+
+
+def measure(name: str, args: argparse.Namespace, python: str | None) -> dict[str, Any]:
+    """Ours and every peer on one problem."""
+    problem, truth = args.cache / f"{name}.npz", args.cache / f"{name}-truth.npy"
+    mdp = build(name, args.side)
+    mdp.save(problem)
+    discount = mdp.discount
+    large = mdp.transitions > 10**6
+    del mdp
+    where = ("--problem", str(problem), "--truth", str(truth))
+    record: dict[str, Any] = {"truth": ours("truth", args, *where)}
+    record["ours"] = ours("ours", args, *where)
+    if python is None:
+        return record
+    script = str(Path(__file__).with_name("mdp_peers.py"))
+    for peer in PACKAGES:
+        for method in (LARGE if large else METHODS)[peer]:
+            repeats = str(args.repeats if large else 10 * args.repeats)
+            record[f"{peer} {method}"] = found = call(
+                [python, script, peer, method, str(problem), str(truth), str(discount),
+                 str(TARGET), repeats], args.limit if large else min(args.limit, 60.0),
+            )  # fmt: skip
+            print(f"  {peer} {method}: {brief(found)}", flush=True)
+    # Ours once more, after the peers: on a shared machine the load may have changed.
+    again = ours("ours", args, *where)
+    if "seconds" in again and "seconds" in record["ours"]:
+        record["ours"]["seconds"] += again["seconds"]
+    return record
+
+
+def brief(record: dict[str, Any]) -> str:
+    if "failed" in record:
+        return str(record["failed"])
+    median = statistics.median(record["seconds"])
+    return f"{median:.4g} s, error {record['error']:.2g}, peak {record['peak_gb']:.2f} GB"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--peers", type=Path, default=Path("build/mdp-peers"))
+    parser.add_argument("--cache", type=Path, default=Path("build/mdp-problems"))
+    parser.add_argument("--only", nargs="*", choices=[*PROBLEMS, "1e7", "bandwidth"], default=None)
+    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--side", type=int, default=1000, help="side of the grid; below 1000 quick")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds for one peer")
+    parser.add_argument("--worker", choices=sorted(WORKERS))
+    parser.add_argument("--problem")
+    parser.add_argument("--truth")
+    parser.add_argument("--generated", action="store_true")
+    args = parser.parse_args()
+    if args.worker:
+        print("RESULT " + json.dumps(WORKERS[args.worker](args)))
+        return
+    args.cache.mkdir(parents=True, exist_ok=True)
+    python, versions = None, {}
+    if not args.without_peers:
+        python, versions = peers_python(args.peers)
+    figures: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    wanted = args.only or [*PROBLEMS, "1e7", "bandwidth"]
+    ours("import", args)  # compiles what is not on disk yet
+    details["import"] = ours("import", args)
+    for name in [p for p in PROBLEMS if p in wanted]:
+        print(name, flush=True)
+        details[name] = record = measure(name, args, python)
+        print(f"  ours: {brief(record['ours'])}", flush=True)
+        mine = statistics.median(record["ours"]["seconds"])
+        figures[f"mdp/{name}/seconds"] = mine
+        figures[f"mdp/{name}/peak-gb"] = record["ours"]["peak_gb"]
+        times = {
+            peer: statistics.median(found["seconds"])
+            for peer, found in record.items()
+            if peer not in ("ours", "truth") and found.get("met")
+        }
+        if times and record["ours"]["met"]:
+            figures[f"mdp/{name}/peer-seconds"] = min(times.values())
+            figures[f"mdp/{name}/speedup"] = min(times.values()) / mine
+            print(f"  speedup {figures[f'mdp/{name}/speedup']:.3g}", flush=True)
+    if "1e7" in wanted:
+        for key, flags in (("1e7", ()), ("1e7-matrix-free", ("--generated",))):
+            details[key] = record = ours("huge", args, *flags)
+            print(key, brief(record), flush=True)
+            if "seconds" in record:
+                figures[f"mdp/{key}/seconds"] = record["seconds"][0]
+                figures[f"mdp/{key}/peak-gb"] = record["peak_gb"]
+    if "bandwidth" in wanted:
+        details["bandwidth"] = record = ours("bandwidth", args)
+        print("bandwidth", record, flush=True)
+        figures["mdp/grid-1e6/backup-bandwidth-fraction"] = record["grid-1e6-0.99"]["fraction"]
+        figures["mdp/random-1e5/backup-bandwidth-fraction"] = record["random-1e5"]["fraction"]
+    figures["mdp/import-seconds"] = details["import"]["import_seconds"]
+    figures["mdp/first-solve-seconds"] = details["import"]["first_solve_seconds"]
+    if "LIKELY_DATA" in os.environ:
+        details["references"] = record = ours("references", args)
+        figures["mdp/reference-values/matched"] = record["matched"]
+    print(json.dumps(figures, indent=2))
+    if args.only or args.without_peers or args.side != 1000:
+        print("part of the benchmark: nothing written")
+        return
+    from common import write_result
+
+    settings = {"target": TARGET, "side": args.side, "repeats": args.repeats, "limit": args.limit,
+                "threads": os.environ.get("OMP_NUM_THREADS", "all")}  # fmt: skip
+    write_result("mdp", figures, settings, {"details": details, "peers": versions})
+
+
+if __name__ == "__main__":
+    main()
