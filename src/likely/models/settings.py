@@ -110,13 +110,15 @@ class VAESettings:
     def preset(cls, spec: DataSpec) -> VAESettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
         side = max(spec.shape[1:])
+        # An ordered head learns levels from few images; a softmax has to see each of them.
+        head: HeadName = "auto" if spec.levels == 2 else "logistic-mixture"
         if side <= 12:
-            return cls(latent=16, network="dense", hidden=256)
+            return cls(latent=16, channels=16, head=head, components=3)
         if side <= 28:
-            return cls(latent=50, channels=32)
+            return cls(latent=50, channels=16, head=head, components=5)
         if side <= 32:
-            return cls(latent=128, channels=64, blocks=2)
-        return cls(latent=256, channels=64, blocks=2)
+            return cls(latent=128, channels=64, blocks=2, head=head)
+        return cls(latent=256, channels=64, blocks=2, head=head)
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
