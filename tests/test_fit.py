@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -378,3 +380,13 @@ def test_fit_json_says_what_was_fitted(tmp_path: Path) -> None:
     assert record["objective"] == {"name": "NonSaturatingGAN", "penalty": 1.0}
     assert record["training_fingerprint"] == training_data().spec.fingerprint
     assert record["model"]["channels"] == 4
+
+
+def test_processes_killed_at_random_moments_end_the_same(tmp_path: Path) -> None:
+    """The small version of bench/kills.py: real signals to a real process."""
+    result = tmp_path / "result.json"
+    script = Path(__file__).parents[1] / "bench" / "kills.py"
+    command = [sys.executable, str(script), "--kills", "4", "--seed", "1", "--out", str(result)]
+    subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    figures = json.loads(result.read_text())["figures"]
+    assert figures == {"resume/kills/identical": 4.0, "resume/kills/n": 4.0}

@@ -97,7 +97,7 @@ def _loss_not_falling(records: Records) -> list[Finding]:
     """The last quarter is not below the first record by more than its own scatter."""
     for name in LOSSES:
         _, loss = _series(records, name)
-        if len(loss) < ENOUGH:
+        if len(loss) < ENOUGH or not np.isfinite(loss).all():
             continue
         tail = _tail(loss)
         error = float(tail.std(ddof=1)) / math.sqrt(len(tail))

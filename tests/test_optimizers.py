@@ -1,0 +1,126 @@
+"""Schedules, warm-up, clipping, optimisers and averaged weights against hand computations."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fit_cases import fit_case
+from likely.optimizers import AveragedWeights, optimizer_for
+from likely.settings import FitSettings
+
+
+def rates(**changes: object) -> list[float]:
+    settings = FitSettings(steps=10, learning_rate=0.1, **changes)  # type: ignore[arg-type]
+    return [settings.rate(step) for step in range(10)]
+
+
+def test_warm_up_rises_in_equal_steps_to_the_rate() -> None:
+    assert rates(warmup=4, schedule="constant") == pytest.approx([0.025, 0.05, 0.075] + [0.1] * 7)
+
+
+def test_cosine_and_linear_fall_to_the_final_rate() -> None:
+    cosine = rates(warmup=2, schedule="cosine")
+    assert cosine[2] == pytest.approx(0.1)
+    assert cosine[6] == pytest.approx(0.05)
+    assert cosine[9] == pytest.approx(0.05 * (1 + math.cos(math.pi * 7 / 8)))
+    linear = rates(warmup=0, schedule="linear", final_learning_rate=0.2)
+    assert linear == pytest.approx([0.1 - 0.008 * step for step in range(10)])
+
+
+def test_the_loop_uses_and_records_the_schedule() -> None:
+    run = fit_case("vae-dense", None, log_every=1)
+    expected = [run.settings.rate(step) for step in range(10)]
+    assert [record["learning_rate"] for record in run.metrics] == expected
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "rmsprop"])
+def test_each_optimizer_makes_its_first_step(kind: str) -> None:
+    """By hand, for weight w and gradient g from zero state."""
+    w, g, rate, decay = 2.0, 0.5, 0.1, 0.3
+    settings = FitSettings(optimizer=kind, learning_rate=rate, weight_decay=decay, beta2=0.99)  # type: ignore[arg-type]
+    parameter = nn.Parameter(torch.tensor([w]))
+    parameter.grad = torch.tensor([g])
+    optimizer_for(settings, [parameter]).step()
+    coupled = g + decay * w
+    expected = {
+        "adam": w - rate * coupled / abs(coupled),
+        "adamw": w * (1 - rate * decay) - rate,
+        "rmsprop": w - rate * coupled / math.sqrt(0.01 * coupled**2),
+    }[kind]
+    assert float(parameter.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_clipping_bounds_the_gradient_and_only_when_it_is_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the optimiser sees has at most the norm `clip`; the record holds the norm before."""
+    seen: list[float] = []
+
+    def watched(settings: FitSettings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        optimizer = optimizer_for(settings, parameters)
+
+        def note(*_: object) -> None:
+            squares = [p.grad.double().square().sum() for p in parameters if p.grad is not None]
+            seen.append(float(torch.stack(squares).sum().sqrt()))
+
+        optimizer.register_step_pre_hook(note)
+        return optimizer
+
+    monkeypatch.setattr("likely.fit.optimizer_for", watched)
+    recorded = [
+        fit_case("vae-dense", None, steps=1, clip=clip).metrics[0]["gradient_norm_model"]
+        for clip in (0.0, 0.5, 1e9)
+    ]
+    assert recorded[0] == recorded[1] == recorded[2] > 1.0
+    assert seen[0] == pytest.approx(recorded[0], rel=1e-5)
+    assert seen[1] == pytest.approx(0.5, rel=1e-4)
+    assert seen[2] == seen[0]
+
+
+def test_averaged_weights_follow_their_recursion() -> None:
+    model = nn.BatchNorm1d(1)
+    average = AveragedWeights(model, 0.5)
+    by_hand, counter = 1.0, 0
+    for step in range(1, 8):
+        with torch.no_grad():
+            model.weight.fill_(float(step**2))
+        model.num_batches_tracked += 3
+        counter += 3
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        by_hand = decay * by_hand + (1 - decay) * step**2
+        assert float(average.tensors["weight"]) == pytest.approx(by_hand, rel=1e-6)
+        assert int(average.tensors["num_batches_tracked"]) == counter
+    with average.applied():
+        assert float(model.weight.detach()) == pytest.approx(by_hand, rel=1e-6)
+        assert not model.training
+    assert float(model.weight.detach()) == 49.0
+
+
+def test_without_averaging_the_average_is_the_last_weight() -> None:
+    model = nn.Linear(2, 1)
+    average = AveragedWeights(model, 0.0)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    average.update(1)
+    assert torch.equal(average.tensors["weight"], model.weight)
+
+
+def test_validation_measures_and_keeps_the_averaged_weights(tmp_path: Path) -> None:
+    """The model that is returned has the lowest validation of all that was recorded."""
+    run = fit_case("vae-dense", tmp_path, learning_rate=0.05, steps=40, ema=0.5)
+    values = [r["validation"] for r in run.metrics if "validation" in r]
+    again = fit_case("vae-dense", None, learning_rate=0.05, steps=40, ema=0.5)
+    for name, tensor in run.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name])
+    assert len(values) == 10
+    from likely.checkpoint import read_tensors
+
+    best, about = read_tensors(tmp_path / "best.safetensors")
+    assert float(about["validation"]) == min(values)
+    assert torch.equal(best["output_bias"], run.model.state_dict()["output_bias"])
