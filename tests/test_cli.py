@@ -31,7 +31,7 @@ Capture = pytest.CaptureFixture[str]
 
 TINY = {
     "gated-pixelcnn": "--channels 8 --layers 1 --head-channels 8",
-    "vae": "--hidden 16 --latent 4",
+    "vae": "--network dense --hidden 16 --latent 4",
     "dcgan": "--channels 4 --latent 4",
 }
 
@@ -98,7 +98,7 @@ def document(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, Any]:
         ("fit vae --data digits --out r --batch-size 5000", "5000"),
         ("fit vae --data digits --out r --device nonsense", "nonsense"),
         ("fit vae --data digits --out r --objective relativistic-gan", "discriminator"),
-        ("fit vae --data digits --out r --objective elbo", '"negative-elbo"'),
+        ("fit vae --data digits --out r --objective negative-elb", '"negative-elbo"'),
         ("fit vae --data digits --out r --objective-penalty 1", "relativistic-gan"),
         ("fit vae --data digits --out r --objective negative-elbo --objective-k 3", "beta"),
         ("fit vae --data digits --out r --objective importance-weighted --objective-k 0", "k must"),
@@ -166,9 +166,18 @@ def test_options_are_stronger_than_the_file_and_the_file_than_presets(tmp_path: 
     fit = json.loads((out / "fit.json").read_text())["fit"]
     assert settings["latent"] == 6  # --set
     assert settings["hidden"] == 24  # the file
-    assert settings["network"] == "dense"  # the preset for 8x8
     assert (fit["steps"], fit["batch_size"], fit["seed"]) == (2, 8, 4)
-    assert fit["ema"] == 0.99  # the fit's preset for 8x8
+    spec = likely.data.load("digits")[0].spec
+    preset = dataclasses.asdict(MODELS["vae"].settings.preset(spec))
+    fit_preset = dataclasses.asdict(MODELS["vae"].settings.fit_preset(spec))
+    assert fit_preset != dataclasses.asdict(FitSettings())
+    for found, base, given in (
+        (settings, preset, {"latent", "hidden"}),
+        (fit, fit_preset, {"steps", "batch_size", "seed", "warmup"}),
+    ):
+        assert {k: v for k, v in found.items() if k not in given} == {
+            k: v for k, v in base.items() if k not in given
+        }
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -385,7 +394,8 @@ def test_compare_writes_the_report_of_given_runs(
 def test_lists_and_descriptions(capsys: Capture) -> None:
     assert {m["name"] for m in document(capsys, "models")["models"]} == set(MODELS)
     vae = document(capsys, "models", "vae")["models"][0]
-    assert vae["presets"]["8x8"]["network"] == "dense"
+    spec = likely.data.load("digits")[0].spec
+    assert vae["presets"]["8x8"] == dataclasses.asdict(MODELS["vae"].settings.preset(spec))
     assert "digits" in {d["name"] for d in document(capsys, "data")["data"]}
     splits = document(capsys, "data", "describe", "digits")["splits"]
     _, test = likely.data.load("digits")
