@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def test_clipping_bounds_the_gradient_and_only_when_it_is_longer(
         optimizer.register_step_pre_hook(note)
         return optimizer
 
-    monkeypatch.setattr("likely.fit.optimizer_for", watched)
+    monkeypatch.setattr(importlib.import_module("likely.fit"), "optimizer_for", watched)
     recorded = [
         fit_case("vae-dense", None, steps=1, clip=clip).metrics[0]["gradient_norm_model"]
         for clip in (0.0, 0.5, 1e9)
