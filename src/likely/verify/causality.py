@@ -20,8 +20,8 @@ from likely.density import Autoregressive, chunks
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none, work_of
 
-# Multiply-adds that a proof may cost; about half a minute of one thread in float64.
-FULL_BUDGET, QUICK_BUDGET = 4e11, 1.5e10
+# Multiply-adds that a proof may cost; about ten seconds of one idle thread in float64.
+FULL_BUDGET, QUICK_BUDGET = 1e11, 1e10
 # Relative to the largest derivative. What may not be seen has derivative zero; the slack is for
 # backends that sum in another order.
 LEAK_TOLERANCE = 1e-12
