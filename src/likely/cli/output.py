@@ -65,6 +65,8 @@ def rows(pairs: Iterable[tuple[str, str]], indent: int = 2) -> str:
 
 def wrapped(text: str) -> str:
     """A sentence in lines of the terminal's width."""
+    if len(text) < width():
+        return text
     return textwrap.fill(text, width() - 1, break_long_words=False, break_on_hyphens=False)
 
 

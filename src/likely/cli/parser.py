@@ -58,6 +58,10 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=width())
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Lines as they are written, those that are too long wrapped."""
+        return "\n".join(indent + wrapped(line) for line in text.splitlines())
+
 
 class Parser(argparse.ArgumentParser):
     """argparse, but a mistake is an `InvalidSetting` that names the nearest valid option."""
@@ -65,7 +69,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, example: str, usage: str | None = None) -> None:
         text = f"examples:\n{example}"
         super().__init__(
-            prog=prog, description=wrapped(description), epilog=text, usage=usage,
+            prog=prog, description=description, epilog=text, usage=usage,
             formatter_class=_Formatter, allow_abbrev=False, argument_default=argparse.SUPPRESS,
         )  # fmt: skip
         self._optionals.title = "options"
