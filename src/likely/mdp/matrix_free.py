@@ -32,7 +32,13 @@ _exact: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 # How a row function should be compiled. Inlined, and without numba's reference counts, which
 # would cost six times as much as the row itself; so it must not allocate arrays.
-row_function: Any = njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+_ROW_OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "error_model": "numpy",
+    "forceinline": True,
+    "_nrt": False,
+}
+row_function: Any = njit(**_ROW_OPTIONS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
