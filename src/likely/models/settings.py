@@ -64,7 +64,7 @@ class GatedPixelCNNSettings:
         if side <= 12:
             return cls(channels=48, layers=6, first_kernel=5, head_channels=96, dropout=0.1)
         if side <= 28 and not colour:
-            return cls(channels=64, layers=10, kernel=5, head_channels=128)
+            return cls(channels=48, layers=9, dilations=(1, 2, 4), head_channels=96)
         if side <= 32:
             return cls(channels=126, layers=12, kernel=5, head_channels=252, dropout=0.1)
         return cls(channels=126, layers=16, kernel=5, head_channels=252, dropout=0.1)
@@ -164,9 +164,9 @@ class DCGANSettings:
         The gradient penalty bounds the gradients; clipping them would hide its effect.
         """
         adversarial = FitSettings(
-            steps=3000, batch_size=64, learning_rate=3e-4, beta1=0.0, beta2=0.9, clip=0.0,
+            steps=3000, batch_size=64, learning_rate=1e-3, beta1=0.0, beta2=0.9, clip=0.0,
             ema=0.995, final_learning_rate=0.1,
         )  # fmt: skip
         if max(spec.shape[1:]) <= 12:
             return adversarial
-        return dataclasses.replace(adversarial, steps=20_000, ema=0.999)
+        return dataclasses.replace(adversarial, steps=20_000, learning_rate=3e-4, ema=0.999)
