@@ -211,7 +211,8 @@ def work_references(args: argparse.Namespace) -> dict[str, Any]:
         reference = asked.reference
         assert reference is not None
         room = 1e-9 * max(1.0, abs(reference))  # the published value is rounded to a double
-        narrow = found.upper[state] - found.lower[state] <= 2 * TARGET
+        width = found.upper[state] - found.lower[state]
+        narrow = width <= 2 * TARGET * max(1.0, abs(reference))
         matched += bool(
             narrow and found.lower[state] - room <= reference <= found.upper[state] + room
         )
