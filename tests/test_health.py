@@ -92,6 +92,7 @@ def test_a_discriminator_that_is_too_strong() -> None:
     # A relativistic game shifts both logits: the gap counts, not the sign.
     assert "too strong" in words(diagnose(gan(generator_loss=growing, real_logit=9.0)))
     assert diagnose(gan(generator_loss=growing)) == []
+    assert diagnose(gan(generator_loss=2.0, discriminator_accuracy=0.99)) == []
     assert diagnose(gan(discriminator_accuracy=0.99)) == []
 
 

@@ -186,9 +186,8 @@ class DiscretizedLogisticMixture(Head):
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         b, _, h, w = parameters.shape
         k, c = self.components, self.channels
-        logits, means, log_scales, couplings = parameters.split(
-            [k, k * c, k * c, k * self.pairs], 1
-        )
+        sizes = [k, k * c, k * c, k * self.pairs]
+        logits, means, log_scales, couplings = torch.split_with_sizes(parameters, sizes, 1)
         return (
             logits,
             means.reshape(b, k, c, h, w),

@@ -26,7 +26,7 @@ from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.settings import GatedPixelCNNSettings
-from likely.nn.masked import GroupedPointwise, HorizontalConv, VerticalConv, shift_down
+from likely.nn.masked import GroupedPointwise, HorizontalConv, Mask, VerticalConv, shift_down
 from likely.noise import Dropout
 from likely.sampling import Stepper
 
@@ -36,7 +36,9 @@ def halves(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     if groups == 1:
         first, second = x.chunk(2, 1)
         return first, second
-    first, second = x.unflatten(1, (groups, -1)).chunk(2, 2)  # [B, G, F / G, H, W]
+    b, features = x.shape[:2]
+    by_group = x.reshape(b, groups, features // groups, *x.shape[2:])  # [B, G, F / G, H, W]
+    first, second = by_group.chunk(2, 2)
     return first.flatten(1, 2), second.flatten(1, 2)
 
 
@@ -64,7 +66,7 @@ class GatedLayer(nn.Module):
         super().__init__()
         self.groups = groups
         self.vertical = VerticalConv(inputs, 2 * features, kernel, dilation)
-        mask = "A" if first else "B"
+        mask: Mask = "A" if first else "B"
         self.horizontal = HorizontalConv(inputs, 2 * features, kernel // 2, mask, groups, dilation)
         self.across = nn.Conv2d(2 * features, 2 * features, 1)
         self.dropout = Dropout(dropout)

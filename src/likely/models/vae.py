@@ -150,5 +150,5 @@ class VAE(LatentVariable):
             z = z + self.label_out(context)
         parameters: Tensor = self.decoder(z)
         if self.settings.network == "dense":
-            parameters = parameters.unflatten(1, self.output_bias.shape)
+            parameters = parameters.reshape(-1, *self.output_bias.shape)
         return parameters + self.output_bias

@@ -92,6 +92,8 @@ class HorizontalConv(nn.Module):
         sees_current: whether the last tap is the current pixel.
     """
 
+    seen: Tensor
+
     def __init__(
         self,
         in_features: int,
@@ -142,6 +144,8 @@ class HorizontalConv(nn.Module):
 
 class GroupedPointwise(nn.Module):
     """A 1 x 1 convolution that keeps the order of the colour groups (mask B)."""
+
+    seen: Tensor
 
     def __init__(self, in_features: int, out_features: int, groups: int, mask: Mask = "B") -> None:
         super().__init__()

@@ -39,7 +39,8 @@ class BatchNorm2d(nn.Module):
         moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
         count = x.numel() // x.shape[1]
         if dist.is_initialized() and dist.get_world_size() > 1:
-            moments = all_reduce(moments) / dist.get_world_size()
+            total: Tensor = all_reduce(moments)  # type: ignore[no-untyped-call]
+            moments = total / dist.get_world_size()
             count *= dist.get_world_size()
         mean = moments[0]
         variance = (moments[1] - mean.square()).clamp(min=0.0)

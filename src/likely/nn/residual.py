@@ -23,7 +23,8 @@ class ResidualBlock(nn.Module):
             self.second.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(silu(self.first(silu(x))))
+        change: Tensor = self.second(silu(self.first(silu(x))))
+        return x + change
 
 
 class Down(nn.Module):
