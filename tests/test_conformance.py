@@ -147,8 +147,8 @@ def test_what_is_declared_is_true(name: str, spec: str, conditional: bool) -> No
     for query, answer in answers.items():
         if answer.guarantee is Guarantee.NONE:
             assert query not in offered, f"{query} is declared unanswerable, yet there is a method"
-        elif query in offered:
-            assert offered[query].shape[0] == 4
+        else:
+            assert offered[query].shape[0] == 4, f"{query} is declared, yet there is no method"
     assert (Query.LOG_PROB in offered) == (answers[Query.LOG_PROB].guarantee is not Guarantee.NONE)
     if answers[Query.LOG_PROB].guarantee is Guarantee.NONE:
         with pytest.raises(Unanswerable, match=type(model).__name__):
@@ -176,22 +176,48 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Q
         with pytest.raises(Unanswerable, match="raster order"):
             model.complete(x, ~observed, context=context)
         out[Query.COMPLETE] = done
-    if "conditionals" in names:
+    if "conditional" in names:
         assert isinstance(model, Autoregressive)
-        parameters = model.conditionals(x, context)
-        table = model.head.log_table(parameters, x, 0)
-        assert table.shape == (4, model.spec.levels, *x.shape[2:])
+        channel = x.shape[1] - 1
+        table = model.conditional(x, 2, 3, channel, context)
+        assert table.shape == (4, model.spec.levels)
+        assert torch.allclose(table.sum(1), torch.ones(4), atol=1e-5)
+        changed = x.clone()
+        changed[:, channel, 2, 3] = 0
+        changed[:, :, 2, 4:] = 0
+        assert torch.allclose(model.conditional(changed, 2, 3, channel, context), table, atol=1e-5)
+        with pytest.raises(InvalidSetting, match="no dimension"):
+            model.conditional(x, 99, 0, 0, context)
         out[Query.CONDITIONAL] = table
+    if "features" in names:
+        assert isinstance(model, LatentVariable | ImplicitDensity)
+        given = model.features(x, context) if isinstance(model, LatentVariable) else None
+        out[Query.FEATURES] = model.features(x) if given is None else given
+        assert out[Query.FEATURES].ndim == 2
+    if "interpolate" in names:
+        out[Query.INTERPOLATE] = _interpolated(model, x, context)
     if "posterior" in names:
         assert isinstance(model, LatentVariable)
         q = model.posterior(x, context)
         assert q.mean.shape == q.log_scale.shape == (4, model.latent)
         out[Query.POSTERIOR] = q.mean
         out[Query.RECONSTRUCT] = model.reconstruct(x, context)
-        out[Query.INTERPOLATE] = model.decode((q.mean + q.mean.flip(0)) / 2, context)
         assert out[Query.RECONSTRUCT].shape == x.shape
     assert ("reconstruct" in names) == ("posterior" in names)
     return out
+
+
+def _interpolated(model: GenerativeModel, x: Tensor, context: Tensor | None) -> Tensor:
+    """A path of five images for each of four; its ends are those of the codes."""
+    if isinstance(model, LatentVariable):
+        path = model.interpolate(x, x.flip(0), 5, context)
+        assert torch.equal(path[:, 0], model.reconstruct(x, context))
+    else:
+        assert isinstance(model, ImplicitDensity)
+        path = model.interpolate(4, 5, seed=1, context=context)
+    assert path.shape == (4, 5, *model.spec.shape)
+    assert 0 <= int(path.min()) <= int(path.max()) < model.spec.levels
+    return path
 
 
 @pytest.mark.parametrize(("name", "spec", "conditional"), CASES)

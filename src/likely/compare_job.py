@@ -29,7 +29,6 @@ from likely.density import (
     GenerativeModel,
     ImplicitDensity,
     LatentVariable,
-    Query,
 )
 from likely.devices import choose_device, environment, place
 from likely.errors import InvalidData, InvalidSetting, ProofFailed
@@ -44,7 +43,6 @@ from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.fit import Run, fit
 from likely.health import diagnose
 from likely.models import entry
-from likely.noise import Noise
 from likely.settings import FitSettings, from_mapping, to_json
 from likely.verify import Proofs, verify
 
@@ -431,11 +429,8 @@ def _pictures(
         hidden = torch.where(observed, x, 0)
         caption = "Test images, their upper halves, and lower halves drawn from p(lower | upper)"
         return {caption: torch.stack([x, hidden, drawn])}
-    if isinstance(model, ImplicitDensity) and model.answers()[Query.INTERPOLATE]:
-        ends = model.latents(Noise(seed, "interpolation", device=model.device), 2)
-        weight = torch.linspace(0, 1, count, device=model.device, dtype=ends.dtype)[:, None]
-        labels = torch.zeros(count, dtype=torch.int64) if model.classes else None
-        with torch.no_grad():
-            path = model.generate(ends[:1] * (1 - weight) + ends[1:] * weight, labels)
-        return {"From one code to another": model.quantised(path)[None].cpu()}
+    if isinstance(model, ImplicitDensity):
+        labels = torch.zeros(3, dtype=torch.int64) if model.classes else None
+        path = model.interpolate(3, count, seed=seed, context=labels)
+        return {"From one code to another, three times": path.cpu()}
     return {}

@@ -202,7 +202,8 @@ class NonSaturatingGAN(_Adversarial):
         real_logit, r1 = _logit_and_penalty(model, real, context, self.penalty > 0)
         fake_logit = model.criticise(fake, context)
         value = softplus(-real_logit) + softplus(fake_logit) + self.penalty / 2 * r1
-        return Loss(value, _logit_terms(value, real_logit, fake_logit, r1))
+        right = ((real_logit > 0).float() + (fake_logit < 0).float()) / 2
+        return Loss(value, _logit_terms(value, real_logit, fake_logit, right, r1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +234,8 @@ class RelativisticGAN(_Adversarial):
         real_logit, r1 = _logit_and_penalty(model, real, context, self.penalty > 0)
         fake_logit, r2 = _logit_and_penalty(model, fake.detach(), context, self.penalty > 0)
         value = softplus(fake_logit - real_logit) + self.penalty / 2 * (r1 + r2)
-        return Loss(value, _logit_terms(value, real_logit, fake_logit, r1 + r2))
+        right = (real_logit > fake_logit).float()  # it judges pairs
+        return Loss(value, _logit_terms(value, real_logit, fake_logit, right, r1 + r2))
 
 
 def _logit_and_penalty(
@@ -250,14 +252,14 @@ def _logit_and_penalty(
 
 
 def _logit_terms(
-    value: Tensor, real_logit: Tensor, fake_logit: Tensor, penalty: Tensor
+    value: Tensor, real_logit: Tensor, fake_logit: Tensor, right: Tensor, penalty: Tensor
 ) -> dict[str, Tensor]:
     with torch.no_grad():
         return {
             "discriminator_loss": value.detach(),
             "real_logit": real_logit.detach(),
             "fake_logit": fake_logit.detach(),
-            "discriminator_accuracy": ((real_logit > 0).float() + (fake_logit < 0).float()) / 2,
+            "discriminator_accuracy": right.detach(),
             "gradient_penalty": penalty.detach(),
         }
 

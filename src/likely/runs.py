@@ -7,6 +7,8 @@
     weights.safetensors  averaged weights, for use
     state.safetensors  everything the next step depends on
     report.json        estimates, written by `likely evaluate`
+    proofs.json        written by `likely verify`, believed while the weights are the same
+    health.json        what the monitor found wrong with the fit
     samples/           sheets, written by `likely sample` and `likely evaluate`
 
 No pickle is ever loaded.

@@ -204,7 +204,7 @@ def _solving_options(parser: _Parser) -> None:
     )
 
 
-def _parser() -> _Parser:
+def parser() -> _Parser:
     parser = _Parser(
         prog="likely mdp",
         description="Dynamic programming on Markov decision processes, with certificates.",
@@ -367,7 +367,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: what follows `likely mdp`.
     """
     try:
-        given = _parser().parse_args(list(arguments))
+        given = parser().parse_args(list(arguments))
     except LikelyError as error:
         print(f"likely mdp: {error}", file=sys.stderr)
         return 2

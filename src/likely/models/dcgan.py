@@ -22,7 +22,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, relu
+from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density import ImplicitDensity
@@ -145,6 +145,16 @@ class DCGAN(ImplicitDensity):
     def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         images: Tensor = self.generator(z, context)
         return images
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """All convolutions of the discriminator, max-pooled to at most 4 x 4 (sec. 5.1)."""
+        maps = self.discriminator.features(self.scaled(self.integers(x)))
+        pooled = [
+            adaptive_max_pool2d(m, (min(4, m.shape[2]), min(4, m.shape[3]))).flatten(1)
+            for m in maps
+        ]
+        return torch.cat(pooled, 1)
 
     def criticise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         logit: Tensor = self.discriminator(x, context)

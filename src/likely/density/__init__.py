@@ -1,0 +1,49 @@
+r"""The taxonomy of generative models, and what each kind can be asked.
+
+    GenerativeModel
+      TractableDensity      log p(x) exactly           (fully visible belief nets, PixelCNN, ...)
+        Autoregressive        log p(x) = sum_i log p(x_i | x_<i)
+      ApproximateDensity    a bound on log p(x)        (variational autoencoders)
+        LatentVariable        log p(x) >= E_q[log p(x|z) + log p(z) - log q(z|x)]
+      ImplicitDensity       samples only               (GANs)
+
+The class says what is known: an implicit model has no `log_prob` to misuse. What is generic is
+written here once; a model supplies its networks. Every random answer is a function of the
+weights and of a seed.
+
+Values are integers in [0, levels), shape [B, *spec.shape]; log-probabilities are in nats per
+example, shape [B]. Sources: Goodfellow 2016 (NIPS tutorial on GANs, the taxonomy), Kingma and
+Welling 2014 (eqs. 2, 3), Burda, Grosse and Salakhutdinov 2016 (eq. 8).
+"""
+
+from __future__ import annotations
+
+from likely.density.autoregressive import Autoregressive
+from likely.density.implicit import ImplicitDensity
+from likely.density.latent import DiagonalGaussian, LatentVariable, mean_level
+from likely.density.taxonomy import (
+    Answer,
+    ApproximateDensity,
+    GenerativeModel,
+    Guarantee,
+    Query,
+    TractableDensity,
+    at_least_float,
+    chunks,
+)
+
+__all__ = [
+    "Answer",
+    "ApproximateDensity",
+    "Autoregressive",
+    "DiagonalGaussian",
+    "GenerativeModel",
+    "Guarantee",
+    "ImplicitDensity",
+    "LatentVariable",
+    "Query",
+    "TractableDensity",
+    "at_least_float",
+    "chunks",
+    "mean_level",
+]

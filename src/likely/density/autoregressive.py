@@ -1,0 +1,136 @@
+"""Densities by the chain rule: log p(x) = sum_i log p(x_i | x_<i)."""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor
+
+from likely.density.taxonomy import Answer, Guarantee, Query, TractableDensity, at_least_float
+from likely.errors import InvalidSetting, Unanswerable
+from likely.heads import Head
+from likely.noise import Noise
+from likely.sampling import Stepper, ancestral
+
+
+class Autoregressive(TractableDensity):
+    r"""log p(x) = sum_i log p(x_i | x_<i), in raster order, channels innermost.
+
+    A leaf gives `conditionals`: the parameters of every conditional in one pass, each a
+    function of the dimensions before it only (`likely.verify` proves that). The head turns
+    parameters into a distribution over levels.
+    """
+
+    head: Head
+
+    @abc.abstractmethod
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Parameters of p(x_i | x_<i) for all i at once.
+
+        Args:
+            x: values in [0, levels), [B, C, H, W]; integers, or floats in the same units where
+                a derivative is wanted.
+            context: int64 [B] or None.
+
+        Returns:
+            [B, head.parameters, H, W].
+        """
+
+    @property
+    @abc.abstractmethod
+    def has_blind_spot(self) -> bool:
+        """Whether some earlier dimensions are not seen (the 2016 PixelCNN's flaw)."""
+
+    @property
+    def kind(self) -> str:
+        return "explicit, tractable"
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = self.integers(x)
+        parameters = self.conditionals(x, self.labels(context, len(x)))
+        return self.head.log_prob(at_least_float(parameters), x).sum((1, 2, 3))
+
+    def answers(self) -> dict[Query, Answer]:
+        no_latent = "it has no latent variables: every hidden unit is a function of x"
+        exact = Guarantee.EXACT
+        return {
+            Query.SAMPLE: Answer(exact, "ancestral sampling, one dimension after another"),
+            Query.LOG_PROB: Answer(exact, "the chain rule: a sum of log-conditionals"),
+            Query.CONDITIONAL: Answer(exact, "p(x_i | x_<i) is what the network computes"),
+            Query.COMPLETE: Answer(exact, "given the first pixels in raster order"),
+            Query.POSTERIOR: Answer(Guarantee.NONE, no_latent),
+            Query.FEATURES: Answer(Guarantee.NONE, "no hidden unit is a code of the whole x"),
+            Query.RECONSTRUCT: Answer(Guarantee.NONE, no_latent),
+            Query.INTERPOLATE: Answer(Guarantee.NONE, no_latent),
+        }
+
+    def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
+        uniform = noise.uniform(n, *self.spec.shape)  # [n, C, H, W]
+        blank = torch.zeros(n, *self.spec.shape, dtype=torch.int64, device=self.device)
+        return ancestral(self, uniform, blank, 0, context)
+
+    @abc.abstractmethod
+    def stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
+        """The incremental form of `conditionals` for a batch, or None where there is none."""
+
+    @torch.no_grad()
+    def conditional(
+        self,
+        x: Tensor,
+        row: int,
+        column: int,
+        channel: int = 0,
+        context: Tensor | int | None = None,
+    ) -> Tensor:
+        """p(x_i = level | x_<i) at one dimension, for every level.
+
+        Args:
+            x: integers [B, *shape]; only what comes before the dimension is read.
+            row: of the pixel.
+            column: of the pixel.
+            channel: of the pixel.
+            context: labels, as for `sample`.
+
+        Returns:
+            Probabilities, [B, levels].
+
+        Raises:
+            InvalidSetting: no such dimension.
+        """
+        x = self.integers(x)
+        place, shape = (channel, row, column), self.spec.shape
+        if any(not 0 <= at < side for at, side in zip(place, shape, strict=True)):
+            raise InvalidSetting(f"no dimension {place} in a shape of {shape}")
+        parameters = self.conditionals(x, self.labels(context, len(x)))
+        pixel = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
+        table = self.head.log_table(at_least_float(parameters[pixel]), x[pixel], channel)
+        return table[..., 0, 0].exp()
+
+    def complete(
+        self, x: Tensor, observed: Tensor, *, seed: int = 0, context: Tensor | int | None = None
+    ) -> Tensor:
+        """Draw the unobserved pixels from p(rest | observed), exactly.
+
+        Args:
+            x: integers [B, *shape]; unobserved values are ignored.
+            observed: bool [H, W]; must be a prefix of the raster order (the top rows, and the
+                left part of the next one).
+            seed: of the noise.
+            context: labels, as for `sample`.
+
+        Raises:
+            Unanswerable: the observed pixels are no raster prefix.
+        """
+        x = self.integers(x)
+        order = observed.flatten()
+        known = int(order.sum())
+        if not bool(order[:known].all()):
+            raise Unanswerable(
+                f"{type(self).__name__}: completion is exact only when the observed pixels come "
+                "first in raster order (top rows, then the left part of the next row); p(rest | "
+                "other pixels) has no closed form in this factorisation"
+            )
+        noise = Noise(seed, "complete", device=self.device)
+        uniform = noise.uniform(*x.shape)
+        return ancestral(self, uniform, x, known, self.labels(context, len(x)))

@@ -1,0 +1,229 @@
+"""Densities with latent variables: a bound on log p(x), and codes."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from likely.density.taxonomy import (
+    Answer,
+    ApproximateDensity,
+    Guarantee,
+    Query,
+    at_least_float,
+    path_weights,
+)
+from likely.errors import InvalidSetting
+from likely.heads import Head
+from likely.noise import Noise
+from likely.sampling import invert
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagonalGaussian:
+    """N(mean, exp(2 log_scale)) with independent coordinates; both [B, Z]."""
+
+    mean: Tensor
+    log_scale: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + scale * noise (the reparameterisation trick); noise standard normal."""
+        return self.mean + self.log_scale.exp() * noise
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log density in nats, summed over the last side."""
+        standard = (z - self.mean) * (-self.log_scale).exp()
+        return (-0.5 * standard**2 - self.log_scale - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def kl_to_standard(self) -> Tensor:
+        """KL(self || N(0, I)) in nats, one for each coordinate, [B, Z] (Kingma 2014, app. B)."""
+        variance = (2 * self.log_scale).exp()
+        return 0.5 * (self.mean**2 + variance - 1.0) - self.log_scale
+
+
+class LatentVariable(ApproximateDensity):
+    r"""p(x) = integral of p(x|z) p(z) dz with p(z) = N(0, I), fitted through q(z|x).
+
+    A leaf gives `posterior` (the encoder) and `likelihood` (the decoder); the head makes the
+    decoder a distribution over the same integers as an autoregressive model's, so that the
+    bound is on the same quantity.
+    """
+
+    head: Head
+    latent: int
+
+    @abc.abstractmethod
+    def posterior(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+        """q(z | x); x integers [B, *shape]; mean and log-scale [B, latent]."""
+
+    @abc.abstractmethod
+    def likelihood(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Parameters of p(x | z), [B, head.parameters, H, W]; z [B, latent]."""
+
+    @property
+    def kind(self) -> str:
+        return "explicit, approximate"
+
+    def elbo_terms(
+        self, x: Tensor, noise: Noise, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(reconstruction log p(x|z) [B], KL by coordinate [B, latent]), nats.
+
+        ELBO = reconstruction - KL.sum(-1) (Kingma and Welling 2014, eq. 10 with L = 1).
+        """
+        x = self.integers(x)
+        labels = self.labels(context, len(x))
+        q = self.posterior(x, labels)
+        z = q.sample(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
+        parameters = self.likelihood(z, labels)
+        reconstruction = self.head.log_prob(at_least_float(parameters), x).sum((1, 2, 3))
+        return reconstruction, q.kl_to_standard()
+
+    def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        reconstruction, kl = self.elbo_terms(x, noise, context)
+        return reconstruction - kl.sum(-1)
+
+    def importance_bound(
+        self, x: Tensor, k: int, noise: Noise, context: Tensor | None = None, chunk: int = 2048
+    ) -> Tensor:
+        r"""L_k = log (1/k) sum_j p(x, z_j) / q(z_j | x), z_j ~ q; nats [B].
+
+        E[L_k] <= log p(x), rising in k (Burda et al. 2016, Theorem 1).
+
+        Args:
+            x: integers [B, *shape].
+            k: importance samples.
+            noise: the source of z.
+            context: labels [B] or None.
+            chunk: decoder rows at a time; bounds the memory.
+        """
+        if k < 1:
+            raise InvalidSetting(f"the importance-weighted bound needs k >= 1, given {k}")
+        x = self.integers(x)
+        labels = self.labels(context, len(x))
+        q = self.posterior(x, labels)
+        weights = []
+        step = max(1, chunk // max(1, len(x)))
+        for start in range(0, k, step):
+            weights.append(self._log_weights(x, labels, q, min(step, k - start), noise))
+        return torch.cat(weights, 1).logsumexp(1) - math.log(k)
+
+    def _log_weights(
+        self, x: Tensor, labels: Tensor | None, q: DiagonalGaussian, k: int, noise: Noise
+    ) -> Tensor:
+        """log p(x, z) - log q(z | x) for k draws of z, [B, k]."""
+        b, latent = q.mean.shape
+        wide = DiagonalGaussian(q.mean[:, None], q.log_scale[:, None])
+        z = wide.sample(noise.normal(b, k, latent, dtype=q.mean.dtype))  # [B, k, Z]
+        repeated = None if labels is None else labels.repeat_interleave(k)
+        parameters = at_least_float(self.likelihood(z.reshape(b * k, latent), repeated))
+        log_likelihood = self.head.log_prob(parameters, x.repeat_interleave(k, 0)).sum((1, 2, 3))
+        zero = torch.zeros_like(z)
+        log_prior = DiagonalGaussian(zero, zero).log_prob(z)
+        return log_likelihood.reshape(b, k) + log_prior - wide.log_prob(z)
+
+    def answers(self) -> dict[Query, Answer]:
+        bound, approximate = Guarantee.BOUND, Guarantee.APPROXIMATE
+        return {
+            Query.SAMPLE: Answer(Guarantee.EXACT, "z from the prior, then x from p(x|z)"),
+            Query.LOG_PROB: Answer(bound, "p(x) is an integral over z; ELBO and L_k bound it"),
+            Query.POSTERIOR: Answer(approximate, "q(z|x), the encoder's Gaussian"),
+            Query.FEATURES: Answer(approximate, "the mean of q(z|x)"),
+            Query.RECONSTRUCT: Answer(approximate, "decode the mean of q(z|x)"),
+            Query.INTERPOLATE: Answer(approximate, "decode points between two codes"),
+            Query.COMPLETE: Answer(
+                Guarantee.NONE, "p(unobserved | observed) is an integral over z without closed form"
+            ),
+            Query.CONDITIONAL: Answer(
+                Guarantee.NONE, "p(x_i | x_<i) is an integral over z without closed form"
+            ),
+        }
+
+    def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
+        dtype = next(self.parameters()).dtype
+        z = noise.normal(n, self.latent, dtype=dtype)
+        uniform = noise.uniform(n, *self.spec.shape)
+        return self.decode(z, context, uniform)
+
+    @torch.no_grad()
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, uniform: Tensor | None = None
+    ) -> Tensor:
+        """x from p(x | z): drawn at the given uniform numbers, or the mean, rounded.
+
+        Args:
+            z: [B, latent].
+            context: labels [B] or None.
+            uniform: [B, *shape] in [0, 1), or None for the mean.
+
+        Returns:
+            int64 [B, *shape].
+        """
+        parameters = at_least_float(self.likelihood(z, context))
+        x = torch.zeros(len(z), *self.spec.shape, dtype=torch.int64, device=z.device)
+        for channel in range(self.spec.shape[0]):
+            table = self.head.log_table(parameters, x, channel)  # [B, levels, H, W]
+            if uniform is None:
+                x[:, channel] = mean_level(table)
+            else:
+                x[:, channel] = invert(table, uniform[:, channel])
+        return x
+
+    @torch.no_grad()
+    def decode_mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """E[x | z] in level units, not rounded: float [B, *shape] (what papers show)."""
+        parameters = at_least_float(self.likelihood(z, context))
+        x = torch.zeros(len(z), *self.spec.shape, dtype=torch.int64, device=z.device)
+        means = []
+        for channel in range(self.spec.shape[0]):
+            table = self.head.log_table(parameters, x, channel)
+            means.append(_mean_of(table))
+            x[:, channel] = means[-1].round().to(torch.int64)
+        return torch.stack(means, 1)
+
+    @torch.no_grad()
+    def features(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        """The mean of q(z | x), [B, latent]."""
+        x = self.integers(x)
+        return self.posterior(x, self.labels(context, len(x))).mean
+
+    @torch.no_grad()
+    def interpolate(
+        self, first: Tensor, last: Tensor, steps: int = 8, context: Tensor | int | None = None
+    ) -> Tensor:
+        """Decode points on the line between the codes of two sets of images.
+
+        Args:
+            first: integers [B, *shape].
+            last: integers [B, *shape].
+            steps: points, both ends included.
+            context: labels, as for `sample`.
+
+        Returns:
+            int64 [B, steps, *shape].
+        """
+        a, b = self.features(first, context), self.features(last, context)
+        labels = self.labels(context, len(a))
+        path = [self.decode(torch.lerp(a, b, w), labels) for w in path_weights(steps)]
+        return torch.stack(path, 1)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        """Decode the mean of q(z | x): int64 [B, *shape]."""
+        x = self.integers(x)
+        labels = self.labels(context, len(x))
+        return self.decode(self.posterior(x, labels).mean, labels)
+
+
+def _mean_of(log_table: Tensor) -> Tensor:
+    levels = torch.arange(log_table.shape[1], dtype=torch.float64, device=log_table.device)
+    return torch.einsum("bl...,l->b...", log_table.double().exp(), levels)
+
+
+def mean_level(log_table: Tensor) -> Tensor:
+    """The mean of a distribution over levels, rounded: int64 [B, ...]."""
+    return _mean_of(log_table).round().to(torch.int64)

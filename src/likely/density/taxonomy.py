@@ -1,0 +1,211 @@
+"""The classes at the root: what is known of p_model, and what can be asked."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from likely.data.spec import Dataset, DataSpec
+from likely.errors import InvalidData, InvalidSetting, Unanswerable
+from likely.noise import Noise
+
+
+class Query(enum.Enum):
+    """What a fitted model may be asked."""
+
+    SAMPLE = "sample"
+    LOG_PROB = "log-likelihood"
+    POSTERIOR = "posterior over latents"
+    FEATURES = "features"
+    RECONSTRUCT = "reconstruction"
+    INTERPOLATE = "latent interpolation"
+    COMPLETE = "completion"
+    CONDITIONAL = "conditional of a pixel"
+
+
+class Guarantee(enum.Enum):
+    """How an answer relates to the model's true one."""
+
+    EXACT = "exact"
+    BOUND = "bound"
+    APPROXIMATE = "approximate"
+    NONE = "no answer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The guarantee of an answer and the reason in words."""
+
+    guarantee: Guarantee
+    reason: str
+
+
+class GenerativeModel(nn.Module, abc.ABC):
+    """p_model(x | context), learned from examples of p_data.
+
+    Attributes:
+        spec: of the data it was built for; shapes and levels are those of `spec`.
+        classes: number of context labels; 0 for an unconditional model.
+        settings: the frozen dataclass it was built from.
+    """
+
+    spec: DataSpec
+    classes: int
+    settings: Any
+
+    def __init__(self, spec: DataSpec, classes: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.classes = classes
+
+    @property
+    @abc.abstractmethod
+    def kind(self) -> str:
+        """The place in the taxonomy, as "explicit, tractable"."""
+
+    @abc.abstractmethod
+    def answers(self) -> dict[Query, Answer]:
+        """Every query with what this model can say to it."""
+
+    @abc.abstractmethod
+    def start_at(self, data: Dataset) -> None:
+        """Set what the training data decides before the first step (an output bias)."""
+
+    @abc.abstractmethod
+    def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
+        """Draw n examples from the given noise: integers [n, *shape] (int64)."""
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, *, seed: int = 0, context: Tensor | int | None = None, chunk: int = 256
+    ) -> Tensor:
+        """Draw n examples: a function of (weights, n, seed, context).
+
+        Args:
+            n: how many.
+            seed: of the noise.
+            context: class label for all, or int64 [n]; None for an unconditional model.
+            chunk: examples drawn together; bounds the memory.
+
+        Returns:
+            Integers in [0, levels), int64 [n, *shape].
+
+        Raises:
+            InvalidSetting: n < 1, or a context that the model does not have.
+        """
+        if n < 1:
+            raise InvalidSetting(f"sample: n must be at least 1, given {n}")
+        labels = self.labels(context, n)
+        was_training = self.training
+        self.eval()
+        try:
+            parts = []
+            for start in range(0, n, chunk):
+                stop = min(n, start + chunk)
+                # A stream a chunk, all of the same length: the first images do not depend on n.
+                noise = Noise(seed, "sample", start, device=self.device, rows=(0, chunk))
+                part = None if labels is None else labels[start:stop]
+                parts.append(self.draw(noise, stop - start, part))
+            return torch.cat(parts)
+        finally:
+            self.train(was_training)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def labels(self, context: Tensor | int | None, n: int) -> Tensor | None:
+        """The context as int64 [n] on the model's device, or None; refuses what does not fit."""
+        if self.classes == 0:
+            if context is not None:
+                raise InvalidSetting(
+                    f"{type(self).__name__} is unconditional: it takes no context; "
+                    "fit it with conditional=true to condition on labels"
+                )
+            return None
+        if context is None:
+            raise InvalidSetting(
+                f"{type(self).__name__} is conditional on {self.classes} classes: "
+                "give context=<label> or one label an example"
+            )
+        given = torch.as_tensor(context)
+        if given.is_floating_point() or given.is_complex():
+            # Rounding 0.9 (or NaN) to some class would be an answer to another question.
+            raise InvalidSetting(f"context: labels must be integers, given {given.dtype}")
+        labels = given.to(self.device, torch.int64)
+        if labels.ndim == 0:
+            labels = labels.expand(n)
+        if labels.shape != (n,):
+            raise InvalidSetting(f"context: expected {n} labels, given {tuple(labels.shape)}")
+        if bool((labels < 0).any()) or bool((labels >= self.classes).any()):
+            raise InvalidSetting(
+                f"context: labels must be in [0, {self.classes}), given "
+                f"{int(labels.min())} to {int(labels.max())}"
+            )
+        return labels
+
+    def integers(self, x: Tensor) -> Tensor:
+        """x as int64 on the model's device; refuses a wrong shape, type or range."""
+        if x.is_floating_point() or x.is_complex():
+            raise InvalidData(f"expected integers in [0, {self.spec.levels}), given {x.dtype}")
+        if tuple(x.shape[1:]) != self.spec.shape:
+            raise InvalidData(
+                f"expected examples of shape {self.spec.shape}, given {tuple(x.shape[1:])}"
+            )
+        x = x.to(self.device, torch.int64)
+        if x.numel() and (int(x.min()) < 0 or int(x.max()) >= self.spec.levels):
+            raise InvalidData(
+                f"expected values in [0, {self.spec.levels}), "
+                f"given {int(x.min())} to {int(x.max())}"
+            )
+        return x
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Integers in [0, levels) to floats in [-1, 1], in the dtype of the weights."""
+        dtype = next(self.parameters()).dtype
+        return x.to(dtype) * (2.0 / (self.spec.levels - 1)) - 1.0
+
+    def unanswerable(self, query: Query) -> Unanswerable:
+        """The error for a query that `answers` says NONE to."""
+        return Unanswerable(f"{type(self).__name__}: {self.answers()[query].reason}")
+
+
+class TractableDensity(GenerativeModel):
+    """A model whose log p(x) is computed exactly."""
+
+    @abc.abstractmethod
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(x | context) in nats, [B]; x integers [B, *shape]."""
+
+
+class ApproximateDensity(GenerativeModel):
+    """A model of which a lower bound on log p(x) is computed."""
+
+    @abc.abstractmethod
+    def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        """A one-sample estimate of the evidence lower bound, nats [B]."""
+
+
+def at_least_float(x: Tensor) -> Tensor:
+    """Likelihoods are computed in float32 or better, whatever the network ran in."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def chunks(n: int, size: int) -> Iterator[slice]:
+    """Slices that cover range(n), `size` at a time."""
+    for start in range(0, n, size):
+        yield slice(start, min(n, start + size))
+
+
+def path_weights(steps: int) -> list[float]:
+    """Points from 0 to 1, both ends included."""
+    if steps < 2:
+        raise InvalidSetting(f"an interpolation needs at least its two ends, given {steps} steps")
+    return [index / (steps - 1) for index in range(steps)]
