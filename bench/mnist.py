@@ -59,7 +59,7 @@ RECIPES = {
             "head_channels": 64,
         },
         FitSettings(
-            steps=6_000,
+            steps=2_500,
             batch_size=32,
             learning_rate=2e-3,
             warmup=200,

@@ -1,0 +1,61 @@
+"""On an accelerator every model computes what it computes on the processor."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from likely import runs
+from likely.data import load
+from likely.density import ImplicitDensity, LatentVariable, TractableDensity
+from likely.devices import place
+from likely.fit import fit
+from likely.models import MODELS
+from likely.noise import Noise
+from likely.sampling import ancestral
+from likely.settings import FitSettings
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_numbers(name: str, device: torch.device) -> None:
+    train, test = load("digits")
+    here = runs.build(name, train.spec).double().eval()
+    there = copy.deepcopy(here)
+    place(there, device)
+    x = torch.from_numpy(test.batch(slice(0, 16)).x).long()
+    if isinstance(here, TractableDensity):
+        pair = [m.log_prob(x) for m in (here, there)]
+    elif isinstance(here, LatentVariable):
+        pair = [m.elbo(x, Noise(0, device=m.device)) for m in (here, there)]
+    else:
+        assert isinstance(here, ImplicitDensity)
+        pair = [m.generate(m.latents(Noise(0, device=m.device), 16)) for m in (here, there)]
+    assert torch.allclose(pair[0], pair[1].cpu(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["naive", "incremental"])
+def test_the_same_integers(method: str, device: torch.device) -> None:
+    train, _ = load("digits")
+    model = runs.build("gated-pixelcnn", train.spec).double().eval()
+    uniform = Noise(3).uniform(4, *train.spec.shape)
+    blank = torch.zeros(4, *train.spec.shape, dtype=torch.int64)
+    here = ancestral(model, uniform, blank, 0, None, "naive")
+    model.to(device)
+    there = ancestral(model, uniform.to(device), blank.to(device), 0, None, method)  # type: ignore[arg-type]
+    assert torch.equal(here, there.cpu())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fitting_lowers_the_loss(name: str, device: torch.device) -> None:
+    train, _ = load("digits")
+    model = runs.build(name, train.spec)
+    settings = FitSettings(steps=40, batch_size=64, device=str(device), log_every=10)
+    run = fit(model, train, settings=settings)
+    for loss in ("nll", "negative_elbo"):
+        if loss in run.metrics[0]:
+            assert run.metrics[-1][loss] < run.metrics[0][loss]
+    assert model.sample(4).shape == (4, *train.spec.shape)
