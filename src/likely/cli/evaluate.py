@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\
   likely evaluate runs/vae --split test --importance-samples 500
-  likely evaluate runs/dcgan --sample-metrics
+  likely evaluate runs/dcgan --split validation --samples 200
 """
 DEFAULT = None
 SPLITS = ("test", "validation", "train")
@@ -61,13 +61,13 @@ def configure(parser: Parser, choice: str | None) -> None:
         "alone [100]",
     )  # fmt: skip
     parser.add_argument(
-        "--sample-metrics", action="store_true", default=False,
-        help="also measure samples: Frechet and kernel distance, precision, recall, density, "
-        "coverage, distance to the training images, images per second",
+        "--no-sample-metrics", dest="sample_metrics", action="store_false", default=True,
+        help="leave the samples out; otherwise: Frechet and kernel distance, precision, recall, "
+        "density, coverage, distance to the training images, images per second",
     )  # fmt: skip
     parser.add_argument(
         "--samples", type=whole(1), metavar="N",
-        help="images on each side of --sample-metrics [those of the split, at most 2000]",
+        help="images on each side of the distances [those of the split, at most 2000]",
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=whole(0), default=0, metavar="N", help="of latents and samples [0]"
@@ -106,8 +106,6 @@ def run(options: argparse.Namespace) -> int:
         say_json(report)
         return 0
     _print(found, part, estimates, refused, notes)
-    if not estimates:
-        say("\nits samples can be measured: add --sample-metrics")
     return 0
 
 

@@ -308,7 +308,6 @@ def _conclude(
         say(wrapped(f"{title}: {found.status} in {duration(found.seconds)}{ending}"))
         say(f"saved in {request.out}\n\nnext:")
         say(f"  likely sample {request.out} -n 64 -o samples.png")
-        metrics = "" if values else " --sample-metrics"
-        say(f"  likely evaluate {request.out} --split test{metrics}")
+        say(f"  likely evaluate {request.out} --split test")
         say(f"  likely verify {request.out}")
     return 0
