@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from likely.mdp import gridtext, worlds
-from likely.mdp.command import _parser
+from likely.mdp.command import parser as mdp_parser
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.glob("mdp*.md"))
@@ -28,7 +28,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_are_understood(page: Path) -> None:
     lines = re.findall(r"^\$ likely mdp (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     for line in lines:
-        _parser().parse_args(shlex.split(line, comments=True))
+        mdp_parser().parse_args(shlex.split(line, comments=True))
 
 
 def test_every_world_is_in_the_table() -> None:
