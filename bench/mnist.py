@@ -51,7 +51,7 @@ RECIPES = {
     "gated-pixelcnn": Recipe(
         "gated-pixelcnn",
         {
-            "channels": 32,
+            "channels": 48,
             "layers": 9,
             "kernel": 3,
             "first_kernel": 7,
@@ -59,7 +59,7 @@ RECIPES = {
             "head_channels": 64,
         },
         FitSettings(
-            steps=2_500,
+            steps=20_000,
             batch_size=32,
             learning_rate=2e-3,
             warmup=200,
