@@ -22,7 +22,7 @@ def write_result(
         path,
         {
             "figures": figures,
-            "command": " ".join(["python", *sys.argv]),
+            "command": " ".join(["python", *map(_portable, sys.argv)]),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "settings": settings,
             "about": about,
@@ -30,3 +30,8 @@ def write_result(
         },
     )
     return path
+
+
+def _portable(word: str) -> str:
+    """An argument without the folders of this machine."""
+    return Path(word).name if word.startswith("/") else word
