@@ -14,7 +14,10 @@ import sys
 import warnings
 from pathlib import Path
 
+import torch
+
 from fit_cases import fit_case
+from likely.devices import Team
 from likely.errors import LikelyError
 from likely.fit import Run
 
@@ -36,6 +39,8 @@ def fail(run: Run, record: dict[str, float]) -> None:
 def main(out: Path, cases: list[str]) -> None:
     warnings.simplefilter("ignore")
     rank = os.environ["RANK"]
+    Team.join(torch.device("cpu"))
+    (out / f"joined-{rank}").write_text("")
     for case in cases:
         fit_case(case, out / case)
     run = fit_case("vae-dense", out / "signal", progress=stop)
