@@ -113,6 +113,11 @@ def number(estimate: Estimate) -> str:
     return plain.replace(estimate.relation.value, SIGNS[estimate.relation], 1).replace("+-", "±")
 
 
+def _compact(estimate: Estimate) -> str:
+    """`number` without spaces: four of them fit a terminal of 80 columns."""
+    return number(estimate).replace(" ", "")
+
+
 def typeset(text: str) -> str:
     """Plain signs of a sentence as their mathematical ones: "<= 84.8 +- 0.2" to "≤ 84.8 ± 0.2"."""
     for plain, sign in (("+-", "±"), ("<= ", "≤ "), (">= ", "≥ "), ("~ ", "≈ ")):
@@ -144,7 +149,7 @@ def terminal_table(table: ComparisonTable) -> Table:
     from rich.text import Text
 
     # Text, never markup: a model may be called anything.
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", caption_justify="left")
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     grid.add_column("", no_wrap=True)
     for result in table.results:
         heading = Text(result.name)
@@ -169,9 +174,9 @@ def terminal_table(table: ComparisonTable) -> Table:
                     row.append(Text(cell.label, style="dim italic"))
                 else:
                     style = "bold green" if result.name == best else ""
-                    row.append(Text(number(cell), style=style))
+                    row.append(Text(_compact(cell), style=style))
             floor = table.floor_of(column)
             if table.floor:
-                row.append(Text(number(floor) if floor else "", style="dim"))
+                row.append(Text(_compact(floor) if floor else "", style="dim"))
             grid.add_row(*row)
     return grid
