@@ -43,7 +43,7 @@ TO_COME = {
     "mnist-static-gated-pixelcnn": "`python bench/mnist.py gated-pixelcnn --out DIR`: the figure "
     "to reach is 81.3 nats (the PixelCNN of 2016). Hours on two cores.",
     "mnist-static-vae": "`python bench/mnist.py vae --out DIR`: the figure to reach is 87 nats. "
-    "Trained: the weights are in `bench/results/mnist-static-vae`; the test split has not been read.",
+    "Trained: the weights are in `bench/results/mnist-static-vae`; the test split is not yet read.",
     "mnist-static-dcgan": "`python bench/mnist.py dcgan --out DIR`: samples and their distances.",
 }
 
