@@ -1,7 +1,7 @@
 """Kill a short run at random moments, resume it until its end, and compare with a run left alone.
 
     python bench/kills.py                 # 20 runs, a kill each: one or two minutes
-    python bench/kills.py --kills 2 --out /tmp/result.json
+    python bench/kills.py --kills 2 --out result.json
 
 A trial starts the run in a process of its own, sends it SIGKILL, SIGTERM or SIGINT after a random
 time (SIGKILL twice as often; half of the SIGKILLs are aimed at a checkpoint write), and starts it

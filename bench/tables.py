@@ -34,7 +34,8 @@ REMARKS = {
     "mdp": "The solve of 10^7 generated (matrix-free) rows was stopped by hand after five minutes; "
     "a fused backup on one thread moves less than half of what a triad on one thread moves.",
     "throughput": "The ratio is near one on a processor without AMX tiles, where bfloat16 "
-    "convolutions are slower than float32 and the loop keeps float32.",
+    "convolutions are slower than float32 and the loop keeps float32. Measured beside other work, "
+    "on the larger 28x28 presets of before; to be measured again.",
 }
 
 
