@@ -16,7 +16,6 @@ Needs the data: LIKELY_DATA, or a network for the first download.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shutil
 import time
 from pathlib import Path
@@ -32,77 +31,10 @@ from likely.evaluate.likelihood import latent_diagnostics, per_example_nll
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.evaluate.sheets import sample_sheet, save_png
 from likely.fit import Run, fit
-from likely.objectives import NegativeELBO, NegativeLogLikelihood, Objective, RelativisticGAN
-from likely.settings import FitSettings, to_json
+from likely.settings import to_json
 from likely.verify import verify
+from recipes import RECIPES
 
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What is trained: settings of the model and of the fit."""
-
-    model: str
-    changes: dict[str, Any]
-    fit: FitSettings
-    objective: Objective
-
-
-RECIPES = {
-    "gated-pixelcnn": Recipe(
-        "gated-pixelcnn",
-        {
-            "channels": 48,
-            "layers": 9,
-            "kernel": 3,
-            "first_kernel": 7,
-            "dilations": (1, 2, 4),
-            "head_channels": 64,
-        },
-        FitSettings(
-            steps=20_000,
-            batch_size=32,
-            learning_rate=2e-3,
-            warmup=200,
-            ema=0.999,
-            validate_every=1000,
-            validation_examples=1000,
-            log_every=25,
-            compile=True,
-        ),
-        NegativeLogLikelihood(),
-    ),
-    "vae": Recipe(
-        "vae",
-        {"latent": 50, "channels": 16},
-        FitSettings(
-            steps=12_500,
-            batch_size=100,
-            learning_rate=1.5e-3,
-            warmup=500,
-            ema=0.999,
-            validate_every=500,
-            validation_examples=2000,
-            log_every=50,
-        ),
-        NegativeELBO(warmup=2000),
-    ),
-    "dcgan": Recipe(
-        "dcgan",
-        {"latent": 64, "channels": 48},
-        FitSettings(
-            steps=3000,
-            batch_size=64,
-            learning_rate=3e-4,
-            final_learning_rate=0.1,
-            beta1=0.0,
-            beta2=0.9,
-            clip=0.0,
-            ema=0.998,
-            log_every=50,
-        ),
-        RelativisticGAN(penalty=1.0),
-    ),
-}
 KEPT = ("config.json", "fit.json", "environment.json", "metrics.jsonl", "weights.safetensors")
 IMPORTANCE_SAMPLES = 500
 

@@ -1,0 +1,77 @@
+"""What bench/mnist.py trains: settings of each model and of its fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from likely.objectives import NegativeELBO, NegativeLogLikelihood, Objective, RelativisticGAN
+from likely.settings import FitSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is trained: settings of the model and of the fit."""
+
+    model: str
+    changes: dict[str, Any]
+    fit: FitSettings
+    objective: Objective
+
+
+RECIPES = {
+    "gated-pixelcnn": Recipe(
+        "gated-pixelcnn",
+        {
+            "channels": 48,
+            "layers": 9,
+            "kernel": 3,
+            "first_kernel": 7,
+            "dilations": (1, 2, 4),
+            "head_channels": 64,
+        },
+        FitSettings(
+            steps=20_000,
+            batch_size=32,
+            learning_rate=2e-3,
+            warmup=200,
+            ema=0.999,
+            validate_every=1000,
+            validation_examples=1000,
+            log_every=25,
+            compile=True,
+        ),
+        NegativeLogLikelihood(),
+    ),
+    "vae": Recipe(
+        "vae",
+        {"latent": 50, "channels": 16},
+        FitSettings(
+            steps=12_500,
+            batch_size=100,
+            learning_rate=1.5e-3,
+            warmup=500,
+            ema=0.999,
+            validate_every=500,
+            validation_examples=2000,
+            log_every=50,
+        ),
+        NegativeELBO(warmup=2000),
+    ),
+    "dcgan": Recipe(
+        "dcgan",
+        {"latent": 64, "channels": 48},
+        FitSettings(
+            steps=3000,
+            batch_size=64,
+            learning_rate=3e-4,
+            final_learning_rate=0.1,
+            beta1=0.0,
+            beta2=0.9,
+            clip=0.0,
+            ema=0.998,
+            log_every=50,
+        ),
+        RelativisticGAN(penalty=1.0),
+    ),
+}

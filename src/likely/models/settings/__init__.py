@@ -1,0 +1,15 @@
+"""Settings of every model: frozen dataclasses, importable without torch.
+
+The command lists and explains them in its help, so they stand apart from the networks. Each
+class's docstring opens with the one line that `likely fit --help` prints. `preset` fills in
+sizes that work for the data at hand, `fit_preset` how to fit them.
+"""
+
+from __future__ import annotations
+
+from likely.models.settings.dcgan import DCGANSettings
+from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
+from likely.models.settings.heads import HeadName
+from likely.models.settings.vae import VAESettings
+
+__all__ = ["DCGANSettings", "GatedPixelCNNSettings", "HeadName", "VAESettings"]
