@@ -1,6 +1,7 @@
 """Training to a published number on statically binarised MNIST; resumable.
 
     python bench/mnist.py gated-pixelcnn --out runs/mnist-gated-pixelcnn
+    python bench/mnist.py pixelcnn       --out runs/mnist-pixelcnn
     python bench/mnist.py vae            --out runs/mnist-vae
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
 

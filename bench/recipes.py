@@ -43,6 +43,21 @@ RECIPES = {
         ),
         NegativeLogLikelihood(),
     ),
+    "pixelcnn": Recipe(
+        "pixelcnn",
+        {"channels": 16, "layers": 15, "first_kernel": 7, "head_channels": 32},
+        FitSettings(
+            steps=19_000,
+            batch_size=16,
+            learning_rate=2e-3,
+            warmup=200,
+            ema=0.999,
+            validate_every=1000,
+            validation_examples=1000,
+            log_every=50,
+        ),
+        NegativeLogLikelihood(),
+    ),
     "vae": Recipe(
         "vae",
         {"latent": 50, "channels": 16},

@@ -12,6 +12,7 @@ from likely.models import settings as _settings
 if TYPE_CHECKING:
     from likely.models.dcgan import DCGAN as DCGAN
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
+    from likely.models.pixelcnn import PixelCNN as PixelCNN
     from likely.models.vae import VAE as VAE
 
 
@@ -48,6 +49,9 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry(
             "gated-pixelcnn", "likely.models.gated_pixelcnn", "GatedPixelCNN",
             _settings.GatedPixelCNNSettings,
+        ),
+        ModelEntry(
+            "pixelcnn", "likely.models.pixelcnn", "PixelCNN", _settings.PixelCNNSettings,
         ),
         ModelEntry("vae", "likely.models.vae", "VAE", _settings.VAESettings),
         ModelEntry("dcgan", "likely.models.dcgan", "DCGAN", _settings.DCGANSettings),

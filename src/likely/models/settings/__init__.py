@@ -10,6 +10,13 @@ from __future__ import annotations
 from likely.models.settings.dcgan import DCGANSettings
 from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
 from likely.models.settings.heads import HeadName
+from likely.models.settings.pixelcnn import PixelCNNSettings
 from likely.models.settings.vae import VAESettings
 
-__all__ = ["DCGANSettings", "GatedPixelCNNSettings", "HeadName", "VAESettings"]
+__all__ = [
+    "DCGANSettings",
+    "GatedPixelCNNSettings",
+    "HeadName",
+    "PixelCNNSettings",
+    "VAESettings",
+]

@@ -1,0 +1,65 @@
+"""Settings of PixelCNN; see the package's docstring."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from likely.errors import InvalidSetting
+from likely.models.settings.heads import HeadName
+from likely.settings import FitSettings, at_least
+
+if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCNNSettings:
+    """PixelCNN (van den Oord 2016): exact likelihood, masked convolutions, has a blind spot.
+
+    Attributes:
+        channels: h; the residual stream has 2 h feature maps. A multiple of the colour channels.
+        layers: residual blocks after the first convolution.
+        kernel: side of the blocks' kernels, odd.
+        first_kernel: side of the first layer's kernel, odd.
+        head: distribution of a pixel.
+        components: of the logistic mixture.
+        head_channels: feature maps of the two output convolutions.
+        dropout: rate inside each block.
+        conditional: condition on the class label.
+    """
+
+    channels: int = 64
+    layers: int = 15
+    kernel: int = 3
+    first_kernel: int = 7
+    head: HeadName = "auto"
+    components: int = 10
+    head_channels: int = 128
+    dropout: float = 0.0
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "channels", "layers", "components", "head_channels")
+        at_least(self, 3, "kernel", "first_kernel")
+        at_least(self, 0, "dropout")
+        if not self.dropout < 1:
+            raise InvalidSetting(f"dropout must be below 1, given {self.dropout}")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> PixelCNNSettings:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        side = max(spec.shape[1:])
+        colour = spec.shape[0] > 1
+        if side <= 12:
+            return cls(channels=24, layers=6, first_kernel=5, head_channels=96, dropout=0.1)
+        if side <= 28 and not colour:
+            return cls(channels=16, layers=15, head_channels=32)
+        return cls(channels=129, layers=15, head_channels=1023)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        if max(spec.shape[1:]) <= 12:
+            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
+        return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)

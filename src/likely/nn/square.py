@@ -1,0 +1,74 @@
+r"""The masked square convolution of the PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016).
+
+A k x k kernel over the k // 2 rows above and the pixels to the left, with the current pixel as
+the mask allows (A: earlier colour groups only; B: its own too). Only the taps that may be seen
+have weights: k // 2 rows of k, and k // 2 to the left.
+
+A stack of them has a blind spot. A pixel's features carry what lies to its left and, one row up,
+at most k // 2 columns to its right; so m rows up nothing is seen that is more than m (k // 2)
+columns to the right, however many layers there are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+from likely.errors import InvalidSetting
+from likely.nn.masked import HorizontalConv, Mask
+
+
+class MaskedConv(nn.Module):
+    """A masked k x k convolution, [B, in, H, W] to [B, out, H, W].
+
+    Attributes:
+        taps: rows above, and columns to either side, that the kernel reaches: k // 2.
+        above: weight on the rows above, [out, in, taps, k].
+        row: the part in the current row, with the bias.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, kernel: int, mask: Mask, groups: int
+    ) -> None:
+        super().__init__()
+        if kernel % 2 == 0 or kernel < 3:
+            raise InvalidSetting(
+                f"a masked convolution needs an odd kernel of at least 3, given {kernel}"
+            )
+        self.taps = kernel // 2
+        self.row = HorizontalConv(in_features, out_features, self.taps, mask, groups)
+        self.above = nn.Parameter(torch.empty(out_features, in_features, self.taps, kernel))
+        # The variance of a layer with as many inputs as taps that are seen.
+        seen = in_features * (self.taps * kernel + self.row.weight.shape[3])
+        bound = seen**-0.5
+        assert self.row.bias is not None
+        for parameter in (self.above, self.row.weight, self.row.bias):
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # One convolution is faster than two that are added; its last row is filled with zeros.
+        current = self.row.kernel()
+        current = pad(current, (0, self.above.shape[3] - current.shape[3]))
+        weight = torch.cat([self.above, current], 2)
+        x = pad(x, (self.taps, self.taps, self.taps, 0))
+        return conv2d(x, weight, self.row.bias)
+
+    def ring(self, batch: int, width: int) -> Tensor:
+        """An empty memory of the rows above, [B, in, taps, W + 2 taps]."""
+        return self.above.new_zeros(batch, self.above.shape[1], self.taps, width + 2 * self.taps)
+
+    def from_above(self, ring: Tensor, x: Tensor | None) -> Tensor:
+        """What the rows above and the bias contribute to a row.
+
+        Args:
+            ring: of `ring`; the row is added, the oldest one dropped, in place.
+            x: the row above, complete, [B, in, W]; None at the top.
+
+        Returns:
+            [B, out, W].
+        """
+        if x is not None:
+            ring[:, :, :-1] = ring[:, :, 1:].clone()
+            ring[:, :, -1, self.taps : self.taps + x.shape[2]] = x
+        return conv2d(ring, self.above, self.row.bias)[:, :, 0]
