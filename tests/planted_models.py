@@ -17,8 +17,8 @@ from likely.models.gated_pixelcnn import GatedPixelCNN
 from likely.models.settings import DCGANSettings, GatedPixelCNNSettings, VAESettings
 from likely.models.vae import VAE
 from likely.nn.masked import HorizontalConv
+from likely.nn.program import Builder, Cells
 from likely.noise import Noise
-from likely.sampling import Stepper
 
 GREY = DataSpec("grey", (1, 5, 5), 2)
 LEVELS = DataSpec("levels", (1, 4, 4), 5)
@@ -105,11 +105,11 @@ class RoundedPeek(GatedPixelCNN):
 class StaleSampler(GatedPixelCNN):
     """The incremental sampler forgets the last tap of a kernel."""
 
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
+    def incremental(self, build: Builder) -> Cells:
         twin = copy.deepcopy(self)
         with torch.no_grad():
             twin.layers[1].horizontal.weight[..., 0] = 0
-        return GatedPixelCNN.stepper(twin, batch, context)
+        return GatedPixelCNN.incremental(twin, build)
 
 
 class NoRightTaps(GatedPixelCNN):
@@ -156,7 +156,7 @@ class OldPixelCNN(Autoregressive):
     def has_blind_spot(self) -> bool:
         return self.CLAIM
 
-    def stepper(self, batch: int, context: Tensor | None) -> None:
+    def incremental(self, build: Builder) -> None:
         """None: it is sampled naively."""
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:

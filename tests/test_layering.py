@@ -27,7 +27,9 @@ LEVELS = {
     "__init__": 6, "__main__": 6, "cli": 6, "studio": 6,
 }  # fmt: skip
 SIDEWAYS = {
+    ("density", "nn"),  # its program of instructions, which knows no model
     ("density", "sampling"),
+    ("sampling", "nn"),
     ("estimate", "errors"),
     ("settings", "errors"),
     ("heads", "data"),

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from likely.errors import InvalidSetting, nearest
 from likely.heads import Head
+from likely.nn.program import Program
+from likely.nn.program_torch import TorchExecutor
 
 Method = Literal["auto", "incremental", "naive"]
 METHODS = ("auto", "incremental", "naive")
@@ -50,6 +52,50 @@ class Stepper(abc.ABC):
         Returns:
             [B, head.parameters]; rows of other channels may be anything.
         """
+
+
+class ProgramStepper(Stepper):
+    """A stepper that runs a program, led along given pixels."""
+
+    def __init__(self, program: Program, executor: TorchExecutor) -> None:
+        self.program, self.executor = program, executor
+        self.row = -1
+        self.done = self.computed = 0  # dimensions of the row put, and computed
+        self.parameters = torch.empty(0)
+
+    def begin_row(self, above: Tensor | None) -> None:
+        if above is not None:
+            groups, width = self.program.groups, self.program.shape[2]
+            while self.done % groups or (0 < self.done < width * groups):
+                self._put(above)
+            if self.done == 0:
+                self.executor.put_row(self.row, above)
+            self.executor.end_row(self.row)
+        self.row += 1
+        self.done = self.computed = 0
+        self.executor.begin_row(self.row)
+
+    def pixel(self, row: Tensor, column: int, channel: int) -> Tensor:
+        groups = self.program.groups
+        group = channel if groups > 1 else 0
+        while self.done < column * groups + group:
+            self._put(row)
+        self._compute()
+        return self.parameters
+
+    def _compute(self) -> None:
+        if self.computed == self.done:
+            column, group = divmod(self.done, self.program.groups)
+            self.parameters = self.executor.pixel(self.row, column, group)
+            self.computed += 1
+
+    def _put(self, row: Tensor) -> None:
+        self._compute()
+        column, group = divmod(self.done, self.program.groups)
+        size = self.program.shape[0] // self.program.groups
+        drawn = row[:, group * size : (group + 1) * size, column]
+        self.executor.put(self.row, column, drawn, group)
+        self.done += 1
 
 
 class Steppable(Protocol):

@@ -10,8 +10,10 @@ from torch import Tensor
 from likely.density.taxonomy import Answer, Guarantee, Query, TractableDensity, at_least_float
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Head
+from likely.nn.program import Builder, Cells, Program
+from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import Stepper, ancestral
+from likely.sampling import ProgramStepper, Stepper, ancestral
 
 
 class Autoregressive(TractableDensity):
@@ -71,8 +73,32 @@ class Autoregressive(TractableDensity):
         return ancestral(self, uniform, blank, 0, context)
 
     @abc.abstractmethod
+    def incremental(self, build: Builder) -> Cells | None:
+        """Take down `conditionals` layer by layer, as each computes what a new pixel changes.
+
+        Args:
+            build: `build.image()` gives the pixels; layers have an `incremental` method too.
+
+        Returns:
+            The parameters of the head, or None where there is no incremental form: such a model
+            is sampled naively.
+        """
+
+    @torch.no_grad()
+    def program(self) -> Program | None:
+        """The incremental evaluation with the present weights, or None."""
+        groups = 1 if self.head.couples_channels else self.spec.shape[0]
+        build = Builder(self.spec.shape, self.spec.levels, groups)
+        output = self.incremental(build)
+        return None if output is None else build.finish(output)
+
     def stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
         """The incremental form of `conditionals` for a batch, or None where there is none."""
+        program = self.program()
+        if program is None:
+            return None
+        like = next(self.parameters())
+        return ProgramStepper(program, TorchExecutor(program, batch, context, like))
 
     @torch.no_grad()
     def conditional(

@@ -26,9 +26,16 @@ from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.settings import GatedPixelCNNSettings
-from likely.nn.masked import GroupedPointwise, HorizontalConv, Mask, VerticalConv, shift_down
+from likely.nn.masked import (
+    GroupedPointwise,
+    HorizontalConv,
+    Mask,
+    VerticalConv,
+    pointwise,
+    shift_down,
+)
+from likely.nn.program import Builder, Cells, shifted
 from likely.noise import Dropout
-from likely.sampling import Stepper
 
 
 def halves(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -83,6 +90,25 @@ class GatedLayer(nn.Module):
         gated = self.dropout(gate(h_in, self.groups))
         out, skip = halves(self.out(gated), self.groups)
         return gate(v_in), h + out if self.residual else out, skip
+
+    def incremental(
+        self, build: Builder, v: Cells, h: Cells, total: Cells | None
+    ) -> tuple[Cells, Cells, Cells]:
+        """`forward`, with the skip connection added to `total`."""
+        v_in = self.vertical.incremental(build, v)
+        v_labelled = v_in
+        for_h: tuple[Cells, ...] = ()
+        if self.label is not None:
+            for_v, of_h = self.label.weight.chunk(2, 1)
+            v_labelled, for_h = build.add(v_in, build.by_label(for_v)), (build.by_label(of_h),)
+        across = pointwise(build, shifted(v_in, 1), self.across.weight, self.across.bias, for_h)
+        h_in = self.horizontal.incremental(build, h, [across])
+        gated = build.gate(h_in, self.groups)
+        features = torch.arange(2 * gated.features)[None]
+        first, second = (half[0] for half in halves(features, self.groups))
+        out = self.out.incremental(build, gated, [h] if self.residual else (), first)
+        skips = self.out.incremental(build, gated, () if total is None else [total], second)
+        return build.gate(v_labelled), out, skips
 
 
 class GatedPixelCNN(Autoregressive):
@@ -141,114 +167,12 @@ class GatedPixelCNN(Autoregressive):
         parameters: Tensor = self.output(relu(self.hidden(relu(total))))
         return parameters
 
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        return GatedStepper(self, batch, context)
-
-
-class GatedStepper(Stepper):
-    """A Gated PixelCNN that evaluates a row of the vertical stack, a pixel of the horizontal.
-
-    The vertical stack's contribution to a row waits in `across`; the horizontal stack's features
-    of the current row are kept column by column, as many as a kernel reaches back.
-    """
-
-    def __init__(self, model: GatedPixelCNN, batch: int, context: Tensor | None) -> None:
-        self.model, self.batch = model, batch
-        self.groups, self.width = model.groups, model.spec.shape[2]
-        self.layers = [layer for layer in model.layers if isinstance(layer, GatedLayer)]
-        self.rings = [layer.vertical.ring(batch, self.width) for layer in self.layers]
-        self.horizontal = [layer.horizontal.matrices(self.groups) for layer in self.layers]
-        self.out = [layer.out.matrices(self.groups) for layer in self.layers]
-        self.head = [m.matrices(self.groups) for m in (model.hidden, model.output)]
-        self.labels: list[Tensor | None] = [
-            layer.label(context) if layer.label is not None and context is not None else None
-            for layer in self.layers
-        ]
-        self.across: list[list[Tensor]] = []
-        self.lines: list[Tensor] = []
-        self.here: list[Tensor] = []
-        self.parameters = model.output.weight.new_zeros(batch, model.head.parameters)
-
-    def begin_row(self, above: Tensor | None) -> None:
-        v = None if above is None else self.model.scaled(above)[:, :, None]  # [B, C, 1, W]
-        self.across = []
-        for layer, ring, label in zip(self.layers, self.rings, self.labels, strict=True):
-            if v is None:
-                shifted = layer.across.weight.new_zeros(
-                    self.batch, layer.across.in_channels, 1, self.width
-                )
-            else:
-                shifted = layer.vertical.row(ring, v)
-                above_label = 0 if label is None else label.chunk(2, 1)[0][:, :, None, None]
-                v = gate(shifted + above_label)
-            total = layer.across(shifted)[:, :, 0]  # [B, 2F, W]
-            bias = layer.horizontal.bias
-            assert bias is not None
-            total = total + bias[:, None]
-            if label is not None:
-                total = total + label.chunk(2, 1)[1][:, :, None]
-            # Column by column, and colour group by group: [W, B, 2F / G].
-            columns = total.permute(2, 0, 1)
-            self.across.append([part.contiguous() for part in columns.chunk(self.groups, 2)])
-        # What a horizontal kernel reads: its input features of this row, with padding in front.
-        self.lines = [
-            layer.horizontal.weight.new_zeros(
-                layer.horizontal.taps * layer.horizontal.dilation + self.width,
-                self.batch,
-                layer.horizontal.weight.shape[1],
-            )
-            for layer in self.layers
-        ]
-
-    def pixel(self, row: Tensor, column: int, channel: int) -> Tensor:
-        group = channel if self.groups > 1 else 0
-        if self.groups == 1 and channel > 0:
-            return self.parameters
-        first = self.layers[0].horizontal
-        side = first.taps * first.dilation
-        if column and group == 0:
-            # The pixel to the left is complete now.
-            self.lines[0][side + column - 1] = self.model.scaled(row[:, :, column - 1])
-        if group:
-            self.lines[0][side + column] = self.model.scaled(row[:, :, column])
-        h: Tensor | None = None
-        total: Tensor | None = None
-        for index, layer in enumerate(self.layers):
-            conv, line = layer.horizontal, self.lines[index]
-            side = conv.taps * conv.dilation
-            if h is not None:
-                part = h.shape[1]
-                line[side + column, :, group * part : (group + 1) * part] = h
-            taps = [line[side + c] for c in conv.columns(column)]
-            seen = torch.cat(taps, 1) if len(taps) > 1 else taps[0]
-            h_in = torch.addmm(
-                self.across[index][group][column], seen, self.horizontal[index][group]
-            )
-            gated = self._with_groups_before(index, gate(h_in), group)
-            out, skip = torch.addmm(
-                layer.out.biases(self.groups)[group], gated, self.out[index][group]
-            ).chunk(2, 1)
-            h = out if h is None else h + out
-            total = skip if total is None else total + skip
+    def incremental(self, build: Builder) -> Cells:
+        v = h = build.image()
+        total: Cells | None = None
+        for layer in self.layers:
+            assert isinstance(layer, GatedLayer)
+            v, h, total = layer.incremental(build, v, h, total)
         assert total is not None
-        hidden = self._with_groups_before(-2, relu(total), group)
-        hidden = torch.addmm(
-            self.model.hidden.biases(self.groups)[group], hidden, self.head[0][group]
-        )
-        hidden = self._with_groups_before(-1, relu(hidden), group)
-        found = torch.addmm(
-            self.model.output.biases(self.groups)[group], hidden, self.head[1][group]
-        )
-        size = found.shape[1]
-        self.parameters[:, group * size : (group + 1) * size] = found
-        return self.parameters
-
-    def _with_groups_before(self, place: int, x: Tensor, group: int) -> Tensor:
-        """Join the features of this pixel's earlier colour groups and these, [B, F so far]."""
-        if self.groups == 1:
-            return x
-        if group == 0 and place == 0:
-            self.here = [torch.empty(0)] * (len(self.layers) + 2)
-        joined = x if group == 0 else torch.cat([self.here[place], x], 1)
-        self.here[place] = joined
-        return joined
+        hidden = self.hidden.incremental(build, build.relu(total))
+        return self.output.incremental(build, build.relu(hidden))

@@ -7,9 +7,7 @@ Kernels are cropped to the taps that may be seen instead of being multiplied by 
 tap on the current pixel of a colour image needs a mask, and that mask multiplies the weight in
 the forward pass, so weights are never written.
 
-Each convolution also evaluates a part at a time, for sampling: a vertical one a row at a time,
-with the rows that its kernel reaches kept in a ring; a horizontal one a pixel and a colour group
-at a time, with the columns of its row kept. Every activation is then computed once.
+Each layer also takes down its incremental evaluation, for sampling (`likely.nn.program`).
 
 Feature maps of G groups hold the groups one after another; group g belongs to channel g of the
 image. Mask A lets group g see groups < g, mask B groups <= g.
@@ -17,6 +15,8 @@ image. Mask A lets group g see groups < g, mask B groups <= g.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from likely.errors import InvalidSetting
+from likely.nn.program import Builder, Cells, Moment, Tap
 
 Mask = Literal["A", "B"]
 
@@ -59,26 +60,11 @@ class VerticalConv(nn.Module):
         x = pad(x, (side, side, side, 0))
         return conv2d(x, self.weight, self.bias, dilation=self.dilation)
 
-    def ring(self, batch: int, width: int) -> Tensor:
-        """An empty memory of the rows that the kernel reaches, [B, in, rows, W + 2 side]."""
+    def incremental(self, build: Builder, x: Cells, plus: Sequence[Cells] = ()) -> Cells:
+        """`forward` plus the sum of some feature maps."""
         side = self.taps * self.dilation
-        return self.weight.new_zeros(batch, self.weight.shape[1], side + 1, width + 2 * side)
-
-    def row(self, ring: Tensor, x: Tensor) -> Tensor:
-        """The output of one more row.
-
-        Args:
-            ring: of `ring`; the row is added, the oldest one dropped, in place.
-            x: the row, [B, in, 1, W].
-
-        Returns:
-            [B, out, 1, W], what `forward` gives at that row.
-        """
-        side = self.taps * self.dilation
-        if side:
-            ring[:, :, :-1] = ring[:, :, 1:].clone()
-        ring[:, :, -1:, side : side + x.shape[3]] = x
-        return conv2d(ring, self.weight, self.bias, dilation=self.dilation)
+        taps = conv_taps(x, self.weight, self.dilation, (side, side))
+        return build.linear(taps, self.bias, plus)
 
 
 class HorizontalConv(nn.Module):
@@ -126,20 +112,14 @@ class HorizontalConv(nn.Module):
         x = pad(x, (side, right, 0, 0))
         return conv2d(x, self.kernel(), self.bias, dilation=(1, self.dilation))
 
-    def columns(self, column: int) -> list[int]:
-        """The columns that the taps read at a column; negative ones are padding."""
-        width = self.weight.shape[3]
-        first = column - self.taps * self.dilation
-        return [first + tap * self.dilation for tap in range(width)]
-
-    def matrices(self, groups: int) -> list[Tensor]:
-        """For each colour group the kernel as a matrix, [width * in, out / groups]."""
-        rows = self.kernel()[:, :, 0].permute(0, 2, 1).flatten(1)  # [out, width * in]
-        return [part.t().contiguous() for part in rows.chunk(groups, 0)]
-
-    def biases(self, groups: int) -> list[Tensor]:
-        """For each colour group the bias, [out / groups]."""
-        return biases_of(self.bias, groups)
+    def incremental(self, build: Builder, x: Cells, plus: Sequence[Cells] = ()) -> Cells:
+        """`forward` plus the sum of some feature maps."""
+        first = (0, self.taps * self.dilation)
+        taps = conv_taps(x, self.kernel(), self.dilation, first)
+        if x.moment is Moment.LATE and self.sees_current:
+            # Of the pixel itself only the colour groups before: mask A.
+            taps[-1] = dataclasses.replace(taps[-1], groups_before=True)
+        return build.linear(taps, self.bias, plus)
 
 
 class GroupedPointwise(nn.Module):
@@ -163,21 +143,55 @@ class GroupedPointwise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return conv2d(x, self.kernel(), self.bias)
 
-    def matrices(self, groups: int) -> list[Tensor]:
-        """For each colour group the weights on it and the groups before, [in seen, out / G]."""
-        step = self.weight.shape[1] // groups
-        rows = self.kernel()[:, :, 0, 0].chunk(groups, 0)
-        return [part[:, : (group + 1) * step].t().contiguous() for group, part in enumerate(rows)]
+    def incremental(
+        self,
+        build: Builder,
+        x: Cells,
+        plus: Sequence[Cells] = (),
+        outputs: Tensor | None = None,
+    ) -> Cells:
+        """`forward` plus the sum of some feature maps.
 
-    def biases(self, groups: int) -> list[Tensor]:
-        """For each colour group the bias, [out / groups]."""
-        return biases_of(self.bias, groups)
+        Args:
+            build: takes it down.
+            x: input.
+            plus: feature maps that are added.
+            outputs: which output features, as indices; all by default.
+        """
+        return pointwise(build, x, self.kernel(), self.bias, plus, outputs)
 
 
-def biases_of(bias: Tensor | None, groups: int) -> list[Tensor]:
-    """A bias cut into colour groups."""
-    assert bias is not None
-    return list(bias.detach().chunk(groups, 0))
+def pointwise(
+    build: Builder,
+    x: Cells,
+    weight: Tensor,
+    bias: Tensor | None,
+    plus: Sequence[Cells] = (),
+    outputs: Tensor | None = None,
+) -> Cells:
+    """A 1 x 1 convolution, weight [out, in, 1, 1], incrementally; see `GroupedPointwise`."""
+    matrix = weight[:, :, 0, 0]
+    if outputs is not None:
+        matrix, bias = matrix[outputs], None if bias is None else bias[outputs]
+    return build.linear([Tap(x, matrix.t())], bias, plus)
+
+
+def conv_taps(
+    x: Cells, weight: Tensor, dilation: int = 1, first: tuple[int, int] = (0, 0)
+) -> list[Tap]:
+    """The taps of a convolution's weight [out, in, rows, columns], for `Builder.linear`.
+
+    Args:
+        x: what is convolved.
+        weight: masked already.
+        dilation: cells from one tap to the next.
+        first: how far up and left of the cell the first tap reads.
+    """
+    return [
+        Tap(x, weight[:, :, i, j].t(), first[0] - i * dilation, first[1] - j * dilation)
+        for i in range(weight.shape[2])
+        for j in range(weight.shape[3])
+    ]
 
 
 def shift_down(x: Tensor) -> Tensor:

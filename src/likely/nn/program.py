@@ -1,0 +1,796 @@
+r"""Incremental evaluation: what a new pixel changes, as a list of instructions.
+
+A model describes its evaluation pixel by pixel once, by calling its layers' `incremental`
+methods on a `Builder`, in the order and the words of its `forward`. Layers give handles of
+feature maps (`Cells`) to each other; the builder notes what is read where, and decides
+
+- **when** a feature map is known, its `Moment`: what depends on rows above only is computed for
+  the whole row at once (`BEFORE`), what depends on pixels to the left one pixel at a time
+  (`PIXEL`), what sees the pixel itself when it is drawn (`LATE`), what sees the rest of its row
+  when the row is complete (`AFTER`);
+- **how much** of it is kept: as many rows and columns of padding as somebody reads, not whole
+  images. Beyond the border there are zeros, as in a padded convolution.
+
+So no activation is computed twice, and the arithmetic of drawing a batch is that of one
+likelihood pass. Executors (`likely.nn.program_torch`) run the same program on any device and in
+any precision. What cannot be computed in raster order is refused when the program is built.
+
+Colour channels that the network orders by masks are drawn in sub-steps: sub-step g computes the
+g-th of the `groups` equal parts of every `PIXEL` feature map.
+
+Source: Ramachandran et al. 2017 (caches of activations).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from torch import Tensor
+
+from likely.errors import InvalidSetting
+
+
+class Moment(enum.IntEnum):
+    """When the values of a row of cells are known."""
+
+    GIVEN = 0  # with the label of the image
+    BEFORE = 1  # when its row begins
+    PIXEL = 2  # when its pixel is reached, before that is drawn
+    LATE = 3  # when its pixel is drawn
+    AFTER = 4  # when its row is complete
+
+
+Unary = Literal[
+    "copy", "negative", "relu", "elu", "tanh", "sigmoid", "silu", "softplus", "exp", "square"
+]
+Binary = Literal["add", "multiply", "gate", "linear_gate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """A handle of a feature map, or a view of one: some of its features, or shifted.
+
+    Attributes:
+        value: number of the memory that holds it.
+        features: of the view.
+        width: features of the memory.
+        stride: image pixels a cell, along both sides.
+        known: moment of the memory.
+        up: rows by which the view is shifted down: cell (r, c) shows memory (r - up, c - left).
+        left: columns by which it is shifted to the right.
+        start: first feature of the view in each group of the memory.
+        groups: equal parts of the memory that the view takes its features from.
+    """
+
+    value: int
+    features: int
+    width: int
+    stride: int
+    known: Moment
+    up: int = 0
+    left: int = 0
+    start: int = 0
+    groups: int = 1
+
+    @property
+    def moment(self) -> Moment:
+        """When the view's cells are known."""
+        if self.known in (Moment.GIVEN, Moment.BEFORE) or self.up > 0:
+            return min(self.known, Moment.BEFORE)
+        if self.known is Moment.AFTER or self.left < 0:
+            return Moment.AFTER
+        if self.left > 0:
+            return Moment.PIXEL
+        return self.known
+
+    def part(self, group: int, groups: int) -> tuple[int, int]:
+        """Columns [first, last) of the memory that hold part `group` of `groups`; -1 is all."""
+        if group < 0:
+            assert self.groups == 1
+            return self.start, self.start + self.features
+        size = self.features // groups
+        if self.groups == 1:
+            return self.start + group * size, self.start + (group + 1) * size
+        assert self.groups == groups
+        first = group * (self.width // groups) + self.start
+        return first, first + size
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """A matrix applied to one neighbour: (cell up `up` and left `left`) @ weight.
+
+    Attributes:
+        x: what is read.
+        weight: [features of x, outputs]; masked already.
+        up: rows above the cell, at least 0.
+        left: columns to the left; negative ones are to the right.
+        groups_before: the drawn pixel itself is read, but only the colour groups before the one
+            that is computed (mask A).
+    """
+
+    x: Cells
+    weight: Tensor
+    up: int = 0
+    left: int = 0
+    groups_before: bool = False
+
+    @property
+    def view(self) -> Cells:
+        """The neighbour as a shifted view."""
+        return shifted(self.x, self.up, self.left)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """out = bias + sum of `plus` + sum of taps; on cells of one phase where that is given."""
+
+    out: Cells
+    taps: tuple[Tap, ...]
+    bias: Tensor | None
+    plus: tuple[Cells, ...]
+    moment: Moment
+    backwards: bool
+    phase: tuple[int, int] = (0, 0)
+    period: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """out = op(inputs), feature by feature."""
+
+    op: Unary | Binary
+    out: Cells
+    inputs: tuple[Cells, ...]
+    moment: Moment
+    backwards: bool
+    factor: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Lstm:
+    """c = sigmoid(f) c' + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c); gates hold o, f, i, g."""
+
+    h: Cells
+    c: Cells
+    gates: tuple[Cells, Cells, Cells, Cells]
+    before: Cells
+    moment: Moment
+    backwards: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalize:
+    """Layer normalisation over the features of a cell."""
+
+    out: Cells
+    x: Cells
+    gain: Tensor
+    shift: Tensor
+    eps: float
+    moment: Moment
+    backwards: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Attend:
+    """softmax(scale q k) v over the earlier cells in raster order; zeros where there are none."""
+
+    out: Cells
+    query: Cells
+    keys: Cells
+    values: Cells
+    heads: int
+    scale: float
+    current: bool
+    moment: Moment
+    backwards: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Accumulate:
+    """After dimension i is drawn: out += value(x_i) * weight[i]."""
+
+    out: Cells
+    image: Cells
+    weight: Tensor
+    moment: Moment = Moment.LATE
+    backwards: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Grow:
+    """At dimension i: out[first_i : last_i] = bias + x[: seen_i] @ weight[: seen_i, same]."""
+
+    out: Cells
+    x: Cells
+    weight: Tensor
+    bias: Tensor
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+    seen: tuple[int, ...]
+    moment: Moment = Moment.PIXEL
+    backwards: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Pick:
+    """At dimension i: the i-th run of `size` features of a vector, as that channel's part."""
+
+    out: Cells
+    x: Cells
+    size: int
+    moment: Moment = Moment.PIXEL
+    backwards: bool = False
+
+
+Instruction = Linear | Map | Lstm | Normalize | Attend | Accumulate | Grow | Pick
+
+
+@dataclasses.dataclass
+class Memory:
+    """What is kept of a feature map.
+
+    Attributes:
+        features: of a cell.
+        stride: image pixels a cell.
+        known: moment.
+        rows: rows kept, the current one included.
+        left: columns of padding on the left.
+        right: columns of padding on the right.
+        whole: every cell of the image is kept (keys and values of attention).
+        vector: one vector an image instead of cells.
+        start: [F] what a vector starts with, or None.
+        image: (factor, offset) where it holds level * factor + offset of the drawn pixels.
+        labels: [classes, F] table where it is chosen by the label.
+        table: [H, W, F] where it is the same for all images.
+        above: [columns, F] of the row above the first one, or None for zeros.
+        side: [H, F] of the column that a row comes from, or None for zeros.
+    """
+
+    features: int
+    stride: int
+    known: Moment
+    rows: int = 1
+    left: int = 0
+    right: int = 0
+    whole: bool = False
+    vector: bool = False
+    start: Tensor | None = None
+    image: tuple[float, float] | None = None
+    labels: Tensor | None = None
+    table: Tensor | None = None
+    above: Tensor | None = None
+    side: Tensor | None = None
+    side_at_right: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A model's incremental evaluation.
+
+    Attributes:
+        shape: (C, H, W) of the image.
+        groups: sub-steps of a pixel.
+        memories: what is kept.
+        instructions: in the order of the model's forward pass.
+        output: parameters of the head.
+        parallel_rows: the pixels of a row may be computed side by side when the row is given
+            (nothing recurs along the row).
+    """
+
+    shape: tuple[int, int, int]
+    groups: int
+    memories: tuple[Memory, ...]
+    instructions: tuple[Instruction, ...]
+    output: Cells
+    parallel_rows: bool
+
+    def at(self, *moments: Moment) -> list[Instruction]:
+        """The instructions of some moments, in order."""
+        return [one for one in self.instructions if one.moment in moments]
+
+    def columns(self, memory: Memory) -> int:
+        """Cells in a row."""
+        return -(-self.shape[2] // memory.stride)
+
+
+def shifted(x: Cells, up: int = 0, left: int = 0) -> Cells:
+    """x moved down by `up` rows and right by `left` columns; zeros come in.
+
+    Raises:
+        InvalidSetting: a row below would be read, which is not drawn yet.
+    """
+    moved = dataclasses.replace(x, up=x.up + up, left=x.left + left)
+    if moved.up < 0:
+        raise InvalidSetting("an incremental evaluation cannot read rows below the current one")
+    return moved
+
+
+def halves(x: Cells, groups: int = 1) -> tuple[Cells, Cells]:
+    """The two halves of the features, of each of `groups` parts if there are several."""
+    if x.groups != 1 or x.features % (2 * groups):
+        raise InvalidSetting(f"{x.features} features do not divide into 2 x {groups} parts")
+    half = x.features // 2
+    if groups == 1:
+        first = dataclasses.replace(x, features=half)
+        return first, dataclasses.replace(first, start=x.start + half)
+    if x.start or x.features != x.width:
+        raise InvalidSetting("a part of a feature map cannot be halved by colour groups")
+    first = dataclasses.replace(x, features=half, groups=groups)
+    return first, dataclasses.replace(first, start=half // groups)
+
+
+def features_of(x: Cells, first: int, last: int) -> Cells:
+    """Features [first, last) of x."""
+    if x.groups != 1 or not 0 <= first < last <= x.features:
+        raise InvalidSetting(f"no features {first} to {last} of {x.features}")
+    return dataclasses.replace(x, start=x.start + first, features=last - first)
+
+
+class Builder:
+    """Takes down a model's incremental evaluation.
+
+    Args:
+        shape: (C, H, W) of the image.
+        levels: number of levels of a channel.
+        groups: colour groups that are drawn one after another; 1 where the head couples the
+            channels or there is one channel.
+    """
+
+    def __init__(self, shape: tuple[int, ...], levels: int, groups: int = 1) -> None:
+        channels, height, width = shape
+        self.shape, self.levels, self.groups = (channels, height, width), levels, groups
+        self.memories: list[Memory] = []
+        self.instructions: list[Instruction] = []
+        self._backwards = False
+        self._open: set[int] = set()  # states that are not defined yet
+        self._recurs = False
+
+    # -- where values come from -------------------------------------------------------------
+
+    def image(self, factor: float | None = None, offset: float | None = None) -> Cells:
+        """The drawn pixels as level * factor + offset; by default scaled to [-1, 1].
+
+        It is known `LATE`: read it shifted, or with a mask.
+        """
+        factor = 2.0 / (self.levels - 1) if factor is None else factor
+        offset = -1.0 if offset is None else offset
+        return self._memory(self.shape[0], 1, Moment.LATE, image=(factor, offset))
+
+    def by_label(self, table: Tensor) -> Cells:
+        """Row `label` of a table [classes, F] for each image, the same in all cells."""
+        return self._memory(table.shape[1], 1, Moment.GIVEN, labels=table.detach())
+
+    def constant(self, table: Tensor, stride: int = 1) -> Cells:
+        """A feature map that is the same for all images, [F, cells down, cells across]."""
+        place = table.detach().permute(1, 2, 0).contiguous()
+        return self._memory(place.shape[2], stride, Moment.BEFORE, table=place)
+
+    def state(
+        self,
+        features: int,
+        *,
+        above: Tensor | None = None,
+        side: Tensor | None = None,
+        stride: int = 1,
+    ) -> Cells:
+        """A feature map that is read (shifted) before it is defined: a recurrence.
+
+        Args:
+            features: of a cell.
+            above: what stands above the first row: [F], or [columns, F]; zeros by default.
+            side: what stands beside the first cell of each row (the column at the left; inside
+                `backwards` the one at the right): [F], or [rows, F]; zeros by default.
+            stride: image pixels a cell.
+        """
+        moment = Moment.AFTER if self._backwards else Moment.PIXEL
+        rows, columns = -(-self.shape[1] // stride), -(-self.shape[2] // stride)
+        made = self._memory(
+            features,
+            stride,
+            moment,
+            above=None if above is None else above.detach().expand(columns, features),
+            side=None if side is None else side.detach().expand(rows, features),
+            side_at_right=self._backwards,
+        )
+        self._open.add(made.value)
+        return made
+
+    def define(self, state: Cells, x: Cells) -> None:
+        """The value of a state at the current cell."""
+        if state.value not in self._open:
+            raise InvalidSetting("only a state is defined, and only once")
+        self._open.remove(state.value)
+        self._note(Map("copy", state, (x,), state.known, self._backwards))
+
+    def running(self, start: Tensor) -> Cells:
+        """One vector an image, [F] at first, that `accumulate` changes (NADE's a)."""
+        made = self._memory(
+            start.shape[0], 1, Moment.PIXEL, vector=True, start=start.detach().clone()
+        )
+        self._recurs = True
+        return made
+
+    @contextmanager
+    def backwards(self) -> Iterator[None]:
+        """Inside, a complete row is read from its last cell to its first."""
+        self._backwards = True
+        try:
+            yield
+        finally:
+            self._backwards = False
+
+    # -- what is computed -------------------------------------------------------------------
+
+    def linear(
+        self,
+        taps: Sequence[Tap],
+        bias: Tensor | None = None,
+        plus: Sequence[Cells] = (),
+        stride: int | None = None,
+    ) -> Cells:
+        """bias + sum of plus + sum of taps, a convolution.
+
+        What is known when the row begins is summed then, for the whole row.
+
+        Args:
+            taps: what is read and multiplied; all weights have the same number of outputs.
+            bias: [outputs].
+            plus: feature maps of that many features that are added.
+            stride: image pixels a cell of the result; that of the first tap by default. A cell
+                (r, c) of a coarser result reads from (r q, c q) on, q the quotient.
+        """
+        outputs = taps[0].weight.shape[1]
+        stride = taps[0].x.stride if stride is None else stride
+        moment = max([_moment_of(tap) for tap in taps] + [x.moment for x in plus])
+        early = [tap for tap in taps if tap.view.moment <= Moment.BEFORE]
+        if moment in (Moment.PIXEL, Moment.LATE) and early and not self._backwards:
+            # Matrices are applied to a whole row at once wherever they can be.
+            first = self._linear(
+                early, bias, [x for x in plus if x.moment <= Moment.BEFORE], outputs, stride
+            )
+            rest = [tap for tap in taps if tap.view.moment > Moment.BEFORE]
+            plus = [first, *(x for x in plus if x.moment > Moment.BEFORE)]
+            return self._linear(rest, None, plus, outputs, stride)
+        return self._linear(taps, bias, plus, outputs, stride)
+
+    def upsample(
+        self,
+        x: Cells,
+        kernels: dict[tuple[int, int], Sequence[tuple[int, int, Tensor]]],
+        bias: Tensor | None,
+        factor: int,
+    ) -> Cells:
+        """A transposed convolution: cell (r, c) reads around (r // factor, c // factor) of x.
+
+        Args:
+            x: the coarse feature map.
+            kernels: for every phase (r % factor, c % factor) the taps (up, left, weight
+                [F of x, outputs]) on coarse cells.
+            bias: [outputs].
+            factor: by which the sides grow.
+        """
+        if x.stride % factor or set(kernels) != {
+            (i, j) for i in range(factor) for j in range(factor)
+        }:
+            raise InvalidSetting(f"upsampling by {factor} needs {factor} x {factor} kernels")
+        taps = {
+            phase: tuple(Tap(x, w.detach(), up, left) for up, left, w in kernel)
+            for phase, kernel in kernels.items()
+        }
+        moment = max(tap.view.moment for kernel in taps.values() for tap in kernel)
+        outputs = next(iter(taps.values()))[0].weight.shape[1]
+        out = self._memory(outputs, x.stride // factor, self._now(moment))
+        for phase, kernel in taps.items():
+            self._note(
+                Linear(out, kernel, _plain(bias), (), out.known, self._backwards, phase, factor)
+            )
+        return out
+
+    def map(self, op: Unary, x: Cells, factor: float = 1.0) -> Cells:
+        """factor * op(x), feature by feature."""
+        return self._map(op, (x,), factor)
+
+    def relu(self, x: Cells) -> Cells:
+        """max(x, 0)."""
+        return self._map("relu", (x,))
+
+    def elu(self, x: Cells) -> Cells:
+        """x where it is positive, exp(x) - 1 elsewhere."""
+        return self._map("elu", (x,))
+
+    def add(self, x: Cells, y: Cells) -> Cells:
+        """x + y."""
+        return self._map("add", (x, y))
+
+    def multiply(self, x: Cells, y: Cells) -> Cells:
+        """x y."""
+        return self._map("multiply", (x, y))
+
+    def gate(self, x: Cells, groups: int = 1) -> Cells:
+        """tanh of one half of the features times sigmoid of the other."""
+        return self._map("gate", halves(x, groups))
+
+    def linear_gate(self, x: Cells, groups: int = 1) -> Cells:
+        """One half of the features times sigmoid of the other."""
+        return self._map("linear_gate", halves(x, groups))
+
+    def concat(self, parts: Sequence[Cells]) -> Cells:
+        """The features of several maps, one after another; not with colour groups."""
+        moment = max(x.moment for x in parts)
+        out = self._memory(sum(x.features for x in parts), parts[0].stride, self._now(moment))
+        first = 0
+        for x in parts:
+            place = features_of(out, first, first + x.features)
+            self._note(Map("copy", place, (x,), out.known, self._backwards))
+            first += x.features
+        return out
+
+    def concat_elu(self, x: Cells) -> Cells:
+        """elu(x) and elu(-x), one after another (Salimans 2017)."""
+        out = self._memory(2 * x.features, x.stride, self._now(x.moment))
+        first, second = halves(out)
+        self._note(Map("elu", first, (x,), out.known, self._backwards))
+        negative = self._map("negative", (x,))
+        self._note(Map("elu", second, (negative,), out.known, self._backwards))
+        return out
+
+    def lstm(self, gates: Cells, before: Cells) -> tuple[Cells, Cells]:
+        """(h, c) of a cell; the features of `gates` are o, f, i, g one after another."""
+        size = gates.features // 4
+        o, f, i, g = (features_of(gates, k * size, (k + 1) * size) for k in range(4))
+        moment = self._now(max(gates.moment, before.moment))
+        h, c = (self._memory(size, gates.stride, moment) for _ in range(2))
+        self._note(Lstm(h, c, (o, f, i, g), before, moment, self._backwards))
+        return h, c
+
+    def normalize(self, x: Cells, gain: Tensor, shift: Tensor, eps: float = 1e-5) -> Cells:
+        """(x - mean) / sqrt(variance + eps) * gain + shift over the features of each cell."""
+        out = self._memory(x.features, x.stride, self._now(x.moment))
+        self._note(
+            Normalize(out, x, gain.detach(), shift.detach(), eps, out.known, self._backwards)
+        )
+        return out
+
+    def attend(
+        self,
+        query: Cells,
+        keys: Cells,
+        values: Cells,
+        *,
+        heads: int = 1,
+        scale: float = 1.0,
+        current: bool = False,
+    ) -> Cells:
+        """softmax over the earlier cells of scale * <query, key>, times their values.
+
+        Args:
+            query: known at the pixel.
+            keys: cells; features as many as those of the query.
+            values: cells.
+            heads: parts of the features that attend for themselves.
+            scale: of the inner products.
+            current: whether the cell itself is among those attended to.
+
+        Returns:
+            Features as many as those of the values; zeros where nothing is attended to.
+        """
+        for x in (keys, values):
+            memory = self.memories[x.value]
+            memory.whole = True
+            memory.rows = -(-self.shape[1] // x.stride)
+            if x.up or x.left or x.groups != 1:
+                raise InvalidSetting("keys and values are attended to as they are, not shifted")
+            if x.known > (Moment.PIXEL if current else Moment.LATE):
+                raise InvalidSetting("the keys of the current cell are not known yet")
+        out = self._memory(values.features, query.stride, max(query.moment, Moment.PIXEL))
+        self._note(Attend(out, query, keys, values, heads, scale, current, out.known))
+        return out
+
+    def accumulate(self, running: Cells, image: Cells, weight: Tensor) -> None:
+        """After dimension i = (row W + column) C + channel is drawn, add x_i weight[i].
+
+        Args:
+            running: of `running`.
+            image: of `image`; gives the value of x_i.
+            weight: [D, F].
+        """
+        self._note(Accumulate(running, image, weight.detach()))
+
+    def grow(
+        self,
+        x: Cells,
+        weight: Tensor,
+        bias: Tensor,
+        first: Sequence[int],
+        last: Sequence[int],
+        seen: Sequence[int],
+    ) -> Cells:
+        """A vector of which dimension i adds features [first_i, last_i) = bias + x[:seen_i] @ w.
+
+        Args:
+            x: a vector (of `running`, `grow`, or a map of one).
+            weight: [F of x, outputs].
+            bias: [outputs].
+            first: first new feature at each dimension, [D].
+            last: one after the last.
+            seen: how many features of x are read.
+        """
+        out = self._memory(weight.shape[1], 1, Moment.PIXEL, vector=True)
+        self._note(
+            Grow(out, x, weight.detach(), bias.detach(), tuple(first), tuple(last), tuple(seen))
+        )
+        return out
+
+    def pick(self, x: Cells, size: int) -> Cells:
+        """At dimension i features [i size, (i + 1) size) of a vector, as parameters of channel i.
+
+        Returns:
+            Features C size; needs as many colour groups as channels.
+        """
+        if self.groups != self.shape[0]:
+            raise InvalidSetting("a vector is picked from one channel at a time")
+        out = self._memory(self.groups * size, 1, Moment.PIXEL)
+        self._note(Pick(out, x, size))
+        return out
+
+    def finish(self, output: Cells) -> Program:
+        """The program whose result is `output`.
+
+        Raises:
+            InvalidSetting: the output depends on pixels that are drawn later.
+        """
+        if self._open:
+            raise InvalidSetting("a state is read but never defined")
+        if output.moment > Moment.PIXEL or output.stride != 1:
+            raise InvalidSetting("the output sees pixels that are not drawn yet")
+        if output.moment < Moment.PIXEL:
+            output = self._map_at("copy", (output,), Moment.PIXEL)
+        for one in self.instructions:
+            self._reach(one)
+        return Program(
+            self.shape,
+            self.groups,
+            tuple(self.memories),
+            tuple(self.instructions),
+            output,
+            not self._recurs,
+        )
+
+    # -- parts ------------------------------------------------------------------------------
+
+    def _memory(
+        self,
+        features: int,
+        stride: int,
+        known: Moment,
+        *,
+        vector: bool = False,
+        start: Tensor | None = None,
+        image: tuple[float, float] | None = None,
+        labels: Tensor | None = None,
+        table: Tensor | None = None,
+        above: Tensor | None = None,
+        side: Tensor | None = None,
+        side_at_right: bool = False,
+    ) -> Cells:
+        self.memories.append(
+            Memory(
+                features, stride, known, vector=vector, start=start, image=image, labels=labels,
+                table=table, above=above, side=side, side_at_right=side_at_right,
+            )
+        )  # fmt: skip
+        return Cells(len(self.memories) - 1, features, features, stride, known)
+
+    def _now(self, moment: Moment) -> Moment:
+        return Moment.AFTER if self._backwards else moment
+
+    def _linear(
+        self,
+        taps: Sequence[Tap],
+        bias: Tensor | None,
+        plus: Sequence[Cells],
+        outputs: int,
+        stride: int,
+    ) -> Cells:
+        moment = self._now(max([_moment_of(tap) for tap in taps] + [x.moment for x in plus]))
+        out = self._memory(outputs, stride, moment)
+        plain = tuple(dataclasses.replace(tap, weight=tap.weight.detach()) for tap in taps)
+        self._note(Linear(out, plain, _plain(bias), tuple(plus), moment, self._backwards))
+        return out
+
+    def _map(self, op: Unary | Binary, inputs: tuple[Cells, ...], factor: float = 1.0) -> Cells:
+        return self._map_at(op, inputs, self._now(max(x.moment for x in inputs)), factor)
+
+    def _map_at(
+        self, op: Unary | Binary, inputs: tuple[Cells, ...], moment: Moment, factor: float = 1.0
+    ) -> Cells:
+        vector = all(self.memories[x.value].vector for x in inputs)
+        out = self._memory(inputs[0].features, inputs[0].stride, moment, vector=vector)
+        self._note(Map(op, out, inputs, moment, self._backwards, factor))
+        return out
+
+    def _note(self, one: Instruction) -> None:
+        for x in reads(one):
+            if x.value in self._open and not (x.up or x.left):
+                raise InvalidSetting("a state is read at the current cell before it is defined")
+            if x.value in self._open and not x.up and not self._backwards:
+                self._recurs = True
+        self.instructions.append(one)
+
+    def _reach(self, one: Instruction) -> None:
+        """Widen the memories to what the instruction reads of them."""
+        for x in reads(one):
+            memory = self.memories[x.value]
+            if memory.vector or memory.known is Moment.GIVEN:
+                continue
+            if not memory.whole:
+                memory.rows = max(memory.rows, x.up + 1)
+            memory.left = max(memory.left, x.left)
+            # A coarser cell reads from its first pixel on: the last one may look past the row.
+            ratio = max(1, one_stride(one) // x.stride)
+            last = (-(-self.shape[2] // (x.stride * ratio)) - 1) * ratio - x.left
+            memory.right = max(memory.right, last - (-(-self.shape[2] // x.stride) - 1))
+
+
+def _moment_of(tap: Tap) -> Moment:
+    # Of the pixel itself only earlier colour groups are read, which are drawn.
+    return Moment.PIXEL if tap.groups_before else tap.view.moment
+
+
+def _plain(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach()
+
+
+def one_stride(one: Instruction) -> int:
+    """Image pixels a cell of what the instruction computes."""
+    return one.h.stride if isinstance(one, Lstm) else one.out.stride
+
+
+def reads(one: Instruction) -> Iterator[Cells]:
+    """What an instruction reads, as shifted views."""
+    match one:
+        case Linear():
+            yield from (tap.view for tap in one.taps)
+            yield from one.plus
+        case Map():
+            yield from one.inputs
+        case Lstm():
+            yield from one.gates
+            yield one.before
+        case Attend():
+            yield from (one.query, one.keys, one.values)
+        case Accumulate():
+            yield one.image
+        case Normalize() | Grow() | Pick():
+            yield one.x
+
+
+__all__ = [
+    "Accumulate",
+    "Attend",
+    "Binary",
+    "Builder",
+    "Cells",
+    "Grow",
+    "Instruction",
+    "Linear",
+    "Lstm",
+    "Map",
+    "Memory",
+    "Moment",
+    "Normalize",
+    "Pick",
+    "Program",
+    "Tap",
+    "Unary",
+    "features_of",
+    "halves",
+    "reads",
+    "shifted",
+]

@@ -1,0 +1,400 @@
+"""Runs an incremental program with torch: any device, any precision; the reference executor.
+
+Every feature map keeps its last rows in one tensor [rows, columns, B, F], the current row last,
+zeros around; so a neighbour of a cell is a slice [B, F] and a whole row is [W, B, F].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import elu, layer_norm, silu, softplus
+
+from likely.nn.program import (
+    Accumulate,
+    Attend,
+    Cells,
+    Grow,
+    Instruction,
+    Linear,
+    Lstm,
+    Map,
+    Memory,
+    Moment,
+    Normalize,
+    Pick,
+    Program,
+    Tap,
+    one_stride,
+    reads,
+)
+
+
+class TorchExecutor:
+    """The memory of one batch, and the steps that change it.
+
+    Call in raster order: `begin_row`; for every pixel and colour group `pixel` and `put`;
+    `end_row`. Where a row is given, `put_row` stands for all its pixels.
+
+    Args:
+        program: of the model.
+        batch: images.
+        context: labels int64 [B], or None.
+        like: a weight: gives device and precision.
+    """
+
+    def __init__(self, program: Program, batch: int, context: Tensor | None, like: Tensor) -> None:
+        self.program, self.batch = program, batch
+        self.device, self.dtype = like.device, like.dtype
+        self.memory = [self._allocate(memory, context) for memory in program.memories]
+        self._parts: dict[tuple[int, int], list[tuple[Cells, slice, Tensor]]] = {}
+        self._bias: dict[tuple[int, int], Tensor] = {}
+        self.before = program.at(Moment.BEFORE)
+        self.at_pixel = program.at(Moment.PIXEL)
+        self.late = program.at(Moment.LATE)
+        self.after = program.at(Moment.AFTER)
+        self.both = program.at(Moment.PIXEL, Moment.LATE)
+        for one in program.at(Moment.GIVEN):
+            self._run(one, 0, range(1), -1)
+
+    def bytes(self) -> int:
+        """Size of the memory."""
+        return sum(x.numel() * x.element_size() for x in self.memory)
+
+    def begin_row(self, row: int) -> None:
+        """Move all memories down to a new row and compute what it knows from above."""
+        program = self.program
+        for memory, x in zip(program.memories, self.memory, strict=True):
+            if row % memory.stride or memory.vector or memory.known is Moment.GIVEN:
+                continue
+            place = row // memory.stride
+            if not memory.whole and memory.rows > 1:
+                x[:-1] = x[1:].clone()
+            current = x[place if memory.whole else -1]
+            if memory.side is not None:
+                beside = (
+                    memory.left - 1 if not memory.side_at_right else len(current) - memory.right
+                )
+                current[beside] = memory.side[place]
+            if memory.table is not None:
+                columns = program.columns(memory)
+                current[memory.left : memory.left + columns] = memory.table[place][:, None]
+        for one in self.before:
+            self._run(one, row, range(program.shape[2]), -1)
+
+    def pixel(self, row: int, column: int, group: int = 0) -> Tensor:
+        """Parameters of the head at a pixel, [B, parameters]; those of `group` are right."""
+        part = group if self.program.groups > 1 else -1
+        for one in self.at_pixel:
+            self._run(one, row, range(column, column + 1), part)
+        return self._read(self.program.output, row, range(column, column + 1), -1)[0]
+
+    def put(self, row: int, column: int, levels: Tensor, group: int = 0) -> None:
+        """Take in what was drawn: levels int64 [B, channels of the group]."""
+        program = self.program
+        size = program.shape[0] // program.groups
+        channels = slice(group * size, (group + 1) * size)
+        for memory, x in zip(program.memories, self.memory, strict=True):
+            if memory.image is not None:
+                factor, offset = memory.image
+                x[-1, memory.left + column, :, channels] = levels.to(self.dtype) * factor + offset
+        for one in self.late:
+            if isinstance(one, Accumulate):
+                self._accumulate(one, row, column, range(channels.start, channels.stop))
+            elif group == program.groups - 1:
+                self._run(one, row, range(column, column + 1), -1)
+
+    def end_row(self, row: int) -> None:
+        """The row is complete: compute what sees all of it."""
+        columns = range(self.program.shape[2])
+        index = 0
+        while index < len(self.after):
+            if not self.after[index].backwards:
+                self._run(self.after[index], row, columns, -1)
+                index += 1
+                continue
+            last = index
+            while last < len(self.after) and self.after[last].backwards:
+                last += 1
+            for column in reversed(columns):
+                for one in self.after[index:last]:
+                    self._run(one, row, range(column, column + 1), -1)
+            index = last
+
+    def put_row(self, row: int, levels: Tensor, start: int = 0) -> Tensor:
+        """Take in all pixels of the current row at once.
+
+        Args:
+            row: its number.
+            levels: int64 [B, C, W].
+            start: columns before it were put already.
+
+        Returns:
+            Parameters of the head at its pixels, [W - start, B, parameters].
+        """
+        program = self.program
+        columns = range(start, program.shape[2])
+        if not program.parallel_rows:
+            found = []
+            for column in columns:
+                for group in range(program.groups):
+                    size = program.shape[0] // program.groups
+                    given = levels[:, group * size : (group + 1) * size, column]
+                    seen = self.pixel(row, column, group)
+                    self.put(row, column, given, group)
+                found.append(seen.clone())
+            return torch.stack(found) if found else levels.new_zeros(0).to(self.dtype)
+        for memory, x in zip(program.memories, self.memory, strict=True):
+            if memory.image is not None:
+                factor, offset = memory.image
+                values = levels[:, :, start:].permute(2, 0, 1).to(self.dtype) * factor + offset
+                x[-1, memory.left + start : memory.left + program.shape[2]] = values
+        for group in range(program.groups) if program.groups > 1 else (-1,):
+            for one in self.both:
+                if one.moment is Moment.PIXEL:
+                    self._run(one, row, columns, group)
+                elif group in (-1, program.groups - 1):
+                    self._run(one, row, columns, -1)
+        return self._read(program.output, row, columns, -1)
+
+    # -- parts ------------------------------------------------------------------------------
+
+    def _allocate(self, memory: Memory, context: Tensor | None) -> Tensor:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, device=self.device, dtype=self.dtype)
+
+        if memory.vector:
+            vector = zeros(self.batch, memory.features)
+            if memory.start is not None:
+                vector += memory.start
+            return vector
+        if memory.known is Moment.GIVEN:
+            if memory.labels is None:
+                return zeros(1, 1, self.batch, memory.features)
+            assert context is not None
+            return memory.labels[context][None, None].to(self.dtype)
+        columns = self.program.columns(memory)
+        x = zeros(memory.rows, memory.left + columns + memory.right, self.batch, memory.features)
+        if memory.above is not None:
+            x[:, memory.left : memory.left + columns] = memory.above[:, None]
+        return x
+
+    def _cells(self, x: Cells, row: int, columns: range) -> range:
+        """Cells of a map in the current row that begin in image columns; empty if none do."""
+        if row % x.stride:
+            return range(0)
+        return range(-(-columns.start // x.stride), -(-columns.stop // x.stride))
+
+    def _rows(self, x: Cells, row: int) -> Tensor:
+        """The line of a memory that a view shows at an image row, [columns, B, F]."""
+        memory, held = self.program.memories[x.value], self.memory[x.value]
+        if memory.whole:
+            place = row // memory.stride - x.up
+            return held[place] if place >= 0 else torch.zeros_like(held[0])
+        return held[memory.rows - 1 - x.up]
+
+    def _line(self, x: Cells, row: int, cells: range, stride: int) -> Tensor:
+        """What cells of maps of some stride read of a view, [cells, B, width]."""
+        memory, held = self.program.memories[x.value], self.memory[x.value]
+        if memory.vector:
+            return held[None]
+        if memory.known is Moment.GIVEN:
+            return held[0]
+        ratio, coarse = max(1, stride // x.stride), max(1, x.stride // stride)
+        first = cells.start * ratio // coarse - x.left + memory.left
+        step = max(1, cells.step * ratio // coarse)
+        return self._rows(x, row)[first : first + (len(cells) - 1) * step + 1 : step]
+
+    def _read(self, x: Cells, row: int, columns: range, group: int) -> Tensor:
+        cells = self._cells(x, row, columns)
+        first, last = x.part(group, self.program.groups)
+        return self._line(x, row, cells, x.stride)[..., first:last]
+
+    def _write(self, out: Cells, row: int, cells: range, value: Tensor, part: slice) -> None:
+        memory, held = self.program.memories[out.value], self.memory[out.value]
+        if memory.vector:
+            held[:, part] = value[0]
+        elif memory.known is Moment.GIVEN:
+            held[0][..., part] = value
+        else:
+            first = memory.left + cells.start
+            line = self._rows(out, row)
+            line[first : first + (len(cells) - 1) * cells.step + 1 : cells.step, :, part] = value
+
+    def _run(self, one: Instruction, row: int, columns: range, group: int) -> None:
+        """Execute one instruction on the cells that begin in some columns."""
+        stride = one_stride(one)
+        if row % stride:
+            return
+        cells = range(-(-columns.start // stride), -(-columns.stop // stride))
+        if isinstance(one, Linear) and one.period > 1:
+            if (row // stride) % one.period != one.phase[0]:
+                return
+            first = cells.start + (one.phase[1] - cells.start) % one.period
+            cells = range(first, cells.stop, one.period)
+        if not cells:
+            return
+        if isinstance(one, Map) and self.program.memories[one.out.value].vector:
+            group = -1  # a vector belongs to no channel
+        split = max([x.groups for x in reads(one)], default=1)
+        for part in range(split) if group < 0 and split > 1 else (group,):
+            self._compute(one, row, cells, part, split if group < 0 else self.program.groups)
+
+    def _compute(self, one: Instruction, row: int, cells: range, group: int, groups: int) -> None:
+        def read(x: Cells) -> Tensor:
+            first, last = x.part(group, groups)
+            return self._line(x, row, cells, stride)[..., first:last]
+
+        stride = one_stride(one)
+        match one:
+            case Linear():
+                self._linear(one, row, cells, group, groups)
+            case Map():
+                value = _MAPS[one.op](*[read(x) for x in one.inputs])
+                value = value if one.factor == 1.0 else value * one.factor
+                self._write(one.out, row, cells, value, slice(*one.out.part(group, groups)))
+            case Lstm():
+                o, f, i, g = (read(x) for x in one.gates)
+                c = torch.sigmoid(f) * read(one.before) + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+                self._write(one.c, row, cells, c, slice(*one.c.part(group, groups)))
+                self._write(one.h, row, cells, h, slice(*one.h.part(group, groups)))
+            case Normalize():
+                x = layer_norm(read(one.x), one.gain.shape, one.gain, one.shift, one.eps)
+                self._write(one.out, row, cells, x, slice(None))
+            case Attend():
+                for cell in cells:
+                    query = self._line(one.query, row, range(cell, cell + 1), stride)[0]
+                    first, last = one.query.part(-1, 1)
+                    found = self._attend(one, row // stride, cell, query[:, first:last])
+                    self._write(one.out, row, range(cell, cell + 1), found[None], slice(None))
+            case Grow() | Pick():
+                self._vector(one, row, cells, max(0, group))
+            case Accumulate():
+                raise AssertionError("it runs when a dimension is put")
+
+    def _linear(self, one: Linear, row: int, cells: range, group: int, groups: int) -> None:
+        stride = one.out.stride
+        key = (id(one), group)
+        if key not in self._parts:
+            self._parts[key] = list(matrices(one, group, groups))
+            if one.bias is not None:
+                size = len(one.bias) // (groups if group >= 0 else 1)
+                first = max(0, group) * size
+                self._bias[key] = one.bias[first : first + size].to(self.dtype)
+        outputs = slice(*one.out.part(group, groups))
+        width = outputs.stop - outputs.start
+        total: Tensor | None = self._bias.get(key)
+        for x in one.plus:
+            first, last = x.part(group, groups)
+            value = self._line(x, row, cells, stride)[..., first:last]
+            total = value if total is None else total + value
+        for view, part, weight in self._parts[key]:
+            seen = self._line(view, row, cells, stride)[..., part]
+            rows = seen.reshape(-1, seen.shape[-1])
+            if total is None:
+                total = (rows @ weight).view(*seen.shape[:2], width)
+            else:
+                start = total.expand(*seen.shape[:2], width).reshape(-1, width)
+                total = torch.addmm(start, rows, weight).view(*seen.shape[:2], width)
+        assert total is not None
+        self._write(one.out, row, cells, total, outputs)
+
+    def _attend(self, one: Attend, row: int, column: int, query: Tensor) -> Tensor:
+        """[B, F of the values]."""
+        columns = self.program.columns(self.program.memories[one.keys.value])
+        count = row * columns + column + int(one.current)
+        if not count:
+            return query.new_zeros(self.batch, one.values.features)
+        keys, values = (self._earlier(x, count, one.heads) for x in (one.keys, one.values))
+        query = query.reshape(self.batch, one.heads, -1)
+        weights = torch.softmax(torch.einsum("bhf,nbhf->nbh", query, keys) * one.scale, 0)
+        return torch.einsum("nbh,nbhf->bhf", weights, values).flatten(1)
+
+    def _earlier(self, x: Cells, count: int, heads: int) -> Tensor:
+        """The first cells of a map in raster order, [count, B, heads, F / heads]."""
+        memory, held = self.program.memories[x.value], self.memory[x.value]
+        columns = self.program.columns(memory)
+        first, last = x.part(-1, 1)
+        lines = held[:, memory.left : memory.left + columns, :, first:last]
+        lines = lines[: -(-count // columns)].flatten(0, 1)[:count]
+        return lines.reshape(count, self.batch, heads, -1)
+
+    def _vector(self, one: Grow | Pick, row: int, cells: range, channel: int) -> None:
+        program = self.program
+        for column in cells:
+            index = (row * program.shape[2] + column) * program.groups + channel
+            x = self.memory[one.x.value]
+            if isinstance(one, Pick):
+                part = slice(channel * one.size, (channel + 1) * one.size)
+                value = x[:, index * one.size : (index + 1) * one.size][None]
+                self._write(one.out, row, range(column, column + 1), value, part)
+            else:
+                new = slice(one.first[index], one.last[index])
+                seen = one.seen[index]
+                added = x[:, :seen] @ one.weight[:seen, new] + one.bias[new]
+                self.memory[one.out.value][:, new] = added
+
+    def _accumulate(self, one: Accumulate, row: int, column: int, channels: range) -> None:
+        memory, held = self.program.memories[one.image.value], self.memory[one.image.value]
+        running = self.memory[one.out.value]
+        for channel in channels:
+            index = (row * self.program.shape[2] + column) * self.program.shape[0] + channel
+            value = held[-1, memory.left + column, :, channel]
+            running += value[:, None] * one.weight[index]
+
+
+def matrices(one: Linear, group: int, groups: int) -> list[tuple[Cells, slice, Tensor]]:
+    """What one part of a convolution multiplies: (view, features of the memory, matrix)."""
+    found: list[tuple[Cells, slice, Tensor]] = []
+    for tap in one.taps:
+        view, weight = tap.view, tap.weight
+        if group >= 0:
+            size = weight.shape[1] // groups
+            weight = weight[:, group * size : (group + 1) * size]
+        for part, rows in _inputs(tap, view, group, groups):
+            found.append((view, part, weight[rows].contiguous()))
+    return found
+
+
+def _inputs(tap: Tap, view: Cells, group: int, groups: int) -> list[tuple[slice, slice]]:
+    """(features of the memory, rows of the weight) that a part of a convolution reads."""
+    here = view.known in (Moment.PIXEL, Moment.LATE) and not view.up and not view.left
+    count = groups
+    if group >= 0 and here and view.known is Moment.PIXEL:
+        count = group + 1
+    elif tap.groups_before:
+        count = max(0, group)
+    if group < 0 and view.groups == 1:
+        return [] if tap.groups_before else [(slice(*view.part(-1, 1)), slice(0, view.features))]
+    if view.groups == 1:
+        size = count * view.features // groups
+        return [(slice(view.start, view.start + size), slice(0, size))] if size else []
+    size = view.features // view.groups
+    return [
+        (slice(*view.part(part, view.groups)), slice(part * size, (part + 1) * size))
+        for part in range(count)
+    ]
+
+
+_MAPS: dict[str, Callable[..., Tensor]] = {
+    "copy": lambda x: x,
+    "negative": torch.neg,
+    "relu": torch.relu,
+    "elu": elu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "silu": silu,
+    "softplus": softplus,
+    "exp": torch.exp,
+    "square": torch.square,
+    "add": torch.add,
+    "multiply": torch.mul,
+    "gate": lambda f, g: torch.tanh(f) * torch.sigmoid(g),
+    "linear_gate": lambda f, g: f * torch.sigmoid(g),
+}
+
+
+__all__ = ["TorchExecutor", "matrices"]
