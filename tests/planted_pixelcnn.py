@@ -13,8 +13,8 @@ from likely.data.spec import DataSpec
 from likely.models.pixelcnn import PixelCNN
 from likely.models.settings import PixelCNNSettings
 from likely.nn.masked import GroupedPointwise
+from likely.nn.program import Builder, Cells
 from likely.nn.square import MaskedConv
-from likely.sampling import Stepper
 
 SETTINGS = PixelCNNSettings(channels=6, layers=3, first_kernel=3, head_channels=12, components=2)
 
@@ -62,8 +62,8 @@ class PlainPointwise(PixelCNN):
 class RowForgotten(PixelCNN):
     """The incremental sampler forgets a row above."""
 
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
+    def incremental(self, build: Builder) -> Cells:
         twin = copy.deepcopy(self)
         with torch.no_grad():
             twin.layers[1].conv.above[:, :, -1] = 0
-        return PixelCNN.stepper(twin, batch, context)
+        return PixelCNN.incremental(twin, build)

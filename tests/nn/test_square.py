@@ -34,20 +34,6 @@ def test_it_is_a_full_kernel_masked(kernel: int, mask: Mask, groups: int) -> Non
     assert layer.above[0, 0].numel() + layer.row.weight[0, 0].numel() == seen
 
 
-def test_it_works_row_by_row() -> None:
-    layer = MaskedConv(2, 3, 5, "B", 1).double()
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(2, 2, 6, 5, generator=generator, dtype=torch.float64)
-    ring = layer.ring(2, 5)
-    for row in range(6):
-        above = layer.from_above(ring, x[:, :, row - 1] if row else None)
-        expected = layer(x)[:, :, row]
-        here = layer.row(x[:, :, row : row + 1])[:, :, 0]
-        bias = layer.row.bias
-        assert bias is not None
-        torch.testing.assert_close(above + here - bias[:, None], expected, rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("kernel", [1, 4])
 def test_a_kernel_without_a_centre_or_without_neighbours_is_refused(kernel: int) -> None:
     with pytest.raises(InvalidSetting, match="odd kernel of at least 3"):

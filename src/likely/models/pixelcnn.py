@@ -19,7 +19,6 @@ blocks; a label is a bias of each block's 3 x 3 convolution.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -29,9 +28,9 @@ from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.settings import PixelCNNSettings
 from likely.nn.masked import GroupedPointwise
+from likely.nn.program import Builder, Cells
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
-from likely.sampling import Stepper
 
 
 class ResidualBlock(nn.Module):
@@ -53,6 +52,13 @@ class ResidualBlock(nn.Module):
             middle = middle + self.label(context)[:, :, None, None]
         change: Tensor = self.expand(self.dropout(relu(middle)))
         return x + change
+
+    def incremental(self, build: Builder, x: Cells) -> Cells:
+        """`forward`, pixel by pixel."""
+        labels = [] if self.label is None else [build.by_label(self.label.weight)]
+        middle = build.relu(self.reduce.incremental(build, build.relu(x)))
+        middle = self.conv.incremental(build, middle, labels)
+        return self.expand.incremental(build, build.relu(middle), [x])
 
 
 class PixelCNN(Autoregressive):
@@ -124,102 +130,12 @@ class PixelCNN(Autoregressive):
         parameters: Tensor = self.output(relu(h))
         return parameters
 
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        return PixelCNNStepper(self, batch, context)
-
-
-class PixelCNNStepper(Stepper):
-    """A PixelCNN that evaluates a pixel at a time.
-
-    What the rows above contribute to a row is computed when the row begins, for all its columns;
-    a pixel then costs the left half of each kernel. The input features of each masked
-    convolution are kept for the current row in `lines`, with padding in front.
-    """
-
-    def __init__(self, model: PixelCNN, batch: int, context: Tensor | None) -> None:
-        self.model, self.groups, self.width = model, model.groups, model.spec.shape[2]
-        self.blocks = [block for block in model.layers if isinstance(block, ResidualBlock)]
-        self.convs = [model.first, *(block.conv for block in self.blocks)]
-        self.rings = [conv.ring(batch, self.width) for conv in self.convs]
-        self.lines = [
-            ring.new_zeros(conv.taps + self.width, batch, ring.shape[1])
-            for conv, ring in zip(self.convs, self.rings, strict=True)
-        ]
-        self.kernels = [conv.row.matrices(self.groups) for conv in self.convs]
-        self.reduce = [_Pointwise(block.reduce, self.groups) for block in self.blocks]
-        self.expand = [_Pointwise(block.expand, self.groups) for block in self.blocks]
-        last = [layer for layer in model.hidden if isinstance(layer, GroupedPointwise)]
-        self.last = [_Pointwise(layer, self.groups) for layer in (*last, model.output)]
-        labels = [
-            None if block.label is None or context is None else block.label(context)
-            for block in self.blocks
-        ]
-        self.labels: list[Tensor | None] = [None, *labels]
-        self.across: list[list[Tensor]] = []
-        self.stepped = 0
-        self.parameters = model.output.weight.new_zeros(batch, model.head.parameters)
-
-    def begin_row(self, above: Tensor | None) -> None:
-        if above is not None:
-            # A row that was given, not drawn: its features are computed here.
-            for column in range(self.stepped, self.width):
-                for channel in range(above.shape[1]):
-                    self.pixel(above, column, channel)
-            # The last pixel of the row above is complete now.
-            self.lines[0][self.convs[0].taps :] = self.model.scaled(above).permute(2, 0, 1)
-        self.stepped = 0
-        self.across = []
-        for conv, ring, line, label in zip(
-            self.convs, self.rings, self.lines, self.labels, strict=True
-        ):
-            complete = None if above is None else line[conv.taps :].permute(1, 2, 0)
-            total = conv.from_above(ring, complete)  # [B, F, W]
-            if label is not None:
-                total = total + label[:, :, None]
-            columns = total.permute(2, 0, 1)
-            self.across.append([part.contiguous() for part in columns.chunk(self.groups, 2)])
-            line.zero_()
-
-    def pixel(self, row: Tensor, column: int, channel: int) -> Tensor:
-        group = channel if self.groups > 1 else 0
-        if self.groups == 1 and channel > 0:
-            return self.parameters
-        self.stepped = column + 1
-        side = self.convs[0].taps
-        if column and group == 0:
-            self.lines[0][side + column - 1] = self.model.scaled(row[:, :, column - 1])
-        if group:
-            self.lines[0][side + column] = self.model.scaled(row[:, :, column])
-        h = self._masked(0, column, group)
-        for index in range(len(self.blocks)):
-            middle = relu(self.reduce[index](relu(h), group))
-            line, part = self.lines[index + 1], middle.shape[1]
-            here = line[self.convs[index + 1].taps + column]
-            here[:, group * part : (group + 1) * part] = middle
-            h = h + self.expand[index](relu(self._masked(index + 1, column, group)), group)
-        for layer in self.last:
-            h = layer(relu(h), group)
-        size = h.shape[1]
-        self.parameters[:, group * size : (group + 1) * size] = h
-        return self.parameters
-
-    def _masked(self, index: int, column: int, group: int) -> Tensor:
-        """A masked convolution at a pixel, one colour group of it: [B, out / G]."""
-        conv, line = self.convs[index], self.lines[index]
-        taps = line[column : column + conv.row.weight.shape[3]]  # [width, B, in]
-        seen = taps.transpose(0, 1).flatten(1)
-        return torch.addmm(self.across[index][group][column], seen, self.kernels[index][group])
-
-
-class _Pointwise:
-    """A `GroupedPointwise` at one pixel, a colour group after another."""
-
-    def __init__(self, layer: GroupedPointwise, groups: int) -> None:
-        self.matrices, self.biases = layer.matrices(groups), layer.biases(groups)
-        self.before: list[Tensor] = []
-
-    def __call__(self, x: Tensor, group: int) -> Tensor:
-        """The group's outputs from its inputs, [B, in / G] to [B, out / G]."""
-        self.before = [*self.before[:group], x]
-        seen = x if group == 0 else torch.cat(self.before, 1)
-        return torch.addmm(self.biases[group], seen, self.matrices[group])
+    def incremental(self, build: Builder) -> Cells:
+        h = self.first.incremental(build, build.image())
+        for block in self.layers:
+            assert isinstance(block, ResidualBlock)
+            h = block.incremental(build, h)
+        for layer in self.hidden:
+            assert isinstance(layer, GroupedPointwise)
+            h = layer.incremental(build, build.relu(h))
+        return self.output.incremental(build, build.relu(h))

@@ -114,12 +114,15 @@ class HorizontalConv(nn.Module):
 
     def incremental(self, build: Builder, x: Cells, plus: Sequence[Cells] = ()) -> Cells:
         """`forward` plus the sum of some feature maps."""
-        first = (0, self.taps * self.dilation)
-        taps = conv_taps(x, self.kernel(), self.dilation, first)
+        return build.linear(self.reads(x), self.bias, plus)
+
+    def reads(self, x: Cells) -> list[Tap]:
+        """What it reads of x, for `Builder.linear`."""
+        taps = conv_taps(x, self.kernel(), self.dilation, (0, self.taps * self.dilation))
         if x.moment is Moment.LATE and self.sees_current:
             # Of the pixel itself only the colour groups before: mask A.
             taps[-1] = dataclasses.replace(taps[-1], groups_before=True)
-        return build.linear(taps, self.bias, plus)
+        return taps
 
 
 class GroupedPointwise(nn.Module):

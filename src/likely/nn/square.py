@@ -11,12 +11,15 @@ columns to the right, however many layers there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from likely.errors import InvalidSetting
-from likely.nn.masked import HorizontalConv, Mask
+from likely.nn.masked import HorizontalConv, Mask, conv_taps
+from likely.nn.program import Builder, Cells
 
 
 class MaskedConv(nn.Module):
@@ -54,21 +57,7 @@ class MaskedConv(nn.Module):
         x = pad(x, (self.taps, self.taps, self.taps, 0))
         return conv2d(x, weight, self.row.bias)
 
-    def ring(self, batch: int, width: int) -> Tensor:
-        """An empty memory of the rows above, [B, in, taps, W + 2 taps]."""
-        return self.above.new_zeros(batch, self.above.shape[1], self.taps, width + 2 * self.taps)
-
-    def from_above(self, ring: Tensor, x: Tensor | None) -> Tensor:
-        """What the rows above and the bias contribute to a row.
-
-        Args:
-            ring: of `ring`; the row is added, the oldest one dropped, in place.
-            x: the row above, complete, [B, in, W]; None at the top.
-
-        Returns:
-            [B, out, W].
-        """
-        if x is not None:
-            ring[:, :, :-1] = ring[:, :, 1:].clone()
-            ring[:, :, -1, self.taps : self.taps + x.shape[2]] = x
-        return conv2d(ring, self.above, self.row.bias)[:, :, 0]
+    def incremental(self, build: Builder, x: Cells, plus: Sequence[Cells] = ()) -> Cells:
+        """`forward` plus the sum of some feature maps."""
+        above = conv_taps(x, self.above, first=(self.taps, self.taps))
+        return build.linear([*above, *self.row.reads(x)], self.row.bias, plus)
