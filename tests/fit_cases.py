@@ -41,6 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Objective | None]] = {
     ),
     "vae": ("vae", {"latent": 3, "network": "conv", "channels": 4}, None),
     "vae-dense": ("vae", {"latent": 3, "network": "dense", "hidden": 8}, None),
+    "vae-wide": ("vae", {"latent": 3, "network": "dense", "hidden": 24}, None),
     "dcgan": ("dcgan", {"latent": 4, "channels": 4, "normalize": "batch"}, None),
     "dcgan-r1": ("dcgan", {"latent": 4, "channels": 4}, NonSaturatingGAN(penalty=1.0)),
     # Eight pixels halve once; twice the side gives a discriminator with a normalised layer.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from fit_cases import differing, end_of, fit_case, model_of, training_data
 from likely import runs
@@ -177,6 +178,26 @@ def test_compiled_layers_compute_the_same_and_are_given_back() -> None:
         assert model.encoder._compiled_call_impl is not None
         assert torch.allclose(wanted, model.elbo(x, Noise(0)), rtol=1e-5)
     assert all(module._compiled_call_impl is None for module in model.modules())
+
+
+def test_a_compiled_method_computes_the_same_and_is_given_back() -> None:
+    model = model_of("pixelcnn").eval()
+    x = torch.from_numpy(training_data().batch(slice(0, 4)).x.astype("int64"))
+    context = torch.zeros(4, dtype=torch.int64)
+    wanted = model.log_prob(x, context)
+    calls: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, examples: list[Tensor]) -> object:
+        calls.append(graph)
+        return graph.forward
+
+    with compiled(model, True, backend=backend, method="conditionals"):  # type: ignore[arg-type]
+        with torch.no_grad():
+            assert torch.equal(wanted, model.log_prob(x, context))
+        assert not calls
+        assert torch.allclose(wanted, model.log_prob(x, context), rtol=1e-5)
+        assert len(calls) == 1
+    assert "conditionals" not in vars(model)
 
 
 def test_many_different_layers_are_all_compiled(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from fit_cases import fit_case
-from likely.optimizers import AveragedWeights, optimizer_for
+from fit_cases import differing, end_of, fit_case, stop_at
+from likely.checkpoint import read_tensors
+from likely.optimizers import AveragedWeights, is_matrix, optimizer_for, orthogonalized
 from likely.settings import FitSettings
 
 
@@ -54,6 +55,67 @@ def test_each_optimizer_makes_its_first_step(kind: str) -> None:
         "rmsprop": w - rate * coupled / math.sqrt(0.01 * coupled**2),
     }[kind]
     assert float(parameter.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(24, 60), (60, 24), (32, 32)])
+def test_an_orthogonalized_matrix_keeps_the_directions_and_levels_the_strengths(
+    shape: tuple[int, int],
+) -> None:
+    """Same singular vectors, all singular values near one, however uneven they were."""
+    generator = torch.Generator().manual_seed(1)
+    rows, columns = shape
+    side = min(shape)
+    u = torch.linalg.qr(torch.randn(rows, side, generator=generator).double())[0]
+    v = torch.linalg.qr(torch.randn(columns, side, generator=generator).double())[0]
+    strengths = torch.logspace(0, -2, side, dtype=torch.float64)
+    found = u.t() @ orthogonalized(u @ strengths.diag() @ v.t()) @ v
+    levelled = found.diagonal()
+    assert torch.allclose(found, levelled.diag(), atol=1e-9)
+    assert 0.6 < float(levelled.min()) <= float(levelled.max()) < 1.3
+
+
+def muon_steps(gradients: list[torch.Tensor], **changes: object) -> torch.Tensor:
+    """A weight of zeros after one step a gradient."""
+    settings = FitSettings(optimizer="muon", learning_rate=0.1, beta1=0.9, **changes)  # type: ignore[arg-type]
+    parameter = nn.Parameter(torch.zeros_like(gradients[0]))
+    optimizer = optimizer_for(settings, [parameter])
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    return parameter.detach()
+
+
+def test_muon_by_hand() -> None:
+    """Momentum as in its definition; the scale of the gradient does not matter."""
+    generator = torch.Generator().manual_seed(2)
+    first, second = torch.randn(2, 40, 10, 3, 1, generator=generator).double()
+    moved = -0.1 * (40 / 30) ** 0.5 * orthogonalized(1.9 * first.flatten(1))
+    assert torch.allclose(muon_steps([first]), moved.reshape(first.shape))
+    assert torch.allclose(muon_steps([7.0 * first]), moved.reshape(first.shape))
+    momentum = 0.9 * first + second
+    moved -= 0.1 * (40 / 30) ** 0.5 * orthogonalized((second + 0.9 * momentum).flatten(1))
+    assert torch.allclose(muon_steps([first, second]), moved.reshape(first.shape))
+
+
+def test_muon_leaves_small_matrices_and_biases_to_adam() -> None:
+    assert is_matrix(torch.zeros(32, 2, 3, 3))
+    for shape in ((64,), (1, 64, 1, 1), (64, 1, 3, 3), (10, 128)):
+        assert not is_matrix(torch.zeros(shape))
+        gradient = torch.full(shape, 0.5)
+        # The first step of Adam is its rate, whatever the gradient.
+        assert torch.allclose(muon_steps([gradient]), torch.full(shape, -0.01))
+
+
+def test_muon_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Ten steps are four and six with its momentum written and read between."""
+    changes = {"optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.1}
+    fit_case("vae-wide", tmp_path / "whole", **changes)
+    assert fit_case("vae-wide", tmp_path / "parts", progress=stop_at(4), **changes).step == 4
+    fit_case("vae-wide", tmp_path / "parts", **changes)
+    whole = end_of(tmp_path / "whole")
+    assert any("momentum" in name for name in whole)
+    assert any("square" in name for name in whole)
+    assert differing(whole, end_of(tmp_path / "parts")) == []
 
 
 def test_clipping_bounds_the_gradient_and_only_when_it_is_longer(
@@ -120,8 +182,6 @@ def test_validation_measures_and_keeps_the_averaged_weights(tmp_path: Path) -> N
     for name, tensor in run.model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name])
     assert len(values) == 10
-    from likely.checkpoint import read_tensors
-
     best, about = read_tensors(tmp_path / "best.safetensors")
     assert float(about["validation"]) == min(values)
     assert torch.equal(best["output_bias"], run.model.state_dict()["output_bias"])

@@ -72,19 +72,42 @@ def place(model: nn.Module, device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def compiled(model: nn.Module, wanted: bool, backend: str = "inductor") -> Iterator[None]:
+def compiled(
+    model: nn.Module, wanted: bool, backend: str = "inductor", method: str | None = None
+) -> Iterator[None]:
     """The networks of `model` compiled (torch.compile) for the time of the block.
 
     Each child of the model, and each layer of a list of layers, becomes a graph; layers that
     differ in numbers only (dilations, widths) need one each, and one more for training and for
     validation. torch gives up compiling after eight and says so at every call; the limit is
     raised here to what the model needs.
+
+    Args:
+        model: compiled in place.
+        wanted: False for a block without effect.
+        backend: of torch.compile.
+        method: of the model, that computes everything: then it becomes one graph, which fuses
+            across layers (a GatedPixelCNN trains a sixth faster than by layers). Calls without
+            gradients, as in a validation, run as written.
     """
     if not wanted:
         yield
         return
     import torch._dynamo
 
+    if method is not None:
+        plain = getattr(model, method)
+        fast = torch.compile(plain, backend=backend, dynamic=False)
+
+        def chosen(*arguments: Any) -> Any:
+            return (fast if torch.is_grad_enabled() else plain)(*arguments)
+
+        vars(model)[method] = chosen
+        try:
+            yield
+        finally:
+            del vars(model)[method]
+        return
     networks = [
         network
         for child in model.children()

@@ -28,7 +28,13 @@ from torch import Tensor, nn
 
 from likely import checkpoint, health
 from likely.data.spec import Batch, Dataset
-from likely.density import ApproximateDensity, GenerativeModel, TractableDensity, chunks
+from likely.density import (
+    ApproximateDensity,
+    Autoregressive,
+    GenerativeModel,
+    TractableDensity,
+    chunks,
+)
 from likely.devices import Team, autocast, choose_device, compiled, environment, place
 from likely.errors import Diverged, InvalidSetting
 from likely.journal import Journal
@@ -168,7 +174,10 @@ class _Loop:
     def run(self, resume: bool, progress: Progress | None) -> Run:
         settings = self.settings
         last_save = time.monotonic()
-        with self._opened(resume), compiled(self.model, settings.compile), StopRequests() as stop:
+        # An autoregressive model computes everything in one method: one graph.
+        method = "conditionals" if isinstance(self.model, Autoregressive) else None
+        compilation = compiled(self.model, settings.compile, method=method)
+        with self._opened(resume), compilation, StopRequests() as stop:
             while self.step < settings.steps:
                 began = time.monotonic()
                 for turn, player in enumerate(self.players):

@@ -20,7 +20,7 @@ from likely.errors import InvalidSetting, nearest
 T = TypeVar("T")
 
 Schedule = Literal["constant", "cosine", "linear"]
-Optimizer = Literal["adam", "adamw", "rmsprop"]
+Optimizer = Literal["adam", "adamw", "rmsprop", "muon"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -32,13 +32,13 @@ class FitSettings:
         steps: updates of every player.
         batch_size: examples an update, over all processes and micro-batches together.
         micro_batches: parts that a batch is computed in (gradient accumulation).
-        optimizer: adam, adamw or rmsprop.
+        optimizer: adam, adamw, rmsprop or muon (matrices by orthogonal updates, the rest by Adam).
         learning_rate: at the end of the warm-up.
         final_learning_rate: fraction of it that the schedule ends at.
         schedule: constant, cosine or linear, after the warm-up.
         warmup: steps over which the rate rises from zero.
-        beta1: of Adam.
-        beta2: of Adam; the smoothing constant of RMSProp.
+        beta1: of Adam; the momentum of Muon.
+        beta2: of Adam, also beside Muon; the smoothing constant of RMSProp.
         weight_decay: decoupled (AdamW) or L2.
         clip: largest gradient norm of a player; 0 for none.
         ema: decay of the averaged weights that are evaluated and sampled; 0 for none.
