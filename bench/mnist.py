@@ -5,6 +5,8 @@
     python bench/mnist.py vae            --out runs/mnist-vae
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
 
+    python bench/mnist.py vae --weights bench/results/mnist-static-vae    # measure only
+
 Each command trains (or goes on where it was stopped), proves the density, reads the test split
 once at the end, and writes bench/results/mnist-static-<model>.json, with the run (weights,
 settings, records, samples) in the folder of the same name beside it. Anyone can recheck:
@@ -17,6 +19,7 @@ Needs the data: LIKELY_DATA, or a network for the first download.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import time
 from pathlib import Path
@@ -94,37 +97,50 @@ def keep(out: Path, name: str, model: GenerativeModel) -> None:
     folder = RESULTS / f"mnist-static-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
-        shutil.copyfile(out / file, folder / file)
+        if out.resolve() != folder.resolve():
+            shutil.copyfile(out / file, folder / file)
     sheet = sample_sheet(model.sample(100, seed=1), model.spec.levels, columns=20)
     save_png(sheet, folder / "samples.png")
+
+
+def trained(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Train, or go on; what the training took, or None where it was stopped."""
+    recipe = RECIPES[options.model]
+    train, _ = data.load("mnist", binarize="static")
+    settings = recipe.fit
+    model = runs.build(recipe.model, train.spec, recipe.changes, settings.seed)
+    runs.describe(options.out, recipe.model, model, {"name": "mnist", "binarize": "static"})
+    run = fit(model, train, recipe.objective, settings, out=options.out, progress=show)
+    print(run.status, flush=True)
+    return {"steps": run.step, "seconds": round(run.seconds, 1)} if run.finished else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", choices=RECIPES)
-    parser.add_argument("--out", type=Path, required=True, help="directory of the run")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, help="directory of the run: train, then measure")
+    where.add_argument("--weights", type=Path, help="directory of a finished run: measure only")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    recipe = RECIPES[options.model]
-    train, test = data.load("mnist", binarize="static")
-    model = runs.build(recipe.model, train.spec, recipe.changes, recipe.fit.seed)
-    runs.describe(options.out, recipe.model, model, {"name": "mnist", "binarize": "static"})
-    run = fit(model, train, recipe.objective, recipe.fit, out=options.out, progress=show)
-    print(run.status)
-    if not run.finished:
-        return
+    if options.weights is None:
+        took = trained(options)
+        if took is None:
+            return
+        folder = options.out
+    else:
+        folder = options.weights
+        last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        took = {"steps": int(json.loads(last)["step"])}
     # As anyone will read it: from the files.
-    model = runs.load(options.out).model
+    model = runs.load(folder).model
+    train, test = data.load("mnist", binarize="static")
     figures, about = measure(options.model, model, train, test)
-    about |= {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": round(run.seconds, 1),
-        "steps": run.step,
-    }
-    settings = {"model": to_json(model.settings), "fit": to_json(recipe.fit)}
-    settings["objective"] = {"name": type(recipe.objective).__name__}
-    keep(options.out, options.model, model)
+    about |= {"parameters": sum(p.numel() for p in model.parameters()), **took}
+    fitted = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+    settings = {"model": to_json(model.settings), **fitted}
+    keep(folder, options.model, model)
     path = write_result(f"mnist-static-{options.model}", figures, settings, about)
     for name, value in figures.items():
         print(f"{name}: {value:.4f}")
