@@ -80,11 +80,11 @@ RECIPES = {
     ),
     "dcgan": Recipe(
         "dcgan",
-        {"latent": 64, "channels": 48},
+        {"latent": 64, "channels": 32},
         FitSettings(
-            steps=3000,
+            steps=8000,
             batch_size=64,
-            learning_rate=3e-4,
+            learning_rate=5e-4,
             final_learning_rate=0.1,
             beta1=0.0,
             beta2=0.9,
