@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from common import RESULTS, write_result
@@ -40,6 +41,8 @@ from likely.verify import verify
 from recipes import RECIPES
 
 KEPT = ("config.json", "fit.json", "environment.json", "metrics.jsonl", "weights.safetensors")
+LARGEST = 5_000_000  # bytes; larger weights are not kept
+PER_IMAGE = "test-nats.npy"
 IMPORTANCE_SAMPLES = 500
 
 
@@ -59,9 +62,12 @@ def show(run: Run, record: dict[str, float]) -> None:
 
 
 def measure(
-    name: str, model: GenerativeModel, train: data.Dataset, test: data.Dataset
+    name: str, model: GenerativeModel, train: data.Dataset, test: data.Dataset, folder: Path
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures and what stands behind them; the one reading of the test split."""
+    """Figures and what stands behind them; the one reading of the test split.
+
+    The nats of each test image go to test-nats.npy in `folder`, for paired comparisons.
+    """
     figures: dict[str, float] = {}
     about: dict[str, Any] = {"test": test.spec.to_json(), "fingerprint": test.spec.fingerprint}
     proofs = verify(model, test)
@@ -69,7 +75,9 @@ def measure(
     prefix = f"mnist-static/{name}"
     if not isinstance(model, ImplicitDensity):
         k = IMPORTANCE_SAMPLES if isinstance(model, LatentVariable) else None
-        found = per_example_nll(model, test, importance_samples=k, proofs=proofs).nats()
+        each = per_example_nll(model, test, importance_samples=k, proofs=proofs)
+        np.save(folder / PER_IMAGE, each.values.astype(np.float32))
+        found = each.nats()
         label = "test-nats" if k is None else f"test-iw{k}-nats"
         figures[f"{prefix}/{label}"] = found.value
         figures[f"{prefix}/{label}-standard-error"] = found.standard_error
@@ -92,12 +100,18 @@ def measure(
     return figures, about
 
 
-def keep(out: Path, name: str, model: GenerativeModel) -> None:
-    """Copy what is needed to use and recheck the run, and draw a sheet."""
+def folder_of(name: str) -> Path:
+    """Where what is kept of a model goes."""
     folder = RESULTS / f"mnist-static-{name}"
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def keep(out: Path, name: str, model: GenerativeModel) -> None:
+    """Copy what is needed to use and recheck the run, and draw a sheet."""
+    folder = folder_of(name)
     for file in KEPT:
-        if out.resolve() != folder.resolve():
+        if out.resolve() != folder.resolve() and (out / file).stat().st_size <= LARGEST:
             shutil.copyfile(out / file, folder / file)
     sheet = sample_sheet(model.sample(100, seed=1), model.spec.levels, columns=20)
     save_png(sheet, folder / "samples.png")
@@ -136,7 +150,7 @@ def main() -> None:
     # As anyone will read it: from the files.
     model = runs.load(folder).model
     train, test = data.load("mnist", binarize="static")
-    figures, about = measure(options.model, model, train, test)
+    figures, about = measure(options.model, model, train, test, folder_of(options.model))
     about |= {"parameters": sum(p.numel() for p in model.parameters()), **took}
     fitted = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     settings = {"model": to_json(model.settings), **fitted}
