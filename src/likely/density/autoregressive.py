@@ -25,6 +25,9 @@ class Autoregressive(TractableDensity):
     """
 
     head: Head
+    # Whether a pass uses each weight once, as a network on vectors does, or at every pixel, as a
+    # convolution does; proofs plan their work by it.
+    uses_each_weight_once = False
 
     @abc.abstractmethod
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:

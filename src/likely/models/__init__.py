@@ -11,6 +11,7 @@ from likely.models import settings as _settings
 
 if TYPE_CHECKING:
     from likely.models.dcgan import DCGAN as DCGAN
+    from likely.models.fvsbn import FVSBN as FVSBN
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
     from likely.models.pixelcnn import PixelCNN as PixelCNN
     from likely.models.vae import VAE as VAE
@@ -50,6 +51,7 @@ MODELS: dict[str, ModelEntry] = {
             "gated-pixelcnn", "likely.models.gated_pixelcnn", "GatedPixelCNN",
             _settings.GatedPixelCNNSettings,
         ),
+        ModelEntry("fvsbn", "likely.models.fvsbn", "FVSBN", _settings.FVSBNSettings),
         ModelEntry(
             "pixelcnn", "likely.models.pixelcnn", "PixelCNN", _settings.PixelCNNSettings,
         ),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import GenerativeModel, LatentVariable
+from likely.density import Autoregressive, GenerativeModel, LatentVariable
 from likely.errors import LikelyError
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
 from likely.noise import Dropout, Noise, derived_seed
@@ -85,10 +85,13 @@ def in_training(model: GenerativeModel) -> GenerativeModel:
 
 
 def work_of(model: GenerativeModel, rows: int = 1, backward: bool = False) -> float:
-    """Rough number of multiply-adds of a convolutional pass over `rows` examples."""
+    """Rough number of multiply-adds of a pass over `rows` examples."""
     weights = sum(p.numel() for p in model.parameters())
     pixels = model.spec.dimensions / model.spec.shape[0]
-    shared = 1.0 if isinstance(model, LatentVariable) else pixels
+    once = isinstance(model, LatentVariable) or (
+        isinstance(model, Autoregressive) and model.uses_each_weight_once
+    )
+    shared = 1.0 if once else pixels
     return rows * weights * shared * (3 if backward else 1)
 
 

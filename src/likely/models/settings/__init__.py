@@ -8,6 +8,7 @@ sizes that work for the data at hand, `fit_preset` how to fit them.
 from __future__ import annotations
 
 from likely.models.settings.dcgan import DCGANSettings
+from likely.models.settings.fvsbn import FVSBNSettings
 from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
 from likely.models.settings.heads import HeadName
 from likely.models.settings.pixelcnn import PixelCNNSettings
@@ -15,6 +16,7 @@ from likely.models.settings.vae import VAESettings
 
 __all__ = [
     "DCGANSettings",
+    "FVSBNSettings",
     "GatedPixelCNNSettings",
     "HeadName",
     "PixelCNNSettings",

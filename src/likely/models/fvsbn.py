@@ -1,0 +1,91 @@
+r"""Fully visible sigmoid belief network (Frey 1998, "Graphical Models for Machine Learning").
+
+Also Neal 1992 (sigmoid belief networks). Each dimension is a logistic regression on those before
+it (recent name: the logistic autoregressive model):
+
+    p(x_i = 1 | x_<i) = sigma(b_i + sum_{j < i} W_ij x_j)
+
+The log-likelihood is concave in (W, b), so a fit that converges has found the best one. The
+triangle is stored as such: D (D + 1) / 2 numbers for D binary dimensions, nothing to mask.
+
+Deviations: any head (a regression of the head's parameters on levels scaled to [0, 1]); a bias
+of each class where it is conditional; the bias starts at the mean of the data.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from likely.data.spec import DataSpec
+from likely.models.settings import FVSBNSettings
+from likely.models.units import UnitModel, UnitStepper
+from likely.sampling import Stepper
+
+
+class FVSBN(UnitModel):
+    """The model; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W).
+        settings: `FVSBNSettings.preset(spec)` by default.
+
+    >>> model = FVSBN(DataSpec("digits", (1, 28, 28), 2))
+    >>> sum(parameter.numel() for parameter in model.parameters())
+    307720
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, spec: DataSpec, settings: FVSBNSettings | None = None) -> None:
+        super().__init__(spec, settings or FVSBNSettings.preset(spec))
+        units = self.units
+        rows, columns = torch.tril_indices(units.count, units.count, -1)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
+        # One block [O, I] for each pair of units j < i, row by row.
+        self.weight = nn.Parameter(torch.zeros(len(rows), units.outputs, units.inputs))
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        inputs = self.units.split(x, self.weight.dtype)  # [B, n, I]
+        n = inputs.shape[1]
+        outputs = inputs.flatten(1) @ self.matrix(n).t()  # [B, n O]
+        outputs = outputs.reshape(len(x), n, -1) + self.biases(context)[:, :n]
+        return self.units.join(outputs)
+
+    def matrix(self, n: int) -> Tensor:
+        """The weights between the first n units as a matrix, [n O, n I], zero from the diagonal."""
+        units, pairs = self.units, n * (n - 1) // 2
+        places = self.rows[:pairs] * n + self.columns[:pairs]
+        blocks = self.weight.new_zeros(n * n, units.outputs, units.inputs)
+        blocks = blocks.index_copy(0, places, self.weight[:pairs])
+        by_row = blocks.reshape(n, n, units.outputs, units.inputs).transpose(1, 2)
+        return by_row.reshape(n * units.outputs, n * units.inputs)
+
+    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
+        return FVSBNStepper(self, batch, context)
+
+
+class FVSBNStepper(UnitStepper):
+    """The values so far, and one row of the weights for each unit."""
+
+    def __init__(self, model: FVSBN, batch: int, context: Tensor | None) -> None:
+        units = model.units
+        super().__init__(units, model.bias.new_zeros(batch, model.head.parameters))
+        self.values = model.weight.new_zeros(batch, units.count * units.inputs)
+        self.biases = model.biases(context)
+        self.weight = model.weight.detach()
+
+    def take(self, unit: int, value: Tensor) -> None:
+        inputs = self.units.inputs
+        self.values[:, unit * inputs : (unit + 1) * inputs] = value
+
+    def give(self, unit: int) -> Tensor:
+        bias = self.biases[:, unit]
+        if unit == 0:
+            return bias
+        first = unit * (unit - 1) // 2
+        blocks = self.weight[first : first + unit]  # [unit, O, I]
+        row = blocks.transpose(1, 2).reshape(unit * self.units.inputs, self.units.outputs)
+        return bias + self.values[:, : len(row)] @ row

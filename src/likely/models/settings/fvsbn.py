@@ -1,0 +1,42 @@
+"""Settings of the fully visible sigmoid belief network; see the package's docstring."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from likely.models.settings.heads import HeadName
+from likely.settings import FitSettings, at_least
+
+if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class FVSBNSettings:
+    """Fully visible sigmoid belief network (Frey 1998): each pixel a regression on those before.
+
+    Attributes:
+        head: distribution of a pixel.
+        components: of the logistic mixture.
+        conditional: condition on the class label (a bias of each class).
+    """
+
+    head: HeadName = "auto"
+    components: int = 1
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "components")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> FVSBNSettings:
+        """The one size there is; more components where the images are small."""
+        return cls(components=3 if max(spec.shape[1:]) <= 12 else 1)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        if max(spec.shape[1:]) <= 12:
+            return FitSettings(steps=2000, batch_size=64, learning_rate=5e-3, ema=0.99)
+        return FitSettings(steps=10_000, batch_size=100, learning_rate=2e-3, warmup=200)

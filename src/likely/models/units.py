@@ -1,0 +1,154 @@
+r"""Images as vectors, for models that are written for vectors (FVSBN, NADE, MADE).
+
+A vector model orders the dimensions into N units and gives O outputs for unit u from the I
+inputs of each unit before it. A unit is a channel of a pixel; where the head couples the
+channels of a pixel itself, a unit is the whole pixel. Inputs are levels scaled to [0, 1]: on
+binary data the 0 and 1 of the papers, and a dark background stays exactly zero.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from likely.data.spec import Dataset, DataSpec
+from likely.density import Autoregressive
+from likely.errors import InvalidSetting
+from likely.heads import Head, head_for
+from likely.nn.program import Builder
+from likely.sampling import Stepper
+
+
+class Units:
+    """The layout of an image as a chain of units, pixels in raster order, channels innermost.
+
+    Attributes:
+        count: N, units of an image.
+        row: units of one row of pixels.
+        inputs: I, values of a unit.
+        outputs: O, parameters that the head takes for a unit.
+        groups: units of a pixel.
+    """
+
+    def __init__(self, spec: DataSpec, head: Head) -> None:
+        self.channels, self.height, self.width = spec.shape
+        self.top = spec.levels - 1
+        self.groups = 1 if head.couples_channels else self.channels
+        self.parameters = head.parameters
+        self.row = self.width * self.groups
+        self.count = self.height * self.row
+        self.inputs = self.channels // self.groups
+        self.outputs = head.parameters // self.groups
+
+    def split(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Levels [B, C, rows, W] to inputs in [0, 1], [B, units of these rows, I]."""
+        scaled = x.to(dtype) / self.top
+        by_pixel = scaled.flatten(2).transpose(1, 2)  # [B, rows * W, C]
+        return by_pixel.reshape(len(x), -1, self.inputs)
+
+    def join(self, outputs: Tensor) -> Tensor:
+        """Outputs of the first rows, [B, units, O], as the head takes them, [B, P, rows, W]."""
+        by_pixel = outputs.reshape(len(outputs), -1, self.parameters)
+        return by_pixel.transpose(1, 2).reshape(len(outputs), self.parameters, -1, self.width)
+
+    def biases(self, parameters: Tensor) -> Tensor:
+        """Parameters [P, H, W] as outputs of the units, [N, O]."""
+        return parameters.flatten(1).t().reshape(self.count, self.outputs)
+
+
+class UnitModel(Autoregressive):
+    """An autoregressive model of vectors; `bias` holds the outputs where no input is on.
+
+    A leaf gives `conditionals` and `stepper`. The instructions of `likely.nn.program` are those
+    of convolutions, a few neighbours for each pixel; here every earlier unit enters, so the
+    leaf's stepper carries what it needs itself.
+
+    Attributes:
+        units: the layout of an image.
+        bias: [1, N, O]; a row for each class where the model is conditional.
+    """
+
+    uses_each_weight_once = True
+
+    def __init__(self, spec: DataSpec, settings: Any) -> None:
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        if settings.conditional and not spec.classes:
+            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        self.settings = settings
+        self.head = head_for(settings.head, spec, settings.components)
+        self.units = Units(spec, self.head)
+        rows = max(1, self.classes)
+        self.bias = nn.Parameter(torch.zeros(rows, self.units.count, self.units.outputs))
+
+    @torch.no_grad()
+    def start_at(self, data: Dataset) -> None:
+        """Set the biases so that the model starts at the mean image of the data."""
+        mean = torch.from_numpy(np.asarray(data.pixel_mean(), np.float64))
+        self.bias.copy_(self.units.biases(self.head.bias_for(mean)).expand_as(self.bias))
+
+    @property
+    def has_blind_spot(self) -> bool:
+        return False
+
+    def incremental(self, build: Builder) -> None:
+        """None: `stepper` is written out."""
+
+    @abc.abstractmethod
+    def stepper(self, batch: int, context: Tensor | None) -> Stepper: ...
+
+    def biases(self, context: Tensor | None) -> Tensor:
+        """Outputs where no input is on, [B or 1, N, O]."""
+        return self.bias if context is None else self.bias[context]
+
+
+class UnitStepper(Stepper):
+    """Sampling unit by unit: a leaf takes in the value of one unit, then answers for the next."""
+
+    def __init__(self, units: Units, parameters: Tensor) -> None:
+        """Begin before the first unit.
+
+        Args:
+            units: the layout.
+            parameters: [B, P], written in place.
+        """
+        self.units, self.parameters = units, parameters
+        self.taken = 0  # units whose values are known
+        self.first = -units.row  # the first unit of the current row
+
+    @abc.abstractmethod
+    def take(self, unit: int, value: Tensor) -> None:
+        """Take in the value of a unit, [B, I] in [0, 1]; units come in order."""
+
+    @abc.abstractmethod
+    def give(self, unit: int) -> Tensor:
+        """Outputs of a unit, [B, O], once all units before it are taken in."""
+
+    def begin_row(self, above: Tensor | None) -> None:
+        if above is not None:
+            self._take_until(self.first + self.units.row, above)
+        self.first += self.units.row
+
+    def pixel(self, row: Tensor, column: int, channel: int) -> Tensor:
+        units = self.units
+        if units.groups == 1 and channel > 0:
+            return self.parameters  # the head draws the other channels from the same ones
+        group = channel if units.groups > 1 else 0
+        unit = self.first + column * units.groups + group
+        self._take_until(unit, row)
+        part = slice(group * units.outputs, (group + 1) * units.outputs)
+        self.parameters[:, part] = self.give(unit)
+        return self.parameters
+
+    def _take_until(self, unit: int, row: Tensor) -> None:
+        """Take in the units of a row, levels [B, C, W], that come before `unit`."""
+        units = self.units
+        while self.taken < unit:
+            column, group = divmod(self.taken - self.first, units.groups)
+            channels = slice(group * units.inputs, (group + 1) * units.inputs)
+            value = row[:, channels, column].to(self.parameters.dtype) / units.top
+            self.take(self.taken, value)
+            self.taken += 1
