@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from likely.models import nade
 from likely.models.fvsbn import FVSBN
+from likely.models.nade import NADE
 from likely.sampling import Stepper
+
+right_distinct = nade.distinct
 
 
 class TriangleWithDiagonal(FVSBN):
@@ -35,4 +40,49 @@ class LateSampler(FVSBN):
         stepper: Any = super().stepper(batch, context)
         give = stepper.give
         stepper.give = lambda unit: give(max(0, unit - 1))
+        return stepper
+
+
+class InclusiveActivation(NADE):
+    """a_i already holds x_i: each unit sees itself."""
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        own = self.units.split(x, self.weight.dtype)  # [B, n, I]
+        n = own.shape[1]
+        change = (own[..., None] * self.weight[:n]).sum(2)  # [B, n, H]
+        extra = 0.1 * (change[:, :, None] * self.output[:n]).sum(3)  # [B, n, O]
+        return super().conditionals(x, context) + self.units.join(extra)
+
+
+class WrongUnitMoves(NADE):
+    """A unit is taken to change the activation before it instead of the one after it.
+
+    Where every activation is computed, as for a derivative, nothing is wrong.
+    """
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nade, "distinct", distinct_one_late)
+            return super().conditionals(x, context)
+
+
+def distinct_one_late(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`nade.distinct`, reading the units themselves where it should read those before them."""
+    if inputs.requires_grad:
+        return right_distinct(inputs)
+    return right_distinct(torch.roll(inputs.detach(), -1, 1))
+
+
+class ForgetfulSampler(NADE):
+    """The incremental sampler starts anew at each row."""
+
+    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
+        stepper: Any = super().stepper(batch, context)
+        begin = stepper.begin_row
+
+        def begin_row(above: Tensor | None) -> None:
+            begin(above)
+            stepper.a = self.starts(batch, context).clone()
+
+        stepper.begin_row = begin_row
         return stepper

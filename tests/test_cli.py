@@ -33,6 +33,7 @@ TINY = {
     "gated-pixelcnn": "--channels 8 --layers 1 --head-channels 8",
     "pixelcnn": "--channels 8 --layers 1 --head-channels 8",
     "fvsbn": "--components 2",
+    "nade": "--hidden 8",
     "vae": "--network dense --hidden 16 --latent 4",
     "dcgan": "--channels 4 --latent 4",
 }

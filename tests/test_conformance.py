@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gated-pixelcnn": {"channels": 12, "layers": 3, "kernel": 3, "first_kernel": 3,
                        "head_channels": 18, "components": 2, "dropout": 0.1},
     "fvsbn": {"components": 2},
+    "nade": {"hidden": 8, "components": 2},
     "pixelcnn": {"channels": 6, "layers": 2, "first_kernel": 3, "head_channels": 12,
                  "components": 2, "dropout": 0.1},
     "vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2},

@@ -17,7 +17,7 @@ from likely.noise import Noise
 from likely.sampling import ancestral
 from planted_models import lively
 
-SETTINGS: dict[str, dict[str, Any]] = {"fvsbn": {}}
+SETTINGS: dict[str, dict[str, Any]] = {"fvsbn": {}, "nade": {"hidden": 7}}
 # (channels, levels, head, conditional)
 CASES = [
     (1, 2, "bernoulli", False),

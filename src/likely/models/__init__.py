@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from likely.models.dcgan import DCGAN as DCGAN
     from likely.models.fvsbn import FVSBN as FVSBN
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
+    from likely.models.nade import NADE as NADE
     from likely.models.pixelcnn import PixelCNN as PixelCNN
     from likely.models.vae import VAE as VAE
 
@@ -52,6 +53,7 @@ MODELS: dict[str, ModelEntry] = {
             _settings.GatedPixelCNNSettings,
         ),
         ModelEntry("fvsbn", "likely.models.fvsbn", "FVSBN", _settings.FVSBNSettings),
+        ModelEntry("nade", "likely.models.nade", "NADE", _settings.NADESettings),
         ModelEntry(
             "pixelcnn", "likely.models.pixelcnn", "PixelCNN", _settings.PixelCNNSettings,
         ),

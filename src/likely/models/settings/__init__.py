@@ -11,6 +11,7 @@ from likely.models.settings.dcgan import DCGANSettings
 from likely.models.settings.fvsbn import FVSBNSettings
 from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
 from likely.models.settings.heads import HeadName
+from likely.models.settings.nade import NADESettings
 from likely.models.settings.pixelcnn import PixelCNNSettings
 from likely.models.settings.vae import VAESettings
 
@@ -19,6 +20,7 @@ __all__ = [
     "FVSBNSettings",
     "GatedPixelCNNSettings",
     "HeadName",
+    "NADESettings",
     "PixelCNNSettings",
     "VAESettings",
 ]
