@@ -1,6 +1,7 @@
 """Training to a published number on statically binarised MNIST; resumable.
 
     python bench/mnist.py gated-pixelcnn --out runs/mnist-gated-pixelcnn
+    python bench/mnist.py attention      --out runs/mnist-attention --steps 60000
     python bench/mnist.py pixelcnn       --out runs/mnist-pixelcnn
     python bench/mnist.py vae            --out runs/mnist-vae
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
@@ -19,6 +20,7 @@ Needs the data: LIKELY_DATA, or a network for the first download.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import time
@@ -122,6 +124,8 @@ def trained(options: argparse.Namespace) -> dict[str, Any] | None:
     recipe = RECIPES[options.model]
     train, _ = data.load("mnist", binarize="static")
     settings = recipe.fit
+    if options.steps is not None:
+        settings = dataclasses.replace(settings, steps=options.steps)
     model = runs.build(recipe.model, train.spec, recipe.changes, settings.seed)
     runs.describe(options.out, recipe.model, model, {"name": "mnist", "binarize": "static"})
     run = fit(model, train, recipe.objective, settings, out=options.out, progress=show)
@@ -135,6 +139,7 @@ def main() -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="directory of the run: train, then measure")
     where.add_argument("--weights", type=Path, help="directory of a finished run: measure only")
+    parser.add_argument("--steps", type=int, help="in place of the recipe's")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

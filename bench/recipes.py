@@ -48,6 +48,33 @@ RECIPES = {
         ),
         NegativeLogLikelihood(),
     ),
+    # For a night on two cores, or a GPU.
+    "attention": Recipe(
+        "attention",
+        {
+            "channels": 64,
+            "blocks": 3,
+            "convolutions": 3,
+            "kernel": 3,
+            "first_kernel": 7,
+            "heads": 4,
+            "head_size": 16,
+            "head_channels": 64,
+            "dropout": 0.2,
+        },
+        FitSettings(
+            steps=60_000,
+            batch_size=16,
+            learning_rate=1e-3,
+            warmup=500,
+            ema=0.9995,
+            validate_every=2000,
+            validation_examples=2000,
+            log_every=50,
+            compile=True,
+        ),
+        NegativeLogLikelihood(),
+    ),
     "pixelcnn": Recipe(
         "pixelcnn",
         {"channels": 16, "layers": 15, "first_kernel": 7, "head_channels": 32},

@@ -34,6 +34,7 @@ TINY = {
     "pixelcnn": "--channels 8 --layers 1 --head-channels 8",
     "fvsbn": "--components 2",
     "nade": "--hidden 8",
+    "attention": "--channels 8 --blocks 1 --head-channels 8",
     "vae": "--network dense --hidden 16 --latent 4",
     "dcgan": "--channels 4 --latent 4",
 }

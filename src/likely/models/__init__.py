@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
     from likely.models.nade import NADE as NADE
     from likely.models.pixelcnn import PixelCNN as PixelCNN
+    from likely.models.pixelsnail import PixelSNAIL as PixelSNAIL
     from likely.models.vae import VAE as VAE
 
 
@@ -56,6 +57,9 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry("nade", "likely.models.nade", "NADE", _settings.NADESettings),
         ModelEntry(
             "pixelcnn", "likely.models.pixelcnn", "PixelCNN", _settings.PixelCNNSettings,
+        ),
+        ModelEntry(
+            "attention", "likely.models.pixelsnail", "PixelSNAIL", _settings.PixelSNAILSettings
         ),
         ModelEntry("vae", "likely.models.vae", "VAE", _settings.VAESettings),
         ModelEntry("dcgan", "likely.models.dcgan", "DCGAN", _settings.DCGANSettings),

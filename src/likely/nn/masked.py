@@ -200,3 +200,15 @@ def conv_taps(
 def shift_down(x: Tensor) -> Tensor:
     """Row r of the result is row r - 1 of x; row 0 is zero. [B, F, H, W]."""
     return pad(x, (0, 0, 1, -1))
+
+
+def linear_gate(x: Tensor, groups: int = 1) -> Tensor:
+    """One half of the features times the sigmoid of the other, within each colour group.
+
+    [B, 2F, H, W] to [B, F, H, W].
+    """
+    if groups == 1:
+        a, b = x.chunk(2, 1)
+        return a * torch.sigmoid(b)
+    a, b = x.reshape(len(x), groups, -1, *x.shape[2:]).chunk(2, 2)
+    return (a * torch.sigmoid(b)).flatten(1, 2)

@@ -165,7 +165,7 @@ class Lstm:
 
 @dataclasses.dataclass(frozen=True)
 class Normalize:
-    """Layer normalisation over the features of a cell."""
+    """Layer normalisation over the features of a cell, or of each of its equal parts."""
 
     out: Cells
     x: Cells
@@ -174,6 +174,7 @@ class Normalize:
     eps: float
     moment: Moment
     backwards: bool
+    parts: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -549,11 +550,28 @@ class Builder:
         self._note(Lstm(h, c, (o, f, i, g), before, moment, self._backwards))
         return h, c
 
-    def normalize(self, x: Cells, gain: Tensor, shift: Tensor, eps: float = 1e-5) -> Cells:
-        """(x - mean) / sqrt(variance + eps) * gain + shift over the features of each cell."""
+    def normalize(
+        self, x: Cells, gain: Tensor, shift: Tensor, eps: float = 1e-5, groups: int = 1
+    ) -> Cells:
+        """(x - mean) / sqrt(variance + eps) * gain + shift over the features of each cell.
+
+        Args:
+            x: of any moment.
+            gain: [F].
+            shift: [F].
+            eps: added to the variance.
+            groups: equal parts of the features that are normalised each for itself; the colour
+                groups where there are some, or later channels would be seen.
+        """
+        if x.moment in (Moment.PIXEL, Moment.LATE) and groups != self.groups:
+            raise InvalidSetting(
+                f"a normalisation in {groups} parts cannot follow {self.groups} colour groups"
+            )
         out = self._memory(x.features, x.stride, self._now(x.moment))
         self._note(
-            Normalize(out, x, gain.detach(), shift.detach(), eps, out.known, self._backwards)
+            Normalize(
+                out, x, gain.detach(), shift.detach(), eps, out.known, self._backwards, groups
+            )
         )
         return out
 

@@ -151,12 +151,11 @@ class TorchExecutor:
                 factor, offset = memory.image
                 values = levels[:, :, start:].permute(2, 0, 1).to(self.dtype) * factor + offset
                 x[-1, memory.left + start : memory.left + program.shape[2]] = values
-        for group in range(program.groups) if program.groups > 1 else (-1,):
-            for one in self.both:
-                if one.moment is Moment.PIXEL:
-                    self._run(one, row, columns, group)
-                elif group in (-1, program.groups - 1):
-                    self._run(one, row, columns, -1)
+        for one in self.both:
+            # Layer by layer: what is known late of a pixel is read by all groups of the next.
+            split = program.groups > 1 and one.moment is Moment.PIXEL
+            for group in range(program.groups) if split else (-1,):
+                self._run(one, row, columns, group)
         return self._read(program.output, row, columns, -1)
 
     # -- parts ------------------------------------------------------------------------------
@@ -262,8 +261,12 @@ class TorchExecutor:
                 self._write(one.c, row, cells, c, slice(*one.c.part(group, groups)))
                 self._write(one.h, row, cells, h, slice(*one.h.part(group, groups)))
             case Normalize():
-                x = layer_norm(read(one.x), one.gain.shape, one.gain, one.shift, one.eps)
-                self._write(one.out, row, cells, x, slice(None))
+                part, size = slice(*one.out.part(group, groups)), len(one.gain) // one.parts
+                x = read(one.x)
+                split = x.reshape(*x.shape[:-1], -1, size)
+                x = layer_norm(split, (size,), eps=one.eps).flatten(-2)
+                x = x * one.gain[part] + one.shift[part]
+                self._write(one.out, row, cells, x, part)
             case Attend():
                 for cell in cells:
                     query = self._line(one.query, row, range(cell, cell + 1), stride)[0]

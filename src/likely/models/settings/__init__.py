@@ -13,6 +13,7 @@ from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
 from likely.models.settings.heads import HeadName
 from likely.models.settings.nade import NADESettings
 from likely.models.settings.pixelcnn import PixelCNNSettings
+from likely.models.settings.pixelsnail import PixelSNAILSettings
 from likely.models.settings.vae import VAESettings
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "HeadName",
     "NADESettings",
     "PixelCNNSettings",
+    "PixelSNAILSettings",
     "VAESettings",
 ]
