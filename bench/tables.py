@@ -21,6 +21,8 @@ with its settings, data fingerprint and environment; this page is written from t
 """
 TITLES = {
     "mnist-static-pixelcnn": "PixelCNN on statically binarised MNIST",
+    "mnist-static-row-lstm": "Row LSTM on statically binarised MNIST",
+    "mnist-static-diagonal-bilstm": "Diagonal BiLSTM on statically binarised MNIST",
     "mnist-static-gated-pixelcnn": "Gated PixelCNN on statically binarised MNIST",
     "mnist-static-vae": "VAE on statically binarised MNIST",
     "mnist-static-dcgan": "DCGAN on statically binarised MNIST",

@@ -43,6 +43,10 @@ SMALL: dict[str, dict[str, Any]] = {
                  "components": 2, "dropout": 0.1},
     "attention": {"channels": 12, "blocks": 1, "convolutions": 2, "first_kernel": 3, "heads": 2,
                   "head_size": 4, "head_channels": 18, "components": 2, "dropout": 0.1},
+    "row-lstm": {"hidden": 6, "layers": 2, "first_kernel": 3, "head_channels": 12,
+                 "components": 2},
+    "diagonal-bilstm": {"hidden": 6, "layers": 2, "first_kernel": 3, "head_channels": 12,
+                        "components": 2},
     "vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2},
     "dcgan": {"latent": 4, "channels": 4},
 }  # fmt: skip

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
     from likely.models.nade import NADE as NADE
     from likely.models.pixelcnn import PixelCNN as PixelCNN
+    from likely.models.pixelrnn import DiagonalBiLSTM as DiagonalBiLSTM
+    from likely.models.pixelrnn import RowLSTM as RowLSTM
     from likely.models.pixelsnail import PixelSNAIL as PixelSNAIL
     from likely.models.vae import VAE as VAE
 
@@ -60,6 +62,11 @@ MODELS: dict[str, ModelEntry] = {
         ),
         ModelEntry(
             "attention", "likely.models.pixelsnail", "PixelSNAIL", _settings.PixelSNAILSettings
+        ),
+        ModelEntry("row-lstm", "likely.models.pixelrnn", "RowLSTM", _settings.RowLSTMSettings),
+        ModelEntry(
+            "diagonal-bilstm", "likely.models.pixelrnn", "DiagonalBiLSTM",
+            _settings.DiagonalBiLSTMSettings,
         ),
         ModelEntry("vae", "likely.models.vae", "VAE", _settings.VAESettings),
         ModelEntry("dcgan", "likely.models.dcgan", "DCGAN", _settings.DCGANSettings),

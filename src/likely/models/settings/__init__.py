@@ -13,16 +13,19 @@ from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
 from likely.models.settings.heads import HeadName
 from likely.models.settings.nade import NADESettings
 from likely.models.settings.pixelcnn import PixelCNNSettings
+from likely.models.settings.pixelrnn import DiagonalBiLSTMSettings, RowLSTMSettings
 from likely.models.settings.pixelsnail import PixelSNAILSettings
 from likely.models.settings.vae import VAESettings
 
 __all__ = [
     "DCGANSettings",
+    "DiagonalBiLSTMSettings",
     "FVSBNSettings",
     "GatedPixelCNNSettings",
     "HeadName",
     "NADESettings",
     "PixelCNNSettings",
     "PixelSNAILSettings",
+    "RowLSTMSettings",
     "VAESettings",
 ]

@@ -1,0 +1,102 @@
+"""Settings of Row LSTM and Diagonal BiLSTM; see the package's docstring."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from likely.models.settings.heads import HeadName
+from likely.settings import FitSettings, at_least
+
+if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class RowLSTMSettings:
+    """Row LSTM (van den Oord 2016): exact likelihood, row by row, sees the triangle above.
+
+    Attributes:
+        hidden: h, features of each LSTM; the stream has 2 h. A multiple of the colour channels.
+        layers: LSTM layers.
+        kernel: columns of the convolutions to the state, odd.
+        first_kernel: side of the first layer's masked convolution, odd.
+        head: distribution of a pixel.
+        components: of the logistic mixture.
+        head_channels: feature maps of the two output convolutions.
+        conditional: condition on the class label.
+    """
+
+    hidden: int = 16
+    layers: int = 4
+    kernel: int = 3
+    first_kernel: int = 7
+    head: HeadName = "auto"
+    components: int = 10
+    head_channels: int = 32
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(
+            self, 1, "hidden", "layers", "kernel", "first_kernel", "components", "head_channels"
+        )
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> RowLSTMSettings:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        if max(spec.shape[1:]) <= 12:
+            return cls(hidden=24, layers=3, first_kernel=5, head_channels=48)
+        if spec.shape[0] == 1 and max(spec.shape[1:]) <= 28:
+            return cls(hidden=24, layers=6, head_channels=48)
+        return cls(hidden=126, layers=12, head_channels=1023)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        return _fit_preset(spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagonalBiLSTMSettings:
+    """Diagonal BiLSTM (van den Oord 2016): exact likelihood, sees the whole past.
+
+    Attributes:
+        hidden: h, features of each LSTM; the stream has 2 h. A multiple of the colour channels.
+        layers: LSTM layers, each with two directions.
+        first_kernel: side of the first layer's masked convolution, odd.
+        head: distribution of a pixel.
+        components: of the logistic mixture.
+        head_channels: feature maps of the two output convolutions.
+        conditional: condition on the class label.
+    """
+
+    hidden: int = 16
+    layers: int = 7
+    first_kernel: int = 7
+    head: HeadName = "auto"
+    components: int = 10
+    head_channels: int = 32
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "hidden", "layers", "first_kernel", "components", "head_channels")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> DiagonalBiLSTMSettings:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        if max(spec.shape[1:]) <= 12:
+            return cls(hidden=24, layers=2, first_kernel=5, head_channels=48)
+        if spec.shape[0] == 1 and max(spec.shape[1:]) <= 28:
+            return cls()
+        return cls(hidden=126, layers=12, head_channels=1023)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        return _fit_preset(spec)
+
+
+def _fit_preset(spec: DataSpec) -> FitSettings:
+    if max(spec.shape[1:]) <= 12:
+        return FitSettings(steps=700, batch_size=64, learning_rate=4e-3, ema=0.99)
+    return FitSettings(steps=40_000, batch_size=16, learning_rate=1e-3, warmup=500)
