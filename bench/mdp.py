@@ -3,7 +3,11 @@
     python bench/mdp.py --peers cache/peers --cache cache/problems        # everything
     python bench/mdp.py --only frozen-lake-8x8 taxi                       # some problems
     python bench/mdp.py --without-peers --side 300                        # quick
+    python bench/mdp.py --only taxi --keep taxi.json                      # one piece, kept aside
+    python bench/mdp.py --merge *.json                                    # pieces to one result
 
+A problem may be measured against some of the peers at a time (--against); merging puts the pieces
+of a problem together and keeps the command and date of each.
 Every measurement is a process of its own. The peers (pymdptoolbox, QuantEcon, mdpsolver) live
 in a virtual environment that is created under --peers when it is missing. Building a problem is
 not timed, neither for them nor for us; compiled code is warm for all. Ours counts a solve when
@@ -30,16 +34,20 @@ import numpy as np
 TARGET = 1e-6
 PACKAGES = ("quantecon", "pymdptoolbox", "mdpsolver")
 METHODS = {
-    "quantecon": ("modified_policy_iteration", "value_iteration", "policy_iteration"),
+    "quantecon": (
+        "modified_policy_iteration", "modified_policy_iteration/zero", "value_iteration",
+        "policy_iteration",
+    ),
     "pymdptoolbox": ("value_iteration",),
     "mdpsolver": ("mpi/standard", "vi/standard", "mpi/gs"),
-}
+}  # fmt: skip
 # The slow methods of a peer are left out where the reference run found them hopeless.
 LARGE = {
-    "quantecon": ("modified_policy_iteration",),
+    "quantecon": ("modified_policy_iteration", "modified_policy_iteration/zero"),
     "pymdptoolbox": ("value_iteration",),
     "mdpsolver": ("vi/standard",),
 }
+OTHERS = ("1e7", "bandwidth", "references")
 PROBLEMS = ("random-1e5", "grid-1e6-0.99", "grid-1e6-0.999", "frozen-lake-8x8", "taxi")
 
 
@@ -125,10 +133,15 @@ def work_huge(args: argparse.Namespace) -> dict[str, Any]:
     if not args.generated:
         problem = problem.stored()
     warm_up(args.generated)
-    start = time.perf_counter()
-    solution = solve(problem, TARGET)
+    seconds = []
+    for _ in range(args.repeats):
+        solution = None  # a second one would count as memory of the solve
+        start = time.perf_counter()
+        solution = solve(problem, TARGET)
+        seconds.append(time.perf_counter() - start)
+    assert solution is not None
     return {
-        "seconds": [time.perf_counter() - start], "error": solution.error,
+        "seconds": seconds, "method": solution.about["method"], "error": solution.error,
         "met": solution.converged, "peak_gb": peak_gb(), "states": problem.states,
     }  # fmt: skip
 
@@ -276,7 +289,7 @@ def measure(name: str, args: argparse.Namespace, python: str | None) -> dict[str
     if python is None:
         return record
     script = str(Path(__file__).with_name("mdp_peers.py"))
-    for peer in PACKAGES:
+    for peer in args.against:
         for method in (LARGE if large else METHODS)[peer]:
             repeats = str(args.repeats if large else 10 * args.repeats)
             record[f"{peer} {method}"] = found = call(
@@ -304,8 +317,11 @@ def main() -> None:
     )
     parser.add_argument("--peers", type=Path, default=Path("build/mdp-peers"))
     parser.add_argument("--cache", type=Path, default=Path("build/mdp-problems"))
-    parser.add_argument("--only", nargs="*", choices=[*PROBLEMS, "1e7", "bandwidth"], default=None)
+    parser.add_argument("--only", nargs="*", choices=[*PROBLEMS, *OTHERS], default=None)
     parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--against", nargs="*", choices=PACKAGES, default=list(PACKAGES))
+    parser.add_argument("--keep", type=Path, help="write this piece to a file of its own")
+    parser.add_argument("--merge", type=Path, nargs="+", help="pieces to put together")
     parser.add_argument("--side", type=int, default=1000, help="side of the grid; below 1000 quick")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for one peer")
@@ -317,57 +333,112 @@ def main() -> None:
     if args.worker:
         print("RESULT " + json.dumps(WORKERS[args.worker](args)))
         return
+    if args.merge:
+        merge(args.merge)
+        return
     args.cache.mkdir(parents=True, exist_ok=True)
     python, versions = None, {}
-    if not args.without_peers:
+    if not args.without_peers and set(PROBLEMS) & set(args.only or PROBLEMS):
         python, versions = peers_python(args.peers)
-    figures: dict[str, float] = {}
     details: dict[str, Any] = {}
-    wanted = args.only or [*PROBLEMS, "1e7", "bandwidth"]
+    wanted = args.only or [*PROBLEMS, *OTHERS]
     ours("import", args)  # compiles what is not on disk yet
     details["import"] = ours("import", args)
     for name in [p for p in PROBLEMS if p in wanted]:
         print(name, flush=True)
         details[name] = record = measure(name, args, python)
         print(f"  ours: {brief(record['ours'])}", flush=True)
-        mine = statistics.median(record["ours"]["seconds"])
-        figures[f"mdp/{name}/seconds"] = mine
-        figures[f"mdp/{name}/peak-gb"] = record["ours"]["peak_gb"]
-        times = {
-            peer: statistics.median(found["seconds"])
-            for peer, found in record.items()
-            if peer not in ("ours", "truth") and found.get("met")
-        }
-        if times and record["ours"]["met"]:
-            figures[f"mdp/{name}/peer-seconds"] = min(times.values())
-            figures[f"mdp/{name}/speedup"] = min(times.values()) / mine
-            print(f"  speedup {figures[f'mdp/{name}/speedup']:.3g}", flush=True)
     if "1e7" in wanted:
         for key, flags in (("1e7", ()), ("1e7-matrix-free", ("--generated",))):
             details[key] = record = ours("huge", args, *flags)
             print(key, brief(record), flush=True)
-            if "seconds" in record:
-                figures[f"mdp/{key}/seconds"] = record["seconds"][0]
-                figures[f"mdp/{key}/peak-gb"] = record["peak_gb"]
     if "bandwidth" in wanted:
         details["bandwidth"] = record = ours("bandwidth", args)
         print("bandwidth", record, flush=True)
+    if "references" in wanted and "LIKELY_DATA" in os.environ:
+        details["references"] = ours("references", args)
+    print(json.dumps(figures_of(details), indent=2))
+    settings = {"target": TARGET, "side": args.side, "repeats": args.repeats, "limit": args.limit,
+                "threads": os.environ.get("OMP_NUM_THREADS", "all")}  # fmt: skip
+    if args.keep:
+        piece = {"command": command_line(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                 "details": details, "peers": versions, "settings": settings}  # fmt: skip
+        args.keep.write_text(json.dumps(piece))
+    elif args.only or args.without_peers or args.side != 1000 or args.against != list(PACKAGES):
+        print("part of the benchmark: nothing written")
+    else:
+        from common import write_result
+
+        about = {"details": details, "peers": versions}
+        write_result("mdp", figures_of(details), settings, about)
+
+
+def figures_of(details: dict[str, Any]) -> dict[str, float]:
+    """The named figures, computed from everything that was measured."""
+    figures: dict[str, float] = {}
+    for name in [p for p in PROBLEMS if p in details]:
+        record = details[name]
+        mine = statistics.median(record["ours"]["seconds"])
+        figures[f"mdp/{name}/seconds"] = mine
+        figures[f"mdp/{name}/peak-gb"] = record["ours"]["peak_gb"]
+        times = [
+            statistics.median(found["seconds"])
+            for peer, found in record.items()
+            if peer not in ("ours", "truth") and found.get("met")
+        ]
+        if times and record["ours"]["met"]:
+            figures[f"mdp/{name}/peer-seconds"] = min(times)
+            figures[f"mdp/{name}/speedup"] = min(times) / mine
+    for key in [k for k in ("1e7", "1e7-matrix-free") if "seconds" in details.get(k, {})]:
+        figures[f"mdp/{key}/seconds"] = statistics.median(details[key]["seconds"])
+        figures[f"mdp/{key}/peak-gb"] = details[key]["peak_gb"]
+    if "bandwidth" in details:
+        record = details["bandwidth"]
         figures["mdp/grid-1e6/backup-bandwidth-fraction"] = record["grid-1e6-0.99"]["fraction"]
         figures["mdp/random-1e5/backup-bandwidth-fraction"] = record["random-1e5"]["fraction"]
     figures["mdp/import-seconds"] = details["import"]["import_seconds"]
     figures["mdp/first-solve-seconds"] = details["import"]["first_solve_seconds"]
-    if "LIKELY_DATA" in os.environ:
-        details["references"] = record = ours("references", args)
-        figures["mdp/reference-values/matched"] = record["matched"]
-    print(json.dumps(figures, indent=2))
-    if args.only or args.without_peers or args.side != 1000:
-        print("part of the benchmark: nothing written")
-        return
+    if "references" in details:
+        figures["mdp/reference-values/matched"] = details["references"]["matched"]
+    return figures
+
+
+def command_line() -> str:
+    """This command, without the folders of this machine."""
+    words = [Path(word).name if word.startswith("/") else word for word in sys.argv]
+    return " ".join(["python", *words])
+
+
+def merge(paths: list[Path]) -> None:
+    """Put pieces together: of one problem, the times of ours are joined, peers added."""
+    details: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    commands, settings = [], []
+    for path in paths:
+        piece = json.loads(path.read_text())
+        commands.append({"command": piece["command"], "date": piece["date"]})
+        settings.append(piece["settings"])
+        if versions and piece["peers"] and versions != piece["peers"]:
+            raise SystemExit(f"{path}: measured with other versions of the peers")
+        versions = versions or piece["peers"]
+        for name, record in piece["details"].items():
+            if name not in details or name not in PROBLEMS:
+                details[name] = record
+                continue
+            joined = {**details[name], **record}
+            mine, new = details[name]["ours"], record["ours"]
+            joined["ours"] = {**mine, "seconds": mine["seconds"] + new["seconds"]}
+            details[name] = joined
+    same = ("target", "side", "repeats", "threads")
+    if any(one[key] != settings[0][key] for one in settings for key in same):
+        raise SystemExit("the pieces were measured with different settings")
     from common import write_result
 
-    settings = {"target": TARGET, "side": args.side, "repeats": args.repeats, "limit": args.limit,
-                "threads": os.environ.get("OMP_NUM_THREADS", "all")}  # fmt: skip
-    write_result("mdp", figures, settings, {"details": details, "peers": versions})
+    figures = figures_of(details)
+    limit = max(one["limit"] for one in settings)
+    about = {"details": details, "peers": versions, "pieces": commands}
+    write_result("mdp", figures, {**settings[0], "limit": limit}, about)
+    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mdp_examples import random_mdp
 
@@ -71,8 +71,14 @@ def test_bounds_hold_after_any_number_of_iterations(mdp: MDP, method: str, sweep
         assert solution.error <= 1e-9 * size
 
 
+def circle(discount: float = 0.9999) -> MDP:
+    """Two states that lead to each other: the span of T v - v falls by the discount alone."""
+    return MDP.from_pairs([0, 1, 2], [0, 1, 2], [1, 0], [1.0, 1.0], [0.1, 0.6], discount)
+
+
 @settings(max_examples=15, deadline=None)
 @given(mdp=problems())
+@example(mdp=circle())
 def test_methods_agree_and_contain_the_linear_program(mdp: MDP) -> None:
     size = float(np.abs(mdp.reward).max()) / (1.0 - mdp.discount)
     solutions = {m: solve(mdp, 1e-7 * size, m, max_seconds=0.4) for m in METHODS

@@ -17,6 +17,8 @@ from likely.mdp import (
     MatrixFree,
     bellman_optimality,
     certify,
+    frontier,
+    generated_order,
     graph,
     greedy,
     grid,
@@ -169,6 +171,83 @@ def test_generated_rows_are_the_stored_rows() -> None:
     assert np.allclose(free.value, held.value, atol=2e-9)
     assert np.array_equal(free.policy, held.policy)
     assert certify(stored, free.value).error < 1e-8
+
+
+@row_function
+def _twice(state, action, parameters, successors, weights):  # type: ignore[no-untyped-def]
+    """Two ways to the same cell, and one of probability 0."""
+    (last,) = parameters
+    for k in range(2):
+        successors[k], weights[k] = min(state + 1, last), 0.5
+    successors[2], weights[2] = 0, 0.0
+    return 3, -1.0
+
+
+def test_a_generated_row_may_name_a_successor_twice() -> None:
+    ended = np.arange(30) == 29
+    line = MatrixFree(30, 1, 3, _twice, (29,), 0.9, ended)
+    stored = line.stored()
+    assert np.diff(stored.indptr).tolist() == [1] * 29
+    assert bool((stored.probability == 1.0).all())
+    truth = -(1.0 - 0.9 ** np.arange(29, -1, -1)) / 0.1
+    for problem in (line, stored):
+        assert np.abs(solve(problem, 1e-9).value - truth).max() < 2e-9
+
+
+@row_function
+def _jumps(state, action, parameters, successors, weights):  # type: ignore[no-untyped-def]
+    """Moves that lead anywhere; no end, and every pair with a reward of its own."""
+    (states,) = parameters
+    for k in range(4):
+        successors[k] = (state * 48271 + action * 16807 + k * 69621 + k * k * 7919) % states
+        weights[k] = 0.25
+    return 4, np.float64((state * 31 + action * 17) % 101)
+
+
+def test_generated_rows_without_goals_or_order_are_solved_too() -> None:
+    free = MatrixFree(997, 3, 4, _jumps, (997,), 0.99, np.zeros(997, dtype=bool))
+    solution = solve(free, 1e-7)
+    assert solution.converged
+    # No order helps, so a span rule has to stop it: far fewer backups than 1 / (1 - discount).
+    assert solution.about["backups"] < 200
+    assert certify(free.stored(), solution.value).error < 1e-4
+
+
+@pytest.mark.parametrize("goal", [0, 399, 210])
+def test_few_iterations_wherever_the_goal_of_a_generated_grid_lies(goal: int) -> None:
+    # A wrong direction moves values by one row a sweep: hundreds of iterations.
+    free = grid(20, 20, goals=[goal], discount=0.999)
+    solution = solve(free, 1e-6)
+    assert solution.converged
+    assert solution.iterations <= 20
+    certificate = certify(free.stored(), solution.value)
+    assert bool((certificate.lower <= solution.upper).all())
+    assert bool((solution.lower <= certificate.upper).all())
+
+
+def test_large_stored_problems_are_swept_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = grid(20, 20, goals=[210], discount=0.99).stored()
+    copied = solve(stored, 1e-8, "frontier")
+    monkeypatch.setattr(frontier, "COPY_LIMIT", 0)
+    in_place = solve(stored, 1e-8, "frontier")
+    assert in_place.converged
+    assert in_place.iterations <= copied.iterations + 2
+    assert np.abs(in_place.value - copied.value).max() <= 2e-8
+
+
+def test_distances_of_generated_rows_are_those_of_stored_rows() -> None:
+    blocked = np.zeros(144, dtype=bool)
+    blocked[[13, 25, 37, 40, 52, 64]] = True
+    free = grid(12, 12, goals=[77], discount=0.9, slip=0.0, blocked=blocked)
+    order, levels, reached = generated_order.outward(free)
+    stored_order, distance, stored_levels = graph.outward(free.stored(), free.stored().reward)
+    assert levels == stored_levels
+    free_states = ~blocked
+    assert reached == 144  # blocked cells end, so they count as goals that nothing enters
+    by_level = [distance[s] for s in order.forward if free_states[s]]
+    assert by_level == sorted(by_level)
+    assert sorted(order.forward.tolist()) == list(range(144))
+    assert len(stored_order) == 144
 
 
 def test_grids_agree_in_both_forms() -> None:

@@ -8,12 +8,12 @@ written once and runs on both forms.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from likely.mdp import kernels, matrix_free, threads
+from likely.mdp import generated, kernels, threads
 from likely.mdp.matrix_free import MatrixFree
 from likely.mdp.problem import MDP
 
@@ -49,6 +49,21 @@ class Order:
 NATURAL = Order(NO_ORDER, NO_ORDER)
 
 
+class Swept(NamedTuple):
+    """What a sweep changed.
+
+    Attributes:
+        low, high: min and max change of a value.
+        front, rear: least and largest place in the order whose change was more than `still`;
+            rear is -1 where there is none.
+    """
+
+    low: float
+    high: float
+    front: int
+    rear: int
+
+
 class PolicySweeps(Protocol):
     """Backups under a fixed policy, on vectors in the numbering that `enter` gives."""
 
@@ -60,6 +75,13 @@ class PolicySweeps(Protocol):
 
     def sweep(self, value: Array) -> tuple[float, float]:
         """One Gauss-Seidel sweep in place; min and max change."""
+
+    def windows(self, value: Array, stride: int, window: int, places: tuple[int, int]) -> None:
+        """Gauss-Seidel over a window of `window` rows that advances by `stride`, in place.
+
+        Each row is swept window / stride times before the front has moved past it. `places` is
+        the part of the order to work on.
+        """
 
     def backup(self, value: Array, out: Array) -> tuple[float, float]:
         """out = T_policy value; min and max change."""
@@ -80,11 +102,25 @@ class Engine(Protocol):
     def contraction(self) -> tuple[float, float]:
         """The discount times the least and the largest possible row sum."""
 
-    def sweep(self, value: Array, best: Array, order: Order) -> tuple[float, float]:
-        """One Gauss-Seidel sweep in place; min and max change."""
+    def sweep(
+        self, value: Array, best: Array, order: Order,
+        places: tuple[int, int] | None = None, still: float = 0.0,
+    ) -> Swept:  # fmt: skip
+        """One Gauss-Seidel sweep in place, over all states or over `places` of the order."""
 
-    def policy_rows(self, best: Array, order: Order, folded: bool) -> PolicySweeps:
-        """The rows of the policy `best`, self-loops solved when `folded`."""
+    def march(self, value: Array, best: Array, order: Order) -> None:
+        """A start value by one pass in the order, successors ahead closed as if the move stayed.
+
+        `best` holds -1 before and the greedy choice of that pass after it.
+        """
+
+    def policy_rows(
+        self, best: Array, order: Order, folded: bool, reuse: Any = None
+    ) -> PolicySweeps:
+        """The rows of the policy `best`, self-loops solved when `folded`.
+
+        `reuse`, made with the same order and folding, may be brought up to date instead.
+        """
 
     def finish(
         self, value: Array, floor: FloatArray, top: FloatArray, low: float, high: float
@@ -164,11 +200,17 @@ class StoredEngine:
         """See `Engine`."""
         return self.discount * (1.0 - self.defect), self.discount * (1.0 + self.defect)
 
-    def sweep(self, value: Array, best: Array, order: Order) -> tuple[float, float]:
+    def sweep(
+        self, value: Array, best: Array, order: Order,
+        places: tuple[int, int] | None = None, still: float = 0.0,
+    ) -> Swept:  # fmt: skip
         """See `Engine`."""
-        first, last = (0, self.states) if order.step > 0 else (self.states - 1, -1)
-        low, high = kernels.sweep(*self.rows, value, best, order.forward, first, last, order.step)
-        return low, high
+        walk = _walk(order, places or (0, self.states))
+        return Swept(*kernels.sweep(*self.rows, value, best, order.forward, *walk, still))
+
+    def march(self, value: Array, best: Array, order: Order) -> None:
+        """See `Engine`."""
+        kernels.march(*self.rows, self.terminal, value, best, order.forward)
 
     def backup(self, value: Array, out: Array, best: Array) -> tuple[float, float]:
         """out = T value; min and max change."""
@@ -264,17 +306,12 @@ class PolicyRows:
         )
         return low, high
 
-    def windows(self, value: Array, stride: int, window: int) -> float:
-        """Gauss-Seidel over a window of `window` rows that advances by `stride`, in place.
-
-        Each row is swept window / stride times before the front has moved past it. Returns the
-        largest absolute change of a last visit.
-        """
+    def windows(self, value: Array, stride: int, window: int, places: tuple[int, int]) -> None:
+        """See `PolicySweeps`."""
         unsigned = self.row_ptr.view(self.columns.dtype)
-        change = kernels.policy_windows(
-            unsigned, self.columns, self.weights, self.constants, value, stride, window
+        kernels.policy_windows(
+            unsigned, self.columns, self.weights, self.constants, value, stride, window, *places
         )
-        return float(change)
 
     def backup(self, value: Array, out: Array) -> tuple[float, float]:
         """out = T_policy value; min and max change."""
@@ -301,16 +338,13 @@ class GeneratedEngine:
         self.best_type = np.int8 if problem.actions <= 128 else np.int32
         self.worst = 0.0
         self.pieces = threads.ranges(problem.states, thread_count)
-        self._head = (
-            problem.row, problem.parameters, problem.actions, problem.width, problem.terminal,
-            problem.discount,
-        )  # fmt: skip
+        self._rows = (*problem.head, problem.terminal, problem.discount)
 
     def residual(self, value: Array, floor: FloatArray, top: FloatArray, best: Array) -> Residual:
         """See `Engine`."""
 
         def part(start: int, stop: int) -> Any:
-            return matrix_free.residual(*self._head, value, floor, top, best, start, stop)
+            return generated.residual(*self._rows, value, floor, top, best, start, stop)
 
         parts = threads.run(part, self.pieces)
         self.worst = max(self.worst, *(p[3] for p in parts))
@@ -322,17 +356,23 @@ class GeneratedEngine:
         """See `Engine`."""
         return self.discount * (1.0 - self.worst), self.discount * (1.0 + self.worst)
 
-    def sweep(self, value: Array, best: Array, order: Order) -> tuple[float, float]:
+    def sweep(
+        self, value: Array, best: Array, order: Order,
+        places: tuple[int, int] | None = None, still: float = 0.0,
+    ) -> Swept:  # fmt: skip
         """See `Engine`."""
-        first, last = (0, self.states) if order.step > 0 else (self.states - 1, -1)
-        low, high = matrix_free.sweep(
-            *self._head, value, best, order.forward, first, last, order.step
-        )
-        return low, high
+        walk = _walk(order, places or (0, self.states))
+        return Swept(*generated.sweep(*self._rows, value, best, order.forward, *walk, still))
 
-    def policy_rows(self, best: Array, order: Order, folded: bool) -> GeneratedPolicy:
+    def march(self, value: Array, best: Array, order: Order) -> None:
         """See `Engine`."""
-        return GeneratedPolicy(self.problem, best.copy(), order)
+        generated.march(*self._rows, value, best, order.forward)
+
+    def policy_rows(
+        self, best: Array, order: Order, folded: bool, reuse: GeneratedPolicy | None = None
+    ) -> GeneratedPolicy:
+        """See `Engine`. Nothing is kept, so there is nothing to reuse."""
+        return GeneratedPolicy(self._rows, best.copy(), order, self.pieces)
 
     def finish(
         self, value: Array, floor: FloatArray, top: FloatArray, low: float, high: float
@@ -345,9 +385,10 @@ class GeneratedEngine:
 class GeneratedPolicy:
     """Sweeps under a policy whose rows are generated again each time, natural numbering."""
 
-    problem: MatrixFree
+    rows: tuple[Any, ...]
     best: Array
     order: Order
+    pieces: list[tuple[int, int]]
 
     def enter(self, value: Array) -> Array:
         """The array itself: generated rows stay in natural numbering."""
@@ -360,18 +401,33 @@ class GeneratedPolicy:
 
     def sweep(self, value: Array) -> tuple[float, float]:
         """One Gauss-Seidel sweep in place; min and max change."""
-        p, order = self.problem, self.order
-        first, last = (0, p.states) if order.step > 0 else (p.states - 1, -1)
-        low, high = matrix_free.policy_sweep(
-            p.row, p.parameters, p.width, p.terminal, p.discount, value, self.best,
-            order.forward, first, last, order.step,
-        )  # fmt: skip
+        order, states = self.order, len(self.best)
+        first, last = (0, states) if order.step > 0 else (states - 1, -1)
+        low, high = generated.policy_sweep(
+            *self.rows, value, self.best, order.forward, first, last, order.step
+        )
         return low, high
 
+    def windows(self, value: Array, stride: int, window: int, places: tuple[int, int]) -> None:
+        """See `PolicySweeps`."""
+        generated.policy_windows(
+            *self.rows, value, self.best, self.order.forward, stride, window, *places
+        )
+
     def backup(self, value: Array, out: Array) -> tuple[float, float]:
-        """Gauss-Seidel on a copy: generated rows have no separate Jacobi kernel."""
-        out[:] = value
-        return self.sweep(out)
+        """out = T_policy value; min and max change."""
+
+        def part(start: int, stop: int) -> Any:
+            return generated.policy_backup(*self.rows, value, self.best, out, start, stop)
+
+        parts = threads.run(part, self.pieces)
+        return min(p[0] for p in parts), max(p[1] for p in parts)
+
+
+def _walk(order: Order, places: tuple[int, int]) -> tuple[int, int, int]:
+    """Start, stop and step of a sweep over places of an order."""
+    first, last = places
+    return (first, last, 1) if order.step > 0 else (last - 1, first - 1, -1)
 
 
 def _finish(

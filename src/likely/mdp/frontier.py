@@ -13,7 +13,7 @@ states at a time. Here
    what lies behind it is final, followed by one sweep over all actions.
 
 What is returned is checked by `Task.check` on the original rows, so nothing here has to be
-trusted. Where the copy would be too large, sweeps run on the original rows in the best order.
+trusted. Where the copy would be too large, and where rows are generated, the same runs in place.
 """
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
 
@@ -27,13 +27,16 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from likely.mdp import graph
-from likely.mdp.engine import NATURAL, GeneratedEngine, Order, PolicyRows, StoredEngine
+from likely.mdp import generated_order, graph
+from likely.mdp.engine import NATURAL, Engine, GeneratedEngine, Order, StoredEngine
+from likely.mdp.policy_iteration import modified_policy_iteration, policy_share
 from likely.mdp.task import Task
 
 Array = npt.NDArray[Any]
 
 COPY_LIMIT = 1 << 30  # bytes of renumbered rows; beyond it, order without a copy
+FEW_LEVELS = 6  # distances from the goals up to which states count as mixing fast
+STILL = 1e-3  # of the change that ends a solve: a value that changes less is at rest
 VISITS = 8  # sweeps of a state while the window passes over it
 
 _exact: Any = njit(nogil=True, cache=True, error_model="numpy")
@@ -65,49 +68,52 @@ def renumber(pair_ptr, indptr, indices, probability, reward, order, rank):
     return new_pair_ptr, new_indptr, new_indices, new_probability, new_reward
 
 
-@_exact
-def march(pair_ptr, indptr, indices, probability, reward, discount, value, best, reached):
-    """One outward pass; successors not reached yet are closed as if the move stayed in place."""
-    for state in range(reached):
-        first, last = pair_ptr[state], pair_ptr[state + 1]
-        if first == last:
-            value[state] = 0.0
-            continue
-        top, chosen = -np.inf, np.int64(first)
-        for pair in range(first, last):
-            total, stay = 0.0, 0.0
-            for k in range(indptr[pair], indptr[pair + 1]):
-                if indices[k] >= state:
-                    stay += probability[k]
-                else:
-                    total += probability[k] * value[indices[k]]
-            q = (reward[pair] + discount * total) / (1.0 - discount * stay)
-            if q > top:
-                top, chosen = q, np.int64(pair)
-        value[state] = top
-        best[state] = chosen
-
-
 def frontier(task: Task) -> Iterator[None]:
     """See the module's docstring."""
     mdp = task.mdp
     if mdp is None:
-        yield from ordered(task, NATURAL)
+        yield from _generated(task)
         return
     found = graph.outward(mdp, mdp.reward)
     if found is None:
         yield from ordered(task, NATURAL)
         return
     order, distance, levels = found
+    reached = int((distance >= 0).sum())
+    width = max(1, reached // (levels + 1))
+    del distance, found
     size = mdp.transitions * (mdp.indices.itemsize + 8) + mdp.pairs * (mdp.indptr.itemsize + 8)
     if size > COPY_LIMIT:
-        yield from ordered(task, graph.usable_order(mdp, order, distance))
+        yield from _in_place(task, graph.explicit(order), reached, width)
+    else:
+        yield from _copied(task, order, reached, width)
+
+
+def _generated(task: Task) -> Iterator[None]:
+    """The same for generated rows."""
+    engine = task.engine
+    assert isinstance(engine, GeneratedEngine)
+    found = generated_order.outward(engine.problem)
+    if found is None:
+        yield from ordered(task, NATURAL)
         return
-    reached = int((distance >= 0).sum())
-    yield from _windowed(task, order, reached, max(1, reached // (levels + 1)))
+    order, levels, reached = found
+    if levels <= FEW_LEVELS:  # moves lead anywhere: no order helps
+        yield from modified_policy_iteration(task)
+        return
+    yield from _in_place(task, order, reached, max(1, reached // (levels + 1)))
 
 
-def _windowed(task: Task, order: Array, reached: int, width: int) -> Iterator[None]:
+def _in_place(task: Task, order: Order, reached: int, width: int) -> Iterator[None]:
+    """Sweeps over the rows where they are."""
+    for _ in _windowed(task, task.engine, task.value, task.best, order, reached, width):
+        if task.fresh:
+            task.check()
+        yield
+
+
+def _copied(task: Task, order: Array, reached: int, width: int) -> Iterator[None]:
+    """Sweeps over a copy of the rows that lies in memory in the order of the sweeps."""
     mdp = task.mdp
     assert mdp is not None
     rank = np.empty_like(order)
@@ -122,78 +128,83 @@ def _windowed(task: Task, order: Array, reached: int, width: int) -> Iterator[No
     engine = StoredEngine(copy, copy.reward, mdp.discount, pieces)
     value = task.value[order]
     best = np.full(mdp.states, -1, dtype=engine.best_type)
-    if task.iterations == 0 and not value.any():  # a start that was given is kept
-        march(*rows, mdp.discount, value, best, reached)
-    else:
-        engine.sweep(value, best, NATURAL)
-    task.changed(1.0)
-    if reached < mdp.states:
-        engine.sweep(value, best, NATURAL)
-        task.changed(1.0)
-    share = mdp.states / max(1, mdp.pairs)
-    policy: PolicyRows | None = None
-    while True:
-        policy = engine.policy_rows(best, NATURAL, True, policy)
-        policy.windows(value, width, VISITS * width)
-        low, high = engine.sweep(value, best, NATURAL)
-        task.changed(1.0 + VISITS * share)
-        if max(high, -low) <= 0.75 * task.target_span or task.iterations % 10 == 9:
+    for _ in _windowed(task, engine, value, best, NATURAL, reached, width):
+        if task.fresh or task.iterations % 10 == 0:  # often enough for an interrupt
             task.value[order] = value
-            task.check()
-        elif task.iterations % 10 == 0:
-            task.value[order] = value  # so that an interrupt loses little
-        yield
         if task.fresh:
+            task.check()
+        yield
+
+
+def _windowed(
+    task: Task, engine: Engine, value: Array, best: Array, order: Order, reached: int, width: int
+) -> Iterator[None]:
+    """The march, and then windows that advance by `width`, the states of a level.
+
+    Only the part of the order in which values still change is swept, until it is quiet. Then
+    `task.fresh` asks for a check, and if that fails everything is swept again.
+    """
+    states = engine.states
+    back = Order(order.forward, order.rank, -order.step)
+    if task.iterations == 0 and not value.any():  # a start that was given is kept
+        engine.march(value, best, order)
+    else:
+        engine.sweep(value, best, order)
+    task.changed(1.0)
+    if reached < states:
+        engine.sweep(value, best, order)
+        task.changed(1.0)
+    target = 0.75 * task.target_span
+    window = VISITS * width
+    policy: Any = None
+    places = (0, states)
+    while True:
+        policy = engine.policy_rows(best, order, True, policy)
+        swept = policy.enter(value)
+        policy.windows(swept, width, window, places)
+        policy.leave(swept, value)
+        done = engine.sweep(value, best, order, places, STILL * target)
+        part = (places[1] - places[0]) / max(1, states)
+        task.changed(part * (1.0 + VISITS * policy_share(task)))
+        task.fresh = max(done.high, -done.low) <= target or task.iterations % 10 == 9
+        checked = task.fresh
+        yield
+        if checked:
             # Bounds not met yet: one sweep back, which carries what the front left behind.
-            engine.sweep(value, best, Order(NATURAL.forward, NATURAL.rank, -1))
+            engine.sweep(value, best, back)
             task.changed(1.0)
+        if checked or done.rear < 0:
+            places = (0, states)
+        else:
+            places = (max(0, done.front - window), min(states, done.rear + 1 + window))
 
 
 def ordered(task: Task, order: Order) -> Iterator[None]:
-    """Modified policy iteration with Gauss-Seidel sweeps in a given order, without a copy.
+    """Modified policy iteration with Gauss-Seidel sweeps, where no goal gives a direction.
 
-    Starts below the fixed point, so that values only rise.
+    Sweeps over all actions go to and fro. Starts below the fixed point, so that values only rise.
     """
     engine = task.engine
+    back = Order(order.forward, order.rank, -order.step)
     task.start_below()
-    if isinstance(engine, GeneratedEngine):
-        order = _better_direction(task, order)
     policy: Any = None
     while True:
-        engine.sweep(task.value, task.best, order)
-        low, high = engine.sweep(task.value, task.best, order)
+        engine.sweep(task.value, task.best, back)
+        low, high, *_ = engine.sweep(task.value, task.best, order)
         task.changed(2.0)
         change = max(high, -low)
         if change <= 0.75 * task.target_span or task.iterations % 10 == 9:
             task.check()
         yield
-        if isinstance(engine, StoredEngine):
-            policy = engine.policy_rows(task.best, order, True, policy)
-        else:
-            policy = engine.policy_rows(task.best, order, True)
+        policy = engine.policy_rows(task.best, order, True, policy)
         swept = policy.enter(task.value)
         moved = np.inf
         for visit in range(30):
             before = moved
             low, high = policy.sweep(swept)
             moved = max(high, -low)
-            task.changed(0.25)
+            task.changed(policy_share(task))
             slow = visit >= 4 and moved > 0.9 * before
             if moved <= 0.02 * change or moved <= 0.25 * task.target_span or slow:
                 break
         policy.leave(swept, task.value)
-
-
-def _better_direction(task: Task, order: Order) -> Order:
-    """The direction of sweeps that removes more of the residual, tried once each way."""
-    back = Order(order.forward, order.rank, -order.step)
-    left = []
-    for direction in (order, back):
-        task.check()
-        before = float(np.abs(task.top).sum())
-        task.engine.sweep(task.value, task.best, direction)
-        task.changed(1.0)
-        task.check()
-        left.append(float(np.abs(task.top).sum()) / max(before, 1e-300))
-    task.fresh = False
-    return order if left[0] <= left[1] else back

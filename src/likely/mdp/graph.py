@@ -223,6 +223,11 @@ def usable_order(mdp: MDP, order: Array, distance: Array) -> Order:
         return NATURAL
     if higher >= 0.95 * (lower + higher):
         return Order(NO_ORDER, NO_ORDER, -1)
+    return explicit(order)
+
+
+def explicit(order: Array) -> Order:
+    """An array of states as an `Order`."""
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order), dtype=order.dtype)
     unsigned = np.uint32 if order.dtype == np.int32 else np.uint64

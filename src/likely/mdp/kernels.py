@@ -23,32 +23,66 @@ UNIT = 2.0**-53  # half the spacing of float64 at 1: the relative error of one o
 # `residual`, which is compiled without these liberties.
 _sweep: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 _exact: Any = njit(nogil=True, cache=True, error_model="numpy")
+_inline: Any = njit(inline="always", nogil=True, error_model="numpy")
+
+
+_ONE, _TWO, _THREE, _FOUR = (np.uint64(k) for k in (1, 2, 3, 4))
+
+
+@_inline
+def expectation(probability, value, indices, begin, end):
+    """sum_k probability[k] value[indices[k]] over begin..end (unsigned).
+
+    Rows of three, the rows of a slippery grid, have no loop: its entry and exit would cost more
+    than the sum. Longer rows have two sums, so that a step need not wait for the one before it.
+    """
+    if end - begin == _THREE:
+        return (
+            probability[begin] * value[indices[begin]]
+            + probability[begin + _ONE] * value[indices[begin + _ONE]]
+            + probability[begin + _TWO] * value[indices[begin + _TWO]]
+        )
+    total, other = 0.0, 0.0
+    k = begin
+    while k + _FOUR <= end:
+        total += probability[k] * value[indices[k]]
+        other += probability[k + _ONE] * value[indices[k + _ONE]]
+        total += probability[k + _TWO] * value[indices[k + _TWO]]
+        other += probability[k + _THREE] * value[indices[k + _THREE]]
+        k += _FOUR
+    while k < end:
+        total += probability[k] * value[indices[k]]
+        k += _ONE
+    return total + other
 
 
 @_sweep
 def backup(pair_ptr, indptr, indices, probability, reward, discount, value, out, best, start, stop):
     """One Jacobi backup out = T value; returns min and max of T value - value.
 
-    `best` [S] gets the greedy pair; on exact ties the pair that it held before is kept.
+    `best` [S] gets the greedy pair; on exact ties the pair that it held before is kept. The
+    maximum is kept by selection, not by branches: which action wins cannot be predicted, and a
+    wrong guess costs as much as a row.
     """
     low, high = np.inf, -np.inf
     for state in range(start, stop):
-        first, last = pair_ptr[state], pair_ptr[state + 1]
+        first, last = np.uint64(pair_ptr[state]), np.uint64(pair_ptr[state + 1])
         if first == last:
             out[state] = 0.0
             low, high = min(low, 0.0), max(high, 0.0)
             continue
         old = np.int64(best[state])
-        chosen, top = old, -np.inf
+        chosen, top, kept = old, -np.inf, -np.inf
+        begin = np.uint64(indptr[first])
         for pair in range(first, last):
-            total = 0.0
-            for k in range(indptr[pair], indptr[pair + 1]):
-                total += probability[k] * value[indices[k]]
-            q = reward[pair] + discount * total
-            if q > top or (q == top and np.int64(pair) == old):
-                top, chosen = q, np.int64(pair)
+            end = np.uint64(indptr[pair + _ONE])
+            q = reward[pair] + discount * expectation(probability, value, indices, begin, end)
+            begin = end
+            chosen = np.int64(pair) if q > top else chosen
+            top = q if q > top else top
+            kept = q if np.int64(pair) == old else kept
         out[state] = top
-        best[state] = chosen
+        best[state] = old if kept == top else chosen
         change = top - value[state]
         low, high = min(low, change), max(high, change)
     return low, high
@@ -56,13 +90,16 @@ def backup(pair_ptr, indptr, indices, probability, reward, discount, value, out,
 
 @_sweep
 def sweep(
-    pair_ptr, indptr, indices, probability, reward, discount, value, best, order, start, stop, step
-):
-    """Gauss-Seidel backups in place, self-loops solved; returns min and max change.
+    pair_ptr, indptr, indices, probability, reward, discount, value, best, order, start, stop,
+    step, still,
+):  # fmt: skip
+    """Gauss-Seidel backups in place, self-loops solved.
 
-    States are `order[i]` (or i, when `order` is empty) for i in range(start, stop, step).
+    States are `order[i]` (or i, when `order` is empty) for i in range(start, stop, step). Returns
+    the min and max change, and the least and the largest i whose change was more than `still`.
     """
     low, high = np.inf, -np.inf
+    front, rear = pair_ptr.shape[0], -1
     ordered = order.shape[0] > 0
     for i in range(start, stop, step):
         state = np.int64(order[i]) if ordered else np.int64(i)
@@ -70,16 +107,19 @@ def sweep(
         if first == last:
             continue
         old = np.int64(best[state])
-        chosen, top = old, -np.inf
-        for pair in range(first, last):
+        chosen, top, kept = old, -np.inf, -np.inf
+        begin = np.uint64(indptr[first])
+        for pair in range(np.uint64(first), np.uint64(last)):
             total, loop = 0.0, 0.0
-            for k in range(indptr[pair], indptr[pair + 1]):
+            end = np.uint64(indptr[pair + _ONE])
+            for k in range(begin, end):
                 successor = np.int64(indices[k])
                 weight = probability[k]
                 if successor == state:
                     loop = weight
                 else:
                     total += weight * value[np.uint64(successor)]
+            begin = end
             q = reward[pair] + discount * total
             if loop > 0.0:
                 remain = 1.0 - discount * loop
@@ -87,13 +127,17 @@ def sweep(
                     q = 0.0 if reward[pair] == 0.0 else reward[pair] * np.inf
                 else:
                     q /= remain
-            if q > top or (q == top and np.int64(pair) == old):
-                top, chosen = q, np.int64(pair)
+            chosen = np.int64(pair) if q > top else chosen
+            top = q if q > top else top
+            kept = q if np.int64(pair) == old else kept
+        chosen = old if kept == top else chosen
         change = top - value[state]
         value[state] = top
         best[state] = chosen
         low, high = min(low, change), max(high, change)
-    return low, high
+        if abs(change) > still:
+            front, rear = min(front, i), max(rear, i)
+    return low, high, front, rear
 
 
 @_exact
@@ -137,26 +181,30 @@ def residual(
         chosen, chosen_d, chosen_error = np.int64(-1), -np.inf, 0.0
         old_d, old_error = -np.inf, 0.0
         ceiling, runner = -np.inf, -np.inf
-        for pair in range(first, last):
+        begin = np.uint64(indptr[first])
+        for pair in range(np.uint64(first), np.uint64(last)):
             total, size = 0.0, 0.0
-            begin, end = indptr[pair], indptr[pair + 1]
+            end = np.uint64(indptr[pair + _ONE])
             for k in range(begin, end):
                 term = probability[k] * (value[indices[k]] - here)
                 total += term
                 size += abs(term)
             d = reward[pair] + discount * total - drift
             count = np.float64(end - begin) + 7.0
+            begin = end
             error = count * UNIT * (abs(reward[pair]) + discount * size + fixed) + slack
             bound = d + error
-            if bound > ceiling:
-                runner = ceiling
-                ceiling = bound
-            elif bound > runner:
-                runner = bound
-            if d > chosen_d:
-                chosen, chosen_d, chosen_error = np.int64(pair), d, error
-            if np.int64(pair) == old:
-                old_d, old_error = d, error
+            # By selection, not by branches, as in `backup`.
+            second_best = ceiling if bound > ceiling else bound
+            runner = second_best if second_best > runner else runner
+            ceiling = bound if bound > ceiling else ceiling
+            greater = d > chosen_d
+            chosen = np.int64(pair) if greater else chosen
+            chosen_error = error if greater else chosen_error
+            chosen_d = d if greater else chosen_d
+            held = np.int64(pair) == old
+            old_d = d if held else old_d
+            old_error = error if held else old_error
         if old_d + old_error >= chosen_d - chosen_error:
             chosen, chosen_d, chosen_error = old, old_d, old_error
         best[state] = chosen
@@ -321,20 +369,48 @@ def q_values(indptr, indices, probability, reward, discount, value, out, start, 
 
 
 @_sweep
-def policy_windows(row_ptr, columns, weights, constants, value, stride, window):
-    """Gauss-Seidel on gathered rows in windows that advance by `stride`; see `PolicyRows`."""
-    states = constants.shape[0]
-    largest = 0.0
-    for start in range(0, states, stride):
-        for i in range(start, min(start + window, states)):
-            total = constants[i] + 0.0
+def policy_windows(row_ptr, columns, weights, constants, value, stride, window, start, stop):
+    """Gauss-Seidel on gathered rows in windows that advance by `stride`; see `PolicySweeps`."""
+    for begin in range(start, stop, stride):
+        for i in range(begin, min(begin + window, stop)):
             row = np.uint64(i)
-            for k in range(row_ptr[row], row_ptr[row + np.uint64(1)]):
+            total = constants[row] + 0.0
+            for k in range(row_ptr[row], row_ptr[row + _ONE]):
                 total += weights[k] * value[columns[k]]
-            if i < start + stride:
-                largest = max(largest, abs(total - value[i]))
-            value[i] = total
-    return largest
+            value[row] = total
+
+
+@_exact
+def march(pair_ptr, indptr, indices, probability, reward, discount, terminal, value, best, order):
+    """One outward pass that gives a start value; sets `best`, which holds -1 before.
+
+    Successors that the pass has not reached are closed as if the move stayed in place. Reached
+    are terminal states and those whose `best` is set.
+    """
+    ordered = order.shape[0] > 0
+    for i in range(terminal.shape[0]):
+        state = np.int64(order[i]) if ordered else np.int64(i)
+        first, last = np.uint64(pair_ptr[state]), np.uint64(pair_ptr[state + 1])
+        if first == last:
+            value[state] = 0.0
+            continue
+        top, chosen = -np.inf, np.int64(first)
+        begin = np.uint64(indptr[first])
+        for pair in range(first, last):
+            total, stay = 0.0, 0.0
+            end = np.uint64(indptr[pair + _ONE])
+            for k in range(begin, end):
+                successor = indices[k]
+                if best[successor] >= 0 or terminal[successor]:
+                    total += probability[k] * value[successor]
+                else:
+                    stay += probability[k]
+            begin = end
+            q = (reward[pair] + discount * total) / (1.0 - discount * stay)
+            chosen = np.int64(pair) if q > top else chosen
+            top = q if q > top else top
+        value[state] = top
+        best[state] = chosen
 
 
 @_exact

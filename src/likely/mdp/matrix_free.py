@@ -5,9 +5,10 @@
     row(state, action, parameters, successors, probabilities) -> (count, reward)
 
 that writes the `count` successors of a pair and returns its expected reward; count 0 means that
-the state does not have the action. Successors of one row must be distinct. Nothing of size
-[transitions] is ever kept, so 10^7 states cost a few vectors. `stored()` writes the same rows
-into an `MDP`.
+the state does not have the action. A row may name a successor more than once, also with
+probability 0: its probabilities add. Nothing of size [transitions] is ever kept, so 10^7 states
+cost a few vectors. `stored()` writes the same rows into an `MDP`. The kernels are in
+`generated.py`.
 
 `grid(...)` is the slippery grid world of the textbooks in this form.
 """
@@ -23,15 +24,12 @@ import numpy.typing as npt
 from numba import njit
 
 from likely.errors import InvalidData
-from likely.mdp import checks
-from likely.mdp.kernels import UNIT
+from likely.mdp import checks, generated
 from likely.mdp.problem import MDP, _frozen
 
-_sweep: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-_exact: Any = njit(nogil=True, cache=True, error_model="numpy")
-
 # How a row function should be compiled. Inlined, and without numba's reference counts, which
-# would cost six times as much as the row itself; so it must not allocate arrays.
+# would cost six times as much as the row itself; so it must not allocate arrays. Written without
+# loops and with a constant count, it compiles to a few instructions a row.
 _ROW_OPTIONS: dict[str, Any] = {
     "cache": True,
     "error_model": "numpy",
@@ -48,7 +46,7 @@ class MatrixFree:
     Attributes:
         states: number of states S.
         actions: number of action labels A; labels are 0..A-1 in every state.
-        width: largest number of successors of a row.
+        width: largest count of a row.
         row: function that generates a row, compiled with `row_function` (or `numba.njit`).
         parameters: tuple of arrays and numbers handed to `row`.
         discount: in (0, 1].
@@ -67,15 +65,26 @@ class MatrixFree:
         checks.discount(self.discount)
         if self.terminal.shape != (self.states,):
             raise InvalidData(f"terminal has shape {self.terminal.shape}, expected [S]")
-        bad = validate(
-            self.row, self.parameters, self.actions, self.width, self.terminal, self.states
-        )
+        if not 1 <= self.width <= generated.WIDEST:
+            raise InvalidData(f"width {self.width}: expected 1 to {generated.WIDEST} successors")
+        # With room to spare, so that a count beyond the width is noticed, not suffered.
+        row, parameters, _, labels, actions = self.head
+        room = generated.slots(4 * self.width)
+        bad = generated.validate(row, parameters, room, self.width, labels, actions, self.terminal)
         if bad >= 0:
             raise InvalidData(
                 f"state {bad // self.actions}, action {bad % self.actions}: the generated row is "
-                "not a distribution over distinct states with a finite reward, or the state has "
-                "no action at all"
+                "not a distribution over states with a finite reward, or the state has no action "
+                "at all"
             )
+
+    @property
+    def head(self) -> tuple[Any, ...]:
+        """What every kernel of `generated.py` takes first."""
+        return (
+            self.row, self.parameters, generated.slots(self.width),
+            generated.labels(self.actions), self.actions,
+        )  # fmt: skip
 
     def with_discount(self, discount: float) -> MatrixFree:
         """The same process under another discount."""
@@ -83,9 +92,7 @@ class MatrixFree:
 
     def stored(self) -> MDP:
         """The same MDP with its rows stored."""
-        pairs, transitions = count_all(
-            self.row, self.parameters, self.actions, self.width, self.terminal, self.states
-        )
+        pairs, transitions = generated.count_all(*self.head, self.terminal)
         index = np.int32 if transitions <= np.iinfo(np.int32).max else np.int64
         pair_ptr = np.zeros(self.states + 1, dtype=index)
         indptr = np.zeros(pairs + 1, dtype=index)
@@ -93,201 +100,13 @@ class MatrixFree:
         probability = np.empty(transitions)
         reward = np.empty(pairs)
         action = np.empty(pairs, dtype=np.int8 if self.actions <= 128 else np.int32)
-        write_all(
-            self.row, self.parameters, self.actions, self.width, self.terminal,
-            pair_ptr, indptr, indices, probability, reward, action,
-        )  # fmt: skip
+        generated.write_all(
+            *self.head, self.terminal, pair_ptr, indptr, indices, probability, reward, action
+        )
         return MDP.from_pairs(
             pair_ptr, indptr, indices, probability, reward, self.discount,
             pair_action=action, terminal=self.terminal,
         )  # fmt: skip
-
-
-@_exact
-def validate(row, parameters, actions, width, terminal, states):
-    """The first pair (state * actions + action) whose row is wrong, or -1."""
-    successors = np.empty(width, dtype=np.int64)
-    weights = np.empty(width)
-    for state in range(states):
-        if terminal[state]:
-            continue
-        some = False
-        for action in range(actions):
-            count, reward = row(state, action, parameters, successors, weights)
-            if count == 0:
-                continue
-            some = True
-            good = np.isfinite(reward) and count <= width
-            total = 0.0
-            for k in range(count):
-                total += weights[k]
-                good = good and weights[k] >= 0.0 and 0 <= successors[k] < states
-                for j in range(k):
-                    good = good and successors[j] != successors[k]
-            if not good or not abs(total - 1.0) <= 1e-12:
-                return state * actions + action
-        if not some:
-            return state * actions
-    return -1
-
-
-@_exact
-def count_all(row, parameters, actions, width, terminal, states):
-    """Number of pairs and of transitions."""
-    successors = np.empty(width, dtype=np.int64)
-    weights = np.empty(width)
-    pairs, transitions = 0, 0
-    for state in range(states):
-        if terminal[state]:
-            continue
-        for action in range(actions):
-            count, _ = row(state, action, parameters, successors, weights)
-            if count:
-                pairs += 1
-                transitions += count
-    return pairs, transitions
-
-
-@_exact
-def write_all(
-    row, parameters, actions, width, terminal,
-    pair_ptr, indptr, indices, probability, reward, label,
-):  # fmt: skip
-    """Write every row, sorted by successor, into CSR arrays of the right size."""
-    successors = np.empty(width, dtype=np.int64)
-    weights = np.empty(width)
-    pair, at = 0, 0
-    for state in range(terminal.shape[0]):
-        if not terminal[state]:
-            for action in range(actions):
-                count, gain = row(state, action, parameters, successors, weights)
-                if not count:
-                    continue
-                for k in range(count):  # insertion sort: rows are short
-                    j = at + k
-                    while j > at and indices[j - 1] > successors[k]:
-                        indices[j], probability[j] = indices[j - 1], probability[j - 1]
-                        j -= 1
-                    indices[j], probability[j] = successors[k], weights[k]
-                at += count
-                reward[pair] = gain
-                label[pair] = action
-                pair += 1
-                indptr[pair] = at
-        pair_ptr[state + 1] = pair
-
-
-@_sweep
-def sweep(
-    row, parameters, actions, width, terminal, discount, value, best, order, start, stop, step
-):
-    """Gauss-Seidel backups in place, self-loops solved; returns min and max change."""
-    low, high = np.inf, -np.inf
-    successors = np.empty(width, dtype=np.int64)
-    weights = np.empty(width)
-    ordered = order.shape[0] > 0
-    for i in range(start, stop, step):
-        state = np.int64(order[i]) if ordered else np.int64(i)
-        if terminal[state]:
-            continue
-        old = np.int64(best[state])
-        chosen, top = old, -np.inf
-        for action in range(actions):
-            count, reward = row(state, action, parameters, successors, weights)
-            if not count:
-                continue
-            total, loop = 0.0, 0.0
-            for k in range(count):
-                if successors[k] == state:
-                    loop = weights[k]
-                else:
-                    total += weights[k] * value[np.uint64(successors[k])]
-            q = reward + discount * total
-            if loop > 0.0:
-                q /= 1.0 - discount * loop
-            if q > top or (q == top and action == old):
-                top, chosen = q, np.int64(action)
-        change = top - value[state]
-        value[state] = top
-        best[state] = chosen
-        low, high = min(low, change), max(high, change)
-    return low, high
-
-
-@_sweep
-def policy_sweep(row, parameters, width, terminal, discount, value, best, order, start, stop, step):
-    """Gauss-Seidel in place under the policy `best` of action labels."""
-    low, high = np.inf, -np.inf
-    successors = np.empty(width, dtype=np.int64)
-    weights = np.empty(width)
-    ordered = order.shape[0] > 0
-    for i in range(start, stop, step):
-        state = np.int64(order[i]) if ordered else np.int64(i)
-        if terminal[state]:
-            continue
-        count, reward = row(state, np.int64(best[state]), parameters, successors, weights)
-        total, loop = 0.0, 0.0
-        for k in range(count):
-            if successors[k] == state:
-                loop = weights[k]
-            else:
-                total += weights[k] * value[np.uint64(successors[k])]
-        change = (reward + discount * total) / (1.0 - discount * loop) - value[state]
-        value[state] += change
-        low, high = min(low, change), max(high, change)
-    return low, high
-
-
-@_exact
-def residual(
-    row, parameters, actions, width, terminal, discount, value, floor, top, best, start, stop
-):
-    """As `kernels.residual`, the row defects found row by row; also returns the largest."""
-    low, high, gap = np.inf, -np.inf, 0.0
-    kept = 1.0 - discount
-    worst = 0.0
-    successors = np.empty(width, dtype=np.int64)
-    weights = np.empty(width)
-    for state in range(start, stop):
-        if terminal[state]:
-            floor[state] = 0.0
-            top[state] = 0.0
-            low, high = min(low, 0.0), max(high, 0.0)
-            continue
-        here = np.float64(value[state])
-        drift = kept * here
-        old = np.int64(best[state])
-        chosen, chosen_d, chosen_error = np.int64(-1), -np.inf, 0.0
-        old_d, old_error = -np.inf, 0.0
-        ceiling = -np.inf
-        for action in range(actions):
-            count, reward = row(state, action, parameters, successors, weights)
-            if not count:
-                continue
-            total, size, mass = 0.0, 0.0, 0.0
-            for k in range(count):
-                term = weights[k] * (value[np.uint64(successors[k])] - here)
-                total += term
-                size += abs(term)
-                mass += weights[k]
-            d = reward + discount * total - drift
-            defect = abs(mass - 1.0) + count * UNIT
-            worst = max(worst, defect)
-            error = (count + 7.0) * UNIT * (abs(reward) + discount * size + abs(drift))
-            error += discount * defect * abs(here) + 1e-300
-            ceiling = max(ceiling, d + error)
-            if d > chosen_d:
-                chosen, chosen_d, chosen_error = np.int64(action), d, error
-            if action == old:
-                old_d, old_error = d, error
-        if old_d + old_error >= chosen_d - chosen_error:
-            chosen, chosen_d, chosen_error = old, old_d, old_error
-        best[state] = chosen
-        floor[state] = chosen_d - chosen_error
-        top[state] = ceiling
-        low, high = min(low, floor[state]), max(high, ceiling)
-        gap = max(gap, ceiling - floor[state])
-    return low, high, gap, worst
 
 
 # ----------------------------------------------------------------------- the slippery grid
@@ -295,55 +114,33 @@ def residual(
 def _grid_row(state, action, parameters, successors, weights):
     """Move as intended, or to one of the two sides; blocked moves stay.
 
-    Written without loops: this is called for every pair in every sweep.
+    Three successors whatever is blocked, and selections instead of branches.
     """
-    blocked, columns, side, step_reward, entry = parameters
-    cells = blocked.shape[0]
+    blocked, columns, cells, side, step_reward, entry = parameters
     x = np.int64(np.uint32(state) % np.uint32(columns))
-    up = state - columns if state >= columns else np.int64(-1)
-    down = state + columns if state + columns < cells else np.int64(-1)
-    left = state - 1 if x > 0 else np.int64(-1)
-    right = state + 1 if x + 1 < columns else np.int64(-1)
-    if action == 0:
-        ahead, one, other = up, left, right
-    elif action == 1:
-        ahead, one, other = right, up, down
-    elif action == 2:
-        ahead, one, other = down, left, right
-    else:
-        ahead, one, other = left, up, down
-    count = 0
-    stay = 0.0
-    gain = step_reward
+    up = state - columns if state >= columns else state
+    down = state + columns if state + columns < cells else state
+    left = state - 1 if x > 0 else state
+    right = state + 1 if x + 1 < columns else state
+    if blocked.shape[0] > 0:
+        up = state if blocked[np.uint64(up)] else up
+        down = state if blocked[np.uint64(down)] else down
+        left = state if blocked[np.uint64(left)] else left
+        right = state if blocked[np.uint64(right)] else right
+    vertical = action % 2 == 0
+    one = left if vertical else up
+    other = right if vertical else down
+    ahead = (up if action == 0 else down) if vertical else (right if action == 1 else left)
     straight = 1.0 - 2.0 * side
-    paid = entry.shape[0] > 0
-    if ahead >= 0 and not blocked[np.uint64(ahead)]:
-        successors[count] = ahead
-        weights[count] = straight
-        gain += straight * entry[ahead] if paid else 0.0
-        count += 1
-    else:
-        stay += straight
-    if side > 0.0:
-        if one >= 0 and not blocked[np.uint64(one)]:
-            successors[count] = one
-            weights[count] = side
-            gain += side * entry[one] if paid else 0.0
-            count += 1
-        else:
-            stay += side
-        if other >= 0 and not blocked[np.uint64(other)]:
-            successors[count] = other
-            weights[count] = side
-            gain += side * entry[other] if paid else 0.0
-            count += 1
-        else:
-            stay += side
-    if stay > 0.0:
-        successors[count] = state
-        weights[count] = stay
-        count += 1
-    return count, gain
+    successors[0], weights[0] = ahead, straight
+    successors[1], weights[1] = one, side
+    successors[2], weights[2] = other, side
+    gain = step_reward
+    if entry.shape[0] > 0:
+        gain += straight * entry[np.uint64(ahead)] if ahead != state else 0.0
+        gain += side * entry[np.uint64(one)] if one != state else 0.0
+        gain += side * entry[np.uint64(other)] if other != state else 0.0
+    return 3, gain
 
 
 def grid(
@@ -374,16 +171,19 @@ def grid(
     cells = rows * columns
     if cells >= 2**32:
         raise InvalidData(f"grid of {rows} x {columns}: expected fewer than 2^32 cells")
-    wall = np.zeros(cells, dtype=np.bool_)
+    wall = np.zeros(0, dtype=np.bool_)
     if blocked is not None:
         wall = np.ascontiguousarray(blocked, dtype=np.bool_).ravel()
     entry = np.zeros(0)
     if entry_reward is not None:
         entry = np.ascontiguousarray(entry_reward, dtype=np.float64).ravel()
-    if wall.shape != (cells,) or (entry_reward is not None and entry.shape != (cells,)):
+    given = [part for part, asked in ((wall, blocked), (entry, entry_reward)) if asked is not None]
+    if any(part.shape != (cells,) for part in given):
         raise InvalidData(f"blocked and entry_reward need {cells} cells")
     from likely.mdp.build import mask_of
 
-    terminal = mask_of(goals, cells, "goals") | wall
-    parameters = (_frozen(wall), columns, slip / 2.0, float(step_reward), _frozen(entry))
-    return MatrixFree(cells, 4, 4, _grid_row, parameters, discount, _frozen(terminal))
+    terminal = mask_of(goals, cells, "goals")
+    if blocked is not None:
+        terminal = terminal | wall
+    parameters = (_frozen(wall), columns, cells, slip / 2.0, float(step_reward), _frozen(entry))
+    return MatrixFree(cells, 4, 3, _grid_row, parameters, discount, _frozen(terminal))

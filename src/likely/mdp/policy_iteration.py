@@ -47,7 +47,7 @@ def modified_policy_iteration(task: Task) -> Iterator[None]:
     """
     limit = int(task.options.get("sweeps", 200))
     out = np.empty_like(task.value)
-    share = _share(task)
+    share = policy_share(task)
     stored = task.engine if isinstance(task.engine, StoredEngine) else None
     rows: Any = None
     if stored is not None and not task.value.any():
@@ -93,7 +93,7 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
     if krylov not in ("gmres", "bicgstab"):
         raise InvalidSetting(f'krylov="{krylov}" is unknown; expected "gmres" or "bicgstab"')
     alpha = float(task.options.get("alpha", 0.01))
-    share = _share(task)
+    share = policy_share(task)
     while True:
         task.check()
         yield
@@ -131,11 +131,12 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
         task.changed(20 * share)
 
 
-def _share(task: Task) -> float:
+def policy_share(task: Task) -> float:
     """Work of a backup under one policy, in backups of all pairs."""
-    if task.mdp is None or not task.mdp.pairs:
-        return 0.25
-    return task.mdp.states / task.mdp.pairs
+    if task.mdp is None:
+        assert isinstance(task.engine, GeneratedEngine)
+        return 1.0 / task.engine.problem.actions
+    return task.mdp.states / max(1, task.mdp.pairs)
 
 
 def _rows(task: Task, reuse: PolicyRows | None = None) -> PolicyRows:

@@ -48,6 +48,7 @@ OPTIONS = {
 }
 SMALL = 50_000  # transitions that fit into the cache with room to spare
 DIRECT = 200_000  # states up to which a sparse LU of a policy is a good second choice
+FILLED = 2_000  # the same where moves lead anywhere, so that the factors are full
 PATIENT = 100  # iterations after which "auto" changes to its second choice
 
 
@@ -180,10 +181,13 @@ def _auto(task: Task) -> Iterator[None]:
     elif mdp.transitions <= SMALL and (bool(mdp.terminal.any()) or not graph.mixes_fast(mdp, 4)):
         plan = ["settle", "policy-iteration"]
     elif graph.mixes_fast(mdp, 6):
-        # No order helps. Without an end the span falls fast, whatever the discount; with one,
-        # the slow mode is left to a Krylov method.
+        # No order helps. Without an end the span falls fast, whatever the discount, unless moves
+        # go round in circles; with one, the slow mode is left to a Krylov method.
         ends = bool(mdp.terminal.any()) and mdp.discount > 0.95
-        plan = ["inexact-policy-iteration" if ends else "modified-policy-iteration"]
+        plan = ["inexact-policy-iteration"]
+        if not ends:
+            second = "policy" if mdp.states <= FILLED else "inexact-policy"
+            plan = ["modified-policy-iteration", f"{second}-iteration"]
     else:
         # A direct solve has no trouble with slow modes, but needs memory for its fill.
         second = "policy-iteration" if mdp.states <= DIRECT else "inexact-policy-iteration"

@@ -53,7 +53,7 @@ def gauss_seidel(task: Task) -> Iterator[None]:
     task.start_below()
     count = 0
     while True:
-        low, high = task.engine.sweep(task.value, task.best, forward if count % 2 else backward)
+        low, high, *_ = task.engine.sweep(task.value, task.best, forward if count % 2 else backward)
         task.changed(1.0)
         count += 1
         # A check costs a sweep. It pays where the change says that the bounds may be met, and
