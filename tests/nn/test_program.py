@@ -9,7 +9,8 @@ from torch.nn.functional import conv2d, conv_transpose2d, elu, layer_norm, pad
 
 from likely.errors import InvalidSetting
 from likely.nn.masked import conv_taps, pointwise, shift_down
-from likely.nn.program import Builder, Cells, Moment, Tap, features_of, shifted
+from likely.nn.program import Builder, Cells, Moment, Program, Tap, features_of, shifted
+from likely.nn.program_compiled import CompiledExecutor
 from likely.nn.program_torch import TorchExecutor
 
 SHAPE, LEVELS = (1, 5, 7), 6
@@ -29,10 +30,18 @@ def lively(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64) * 0.4
 
 
-def step_by_step(build: Builder, output: Cells, x: Tensor, context: Tensor | None = None) -> Tensor:
+def step_by_step(
+    kind: type[TorchExecutor] | type[CompiledExecutor],
+    program: Program,
+    x: Tensor,
+    context: Tensor | None = None,
+) -> Tensor:
     """The program's output at every pixel, [B, F, H, W]."""
-    program = build.finish(output)
-    found = TorchExecutor(program, len(x), context, lively(1))
+    like, output = lively(1), program.output
+    if kind is CompiledExecutor:
+        found = CompiledExecutor(program, len(x), context, like, side_by_side=False)
+    else:
+        found = kind(program, len(x), context, like)
     groups, (channels, height, width) = program.groups, program.shape
     size = channels // groups
     out = torch.zeros(len(x), output.features, height, width, dtype=torch.float64)
@@ -49,10 +58,14 @@ def step_by_step(build: Builder, output: Cells, x: Tensor, context: Tensor | Non
     return out
 
 
-def row_by_row(build: Builder, output: Cells, x: Tensor, context: Tensor | None = None) -> Tensor:
+def row_by_row(
+    kind: type[TorchExecutor] | type[CompiledExecutor],
+    program: Program,
+    x: Tensor,
+    context: Tensor | None = None,
+) -> Tensor:
     """The same, every row given at once."""
-    program = build.finish(output)
-    found = TorchExecutor(program, len(x), context, lively(1))
+    found = kind(program, len(x), context, lively(1))
     rows = []
     for row in range(program.shape[1]):
         found.begin_row(row)
@@ -61,9 +74,14 @@ def row_by_row(build: Builder, output: Cells, x: Tensor, context: Tensor | None 
     return torch.stack(rows).permute(2, 3, 0, 1)
 
 
-def check(build: Builder, output: Cells, x: Tensor, expected: Tensor) -> None:
-    for way in (step_by_step, row_by_row):
-        assert (way(build, output, x) - expected).abs().max() < 1e-12
+def check(
+    build: Builder, output: Cells, x: Tensor, expected: Tensor, context: Tensor | None = None
+) -> None:
+    program = build.finish(output)
+    for kind in (TorchExecutor, CompiledExecutor):
+        for way in (step_by_step, row_by_row):
+            difference = (way(kind, program, x, context) - expected).abs().max()
+            assert difference < 1e-12, (kind, way)
     assert expected.std() > 1e-2
 
 
@@ -253,8 +271,7 @@ def test_layer_normalisation_and_labels() -> None:
     context = torch.tensor([2, 0, 1])
     summed = fine + table[context][:, :, None, None]
     expected = layer_norm(summed.permute(0, 2, 3, 1), (4,), gain, shift).permute(0, 3, 1, 2)
-    for way in (step_by_step, row_by_row):
-        assert (way(build, out, images(), context) - expected).abs().max() < 1e-12
+    check(build, out, images(), expected, context)
 
 
 def test_memory_is_as_large_as_what_is_read() -> None:

@@ -770,6 +770,11 @@ def one_stride(one: Instruction) -> int:
     return one.h.stride if isinstance(one, Lstm) else one.out.stride
 
 
+def writes(one: Instruction) -> tuple[Cells, ...]:
+    """What an instruction computes."""
+    return (one.h, one.c) if isinstance(one, Lstm) else (one.out,)
+
+
 def reads(one: Instruction) -> Iterator[Cells]:
     """What an instruction reads, as shifted views."""
     match one:
@@ -811,4 +816,5 @@ __all__ = [
     "halves",
     "reads",
     "shifted",
+    "writes",
 ]

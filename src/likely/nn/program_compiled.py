@@ -1,0 +1,565 @@
+"""Runs an incremental program compiled, on the processor: float32 or float64, one thread.
+
+The program becomes tables of integers (`likely.nn.program_kernels`) over one flat memory and one
+flat array of weights. Feature maps that are read only at their own pixel share a few buffers that
+stay in the first caches; the others keep the rows and columns that are read of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likely.errors import InvalidSetting
+from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
+from likely.nn import program_kernels as kernels
+from likely.nn.program import (
+    Accumulate,
+    Attend,
+    Cells,
+    Grow,
+    Instruction,
+    Linear,
+    Lstm,
+    Map,
+    Moment,
+    Normalize,
+    Pick,
+    Program,
+    one_stride,
+    reads,
+    writes,
+)
+from likely.nn.program_torch import matrices
+from likely.nn.program_vectors import VECTOR_BYTES
+
+Array = np.ndarray[Any, Any]
+COLUMNS = 17  # of the table of instructions
+MOST_TAPS = 256
+
+
+@dataclasses.dataclass
+class _Place:
+    """Where a memory stands and how far apart its rows, columns and images are."""
+
+    base: int
+    kept: int
+    row_step: int
+    column_step: int
+    image_step: int
+    left: int
+
+
+def head_code(head: Head) -> Array | None:
+    """The head as the kernels know it, or None for a kind that they do not draw from."""
+    parts = 0
+    if type(head) is Bernoulli:
+        kind = kernels.BERNOULLI
+    elif type(head) is Categorical:
+        kind = kernels.CATEGORICAL
+    elif type(head) is DiscretizedLogisticMixture:
+        kind, parts = kernels.MIXTURE, head.components
+    else:
+        return None
+    return np.array([kind, head.levels, head.channels, parts], np.int64)
+
+
+class CompiledExecutor:
+    """The memory of a part of a batch, and the steps that change it; see `TorchExecutor`.
+
+    Args:
+        program: of the model.
+        batch: images.
+        context: labels int64 [B], or None.
+        like: a weight: gives the precision.
+        side_by_side: the pixels of a row can be computed at once (`put_row`), which needs more
+            memory; otherwise only one after another.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        batch: int,
+        context: Tensor | None,
+        like: Tensor,
+        *,
+        side_by_side: bool = True,
+    ) -> None:
+        if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+            raise InvalidSetting("the compiled executor runs on the processor, float32 or float64")
+        self.program, self.batch = program, batch
+        self.side_by_side = side_by_side and program.parallel_rows
+        self.type: Any = np.float32 if like.dtype is torch.float32 else np.float64
+        self.lanes = VECTOR_BYTES // np.dtype(self.type).itemsize
+        self._weights: list[Array] = []
+        self._held = 0
+        self._operands: list[list[int]] = []
+        self._known_views: dict[tuple[int, ...], int] = {}
+        self._code: list[list[int]] = []
+        self._taps: list[tuple[int, int]] = []
+        self._floats: list[float] = []
+        self._integers: list[int] = []
+        self._size = 0
+        self.places = self._allocate()
+        self._images = self._image_views()
+        self.output = self._operand(program.output, 0, 1, program.output.stride)
+        groups = range(program.groups)
+        self.before = self._lower(program.at(Moment.BEFORE), -1)
+        self.given = self._lower(program.at(Moment.GIVEN), -1)
+        self.at_pixel = [self._lower(program.at(Moment.PIXEL), group) for group in groups]
+        self.late = [self._lower(self._late(group), group) for group in groups]
+        self.both = [self._lower(self._both(group), group) for group in groups]
+        self.after = [
+            (self._lower(part, -1), part[0].backwards) for part in _runs(program.at(Moment.AFTER))
+        ]
+        self._freeze(context)
+
+    # -- the steps --------------------------------------------------------------------------
+
+    def bytes(self) -> int:
+        """Size of the memory."""
+        return int(self.mem.nbytes)
+
+    def begin_row(self, row: int) -> None:
+        """Move to a new row and compute what it knows from above."""
+        kernels.bind(self.operands, self.rows, row)
+        for memory, place in zip(self.program.memories, self.places, strict=True):
+            if memory.side is not None and row % memory.stride == 0:
+                line = row // memory.stride
+                column = self.program.columns(memory) if memory.side_at_right else -1
+                at = place.base + (line % place.kept) * place.row_step
+                at += (place.left + column) * place.column_step
+                values = memory.side[line].to(torch.float64).numpy()
+                for image in range(self.batch):
+                    first = at + image * place.image_step
+                    self.mem[first : first + memory.features] = values
+        self._execute(self.before, row, 0, self.program.shape[2])
+
+    def pixel(self, row: int, column: int, group: int = 0) -> Tensor:
+        """Parameters of the head at a pixel, [B, parameters]; those of `group` are right."""
+        self._execute(self.at_pixel[group], row, column, column + 1)
+        return self._parameters(column)
+
+    def put(self, row: int, column: int, levels: Tensor, group: int = 0) -> None:
+        """Take in what was drawn: levels int64 [B, channels of the group]."""
+        channels, height, width = self.program.shape
+        size = channels // self.program.groups
+        x = np.zeros((self.batch, channels, height, width), np.int64)
+        x[:, group * size : (group + 1) * size, row, column] = levels.numpy()
+        self._put(x, row, column, column + 1, group * size, (group + 1) * size)
+        self._execute(self.late[group], row, column, column + 1)
+
+    def end_row(self, row: int) -> None:
+        """The row is complete: compute what sees all of it."""
+        width = self.program.shape[2]
+        for part, backwards in self.after:
+            if not backwards:
+                self._execute(part, row, 0, width)
+                continue
+            for column in reversed(range(width)):
+                self._execute(part, row, column, column + 1)
+
+    def put_row(self, row: int, levels: Tensor, start: int = 0) -> Tensor:
+        """Take in all pixels of the current row at once; see `TorchExecutor`."""
+        program = self.program
+        width, groups = program.shape[2], program.groups
+        found = []
+        if not self.side_by_side:
+            size = program.shape[0] // groups
+            for column in range(start, width):
+                for group in range(groups):
+                    seen = self.pixel(row, column, group)
+                    part = levels[:, group * size : (group + 1) * size, column]
+                    self.put(row, column, part, group)
+                found.append(seen.clone())
+        else:
+            x = np.zeros((self.batch, *program.shape), np.int64)
+            x[:, :, row] = levels.numpy()
+            self._put(x, row, start, width, 0, program.shape[0])
+            for group in range(groups):
+                self._execute(self.both[group], row, start, width)
+            found = [self._parameters(column) for column in range(start, width)]
+        return torch.stack(found) if found else torch.zeros(0)
+
+    def draw_row(
+        self, row: int, known: int, x: Array, uniform: Array, head: Array, temperature: float
+    ) -> None:
+        """Draw the pixels of the current row from the `known`-th on, in place.
+
+        Args:
+            row: its number.
+            known: pixels before it are given in x.
+            x: int64 [B, C, H, W].
+            uniform: float64 [B, C, H, W] in [0, 1).
+            head: of `head_code`.
+            temperature: of the head.
+        """
+        kernels.draw_row(
+            self.code, self.lists, self.operands, self.rows, self.taps, self.table, self.floats,
+            self.integers, self.scores, self.mem, self.weights, self.batch, row, known, self.sizes,
+            self.output, head, self.images, temperature, uniform, x, self.chances,
+        )  # fmt: skip
+
+    # -- parts ------------------------------------------------------------------------------
+
+    def _execute(self, part: tuple[int, int], row: int, first: int, last: int) -> None:
+        if part[0] < part[1]:
+            kernels.execute(
+                self.code, *part, self.operands, self.rows, self.taps, self.table, self.floats,
+                self.integers, self.scores, self.mem, self.weights, self.batch, row, first, last,
+                self.sizes,
+            )  # fmt: skip
+
+    def _put(self, x: Array, row: int, first: int, last: int, low: int, high: int) -> None:
+        kernels.put(
+            self.operands, self.rows, self.images, self.floats, self.mem, x, row, first, last,
+            low, high,
+        )  # fmt: skip
+
+    def _parameters(self, column: int) -> Tensor:
+        line, size = self.operands[self.output], self.program.output.features
+        at = int(self.rows[self.output] + column * line[kernels.COLUMN_STEP])
+        step = int(line[kernels.IMAGE_STEP])
+        found = np.stack(
+            [self.mem[at + b * step : at + b * step + size] for b in range(self.batch)]
+        )
+        return torch.from_numpy(found)
+
+    def _late(self, group: int) -> list[Instruction]:
+        """What runs when the channels of a group are drawn."""
+        last = group == self.program.groups - 1
+        late = self.program.at(Moment.LATE)
+        return [one for one in late if last or isinstance(one, Accumulate)]
+
+    def _both(self, group: int) -> list[Instruction]:
+        both = self.program.at(Moment.PIXEL, Moment.LATE)
+        last = group == self.program.groups - 1
+        return [one for one in both if last or one.moment is Moment.PIXEL]
+
+    def _allocate(self) -> list[_Place]:
+        """Give every memory its place; buffers of a pixel are used again when they are free."""
+        program, batch = self.program, self.batch
+        shared = set() if self.side_by_side else self._pixel_buffers()
+        found: list[_Place | None] = [None] * len(program.memories)
+        for index, memory in enumerate(program.memories):
+            if index in shared:
+                continue
+            step = self._padded(memory.features)
+            if memory.vector or memory.known is Moment.GIVEN:
+                found[index] = _Place(self._take(batch * step), 1, 0, 0, step, 0)
+                continue
+            columns = memory.left + program.columns(memory) + memory.right
+            if memory.table is not None:
+                kept = len(memory.table)
+                base = self._take(kept * columns * step)
+                found[index] = _Place(base, kept, columns * step, step, 0, memory.left)
+                continue
+            line = columns * batch * step
+            base = self._take(memory.rows * line)
+            found[index] = _Place(base, memory.rows, line, batch * step, step, memory.left)
+        free: list[tuple[int, int]] = []  # (size, base)
+        order = program.at(Moment.PIXEL) + program.at(Moment.LATE)
+        last_use = {x.value: at for at, one in enumerate(order) for x in reads(one)}
+        last_use[program.output.value] = len(order)
+        for at, one in enumerate(order):
+            for out in writes(one):
+                if out.value in shared and found[out.value] is None:
+                    step = self._padded(program.memories[out.value].features)
+                    size = batch * step
+                    fits = [hole for hole in free if hole[0] == size]
+                    if fits:
+                        free.remove(fits[0])
+                    base = fits[0][1] if fits else self._take(size)
+                    found[out.value] = _Place(base, 1, 0, 0, step, 0)
+            if program.groups == 1:  # else later sub-steps read them
+                for value in {x.value for x in reads(one)} & shared:
+                    place = found[value]
+                    if last_use[value] == at and place is not None:
+                        free.append((batch * place.image_step, place.base))
+        for index, place in enumerate(found):
+            if place is None:  # nobody writes or reads it
+                step = self._padded(program.memories[index].features)
+                found[index] = _Place(self._take(batch * step), 1, 0, 0, step, 0)
+        self._take(8 * self.lanes * batch)  # whole vectors may be read past the end
+        return [place for place in found if place is not None]
+
+    def _pixel_buffers(self) -> set[int]:
+        """Maps that are read at their own pixel only."""
+        program = self.program
+        found = {
+            index
+            for index, memory in enumerate(program.memories)
+            if memory.known in (Moment.PIXEL, Moment.LATE)
+            and not (memory.vector or memory.whole or memory.image is not None)
+            and memory.rows == 1 and memory.left == memory.right == 0
+        }  # fmt: skip
+        for one in program.instructions:
+            own = one_stride(one)
+            for x in (*reads(one), *writes(one)):
+                step = one.moment in (Moment.PIXEL, Moment.LATE)
+                if not step or x.up or x.left or x.stride != own or own != 1:
+                    found.discard(x.value)
+        return found
+
+    def _padded(self, features: int) -> int:
+        """Features of a cell with room for whole vectors."""
+        lanes = self.lanes
+        extra = lanes if self.program.groups > 1 or features % lanes else 0
+        return -(-features // lanes) * lanes + extra * (self.program.groups > 1)
+
+    def _take(self, size: int) -> int:
+        """Room in the memory, at a cache line's begin."""
+        base = self._size
+        self._size += -(-size // self.lanes) * self.lanes
+        return base
+
+    def _image_views(self) -> list[list[int]]:
+        found = []
+        for index, memory in enumerate(self.program.memories):
+            if memory.image is not None:
+                view = Cells(index, memory.features, memory.features, 1, Moment.LATE)
+                found.append([self._operand(view, 0, 1, 1), len(self._floats)])
+                self._floats += memory.image
+        return found
+
+    def _operand(self, x: Cells, group: int, groups: int, stride: int) -> int:
+        """The number of a view as an instruction of some stride sees it."""
+        memory = self.program.memories[x.value]
+        first = 0 if memory.vector else x.part(group if groups > 1 else -1, groups)[0]
+        return self._view(x, first, stride)
+
+    def _view(self, x: Cells, first: int, stride: int) -> int:
+        memory, place = self.program.memories[x.value], self.places[x.value]
+        base = place.base + first
+        if not memory.vector and memory.known is not Moment.GIVEN and place.column_step:
+            base += (place.left - x.left) * place.column_step
+        line = (
+            base, place.kept, place.row_step, memory.stride, x.up, place.column_step,
+            place.image_step, max(1, stride // x.stride), max(1, x.stride // stride),
+        )  # fmt: skip
+        if line not in self._known_views:
+            self._known_views[line] = len(self._operands)
+            self._operands.append(list(line))
+        return self._known_views[line]
+
+    def _weight(self, x: Array) -> int:
+        """Lay weights down; returns where."""
+        at = self._held
+        flat = np.ascontiguousarray(x, self.type).reshape(-1)
+        self._weights.append(flat)
+        self._held += flat.size
+        return at
+
+    def _vector(self, x: Tensor) -> int:
+        values = x.to(torch.float64).numpy()
+        return self._weight(np.pad(values, (0, -len(values) % self.lanes)))
+
+    def _float(self, x: float) -> int:
+        self._floats.append(x)
+        return len(self._floats) - 1
+
+    def _lower(self, some: list[Instruction], group: int) -> tuple[int, int]:
+        """Write instructions into the tables; returns where they begin and end."""
+        begin = len(self._code)
+        for one in some:
+            own = group
+            if one.moment not in (Moment.PIXEL,) or self.program.groups == 1:
+                own = -1
+            if isinstance(one, Map) and self.program.memories[one.out.value].vector:
+                own = -1
+            split = max([x.groups for x in reads(one)], default=1)
+            if isinstance(one, Accumulate):
+                size = self.program.shape[0] // self.program.groups
+                for channel in range(max(0, group) * size, (max(0, group) + 1) * size):
+                    self._accumulate(one, channel)
+            elif own < 0 and split > 1:
+                for part in range(split):
+                    self._one(one, part, split)
+            else:
+                self._one(one, own, self.program.groups if own >= 0 else 1)
+        return begin, len(self._code)
+
+    def _note(self, one: Instruction, op: int, values: dict[int, int]) -> None:
+        line = [0] * COLUMNS
+        line[0], line[1], line[2] = op, one_stride(one), 1
+        if isinstance(one, Linear):
+            line[2], line[3], line[4] = one.period, *one.phase
+        for column, value in values.items():
+            line[column] = value
+        self._code.append(line)
+
+    def _one(self, one: Instruction, group: int, groups: int) -> None:
+        stride = one_stride(one)
+
+        def view(x: Cells) -> int:
+            return self._operand(x, group, groups, stride)
+
+        match one:
+            case Linear():
+                self._linear(one, group, groups)
+            case Map():
+                count = one.out.features if group < 0 else one.out.features // groups
+                inputs = [view(x) for x in one.inputs]
+                self._note(one, kernels.MAP, {
+                    5: view(one.out), 6: self._count(one, count, group, groups), 7: inputs[0],
+                    8: inputs[-1], 9: kernels.MAP_OPS.index(one.op), 10: self._float(one.factor),
+                })  # fmt: skip
+            case Lstm():
+                count = one.h.features if group < 0 else one.h.features // groups
+                values = [view(x) for x in (one.h, *one.gates, one.before)]
+                self._note(one, kernels.LSTM,
+                           {5: view(one.c), 6: count, **dict(enumerate(values, 7))})  # fmt: skip
+            case Normalize():
+                self._note(one, kernels.NORMALIZE, {
+                    5: view(one.out), 6: one.x.features, 7: view(one.x),
+                    8: self._vector(one.gain), 9: self._vector(one.shift),
+                    10: self._float(one.eps),
+                })  # fmt: skip
+            case Attend():
+                memory = self.program.memories[one.keys.value]
+                self._note(one, kernels.ATTEND, {
+                    5: view(one.out), 6: one.query.features, 7: view(one.query),
+                    8: view(one.keys), 9: view(one.values), 10: self._float(one.scale),
+                    11: one.heads, 12: int(one.current), 13: self.program.columns(memory),
+                    14: one.values.features,
+                })  # fmt: skip
+            case Grow():
+                size = len(one.first)
+                table = len(self._integers)
+                self._integers += [*one.first, *one.last, *one.seen]
+                self._note(one, kernels.GROW, {
+                    5: view(one.out), 6: one.weight.shape[0], 7: view(one.x),
+                    8: self._weight(one.weight.t().to(torch.float64).numpy()),
+                    9: self._vector(one.bias), 10: table, 11: size,
+                    15: self.program.groups, 16: max(0, group),
+                })  # fmt: skip
+            case Pick():
+                values_at = {15: self.program.groups, 16: max(0, group)}
+                self._note(one, kernels.PICK, {
+                    5: view(one.out), 6: one.size, 7: view(one.x), **values_at,
+                })  # fmt: skip
+            case Accumulate():
+                raise AssertionError("it is lowered channel by channel")
+
+    def _accumulate(self, one: Accumulate, channel: int) -> None:
+        image = dataclasses.replace(one.image, start=one.image.start + channel)
+        self._note(one, kernels.ACCUMULATE, {
+            5: self._operand(one.out, 0, 1, 1), 6: one.weight.shape[1],
+            7: self._operand(image, 0, 1, 1),
+            8: self._weight(one.weight.to(torch.float64).numpy()),
+            15: self.program.shape[0], 16: channel,
+        })  # fmt: skip
+
+    def _count(self, one: Map, count: int, group: int, groups: int) -> int:
+        """Features of a map, rounded up to whole vectors where the room behind them is free."""
+        first, last = (0, count) if group < 0 else one.out.part(group, groups)
+        first = one.out.start if group < 0 else first
+        end = -(-count // self.lanes) * self.lanes
+        room = self.places[one.out.value].image_step
+        closes = first + count == one.out.width or self.program.memories[one.out.value].vector
+        return end if closes and first + end <= room and last > 0 else count
+
+    def _linear(self, one: Linear, group: int, groups: int) -> None:
+        stride, lanes = one.out.stride, self.lanes
+        outputs = one.out.features if group < 0 else one.out.features // groups
+        vectors = -(-outputs // lanes)
+        panels = -(-vectors // 4)
+        wide = -(-vectors // panels)
+        panels = -(-vectors // wide)
+        parts = matrices(one, group, groups)
+        if len(parts) > MOST_TAPS:
+            raise InvalidSetting(f"a convolution of more than {MOST_TAPS} taps is not compiled")
+        begin = len(self._taps)
+        blocks = []
+        for x, columns, weight in parts:
+            self._taps.append((self._view(x, columns.start, stride), weight.shape[0]))
+            blocks.append(weight.to(like_numpy(self.type)).numpy())
+        whole = np.concatenate(blocks) if blocks else np.zeros((0, outputs), self.type)
+        whole = np.pad(whole, ((0, 0), (0, vectors * lanes - outputs)))
+        at = self._held
+        for panel in range(panels):
+            self._weight(whole[:, panel * wide * lanes : (panel + 1) * wide * lanes])
+        bias = -1
+        if one.bias is not None:
+            first = max(0, group) * outputs
+            bias = self._vector(one.bias[first : first + outputs])
+        plus = [self._operand(x, group, groups, stride) for x in one.plus]
+        out = self._operand(one.out, group, groups, stride)
+        self._note(one, kernels.LINEAR, {
+            5: out, 6: outputs, 7: plus[0] if plus else -1, 8: bias, 9: begin, 10: len(parts),
+            11: at, 12: wide, 13: panels, 14: vectors - wide * (panels - 1),
+        })  # fmt: skip
+        for more in plus[1:]:
+            self._note(one, kernels.MAP, {
+                5: out, 6: outputs, 7: out, 8: more, 9: kernels.MAP_OPS.index("add"),
+                10: self._float(1.0),
+            })  # fmt: skip
+
+    def _freeze(self, context: Tensor | None) -> None:
+        """Make the tables, the weights and the memory; give the memory its first contents."""
+        program = self.program
+        self.code = np.array(self._code, np.int64).reshape(-1, COLUMNS)
+        self.operands = np.array(self._operands, np.int64)
+        self.rows = np.zeros(len(self.operands), np.int64)
+        self.taps = np.array(self._taps, np.int64).reshape(-1, 2)
+        self.table = np.zeros((MOST_TAPS, 3), np.int64)
+        self.floats = np.array([*self._floats, 1.0], np.float64)
+        self.integers = np.array([*self._integers, 0], np.int64)
+        self.scores = np.zeros(program.shape[1] * program.shape[2] + 1)
+        self.weights = np.concatenate([*self._weights, np.zeros(64, self.type)])
+        self.mem = np.zeros(self._size, self.type)
+        self.chances = np.zeros((3, 256))
+        self.images = np.array(self._images, np.int64).reshape(-1, 2)
+        self.sizes = np.array([self.lanes, program.shape[2]], np.int64)
+        self.lists = np.array(
+            [[*pixel, *late] for pixel, late in zip(self.at_pixel, self.late, strict=True)],
+            np.int64,
+        )
+        for memory, place in zip(program.memories, self.places, strict=True):
+            size, batch = memory.features, self.batch
+            if memory.start is not None:
+                rows = self._strided(place.base, (batch, size), (place.image_step, 1))
+                rows[:] = memory.start.to(torch.float64).numpy()
+            if memory.labels is not None:
+                assert context is not None
+                rows = self._strided(place.base, (batch, size), (place.image_step, 1))
+                rows[:] = memory.labels[context].to(torch.float64).numpy()
+            columns = program.columns(memory)
+            first = place.base + place.left * place.column_step
+            steps = (place.row_step, place.column_step)
+            if memory.table is not None:
+                cells = self._strided(first, (place.kept, columns, size), (*steps, 1))
+                cells[:] = memory.table.to(torch.float64).numpy()
+            if memory.above is not None:
+                shape = (place.kept, columns, batch, size)
+                lines = self._strided(first, shape, (*steps, place.image_step, 1))
+                lines[:] = memory.above.to(torch.float64).numpy()[None, :, None]
+        kernels.bind(self.operands, self.rows, 0)
+        self._execute(self.given, 0, 0, 1)
+
+    def _strided(self, base: int, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
+        item = self.mem.itemsize
+        strides = tuple(step * item for step in steps)
+        return np.lib.stride_tricks.as_strided(self.mem[base:], shape, strides)
+
+
+def like_numpy(kind: Any) -> torch.dtype:
+    """The torch type of a numpy one."""
+    return torch.float32 if kind is np.float32 else torch.float64
+
+
+def _runs(some: list[Instruction]) -> list[list[Instruction]]:
+    """Consecutive instructions that go the same way along the row."""
+    found: list[list[Instruction]] = []
+    for one in some:
+        if not found or found[-1][0].backwards != one.backwards:
+            found.append([])
+        found[-1].append(one)
+    return found
+
+
+__all__ = ["CompiledExecutor", "head_code"]

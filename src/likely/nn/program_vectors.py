@@ -1,0 +1,314 @@
+"""Vector instructions for the compiled executor, as LLVM code that numba inlines.
+
+Two things a loop in numba does not get by itself: a matrix product whose sums stay in registers
+(`TILES`), and exp, tanh and sigmoid on whole vectors (`MAPS`, `lstm`). Each image's sums run over
+the inputs in the same order whatever the batch, so an image does not depend on its batch.
+
+Arguments `mem` and `weights` are flat arrays of one type, float32 or float64; places are offsets
+into them.
+"""
+# mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
+VECTOR_BYTES = 64 if WIDE else 32
+# Rows of a tile by its vectors of outputs: as many sums as there are registers for.
+ROWS = {4: 6, 3: 8, 2: 12, 1: 12} if WIDE else {4: 3, 3: 4, 2: 6, 1: 8}
+HEIGHTS = {v: sorted({rows, *(r for r in (4, 2, 1) if r < rows)}) for v, rows in ROWS.items()}
+
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
+
+
+class _Emit:
+    """Emits arithmetic on vectors, or on single numbers for what is left over."""
+
+    def __init__(self, builder: Any, bits: int, lanes: int) -> None:
+        self.builder, self.bits, self.lanes = builder, bits, lanes
+        scalar = ir.FloatType() if bits == 32 else ir.DoubleType()
+        whole = ir.IntType(bits)
+        self.type = ir.VectorType(scalar, lanes) if lanes > 1 else scalar
+        self.int = ir.VectorType(whole, lanes) if lanes > 1 else whole
+        kind = f"f{bits}"
+        self.suffix = f"v{lanes}{kind}" if lanes > 1 else kind
+
+    def constant(self, value: float) -> Any:
+        return ir.Constant(self.type, [value] * self.lanes if self.lanes > 1 else value)
+
+    def whole(self, value: int) -> Any:
+        return ir.Constant(self.int, [value] * self.lanes if self.lanes > 1 else value)
+
+    def call(self, name: str, *args: Any) -> Any:
+        kind = ir.FunctionType(self.type, [self.type] * len(args))
+        function = cgutils.get_or_insert_function(
+            self.builder.module, kind, f"llvm.{name}.{self.suffix}"
+        )
+        return self.builder.call(function, args)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        return self.call("fma", a, b, c)
+
+    def splat(self, value: Any) -> Any:
+        if self.lanes == 1:
+            return value
+        empty = ir.Constant(self.type, ir.Undefined)
+        first = self.builder.insert_element(empty, value, ir.Constant(_I32, 0))
+        zeros = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, empty, zeros)
+
+    def load(self, base: Any, place: Any) -> Any:
+        pointer = self.builder.gep(base, [place])
+        if self.lanes > 1:
+            pointer = self.builder.bitcast(pointer, self.type.as_pointer())
+        return self.builder.load(pointer, align=self.bits // 8)
+
+    def store(self, value: Any, base: Any, place: Any) -> None:
+        pointer = self.builder.gep(base, [place])
+        if self.lanes > 1:
+            pointer = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.store(value, pointer, align=self.bits // 8)
+
+    def add(self, a: Any, b: Any) -> Any:
+        return self.builder.fadd(a, b)
+
+    def sub(self, a: Any, b: Any) -> Any:
+        return self.builder.fsub(a, b)
+
+    def mul(self, a: Any, b: Any) -> Any:
+        return self.builder.fmul(a, b)
+
+    def div(self, a: Any, b: Any) -> Any:
+        return self.builder.fdiv(a, b)
+
+    def where(self, a: Any, relation: str, b: Any, yes: Any, no: Any) -> Any:
+        return self.builder.select(self.builder.fcmp_ordered(relation, a, b), yes, no)
+
+    def exp(self, x: Any) -> Any:
+        """2^n times the Taylor series of exp on |r| <= ln 2 / 2; right to about one last place."""
+        single = self.bits == 32
+        low, high = (-87.0, 88.0) if single else (-708.0, 709.0)
+        x = self.where(x, "<", self.constant(low), self.constant(low), x)
+        x = self.where(x, ">", self.constant(high), self.constant(high), x)
+        n = self.call("rint", self.mul(x, self.constant(math.log2(math.e))))
+        # ln 2 in two parts, the first with few digits, so n times it is exact.
+        first = 0.693359375 if single else 0.693145751953125
+        r = self.fma(n, self.constant(-first), x)
+        r = self.fma(n, self.constant(first - math.log(2.0)), r)
+        degree = 7 if single else 13
+        total = self.constant(1.0 / math.factorial(degree))
+        for k in range(degree - 1, -1, -1):
+            total = self.fma(total, r, self.constant(1.0 / math.factorial(k)))
+        bias, mantissa = (127, 23) if single else (1023, 52)
+        power = self.builder.add(self.builder.fptosi(n, self.int), self.whole(bias))
+        scale = self.builder.bitcast(self.builder.shl(power, self.whole(mantissa)), self.type)
+        return self.mul(total, scale)
+
+    def falling(self, x: Any, slope: float) -> Any:
+        """exp(-slope x), bounded so that products of two are finite."""
+        bound = 40.0 if self.bits == 32 else 300.0
+        y = self.mul(x, self.constant(-slope))
+        y = self.where(y, ">", self.constant(bound), self.constant(bound), y)
+        return self.exp(y)
+
+    def sigmoid(self, x: Any) -> Any:
+        one = self.constant(1.0)
+        return self.div(one, self.add(one, self.exp(self.mul(x, self.constant(-1.0)))))
+
+    def tanh(self, x: Any) -> Any:
+        one, e = self.constant(1.0), self.falling(x, 2.0)
+        return self.div(self.sub(one, e), self.add(one, e))
+
+    def gate(self, f: Any, g: Any) -> Any:
+        """tanh(f) sigmoid(g) with one division."""
+        one = self.constant(1.0)
+        a, b = self.falling(f, 2.0), self.falling(g, 1.0)
+        return self.div(self.sub(one, a), self.mul(self.add(one, a), self.add(one, b)))
+
+    def relu(self, x: Any) -> Any:
+        zero = self.constant(0.0)
+        return self.where(x, "<", zero, zero, x)
+
+    def elu(self, x: Any) -> Any:
+        zero = self.constant(0.0)
+        return self.where(x, ">", zero, x, self.sub(self.exp(x), self.constant(1.0)))
+
+
+_ONE = {
+    "copy": lambda e, x: x,
+    "negative": lambda e, x: e.sub(e.constant(-0.0), x),
+    "relu": _Emit.relu,
+    "elu": _Emit.elu,
+    "tanh": _Emit.tanh,
+    "sigmoid": _Emit.sigmoid,
+    "silu": lambda e, x: e.mul(x, e.sigmoid(x)),
+    "exp": _Emit.exp,
+    "square": lambda e, x: e.mul(x, x),
+}
+_TWO = {
+    "add": _Emit.add,
+    "multiply": _Emit.mul,
+    "gate": _Emit.gate,
+    "linear_gate": lambda e, x, y: e.mul(x, e.sigmoid(y)),
+}
+
+
+def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    return context.make_array(kind)(context, builder, array).data
+
+
+def _const(value: int) -> Any:
+    return ir.Constant(_I64, value)
+
+
+def _over(builder: Any, bits: int, count: Any, body: Any) -> None:
+    """body(emit, place) for whole vectors and then for what is left."""
+    lanes = 8 * VECTOR_BYTES // bits
+    vectors = builder.sdiv(count, _const(lanes))
+    with cgutils.for_range(builder, vectors) as loop:
+        body(_Emit(builder, bits, lanes), builder.mul(loop.index, _const(lanes)))
+    done = builder.mul(vectors, _const(lanes))
+    with cgutils.for_range(builder, builder.sub(count, done)) as loop:
+        body(_Emit(builder, bits, 1), builder.add(done, loop.index))
+
+
+def _map(op: str) -> Any:
+    @intrinsic
+    def apply(typingctx, mem, out, x, y, count, factor):
+        """mem[out + i] = factor * op(mem[x + i], mem[y + i]), i < count."""
+        signature = types.void(mem, *[types.int64] * 4, types.float64)
+
+        def generate(context, builder, signature, args):
+            data = _data(context, builder, signature.args[0], args[0])
+            bits = signature.args[0].dtype.bitwidth
+            _, out, x, y, count, factor = args
+            if bits == 32:
+                factor = builder.fptrunc(factor, ir.FloatType())
+
+            def body(e: _Emit, at: Any) -> None:
+                first = e.load(data, builder.add(x, at))
+                if op in _ONE:
+                    value = _ONE[op](e, first)
+                else:
+                    value = _TWO[op](e, first, e.load(data, builder.add(y, at)))
+                e.store(e.mul(value, e.splat(factor)), data, builder.add(out, at))
+
+            _over(builder, bits, count, body)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return apply
+
+
+@intrinsic
+def lstm(typingctx, mem, h, c, o, f, i, g, before, count):
+    """c = sigmoid(f) before + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c)."""
+    signature = types.void(mem, *[types.int64] * 8)
+
+    def generate(context, builder, signature, args):
+        data = _data(context, builder, signature.args[0], args[0])
+        bits = signature.args[0].dtype.bitwidth
+        _, h, c, o, f, i, g, before, count = args
+
+        def body(e: _Emit, at: Any) -> None:
+            def read(place: Any) -> Any:
+                return e.load(data, builder.add(place, at))
+
+            kept = e.mul(e.sigmoid(read(f)), read(before))
+            state = e.add(kept, e.gate(read(g), read(i)))
+            e.store(e.gate(state, read(o)), data, builder.add(h, at))
+            e.store(state, data, builder.add(c, at))
+
+        _over(builder, bits, count, body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _tile(rows: int, vectors: int) -> Any:
+    @intrinsic
+    def product(
+        typingctx, mem, weights, out, out_step, start, start_step, bias, taps, row, count, place
+    ):
+        """A tile of out = start + bias + sum over taps of x @ w.
+
+        `rows` images from `row` on, `vectors` vectors of outputs. `taps` [count, 3] gives for each
+        tap the place of x, the step from one image to the next, and the inputs; the weights of
+        the tile stand at `place`, input after input. Negative `start` or `bias`: none.
+        """
+        signature = types.void(mem, weights, *[types.int64] * 5, taps, *[types.int64] * 3)
+
+        def generate(context, builder, signature, args):
+            kinds = signature.args
+            data = _data(context, builder, kinds[0], args[0])
+            matrix = _data(context, builder, kinds[1], args[1])
+            table = _data(context, builder, kinds[7], args[7])
+            out, out_step, start, start_step, bias = args[2:7]
+            row, count, place = args[8:11]
+            bits = kinds[0].dtype.bitwidth
+            e = _Emit(builder, bits, 8 * VECTOR_BYTES // bits)
+            sums = [[cgutils.alloca_once(builder, e.type) for _ in range(vectors)]
+                    for _ in range(rows)]  # fmt: skip
+
+            def at(base: Any, step: Any, r: int, v: int) -> Any:
+                image = builder.mul(builder.add(row, _const(r)), step)
+                return builder.add(builder.add(base, image), _const(v * e.lanes))
+
+            for line in sums:
+                for one in line:
+                    builder.store(e.constant(0.0), one)
+            with builder.if_then(builder.icmp_signed(">=", start, _const(0))):
+                for r, line in enumerate(sums):
+                    for v, one in enumerate(line):
+                        builder.store(e.load(data, at(start, start_step, r, v)), one)
+            with builder.if_then(builder.icmp_signed(">=", bias, _const(0))):
+                for v in range(vectors):
+                    added = e.load(matrix, builder.add(bias, _const(v * e.lanes)))
+                    for line in sums:
+                        builder.store(e.add(builder.load(line[v]), added), line[v])
+            position = cgutils.alloca_once_value(builder, place)
+            with cgutils.for_range(builder, count) as tap:
+
+                def entry(column: int, tap: Any = tap) -> Any:
+                    index = builder.add(builder.mul(tap.index, _const(3)), _const(column))
+                    return builder.load(builder.gep(table, [index]))
+
+                x, step, inputs = entry(0), entry(1), entry(2)
+                lines = [builder.gep(data, [at(x, step, r, 0)]) for r in range(rows)]
+                first = builder.load(position)
+                width = _const(vectors * e.lanes)
+                with cgutils.for_range(builder, inputs) as k:
+                    here = builder.add(first, builder.mul(k.index, width))
+                    factors = [
+                        e.load(matrix, builder.add(here, _const(v * e.lanes)))
+                        for v in range(vectors)
+                    ]
+                    for r, line in enumerate(sums):
+                        value = e.splat(builder.load(builder.gep(lines[r], [k.index])))
+                        for one, factor in zip(line, factors, strict=True):
+                            builder.store(e.fma(value, factor, builder.load(one)), one)
+                builder.store(builder.add(first, builder.mul(inputs, width)), position)
+            for r, line in enumerate(sums):
+                for v, one in enumerate(line):
+                    e.store(builder.load(one), data, at(out, out_step, r, v))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return product
+
+
+MAPS = {op: _map(op) for op in (*_ONE, *_TWO)}
+TILES = {(rows, v): _tile(rows, v) for v, heights in HEIGHTS.items() for rows in heights}
+
+
+__all__ = ["HEIGHTS", "MAPS", "TILES", "VECTOR_BYTES", "lstm"]
