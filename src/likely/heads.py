@@ -13,6 +13,7 @@ green and blue depend linearly on the channels before them).
 from __future__ import annotations
 
 import abc
+import math
 
 import torch
 from torch import Tensor
@@ -62,6 +63,18 @@ class Head(abc.ABC):
         """
 
     @abc.abstractmethod
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        """Parameters of the distribution at a temperature; 1 changes nothing.
+
+        For logits, p(level) becomes proportional to p(level)^(1 / temperature). Below 1 samples
+        are more likely and less varied; they no longer follow the model.
+
+        Args:
+            parameters: [B, parameters, ...].
+            temperature: above 0.
+        """
+
+    @abc.abstractmethod
     def bias_for(self, mean: Tensor) -> Tensor:
         """Output biases at which the head's mean is about `mean` (float [C, H, W], in levels).
 
@@ -85,6 +98,9 @@ class Bernoulli(Head):
         logit = parameters[:, channel]
         return torch.stack([logsigmoid(-logit), logsigmoid(logit)], 1)
 
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        return parameters / temperature
+
     def bias_for(self, mean: Tensor) -> Tensor:
         p = mean.clamp(1e-3, 1 - 1e-3)
         return p.log() - (-p).log1p()
@@ -105,6 +121,9 @@ class Categorical(Head):
 
     def log_table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
         return log_softmax(self._by_channel(parameters)[:, channel], 1)
+
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        return parameters / temperature
 
     def bias_for(self, mean: Tensor) -> Tensor:
         # A wide bump around the mean: the first gradient steps set its width.
@@ -169,6 +188,21 @@ class DiscretizedLogisticMixture(Head):
             levels, mean.unsqueeze(2), log_scales[:, :, channel].unsqueeze(2)
         )  # [B, K, L, H, W]
         return (weights.unsqueeze(2) + mass).logsumexp(1)
+
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        """Logits of the components divided by the temperature, scales multiplied by it.
+
+        That is p^(1 / temperature) where components do not overlap and a logistic is near its
+        tail; at temperature to zero the likeliest component's mean is left.
+        """
+        if temperature == 1.0:
+            return parameters
+        k, c = self.components, self.channels
+        logits, means, scales, couplings = torch.split_with_sizes(
+            parameters, [k, k * c, k * c, k * self.pairs], 1
+        )
+        cooler = scales + math.log(temperature)
+        return torch.cat([logits / temperature, means, cooler, couplings], 1)
 
     def bias_for(self, mean: Tensor) -> Tensor:
         c, h, w = mean.shape

@@ -1,34 +1,57 @@
 r"""Exact sampling of autoregressive models, each activation computed once.
 
-Drawing a pixel needs the network's output at that pixel only, and everything that it is
-computed from is known already. A `Stepper` keeps it: after a row is complete the model turns it
-into what the next row needs from above (`row`), and a pixel costs its own column of the
-horizontal stack (`pixel`). The arithmetic of drawing a batch is that of one likelihood pass.
+Drawing a pixel needs the network's output at that pixel only, and everything that it is computed
+from is known already. A model's incremental `Program` (`likely.nn.program`) keeps it; executors
+run the program compiled on the processor or with torch. The arithmetic of drawing a batch is that
+of one likelihood pass.
 
-Sampling is a deterministic function of (weights, uniform noise): the naive loop, which runs the
-network anew for every pixel, draws the same integers, but for conditionals that the two ways of
-summing round to different sides of a uniform number (probability about 1e-7 a pixel in
-float32).
+Sampling is a deterministic function of (weights, uniform noise): one uniform number decides each
+dimension, by the inverse of its conditional's distribution function, taken in float64. All methods
+draw the same integers, but for conditionals that two ways of summing round to different sides of
+a uniform number (about 1e-7 a dimension in float32).
 
-Source: Ramachandran et al. 2017 (caches), with the zero rows and biases at the borders right.
+- incremental: the program, pixel by pixel.
+- naive: the whole network for every pixel, rows below left out.
+- jacobi: all pixels of a row side by side from a guess, again until none changes; what is left of
+  the first change is final. Rows above are kept as in the incremental way. Where a row cannot be
+  computed side by side, all pixels of the image by whole passes.
+- wavefront: for a model whose context leaves out pixels to the right (the 2016 PixelCNN): pixels
+  of several rows in one pass, each as soon as all that it may see is there.
+
+Sources: Ramachandran et al. 2017 (caches), Song et al. 2021 and Wiggers and Hoogeboom 2020
+(fixed points).
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Literal, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from likely.errors import InvalidSetting, nearest
-from likely.heads import Head
+from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
+from likely.nn.drawing import Draw, invert
 from likely.nn.program import Program
 from likely.nn.program_torch import TorchExecutor
 
-Method = Literal["auto", "incremental", "naive"]
-METHODS = ("auto", "incremental", "naive")
+if TYPE_CHECKING:
+    from likely.nn.program_compiled import CompiledExecutor
+
+    Executor = TorchExecutor | CompiledExecutor
+
+Method = Literal["auto", "incremental", "naive", "jacobi", "wavefront"]
+METHODS = ("auto", "incremental", "naive", "jacobi", "wavefront")
+Watch = Callable[[int, Tensor], None]
+
+# Images that one compiled run takes together: more do not make a pixel cheaper, and their
+# activations would leave the second cache.
+BLOCK = 64
+# Below this many dimensions torch is done before the compiled code is loaded.
+WORTH_COMPILING = 256
 
 
 class Stepper(abc.ABC):
@@ -57,7 +80,7 @@ class Stepper(abc.ABC):
 class ProgramStepper(Stepper):
     """A stepper that runs a program, led along given pixels."""
 
-    def __init__(self, program: Program, executor: TorchExecutor) -> None:
+    def __init__(self, program: Program, executor: Executor) -> None:
         self.program, self.executor = program, executor
         self.row = -1
         self.done = self.computed = 0  # dimensions of the row put, and computed
@@ -106,24 +129,14 @@ class Steppable(Protocol):
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Parameters of all conditionals, [B, P, H, W]."""
 
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
+    def program(self) -> Program | None:
         """The incremental form, or None where the model has none."""
 
+    def stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
+        """The incremental form of a batch; a model without a program may write one."""
 
-def invert(log_table: Tensor, uniform: Tensor) -> Tensor:
-    """The inverse of a discrete distribution function: the level whose cumulative mass holds u.
-
-    Args:
-        log_table: log-probabilities of every level, [B, levels, ...].
-        uniform: [B, ...] in [0, 1).
-
-    Returns:
-        int64 [B, ...].
-    """
-    cumulative = log_table.double().exp().cumsum(1)
-    # Scaled by the last value, which is one up to rounding: the top level cannot be overshot.
-    below = uniform.unsqueeze(1) * cumulative[:, -1:]
-    return (cumulative[:, :-1] <= below).sum(1)
+    def reach(self, rows: int) -> int | None:
+        """Columns to the right that are seen `rows` rows up; None: all that there are."""
 
 
 @torch.no_grad()
@@ -134,7 +147,8 @@ def ancestral(
     start: int,
     context: Tensor | None = None,
     method: Method = "auto",
-    watch: Callable[[int, Tensor], None] | None = None,
+    watch: Watch | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Fill the pixels from raster position `start` on, one dimension after another.
 
@@ -144,51 +158,292 @@ def ancestral(
         x: int64 [B, C, H, W]; pixels before `start` are kept, the others are ignored.
         start: raster position (row * W + column) of the first pixel to draw.
         context: int64 [B] or None.
-        method: "auto" is incremental where the model has a stepper.
+        method: "auto" is incremental where the model has an incremental form.
         watch: called with (row, images so far) after each row, for a progressive picture.
+        temperature: of every conditional; see `Head.tempered`.
 
     Returns:
         int64 [B, C, H, W].
     """
     if method not in METHODS:
         raise InvalidSetting(f'unknown sampling method "{method}": {nearest(method, METHODS)}')
+    draw = Draw(model.head, uniform, temperature)
     x = x.clone()
     x.flatten(2)[:, :, start:] = 0
-    stepper = None if method == "naive" else model.stepper(len(x), context)
-    if stepper is None and method == "incremental":
+    if method == "wavefront":
+        return _wavefront(model, draw, x, start, context, watch)
+    if method == "naive":
+        return _naive(model, draw, x, start, context, watch)
+    program = model.program()
+    if method == "jacobi":
+        if program is None or not program.parallel_rows:
+            return _whole_jacobi(model, draw, x, start, context, watch)
+        executor = executor_for(model, program, len(x), context, side_by_side=True)
+        return _row_jacobi(executor, draw, x, start, watch)
+    if program is not None:
+        return _incremental(model, program, draw, x, start, context, watch)
+    stepper = model.stepper(len(x), context)
+    if stepper is not None:
+        return _stepped(stepper, draw, x, start, watch)
+    if method == "incremental":
         raise InvalidSetting(
             f"{type(model).__name__} has no incremental form; take method=auto or naive"
         )
+    return _naive(model, draw, x, start, context, watch)
+
+
+# What the compiled kernels draw from; a subclass may draw otherwise.
+COMPILED_HEADS = (Bernoulli, Categorical, DiscretizedLogisticMixture)
+
+
+def compiles(model: Steppable, program: Program) -> bool:
+    """Whether the program of this model runs compiled: by its device, precision, head and size."""
+    channels, height, width = program.shape
+    return (
+        program.weight.device.type == "cpu"
+        and program.weight.dtype is torch.float32
+        and type(model.head) in COMPILED_HEADS
+        and channels * height * width >= WORTH_COMPILING
+    )
+
+
+def executor_for(
+    model: Steppable,
+    program: Program,
+    batch: int,
+    context: Tensor | None,
+    *,
+    side_by_side: bool,
+) -> Executor:
+    """The executor that a model is sampled with; see `compiles`."""
+    if compiles(model, program):
+        from likely.nn.program_compiled import CompiledExecutor
+
+        return CompiledExecutor(program, batch, context, side_by_side=side_by_side)
+    return TorchExecutor(program, batch, context)
+
+
+def _incremental(
+    model: Steppable,
+    program: Program,
+    draw: Draw,
+    x: Tensor,
+    start: int,
+    context: Tensor | None,
+    watch: Watch | None,
+) -> Tensor:
+    """In blocks of images, on as many plain threads as torch has: the images are independent."""
+    height, width = x.shape[2:]
+    threads = count = 1
+    if compiles(model, program):
+        threads = torch.get_num_threads()
+        count = max(-(-len(x) // BLOCK), min(threads, len(x)))
+    own = [slice(len(x) * part // count, len(x) * (part + 1) // count) for part in range(count)]
+
+    def block(part: int) -> Executor:
+        labels = None if context is None else context[own[part]]
+        size = own[part].stop - own[part].start
+        return executor_for(model, program, size, labels, side_by_side=False)
+
+    def rows(executor: Executor, part: int, some: range) -> None:
+        images, drawn = x[own[part]], draw.part(own[part])
+        for row in some:
+            executor.begin_row(row)
+            executor.draw_row(row, min(width, max(0, start - row * width)), images, drawn)
+            executor.end_row(row)
+
+    if count == 1:
+        executor = block(0)
+        for row in range(height):
+            rows(executor, 0, range(row, row + 1))
+            if watch is not None and start < (row + 1) * width:
+                watch(row, x)
+        return x
+    with ThreadPoolExecutor(min(threads, count)) as pool:
+        if watch is None:
+            # A block's memory is free again when it is done.
+            list(pool.map(lambda part: rows(block(part), part, range(height)), range(count)))
+            return x
+        blocks = [block(part) for part in range(count)]
+        for row in range(height):
+            now = range(row, row + 1)
+            list(pool.map(lambda part, now=now: rows(blocks[part], part, now), range(count)))
+            if start < (row + 1) * width:
+                watch(row, x)
+    return x
+
+
+def _stepped(stepper: Stepper, draw: Draw, x: Tensor, start: int, watch: Watch | None) -> Tensor:
     _, channels, height, width = x.shape
     first_row, first_column = divmod(start, width)
-    for row in range(first_row if stepper is None else 0, height):
-        if stepper is not None:
-            stepper.begin_row(x[:, :, row - 1] if row else None)
-            if row < first_row:
-                continue
+    for row in range(height):
+        stepper.begin_row(x[:, :, row - 1] if row else None)
+        if row < first_row:
+            continue
         for column in range(width):
-            known = row == first_row and column < first_column
-            if known and stepper is None:
-                continue
             for channel in range(channels):
-                if stepper is not None:
-                    parameters = stepper.pixel(x[:, :, row], column, channel)
-                else:
-                    # Rows below are not read: leaving them out halves the work.
-                    seen = model.conditionals(x[:, :, : row + 1], context)
-                    parameters = seen[:, :, row, column]
-                if not known:
-                    pixel = x[:, :, row, column, None, None]
-                    table = model.head.log_table(_floats(parameters), pixel, channel)
-                    x[:, channel, row, column] = invert(
-                        table[..., 0, 0], uniform[:, channel, row, column]
-                    )
+                parameters = stepper.pixel(x[:, :, row], column, channel)
+                if row > first_row or column >= first_column:
+                    place = slice(column, column + 1)
+                    draw(parameters[..., None], x, row, place, [channel])
         if watch is not None:
             watch(row, x)
     return x
 
 
-def _floats(parameters: Tensor) -> Tensor:
-    """[B, P] as [B, P, 1, 1] in float32 or better."""
-    wide = parameters if parameters.dtype == torch.float64 else parameters.float()
-    return wide[..., None, None]
+def _sub_steps(head: Head, channels: int) -> list[list[int]]:
+    """Channels that are drawn from one evaluation of the network, in order."""
+    return [list(range(channels))] if head.couples_channels else [[c] for c in range(channels)]
+
+
+def _naive(
+    model: Steppable,
+    draw: Draw,
+    x: Tensor,
+    start: int,
+    context: Tensor | None,
+    watch: Watch | None,
+) -> Tensor:
+    _, channels, height, width = x.shape
+    for position in range(start, height * width):
+        row, column = divmod(position, width)
+        for some in _sub_steps(model.head, channels):
+            # Rows below are not read: leaving them out halves the work.
+            seen = model.conditionals(x[:, :, : row + 1], context)
+            place = slice(column, column + 1)
+            draw(seen[:, :, row, place], x, row, place, some)
+        if watch is not None and column == width - 1:
+            watch(row, x)
+    return x
+
+
+def _row_jacobi(
+    executor: Executor,
+    draw: Draw,
+    x: Tensor,
+    start: int,
+    watch: Watch | None,
+) -> Tensor:
+    """Each row by fixed-point iteration; convergence is that no integer changes."""
+    height, width = x.shape[2:]
+    for row in range(height):
+        executor.begin_row(row)
+        done = min(width, max(0, start - row * width))
+        if done == width:
+            executor.put_row(row, x[:, :, row])
+            executor.end_row(row)
+            continue
+        if done:
+            executor.put_row(row, x[:, :, row])
+        elif row:
+            x[:, :, row] = x[:, :, row - 1]  # a guess; any would do
+        while True:
+            guess = x[:, :, row].clone()
+            executor.redraw(row, done, x, draw)
+            changed = (x[:, :, row] != guess).any(1).any(0).nonzero()
+            if not len(changed):
+                break
+            # What comes before the first pixel that changed is final. That pixel itself is taken
+            # in again.
+            done = int(changed[0])
+        executor.end_row(row)
+        if watch is not None:
+            watch(row, x)
+    return x
+
+
+def _whole_jacobi(
+    model: Steppable,
+    draw: Draw,
+    x: Tensor,
+    start: int,
+    context: Tensor | None,
+    watch: Watch | None,
+) -> Tensor:
+    _, channels, height, width = x.shape
+    position, shown = start, start // width
+    while position < height * width:
+        guess = x.clone()
+        seen = model.conditionals(x, context)
+        for row in range(position // width, height):
+            first = max(0, position - row * width)
+            place = slice(first, width)
+            draw(seen[:, :, row, place], x, row, place, range(channels))
+        changed = (x != guess).any(1).any(0).flatten().nonzero()
+        coupled = draw.head.couples_channels or channels == 1
+        position = height * width
+        if len(changed):
+            position = int(changed[0]) + int(coupled)
+        while watch is not None and (shown + 1) * width <= position:
+            partial = x.clone()
+            partial[:, :, shown + 1 :] = 0
+            watch(shown, partial)
+            shown += 1
+    return x
+
+
+def _wavefront(
+    model: Steppable,
+    draw: Draw,
+    x: Tensor,
+    start: int,
+    context: Tensor | None,
+    watch: Watch | None,
+) -> Tensor:
+    _, channels, height, width = x.shape
+    lag = wavefront_lag(model, height, width)
+    if lag is None:
+        raise InvalidSetting(
+            f"{type(model).__name__} sees all pixels to the right in rows above: there is no "
+            "wavefront; take method=incremental"
+        )
+    for step in range(width + (height - 1) * lag):
+        cells = [
+            (row, step - row * lag)
+            for row in range(height)
+            if 0 <= step - row * lag < width and row * width + step - row * lag >= start
+        ]
+        if not cells:
+            continue
+        for some in _sub_steps(model.head, channels):
+            seen = model.conditionals(x[:, :, : cells[-1][0] + 1], context)
+            for row, column in cells:
+                place = slice(column, column + 1)
+                draw(seen[:, :, row, place], x, row, place, some)
+        finished = step - (width - 1)
+        if watch is not None and finished % lag == 0 and 0 <= finished // lag < height:
+            partial = x.clone()
+            partial[:, :, finished // lag + 1 :] = 0
+            watch(finished // lag, partial)
+    return x
+
+
+def wavefront_lag(model: Steppable, height: int, width: int) -> int | None:
+    """Columns by which a row may follow the row above: max over m of ceil((reach_m + 1) / m).
+
+    None where that is the whole row, or the model does not say.
+    """
+    lags = []
+    for rows in range(1, height):
+        reach = model.reach(rows)
+        if reach is None:
+            return None
+        # Nothing is to the right of the last column.
+        lags.append(-(-(min(reach, width - 1) + 1) // rows))
+    lag = max(lags, default=1)
+    return lag if lag < width else None
+
+
+__all__ = [
+    "METHODS",
+    "Draw",
+    "Method",
+    "ProgramStepper",
+    "Stepper",
+    "Watch",
+    "ancestral",
+    "compiles",
+    "executor_for",
+    "invert",
+    "wavefront_lag",
+]

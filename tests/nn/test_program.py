@@ -37,11 +37,11 @@ def step_by_step(
     context: Tensor | None = None,
 ) -> Tensor:
     """The program's output at every pixel, [B, F, H, W]."""
-    like, output = lively(1), program.output
+    output = program.output
     if kind is CompiledExecutor:
-        found = CompiledExecutor(program, len(x), context, like, side_by_side=False)
+        found = CompiledExecutor(program, len(x), context, side_by_side=False)
     else:
-        found = kind(program, len(x), context, like)
+        found = kind(program, len(x), context)
     groups, (channels, height, width) = program.groups, program.shape
     size = channels // groups
     out = torch.zeros(len(x), output.features, height, width, dtype=torch.float64)
@@ -65,7 +65,7 @@ def row_by_row(
     context: Tensor | None = None,
 ) -> Tensor:
     """The same, every row given at once."""
-    found = kind(program, len(x), context, lively(1))
+    found = kind(program, len(x), context)
     rows = []
     for row in range(program.shape[1]):
         found.begin_row(row)

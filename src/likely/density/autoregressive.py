@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from likely.heads import Head
 from likely.nn.program import Builder, Cells, Program
 from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import ProgramStepper, Stepper, ancestral
+from likely.sampling import Method, ProgramStepper, Stepper, Watch, ancestral
 
 
 class Autoregressive(TractableDensity):
@@ -71,9 +72,67 @@ class Autoregressive(TractableDensity):
         }
 
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
+        return self._drawn(noise, n, context)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        chunk: int = 256,
+        temperature: float = 1.0,
+        method: Method = "auto",
+        progress: Callable[[int], None] | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw n examples: a function of (weights, n, seed, context, temperature).
+
+        Args:
+            n: how many.
+            seed: of the noise.
+            context: class label for all, or int64 [n]; None for an unconditional model.
+            chunk: examples drawn together; bounds the memory.
+            temperature: of every conditional (`Head.tempered`); only 1 samples the model.
+            method: all give the same integers; see `likely.sampling`.
+            progress: called with the number of examples drawn so far after each chunk.
+            watch: called with (row, images of the chunk so far, int64 [B, C, H, W]) after each
+                row of pixels.
+
+        Returns:
+            Integers in [0, levels), int64 [n, *shape].
+
+        Raises:
+            InvalidSetting: n < 1, a context that the model does not have, a method that is
+                unknown or that the model does not offer.
+        """
+
+        def draw(noise: Noise, count: int, labels: Tensor | None) -> Tensor:
+            return self._drawn(noise, count, labels, method, watch, temperature)
+
+        return self.in_chunks(n, seed, context, chunk, draw, progress)
+
+    def _drawn(
+        self,
+        noise: Noise,
+        n: int,
+        context: Tensor | None,
+        method: Method = "auto",
+        watch: Watch | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         uniform = noise.uniform(n, *self.spec.shape)  # [n, C, H, W]
         blank = torch.zeros(n, *self.spec.shape, dtype=torch.int64, device=self.device)
-        return ancestral(self, uniform, blank, 0, context)
+        return ancestral(self, uniform, blank, 0, context, method, watch, temperature)
+
+    def reach(self, rows: int) -> int | None:
+        """How many columns to the right of a pixel its context extends, `rows` >= 1 rows up.
+
+        None, the default, where all columns are seen; a model that sees less can be drawn in a
+        wavefront over several rows.
+        """
+        return None
 
     @abc.abstractmethod
     def incremental(self, build: Builder) -> Cells | None:
@@ -100,8 +159,7 @@ class Autoregressive(TractableDensity):
         program = self.program()
         if program is None:
             return None
-        like = next(self.parameters())
-        return ProgramStepper(program, TorchExecutor(program, batch, context, like))
+        return ProgramStepper(program, TorchExecutor(program, batch, context))
 
     @torch.no_grad()
     def conditional(
@@ -131,13 +189,22 @@ class Autoregressive(TractableDensity):
         place, shape = (channel, row, column), self.spec.shape
         if any(not 0 <= at < side for at, side in zip(place, shape, strict=True)):
             raise InvalidSetting(f"no dimension {place} in a shape of {shape}")
-        parameters = self.conditionals(x, self.labels(context, len(x)))
+        # Rows below are not read.
+        parameters = self.conditionals(x[:, :, : row + 1], self.labels(context, len(x)))
         pixel = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
         table = self.head.log_table(at_least_float(parameters[pixel]), x[pixel], channel)
         return table[..., 0, 0].exp()
 
     def complete(
-        self, x: Tensor, observed: Tensor, *, seed: int = 0, context: Tensor | int | None = None
+        self,
+        x: Tensor,
+        observed: Tensor,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        temperature: float = 1.0,
+        method: Method = "auto",
+        watch: Watch | None = None,
     ) -> Tensor:
         """Draw the unobserved pixels from p(rest | observed), exactly.
 
@@ -147,6 +214,9 @@ class Autoregressive(TractableDensity):
                 left part of the next one).
             seed: of the noise.
             context: labels, as for `sample`.
+            temperature: as for `sample`.
+            method: as for `sample`.
+            watch: as for `sample`.
 
         Raises:
             Unanswerable: the observed pixels are no raster prefix.
@@ -162,4 +232,5 @@ class Autoregressive(TractableDensity):
             )
         noise = Noise(seed, "complete", device=self.device)
         uniform = noise.uniform(*x.shape)
-        return ancestral(self, uniform, x, known, self.labels(context, len(x)))
+        labels = self.labels(context, len(x))
+        return ancestral(self, uniform, x, known, labels, method, watch, temperature)

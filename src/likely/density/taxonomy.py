@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -99,6 +99,18 @@ class GenerativeModel(nn.Module, abc.ABC):
         Raises:
             InvalidSetting: n < 1, or a context that the model does not have.
         """
+        return self.in_chunks(n, seed, context, chunk, self.draw)
+
+    def in_chunks(
+        self,
+        n: int,
+        seed: int,
+        context: Tensor | int | None,
+        chunk: int,
+        draw: Callable[[Noise, int, Tensor | None], Tensor],
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """n examples by `draw(noise, how many, labels)`, a chunk at a time; see `sample`."""
         if n < 1:
             raise InvalidSetting(f"sample: n must be at least 1, given {n}")
         labels = self.labels(context, n)
@@ -111,7 +123,9 @@ class GenerativeModel(nn.Module, abc.ABC):
                 # A stream a chunk, all of the same length: the first images do not depend on n.
                 noise = Noise(seed, "sample", start, device=self.device, rows=(0, chunk))
                 part = None if labels is None else labels[start:stop]
-                parts.append(self.draw(noise, stop - start, part))
+                parts.append(draw(noise, stop - start, part))
+                if progress is not None:
+                    progress(stop)
             return torch.cat(parts)
         finally:
             self.train(was_training)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -119,7 +120,7 @@ class Tap:
     left: int = 0
     groups_before: bool = False
 
-    @property
+    @functools.cached_property
     def view(self) -> Cells:
         """The neighbour as a shifted view."""
         return shifted(self.x, self.up, self.left)
@@ -282,6 +283,7 @@ class Program:
         output: parameters of the head.
         parallel_rows: the pixels of a row may be computed side by side when the row is given
             (nothing recurs along the row).
+        weight: one of the weights; gives device and precision.
     """
 
     shape: tuple[int, int, int]
@@ -290,6 +292,7 @@ class Program:
     instructions: tuple[Instruction, ...]
     output: Cells
     parallel_rows: bool
+    weight: Tensor
 
     def at(self, *moments: Moment) -> list[Instruction]:
         """The instructions of some moments, in order."""
@@ -306,10 +309,13 @@ def shifted(x: Cells, up: int = 0, left: int = 0) -> Cells:
     Raises:
         InvalidSetting: a row below would be read, which is not drawn yet.
     """
-    moved = dataclasses.replace(x, up=x.up + up, left=x.left + left)
-    if moved.up < 0:
+    if x.up + up < 0:
         raise InvalidSetting("an incremental evaluation cannot read rows below the current one")
-    return moved
+    if not (up or left):
+        return x
+    return Cells(
+        x.value, x.features, x.width, x.stride, x.known, x.up + up, x.left + left, x.start, x.groups
+    )
 
 
 def halves(x: Cells, groups: int = 1) -> tuple[Cells, Cells]:
@@ -646,13 +652,13 @@ class Builder:
         return out
 
     def pick(self, x: Cells, size: int) -> Cells:
-        """At dimension i features [i size, (i + 1) size) of a vector, as parameters of channel i.
+        """At dimension i features [i size, (i + 1) size) of a vector, as the parameters there.
+
+        A dimension is a channel of a pixel, or the whole pixel where the head couples channels.
 
         Returns:
-            Features C size; needs as many colour groups as channels.
+            Features groups * size.
         """
-        if self.groups != self.shape[0]:
-            raise InvalidSetting("a vector is picked from one channel at a time")
         out = self._memory(self.groups * size, 1, Moment.PIXEL)
         self._note(Pick(out, x, size))
         return out
@@ -678,9 +684,18 @@ class Builder:
             tuple(self.instructions),
             output,
             not self._recurs,
+            self._a_weight(),
         )
 
     # -- parts ------------------------------------------------------------------------------
+
+    def _a_weight(self) -> Tensor:
+        for one in self.instructions:
+            if isinstance(one, Linear) and one.taps:
+                return one.taps[0].weight
+            if isinstance(one, Accumulate | Grow):
+                return one.weight
+        raise InvalidSetting("a program without weights")
 
     def _memory(
         self,
@@ -718,7 +733,9 @@ class Builder:
     ) -> Cells:
         moment = self._now(max([_moment_of(tap) for tap in taps] + [x.moment for x in plus]))
         out = self._memory(outputs, stride, moment)
-        plain = tuple(dataclasses.replace(tap, weight=tap.weight.detach()) for tap in taps)
+        plain = tuple(
+            Tap(tap.x, tap.weight.detach(), tap.up, tap.left, tap.groups_before) for tap in taps
+        )
         self._note(Linear(out, plain, _plain(bias), tuple(plus), moment, self._backwards))
         return out
 
@@ -728,7 +745,12 @@ class Builder:
     def _map_at(
         self, op: Unary | Binary, inputs: tuple[Cells, ...], moment: Moment, factor: float = 1.0
     ) -> Cells:
-        vector = all(self.memories[x.value].vector for x in inputs)
+        # A vector may meet what belongs to its label.
+        vector = any(self.memories[x.value].vector for x in inputs)
+        if vector and any(
+            not self.memories[x.value].vector and x.known is not Moment.GIVEN for x in inputs
+        ):
+            raise InvalidSetting("a vector cannot be joined with a feature map")
         out = self._memory(inputs[0].features, inputs[0].stride, moment, vector=vector)
         self._note(Map(op, out, inputs, moment, self._backwards, factor))
         return out

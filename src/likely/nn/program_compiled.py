@@ -17,6 +17,7 @@ from torch import Tensor
 from likely.errors import InvalidSetting
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
 from likely.nn import program_kernels as kernels
+from likely.nn.drawing import Draw
 from likely.nn.program import (
     Accumulate,
     Attend,
@@ -54,8 +55,12 @@ class _Place:
     left: int
 
 
-def head_code(head: Head) -> Array | None:
-    """The head as the kernels know it, or None for a kind that they do not draw from."""
+def head_code(head: Head) -> Array:
+    """The head as the kernels know it.
+
+    Raises:
+        InvalidSetting: a kind that they do not draw from.
+    """
     parts = 0
     if type(head) is Bernoulli:
         kind = kernels.BERNOULLI
@@ -64,7 +69,7 @@ def head_code(head: Head) -> Array | None:
     elif type(head) is DiscretizedLogisticMixture:
         kind, parts = kernels.MIXTURE, head.components
     else:
-        return None
+        raise InvalidSetting(f"no compiled draw from a {type(head).__name__} head")
     return np.array([kind, head.levels, head.channels, parts], np.int64)
 
 
@@ -75,7 +80,6 @@ class CompiledExecutor:
         program: of the model.
         batch: images.
         context: labels int64 [B], or None.
-        like: a weight: gives the precision.
         side_by_side: the pixels of a row can be computed at once (`put_row`), which needs more
             memory; otherwise only one after another.
     """
@@ -84,11 +88,11 @@ class CompiledExecutor:
         self,
         program: Program,
         batch: int,
-        context: Tensor | None,
-        like: Tensor,
+        context: Tensor | None = None,
         *,
         side_by_side: bool = True,
     ) -> None:
+        like = program.weight
         if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
             raise InvalidSetting("the compiled executor runs on the processor, float32 or float64")
         self.program, self.batch = program, batch
@@ -146,11 +150,10 @@ class CompiledExecutor:
 
     def put(self, row: int, column: int, levels: Tensor, group: int = 0) -> None:
         """Take in what was drawn: levels int64 [B, channels of the group]."""
-        channels, height, width = self.program.shape
-        size = channels // self.program.groups
-        x = np.zeros((self.batch, channels, height, width), np.int64)
-        x[:, group * size : (group + 1) * size, row, column] = levels.numpy()
-        self._put(x, row, column, column + 1, group * size, (group + 1) * size)
+        size = self.program.shape[0] // self.program.groups
+        x = np.zeros((self.batch, self.program.shape[0], 1, column + 1), np.int64)
+        x[:, group * size : (group + 1) * size, 0, column] = levels.numpy()
+        self._put(x, column, column + 1, group * size, (group + 1) * size)
         self._execute(self.late[group], row, column, column + 1)
 
     def end_row(self, row: int) -> None:
@@ -177,31 +180,26 @@ class CompiledExecutor:
                     self.put(row, column, part, group)
                 found.append(seen.clone())
         else:
-            x = np.zeros((self.batch, *program.shape), np.int64)
-            x[:, :, row] = levels.numpy()
-            self._put(x, row, start, width, 0, program.shape[0])
-            for group in range(groups):
-                self._execute(self.both[group], row, start, width)
+            self._side_by_side(row, start, levels)
             found = [self._parameters(column) for column in range(start, width)]
         return torch.stack(found) if found else torch.zeros(0)
 
-    def draw_row(
-        self, row: int, known: int, x: Array, uniform: Array, head: Array, temperature: float
-    ) -> None:
-        """Draw the pixels of the current row from the `known`-th on, in place.
-
-        Args:
-            row: its number.
-            known: pixels before it are given in x.
-            x: int64 [B, C, H, W].
-            uniform: float64 [B, C, H, W] in [0, 1).
-            head: of `head_code`.
-            temperature: of the head.
-        """
+    def draw_row(self, row: int, known: int, x: Tensor, draw: Draw) -> None:
+        """Draw the pixels of the current row from the `known`-th on; see `TorchExecutor`."""
         kernels.draw_row(
             self.code, self.lists, self.operands, self.rows, self.taps, self.table, self.floats,
             self.integers, self.scores, self.mem, self.weights, self.batch, row, known, self.sizes,
-            self.output, head, self.images, temperature, uniform, x, self.chances,
+            self.output, head_code(draw.head), self.images, draw.temperature,
+            draw.uniform.numpy(), x.numpy(), self.chances,
+        )  # fmt: skip
+
+    def redraw(self, row: int, start: int, x: Tensor, draw: Draw) -> None:
+        """Draw the pixels from `start` on side by side; see `TorchExecutor`."""
+        self._side_by_side(row, start, x[:, :, row])
+        kernels.draw_cells(
+            self.operands, self.rows, self.output, head_code(draw.head), self.mem,
+            draw.temperature, draw.uniform.numpy(), x.numpy(), row, start, self.program.shape[2],
+            0, self.program.shape[0], self.chances,
         )  # fmt: skip
 
     # -- parts ------------------------------------------------------------------------------
@@ -214,11 +212,19 @@ class CompiledExecutor:
                 self.sizes,
             )  # fmt: skip
 
-    def _put(self, x: Array, row: int, first: int, last: int, low: int, high: int) -> None:
+    def _put(self, x: Array, first: int, last: int, low: int, high: int) -> None:
+        """Write channels [low, high) of columns [first, last) of a row, [B, C, 1, W]."""
         kernels.put(
-            self.operands, self.rows, self.images, self.floats, self.mem, x, row, first, last,
+            self.operands, self.rows, self.images, self.floats, self.mem, x, 0, first, last,
             low, high,
         )  # fmt: skip
+
+    def _side_by_side(self, row: int, start: int, levels: Tensor) -> None:
+        width = self.program.shape[2]
+        given = levels[:, :, None].contiguous().numpy()
+        self._put(given, start, width, 0, self.program.shape[0])
+        for part in self.both:
+            self._execute(part, row, start, width)
 
     def _parameters(self, column: int) -> Tensor:
         line, size = self.operands[self.output], self.program.output.features
@@ -355,8 +361,9 @@ class CompiledExecutor:
         return at
 
     def _vector(self, x: Tensor) -> int:
-        values = x.to(torch.float64).numpy()
-        return self._weight(np.pad(values, (0, -len(values) % self.lanes)))
+        padded = np.zeros(-(-len(x) // self.lanes) * self.lanes, self.type)
+        padded[: len(x)] = x.numpy()
+        return self._weight(padded)
 
     def _float(self, x: float) -> int:
         self._floats.append(x)
@@ -474,12 +481,13 @@ class CompiledExecutor:
         if len(parts) > MOST_TAPS:
             raise InvalidSetting(f"a convolution of more than {MOST_TAPS} taps is not compiled")
         begin = len(self._taps)
-        blocks = []
+        inputs = sum(weight.shape[0] for _, _, weight in parts)
+        whole = np.zeros((inputs, vectors * lanes), self.type)
+        filled = 0
         for x, columns, weight in parts:
             self._taps.append((self._view(x, columns.start, stride), weight.shape[0]))
-            blocks.append(weight.to(like_numpy(self.type)).numpy())
-        whole = np.concatenate(blocks) if blocks else np.zeros((0, outputs), self.type)
-        whole = np.pad(whole, ((0, 0), (0, vectors * lanes - outputs)))
+            whole[filled : filled + weight.shape[0], :outputs] = weight.numpy()
+            filled += weight.shape[0]
         at = self._held
         for panel in range(panels):
             self._weight(whole[:, panel * wide * lanes : (panel + 1) * wide * lanes])
@@ -512,7 +520,7 @@ class CompiledExecutor:
         self.scores = np.zeros(program.shape[1] * program.shape[2] + 1)
         self.weights = np.concatenate([*self._weights, np.zeros(64, self.type)])
         self.mem = np.zeros(self._size, self.type)
-        self.chances = np.zeros((3, 256))
+        self.chances = np.zeros((3, max(1, program.output.features)))
         self.images = np.array(self._images, np.int64).reshape(-1, 2)
         self.sizes = np.array([self.lanes, program.shape[2]], np.int64)
         self.lists = np.array(
@@ -545,11 +553,6 @@ class CompiledExecutor:
         item = self.mem.itemsize
         strides = tuple(step * item for step in steps)
         return np.lib.stride_tricks.as_strided(self.mem[base:], shape, strides)
-
-
-def like_numpy(kind: Any) -> torch.dtype:
-    """The torch type of a numpy one."""
-    return torch.float32 if kind is np.float32 else torch.float64
 
 
 def _runs(some: list[Instruction]) -> list[list[Instruction]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import elu, layer_norm, silu, softplus
 
+from likely.nn.drawing import Draw
 from likely.nn.program import (
     Accumulate,
     Attend,
@@ -42,12 +43,11 @@ class TorchExecutor:
         program: of the model.
         batch: images.
         context: labels int64 [B], or None.
-        like: a weight: gives device and precision.
     """
 
-    def __init__(self, program: Program, batch: int, context: Tensor | None, like: Tensor) -> None:
+    def __init__(self, program: Program, batch: int, context: Tensor | None = None) -> None:
         self.program, self.batch = program, batch
-        self.device, self.dtype = like.device, like.dtype
+        self.device, self.dtype = program.weight.device, program.weight.dtype
         self.memory = [self._allocate(memory, context) for memory in program.memories]
         self._parts: dict[tuple[int, int], list[tuple[Cells, slice, Tensor]]] = {}
         self._bias: dict[tuple[int, int], Tensor] = {}
@@ -105,6 +105,35 @@ class TorchExecutor:
                 self._accumulate(one, row, column, range(channels.start, channels.stop))
             elif group == program.groups - 1:
                 self._run(one, row, range(column, column + 1), -1)
+
+    def draw_row(self, row: int, known: int, x: Tensor, draw: Draw) -> None:
+        """Draw the pixels of the current row from the `known`-th on, in place.
+
+        Args:
+            row: its number.
+            known: pixels before it are given in x.
+            x: int64 [B, C, H, W].
+            draw: the head and its uniform numbers.
+        """
+        if known == self.program.shape[2]:
+            self.put_row(row, x[:, :, row])
+            return
+        groups, channels = self.program.groups, self.program.shape[0]
+        size = channels // groups
+        for column in range(self.program.shape[2]):
+            place = slice(column, column + 1)
+            for group in range(groups):
+                own = range(group * size, (group + 1) * size)
+                parameters = self.pixel(row, column, group)
+                if column >= known:
+                    draw(parameters[..., None], x, row, place, own)
+                self.put(row, column, x[:, own.start : own.stop, row, column], group)
+
+    def redraw(self, row: int, start: int, x: Tensor, draw: Draw) -> None:
+        """Draw the pixels from `start` on side by side, as if x held what comes before each."""
+        parameters = self.put_row(row, x[:, :, row].clone(), start)
+        channels = range(self.program.shape[0])
+        draw(parameters.permute(1, 2, 0), x, row, slice(start, None), channels)
 
     def end_row(self, row: int) -> None:
         """The row is complete: compute what sees all of it."""
@@ -358,7 +387,7 @@ def matrices(one: Linear, group: int, groups: int) -> list[tuple[Cells, slice, T
             size = weight.shape[1] // groups
             weight = weight[:, group * size : (group + 1) * size]
         for part, rows in _inputs(tap, view, group, groups):
-            found.append((view, part, weight[rows].contiguous()))
+            found.append((view, part, weight[rows]))
     return found
 
 

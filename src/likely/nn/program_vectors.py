@@ -210,7 +210,7 @@ def _map(op: str) -> Any:
 
 
 @intrinsic
-def lstm(typingctx, mem, h, c, o, f, i, g, before, count):
+def _lstm(typingctx, mem, h, c, o, f, i, g, before, count):
     """c = sigmoid(f) before + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c)."""
     signature = types.void(mem, *[types.int64] * 8)
 
@@ -307,6 +307,8 @@ def _tile(rows: int, vectors: int) -> Any:
     return product
 
 
+# Numba adds the first argument itself.
+lstm: Any = _lstm
 MAPS = {op: _map(op) for op in (*_ONE, *_TWO)}
 TILES = {(rows, v): _tile(rows, v) for v, heights in HEIGHTS.items() for rows in heights}
 

@@ -1,0 +1,64 @@
+"""From the head's parameters and uniform numbers to integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from likely.errors import InvalidSetting
+from likely.heads import Head
+
+
+def invert(log_table: Tensor, uniform: Tensor) -> Tensor:
+    """The inverse of a discrete distribution function: the level whose cumulative mass holds u.
+
+    Args:
+        log_table: log-probabilities of every level, [B, levels, ...].
+        uniform: [B, ...] in [0, 1).
+
+    Returns:
+        int64 [B, ...].
+    """
+    cumulative = log_table.double().exp().cumsum(1)
+    # Scaled by the last value, which is one up to rounding: the top level cannot be overshot.
+    below = uniform.unsqueeze(1) * cumulative[:, -1:]
+    return (cumulative[:, :-1] <= below).sum(1)
+
+
+class Draw:
+    """How dimensions are drawn: the head at a temperature, and the uniform numbers.
+
+    Args:
+        head: of the model.
+        uniform: [B, C, H, W] in [0, 1).
+        temperature: see `Head.tempered`.
+    """
+
+    def __init__(self, head: Head, uniform: Tensor, temperature: float = 1.0) -> None:
+        if not temperature > 0:
+            raise InvalidSetting(f"temperature must be above 0, given {temperature}")
+        self.head, self.uniform, self.temperature = head, uniform, temperature
+
+    def part(self, images: slice) -> Draw:
+        """The same for some images of the batch."""
+        return Draw(self.head, self.uniform[images], self.temperature)
+
+    def __call__(
+        self, parameters: Tensor, x: Tensor, row: int, columns: slice, channels: Sequence[int]
+    ) -> None:
+        """Draw some channels of some pixels of a row, in place.
+
+        Args:
+            parameters: of these pixels, [B, P, columns].
+            x: int64 [B, C, H, W].
+            row: of the pixels.
+            columns: of the pixels.
+            channels: in order.
+        """
+        wide = self.head.tempered(parameters.double(), self.temperature).unsqueeze(2)
+        for channel in channels:
+            table = self.head.log_table(wide, x[:, :, row : row + 1, columns], channel)
+            x[:, channel, row, columns] = invert(
+                table[:, :, 0], self.uniform[:, channel, row, columns]
+            )
