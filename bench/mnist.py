@@ -3,6 +3,7 @@
     python bench/mnist.py gated-pixelcnn --out runs/mnist-gated-pixelcnn
     python bench/mnist.py attention      --out runs/mnist-attention --steps 60000
     python bench/mnist.py pixelcnn       --out runs/mnist-pixelcnn
+    python bench/mnist.py pixelcnn-pp    --out runs/mnist-pixelcnn-pp
     python bench/mnist.py vae            --out runs/mnist-vae
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
     from likely.models.nade import NADE as NADE
     from likely.models.pixelcnn import PixelCNN as PixelCNN
+    from likely.models.pixelcnn_pp import PixelCNNPP as PixelCNNPP
     from likely.models.pixelrnn import DiagonalBiLSTM as DiagonalBiLSTM
     from likely.models.pixelrnn import RowLSTM as RowLSTM
     from likely.models.pixelsnail import PixelSNAIL as PixelSNAIL
@@ -67,6 +68,10 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry(
             "diagonal-bilstm", "likely.models.pixelrnn", "DiagonalBiLSTM",
             _settings.DiagonalBiLSTMSettings,
+        ),
+        ModelEntry(
+            "pixelcnn-pp", "likely.models.pixelcnn_pp", "PixelCNNPP",
+            _settings.PixelCNNPPSettings,
         ),
         ModelEntry("vae", "likely.models.vae", "VAE", _settings.VAESettings),
         ModelEntry("dcgan", "likely.models.dcgan", "DCGAN", _settings.DCGANSettings),

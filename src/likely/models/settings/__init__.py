@@ -13,6 +13,7 @@ from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
 from likely.models.settings.heads import HeadName
 from likely.models.settings.nade import NADESettings
 from likely.models.settings.pixelcnn import PixelCNNSettings
+from likely.models.settings.pixelcnn_pp import PixelCNNPPSettings
 from likely.models.settings.pixelrnn import DiagonalBiLSTMSettings, RowLSTMSettings
 from likely.models.settings.pixelsnail import PixelSNAILSettings
 from likely.models.settings.vae import VAESettings
@@ -24,6 +25,7 @@ __all__ = [
     "GatedPixelCNNSettings",
     "HeadName",
     "NADESettings",
+    "PixelCNNPPSettings",
     "PixelCNNSettings",
     "PixelSNAILSettings",
     "RowLSTMSettings",
