@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from likely import sampling
 from likely.data.spec import DataSpec
+from likely.density import Autoregressive
 from likely.errors import InvalidSetting, Unanswerable
+from likely.heads import head_for
+from likely.models import MODELS
 from likely.models.gated_pixelcnn import GatedPixelCNN
-from likely.models.settings import GatedPixelCNNSettings
+from likely.models.pixelcnn import PixelCNN
+from likely.models.settings import GatedPixelCNNSettings, PixelCNNSettings
+from likely.nn import program_kernels as kernels
+from likely.nn.program_compiled import CompiledExecutor, head_code
+from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import ancestral, invert
+from likely.sampling import Draw, ancestral, invert, wavefront_lag
+from test_conformance import SPECS
+from test_conformance import built as model_built
 
 # (channels, levels, head, conditional): grey and colour, masked groups and coupled channels.
 CASES = [
@@ -58,6 +69,269 @@ def test_both_ways_draw_the_same_integers(case: tuple[int, int, str, bool], batc
     naive = drawn(model, "naive", batch)
     assert torch.equal(drawn(model, "incremental", batch), naive)
     assert naive.double().std() > 0.1  # a constant image would prove little
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_fixed_point_has_the_same_integers(
+    case: tuple[int, int, str, bool], batch: int
+) -> None:
+    model = model_for(*case)
+    assert torch.equal(drawn(model, "jacobi", batch), drawn(model, "naive", batch))
+
+
+def test_fixed_points_of_whole_passes_where_rows_recur() -> None:
+    model = NoProgram(model_for(*CASES[1]))
+    uniform = Noise(7).uniform(3, *model.spec.shape)
+    blank = torch.zeros(3, *model.spec.shape, dtype=torch.int64)
+    seen: list[Tensor] = []
+    naive = ancestral(model, uniform, blank, 0, None, "naive")
+    found = ancestral(
+        model, uniform, blank, 0, None, "jacobi", watch=lambda row, x: seen.append(x.clone())
+    )
+    assert torch.equal(found, naive)
+    for row, image in enumerate(seen):
+        assert torch.equal(image[:, :, : row + 1], naive[:, :, : row + 1])
+    assert len(seen) == 5
+
+
+class NoProgram:
+    """A model that gives its conditionals and nothing else."""
+
+    def __init__(self, model: GatedPixelCNN) -> None:
+        self.model, self.head, self.spec = model, model.head, model.spec
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.model.conditionals(x, torch.zeros(len(x), dtype=torch.int64))
+
+    def program(self) -> None:
+        """None."""
+
+    def stepper(self, batch: int, context: Tensor | None) -> None:
+        """None."""
+
+    def reach(self, rows: int) -> None:
+        """All columns."""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_wavefront_draws_the_same_integers_in_fewer_passes(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = DataSpec("t", (channels, 6, 9), 4)
+    settings = PixelCNNSettings(channels=6, layers=2, first_kernel=3, head_channels=12)
+    torch.manual_seed(1)
+    model = PixelCNN(spec, settings).double().eval()
+    assert wavefront_lag(model, 6, 9) == 2
+    uniform = Noise(7).uniform(2, *spec.shape)
+    blank = torch.zeros(2, *spec.shape, dtype=torch.int64)
+    naive = ancestral(model, uniform, blank, 0, method="naive")
+    rows: list[int] = []
+    calls: list[int] = []
+    original = model.conditionals
+
+    def counted(x: Tensor, context: Tensor | None = None) -> Tensor:
+        calls.append(1)
+        return original(x, context)
+
+    monkeypatch.setattr(model, "conditionals", counted)
+    found = ancestral(
+        model, uniform, blank, 0, method="wavefront", watch=lambda row, x: rows.append(row)
+    )
+    assert torch.equal(found, naive)
+    assert len(calls) == (9 + 5 * 2) * (1 if channels == 1 else 3)
+    assert rows == list(range(6))
+    given = ancestral(model, uniform.flip(0), naive, 13, method="wavefront")
+    assert torch.equal(given, ancestral(model, uniform.flip(0), naive, 13, method="naive"))
+
+
+def test_a_model_that_sees_everything_has_no_wavefront() -> None:
+    with pytest.raises(InvalidSetting, match="no wavefront"):
+        drawn(model_for(*CASES[0]), "wavefront")
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[3]])
+@pytest.mark.parametrize("batch", [1, 2, 7, 17])
+def test_compiled_draws_are_those_of_torch(case: tuple[int, int, str, bool], batch: int) -> None:
+    """In float32, with the draw compiled too; the temperature as well."""
+    model = model_for(*case).float()
+    program = model.program()
+    assert program is not None
+    uniform = Noise(7).uniform(batch, *model.spec.shape)
+    for temperature in (1.0, 0.5):
+        draw = Draw(model.head, uniform, temperature)
+        images = []
+        for executor in (TorchExecutor(program, batch), CompiledExecutor(program, batch),
+                         CompiledExecutor(program, batch, side_by_side=False)):  # fmt: skip
+            x = torch.zeros(batch, *model.spec.shape, dtype=torch.int64)
+            for row in range(x.shape[2]):
+                executor.begin_row(row)
+                executor.draw_row(row, 0, x, draw)
+                executor.end_row(row)
+            images.append(x)
+        assert torch.equal(images[0], images[1])
+        assert torch.equal(images[0], images[2])
+
+
+@pytest.mark.parametrize("head", ["bernoulli", "categorical", "logistic-mixture"])
+def test_compiled_heads_invert_the_table(head: str) -> None:
+    """All levels, sharp and flat distributions, couplings, ends: the integers of `invert`."""
+    levels = {"bernoulli": 2, "categorical": 5, "logistic-mixture": 256}[head]
+    spec = DataSpec("t", (3, 1, 60), levels)
+    made = head_for(head, spec, 3)
+    generator = torch.Generator().manual_seed(3)
+    parameters = 3.0 * torch.randn(40, made.parameters, 60, generator=generator)
+    uniform = torch.rand(40, 3, 1, 60, generator=generator, dtype=torch.float64)
+    for temperature in (1.0, 0.3):
+        draw = Draw(made, uniform, temperature)
+        expected = torch.zeros(40, 3, 1, 60, dtype=torch.int64)
+        draw(parameters, expected, 0, slice(None), range(3))
+        found = torch.zeros_like(expected)
+        cells = parameters.permute(2, 0, 1).contiguous().numpy().reshape(-1)
+        size = made.parameters
+        operands = np.array([[0, 1, 0, 1, 0, 40 * size, size, 1, 1]])
+        kernels.draw_cells(
+            operands, np.zeros(1, np.int64), 0, head_code(made), cells, temperature,
+            uniform.numpy(), found.numpy(), 0, 0, 60, 0, 3, np.zeros((3, size)),
+        )  # fmt: skip
+        assert torch.equal(found, expected)
+
+
+def test_compiled_parameters_are_near_at_every_pixel_and_the_same_for_every_batch() -> None:
+    """Float32 against the parallel pass in float64: 1e-4 of a logit. An image's parameters do not
+    depend on its batch, to the last bit."""
+    for case in CASES:
+        exact = model_for(*case)
+        x = drawn(exact, "naive", 17)
+        context = torch.arange(17) % 2 if exact.classes else None
+        with torch.no_grad():
+            whole = exact.conditionals(x, context)
+        program = exact.float().program()
+        assert program is not None
+        alone: dict[int, Tensor] = {}
+        for batch in (17, 1, 2, 16):
+            labels = None if context is None else context[:batch]
+            found = CompiledExecutor(program, batch, labels)
+            rows = []
+            for row in range(x.shape[2]):
+                found.begin_row(row)
+                rows.append(found.put_row(row, x[:batch, :, row]))
+                found.end_row(row)
+            alone[batch] = torch.stack(rows).permute(2, 3, 0, 1)  # [B, P, H, W]
+            assert (alone[batch] - whole[:batch]).abs().max() < 1e-4
+            assert torch.equal(alone[batch], alone[17][:batch])
+
+
+PROGRAMS = [
+    (name, spec)
+    for name in MODELS
+    for spec in ("levels", "colour")
+    if isinstance(model_built(name, SPECS[spec]), Autoregressive)
+]
+
+
+@pytest.mark.parametrize(("name", "spec"), PROGRAMS)
+def test_every_model_runs_compiled(name: str, spec: str) -> None:
+    """Float64, pixel by pixel and row by row, against the parallel pass: 1e-9 of a logit."""
+    model = model_built(name, SPECS[spec], conditional=True)
+    assert isinstance(model, Autoregressive)
+    model = model.double()
+    program = model.program()
+    if program is None:
+        pytest.skip("it is sampled by a stepper of its own")
+    channels, height, width = model.spec.shape
+    x = torch.randint(model.spec.levels, (2, *model.spec.shape))
+    context = torch.tensor([2, 0])
+    with torch.no_grad():
+        whole = model.conditionals(x, context)
+    groups = program.groups
+    size, part = channels // groups, model.head.parameters // groups
+    for side_by_side in (False, True):
+        found = CompiledExecutor(program, 2, context, side_by_side=side_by_side)
+        for row in range(height):
+            found.begin_row(row)
+            if side_by_side:
+                seen = found.put_row(row, x[:, :, row]).permute(1, 2, 0)
+                assert (seen - whole[:, :, row]).abs().max() < 1e-9
+            else:
+                for column in range(width):
+                    for group in range(groups):
+                        own = slice(group * part, (group + 1) * part)
+                        seen = found.pixel(row, column, group)[:, own]
+                        assert (seen - whole[:, own, row, column]).abs().max() < 1e-9
+                        drawn = x[:, group * size : (group + 1) * size, row, column]
+                        found.put(row, column, drawn, group)
+            found.end_row(row)
+
+
+def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "WORTH_COMPILING", 1)
+    model = model_for(*CASES[1]).float()
+    context = torch.arange(7) % 2
+    whole = model.sample(7, seed=1, context=context)
+    monkeypatch.setattr(sampling, "BLOCK", 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    rows: list[int] = []
+    assert torch.equal(model.sample(7, seed=1, context=context), whole)
+    shown = model.sample(7, seed=1, context=context, watch=lambda row, x: rows.append(row))
+    assert torch.equal(shown, whole)
+    assert rows == list(range(5))
+    observed = torch.zeros(5, 6, dtype=torch.bool)
+    observed.flatten()[:16] = True
+    done = model.complete(whole, observed, seed=3, context=context)
+    slow = model.complete(whole, observed, seed=3, context=context, method="naive")
+    assert torch.equal(done, slow)
+
+
+def test_chunks_bound_the_memory_and_tell_their_progress() -> None:
+    model = model_for(*CASES[0])
+    told: list[int] = []
+    whole = model.sample(10, seed=2, chunk=4, progress=told.append)
+    assert told == [4, 8, 10]
+    assert torch.equal(whole[:6], model.sample(6, seed=2, chunk=4))
+
+
+def test_a_low_temperature_takes_the_likeliest_level() -> None:
+    model = model_for(*CASES[1])
+    context = torch.arange(4) % 2
+    cold = model.sample(4, seed=0, context=context, temperature=1e-4)
+    levels = model.conditionals(cold, context).argmax(1)
+    assert torch.equal(cold[:, 0], levels)
+    assert torch.equal(
+        cold, model.sample(4, seed=0, context=context, temperature=1e-4, method="naive")
+    )
+    with pytest.raises(InvalidSetting, match="temperature must be above 0"):
+        model.sample(1, context=0, temperature=0.0)
+
+
+def test_a_tempered_softmax_is_a_power() -> None:
+    head = head_for("categorical", DataSpec("t", (1, 1, 1), 5))
+    logits = torch.randn(1, 5, 1, 1, dtype=torch.float64)
+    x = torch.zeros(1, 1, 1, 1, dtype=torch.int64)
+    p = head.log_table(logits, x, 0).exp() ** 2
+    found = head.log_table(head.tempered(logits, 0.5), x, 0).exp()
+    assert torch.allclose(found, p / p.sum())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stream_scores_an_image_as_it_comes_in(case: tuple[int, int, str, bool]) -> None:
+    model = model_for(*case)
+    x = drawn(model, "naive")
+    context = torch.arange(3) % 2 if model.classes else None
+    stream = model.stream(3, context)
+    channels, height, width = model.spec.shape
+    for row in range(height):
+        for column in range(width):
+            for channel in range(channels):
+                assert stream.place == (row, column, channel)
+                if (row + column) % 3 == 0:
+                    expected = model.conditional(x, row, column, channel, context)
+                    assert torch.allclose(stream.log_table().exp(), expected, atol=1e-9)
+                stream.push(x[:, channel, row, column])
+    assert stream.place is None
+    assert torch.allclose(stream.log_prob, model.log_prob(x, context), atol=1e-9)
+    with pytest.raises(InvalidSetting, match="complete"):
+        stream.push(x[:, 0, 0, 0])
 
 
 @pytest.mark.parametrize("case", CASES)

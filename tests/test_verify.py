@@ -19,7 +19,8 @@ from likely.models.dcgan import DCGAN
 from likely.models.gated_pixelcnn import GatedPixelCNN
 from likely.models.vae import VAE
 from likely.verify import Proof, Proofs, verify, weights_digest
-from likely.verify.subject import all_images
+from likely.verify.causality import causality
+from likely.verify.subject import all_images, subject_of
 from planted_models import COLOUR, GREY, LEVELS, PIXELCNN, SMALL_DCGAN, SMALL_VAE, lively
 
 
@@ -182,3 +183,17 @@ def test_all_images_are_all_different() -> None:
     assert images.shape == (81, 1, 2, 2)
     assert len(torch.unique(images.flatten(1), dim=0)) == 81
     assert (int(images.min()), int(images.max())) == (0, 2)
+
+
+def test_the_compiled_sampler_is_proved_where_it_is_used() -> None:
+    spec = DataSpec("large", (1, 16, 16), 2)
+    name = "the compiled sampler follows the conditionals"
+
+    def proof(kind: type[GenerativeModel]) -> Proof:
+        model = lively(built(kind, spec))
+        subject = subject_of(model, None, False, 0)  # type: ignore[arg-type]
+        return {one.name: one for one in causality(subject)}[name]
+
+    assert proof(GatedPixelCNN).passed
+    assert proof(GatedPixelCNN).measured > 0  # it is not the same code
+    assert not proof(planted.StaleSampler).passed

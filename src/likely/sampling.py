@@ -178,10 +178,13 @@ def ancestral(
     if method == "jacobi":
         if program is None or not program.parallel_rows:
             return _whole_jacobi(model, draw, x, start, context, watch)
-        executor = executor_for(model, program, len(x), context, side_by_side=True)
-        return _row_jacobi(executor, draw, x, start, watch)
+        return _by_program(
+            model, program, draw, x, start, context, watch, _fixed_point, side_by_side=True
+        )
     if program is not None:
-        return _incremental(model, program, draw, x, start, context, watch)
+        return _by_program(
+            model, program, draw, x, start, context, watch, _pixels, side_by_side=False
+        )
     stepper = model.stepper(len(x), context)
     if stepper is not None:
         return _stepped(stepper, draw, x, start, watch)
@@ -194,6 +197,65 @@ def ancestral(
 
 # What the compiled kernels draw from; a subclass may draw otherwise.
 COMPILED_HEADS = (Bernoulli, Categorical, DiscretizedLogisticMixture)
+
+
+class Stream:
+    """Images that come in dimension by dimension, in raster order with channels innermost.
+
+    Attributes:
+        place: (row, column, channel) of the next dimension; None when the images are complete.
+        log_prob: log p of what came in so far, nats, float64 [B].
+    """
+
+    def __init__(
+        self, stepper: Stepper, head: Head, shape: tuple[int, ...], images: Tensor
+    ) -> None:
+        """Begin with nothing known.
+
+        Args:
+            stepper: of the model, for these images.
+            head: of the model.
+            shape: (C, H, W).
+            images: int64 [B, C, H, W], written in place.
+        """
+        self.place: tuple[int, int, int] | None = (0, 0, 0)
+        self.log_prob = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+        self._stepper, self._head, self._shape, self._x = stepper, head, shape, images
+        self._table: Tensor | None = None
+        stepper.begin_row(None)
+
+    @torch.no_grad()
+    def log_table(self) -> Tensor:
+        """log p(x_i = level | what came in) for the next dimension i, float64 [B, levels]."""
+        if self.place is None:
+            raise InvalidSetting("the images are complete: there is no next dimension")
+        if self._table is None:
+            row, column, channel = self.place
+            parameters = self._stepper.pixel(self._x[:, :, row], column, channel)
+            pixel = self._x[:, :, row, column, None, None]
+            wide = parameters.double()[..., None, None]
+            self._table = self._head.log_table(wide, pixel, channel)[..., 0, 0]
+        return self._table
+
+    @torch.no_grad()
+    def push(self, levels: Tensor) -> None:
+        """Take in the next dimension of every image, int64 [B]."""
+        table = self.log_table()
+        assert self.place is not None
+        self.log_prob += table.gather(1, levels[:, None])[:, 0]
+        row, column, channel = self.place
+        self._x[:, channel, row, column] = levels
+        self._table = None
+        channels, height, width = self._shape
+        channel += 1
+        column, channel = (column + 1, 0) if channel == channels else (column, channel)
+        if column < width:
+            self.place = (row, column, channel)
+        elif row + 1 < height:
+            self.place = (row + 1, 0, 0)
+            self._stepper.begin_row(self._x[:, :, row])
+        else:
+            self.place = None
 
 
 def compiles(model: Steppable, program: Program) -> bool:
@@ -213,7 +275,7 @@ def executor_for(
     batch: int,
     context: Tensor | None,
     *,
-    side_by_side: bool,
+    side_by_side: bool = False,
 ) -> Executor:
     """The executor that a model is sampled with; see `compiles`."""
     if compiles(model, program):
@@ -223,7 +285,7 @@ def executor_for(
     return TorchExecutor(program, batch, context)
 
 
-def _incremental(
+def _by_program(
     model: Steppable,
     program: Program,
     draw: Draw,
@@ -231,8 +293,15 @@ def _incremental(
     start: int,
     context: Tensor | None,
     watch: Watch | None,
+    row_of: Callable[[Executor, int, int, Tensor, Draw], None],
+    *,
+    side_by_side: bool,
 ) -> Tensor:
-    """In blocks of images, on as many plain threads as torch has: the images are independent."""
+    """Run a program row by row; `row_of(executor, row, known, x, draw)` draws one.
+
+    Compiled, it goes in blocks of images on as many plain threads as torch has: the images are
+    independent.
+    """
     height, width = x.shape[2:]
     threads = count = 1
     if compiles(model, program):
@@ -243,13 +312,13 @@ def _incremental(
     def block(part: int) -> Executor:
         labels = None if context is None else context[own[part]]
         size = own[part].stop - own[part].start
-        return executor_for(model, program, size, labels, side_by_side=False)
+        return executor_for(model, program, size, labels, side_by_side=side_by_side)
 
     def rows(executor: Executor, part: int, some: range) -> None:
         images, drawn = x[own[part]], draw.part(own[part])
         for row in some:
             executor.begin_row(row)
-            executor.draw_row(row, min(width, max(0, start - row * width)), images, drawn)
+            row_of(executor, row, min(width, max(0, start - row * width)), images, drawn)
             executor.end_row(row)
 
     if count == 1:
@@ -271,6 +340,29 @@ def _incremental(
             if start < (row + 1) * width:
                 watch(row, x)
     return x
+
+
+def _pixels(executor: Executor, row: int, known: int, x: Tensor, draw: Draw) -> None:
+    """A row, one pixel after another."""
+    executor.draw_row(row, known, x, draw)
+
+
+def _fixed_point(executor: Executor, row: int, known: int, x: Tensor, draw: Draw) -> None:
+    """A row by Jacobi iteration; convergence is that no integer changes."""
+    done, width = known, x.shape[3]
+    if done:
+        executor.put_row(row, x[:, :, row])
+    elif row:
+        x[:, :, row] = x[:, :, row - 1]  # a guess; any would do
+    while done < width:
+        guess = x[:, :, row].clone()
+        executor.redraw(row, done, x, draw)
+        changed = (x[:, :, row] != guess).any(1).any(0).nonzero()
+        if not len(changed):
+            return
+        # What comes before the first pixel that changed is final. That pixel itself is taken in
+        # again.
+        done = int(changed[0])
 
 
 def _stepped(stepper: Stepper, draw: Draw, x: Tensor, start: int, watch: Watch | None) -> Tensor:
@@ -313,41 +405,6 @@ def _naive(
             place = slice(column, column + 1)
             draw(seen[:, :, row, place], x, row, place, some)
         if watch is not None and column == width - 1:
-            watch(row, x)
-    return x
-
-
-def _row_jacobi(
-    executor: Executor,
-    draw: Draw,
-    x: Tensor,
-    start: int,
-    watch: Watch | None,
-) -> Tensor:
-    """Each row by fixed-point iteration; convergence is that no integer changes."""
-    height, width = x.shape[2:]
-    for row in range(height):
-        executor.begin_row(row)
-        done = min(width, max(0, start - row * width))
-        if done == width:
-            executor.put_row(row, x[:, :, row])
-            executor.end_row(row)
-            continue
-        if done:
-            executor.put_row(row, x[:, :, row])
-        elif row:
-            x[:, :, row] = x[:, :, row - 1]  # a guess; any would do
-        while True:
-            guess = x[:, :, row].clone()
-            executor.redraw(row, done, x, draw)
-            changed = (x[:, :, row] != guess).any(1).any(0).nonzero()
-            if not len(changed):
-                break
-            # What comes before the first pixel that changed is final. That pixel itself is taken
-            # in again.
-            done = int(changed[0])
-        executor.end_row(row)
-        if watch is not None:
             watch(row, x)
     return x
 
@@ -440,6 +497,7 @@ __all__ = [
     "Method",
     "ProgramStepper",
     "Stepper",
+    "Stream",
     "Watch",
     "ancestral",
     "compiles",

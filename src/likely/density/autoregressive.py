@@ -14,7 +14,7 @@ from likely.heads import Head
 from likely.nn.program import Builder, Cells, Program
 from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import Method, ProgramStepper, Stepper, Watch, ancestral
+from likely.sampling import Method, ProgramStepper, Stepper, Stream, Watch, ancestral
 
 
 class Autoregressive(TractableDensity):
@@ -160,6 +160,23 @@ class Autoregressive(TractableDensity):
         if program is None:
             return None
         return ProgramStepper(program, TorchExecutor(program, batch, context))
+
+    def stream(self, batch: int = 1, context: Tensor | int | None = None) -> Stream:
+        """Score images as they come in, or look at the conditionals on the way.
+
+        Args:
+            batch: how many images side by side.
+            context: labels, as for `sample`.
+
+        Raises:
+            InvalidSetting: the model has no incremental form.
+        """
+        labels = self.labels(context, batch)
+        stepper = self.stepper(batch, labels)
+        if stepper is None:
+            raise InvalidSetting(f"{type(self).__name__} has no incremental form to stream into")
+        blank = torch.zeros(batch, *self.spec.shape, dtype=torch.int64, device=self.device)
+        return Stream(stepper, self.head, self.spec.shape, blank)
 
     @torch.no_grad()
     def conditional(

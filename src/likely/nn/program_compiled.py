@@ -116,7 +116,12 @@ class CompiledExecutor:
         self.given = self._lower(program.at(Moment.GIVEN), -1)
         self.at_pixel = [self._lower(program.at(Moment.PIXEL), group) for group in groups]
         self.late = [self._lower(self._late(group), group) for group in groups]
-        self.both = [self._lower(self._both(group), group) for group in groups]
+        begin = len(self._code)
+        for one in program.at(Moment.PIXEL, Moment.LATE):
+            # Side by side it goes layer by layer: all groups of a pixel are read by the next.
+            for group in groups if one.moment is Moment.PIXEL else groups[-1:]:
+                self._lower([one], group)
+        self.both = begin, len(self._code)
         self.after = [
             (self._lower(part, -1), part[0].backwards) for part in _runs(program.at(Moment.AFTER))
         ]
@@ -223,8 +228,7 @@ class CompiledExecutor:
         width = self.program.shape[2]
         given = levels[:, :, None].contiguous().numpy()
         self._put(given, start, width, 0, self.program.shape[0])
-        for part in self.both:
-            self._execute(part, row, start, width)
+        self._execute(self.both, row, start, width)
 
     def _parameters(self, column: int) -> Tensor:
         line, size = self.operands[self.output], self.program.output.features
@@ -240,11 +244,6 @@ class CompiledExecutor:
         last = group == self.program.groups - 1
         late = self.program.at(Moment.LATE)
         return [one for one in late if last or isinstance(one, Accumulate)]
-
-    def _both(self, group: int) -> list[Instruction]:
-        both = self.program.at(Moment.PIXEL, Moment.LATE)
-        last = group == self.program.groups - 1
-        return [one for one in both if last or one.moment is Moment.PIXEL]
 
     def _allocate(self) -> list[_Place]:
         """Give every memory its place; buffers of a pixel are used again when they are free."""

@@ -1,0 +1,360 @@
+"""Exact sampling against one likelihood pass over the same batch.
+
+For a registered autoregressive model at its preset: seconds to draw a batch naively, naively with
+the rows below left out, incrementally and by Jacobi iteration; seconds of one likelihood pass by
+the fastest means; the ratios; the memory of the caches.
+
+Times are medians of a few repetitions in turn, so that a slow minute of the machine meets all of
+them; one uncounted round goes before. The naive loops would take hours: their passes are timed at
+a few rows, and the loop over all dimensions is the sum (`about` says so). Pieces are merged into
+one result file, so a long benchmark may be run in parts:
+
+    python bench/sampling.py gated-pixelcnn --data mnist
+    python bench/sampling.py gated-pixelcnn --data cifar10 --batches 256 --repeats 2
+    python bench/sampling.py gated-pixelcnn --data mnist --many 10000   # memory and time
+    python bench/sampling.py gated-pixelcnn --data mnist --first        # the first call: compiling
+    python bench/sampling.py pixelcnn --data digits --quick             # writes nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common import RESULTS, write_result
+from likely import runs
+from likely.data.spec import DataSpec
+from likely.density import Autoregressive
+from likely.nn.drawing import Draw
+from likely.nn.program import Accumulate, Grow, Linear, Moment, Program
+from likely.noise import Noise
+from likely.sampling import compiles
+
+SPECS = {
+    "digits": DataSpec("digits", (1, 8, 8), 17, n=1),
+    "mnist": DataSpec("mnist", (1, 28, 28), 2, n=1),
+    "cifar10": DataSpec("cifar10", (3, 32, 32), 256, n=1),
+}
+
+
+def main() -> None:
+    options = parse()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model, weights = built(options)
+    # Other sizes than the preset's, perhaps: figures of their own.
+    prefix = f"sampling/{options.data}/{options.model}" + "-trained" * bool(options.run)
+    figures: dict[str, float] = {}
+    if options.first:
+        figures.update(first_call(options, prefix))
+    elif options.many:
+        figures.update(many(options, prefix))
+    else:
+        figures.update(work(model, prefix))
+        for batch in options.batches:
+            figures.update(measured(model, batch, options, f"{prefix}/b{batch}"))
+    for name, value in figures.items():
+        print(f"{name:66} {value:.6g}")
+    if options.quick:
+        print("not written: --quick")
+        return
+    settings = {
+        "model": str(model.settings), "threads": torch.get_num_threads(),
+        "repeats": options.repeats, "weights": weights,
+    }  # fmt: skip
+    print(merged(prefix, figures, settings))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("model")
+    parser.add_argument("--data", choices=sorted(SPECS), default="mnist")
+    parser.add_argument("--batches", type=lambda s: [int(b) for b in s.split(",")],
+                        default=[1, 16, 64, 256])  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="of torch [its own choice]")
+    parser.add_argument("--run", help="a run directory with trained weights [fresh weights]")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the pass as well")
+    parser.add_argument("--many", type=int, default=0, help="only draw that many, in chunks")
+    parser.add_argument("--first", action="store_true", help="only the first call, caches empty")
+    parser.add_argument("--quick", action="store_true", help="one repetition; writes nothing")
+    options = parser.parse_args()
+    if options.quick:
+        options.repeats = 1
+    return options
+
+
+def built(options: argparse.Namespace) -> tuple[Autoregressive, str]:
+    """The model in evaluation mode, and what its weights are."""
+    if options.run:
+        model = runs.load(options.run).model
+        steps = json.loads((Path(options.run) / "fit.json").read_text())
+        about = f"trained: {json.dumps(steps)[:400]}"
+    else:
+        torch.manual_seed(0)
+        model = runs.build(options.model, SPECS[options.data], {})
+        about = "fresh, seed 0"
+    assert isinstance(model, Autoregressive)
+    assert model.spec.shape == SPECS[options.data].shape
+    return model.eval(), about
+
+
+def work(model: Autoregressive, prefix: str) -> dict[str, float]:
+    """What the program has to do: multiply-adds and weights read."""
+    program = model.program()
+    if program is None:
+        return {}
+    total, at_pixel, weights = arithmetic(program)
+    return {
+        f"{prefix}/multiply-adds-per-image": total,
+        f"{prefix}/multiply-adds-per-image-at-pixels": at_pixel,
+        f"{prefix}/weights-per-pixel-bytes": weights * 4,
+    }
+
+
+def arithmetic(program: Program) -> tuple[float, float, float]:
+    """Multiply-adds of an image; those of pixel steps; weights that a pixel step reads."""
+    _, height, width = program.shape
+    total = at_pixel = weights = 0.0
+    for one in program.instructions:
+        if isinstance(one, Linear):
+            size = float(sum(tap.weight.numel() for tap in one.taps))
+            cells = (-(-height // one.out.stride)) * (-(-width // one.out.stride)) / one.period**2
+        elif isinstance(one, Grow | Accumulate):
+            size, cells = float(one.weight.numel()), 1.0
+        else:
+            continue
+        total += size * cells
+        if one.moment in (Moment.PIXEL, Moment.LATE):
+            at_pixel += size * cells
+            weights += size * cells / (height * width)
+    return total, at_pixel, weights
+
+
+def measured(
+    model: Autoregressive, batch: int, options: argparse.Namespace, key: str
+) -> dict[str, float]:
+    """Times of one batch size and their ratios."""
+    x = model.sample(batch, seed=0)
+    passes = likelihood_passes(model, x, options.compile)
+    ways: dict[str, Callable[[], Any]] = {
+        "incremental": lambda: model.sample(batch, seed=1, chunk=max(256, batch)),
+        "jacobi": lambda: model.sample(batch, seed=1, chunk=max(256, batch), method="jacobi"),
+        **passes,
+    }
+    seconds = in_turn(ways, options.repeats)
+    same = torch.equal(ways["incremental"](), ways["jacobi"]())
+    single = {name: s for name, s in seconds.items() if name.startswith("pass-float32")}
+    best = min(single, key=lambda name: single[name])
+    fastest = min(s for name, s in seconds.items() if name.startswith("pass-"))
+    full, cropped = naive_seconds(model, x, seconds[best])
+    figures = {f"{key}/{name}-seconds": value for name, value in seconds.items()}
+    incremental = seconds["incremental"]
+    figures |= {
+        f"{key}/pass-seconds": seconds[best],
+        f"{key}/fastest-pass-seconds": fastest,
+        f"{key}/naive-seconds": full,
+        f"{key}/naive-cropped-seconds": cropped,
+        f"{key}/incremental-per-pass": incremental / seconds[best],
+        f"{key}/incremental-per-fastest-pass": incremental / fastest,
+        f"{key}/naive-over-incremental": full / incremental,
+        f"{key}/naive-cropped-over-incremental": cropped / incremental,
+        f"{key}/jacobi-over-incremental": seconds["jacobi"] / incremental,
+        f"{key}/jacobi-draws-the-same": float(same),
+        f"{key}/cache-bytes": cache_bytes(model, batch),
+    }
+    return figures
+
+
+def likelihood_passes(
+    model: Autoregressive, x: Tensor, compiled: bool
+) -> dict[str, Callable[[], Any]]:
+    """One likelihood pass over the batch, several ways."""
+    context = torch.zeros(len(x), dtype=torch.int64) if model.classes else None
+    usual = model
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run(which: Autoregressive) -> Callable[[], Any]:
+        def once() -> Tensor:
+            with torch.no_grad():
+                return which.log_prob(x, context)
+
+        return once
+
+    def low() -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return last.log_prob(x, context)
+
+    ways: dict[str, Callable[[], Any]] = {
+        "pass-float32": run(usual),
+        "pass-float32-channels-last": run(last),
+        "pass-bfloat16-channels-last": low,
+    }
+    if compiled:
+        made = torch.compile(last.conditionals)
+
+        def fast() -> Tensor:
+            with torch.no_grad():
+                return last.head.log_prob(made(x, context), x).sum((1, 2, 3))
+
+        ways["pass-float32-compiled"] = fast
+    return ways
+
+
+def in_turn(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, all in turn, after one round that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if turn or repeats == 1:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def naive_seconds(model: Autoregressive, x: Tensor, whole: float) -> tuple[float, float]:
+    """Seconds of the naive loops, from passes at a few heights and one draw.
+
+    Args:
+        model: the model.
+        x: a batch.
+        whole: seconds of one pass in the fastest layout.
+
+    Returns:
+        Running the whole network for every dimension; the same with the rows below left out.
+    """
+    channels, height, width = model.spec.shape
+    context = torch.zeros(len(x), dtype=torch.int64) if model.classes else None
+    heights = sorted({1, height // 4, height // 2, height})
+    seconds = []
+    with torch.no_grad():
+        for rows in heights:
+            seen = x[:, :, :rows]
+            model.conditionals(seen, context)
+            times = []
+            for _ in range(1 if whole > 2.0 else 3):
+                start = time.perf_counter()
+                model.conditionals(seen, context)
+                times.append(time.perf_counter() - start)
+            seconds.append(statistics.median(times))
+        scale = whole / seconds[-1]  # as if in the fastest layout
+        draw = Draw(model.head, Noise(0).uniform(*x.shape))
+        parameters = model.conditionals(x[:, :, :1], context)[:, :, 0, :1]
+        start = time.perf_counter()
+        draw(parameters, x.clone(), 0, slice(0, 1), range(channels))
+        drawing = (time.perf_counter() - start) * height * width
+    area = sum(
+        (seconds[i] + seconds[i + 1]) / 2 * (heights[i + 1] - heights[i])
+        for i in range(len(heights) - 1)
+    )
+    cropped = (area + seconds[0]) * scale * width * channels + drawing
+    return whole * model.spec.dimensions + drawing, cropped
+
+
+def cache_bytes(model: Autoregressive, batch: int) -> float:
+    """Memory of the incremental state of as many images as are drawn at once."""
+    from likely.nn.program_compiled import CompiledExecutor
+    from likely.nn.program_torch import TorchExecutor
+    from likely.sampling import BLOCK
+
+    program = model.program()
+    if program is None:
+        return float("nan")
+    context = torch.zeros(batch, dtype=torch.int64) if model.classes else None
+    if not compiles(model, program):
+        return float(TorchExecutor(program, batch, context).bytes())
+    threads = torch.get_num_threads()
+    count = max(-(-batch // BLOCK), min(threads, batch))
+    size = -(-batch // count)
+    part = None if context is None else context[:size]
+    one = CompiledExecutor(program, size, part, side_by_side=False)
+    return float(one.bytes() * min(threads, count))
+
+
+def many(options: argparse.Namespace, prefix: str) -> dict[str, float]:
+    """Peak memory and seconds of large draws, each in a process of its own."""
+    figures = {}
+    for n in (options.many // 10, options.many):
+        seconds, peak = child(
+            options,
+            "start = time.perf_counter(); model.sample(n, seed=0, progress=lambda done: "
+            "print(f'{done} of {n}', file=sys.stderr)); spent = time.perf_counter() - start",
+            n,
+        )
+        figures[f"{prefix}/n{n}/seconds"] = seconds
+        figures[f"{prefix}/n{n}/peak-bytes"] = peak
+    return figures
+
+
+def first_call(options: argparse.Namespace, prefix: str) -> dict[str, float]:
+    """Seconds of the first small draw: compiling with an empty cache, then reading the cache."""
+    code = (
+        "start = time.perf_counter(); model.sample(n, seed=0); spent = time.perf_counter() - start"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        cold, _ = child(options, code, 1, NUMBA_CACHE_DIR=folder)
+        warm, _ = child(options, code, 1, NUMBA_CACHE_DIR=folder)
+    return {f"{prefix}/first-call-seconds": cold, f"{prefix}/first-call-cached-seconds": warm}
+
+
+def child(
+    options: argparse.Namespace, code: str, n: int, **environment: str
+) -> tuple[float, float]:
+    """(seconds, peak resident bytes) of a piece of code in a fresh process."""
+    words = [sys.executable, "-c", CHILD.format(code=code), options.model, options.data, str(n)]
+    words += [options.run or ""]
+    done = subprocess.run(
+        words, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parent,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    print(done.stderr[-2000:])
+    record = json.loads(done.stdout.splitlines()[-1])
+    return record["seconds"], record["peak"] * 1024.0
+
+
+CHILD = """
+import argparse, json, resource, sys, time
+import sampling
+options = argparse.Namespace(model=sys.argv[1], data=sys.argv[2], run=sys.argv[4] or None)
+model, _ = sampling.built(options)
+n = int(sys.argv[3])
+{code}
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps(dict(seconds=spent, peak=peak)))
+"""
+
+
+def merged(prefix: str, figures: dict[str, float], settings: dict[str, Any]) -> Path:
+    """Add the figures to those of earlier pieces."""
+    path = RESULTS / "sampling.json"
+    old = json.loads(path.read_text()) if path.exists() else {}
+    whole = {**old.get("figures", {}), **figures}
+    all_settings = {**old.get("settings", {}), prefix: settings}
+    about = {
+        "naive": "extrapolated: dimensions times the median of one pass (naive), and the integral "
+        "over rows of passes timed at four heights (naive-cropped), plus the draws",
+        "pass": "the fastest float32 likelihood pass: eager, channels_last, or compiled where "
+        "measured; fastest-pass: of any precision",
+        "ratios": "of medians of repetitions in turn; incremental covers the whole call of sample",
+    }
+    return write_result("sampling", dict(sorted(whole.items())), all_settings, about)
+
+
+if __name__ == "__main__":
+    main()
