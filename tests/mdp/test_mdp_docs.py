@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from likely import mdp
 from likely.mdp import gridtext, worlds
 from likely.mdp.command import parser as mdp_parser
 
@@ -41,10 +43,10 @@ def test_the_grid_in_the_page_is_the_maze() -> None:
     text = (DOCS / "mdp-worlds.md").read_text(encoding="utf-8")
     drawn = re.search(r"```text\n(; Russell.*?)```", text, re.DOTALL)
     assert drawn is not None
-    mdp = gridtext.from_grid(drawn[1])
+    read = gridtext.from_grid(drawn[1])
     built = worlds.build("maze-4x3").mdp
-    assert (mdp.indices == built.indices).all()
-    assert (mdp.reward == built.reward).all()
+    assert (read.indices == built.indices).all()
+    assert (read.reward == built.reward).all()
 
 
 def test_every_picture_is_shown_and_small() -> None:
@@ -54,3 +56,14 @@ def test_every_picture_is_shown_and_small() -> None:
     for picture in pictures:
         assert picture.name in text
         assert picture.stat().st_size < 400_000
+
+
+def test_the_row_function_in_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (DOCS / "mdp-methods.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(import numpy.*?)```", text, re.DOTALL)
+    assert code is not None
+    module = tmp_path / "ring_of_the_page.py"  # numba's cache needs a file
+    module.write_text(code[1])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ring = importlib.import_module("ring_of_the_page").ring
+    assert mdp.solve(ring).converged

@@ -9,7 +9,7 @@ import pytest
 from mdp_reference import optimal
 
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
-from likely.mdp import MDP, worlds
+from likely.mdp import MDP, solve, worlds
 from likely.mdp.gymnasium import from_table, world_from_gymnasium
 
 pytest.importorskip("gymnasium")
@@ -105,3 +105,9 @@ def test_a_state_where_episodes_begin_is_not_terminal() -> None:
     mdp = from_table(table, 0.5, np.array([1.0, 0.0]))
     assert mdp.terminal.tolist() == [False, False, True]
     assert optimal(mdp)[:2].tolist() == [2.5, 3.0]
+
+
+def test_a_table_alone_is_enough() -> None:
+    table = {0: {0: [(0.5, 0, 0.0, False), (0.5, 1, 1.0, True)]}, 1: {0: [(1.0, 1, 5.0, False)]}}
+    mdp = MDP.from_gymnasium(table, discount=0.5)
+    assert solve(mdp, 1e-9).value[0] == pytest.approx(0.5 / 0.75)

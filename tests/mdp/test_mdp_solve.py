@@ -215,3 +215,26 @@ def test_importing_is_light() -> None:
         "assert not {'torch', 'numba', 'scipy', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "settings", "word"),
+    [
+        ("average", {"checkpoint": "x.npz"}, "checkpoint"),
+        ("total", {"method": "gauss-seidel"}, "method"),
+        ("finite-horizon", {"horizon": 3, "max_seconds": 1.0}, "max_seconds"),
+        ("discounted", {"target": [3]}, "target"),
+        ("discounted", {"horizon": 3}, "horizon"),
+        ("reachability", {"target": [3], "precision": "float32"}, "precision"),
+    ],
+)
+def test_a_setting_that_would_not_be_heeded_is_refused(
+    mdp: MDP, criterion: str, settings: dict[str, object], word: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=f"{word}=... has no meaning"):
+        solve(mdp, criterion=criterion, **settings)  # type: ignore[arg-type]
+
+
+def test_a_certificate_of_generated_rows_asks_for_stored_ones() -> None:
+    with pytest.raises(InvalidSetting, match="stored"):
+        certify(grid(3, 3, goals=[8], discount=0.9), np.zeros(9))  # type: ignore[arg-type]

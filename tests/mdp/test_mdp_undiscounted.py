@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from mdp_examples import random_mdp, two_arms
 
 from likely.errors import InvalidSetting
-from likely.mdp import MDP, bellman_optimality, evaluate, grid, solve, worlds
+from likely.mdp import MDP, bellman_optimality, evaluate, grid, solve, ssp, worlds
 from likely.mdp.benchmarks import read_benchmark
 from likely.mdp.end_components import Rows, maximal_end_components
 
@@ -270,3 +271,30 @@ def test_all_published_reference_values() -> None:
         matched += inside and width <= 2e-6 * max(1.0, abs(asked.reference))
     assert len(entries) == 96
     assert matched == 96
+
+
+@pytest.mark.parametrize("how", ["time", "interrupted"])
+def test_a_total_reward_stopped_early_has_bounds_that_hold(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maze = worlds.build("slippery-grid", size=(12, 12)).mdp.with_discount(1.0)
+    truth = solve(maze, 1e-8, criterion="total")
+    assert truth.converged
+    if how == "time":
+        stopped = solve(maze, 1e-8, criterion="total", max_seconds=1e-9)
+    else:
+        calls = []
+        evaluate = ssp.evaluate
+
+        def third_is_interrupted(*given: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return evaluate(*given)
+
+        monkeypatch.setattr(ssp, "evaluate", third_is_interrupted)
+        stopped = solve(maze, 1e-8, criterion="total")
+    assert stopped.outcome == how
+    assert bool(np.isfinite(stopped.lower).all())
+    assert bool((stopped.lower <= truth.upper).all())
+    assert bool((truth.lower <= stopped.upper).all())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from likely.mdp import plots, worlds
     from likely.mdp.certificates import Certificate, certify
+    from likely.mdp.factors import factored
     from likely.mdp.horizon import backward_induction
     from likely.mdp.matrix_free import MatrixFree, grid, row_function
     from likely.mdp.operators import bellman_expectation, bellman_optimality, greedy
@@ -37,6 +38,7 @@ _HOME = {
     "bellman_optimality": "operators",
     "certify": "certificates",
     "evaluate": "prediction",
+    "factored": "factors",
     "greedy": "operators",
     "grid": "matrix_free",
     "row_function": "matrix_free",
@@ -61,6 +63,7 @@ __all__ = [
     "bellman_optimality",
     "certify",
     "evaluate",
+    "factored",
     "greedy",
     "grid",
     "plots",

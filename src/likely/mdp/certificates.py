@@ -64,6 +64,8 @@ def certify(
         InvalidSetting: undiscounted MDPs, for which one backup proves nothing of this kind.
         InvalidData: a value of the wrong shape, or not finite.
     """
+    if not isinstance(mdp, MDP):
+        raise InvalidSetting("certify reads stored rows; give problem.stored()")
     if not is_discounting(mdp.discount):
         raise InvalidSetting(
             f"discount {mdp.discount}: one backup proves bounds only for a discount below 1"

@@ -42,7 +42,8 @@ def from_gymnasium(environment: Any, discount: float = 0.99) -> MDP:
     """The MDP of a Gymnasium environment with a transition table.
 
     Args:
-        environment: a name such as "FrozenLake-v1", or an environment.
+        environment: a name such as "FrozenLake-v1", an environment, or its table alone:
+            `{state: {action: [(probability, next_state, reward, terminated)]}}`.
         discount: in (0, 1].
 
     Raises:
@@ -50,6 +51,8 @@ def from_gymnasium(environment: Any, discount: float = 0.99) -> MDP:
         InvalidSetting: Gymnasium does not know the name.
         InvalidData: the environment has no transition table.
     """
+    if isinstance(environment, Mapping):
+        return from_table(environment, discount)
     return world_from_gymnasium(environment, discount).mdp
 
 

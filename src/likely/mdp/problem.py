@@ -252,7 +252,7 @@ class MDP:
 
     @classmethod
     def from_gymnasium(cls, environment: Any, discount: float = 0.99) -> MDP:
-        """From a Gymnasium environment's table, by name or instance (FrozenLake, Taxi, ...)."""
+        """From a Gymnasium environment's table, by name, by instance, or the table itself."""
         from likely.mdp.gymnasium import from_gymnasium
 
         return from_gymnasium(environment, discount=discount)

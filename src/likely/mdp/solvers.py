@@ -102,6 +102,13 @@ def solve(
         InvalidData: a start value or checkpoint that does not fit the problem.
     """
     _check_names(tolerance, method, criterion, objective, precision, options)
+    _check_use(criterion, {
+        "method": method != "auto", "start": start is not None, "callback": callback is not None,
+        "checkpoint": checkpoint is not None, "precision": precision != "float64",
+        "threads": threads is not None, "options": bool(options),
+        "max_iterations": max_iterations is not None, "max_seconds": max_seconds is not None,
+        "horizon": horizon is not None, "target": target is not None, "stay": stay is not None,
+    })  # fmt: skip
     if criterion != "discounted":
         if not isinstance(problem, MDP):
             raise InvalidSetting(f'criterion="{criterion}" needs stored rows; use .stored()')
@@ -297,6 +304,24 @@ def _check_names(
         if key not in known:
             hint = nearest(key, known) if known else "it has none"
             raise InvalidSetting(f'method "{method}" has no option "{key}"; {hint}')
+
+
+def _check_use(criterion: str, given: dict[str, bool]) -> None:
+    """Refuse what the criterion would not heed: a setting is never ignored in silence."""
+    heeded = {
+        "discounted": ("method", "start", "callback", "checkpoint", "precision", "threads",
+                       "options", "max_iterations", "max_seconds"),
+        "finite-horizon": ("horizon",),
+        "average": ("max_iterations", "max_seconds"),
+        "total": ("target", "max_iterations", "max_seconds"),
+        "reachability": ("target", "stay", "max_iterations", "max_seconds"),
+    }  # fmt: skip
+    for name in [name for name, used in given.items() if used]:
+        if name not in heeded[criterion]:
+            where = " or ".join(f'"{key}"' for key, names in heeded.items() if name in names)
+            raise InvalidSetting(
+                f'{name}=... has no meaning for criterion="{criterion}"; it is for {where}'
+            )
 
 
 def _other(

@@ -13,6 +13,8 @@ pair, with w the largest expected number of steps over all nearly optimal polici
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from typing import Any
 
 import numpy as np
@@ -55,13 +57,16 @@ class Paths:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Solved:
-    """Bounds on the optimal value [K], the chosen pair [K], and the policy iterations made."""
+    """Bounds on the optimal value [K], the chosen pair [K], and the policy iterations made.
+
+    `outcome` is "converged", "iterations", "time" or "interrupted".
+    """
 
     lower: FloatArray
     upper: FloatArray
     chosen: Array
     iterations: int
-    complete: bool
+    outcome: str
 
 
 def ending_policy(paths: Paths) -> Array:
@@ -95,43 +100,55 @@ def evaluate(paths: Paths, chosen: Array, gain: FloatArray) -> FloatArray:
 
 
 def improve(
-    paths: Paths, gain: FloatArray, start: Array, usable: npt.NDArray[np.bool_] | None, limit: int
-) -> tuple[FloatArray, Array, int, bool]:
-    """Policy iteration: value, policy, iterations, and whether no pair improves any more."""
+    paths: Paths, gain: FloatArray, start: Array, usable: npt.NDArray[np.bool_] | None, limit: int,
+    until: float = math.inf,
+) -> tuple[FloatArray, Array, int, str]:  # fmt: skip
+    """Policy iteration: value, policy, iterations, and the outcome.
+
+    `until` is a time of `time.perf_counter`. However it ends, the value is that of the policy.
+    """
     chosen = start
     first = paths.pair_ptr[:-1]
     owner = paths.owner
     value = evaluate(paths, chosen, gain)
-    for iteration in range(1, limit + 1):
-        q = gain + paths.rows @ value
-        if usable is not None:
-            q = np.where(usable, q, -np.inf)
-        best = np.maximum.reduceat(q, first)
-        # Ties within rounding keep the old pair: otherwise policies may cycle or never end.
-        slack = 1e-11 * (np.abs(value) + float(np.abs(gain).max(initial=0.0)))
-        better = best > q[chosen] + slack
-        if not bool(better.any()):
-            return value, chosen, iteration, True
-        at = np.flatnonzero((q == best[owner]) & better[owner])[::-1]
-        chosen = chosen.copy()
-        chosen[owner[at]] = at
-        value = evaluate(paths, chosen, gain)
-        if not bool(np.isfinite(value).all()):
-            return value, chosen, iteration, False
-    return value, chosen, limit, False
+    iteration = 0
+    try:
+        while iteration < limit:
+            iteration += 1
+            q = gain + paths.rows @ value
+            if usable is not None:
+                q = np.where(usable, q, -np.inf)
+            best = np.maximum.reduceat(q, first)
+            # Ties within rounding keep the old pair: otherwise policies may cycle or never end.
+            slack = 1e-11 * (np.abs(value) + float(np.abs(gain).max(initial=0.0)))
+            better = best > q[chosen] + slack
+            if not bool(better.any()):
+                return value, chosen, iteration, "converged"
+            if time.perf_counter() >= until:
+                return value, chosen, iteration, "time"
+            at = np.flatnonzero((q == best[owner]) & better[owner])[::-1]
+            following = chosen.copy()
+            following[owner[at]] = at
+            improved = evaluate(paths, following, gain)
+            chosen, value = following, improved
+            if not bool(np.isfinite(value).all()):
+                break
+    except KeyboardInterrupt:
+        return value, chosen, iteration, "interrupted"
+    return value, chosen, iteration, "iterations"
 
 
-def solve_paths(paths: Paths, limit: int = 1000) -> Solved:
+def solve_paths(paths: Paths, limit: int = 1000, until: float = math.inf) -> Solved:
     """Solve and bound; bounds are infinite where nothing could be proven."""
     start = ending_policy(paths)
-    value, chosen, iterations, complete = improve(paths, paths.reward, start, None, limit)
+    value, chosen, iterations, outcome = improve(paths, paths.reward, start, None, limit, until)
     chain = paths.rows[chosen].tocsr()
     live = np.zeros(paths.states, dtype=np.bool_)
     lower, _ = bounds(live, chain, paths.reward[chosen], value, paths.defect, paths.ends[chosen])
     upper = np.full(paths.states, np.inf)
-    if complete:
+    if outcome == "converged":
         upper = _upper(paths, value, chosen)
-    return Solved(lower, upper, chosen, iterations, complete)
+    return Solved(lower, upper, chosen, iterations, outcome)
 
 
 def _upper(paths: Paths, value: FloatArray, chosen: Array) -> FloatArray:
@@ -153,8 +170,8 @@ def _upper(paths: Paths, value: FloatArray, chosen: Array) -> FloatArray:
     for near in (1e-10, 1e-8, 1e-6, 1e-4):
         usable = advantage >= -near * scale
         usable[chosen] = True
-        steps, _, _, done = improve(paths, np.ones(len(owner)), chosen, usable, 50)
-        if not done or not bool((steps > 0.0).all()):
+        steps, _, _, outcome = improve(paths, np.ones(len(owner)), chosen, usable, 50)
+        if outcome != "converged" or not bool((steps > 0.0).all()):
             continue
         change = moves @ steps - steps[owner]
         change += (counts + 6) * UNIT * (moves @ steps + steps[owner])

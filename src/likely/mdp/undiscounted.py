@@ -166,17 +166,16 @@ def _solve(
     if bounded and (max_iterations is not None or max_seconds is not None):
         found = _intervals(paths, tolerance, range_, began, max_iterations, max_seconds, outcome)
     else:
+        # Policies are improved one by one; each gives a proven lower bound.
+        until = np.inf if max_seconds is None else began + max_seconds
         try:
-            found = solve_paths(paths, max_iterations or 1000)
-        except KeyboardInterrupt:
+            found = solve_paths(paths, max_iterations or 1000, float(until))
+        except KeyboardInterrupt:  # before the first policy was evaluated
             found = Solved(
                 np.full(paths.states, range_[0]), np.full(paths.states, range_[1]),
-                np.asarray(paths.pair_ptr[:-1]), 0, False,
+                np.asarray(paths.pair_ptr[:-1]), 0, "interrupted",
             )  # fmt: skip
-            outcome.outcome = "interrupted"
-        outcome.iterations = found.iterations
-        if not found.complete and outcome.outcome == "converged":
-            outcome.outcome = "iterations"
+        outcome.iterations, outcome.outcome = found.iterations, found.outcome
     members = np.flatnonzero(case.open)
     outcome.lower[members] = np.maximum(found.lower, range_[0])[group[members]]
     outcome.upper[members] = np.minimum(found.upper, range_[1])[group[members]]
@@ -323,7 +322,7 @@ def _intervals(
     at = np.flatnonzero(q == best[paths.owner])[::-1]
     chosen = np.array(first)
     chosen[paths.owner[at]] = at
-    return Solved(low, high, chosen, outcome.iterations, outcome.outcome == "converged")
+    return Solved(low, high, chosen, outcome.iterations, outcome.outcome)
 
 
 def _progress(case: _Case, chosen: Array, goal: Mask, region: Mask) -> Array:
