@@ -219,7 +219,8 @@ def test_attention_over_what_came_before(heads: int) -> None:
     build = Builder(SHAPE, LEVELS)
     h, fine = first_layer(build)
     place = lively(2, *SHAPE[1:])
-    joined = build.concat([h, build.constant(place)])
+    # Above the image there are zeros.
+    joined = build.concat([h, shifted(build.constant(place), 1)])
     query = pointwise(build, joined, lively(4, 6, 1, 1), None)
     sees = build.concat([build.image(), joined])
     key = pointwise(build, sees, lively(4, 7, 1, 1, seed=2), None)
@@ -227,7 +228,7 @@ def test_attention_over_what_came_before(heads: int) -> None:
     assert key.moment is Moment.LATE
     out = build.attend(query, key, value, heads=heads, scale=0.7)
 
-    whole = torch.cat([fine, place.expand(3, -1, -1, -1)], 1)
+    whole = torch.cat([fine, shift_down(place).expand(3, -1, -1, -1)], 1)
     seen = torch.cat([scaled(images()), whole], 1)
     q = conv2d(whole, lively(4, 6, 1, 1)).flatten(2)
     k = conv2d(seen, lively(4, 7, 1, 1, seed=2)).flatten(2)

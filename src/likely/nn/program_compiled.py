@@ -259,7 +259,8 @@ class CompiledExecutor:
                 continue
             columns = memory.left + program.columns(memory) + memory.right
             if memory.table is not None:
-                kept = len(memory.table)
+                # Rows of zeros stand where it is read above the image.
+                kept = len(memory.table) + memory.rows - 1
                 base = self._take(kept * columns * step)
                 found[index] = _Place(base, kept, columns * step, step, 0, memory.left)
                 continue
@@ -539,7 +540,7 @@ class CompiledExecutor:
             first = place.base + place.left * place.column_step
             steps = (place.row_step, place.column_step)
             if memory.table is not None:
-                cells = self._strided(first, (place.kept, columns, size), (*steps, 1))
+                cells = self._strided(first, (len(memory.table), columns, size), (*steps, 1))
                 cells[:] = memory.table.to(torch.float64).numpy()
             if memory.above is not None:
                 shape = (place.kept, columns, batch, size)
