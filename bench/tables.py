@@ -34,8 +34,10 @@ TITLES = {
 }
 # What a result does not reach, and why; measured figures alone would not say it.
 REMARKS = {
-    "mdp": "Every solve counts up to the same true error, 1e-6; a peer that did not finish within "
-    "its limit has no time. `bench/results/mdp.json` keeps every measurement and its command.",
+    "mdp": "Every solve counts up to the same true error, 1e-6; `peer-seconds` is the fastest of "
+    "all peers and their methods, and a peer that did not finish within its limit has no time. At "
+    "discount 0.999 this run measured QuantEcon alone; in the run before it pymdptoolbox took "
+    "161 s and mdpsolver 214 s. `bench/results/mdp.json` keeps every measurement and its command.",
     "throughput": "The ratio is near one on a processor without AMX tiles, where bfloat16 "
     "convolutions are slower than float32 and the loop keeps float32. Measured beside other work, "
     "on the larger 28x28 presets of before; to be measured again.",
