@@ -9,12 +9,14 @@ import torch
 
 from likely import runs
 from likely.data import load
-from likely.density import ImplicitDensity, LatentVariable, TractableDensity
+from likely.data.spec import DataSpec
+from likely.density import Autoregressive, ImplicitDensity, LatentVariable, TractableDensity
 from likely.devices import place
 from likely.fit import fit
 from likely.models import MODELS
+from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import ancestral
+from likely.sampling import Draw, ancestral
 from likely.settings import FitSettings
 
 pytestmark = pytest.mark.gpu
@@ -37,7 +39,7 @@ def test_the_same_numbers(name: str, device: torch.device) -> None:
     assert torch.allclose(pair[0], pair[1].cpu(), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["naive", "incremental"])
+@pytest.mark.parametrize("method", ["naive", "incremental", "jacobi"])
 def test_the_same_integers(method: str, device: torch.device) -> None:
     train, _ = load("digits")
     model = runs.build("gated-pixelcnn", train.spec).double().eval()
@@ -47,6 +49,32 @@ def test_the_same_integers(method: str, device: torch.device) -> None:
     model.to(device)
     there = ancestral(model, uniform.to(device), blank.to(device), 0, None, method)  # type: ignore[arg-type]
     assert torch.equal(here, there.cpu())
+
+
+@pytest.mark.parametrize("name", ["gated-pixelcnn", "pixelcnn-pp"])
+def test_rows_as_cuda_graphs_have_the_same_integers(name: str, device: torch.device) -> None:
+    """Colour, so strides and a mixture are captured too; the eager rows beside them."""
+    spec = DataSpec("t", (3, 8, 8), 256)
+    model = runs.build(name, spec).double().to(device).eval()
+    assert isinstance(model, Autoregressive)
+    program = model.program()
+    assert program is not None
+    draw = Draw(model.head, Noise(3, device=device).uniform(4, *spec.shape))
+    images = []
+    for captured in (True, False):
+        executor = TorchExecutor(program, 4)
+        if not captured:
+            executor.captured = None
+        x = torch.zeros(4, *spec.shape, dtype=torch.int64, device=device)
+        for row in range(8):
+            executor.begin_row(row)
+            executor.draw_row(row, 0, x, draw)
+            executor.end_row(row)
+        images.append(x.cpu())
+        if captured and device.type == "cuda":
+            assert executor.captured is not None
+            assert executor.captured.graphs
+    assert torch.equal(*images)
 
 
 @pytest.mark.parametrize("name", MODELS)

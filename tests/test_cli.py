@@ -285,6 +285,27 @@ def test_a_sheet_and_an_array_of_samples(
     assert torch.equal(found, torch.from_numpy(values.astype(np.int64)))
 
 
+def test_a_sheet_of_the_image_after_every_row(
+    fitted: dict[str, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    capsys.readouterr()
+    run, rows, array = str(fitted["gated-pixelcnn"]), tmp_path / "rows.png", tmp_path / "a.npy"
+    words = ["sample", run, "-n", "3", "--npy", str(array), "-o", str(tmp_path / "s.png")]
+    record = document(capsys, *words, "--progressive", str(rows), "--method", "jacobi")
+    assert record["progressive"] == str(rows)
+    with Image.open(rows) as image:
+        assert image.width > 8 * 8
+    fixed_point = np.load(array)
+    document(capsys, *words, "--method", "naive")
+    assert np.array_equal(fixed_point, np.load(array))
+    document(capsys, *words, "--temperature", "0.01")
+    assert not np.array_equal(fixed_point, np.load(array))
+    assert "did you mean" in complaint(capsys, *words, "--method", "jacoby")
+    assert "above 0" in complaint(capsys, *words, "--temperature", "0")
+    other = complaint(capsys, "sample", str(fitted["vae"]), "--temperature", "0.5")
+    assert "not autoregressive" in other
+
+
 def test_a_conditional_run_draws_the_class_that_is_asked_for(
     tmp_path: Path, capsys: Capture
 ) -> None:

@@ -283,6 +283,21 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(done, slow)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_single_image_goes_the_faster_way_with_the_same_integers(
+    case: tuple[int, int, str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "WORTH_COMPILING", 1)
+    model = model_for(*case).float()
+    context = 1 if model.classes else None
+    for seed in range(3):
+        found = model.sample(1, seed=seed, context=context)
+        assert torch.equal(found, model.sample(1, seed=seed, context=context, method="naive"))
+        for method in ("incremental", "jacobi"):
+            again = model.sample(1, seed=seed, context=context, method=method)  # type: ignore[arg-type]
+            assert torch.equal(found, again)
+
+
 def test_chunks_bound_the_memory_and_tell_their_progress() -> None:
     model = model_for(*CASES[0])
     told: list[int] = []

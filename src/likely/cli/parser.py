@@ -133,6 +133,17 @@ def whole(least: int) -> Callable[[str], int]:
     return convert
 
 
+def positive(text: str) -> float:
+    """A converter for argparse that takes numbers above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f'expected a number above 0, given "{text}"')
+    return value
+
+
 def json_option(parser: Parser) -> None:
     """Every command takes --json."""
     parser.add_argument(

@@ -7,19 +7,26 @@ import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import say, say_json
-from likely.cli.parser import Parser, whole
+from likely.cli.parser import Parser, positive, whole
 from likely.cli.saved import labels_for, opened, run_argument
 from likely.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from likely.runs import SavedRun
 
 EXAMPLE = """\
   likely sample runs/vae -n 64 -o samples.png
   likely sample runs/vae -n 1000 --seed 1 --npy samples.npy
   likely sample runs/conditional --label 3 -n 16
+  likely sample runs/pixelcnn -n 8 --progressive rows.png
 """
 DEFAULT = None
+SHOWN = 8  # images of a progressive sheet
 
 
 def choices() -> Mapping[str, str]:
@@ -50,6 +57,19 @@ def configure(parser: Parser, choice: str | None) -> None:
         help="name or number of a class, for a conditional run [all in turn]",
     )  # fmt: skip
     parser.add_argument("--columns", type=whole(1), metavar="N", help="images a row")
+    group = parser.add_argument_group("autoregressive models")
+    group.add_argument(
+        "--temperature", type=positive, default=1.0, metavar="T",
+        help="of every conditional; below 1 likelier and less varied; only 1 samples the model [1]",
+    )  # fmt: skip
+    group.add_argument(
+        "--method", default="auto", metavar="METHOD",
+        help="auto, incremental, naive, jacobi or wavefront: the same images, other times [auto]",
+    )  # fmt: skip
+    group.add_argument(
+        "--progressive", metavar="FILE.png",
+        help=f"also a sheet of the first {SHOWN} images after each row of pixels, a line an image",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,12 +82,13 @@ def run(options: argparse.Namespace) -> int:
 
     out = _path(getattr(options, "out", None), ".png", "--out")
     array = _path(getattr(options, "npy", None), ".npy", "--npy")
+    trace = _path(getattr(options, "progressive", None), ".png", "--progressive")
     found = opened(options)
     out = out or found.directory / "samples" / f"seed-{options.seed}.png"
     labels = labels_for(found.model, options.number, getattr(options, "label", None))
     began = time.monotonic()
     with working(f"drawing {options.number} images from {found.name}"):
-        images = found.model.sample(options.number, seed=options.seed, context=labels).cpu()
+        images, frames = _drawn(found, options, labels, trace is not None)
     seconds = time.monotonic() - began
     levels = found.model.spec.levels
     sheet = sample_sheet(
@@ -81,18 +102,58 @@ def run(options: argparse.Namespace) -> int:
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)
         checkpoint.write_bytes(array, buffer.getvalue())
+    if trace is not None:
+        height = images.shape[2]
+        rows = sample_sheet(
+            frames, levels, columns=height,
+            caption=f"{found.name} on {found.model.spec.name}: after each row of pixels, seed "
+            f"{options.seed}",
+        )  # fmt: skip
+        checkpoint.write_bytes(trace, png(rows))
     record: dict[str, Any] = {
         "run": str(found.directory), "model": found.name, "n": options.number,
         "seed": options.seed, "shape": list(images.shape[1:]), "levels": levels,
         "labels": None if labels is None else labels.tolist(), "sheet": str(out),
         "array": None if array is None else str(array), "seconds": round(seconds, 3),
+        "progressive": None if trace is None else str(trace),
+        "temperature": options.temperature, "method": options.method,
     }  # fmt: skip
     if options.json:
         say_json(record)
         return 0
-    files = str(out) + (f" and {array}" if array is not None else "")
+    files = " and ".join(str(path) for path in (out, array, trace) if path is not None)
     say(f"{options.number} images from {found.name} in {duration(seconds)}: {files}")
     return 0
+
+
+def _drawn(
+    found: SavedRun, options: argparse.Namespace, labels: Tensor | None, traced: bool
+) -> tuple[Tensor, Tensor]:
+    """The images, and the first of them after each row of pixels, [SHOWN * H, C, H, W]."""
+    import torch
+
+    from likely.density import Autoregressive
+
+    model = found.model
+    frames: list[Tensor] = []
+    if not isinstance(model, Autoregressive):
+        if traced or options.temperature != 1.0 or options.method != "auto":
+            raise InvalidSetting(
+                f"{found.name} is not autoregressive: it has no --temperature, --method or "
+                "--progressive"
+            )
+        return model.sample(options.number, seed=options.seed, context=labels).cpu(), torch.empty(0)
+
+    def watch(row: int, x: Tensor) -> None:
+        if len(frames) < model.spec.shape[1]:  # of the first chunk only
+            frames.append(x[:SHOWN].cpu().clone())
+
+    images = model.sample(
+        options.number, seed=options.seed, context=labels, temperature=options.temperature,
+        method=options.method, watch=watch if traced else None,
+    ).cpu()  # fmt: skip
+    lines = torch.stack(frames, 1).flatten(0, 1) if frames else torch.empty(0)
+    return images, lines
 
 
 def _path(text: str | None, suffix: str, option: str) -> Path | None:

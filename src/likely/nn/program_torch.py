@@ -56,6 +56,7 @@ class TorchExecutor:
         self.late = program.at(Moment.LATE)
         self.after = program.at(Moment.AFTER)
         self.both = program.at(Moment.PIXEL, Moment.LATE)
+        self.captured = CapturedRow(self) if self.device.type == "cuda" else None
         for one in program.at(Moment.GIVEN):
             self._run(one, 0, range(1), -1)
 
@@ -117,7 +118,13 @@ class TorchExecutor:
         """
         if known == self.program.shape[2]:
             self.put_row(row, x[:, :, row])
-            return
+        elif known or self.captured is None:
+            self._draw_pixels(row, row, known, x, draw)
+        else:
+            self.captured(row, x, draw)
+
+    def _draw_pixels(self, row: int, line: int, known: int, x: Tensor, draw: Draw) -> None:
+        """Draw row `row` of the image, which stands in line `line` of x."""
         groups, channels = self.program.groups, self.program.shape[0]
         size = channels // groups
         for column in range(self.program.shape[2]):
@@ -126,8 +133,8 @@ class TorchExecutor:
                 own = range(group * size, (group + 1) * size)
                 parameters = self.pixel(row, column, group)
                 if column >= known:
-                    draw(parameters[..., None], x, row, place, own)
-                self.put(row, column, x[:, own.start : own.stop, row, column], group)
+                    draw(parameters[..., None], x, line, place, own)
+                self.put(row, column, x[:, own.start : own.stop, line, column], group)
 
     def redraw(self, row: int, start: int, x: Tensor, draw: Draw) -> None:
         """Draw the pixels from `start` on side by side, as if x held what comes before each."""
@@ -376,6 +383,58 @@ class TorchExecutor:
             index = (row * self.program.shape[2] + column) * self.program.shape[0] + channel
             value = held[-1, memory.left + column, :, channel]
             running += value[:, None] * one.weight[index]
+
+
+class CapturedRow:
+    """A row of pixels as one CUDA graph: thousands of small kernels for one launch.
+
+    The rows that a memory keeps move down when a row begins, so every row finds its numbers at
+    the same addresses; one graph serves all rows of a phase of the strides. What a row reads at
+    an address of its own (attention to all earlier pixels, vectors by dimension) is not
+    captured, nor is what refuses to be: then the row runs eagerly.
+    """
+
+    def __init__(self, executor: TorchExecutor) -> None:
+        self.executor = executor
+        memories = executor.program.memories
+        self.period = max(memory.stride for memory in memories)
+        self.possible = not any(memory.whole or memory.vector for memory in memories)
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.seen: set[int] = set()
+        self.line: Tensor | None = None
+        self.draw: Draw | None = None
+
+    def __call__(self, row: int, x: Tensor, draw: Draw) -> None:
+        """Draw row `row` of x, in place."""
+        phase = row % self.period
+        if not self.possible or phase not in self.seen:
+            # The first row of a phase runs eagerly: it fills the caches of weights.
+            self.seen.add(phase)
+            self.executor._draw_pixels(row, row, 0, x, draw)
+            return
+        if self.line is None or self.draw is None:
+            self.line = torch.zeros_like(x[:, :, :1])
+            uniform = torch.zeros_like(draw.uniform[:, :, :1])
+            self.draw = Draw(draw.head, uniform, draw.temperature)
+        self.draw.uniform.copy_(draw.uniform[:, :, row : row + 1])
+        if phase not in self.graphs and not self._capture(phase, row):
+            self.executor._draw_pixels(row, row, 0, x, draw)
+            return
+        self.graphs[phase].replay()
+        x[:, :, row : row + 1] = self.line
+
+    def _capture(self, phase: int, row: int) -> bool:
+        assert self.line is not None
+        assert self.draw is not None
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self.executor._draw_pixels(row, 0, 0, self.line, self.draw)
+        except RuntimeError:
+            self.possible = False
+            return False
+        self.graphs[phase] = graph
+        return True
 
 
 def matrices(one: Linear, group: int, groups: int) -> list[tuple[Cells, slice, Tensor]]:
