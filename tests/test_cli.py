@@ -36,6 +36,8 @@ TINY = {
     "fvsbn": "--components 2",
     "nade": "--hidden 8",
     "attention": "--channels 8 --blocks 1 --head-channels 8",
+    "row-lstm": "--hidden 4 --layers 1 --head-channels 4",
+    "diagonal-bilstm": "--hidden 4 --layers 1 --head-channels 4",
     "vae": "--network dense --hidden 16 --latent 4",
     "dcgan": "--channels 4 --latent 4",
 }
