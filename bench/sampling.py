@@ -151,10 +151,12 @@ def measured(
     x = model.sample(batch, seed=0)
     passes = likelihood_passes(model, x, options.compile)
     ways: dict[str, Callable[[], Any]] = {
-        "incremental": lambda: model.sample(batch, seed=1, chunk=max(256, batch)),
-        "jacobi": lambda: model.sample(batch, seed=1, chunk=max(256, batch), method="jacobi"),
+        "incremental": lambda: model.sample(batch, seed=1, method="incremental"),
+        "jacobi": lambda: model.sample(batch, seed=1, method="jacobi"),
         **passes,
     }
+    if batch == 1:
+        ways["auto"] = lambda: model.sample(1, seed=1)
     seconds = in_turn(ways, options.repeats)
     same = torch.equal(ways["incremental"](), ways["jacobi"]())
     single = {name: s for name, s in seconds.items() if name.startswith("pass-float32")}
@@ -176,7 +178,54 @@ def measured(
         f"{key}/jacobi-draws-the-same": float(same),
         f"{key}/cache-bytes": cache_bytes(model, batch),
     }
+    if batch == 1:
+        figures[f"{key}/auto-per-pass"] = seconds["auto"] / seconds[best]
+    return figures | phases(model, batch, key)
+
+
+def phases(model: Autoregressive, batch: int, key: str) -> dict[str, float]:
+    """Where the time of one compiled block goes, one thread; and the floor of its arithmetic."""
+    from likely.nn.program_compiled import CompiledExecutor
+    from likely.sampling import BLOCK
+
+    start = time.perf_counter()
+    program = model.program()
+    if program is None or not compiles(model, program):
+        return {}
+    size = min(batch, BLOCK)
+    context = torch.zeros(size, dtype=torch.int64) if model.classes else None
+    executor = CompiledExecutor(program, size, context)
+    spent = {"build": time.perf_counter() - start, "rows": 0.0, "pixels": 0.0}
+    x = torch.zeros(size, *model.spec.shape, dtype=torch.int64)
+    draw = Draw(model.head, Noise(0).uniform(*x.shape))
+    for row in range(x.shape[2]):
+        start = time.perf_counter()
+        executor.begin_row(row)
+        middle = time.perf_counter()
+        executor.draw_row(row, 0, x, draw)
+        end = time.perf_counter()
+        executor.end_row(row)
+        spent["rows"] += middle - start + time.perf_counter() - end
+        spent["pixels"] += end - middle
+    total, _, _ = arithmetic(program)
+    figures = {f"{key}/block/{name}-seconds": value for name, value in spent.items()}
+    figures[f"{key}/block/images"] = float(size)
+    figures[f"{key}/block/floor-seconds"] = 2.0 * total * size / peak()
     return figures
+
+
+def peak() -> float:
+    """Operations a second of a large matrix product in float32, one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    times = []
+    for _ in range(9):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return 2.0 * 1024**3 / statistics.median(times)
 
 
 def likelihood_passes(

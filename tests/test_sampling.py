@@ -298,6 +298,19 @@ def test_a_single_image_goes_the_faster_way_with_the_same_integers(
             assert torch.equal(found, again)
 
 
+@pytest.mark.parametrize("head", ["bernoulli", "logistic-mixture"])
+def test_the_caches_do_not_grow_with_the_height_of_the_image(head: str) -> None:
+    sizes = []
+    for height in (16, 160):
+        spec = DataSpec("t", (1, height, 9), 2 if head == "bernoulli" else 256)
+        settings = GatedPixelCNNSettings(channels=8, layers=3, head_channels=8, head=head)  # type: ignore[arg-type]
+        program = GatedPixelCNN(spec, settings).program()
+        assert program is not None
+        sizes.append([CompiledExecutor(program, 2, side_by_side=False).bytes(),
+                      CompiledExecutor(program, 2).bytes(), TorchExecutor(program, 2).bytes()])  # fmt: skip
+    assert sizes[0] == sizes[1]
+
+
 def test_chunks_bound_the_memory_and_tell_their_progress() -> None:
     model = model_for(*CASES[0])
     told: list[int] = []
