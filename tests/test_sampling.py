@@ -306,8 +306,9 @@ def test_the_caches_do_not_grow_with_the_height_of_the_image(head: str) -> None:
         settings = GatedPixelCNNSettings(channels=8, layers=3, head_channels=8, head=head)  # type: ignore[arg-type]
         program = GatedPixelCNN(spec, settings).program()
         assert program is not None
-        sizes.append([CompiledExecutor(program, 2, side_by_side=False).bytes(),
-                      CompiledExecutor(program, 2).bytes(), TorchExecutor(program, 2).bytes()])  # fmt: skip
+        executors = (CompiledExecutor(program, 2, side_by_side=False),
+                     CompiledExecutor(program, 2), TorchExecutor(program, 2))  # fmt: skip
+        sizes.append([executor.bytes() for executor in executors])
     assert sizes[0] == sizes[1]
 
 
