@@ -79,6 +79,19 @@ def test_the_blind_spot_is_a_share_of_the_past_that_depth_does_not_cure() -> Non
     assert int(seen_from(gated, middle, middle, 4).sum()) == past
 
 
+def test_the_blind_spot_of_the_preset_on_28_x_28() -> None:
+    """The shares that the documentation gives, measured."""
+    model = PixelCNN(DataSpec("t", (1, 28, 28), 2)).double()
+    reach = 3 + 15
+    for row, column, missed, past in ((14, 14, 55, 406), (14, 7, 119, 371)):
+        seen = seen_from(model, row, column, 4)
+        near = torch.zeros(28, 28, dtype=torch.bool)
+        near[max(0, row - reach) : row, max(0, column - reach) : column + reach + 1] = True
+        near[row, max(0, column - reach) : column] = True
+        assert int(near.sum()) == past
+        assert int((near & ~seen).sum()) == missed
+
+
 def test_it_says_that_it_has_a_blind_spot() -> None:
     model = built(DataSpec("t", (1, 7, 7), 2), layers=4)
     assert model.has_blind_spot

@@ -1,0 +1,126 @@
+"""Training on CIFAR-10, any likelihood model; resumable.
+
+    python bench/cifar10.py pixelcnn-pp --out runs/cifar-pp                    # small, a processor
+    python bench/cifar10.py pixelcnn-pp --out runs/cifar-pp-full --setting full --device cuda
+
+`small` trains a few hundred steps of a small network, to see that the validation bits/dim falls;
+only the curve is kept, and the test split is not read. `full` takes the model's preset for this
+size, proves the density, reads the test split once and keeps a sheet of samples; it is made for
+an accelerator. Writes bench/results/cifar10-<model>-small.json or cifar10-<model>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common import RESULTS, write_result
+from likely import data, runs
+from likely.density import ImplicitDensity
+from likely.evaluate.likelihood import per_example_nll
+from likely.evaluate.sheets import sample_sheet, save_png
+from likely.fit import Run, fit
+from likely.models import MODELS
+from likely.settings import FitSettings, to_json
+from likely.verify import verify
+
+# Sizes for a processor; a model that is not here takes its preset for small images.
+SMALL: dict[str, dict[str, Any]] = {
+    "pixelcnn": {"channels": 24, "layers": 4, "head": "logistic-mixture", "components": 5,
+                 "head_channels": 48},
+    "gated-pixelcnn": {"channels": 24, "layers": 4, "head": "logistic-mixture", "components": 5,
+                       "head_channels": 48},
+    "pixelcnn-pp": {"channels": 16, "blocks": 1, "components": 5, "dropout": 0.0},
+}  # fmt: skip
+SMALL_FIT = FitSettings(
+    steps=300, batch_size=16, learning_rate=2e-3, warmup=30, ema=0.98, validate_every=50,
+    validation_examples=128, log_every=10,
+)  # fmt: skip
+
+
+def settings_of(
+    name: str, setting: str, spec: data.DataSpec, device: str
+) -> tuple[dict[str, Any], FitSettings]:
+    """Changes to the model's preset, and the fit."""
+    if setting == "full":
+        fitted: FitSettings = MODELS[name].settings.fit_preset(spec)
+        return {}, dataclasses.replace(fitted, device=device, validate_every=1000)
+    if name in SMALL:
+        return SMALL[name], dataclasses.replace(SMALL_FIT, device=device)
+    preset = MODELS[name].settings.preset(dataclasses.replace(spec, shape=(3, 8, 8)))
+    return dataclasses.asdict(preset), dataclasses.replace(SMALL_FIT, device=device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "model",
+        choices=[n for n, found in MODELS.items() if not issubclass(found.load(), ImplicitDensity)],
+    )
+    parser.add_argument("--out", type=Path, required=True, help="directory of the run")
+    parser.add_argument("--setting", choices=("small", "full"), default="small")
+    parser.add_argument("--steps", type=int, help="other than the setting's")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()  # fmt: skip
+    torch.set_num_threads(options.threads)
+    train, test = data.load("cifar10")
+    bits = train.spec.dimensions * math.log(2)
+    changes, settings = settings_of(options.model, options.setting, train.spec, options.device)
+    if options.steps:
+        settings = dataclasses.replace(settings, steps=options.steps)
+    model = runs.build(options.model, train.spec, changes, settings.seed)
+    runs.describe(options.out, options.model, model, {"name": "cifar10"})
+
+    def show(run: Run, record: dict[str, float]) -> None:
+        if "validation" in record:
+            print(
+                f"{time.strftime('%H:%M:%S')} step {run.step} of {settings.steps}: validation "
+                f"{record['validation'] / bits:.3f} bits/dim, {run.seconds:.0f} s",
+                flush=True,
+            )
+
+    run = fit(model, train, settings=settings, out=options.out, progress=show)
+    print(run.status)
+    if not run.finished:
+        return
+    curve = {int(r["step"]): r["validation"] / bits for r in run.metrics if "validation" in r}
+    about: dict[str, Any] = {
+        "validation bits/dim by step": curve,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(run.seconds, 1),
+        "steps": run.step,
+        "data": train.spec.to_json(),
+    }
+    name = f"cifar10-{options.model}" + "-small" * (options.setting == "small")
+    prefix = name.replace("-", "/", 1)
+    steps = sorted(curve)
+    figures = {
+        f"{prefix}/validation-bits-per-dim": curve[steps[-1]],
+        f"{prefix}/validation-bits-per-dim/first": curve[steps[0]],
+    }
+    if options.setting == "full":
+        model = runs.load(options.out).model
+        proofs = verify(model, test)
+        found = per_example_nll(model, test, proofs=proofs).bits_per_dim()
+        figures[f"{prefix}/test-bits-per-dim"] = found.value
+        figures[f"{prefix}/test-bits-per-dim-standard-error"] = found.standard_error
+        about |= {"proofs": proofs.to_json(), "estimate": found.to_json()}
+        folder = RESULTS / name
+        folder.mkdir(parents=True, exist_ok=True)
+        save_png(sample_sheet(model.sample(40, seed=1), 256, columns=10), folder / "samples.png")
+    described = {"model": to_json(model.settings), "fit": to_json(settings)}
+    path = write_result(name, figures, described, about)
+    for label, value in figures.items():
+        print(f"{label}: {value:.4f}")
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
