@@ -34,6 +34,7 @@ from likely.density import (
     GenerativeModel,
     TractableDensity,
     chunks,
+    context_of,
 )
 from likely.devices import Team, autocast, choose_device, compiled, environment, place
 from likely.errors import Diverged, InvalidSetting
@@ -264,9 +265,7 @@ class _Loop:
 
     def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         x = torch.from_numpy(batch.x.astype(np.int64)).to(self.device)
-        if not self.model.classes or batch.label is None:
-            return x, None
-        return x, torch.from_numpy(batch.label).to(self.device)
+        return x, context_of(self.model, batch)
 
     def _refuse_non_finite(self, value: Tensor, what: str, rows: np.ndarray[Any, Any]) -> None:
         if not self.team.any(not bool(torch.isfinite(value))):

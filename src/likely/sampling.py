@@ -36,7 +36,7 @@ from torch import Tensor
 from likely.errors import InvalidSetting, nearest
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
 from likely.nn.drawing import Draw, invert
-from likely.nn.program import Program
+from likely.nn.program import Moment, Program
 from likely.nn.program_torch import TorchExecutor
 
 if TYPE_CHECKING:
@@ -266,10 +266,14 @@ class Stream:
 
 
 def compiles(model: Steppable, program: Program) -> bool:
-    """Whether the program of this model runs compiled: by its device, precision, head and size."""
+    """Whether the program of this model runs compiled: by its device, precision, head and size.
+
+    Not where each image is conditioned on a map of its own, which the kernels do not read.
+    """
     channels, height, width = program.shape
     return (
-        program.weight.device.type == "cpu"
+        not any(m.matrix is not None and m.known is not Moment.GIVEN for m in program.memories)
+        and program.weight.device.type == "cpu"
         and program.weight.dtype is torch.float32
         and type(model.head) in COMPILED_HEADS
         and channels * height * width >= WORTH_COMPILING

@@ -31,6 +31,7 @@ CHANGES = {
     "n": 11,
     "digest": "abd",
     "classes": ("y", "x"),
+    "context": (3,),
 }
 
 

@@ -68,6 +68,11 @@ def labels_for(model: GenerativeModel, n: int, label: str | None) -> Tensor | No
     """Labels to draw with: the one asked for, or all classes in turn."""
     import torch
 
+    if model.context_shape:
+        raise InvalidSetting(
+            f"this run is conditional on numbers of shape {model.context_shape}, which the command "
+            "cannot take; draw in Python: runs.load(DIR).model.sample(n, context=numbers)"
+        )
     if model.classes == 0:
         if label is not None:
             raise InvalidSetting(

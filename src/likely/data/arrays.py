@@ -51,6 +51,7 @@ def from_array(
     split: Split = "train",
     layout: Layout = "auto",
     classes: tuple[str, ...] = (),
+    context: npt.NDArray[Any] | None = None,
 ) -> Dataset:
     """An array in memory, or a memory map, as a data set. A map of bytes is not copied.
 
@@ -65,6 +66,8 @@ def from_array(
         split: which split these examples are; see `train_and_test` for data in one piece.
         layout: where the channels of [N, ., ., .] are; "auto" takes the axis of length 1 or 3.
         classes: names of the labels; their numbers by default.
+        context: what each example comes with and a model may be conditioned on: vectors [N, K],
+            or maps [N, K, H, W] over the pixels; finite numbers.
 
     Raises:
         InvalidData: another type or shape, a value outside the levels, or one that is not finite;
@@ -93,10 +96,14 @@ def from_array(
     if labels is not None:
         numbers = _labels(np.asarray(labels), len(x), len(classes), name)
         classes = classes or tuple(str(i) for i in range(int(numbers.max()) + 1))
+    contexts = None if context is None else _contexts(np.asarray(context), len(x), name)
+    if contexts is not None:
+        steps = (*steps, f"context={digest_of(contexts)[:12]}")
     spec = DataSpec(
-        name, values.shape[1:], levels, split, steps, len(values), digest_of(values), classes
-    )
-    return Dataset(spec, values, numbers)
+        name, values.shape[1:], levels, split, steps, len(values), digest_of(values), classes,
+        () if contexts is None else contexts.shape[1:],
+    )  # fmt: skip
+    return Dataset(spec, values, numbers, contexts=contexts)
 
 
 def _shaped(x: npt.NDArray[Any], name: str, layout: Layout) -> npt.NDArray[Any]:
@@ -181,6 +188,18 @@ def _labels(labels: npt.NDArray[Any], n: int, classes: int, name: str) -> npt.ND
     return labels.astype(np.int64)
 
 
+def _contexts(context: npt.NDArray[Any], n: int, name: str) -> npt.NDArray[np.float32]:
+    if context.ndim not in (2, 4) or len(context) != n or context.dtype.kind not in "biuf":
+        raise InvalidData(
+            f"{name}: expected a context for each of {n} examples, [N, K] or [N, K, H, W] numbers, "
+            f"given {context.dtype} of shape {context.shape}"
+        )
+    contexts = context.astype(np.float32)
+    if not np.isfinite(contexts).all():
+        raise InvalidData(f"{name}: the context holds values that are not finite")
+    return contexts
+
+
 def _index(where: npt.NDArray[np.int64]) -> str:
     return "[" + ", ".join(map(str, where)) + "]"
 
@@ -258,4 +277,4 @@ def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tupl
 def _named(data: Dataset, name: str, classes: tuple[str, ...]) -> Dataset:
     """The same under the name of the file alone (the longer one is for error messages)."""
     spec = dataclasses.replace(data.spec, name=name, classes=classes)
-    return Dataset(spec, data.values, data.labels)
+    return Dataset(spec, data.values, data.labels, contexts=data.contexts)

@@ -76,6 +76,7 @@ def binarised(data: Dataset, binarize: Binarize, seed: int = 0) -> Dataset:
         None if validation is None else binarised(validation, binarize, seed),
         intensity_levels=spec.levels,
         noise_seed=seed,
+        contexts=data.contexts,
     )
 
 
@@ -104,6 +105,7 @@ def _mapped(data: Dataset, table: np.typing.NDArray[np.generic], levels: int, st
         data.labels,
         data.attributes,
         None if validation is None else _mapped(validation, table, levels, step),
+        contexts=data.contexts,
     )
 
 

@@ -42,6 +42,8 @@ class DataSpec:
         n: number of examples.
         digest: SHA-256 (hex) of the stored values, before any per-epoch noise.
         classes: names of the label values, or () where there are no labels.
+        context: shape of what each example comes with, (K,) for a vector or (K, H, W) for a map
+            over the image's pixels; () where there is none.
     """
 
     name: str
@@ -52,12 +54,19 @@ class DataSpec:
     n: int = 0
     digest: str = ""
     classes: tuple[str, ...] = ()
+    context: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.shape or any(side < 1 for side in self.shape):
             raise InvalidSetting(f"an event shape needs positive sides, given {self.shape}")
         if not 2 <= self.levels <= 65536:
             raise InvalidSetting(f"levels must be in [2, 65536], given {self.levels}")
+        is_map = len(self.context) == 3 and self.context[1:] == self.shape[1:]
+        if self.context and (min(self.context) < 1 or not (len(self.context) == 1 or is_map)):
+            raise InvalidSetting(
+                f"a context is a vector (K,) or a map (K, {', '.join(map(str, self.shape[1:]))}) "
+                f"for each example, given {self.context}"
+            )
 
     @property
     def dimensions(self) -> int:
@@ -67,7 +76,10 @@ class DataSpec:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that identify the data a number is about."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        record = dataclasses.asdict(self)
+        if not self.context:
+            del record["context"]
+        text = json.dumps(record, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, Any]:
@@ -97,11 +109,13 @@ class Batch:
         x: integer values in [0, levels), uint8 or uint16, [B, *shape].
         label: class of each example, int64 [B], or None.
         index: position of each example in the data set, int64 [B], never negative.
+        context: what each example comes with, float32 [B, *spec.context], or None.
     """
 
     x: IntArray
     label: npt.NDArray[np.int64] | None
     index: npt.NDArray[np.int64]
+    context: npt.NDArray[np.float32] | None = None
 
 
 class Dataset:
@@ -118,6 +132,7 @@ class Dataset:
         labels: int64 [N] or None.
         attributes: further binary columns by name (faces), each bool [N].
         validation: the held-out part of a training set, or None.
+        contexts: float32 [N, *spec.context] or None.
     """
 
     def __init__(
@@ -129,6 +144,7 @@ class Dataset:
         validation: Dataset | None = None,
         intensity_levels: int | None = None,
         noise_seed: int = 0,
+        contexts: npt.NDArray[np.float32] | None = None,
     ) -> None:
         if values.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
             raise InvalidData(f"{spec.name}: expected uint8 or uint16 values, given {values.dtype}")
@@ -139,7 +155,14 @@ class Dataset:
             )
         if labels is not None and labels.shape != (spec.n,):
             raise InvalidData(f"{spec.name}: expected {spec.n} labels, given {labels.shape}")
+        found = () if contexts is None else contexts.shape[1:]
+        if found != spec.context or (contexts is not None and len(contexts) != spec.n):
+            raise InvalidData(
+                f"{spec.name}: expected contexts of shape {(spec.n, *spec.context)}, given "
+                f"{None if contexts is None else contexts.shape}"
+            )
         self.spec = spec
+        self.contexts = contexts
         self.values = values
         self.labels = labels
         self.attributes = attributes or {}
@@ -172,7 +195,8 @@ class Dataset:
         if self.intensity_levels is not None:
             x = self._binarised(x, index, epoch)
         label = None if self.labels is None else self.labels[index]
-        return Batch(x, label, index)
+        context = None if self.contexts is None else np.asarray(self.contexts[index])
+        return Batch(x, label, index, context)
 
     def _positions(self, index: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.int64]:
         """Positions in [0, N) of a slice, or of integers of which the negative count from the
@@ -229,6 +253,7 @@ class Dataset:
             None,
             self.intensity_levels,
             self.noise_seed,
+            None if self.contexts is None else self.contexts[index],
         )
 
 

@@ -30,6 +30,8 @@ from likely.density.taxonomy import (
     TractableDensity,
     at_least_float,
     chunks,
+    conditioned_on,
+    context_of,
 )
 
 __all__ = [
@@ -45,5 +47,7 @@ __all__ = [
     "TractableDensity",
     "at_least_float",
     "chunks",
+    "conditioned_on",
+    "context_of",
     "mean_level",
 ]

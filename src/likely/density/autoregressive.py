@@ -37,7 +37,7 @@ class Autoregressive(TractableDensity):
         Args:
             x: values in [0, levels), [B, C, H, W]; integers, or floats in the same units where
                 a derivative is wanted.
-            context: int64 [B] or None.
+            context: int64 [B], floats [B, *context_shape] or None.
 
         Returns:
             [B, head.parameters, H, W].
@@ -92,7 +92,8 @@ class Autoregressive(TractableDensity):
         Args:
             n: how many.
             seed: of the noise.
-            context: class label for all, or int64 [n]; None for an unconditional model.
+            context: class label for all, or int64 [n]; floats [n, *context_shape], or one
+                for all; None for an unconditional model.
             chunk: examples drawn together; bounds the memory.
             temperature: of every conditional (`Head.tempered`); only 1 samples the model.
             method: all give the same integers; see `likely.sampling`.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from likely.data.spec import Dataset, DataSpec
+from likely.data.spec import Batch, Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.noise import Noise
 
@@ -51,18 +51,22 @@ class GenerativeModel(nn.Module, abc.ABC):
 
     Attributes:
         spec: of the data it was built for; shapes and levels are those of `spec`.
-        classes: number of context labels; 0 for an unconditional model.
+        classes: number of context labels; 0 where there are none.
+        context_shape: of the vector (K,) or the map (K, H, W) that each example is conditioned
+            on; () for labels and for an unconditional model.
         settings: the frozen dataclass it was built from.
     """
 
     spec: DataSpec
     classes: int
+    context_shape: tuple[int, ...]
     settings: Any
 
-    def __init__(self, spec: DataSpec, classes: int) -> None:
+    def __init__(self, spec: DataSpec, classes: int, context_shape: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.spec = spec
         self.classes = classes
+        self.context_shape = context_shape
 
     @property
     @abc.abstractmethod
@@ -90,7 +94,8 @@ class GenerativeModel(nn.Module, abc.ABC):
         Args:
             n: how many.
             seed: of the noise.
-            context: class label for all, or int64 [n]; None for an unconditional model.
+            context: class label for all, or int64 [n]; floats [n, *context_shape], or one
+                for all; None for an unconditional model.
             chunk: examples drawn together; bounds the memory.
 
         Returns:
@@ -136,7 +141,13 @@ class GenerativeModel(nn.Module, abc.ABC):
         return next(self.parameters()).device
 
     def labels(self, context: Tensor | int | None, n: int) -> Tensor | None:
-        """The context as int64 [n] on the model's device, or None; refuses what does not fit."""
+        """The context as the model takes it, or None; refuses what does not fit.
+
+        Returns:
+            Labels int64 [n], or floats [n, *context_shape], on the model's device.
+        """
+        if self.context_shape:
+            return self._floats_for(context, n)
         if self.classes == 0:
             if context is not None:
                 raise InvalidSetting(
@@ -165,6 +176,25 @@ class GenerativeModel(nn.Module, abc.ABC):
             )
         return labels
 
+    def _floats_for(self, context: Tensor | int | None, n: int) -> Tensor:
+        """A context that is a vector or a map, [n, *context_shape]."""
+        shape = self.context_shape
+        if context is None:
+            raise InvalidSetting(
+                f"{type(self).__name__} is conditional on numbers of shape {shape}: give a "
+                "context for each example, or one for all"
+            )
+        given = torch.as_tensor(context).to(self.device, next(self.parameters()).dtype)
+        if given.shape == shape:
+            given = given.expand(n, *shape)
+        if given.shape != (n, *shape):
+            raise InvalidSetting(
+                f"context: expected numbers of shape {(n, *shape)}, given {tuple(given.shape)}"
+            )
+        if not bool(given.isfinite().all()):
+            raise InvalidSetting("context: expected finite numbers")
+        return given
+
     def integers(self, x: Tensor) -> Tensor:
         """x as int64 on the model's device; refuses a wrong shape, type or range."""
         if x.is_floating_point() or x.is_complex():
@@ -189,6 +219,29 @@ class GenerativeModel(nn.Module, abc.ABC):
     def unanswerable(self, query: Query) -> Unanswerable:
         """The error for a query that `answers` says NONE to."""
         return Unanswerable(f"{type(self).__name__}: {self.answers()[query].reason}")
+
+
+def conditioned_on(spec: DataSpec, wanted: bool) -> tuple[int, tuple[int, ...]]:
+    """(number of classes, shape of a context) that a model of this data is conditioned on.
+
+    Data that comes with a context is conditioned on that, other data on its labels.
+
+    Raises:
+        InvalidSetting: wanted, and the data has neither.
+    """
+    if not wanted:
+        return 0, ()
+    if spec.context:
+        return 0, spec.context
+    if not spec.classes:
+        raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+    return len(spec.classes), ()
+
+
+def context_of(model: GenerativeModel, batch: Batch) -> Tensor | None:
+    """What the model takes of a batch: labels int64 [B], floats [B, *context_shape], or None."""
+    given = batch.context if model.context_shape else batch.label if model.classes else None
+    return None if given is None else torch.from_numpy(given).to(model.device)
 
 
 class TractableDensity(GenerativeModel):

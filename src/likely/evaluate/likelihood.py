@@ -35,6 +35,7 @@ from likely.density import (
     Query,
     TractableDensity,
     chunks,
+    context_of,
 )
 from likely.errors import Diverged, InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
@@ -361,10 +362,7 @@ def _measure(model: GenerativeModel, k: int | None) -> tuple[_Measure, Relation,
 def _tensors(model: GenerativeModel, data: Dataset, part: slice) -> tuple[Tensor, Tensor | None]:
     batch = data.batch(part)
     x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-    if not model.classes:
-        return x, None
-    assert batch.label is not None
-    return x, torch.from_numpy(batch.label).to(model.device)
+    return x, context_of(model, batch)
 
 
 def _refuse_misfit(model: GenerativeModel, data: Dataset, batch_size: int) -> None:
@@ -382,6 +380,11 @@ def _refuse_misfit(model: GenerativeModel, data: Dataset, batch_size: int) -> No
         raise InvalidData(
             f"{type(model).__name__} is conditional on {model.classes} classes, but {spec.name} "
             f"({spec.split}) has no labels"
+        )
+    if spec.context != model.context_shape and model.context_shape:
+        raise InvalidData(
+            f"{type(model).__name__} is conditional on numbers of shape {model.context_shape}, but "
+            f"{spec.name} ({spec.split}) comes with {spec.context or 'none'}"
         )
     low = {p.dtype for p in model.parameters()} - {torch.float32, torch.float64}
     if low:

@@ -7,7 +7,9 @@ earlier pixel within reach is seen: no blind spot. Each layer computes (eq. 2)
 
     y = tanh(W_f * x + V_f h) . sigmoid(W_g * x + V_g h)
 
-with h a one-hot class label. The horizontal stack is residual; the vertical one is not.
+with h a one-hot class label or a vector; a map s instead enters as V * s, an unmasked 1 x 1
+convolution (eq. 5), and so depends on the place. The horizontal stack is residual; the vertical
+one is not.
 
 Deviations: skip connections from every layer to the head (as in the 2016 PixelRNN's ablation);
 a ReLU head of two 1 x 1 convolutions; optional dropout after the gate (Salimans 2017) and
@@ -22,10 +24,11 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive
+from likely.density import Autoregressive, conditioned_on
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.settings import GatedPixelCNNSettings
+from likely.nn.condition import optional_condition
 from likely.nn.masked import (
     GroupedPointwise,
     HorizontalConv,
@@ -68,7 +71,7 @@ class GatedLayer(nn.Module):
         first: bool,
         groups: int,
         dropout: float,
-        classes: int,
+        given: tuple[int, tuple[int, ...]],
     ) -> None:
         super().__init__()
         self.groups = groups
@@ -79,13 +82,13 @@ class GatedLayer(nn.Module):
         self.dropout = Dropout(dropout)
         self.out = GroupedPointwise(features, 2 * features, groups)
         self.residual = not first
-        self.label = nn.Embedding(classes, 4 * features) if classes else None
+        self.condition = optional_condition(*given, 4 * features)
 
     def forward(self, v: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         v_in = self.vertical(v)
         h_in = self.horizontal(h) + self.across(shift_down(v_in))
-        if self.label is not None and context is not None:
-            for_v, for_h = self.label(context)[:, :, None, None].chunk(2, 1)
+        if self.condition is not None and context is not None:
+            for_v, for_h = self.condition(context, v_in.shape[2]).chunk(2, 1)
             v_in, h_in = v_in + for_v, h_in + for_h
         gated = self.dropout(gate(h_in, self.groups))
         out, skip = halves(self.out(gated), self.groups)
@@ -96,11 +99,12 @@ class GatedLayer(nn.Module):
     ) -> tuple[Cells, Cells, Cells]:
         """`forward`, with the skip connection added to `total`."""
         v_in = self.vertical.incremental(build, v)
-        v_labelled = v_in
+        v_given = v_in
         for_h: tuple[Cells, ...] = ()
-        if self.label is not None:
-            for_v, of_h = self.label.weight.chunk(2, 1)
-            v_labelled, for_h = build.add(v_in, build.by_label(for_v)), (build.by_label(of_h),)
+        if self.condition is not None:
+            half = v_in.features
+            v_given = build.add(v_in, self.condition.incremental(build, features=slice(half)))
+            for_h = (self.condition.incremental(build, features=slice(half, None)),)
         across = pointwise(build, shifted(v_in, 1), self.across.weight, self.across.bias, for_h)
         h_in = self.horizontal.incremental(build, h, [across])
         gated = build.gate(h_in, self.groups)
@@ -108,7 +112,7 @@ class GatedLayer(nn.Module):
         first, second = (half[0] for half in halves(features, self.groups))
         out = self.out.incremental(build, gated, [h] if self.residual else (), first)
         skips = self.out.incremental(build, gated, () if total is None else [total], second)
-        return build.gate(v_labelled), out, skips
+        return build.gate(v_given), out, skips
 
 
 class GatedPixelCNN(Autoregressive):
@@ -121,9 +125,7 @@ class GatedPixelCNN(Autoregressive):
 
     def __init__(self, spec: DataSpec, settings: GatedPixelCNNSettings | None = None) -> None:
         settings = settings or GatedPixelCNNSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        if settings.conditional and not spec.classes:
-            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        super().__init__(spec, *conditioned_on(spec, settings.conditional))
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         image_channels = spec.shape[0]
@@ -143,7 +145,7 @@ class GatedPixelCNN(Autoregressive):
                 first=index == 0,
                 groups=groups,
                 dropout=settings.dropout,
-                classes=self.classes,
+                given=(self.classes, self.context_shape),
             )
             for index in range(settings.layers)
         )

@@ -14,7 +14,7 @@ The blind spot: m rows up the context ends 2 + m columns to the right (7 x 7, th
 measures it; `GatedPixelCNN` has none.
 
 Deviations: Bernoulli and logistic-mixture heads beside the softmax; optional dropout in the
-blocks; a label is a bias of each block's 3 x 3 convolution.
+blocks; a label, a vector or a map is a term of each block's 3 x 3 convolution.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive
+from likely.density import Autoregressive, conditioned_on
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.settings import PixelCNNSettings
+from likely.nn.condition import optional_condition
 from likely.nn.masked import GroupedPointwise
 from likely.nn.program import Builder, Cells
 from likely.nn.square import MaskedConv
@@ -37,27 +38,28 @@ class ResidualBlock(nn.Module):
     """x + 1x1(relu(kxk(relu(1x1(relu(x)))))), [B, 2 h, H, W]."""
 
     def __init__(
-        self, channels: int, kernel: int, *, groups: int, dropout: float, classes: int
-    ) -> None:
+        self, channels: int, kernel: int, *, groups: int, dropout: float,
+        given: tuple[int, tuple[int, ...]],
+    ) -> None:  # fmt: skip
         super().__init__()
         self.reduce = GroupedPointwise(2 * channels, channels, groups)
         self.conv = MaskedConv(channels, channels, kernel, "B", groups)
         self.dropout = Dropout(dropout)
         self.expand = GroupedPointwise(channels, 2 * channels, groups)
-        self.label = nn.Embedding(classes, channels) if classes else None
+        self.condition = optional_condition(*given, channels)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         middle = self.conv(relu(self.reduce(relu(x))))
-        if self.label is not None and context is not None:
-            middle = middle + self.label(context)[:, :, None, None]
+        if self.condition is not None and context is not None:
+            middle = middle + self.condition(context, middle.shape[2])
         change: Tensor = self.expand(self.dropout(relu(middle)))
         return x + change
 
     def incremental(self, build: Builder, x: Cells) -> Cells:
         """`forward`, pixel by pixel."""
-        labels = [] if self.label is None else [build.by_label(self.label.weight)]
+        terms = [] if self.condition is None else [self.condition.incremental(build)]
         middle = build.relu(self.reduce.incremental(build, build.relu(x)))
-        middle = self.conv.incremental(build, middle, labels)
+        middle = self.conv.incremental(build, middle, terms)
         return self.expand.incremental(build, build.relu(middle), [x])
 
 
@@ -76,9 +78,7 @@ class PixelCNN(Autoregressive):
 
     def __init__(self, spec: DataSpec, settings: PixelCNNSettings | None = None) -> None:
         settings = settings or PixelCNNSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        if settings.conditional and not spec.classes:
-            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        super().__init__(spec, *conditioned_on(spec, settings.conditional))
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         image_channels = spec.shape[0]
@@ -92,7 +92,11 @@ class PixelCNN(Autoregressive):
         self.first = MaskedConv(image_channels, 2 * h, settings.first_kernel, "A", groups)
         self.layers = nn.ModuleList(
             ResidualBlock(
-                h, settings.kernel, groups=groups, dropout=settings.dropout, classes=self.classes
+                h,
+                settings.kernel,
+                groups=groups,
+                dropout=settings.dropout,
+                given=(self.classes, self.context_shape),
             )
             for _ in range(settings.layers)
         )

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu, relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive
+from likely.density import Autoregressive, conditioned_on, context_of
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.settings import PixelCNNPPSettings
@@ -51,6 +51,8 @@ from likely.noise import Dropout
 
 M = TypeVar("M", bound=nn.Module)
 
+# Number of classes, and shape of a context, that a model is conditioned on.
+Given = tuple[int, tuple[int, ...]]
 STARTING_IMAGES = 64
 
 
@@ -59,7 +61,7 @@ class StreamBlock(nn.Module):
 
     def __init__(
         self, settings: PixelCNNPPSettings, conv: Callable[..., StreamConv], others: int,
-        classes: int, stride: int,
+        given: Given, stride: int,
     ) -> None:  # fmt: skip
         super().__init__()
         features = settings.channels
@@ -73,7 +75,7 @@ class StreamBlock(nn.Module):
         )
         self.dropout = Dropout(settings.dropout)
         self.second = conv(wide * features, wide * features, scale=0.1)
-        self.condition = optional_condition(classes, (), wide * features)
+        self.condition = optional_condition(*given, wide * features)
 
     def act(self, x: Tensor) -> Tensor:
         """The nonlinearity before a convolution."""
@@ -89,7 +91,7 @@ class StreamBlock(nn.Module):
             middle = middle + layer(self.act(other))
         middle = self.second(self.dropout(self.act(middle)))
         if self.condition is not None and context is not None:
-            middle = middle + self.condition(context, self.stride)
+            middle = middle + self.condition(context, middle.shape[2], self.stride)
         return x + self.change(middle)
 
     def incremental(self, build: Builder, x: Cells, others: tuple[Cells, ...]) -> Cells:
@@ -103,7 +105,7 @@ class StreamBlock(nn.Module):
             for layer, other in zip(self.others, others, strict=True)
         ]
         middle = self.first.incremental(build, act(x), read)
-        terms = [] if self.condition is None else [self.condition.incremental(build)]
+        terms = [] if self.condition is None else [self.condition.incremental(build, self.stride)]
         middle = self.second.incremental(build, act(middle), terms)
         return build.add(x, build.linear_gate(middle) if self.is_gated else middle)
 
@@ -118,7 +120,7 @@ class BlockPair(nn.Module):
     """A block of each stream: (u, ul) and the short-cut's (u, ul), if any, to (u, ul)."""
 
     def __init__(
-        self, settings: PixelCNNPPSettings, scale: int, shortcut: bool, classes: int
+        self, settings: PixelCNNPPSettings, scale: int, shortcut: bool, given: Given
     ) -> None:
         super().__init__()
         strided = settings.resampling == "strided"
@@ -128,8 +130,8 @@ class BlockPair(nn.Module):
         )
         stride = 2**scale if strided else 1
         extra = 1 if shortcut else 0
-        self.u = StreamBlock(settings, functools.partial(conv, right=1), extra, classes, stride)
-        self.ul = StreamBlock(settings, conv, 1 + extra, classes, stride)
+        self.u = StreamBlock(settings, functools.partial(conv, right=1), extra, given, stride)
+        self.ul = StreamBlock(settings, conv, 1 + extra, given, stride)
 
     def forward(
         self, u: Tensor, ul: Tensor, shortcut: tuple[Tensor, Tensor] | None, context: Tensor | None
@@ -188,9 +190,7 @@ class PixelCNNPP(Autoregressive):
 
     def __init__(self, spec: DataSpec, settings: PixelCNNPPSettings | None = None) -> None:
         settings = settings or PixelCNNPPSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        if settings.conditional and not spec.classes:
-            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        super().__init__(spec, *conditioned_on(spec, settings.conditional))
         self.settings = settings
         head = settings.head
         if head == "auto" and spec.shape[0] > 1:
@@ -208,15 +208,14 @@ class PixelCNNPP(Autoregressive):
         self.first_above = conv(left=1, right=1)
         self.first_left = conv(above=1)
         scales, blocks = range(settings.scales), settings.blocks
+        given = self.classes, self.context_shape
         self.down = nn.ModuleList(
-            BlockPair(settings, scale, False, self.classes)
-            for scale in scales
-            for _ in range(blocks)
+            BlockPair(settings, scale, False, given) for scale in scales for _ in range(blocks)
         )
         self.coarser = nn.ModuleList(Resample(settings, scale, False) for scale in scales[1:])
         self.finer = nn.ModuleList(Resample(settings, scale, True) for scale in scales[:0:-1])
         self.up = nn.ModuleList(
-            BlockPair(settings, scale, settings.shortcuts, self.classes)
+            BlockPair(settings, scale, settings.shortcuts, given)
             for scale in reversed(scales)
             for _ in range(self.blocks_up(scale))
         )
@@ -238,13 +237,15 @@ class PixelCNNPP(Autoregressive):
     def start_at(self, data: Dataset) -> None:
         """Set gains and biases of normalised weights from a first batch (Salimans 2016)."""
         kernels = [m for m in self.modules() if isinstance(m, NormalizedKernel)]
-        x = torch.from_numpy(data.batch(slice(0, STARTING_IMAGES)).x.astype("int64"))
+        batch = data.batch(slice(0, STARTING_IMAGES))
+        x = torch.from_numpy(batch.x.astype("int64"))
         was_training = self.training
         self.eval()  # no dropout: deviations of what is kept
         try:
             for kernel in kernels:
                 kernel.starting = True
-            self.conditionals(x.to(self.device), None)
+            context = self.labels(context_of(self, batch), len(x))
+            self.conditionals(x.to(self.device), context)
         finally:
             for kernel in kernels:
                 kernel.starting = False

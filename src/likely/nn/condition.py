@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from likely.nn.program import Builder, Cells
 
@@ -32,23 +33,33 @@ class Condition(nn.Module):
             with torch.no_grad():
                 self.weight.mul_(inputs**-0.5)
 
-    def forward(self, context: Tensor, stride: int = 1) -> Tensor:
+    def forward(self, context: Tensor, rows: int, stride: int = 1) -> Tensor:
         """The term to add.
 
         Args:
             context: int64 [B], or floats [B, K] or [B, K, H, W].
+            rows: of the features; of a map no more are read.
             stride: of the features; a map is read at every stride-th place.
         """
         if self.is_label:
             return nn.functional.embedding(context, self.weight)[:, :, None, None]
-        context = context.to(self.weight.dtype)
         if self.is_map:
-            return torch.einsum("bkhw,kf->bfhw", context[:, :, ::stride, ::stride], self.weight)
+            cells = context[:, :, ::stride, ::stride][:, :, :rows]
+            return conv2d(cells, self.weight.t()[:, :, None, None])
         return (context @ self.weight)[:, :, None, None]
 
-    def incremental(self, build: Builder) -> Cells:
-        """The term to add, pixel by pixel."""
-        return build.by_label(self.weight)
+    def incremental(self, build: Builder, stride: int = 1, features: slice = slice(None)) -> Cells:
+        """The term to add, pixel by pixel.
+
+        Args:
+            build: takes it down.
+            stride: of the features.
+            features: which of them.
+        """
+        weight = self.weight[:, features]
+        if self.is_label:
+            return build.by_label(weight)
+        return build.by_map(weight, stride) if self.is_map else build.by_vector(weight)
 
 
 def optional_condition(

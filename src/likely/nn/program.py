@@ -249,6 +249,7 @@ class Memory:
         start: [F] what a vector starts with, or None.
         image: (factor, offset) where it holds level * factor + offset of the drawn pixels.
         labels: [classes, F] table where it is chosen by the label.
+        matrix: [K, F] where it is the context's vector, or its map, times this.
         table: [H, W, F] where it is the same for all images.
         above: [columns, F] of the row above the first one, or None for zeros.
         side: [H, F] of the column that a row comes from, or None for zeros.
@@ -265,10 +266,27 @@ class Memory:
     start: Tensor | None = None
     image: tuple[float, float] | None = None
     labels: Tensor | None = None
+    matrix: Tensor | None = None
     table: Tensor | None = None
     above: Tensor | None = None
     side: Tensor | None = None
     side_at_right: bool = False
+
+    def given(self, context: Tensor | None) -> Tensor:
+        """What it starts with where it is known with the context, [B, F]."""
+        assert context is not None
+        if self.labels is not None:
+            return self.labels[context]
+        assert self.matrix is not None
+        return context.to(self.matrix.dtype) @ self.matrix
+
+    def given_map(self, context: Tensor | None) -> Tensor | None:
+        """All its cells where it comes from the context's map, [H, W, B, F]; None elsewhere."""
+        if self.matrix is None or self.known is Moment.GIVEN:
+            return None
+        assert context is not None
+        cells = context[:, :, :: self.stride, :: self.stride].to(self.matrix.dtype)
+        return cells.permute(2, 3, 0, 1) @ self.matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -372,6 +390,14 @@ class Builder:
     def by_label(self, table: Tensor) -> Cells:
         """Row `label` of a table [classes, F] for each image, the same in all cells."""
         return self._memory(table.shape[1], 1, Moment.GIVEN, labels=table.detach())
+
+    def by_vector(self, matrix: Tensor) -> Cells:
+        """The vector [K] that each image is conditioned on times a matrix [K, F], in all cells."""
+        return self._memory(matrix.shape[1], 1, Moment.GIVEN, matrix=matrix.detach())
+
+    def by_map(self, matrix: Tensor, stride: int = 1) -> Cells:
+        """The map [K, H, W] that an image is conditioned on times a matrix [K, F], by place."""
+        return self._memory(matrix.shape[1], stride, Moment.BEFORE, matrix=matrix.detach())
 
     def constant(self, table: Tensor, stride: int = 1) -> Cells:
         """A feature map that is the same for all images, [F, cells down, cells across]."""
@@ -707,6 +733,7 @@ class Builder:
         start: Tensor | None = None,
         image: tuple[float, float] | None = None,
         labels: Tensor | None = None,
+        matrix: Tensor | None = None,
         table: Tensor | None = None,
         above: Tensor | None = None,
         side: Tensor | None = None,
@@ -715,7 +742,7 @@ class Builder:
         self.memories.append(
             Memory(
                 features, stride, known, vector=vector, start=start, image=image, labels=labels,
-                table=table, above=above, side=side, side_at_right=side_at_right,
+                matrix=matrix, table=table, above=above, side=side, side_at_right=side_at_right,
             )
         )  # fmt: skip
         return Cells(len(self.memories) - 1, features, features, stride, known)

@@ -79,7 +79,7 @@ class CompiledExecutor:
     Args:
         program: of the model.
         batch: images.
-        context: labels int64 [B], or None.
+        context: labels int64 [B], vectors [B, K], or None; no maps.
         side_by_side: the pixels of a row can be computed at once (`put_row`), which needs more
             memory; otherwise only one after another.
     """
@@ -532,10 +532,11 @@ class CompiledExecutor:
             if memory.start is not None:
                 rows = self._strided(place.base, (batch, size), (place.image_step, 1))
                 rows[:] = memory.start.to(torch.float64).numpy()
-            if memory.labels is not None:
-                assert context is not None
+            if memory.known is Moment.GIVEN and (
+                memory.labels is not None or memory.matrix is not None
+            ):
                 rows = self._strided(place.base, (batch, size), (place.image_step, 1))
-                rows[:] = memory.labels[context].to(torch.float64).numpy()
+                rows[:] = memory.given(context).to(torch.float64).numpy()
             columns = program.columns(memory)
             first = place.base + place.left * place.column_step
             steps = (place.row_step, place.column_step)

@@ -42,13 +42,14 @@ class TorchExecutor:
     Args:
         program: of the model.
         batch: images.
-        context: labels int64 [B], or None.
+        context: labels int64 [B], floats [B, K] or [B, K, H, W], or None.
     """
 
     def __init__(self, program: Program, batch: int, context: Tensor | None = None) -> None:
         self.program, self.batch = program, batch
         self.device, self.dtype = program.weight.device, program.weight.dtype
         self.memory = [self._allocate(memory, context) for memory in program.memories]
+        self.maps = [memory.given_map(context) for memory in program.memories]
         self._parts: dict[tuple[int, int], list[tuple[Cells, slice, Tensor]]] = {}
         self._bias: dict[tuple[int, int], Tensor] = {}
         self.before = program.at(Moment.BEFORE)
@@ -67,7 +68,7 @@ class TorchExecutor:
     def begin_row(self, row: int) -> None:
         """Move all memories down to a new row and compute what it knows from above."""
         program = self.program
-        for memory, x in zip(program.memories, self.memory, strict=True):
+        for memory, x, given in zip(program.memories, self.memory, self.maps, strict=True):
             if row % memory.stride or memory.vector or memory.known is Moment.GIVEN:
                 continue
             place = row // memory.stride
@@ -79,9 +80,11 @@ class TorchExecutor:
                     memory.left - 1 if not memory.side_at_right else len(current) - memory.right
                 )
                 current[beside] = memory.side[place]
+            inside = slice(memory.left, memory.left + program.columns(memory))
             if memory.table is not None:
-                columns = program.columns(memory)
-                current[memory.left : memory.left + columns] = memory.table[place][:, None]
+                current[inside] = memory.table[place][:, None]
+            if given is not None:
+                current[inside] = given[place]
         for one in self.before:
             self._run(one, row, range(program.shape[2]), -1)
 
@@ -206,10 +209,9 @@ class TorchExecutor:
                 vector += memory.start
             return vector
         if memory.known is Moment.GIVEN:
-            if memory.labels is None:
+            if memory.labels is None and memory.matrix is None:
                 return zeros(1, 1, self.batch, memory.features)
-            assert context is not None
-            return memory.labels[context][None, None].to(self.dtype)
+            return memory.given(context)[None, None].to(self.dtype)
         columns = self.program.columns(memory)
         x = zeros(memory.rows, memory.left + columns + memory.right, self.batch, memory.features)
         if memory.above is not None:

@@ -123,7 +123,7 @@ def seen_by(
     for part in chunks(len(wanted), rows):
         here = wanted[part]
         images = x.double().expand(len(here), *x.shape).clone().requires_grad_(True)
-        parameters = model.conditionals(images, subject.labels(len(here)))
+        parameters = model.conditionals(images, subject.labels(len(here), model=model))
         weight = torch.zeros_like(parameters)
         for row, ((line, column), group) in enumerate(here):
             weight[row, groups[group], line, column] = probe[groups[group]]

@@ -87,7 +87,8 @@ def total_probability(subject: Subject) -> Iterator[Proof]:
         images = all_images(shape, levels)
         assert isinstance(tiny, TractableDensity)
         worst = 0.0
-        for label in sorted({0, max(0, tiny.classes - 1)}):
+        last = tiny.classes - 1 if tiny.classes else len(tiny.context_shape[:1])
+        for label in sorted({0, last}):
             mass = _mass(tiny, images, subject, label)
             worst = max(worst, abs(mass - 1.0) if math.isfinite(mass) else math.inf)
         whose = "the fitted weights" if fitted else "fresh weights of the same settings"
@@ -125,6 +126,6 @@ def _tiny_shapes(model: GenerativeModel) -> list[tuple[tuple[int, ...], int]]:
 def _mass(tiny: TractableDensity, images: Tensor, subject: Subject, label: int) -> float:
     parts = []
     for part in chunks(len(images), 1024):
-        labels = subject.labels(len(images[part]), label)
+        labels = subject.labels(len(images[part]), label, tiny)
         parts.append(tiny.log_prob(images[part], labels))
     return math.exp(float(torch.cat(parts).logsumexp(0)))

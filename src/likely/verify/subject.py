@@ -31,7 +31,7 @@ class Subject:
     Attributes:
         model: a float64 copy on the processor, in evaluation mode, weights without gradient.
         x: probe images, int64 [B, *shape]: random levels, and examples of the data if given.
-        context: labels of the probe images, [B], or None.
+        context: of the probe images: labels [B], floats [B, *context_shape], or None.
         quick: whether the short version is wanted.
         seed: of everything random.
     """
@@ -46,9 +46,23 @@ class Subject:
         """A stream for one purpose."""
         return Noise("verify", self.seed, *key)
 
-    def labels(self, rows: int, label: int = 0) -> Tensor | None:
-        """The same label for all rows, or None for an unconditional model."""
-        return torch.full((rows,), label) if self.model.classes else None
+    def labels(
+        self, rows: int, label: int = 0, model: GenerativeModel | None = None
+    ) -> Tensor | None:
+        """The same context for all rows, or None for an unconditional model.
+
+        Args:
+            rows: how many.
+            label: the class, or the number of a random vector or map.
+            model: that is asked, where it is another one (for smaller images).
+        """
+        model = model or self.model
+        if model.context_shape:
+            numbers = self.noise("context", label).normal(
+                1, *model.context_shape, dtype=torch.float64
+            )
+            return numbers.expand(rows, *model.context_shape)
+        return torch.full((rows,), label) if model.classes else None
 
 
 def subject_of(model: GenerativeModel, data: Dataset | None, quick: bool, seed: int) -> Subject:
@@ -64,6 +78,8 @@ def subject_of(model: GenerativeModel, data: Dataset | None, quick: bool, seed: 
     context = None
     if model.classes:
         context = torch.arange(rows) % model.classes
+    elif model.context_shape:
+        context = noise.normal(rows, *model.context_shape, dtype=torch.float64)
     return Subject(exact, x, context, quick, seed)
 
 
@@ -114,7 +130,10 @@ def smaller(
     Returns:
         The instance (float64, evaluation mode) and whether it holds the fitted weights.
     """
-    spec = DataSpec("verify", shape, levels, classes=model.spec.classes)
+    context = model.spec.context
+    if len(context) == 3:
+        context = (context[0], *shape[1:])
+    spec = DataSpec("verify", shape, levels, classes=model.spec.classes, context=context)
     settings = model.settings
     fields = {field.name for field in dataclasses.fields(settings)}
     head = head_of(model)

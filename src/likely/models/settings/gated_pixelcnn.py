@@ -27,7 +27,7 @@ class GatedPixelCNNSettings:
         components: of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
         dropout: rate inside each gated layer.
-        conditional: condition on the class label.
+        conditional: condition on the context that examples come with, or else on the class label.
     """
 
     channels: int = 64

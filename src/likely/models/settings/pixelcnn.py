@@ -26,7 +26,7 @@ class PixelCNNSettings:
         components: of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
         dropout: rate inside each block.
-        conditional: condition on the class label.
+        conditional: condition on the context that examples come with, or else on the class label.
     """
 
     channels: int = 64

@@ -30,7 +30,7 @@ class PixelCNNPPSettings:
         head: distribution of a pixel; auto is the logistic mixture for colour.
         components: of the logistic mixture.
         dropout: rate inside each block.
-        conditional: condition on the class label.
+        conditional: condition on the context that examples come with, or else on the class label.
     """
 
     channels: int = 64
