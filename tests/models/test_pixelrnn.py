@@ -168,6 +168,17 @@ def test_the_initial_state_is_learned(kind: type[PixelRNN]) -> None:
 
 
 @pytest.mark.parametrize("kind", [RowLSTM, DiagonalBiLSTM])
+def test_orders_made_in_inference_mode_serve_training(kind: type[PixelRNN]) -> None:
+    # A size that no other test has: the orders are kept from the first call on.
+    model = built(kind, DataSpec("t", (1, 2, 11), 2), layers=1)
+    x = torch.zeros(1, 1, 2, 11, dtype=torch.int64)
+    with torch.inference_mode():
+        model.log_prob(x)
+    torch.autograd.backward(model.log_prob(x))
+    assert model.output.bias.grad is not None
+
+
+@pytest.mark.parametrize("kind", [RowLSTM, DiagonalBiLSTM])
 def test_sizes_that_do_not_divide_are_refused(kind: type[PixelRNN]) -> None:
     with pytest.raises(InvalidSetting, match="multiples of the 3 colour channels"):
         built(kind, DataSpec("t", (3, 4, 4), 4), hidden=8)

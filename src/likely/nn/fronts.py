@@ -52,6 +52,7 @@ class Fronts:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept between calls: the next one may need gradients
 def row_fronts(height: int, width: int, kernel: int) -> Fronts:
     """Rows from top to bottom; taps on the row above, `kernel` columns about the cell's own."""
     side = kernel // 2
@@ -61,6 +62,7 @@ def row_fronts(height: int, width: int, kernel: int) -> Fronts:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def diagonal_fronts(height: int, width: int, mirrored: bool = False) -> Fronts:
     """Diagonals from the upper left corner (mirrored: the upper right); taps left and above."""
     order: list[int] = []

@@ -208,6 +208,7 @@ class Skew:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept between calls: the next one may need gradients
 def skew(height: int, width: int) -> Skew:
     """The orders for an image of H x W."""
     order, other = (diagonal_fronts(height, width, mirrored).order for mirrored in (False, True))
