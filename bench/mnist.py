@@ -4,6 +4,10 @@
     python bench/mnist.py attention      --out runs/mnist-attention --steps 60000
     python bench/mnist.py pixelcnn       --out runs/mnist-pixelcnn
     python bench/mnist.py pixelcnn-pp    --out runs/mnist-pixelcnn-pp
+    python bench/mnist.py fvsbn          --out runs/mnist-fvsbn
+    python bench/mnist.py nade           --out runs/mnist-nade
+    python bench/mnist.py made           --out runs/mnist-made
+    python bench/mnist.py deep-nade      --out runs/mnist-deep-nade
     python bench/mnist.py vae            --out runs/mnist-vae
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
 

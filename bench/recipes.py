@@ -5,7 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from likely.objectives import NegativeELBO, NegativeLogLikelihood, Objective, RelativisticGAN
+from likely.objectives import (
+    NegativeELBO,
+    NegativeLogLikelihood,
+    Objective,
+    OrderAgnosticLikelihood,
+    RelativisticGAN,
+)
 from likely.settings import FitSettings
 
 
@@ -106,6 +112,68 @@ RECIPES = {
             beta1=0.95,
             beta2=0.9995,
             ema=0.9995,
+            validate_every=1000,
+            validation_examples=2000,
+            log_every=50,
+        ),
+        NegativeLogLikelihood(),
+    ),
+    # The fit is concave: a high rate, a long decay, and a Gaussian prior on the weights.
+    "fvsbn": Recipe(
+        "fvsbn",
+        {},
+        FitSettings(
+            steps=4000,
+            batch_size=100,
+            learning_rate=0.01,
+            warmup=100,
+            weight_decay=2e-5,
+            ema=0.999,
+            validate_every=250,
+            validation_examples=0,
+            log_every=50,
+        ),
+        NegativeLogLikelihood(),
+    ),
+    "nade": Recipe(
+        "nade",
+        {"hidden": 500},
+        FitSettings(
+            steps=6000,
+            batch_size=100,
+            learning_rate=2e-3,
+            warmup=200,
+            ema=0.999,
+            validate_every=500,
+            validation_examples=2000,
+            log_every=50,
+        ),
+        NegativeLogLikelihood(),
+    ),
+    "deep-nade": Recipe(
+        "deep-nade",
+        {"hidden": 500, "layers": 2},
+        FitSettings(
+            steps=50_000,
+            batch_size=100,
+            learning_rate=1e-3,
+            warmup=200,
+            ema=0.999,
+            validate_every=10_000,
+            validation_examples=500,
+            log_every=100,
+        ),
+        OrderAgnosticLikelihood(),
+    ),
+    "made": Recipe(
+        "made",
+        {"hidden": 1000, "layers": 2, "masks": 8, "dropout": 0.2},
+        FitSettings(
+            steps=8000,
+            batch_size=100,
+            learning_rate=1e-3,
+            warmup=200,
+            ema=0.999,
             validate_every=1000,
             validation_examples=2000,
             log_every=50,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from likely.models import nade
 from likely.models.fvsbn import FVSBN
 from likely.models.nade import NADE
+from likely.nn.program import Builder, Cells
 from likely.sampling import Stepper
 
 right_distinct = nade.distinct
@@ -36,8 +38,11 @@ class TriangleTransposed(FVSBN):
 class LateSampler(FVSBN):
     """The incremental sampler takes each value in one unit too late."""
 
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        stepper: Any = super().stepper(batch, context)
+    def incremental(self, build: Builder) -> None:
+        """None: the written one, with its defect, is taken."""
+
+    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
+        stepper: Any = super().written_stepper(batch, context)
         give = stepper.give
         stepper.give = lambda unit: give(max(0, unit - 1))
         return stepper
@@ -76,8 +81,11 @@ def distinct_one_late(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class ForgetfulSampler(NADE):
     """The incremental sampler starts anew at each row."""
 
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        stepper: Any = super().stepper(batch, context)
+    def incremental(self, build: Builder) -> None:
+        """None: the written one, with its defect, is taken."""
+
+    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
+        stepper: Any = super().written_stepper(batch, context)
         begin = stepper.begin_row
 
         def begin_row(above: Tensor | None) -> None:
@@ -86,3 +94,13 @@ class ForgetfulSampler(NADE):
 
         stepper.begin_row = begin_row
         return stepper
+
+
+class LateInstructions(NADE):
+    """The instructions read the outputs of the unit before."""
+
+    def vectors(self, build: Builder) -> Cells:
+        with torch.no_grad():
+            twin = copy.deepcopy(self)
+            twin.output.copy_(self.output.roll(1, 0))
+        return NADE.vectors(twin, build)

@@ -23,6 +23,7 @@ from likely.density import (
     Guarantee,
     ImplicitDensity,
     LatentVariable,
+    OrderAgnostic,
     Query,
     TractableDensity,
 )
@@ -40,6 +41,9 @@ SMALL: dict[str, dict[str, Any]] = {
                        "head_channels": 18, "components": 2, "dropout": 0.1},
     "fvsbn": {"components": 2},
     "nade": {"hidden": 8, "components": 2},
+    "deep-nade": {"hidden": 8, "components": 2},
+    "eonade": {"hidden": 8, "components": 2, "orders": 3},
+    "made": {"hidden": 20, "masks": 2, "components": 2, "dropout": 0.1},
     "pixelcnn": {"channels": 6, "layers": 2, "first_kernel": 3, "head_channels": 12,
                  "components": 2, "dropout": 0.1},
     "attention": {"channels": 12, "blocks": 1, "convolutions": 2, "first_kernel": 3, "heads": 2,
@@ -361,6 +365,11 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
                     model.head.parameters,
                     *shape[1:],
                 )
+            elif isinstance(model, OrderAgnostic):
+                groups = 1 if model.head.couples_channels else shape[0]
+                known = torch.zeros(2, groups, *shape[1:], dtype=torch.bool)
+                parameters = model.given(x, known, context)
+                assert parameters.shape == (2, model.head.parameters, *shape[1:])
             elif isinstance(model, LatentVariable):
                 q = model.posterior(x, context)
                 assert q.mean.shape == (2, model.latent)

@@ -109,10 +109,29 @@ class Dropout(nn.Module):
         return x * (keep.to(x.dtype) * (256 / (256 - self.cut)))
 
 
+class Choice(nn.Module):
+    """One of n alternatives, drawn anew at each call in training from a `Noise`.
+
+    Every process draws the same one. Outside `noise_for` it draws from torch's global generator;
+    in evaluation there is no choice (None): the model takes all.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n = n
+        self.noise: Noise | None = None
+
+    def forward(self) -> int | None:
+        if not self.training or self.n == 1:
+            return None
+        generator = None if self.noise is None else self.noise.generator
+        return int(torch.randint(self.n, (), generator=generator, device="cpu"))
+
+
 @contextmanager
 def noise_for(model: nn.Module, noise: Noise) -> Iterator[None]:
-    """Give every `Dropout` of `model` its noise for the time of the block."""
-    layers = [layer for layer in model.modules() if isinstance(layer, Dropout)]
+    """Give every `Dropout` and `Choice` of `model` its noise for the time of the block."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Dropout | Choice)]
     for layer in layers:
         layer.noise = noise
     try:

@@ -23,7 +23,9 @@ from likely.density import (
     GenerativeModel,
     ImplicitDensity,
     LatentVariable,
+    OrderAgnostic,
     TractableDensity,
+    at_least_float,
 )
 from likely.errors import InvalidSetting
 from likely.noise import Noise
@@ -160,6 +162,38 @@ class ImportanceWeighted(Objective):
         return Loss(value, {"negative_importance_bound": value.detach()})
 
 
+@dataclasses.dataclass(frozen=True)
+class OrderAgnosticLikelihood(Objective):
+    """-log p(x) on average over all orders of the dimensions, for order-agnostic networks.
+
+    A dimension is a channel of a pixel, or a pixel where the head couples its channels. An order
+    and a number d of known dimensions are drawn for each example, d in {0, ..., D - 1}; the
+    others are predicted from them, all at once, and D / (D - d) times the sum of their -log p is
+    an unbiased estimate (Uria, Murray and Larochelle 2014, eq. 13).
+    """
+
+    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+        if not isinstance(model, OrderAgnostic):
+            raise self._refuse(model, "a network for all orders (deep-nade, eonade)")
+        return {MODEL: model}
+
+    def loss(
+        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
+        noise: Noise, step: int,
+    ) -> Loss:  # fmt: skip
+        assert isinstance(model, OrderAgnostic)
+        batch, channels, height, width = x.shape
+        groups = 1 if model.head.couples_channels else channels
+        total = groups * height * width
+        rank = noise.uniform(batch, total).argsort(1).argsort(1)  # of each dimension
+        count = (noise.uniform(batch) * total).long()  # known dimensions, [B]
+        known = (rank < count[:, None]).reshape(batch, groups, height, width)
+        each = model.head.log_prob(at_least_float(model.given(x, known, context)), x)
+        unknown = -(each * ~known).sum((1, 2, 3))
+        nll = unknown * total / (total - count)
+        return Loss(nll, {"nll": nll.detach()})
+
+
 class _Adversarial(Objective):
     """Two players, discriminator first; a leaf gives the two losses on paired logits."""
 
@@ -266,6 +300,8 @@ def _logit_terms(
 
 def default_objective(model: GenerativeModel) -> Objective:
     """The objective that fits the kind: NLL, ELBO, or the relativistic game with penalties."""
+    if isinstance(model, OrderAgnostic):
+        return OrderAgnosticLikelihood()
     if isinstance(model, TractableDensity):
         return NegativeLogLikelihood()
     if isinstance(model, ApproximateDensity):

@@ -78,6 +78,7 @@ def test_zeros_cost_no_activation_and_keep_their_derivatives() -> None:
         (planted.InclusiveActivation, {"no self leak", "unchanged by the future"}),
         (planted.WrongUnitMoves, {"unchanged by the future"}),
         (planted.ForgetfulSampler, {"the sampler follows the conditionals"}),
+        (planted.LateInstructions, {"the sampler follows the conditionals"}),
     ],
 )
 def test_planted_defects_are_caught(kind: type[NADE], caught_by: set[str]) -> None:

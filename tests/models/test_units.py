@@ -14,10 +14,15 @@ from likely.density import Autoregressive
 from likely.heads import head_for
 from likely.models.units import Units
 from likely.noise import Noise
-from likely.sampling import ancestral
+from likely.sampling import Stepper, ancestral
 from planted_models import lively
 
-SETTINGS: dict[str, dict[str, Any]] = {"fvsbn": {}, "nade": {"hidden": 7}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fvsbn": {},
+    "nade": {"hidden": 7},
+    "deep-nade": {"hidden": 7},
+    "made": {"hidden": 30, "masks": 2, "layers": 2},
+}
 # (channels, levels, head, conditional)
 CASES = [
     (1, 2, "bernoulli", False),
@@ -74,25 +79,35 @@ def test_the_sampler_draws_the_integers_of_the_naive_loop(
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("case", CASES)
 def test_the_parameters_agree_at_every_pixel(name: str, case: tuple[int, int, str, bool]) -> None:
+    """Of the instructions where there are any, and of the written stepper."""
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
         model = built(name, *case).to(dtype)
-        channels, height, width = model.spec.shape
+        channels = model.spec.shape[0]
         generator = torch.Generator().manual_seed(2)
-        x = torch.randint(model.spec.levels, (3, channels, height, width), generator=generator)
+        x = torch.randint(model.spec.levels, (3, *model.spec.shape), generator=generator)
         context = torch.arange(3) % 2 if model.classes else None
         whole = model.conditionals(x, context).detach()
-        stepper = model.stepper(3, context)
-        assert stepper is not None
         groups = 1 if model.head.couples_channels else channels
-        each = model.head.parameters // groups
-        for row in range(height):
-            stepper.begin_row(x[:, :, row - 1] if row else None)
-            for column in range(width):
-                for channel in range(channels):
-                    part = _rows(channel if groups > 1 else 0, each)
-                    found = stepper.pixel(x[:, :, row], column, channel)[:, part]
-                    difference = (found.detach() - whole[:, part, row, column]).abs()
-                    assert float(difference.max()) <= tolerance * float(whole.abs().max())
+        assert (model.program() is None) == (groups < channels or model.classes > 0)
+        for stepper in (model.stepper(3, context), model.written_stepper(3, context)):
+            assert stepper is not None
+            error = _largest_error(stepper, x, whole, groups)
+            assert error <= tolerance * float(whole.abs().max())
+
+
+@torch.no_grad()
+def _largest_error(stepper: Stepper, x: Tensor, whole: Tensor, groups: int) -> float:
+    """Between what a stepper finds along given images and the parameters of one pass."""
+    _, channels, height, width = x.shape
+    each, worst = whole.shape[1] // groups, 0.0
+    for row in range(height):
+        stepper.begin_row(x[:, :, row - 1] if row else None)
+        for column in range(width):
+            for channel in range(channels):
+                part = _rows(channel if groups > 1 else 0, each)
+                found = stepper.pixel(x[:, :, row], column, channel)[:, part]
+                worst = max(worst, float((found - whole[:, part, row, column]).abs().max()))
+    return worst
 
 
 def _rows(group: int, each: int) -> slice:
@@ -104,7 +119,7 @@ def test_a_row_that_is_not_drawn_is_taken_in_whole() -> None:
     model = built("fvsbn", *CASES[2])
     x: Tensor = torch.randint(4, (2, 3, 3, 4), generator=torch.Generator().manual_seed(2))
     context = torch.arange(2)
-    stepper = model.stepper(2, context)
+    stepper = model.written_stepper(2, context)
     assert stepper is not None
     stepper.begin_row(None)
     stepper.begin_row(x[:, :, 0])

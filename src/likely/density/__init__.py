@@ -18,9 +18,10 @@ Welling 2014 (eqs. 2, 3), Burda, Grosse and Salakhutdinov 2016 (eq. 8).
 
 from __future__ import annotations
 
-from likely.density.autoregressive import Autoregressive
+from likely.density.autoregressive import Autoregressive, DrawingOrder, arranged, in_drawing_order
 from likely.density.implicit import ImplicitDensity
 from likely.density.latent import DiagonalGaussian, LatentVariable, mean_level
+from likely.density.mixture import Mixture, OrderAgnostic
 from likely.density.taxonomy import (
     Answer,
     ApproximateDensity,
@@ -39,15 +40,20 @@ __all__ = [
     "ApproximateDensity",
     "Autoregressive",
     "DiagonalGaussian",
+    "DrawingOrder",
     "GenerativeModel",
     "Guarantee",
     "ImplicitDensity",
     "LatentVariable",
+    "Mixture",
+    "OrderAgnostic",
     "Query",
     "TractableDensity",
+    "arranged",
     "at_least_float",
     "chunks",
     "conditioned_on",
     "context_of",
+    "in_drawing_order",
     "mean_level",
 ]

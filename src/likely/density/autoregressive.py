@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from likely.data.spec import Dataset
 from likely.density.taxonomy import Answer, Guarantee, Query, TractableDensity, at_least_float
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Head
@@ -20,6 +21,9 @@ from likely.sampling import Method, ProgramStepper, Stepper, Stream, Watch, ance
 class Autoregressive(TractableDensity):
     r"""log p(x) = sum_i log p(x_i | x_<i), in raster order, channels innermost.
 
+    A leaf may set `order`, another order of the pixels; channels stay innermost. Sampling,
+    completion and proofs then go by it, through `in_drawing_order`.
+
     A leaf gives `conditionals`: the parameters of every conditional in one pass, each a
     function of the dimensions before it only (`likely.verify` proves that). The head turns
     parameters into a distribution over levels.
@@ -29,6 +33,9 @@ class Autoregressive(TractableDensity):
     # Whether a pass uses each weight once, as a network on vectors does, or at every pixel, as a
     # convolution does; proofs plan their work by it.
     uses_each_weight_once = False
+    # Raster positions (row * W + column) in the order the pixels are drawn, [H * W]; None is
+    # raster order.
+    order: Tensor | None = None
 
     @abc.abstractmethod
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -64,7 +71,7 @@ class Autoregressive(TractableDensity):
             Query.SAMPLE: Answer(exact, "ancestral sampling, one dimension after another"),
             Query.LOG_PROB: Answer(exact, "the chain rule: a sum of log-conditionals"),
             Query.CONDITIONAL: Answer(exact, "p(x_i | x_<i) is what the network computes"),
-            Query.COMPLETE: Answer(exact, "given the first pixels in raster order"),
+            Query.COMPLETE: Answer(exact, f"given the first pixels in {self._order_name}"),
             Query.POSTERIOR: Answer(Guarantee.NONE, no_latent),
             Query.FEATURES: Answer(Guarantee.NONE, "no hidden unit is a code of the whole x"),
             Query.RECONSTRUCT: Answer(Guarantee.NONE, no_latent),
@@ -124,8 +131,41 @@ class Autoregressive(TractableDensity):
         temperature: float = 1.0,
     ) -> Tensor:
         uniform = noise.uniform(n, *self.spec.shape)  # [n, C, H, W]
-        blank = torch.zeros(n, *self.spec.shape, dtype=torch.int64, device=self.device)
-        return ancestral(self, uniform, blank, 0, context, method, watch, temperature)
+        return self.draw_from(uniform, context, method, watch, temperature)
+
+    def draw_from(
+        self,
+        uniform: Tensor,
+        context: Tensor | None,
+        method: Method = "auto",
+        watch: Watch | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """The images that uniform numbers [n, C, H, W] decide."""
+        blank = torch.zeros(uniform.shape, dtype=torch.int64, device=self.device)
+        return self._filled(uniform, blank, 0, context, method, watch, temperature)
+
+    def _filled(
+        self,
+        uniform: Tensor,
+        x: Tensor,
+        start: int,
+        context: Tensor | None,
+        method: Method,
+        watch: Watch | None,
+        temperature: float,
+    ) -> Tensor:
+        """`ancestral` in the model's own order: its first `start` pixels are kept."""
+        shown = watch
+        if watch is not None and self.order is not None:
+
+            def shown(row: int, images: Tensor) -> None:
+                watch(row, restored(self, images))
+
+        uniform, x = arranged(self, uniform), arranged(self, x)
+        view = in_drawing_order(self)
+        drawn = ancestral(view, uniform, x, start, context, method, shown, temperature)
+        return restored(self, drawn)
 
     def reach(self, rows: int) -> int | None:
         """How many columns to the right of a pixel its context extends, `rows` >= 1 rows up.
@@ -159,8 +199,12 @@ class Autoregressive(TractableDensity):
         """The incremental form of `conditionals` for a batch, or None where there is none."""
         program = self.program()
         if program is None:
-            return None
+            return self.written_stepper(batch, context)
         return ProgramStepper(program, TorchExecutor(program, batch, context))
+
+    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
+        """A stepper that a model without a program has written out; None, the default: none."""
+        return None
 
     def stream(self, batch: int = 1, context: Tensor | int | None = None) -> Stream:
         """Score images as they come in, or look at the conditionals on the way.
@@ -170,8 +214,14 @@ class Autoregressive(TractableDensity):
             context: labels, as for `sample`.
 
         Raises:
-            InvalidSetting: the model has no incremental form.
+            InvalidSetting: the model has no incremental form, or draws in an order of its own
+                (stream into `in_drawing_order(model)`, which takes arranged images).
         """
+        if self.order is not None:
+            raise InvalidSetting(
+                f"{type(self).__name__} does not draw in raster order: stream images that are "
+                "`arranged` in its order into `in_drawing_order(model)`"
+            )
         labels = self.labels(context, batch)
         stepper = self.stepper(batch, labels)
         if stepper is None:
@@ -207,8 +257,9 @@ class Autoregressive(TractableDensity):
         place, shape = (channel, row, column), self.spec.shape
         if any(not 0 <= at < side for at, side in zip(place, shape, strict=True)):
             raise InvalidSetting(f"no dimension {place} in a shape of {shape}")
-        # Rows below are not read.
-        parameters = self.conditionals(x[:, :, : row + 1], self.labels(context, len(x)))
+        # In raster order rows below are not read.
+        rows = x[:, :, : row + 1] if self.order is None else x
+        parameters = self.conditionals(rows, self.labels(context, len(x)))
         pixel = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
         table = self.head.log_table(at_least_float(parameters[pixel]), x[pixel], channel)
         return table[..., 0, 0].exp()
@@ -228,8 +279,8 @@ class Autoregressive(TractableDensity):
 
         Args:
             x: integers [B, *shape]; unobserved values are ignored.
-            observed: bool [H, W]; must be a prefix of the raster order (the top rows, and the
-                left part of the next one).
+            observed: bool [H, W]; must be a prefix of the model's order (of raster order: the
+                top rows, and the left part of the next one).
             seed: of the noise.
             context: labels, as for `sample`.
             temperature: as for `sample`.
@@ -237,18 +288,79 @@ class Autoregressive(TractableDensity):
             watch: as for `sample`.
 
         Raises:
-            Unanswerable: the observed pixels are no raster prefix.
+            Unanswerable: the observed pixels are no prefix of the order.
         """
         x = self.integers(x)
-        order = observed.flatten()
-        known = int(order.sum())
-        if not bool(order[:known].all()):
+        in_order = arranged(self, observed[None, None]).flatten()
+        known = int(in_order.sum())
+        if not bool(in_order[:known].all()):
             raise Unanswerable(
                 f"{type(self).__name__}: completion is exact only when the observed pixels come "
-                "first in raster order (top rows, then the left part of the next row); p(rest | "
-                "other pixels) has no closed form in this factorisation"
+                f"first in {self._order_name}; p(rest | other pixels) has no closed form in this "
+                "factorisation"
             )
         noise = Noise(seed, "complete", device=self.device)
         uniform = noise.uniform(*x.shape)
         labels = self.labels(context, len(x))
-        return ancestral(self, uniform, x, known, labels, method, watch, temperature)
+        return self._filled(uniform, x, known, labels, method, watch, temperature)
+
+    @property
+    def _order_name(self) -> str:
+        if self.order is not None:
+            return "the model's own order (`order`)"
+        return "raster order (top rows, then the left part of the next row)"
+
+
+def arranged(model: Autoregressive, x: Tensor) -> Tensor:
+    """An image [B, C, H, W] with the n-th pixel of the model's order at raster position n."""
+    if model.order is None:
+        return x
+    return x.flatten(2)[:, :, model.order.to(x.device)].reshape(x.shape)
+
+
+def restored(model: Autoregressive, x: Tensor) -> Tensor:
+    """The inverse of `arranged`."""
+    if model.order is None:
+        return x
+    return x.flatten(2)[:, :, model.order.argsort().to(x.device)].reshape(x.shape)
+
+
+def in_drawing_order(model: Autoregressive) -> Autoregressive:
+    """The model, or where it has an order of its own a view of it that draws in raster order."""
+    return model if model.order is None else DrawingOrder(model, model.order)
+
+
+class DrawingOrder(Autoregressive):
+    """A model with an order of its own, of images arranged in that order (`arranged`).
+
+    The model's `incremental` and `written_stepper` count in its order already: row and column
+    there are those of the arranged image.
+    """
+
+    def __init__(self, model: Autoregressive, order: Tensor) -> None:
+        super().__init__(model.spec, model.classes)
+        self.model, self.permutation = model, order
+        self.settings, self.head = model.settings, model.head
+        self.uses_each_weight_once = model.uses_each_weight_once
+        self.train(model.training)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing: it is a view."""
+
+    @property
+    def has_blind_spot(self) -> bool:
+        return self.model.has_blind_spot
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        _, height, width = self.spec.shape
+        drawn = self.permutation[: x.shape[2] * width].to(x.device)
+        whole = x.new_zeros(*x.shape[:2], height * width)
+        image = whole.index_copy(2, drawn, x.flatten(2)).reshape(*x.shape[:2], height, width)
+        parameters = self.model.conditionals(image, context).flatten(2)
+        return parameters[:, :, drawn].reshape(len(x), -1, *x.shape[2:])
+
+    def incremental(self, build: Builder) -> Cells | None:
+        return self.model.incremental(build)
+
+    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
+        return self.model.written_stepper(batch, context)

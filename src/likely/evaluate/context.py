@@ -87,6 +87,7 @@ def context_picture(
             (3 * height // 4, 3 * width // 4),
         ]
     seen = context_map(model, places, data, seed)
+    rank = torch.arange(height * width) if model.order is None else model.order.argsort()
     scale = max(1, round(SIDE / max(height, width)))
     margin = max(4, scale)
     sheet = Image.new(
@@ -98,7 +99,7 @@ def context_picture(
     for index, (row, column) in enumerate(places):
         left = margin + index * (width * scale + margin)
         panel = Image.new("RGB", (width, height))
-        panel.putdata(_colours(seen[index], row * width + column))
+        panel.putdata(_colours(seen[index], row * width + column, rank))
         sheet.paste(panel.resize((width * scale, height * scale), Image.Resampling.NEAREST),
                     (left, margin))  # fmt: skip
         x, y = left + column * scale, margin + row * scale
@@ -113,13 +114,13 @@ def save_context_picture(
     save_png(context_picture(model, data=data), Path(path))
 
 
-def _colours(seen: Tensor, own: int) -> list[tuple[int, ...]]:
-    """The colour of every pixel of one panel, in raster order."""
+def _colours(seen: Tensor, own: int, rank: Tensor) -> list[tuple[int, ...]]:
+    """The colour of every pixel of one panel; `rank` is each one's place in the order, [H W]."""
     values = seen.flatten()
     largest = float(values.max())
     colours: list[tuple[int, ...]] = []
     for place, value in enumerate(values.tolist()):
-        before = place < own
+        before = int(rank[place]) < int(rank[own])
         if value == 0.0:
             colours.append(NOT_SEEN if before else PAPER)
         elif not before and place != own:

@@ -11,8 +11,11 @@ from likely.models import settings as _settings
 
 if TYPE_CHECKING:
     from likely.models.dcgan import DCGAN as DCGAN
+    from likely.models.deep_nade import DeepNADE as DeepNADE
+    from likely.models.deep_nade import EoNADE as EoNADE
     from likely.models.fvsbn import FVSBN as FVSBN
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
+    from likely.models.made import MADE as MADE
     from likely.models.nade import NADE as NADE
     from likely.models.pixelcnn import PixelCNN as PixelCNN
     from likely.models.pixelcnn_pp import PixelCNNPP as PixelCNNPP
@@ -58,6 +61,11 @@ MODELS: dict[str, ModelEntry] = {
         ),
         ModelEntry("fvsbn", "likely.models.fvsbn", "FVSBN", _settings.FVSBNSettings),
         ModelEntry("nade", "likely.models.nade", "NADE", _settings.NADESettings),
+        ModelEntry(
+            "deep-nade", "likely.models.deep_nade", "DeepNADE", _settings.DeepNADESettings,
+        ),
+        ModelEntry("eonade", "likely.models.deep_nade", "EoNADE", _settings.EoNADESettings),
+        ModelEntry("made", "likely.models.made", "MADE", _settings.MADESettings),
         ModelEntry(
             "pixelcnn", "likely.models.pixelcnn", "PixelCNN", _settings.PixelCNNSettings,
         ),

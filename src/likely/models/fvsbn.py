@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from likely.data.spec import DataSpec
 from likely.models.settings import FVSBNSettings
 from likely.models.units import UnitModel, UnitStepper
+from likely.nn.program import Builder, Cells
 from likely.sampling import Stepper
 
 
@@ -63,7 +64,12 @@ class FVSBN(UnitModel):
         by_row = blocks.reshape(n, n, units.outputs, units.inputs).transpose(1, 2)
         return by_row.reshape(n * units.outputs, n * units.inputs)
 
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
+    def vectors(self, build: Builder) -> Cells:
+        count = self.units.count
+        bias = self.bias[0].flatten()
+        return self.outputs_of(build, self.known(build), self.matrix(count), bias, range(count))
+
+    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
         return FVSBNStepper(self, batch, context)
 
 

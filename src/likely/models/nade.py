@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from likely.data.spec import DataSpec
 from likely.models.settings import NADESettings
 from likely.models.units import UnitModel, UnitStepper
+from likely.nn.program import Builder, Cells
 from likely.sampling import Stepper
 
 BLOCK = 28  # units whose activations one matrix product gives
@@ -75,7 +76,17 @@ class NADE(UnitModel):
         """The activation before the first unit, [B, H]."""
         return self.start.expand(batch, -1) if context is None else self.start[context]
 
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper:
+    def vectors(self, build: Builder) -> Cells:
+        a = build.running(self.start[0])
+        image = build.image(factor=1.0 / self.units.top, offset=0.0)
+        build.accumulate(a, image, self.weight[:, 0])
+        hidden = [self.settings.hidden] * self.units.count
+        bias = self.bias[0].flatten()
+        return self.outputs_of(
+            build, build.map("sigmoid", a), self.output.flatten(0, 1), bias, hidden
+        )
+
+    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
         return NADEStepper(self, batch, context)
 
 

@@ -9,6 +9,7 @@ binary data the 0 and 1 of the papers, and a dark background stays exactly zero.
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.heads import Head, head_for
-from likely.nn.program import Builder
+from likely.nn.program import Builder, Cells
 from likely.sampling import Stepper
 
 
@@ -44,6 +45,12 @@ class Units:
         self.inputs = self.channels // self.groups
         self.outputs = head.parameters // self.groups
 
+    def drawn(self, order: Tensor | None) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Units in the order they are drawn, [N]; `order` is that of the pixels, None raster."""
+        pixels = np.arange(self.height * self.width) if order is None else order.numpy()
+        units = pixels[:, None] * self.groups + np.arange(self.groups)
+        return units.flatten().astype(np.int64)
+
     def split(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Levels [B, C, rows, W] to inputs in [0, 1], [B, units of these rows, I]."""
         scaled = x.to(dtype) / self.top
@@ -63,9 +70,9 @@ class Units:
 class UnitModel(Autoregressive):
     """An autoregressive model of vectors; `bias` holds the outputs where no input is on.
 
-    A leaf gives `conditionals` and `stepper`. The instructions of `likely.nn.program` are those
-    of convolutions, a few neighbours for each pixel; here every earlier unit enters, so the
-    leaf's stepper carries what it needs itself.
+    A leaf gives `conditionals`, and its incremental form twice: as instructions for vectors
+    (`vectors`; they run compiled), and as `written_stepper` for what those do not have: a head that
+    couples the channels of a pixel, and labels.
 
     Attributes:
         units: the layout of an image.
@@ -94,11 +101,45 @@ class UnitModel(Autoregressive):
     def has_blind_spot(self) -> bool:
         return False
 
-    def incremental(self, build: Builder) -> None:
-        """None: `stepper` is written out."""
+    def incremental(self, build: Builder) -> Cells | None:
+        if self.classes or self.units.groups < self.units.channels:
+            return None  # `written_stepper` serves
+        return build.pick(self.vectors(build), self.units.outputs)
 
     @abc.abstractmethod
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper: ...
+    def vectors(self, build: Builder) -> Cells:
+        """Take down the incremental form: a vector of the outputs of all units, [N O].
+
+        Units come in the order they are drawn; unit n is the n-th dimension of the program.
+        """
+
+    def known(self, build: Builder) -> Cells:
+        """The inputs of the units so far, zero beyond, as a vector [N]."""
+        image = build.image(factor=1.0 / self.units.top, offset=0.0)
+        values = build.running(self.bias.new_zeros(self.units.count))
+        build.accumulate(values, image, torch.eye(self.units.count).to(self.bias))
+        return values
+
+    def outputs_of(
+        self, build: Builder, x: Cells, weight: Tensor, bias: Tensor, seen: Sequence[int]
+    ) -> Cells:
+        """At unit n its outputs from the first seen[n] features of a vector.
+
+        Args:
+            build: takes it down.
+            x: the vector.
+            weight: [N O, F of x].
+            bias: [N O].
+            seen: [N].
+        """
+        size, count = self.units.outputs, self.units.count
+        first = [unit * size for unit in range(count)]
+        last = [unit + size for unit in first]
+        return build.grow(x, weight.t().contiguous(), bias, first, last, seen)
+
+    @abc.abstractmethod
+    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
+        """The incremental form written out, unit by unit."""
 
     def biases(self, context: Tensor | None) -> Tensor:
         """Outputs where no input is on, [B or 1, N, O]."""

@@ -19,6 +19,7 @@ Everything runs on a float64 copy on the processor; the model is not touched.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -29,6 +30,7 @@ from likely.density import (
     GenerativeModel,
     ImplicitDensity,
     LatentVariable,
+    Mixture,
     TractableDensity,
 )
 from likely.errors import InvalidSetting
@@ -81,6 +83,12 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
     if isinstance(model, Autoregressive):
         with torch.enable_grad():
             yield from causality(subject)
+    if isinstance(model, Mixture):
+        for number, member in enumerate(model.members()[: 1 if subject.quick else 4]):
+            of_member = dataclasses.replace(subject, model=member)
+            with torch.enable_grad():
+                for proof in (*conditionals_sum_to_one(of_member), *causality(of_member)):
+                    yield dataclasses.replace(proof, name=f"{proof.name} (member {number})")
     if isinstance(model, TractableDensity):
         yield from total_probability(subject)
     if isinstance(model, LatentVariable):

@@ -12,12 +12,13 @@ because examples do not couple; that is proved apart (`coupling`).
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from likely.density import Autoregressive, chunks
+from likely.density import Autoregressive, DrawingOrder, arranged, chunks, in_drawing_order
 from likely.sampling import ProgramStepper, Stepper, compiles, executor_for
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none, work_of
@@ -37,14 +38,16 @@ Location = tuple[int, int]
 
 
 def causality(subject: Subject) -> Iterator[Proof]:
-    """All causality proofs of an autoregressive model."""
+    """All causality proofs of an autoregressive model, judged in its own order."""
     model = subject.model
     assert isinstance(model, Autoregressive)
+    if model.order is not None:
+        view = in_drawing_order(model)
+        subject = dataclasses.replace(subject, model=view, x=arranged(model, subject.x))
+        model = view
     _, height, width = model.spec.shape
     side = min(6 if model.spec.shape[0] == 1 and not subject.quick else 4, height, width)
-    found = smaller_or_none(
-        model, (model.spec.shape[0], side, side), model.spec.levels, subject.seed
-    )
+    found = _smaller(subject, model, side)
     locations = _locations(subject, found is not None and found[1])
     what = f"{len(locations)} of {height * width} pixels"
     if len(locations) == height * width:
@@ -69,6 +72,20 @@ def causality(subject: Subject) -> Iterator[Proof]:
     yield from _sampler_follows(subject)
     if not model.has_blind_spot and height * width > 1:
         yield _past_is_seen(subject)
+
+
+def _smaller(
+    subject: Subject, model: Autoregressive, side: int
+) -> tuple[Autoregressive, bool] | None:
+    """`smaller_or_none` for square images, drawing in raster order."""
+    spec = model.spec
+    own = model.model if isinstance(model, DrawingOrder) else model
+    found = smaller_or_none(own, (spec.shape[0], side, side), spec.levels, subject.seed)
+    if found is None:
+        return None
+    small, fitted = found
+    assert isinstance(small, Autoregressive)
+    return in_drawing_order(small), fitted
 
 
 def _grid(height: int, width: int) -> list[Location]:
@@ -293,11 +310,9 @@ def _past_is_seen(subject: Subject) -> Proof:
     model, fitted = whole, True
     side = min(largest, height, width)
     if (side, side) != (height, width):
-        found = smaller_or_none(whole, (channels, side, side), whole.spec.levels, subject.seed)
+        found = _smaller(subject, whole, side)
         if found is not None:
-            small, fitted = found
-            assert isinstance(small, Autoregressive)
-            model = small
+            model, fitted = found
     height, width = model.spec.shape[1:]
     uniform = subject.noise("past").uniform(PAST_IMAGES, channels, height, width)
     seen: dict[tuple[Location, int], Tensor] = {}

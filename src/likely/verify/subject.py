@@ -15,7 +15,7 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, GenerativeModel, LatentVariable
 from likely.errors import LikelyError
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
-from likely.noise import Dropout, Noise, derived_seed
+from likely.noise import Choice, Dropout, Noise, derived_seed
 
 _HEAD_NAMES: dict[type[Head], str] = {
     Bernoulli: "bernoulli",
@@ -92,10 +92,10 @@ def exact_copy(model: GenerativeModel) -> GenerativeModel:
 
 
 def in_training(model: GenerativeModel) -> GenerativeModel:
-    """A copy in training mode whose dropout layers stay off."""
+    """A copy in training mode whose dropout layers stay off, and that makes no random choice."""
     twin = copy.deepcopy(model).train()
     for layer in twin.modules():
-        if isinstance(layer, Dropout | nn.modules.dropout._DropoutNd):
+        if isinstance(layer, Dropout | Choice | nn.modules.dropout._DropoutNd):
             layer.eval()
     return twin
 

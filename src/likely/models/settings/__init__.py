@@ -8,9 +8,11 @@ sizes that work for the data at hand, `fit_preset` how to fit them.
 from __future__ import annotations
 
 from likely.models.settings.dcgan import DCGANSettings
+from likely.models.settings.deep_nade import DeepNADESettings, EoNADESettings
 from likely.models.settings.fvsbn import FVSBNSettings
 from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
 from likely.models.settings.heads import HeadName
+from likely.models.settings.made import MADESettings
 from likely.models.settings.nade import NADESettings
 from likely.models.settings.pixelcnn import PixelCNNSettings
 from likely.models.settings.pixelcnn_pp import PixelCNNPPSettings
@@ -20,10 +22,13 @@ from likely.models.settings.vae import VAESettings
 
 __all__ = [
     "DCGANSettings",
+    "DeepNADESettings",
     "DiagonalBiLSTMSettings",
+    "EoNADESettings",
     "FVSBNSettings",
     "GatedPixelCNNSettings",
     "HeadName",
+    "MADESettings",
     "NADESettings",
     "PixelCNNPPSettings",
     "PixelCNNSettings",

@@ -1,0 +1,281 @@
+r"""MADE (Germain, Gregor, Murray and Larochelle 2015).
+
+"MADE: Masked Autoencoder for Distribution Estimation".
+
+A dense network computes all conditionals in one pass. Dimension d of the order has degree d,
+each hidden unit a degree m in {1, ..., D - 1}, and a connection is kept where the degrees allow
+it (eqs. 12-13):
+
+    into a hidden unit   m >= degree below        into output d    d > m  (strictly)
+    from input j to output d directly             d > j
+
+Several masks: the degrees of the hidden units differ from mask to mask, the weights are shared.
+A mask multiplies the weights in the forward pass and is computed from degrees there; weights are
+never written, so rotating the masks loses nothing.
+
+Deviations: each training step draws one of the masks, and the conditionals of the fitted model
+are those of the outputs' mean over all masks (in one order that is again one autoregressive
+density). Degrees are spread evenly and shuffled, not drawn independently, so that with as many
+hidden units as dimensions each degree is there. Dropout; any head, on levels scaled to [0, 1];
+biases of each class where it is conditional; the output bias starts at the mean of the data.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, relu
+
+from likely.data.spec import DataSpec
+from likely.models.settings import MADESettings
+from likely.models.units import UnitModel, UnitStepper
+from likely.nn.program import Builder, Cells
+from likely.noise import Choice, Dropout, derived_seed
+from likely.sampling import Stepper
+
+
+class MADE(UnitModel):
+    """The model; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W).
+        settings: `MADESettings.preset(spec)` by default.
+
+    >>> model = MADE(DataSpec("digits", (1, 28, 28), 2), MADESettings(hidden=50, masks=4))
+    >>> model.degrees.shape  # of every mask, layer and hidden unit
+    torch.Size([4, 2, 50])
+    """
+
+    degrees: Tensor
+    of_units: Tensor
+
+    def __init__(self, spec: DataSpec, settings: MADESettings | None = None) -> None:
+        settings = settings or MADESettings.preset(spec)
+        super().__init__(spec, settings)
+        units, hidden = self.units, settings.hidden
+        if settings.order == "random":
+            self.order = pixel_order(spec)
+        ranks = np.empty(units.count, np.int64)
+        ranks[units.drawn(self.order)] = np.arange(units.count)
+        # Kept small: masks are comparisons of degrees, made where they are used.
+        self.register_buffer("of_units", torch.tensor(ranks + 1), persistent=False)
+        degrees = hidden_degrees(settings.masks, settings.layers, hidden, units.count)
+        self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
+        inputs, outputs = units.count * units.inputs, units.count * units.outputs
+        sizes = [inputs] + [hidden] * settings.layers
+        # About half of the connections are masked.
+        self.weights = nn.ParameterList(
+            torch.randn(above, below) * (4.0 / below) ** 0.5
+            for below, above in itertools.pairwise(sizes)
+        )
+        rows = max(1, self.classes)
+        self.hidden_biases = nn.ParameterList(
+            torch.zeros(rows if layer == 0 else 1, hidden) for layer in range(settings.layers)
+        )
+        self.output = nn.Parameter(torch.randn(outputs, hidden) * (0.01 / hidden) ** 0.5)
+        self.direct = nn.Parameter(torch.zeros(outputs, inputs)) if settings.direct else None
+        self.dropout = Dropout(settings.dropout)
+        self.choice = Choice(settings.masks)
+
+    @property
+    def has_blind_spot(self) -> bool:
+        """Without direct connections, a degree that no hidden unit has hides an input."""
+        return not self.settings.direct and self.settings.hidden < self.units.count - 1
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        given = self.units.split(x, self.output.dtype).flatten(1)  # [B, n I]
+        rows, n = x.shape[2], given.shape[1] // self.units.inputs
+        # Rows that are cut off are seen by no row above them: any value will do.
+        whole = given.new_zeros(len(x), self.units.count * self.units.inputs)
+        inputs = whole if rows == 0 else torch.cat([given, whole[:, given.shape[1] :]], 1)
+        one = self.choice()
+        chosen = range(self.settings.masks) if one is None else [one]
+        total = sum(self.outputs(inputs, mask, context) for mask in chosen)
+        assert isinstance(total, Tensor)
+        outputs = (total / len(chosen)).reshape(len(x), self.units.count, -1)
+        return self.units.join((outputs + self.biases(context))[:, :n])
+
+    def outputs(self, inputs: Tensor, mask: int, context: Tensor | None) -> Tensor:
+        """Outputs under one mask, without their bias: [B, N I] to [B, N O]."""
+        h = inputs
+        for layer, weight in enumerate(self.masked_weights(mask)):
+            h = self.dropout(relu(linear(h, weight) + self.hidden_bias(layer, context)))
+        out = linear(h, self.masked_output(mask))
+        direct = self.masked_direct()
+        return out if direct is None else out + linear(inputs, direct)
+
+    def masked_weights(self, mask: int) -> list[Tensor]:
+        """The weights of the hidden layers as they act, [above, below] each."""
+        below = self.of_units.repeat_interleave(self.units.inputs)
+        found = []
+        for weight, degrees in zip(self.weights, self.degrees[mask], strict=True):
+            found.append(weight * (degrees[:, None] >= below))
+            below = degrees
+        return found
+
+    def masked_output(self, mask: int) -> Tensor:
+        """The weights from the last hidden layer to the outputs as they act, [N O, H]."""
+        own = self.of_units.repeat_interleave(self.units.outputs)
+        return self.output * (own[:, None] > self.degrees[mask, -1])
+
+    def masked_direct(self) -> Tensor | None:
+        """The weights from inputs to outputs as they act, [N O, N I], or None."""
+        if self.direct is None:
+            return None
+        own = self.of_units.repeat_interleave(self.units.outputs)
+        return self.direct * (own[:, None] > self.of_units.repeat_interleave(self.units.inputs))
+
+    def hidden_bias(self, layer: int, context: Tensor | None) -> Tensor:
+        """Bias of a hidden layer, [B or 1, H]; the first one depends on the label."""
+        bias: Tensor = self.hidden_biases[layer]
+        return bias[context] if layer == 0 and context is not None else bias
+
+    def vectors(self, build: Builder) -> Cells:
+        """Hidden units stand sorted by degree; those of degree m are computed at unit m."""
+        count = self.units.count
+        drawn = torch.from_numpy(self.units.drawn(self.order)).to(self.bias.device)
+        rows = _spread(drawn, self.units.outputs)
+        known, masks = self.known(build), range(self.settings.masks)
+        bias = self.bias[0, drawn].flatten()
+        total: Cells | None = None
+        direct = self.masked_direct()
+        if direct is not None:
+            total = self.outputs_of(build, known, direct[rows][:, drawn], bias, range(count))
+            bias = torch.zeros_like(bias)
+        for mask in masks:
+            below, places, seen = known, drawn, list(range(count))
+            for layer, weight in enumerate(self.masked_weights(mask)):
+                degrees, own = self.degrees[mask, layer].sort(stable=True)
+                # Number of units of a degree up to n, n known units.
+                ends = torch.searchsorted(
+                    degrees, torch.arange(count, device=degrees.device), right=True
+                ).tolist()
+                new = [0, *ends[:-1]]
+                grown = build.grow(
+                    below, weight[own][:, places].t().contiguous(),
+                    self.hidden_biases[layer][0, own], new, ends, seen,
+                )  # fmt: skip
+                below, places, seen = build.relu(grown), own, ends
+            readout = self.masked_output(mask)[rows][:, places] / len(masks)
+            part = self.outputs_of(build, below, readout, bias, seen)
+            bias = torch.zeros_like(bias)
+            total = part if total is None else build.add(total, part)
+        assert total is not None
+        return total
+
+    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
+        return MADEStepper(self, batch, context)
+
+
+def pixel_order(spec: DataSpec, number: int = 0) -> Tensor:
+    """A random order of the pixels, the same for every model of that image size, [H W]."""
+    random = np.random.Generator(np.random.Philox(derived_seed("pixel order", number)))
+    return torch.from_numpy(random.permutation(spec.shape[1] * spec.shape[2]))
+
+
+def hidden_degrees(
+    masks: int, layers: int, hidden: int, count: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Degrees of the hidden units in 1 ... count - 1, int64 [masks, layers, hidden].
+
+    Spread evenly from a random beginning, then shuffled; none below the smallest of the layer
+    beneath, where it would see nothing.
+    """
+    random = np.random.Generator(np.random.Philox(derived_seed("degrees", layers, hidden, count)))
+    top = max(1, count - 1)
+    found = np.empty((masks, layers, hidden), np.int64)
+    for mask in range(masks):
+        lowest = 1
+        for layer in range(layers):
+            places = (np.arange(hidden) + random.random()) / hidden
+            spread = np.maximum(lowest, 1 + np.floor(places * top).astype(np.int64))
+            found[mask, layer] = random.permutation(spread)
+            lowest = int(spread.min())
+    return found
+
+
+class MADEStepper(UnitStepper):
+    """A hidden unit of degree m is complete once unit m of the order is known: computed then.
+
+    The hidden units of each layer stand sorted by degree, so what is known is a prefix. Each
+    activation is computed once; the arithmetic of a sample is that of one likelihood pass (of
+    its unmasked half), for each mask.
+    """
+
+    def __init__(self, model: MADE, batch: int, context: Tensor | None) -> None:
+        units = model.units
+        super().__init__(units, model.bias.new_zeros(batch, model.head.parameters))
+        drawn = torch.from_numpy(units.drawn(model.order)).to(model.bias.device)
+        self.biases = model.biases(context)[:, drawn]
+        self.values = model.bias.new_zeros(batch, units.count * units.inputs)
+        columns = _spread(drawn, units.inputs)
+        rows = _spread(drawn, units.outputs)
+        direct = model.masked_direct()
+        self.direct = None if direct is None else direct.detach()[rows][:, columns]
+        self.masks = [
+            _SortedMask(model, mask, batch, context, rows, columns)
+            for mask in range(model.settings.masks)
+        ]
+
+    def take(self, unit: int, value: Tensor) -> None:
+        inputs = self.units.inputs
+        self.values[:, unit * inputs : (unit + 1) * inputs] = value
+        known = self.values[:, : (unit + 1) * inputs]
+        for mask in self.masks:
+            mask.complete(unit + 1, known)
+
+    def give(self, unit: int) -> Tensor:
+        part = slice(unit * self.units.outputs, (unit + 1) * self.units.outputs)
+        out = self.biases[:, unit]
+        for mask in self.masks:
+            out = out + mask.read(part) / len(self.masks)
+        if self.direct is not None:
+            seen = unit * self.units.inputs
+            out = out + self.values[:, :seen] @ self.direct[part, :seen].t()
+        return out
+
+
+class _SortedMask:
+    """The hidden layers under one mask, units sorted by degree."""
+
+    def __init__(
+        self, model: MADE, mask: int, batch: int, context: Tensor | None, rows: Tensor,
+        columns: Tensor,
+    ) -> None:  # fmt: skip
+        below = columns
+        self.weights, self.biases, self.counts = [], [], []
+        self.hidden: list[Tensor] = []
+        for layer, weight in enumerate(model.masked_weights(mask)):
+            degrees, places = model.degrees[mask, layer].sort(stable=True)
+            self.weights.append(weight.detach()[places][:, below])
+            self.biases.append(model.hidden_bias(layer, context).detach()[:, places])
+            # Number of units of a degree up to d, for every d.
+            ends = torch.arange(model.units.count + 1, device=degrees.device)
+            self.counts.append(torch.searchsorted(degrees, ends, right=True).tolist())
+            self.hidden.append(weight.new_zeros(batch, len(places)))
+            below = places
+        self.output = model.masked_output(mask).detach()[rows][:, below]
+        self.known = 0
+
+    def complete(self, degree: int, below: Tensor) -> None:
+        """Compute the hidden units of that degree; `below` are the inputs up to it."""
+        for layer, weight in enumerate(self.weights):
+            new = slice(self.counts[layer][degree - 1], self.counts[layer][degree])
+            if new.start < new.stop:
+                a = below @ weight[new, : below.shape[1]].t() + self.biases[layer][:, new]
+                self.hidden[layer][:, new] = relu(a)
+            below = self.hidden[layer][:, : new.stop]
+        self.known = below.shape[1]
+
+    def read(self, part: slice) -> Tensor:
+        """Outputs of one unit from the hidden units that are known."""
+        return self.hidden[-1][:, : self.known] @ self.output[part, : self.known].t()
+
+
+def _spread(places: Tensor, size: int) -> Tensor:
+    """Positions of the entries of units, `size` for each."""
+    return (places[:, None] * size + torch.arange(size, device=places.device)).flatten()

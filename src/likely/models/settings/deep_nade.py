@@ -1,0 +1,88 @@
+"""Settings of DeepNADE and EoNADE; see the package's docstring."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from likely.models.settings.heads import HeadName
+from likely.settings import FitSettings, at_least
+
+if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepNADESettings:
+    """DeepNADE (Uria 2014): one network trained for every order of the pixels, used in one.
+
+    Attributes:
+        hidden: units of each hidden layer.
+        layers: hidden layers.
+        order: of the pixels; raster, or a random permutation (channels stay innermost).
+        head: distribution of a pixel.
+        components: of the logistic mixture.
+        conditional: condition on the class label (biases of each class).
+    """
+
+    hidden: int = 500
+    layers: int = 2
+    order: Literal["raster", "random"] = "raster"
+    head: HeadName = "auto"
+    components: int = 5
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "hidden", "layers", "components")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> DeepNADESettings:
+        """Sizes that work without tuning, by the side of the image."""
+        if max(spec.shape[1:]) <= 12:
+            return cls(hidden=300, components=3)
+        return cls()
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        if max(spec.shape[1:]) <= 12:
+            return FitSettings(steps=4000, batch_size=64, learning_rate=1e-3, ema=0.99)
+        return FitSettings(
+            steps=50_000, batch_size=100, learning_rate=1e-3, warmup=200, validation_examples=256
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EoNADESettings:
+    """EoNADE (Uria 2014): a mixture of a DeepNADE's densities in several orders of the pixels.
+
+    Attributes:
+        orders: random orders whose densities are averaged.
+        hidden: units of each hidden layer.
+        layers: hidden layers.
+        head: distribution of a pixel.
+        components: of the logistic mixture.
+        conditional: condition on the class label (biases of each class).
+    """
+
+    orders: int = 8
+    hidden: int = 500
+    layers: int = 2
+    head: HeadName = "auto"
+    components: int = 5
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "orders", "hidden", "layers", "components")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> EoNADESettings:
+        """Sizes that work without tuning, by the side of the image."""
+        if max(spec.shape[1:]) <= 12:
+            return cls(hidden=300, components=3)
+        return cls()
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        return DeepNADESettings.fit_preset(spec)

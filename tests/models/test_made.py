@@ -1,0 +1,143 @@
+"""MADE: degrees and masks, weights that masks never touch, an order of its own; defects."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import planted_made as planted
+from likely.data.spec import DataSpec
+from likely.density import arranged, in_drawing_order
+from likely.errors import Unanswerable
+from likely.models.made import MADE, hidden_degrees
+from likely.models.settings import MADESettings
+from likely.noise import Noise, noise_for
+from likely.sampling import ancestral
+from likely.verify import verify
+from planted_models import COLOUR, GREY, lively
+
+SMALL = MADESettings(hidden=40, layers=2, masks=3, components=2)
+
+
+def built(spec: DataSpec = GREY, kind: type[MADE] = MADE, **changes: object) -> MADE:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = lively(kind(spec, dataclasses.replace(SMALL, **changes)).double().eval())  # type: ignore[arg-type]
+    assert isinstance(model, MADE)
+    return model
+
+
+def images(spec: DataSpec, n: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(spec.levels, (n, *spec.shape), generator=generator)
+
+
+def test_the_masks_are_those_of_the_paper() -> None:
+    """Equations 12 and 13, unit by unit."""
+    model = built()
+    below = model.of_units.tolist()
+    for mask in range(3):
+        for layer, weight in enumerate(model.masked_weights(mask)):
+            above = model.degrees[mask, layer].tolist()
+            for k, m in enumerate(above):
+                assert [bool(w != 0) for w in weight[k]] == [m >= d for d in below]
+            below = above
+        output = model.masked_output(mask)
+        for d in range(25):
+            assert [bool(w != 0) for w in output[d]] == [d + 1 > m for m in below]
+        below = model.of_units.tolist()
+    direct = model.masked_direct()
+    assert direct is not None
+    assert torch.equal(direct != 0, torch.ones(25, 25).tril(-1).bool())
+
+
+@pytest.mark.parametrize(("hidden", "count"), [(40, 25), (8, 25), (5, 2), (3, 1)])
+def test_degrees_are_spread_and_none_is_useless(hidden: int, count: int) -> None:
+    degrees = hidden_degrees(4, 3, hidden, count)
+    assert degrees.min() >= 1
+    assert degrees.max() <= max(1, count - 1)
+    for mask in degrees:
+        for below, above in itertools.pairwise(mask):
+            assert above.min() >= below.min()
+        if hidden >= count - 1:
+            assert set(np.arange(1, count)) <= set(mask[0])
+    if count > 2:
+        assert not np.array_equal(degrees[0], degrees[1])
+
+
+def test_rotating_the_masks_leaves_the_weights_alone() -> None:
+    model = built().train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    with noise_for(model, Noise(0)):
+        values = [float(model.log_prob(images(GREY)).detach().sum()) for _ in range(12)]
+    assert len(set(values)) == 3  # one for each mask
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_one_mask_a_step_as_the_noise_decides_and_all_in_evaluation() -> None:
+    model, x = built(), images(GREY)
+    each = [
+        model.outputs(model.units.split(x, torch.float64).flatten(1), k, None) for k in range(3)
+    ]
+    mean = torch.stack(each).mean(0).reshape(3, 25, 1) + model.bias
+    torch.testing.assert_close(model.conditionals(x), model.units.join(mean))
+    model.train()
+    drawn = []
+    for seed in range(8):
+        # A part of the batch chooses what the whole batch does.
+        for rows in (None, (0, 6), (3, 6)):
+            with noise_for(model, Noise(seed, rows=rows)):
+                drawn.append(model.conditionals(x))
+        assert torch.equal(drawn[-1], drawn[-2])
+        assert torch.equal(drawn[-1], drawn[-3])
+    assert len({float(d.detach().sum()) for d in drawn}) > 1
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR, DataSpec("t", (3, 3, 3), 256)])
+def test_another_order_is_proven_sampled_and_completed(spec: DataSpec) -> None:
+    model = built(spec, order="random")
+    assert model.order is not None
+    assert sorted(model.order.tolist()) == list(range(spec.shape[1] * spec.shape[2]))
+    proofs = verify(model, quick=True)
+    assert proofs.passed, str(proofs)
+    # The naive loop, the incremental sampler and `sample` draw the same integers.
+    x = model.sample(4, seed=5, chunk=4)
+    uniform = Noise(5, "sample", 0).uniform(4, *spec.shape)
+    view, blank = in_drawing_order(model), torch.zeros_like(x)
+    for method in ("naive", "incremental"):
+        drawn = ancestral(view, arranged(model, uniform), blank, 0, None, method)  # type: ignore[arg-type]
+        assert torch.equal(drawn, arranged(model, x))
+    # What comes first in the order may be given; the upper rows do not come first.
+    observed = torch.zeros(spec.shape[1:], dtype=torch.bool)
+    observed.flatten()[model.order[:4]] = True
+    done = model.complete(x, observed, seed=1)
+    assert torch.equal(done[:, :, observed], x[:, :, observed])
+    assert not torch.equal(done, x)
+    observed = torch.zeros(spec.shape[1:], dtype=torch.bool)
+    observed[:1] = True
+    with pytest.raises(Unanswerable, match="own order"):
+        model.complete(x, observed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "caught_by", "changes"),
+    [
+        (planted.OutputNotStrict, {"no self leak", "unchanged by the future"}, {}),
+        (planted.MaskWritten, {"examples do not couple (evaluation)"}, {}),
+        (planted.DegreesWrap, {"no future leak", "unchanged by the future"}, {}),
+        (planted.DirectDiagonal, {"no self leak"}, {}),
+        (planted.OneMaskSampler, {"the sampler follows the conditionals"}, {}),
+        (planted.RasterSampler, {"no future leak"}, {"order": "random"}),
+    ],
+)
+def test_planted_defects_are_caught(
+    kind: type[MADE], caught_by: set[str], changes: dict[str, object]
+) -> None:
+    proofs = verify(built(kind=kind, **changes), quick=True)
+    assert caught_by <= {proof.name for proof in proofs.failed}, str(proofs)
+    assert verify(built(**changes), quick=True).passed

@@ -1,0 +1,70 @@
+"""MADE with one defect each, for the proofs to find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from likely.data.spec import DataSpec
+from likely.models.made import MADE
+from likely.nn.program import Builder
+from likely.sampling import Stepper
+
+
+class OutputNotStrict(MADE):
+    """Outputs see hidden units of their own degree, and so themselves."""
+
+    def masked_output(self, mask: int) -> Tensor:
+        own = self.of_units.repeat_interleave(self.units.outputs)
+        return self.output * (own[:, None] >= self.degrees[mask, -1])
+
+
+class MaskWritten(MADE):
+    """Masks are written into the weights: after a round, what is left is their intersection."""
+
+    def masked_weights(self, mask: int) -> list[Tensor]:
+        masked = super().masked_weights(mask)
+        with torch.no_grad():
+            for weight, kept in zip(self.weights, masked, strict=True):
+                weight.copy_(kept)
+        return masked
+
+
+class DegreesWrap(MADE):
+    """The highest hidden degree wraps around to zero, and every output sees those units."""
+
+    def masked_output(self, mask: int) -> Tensor:
+        own = self.of_units.repeat_interleave(self.units.outputs)
+        wrapped = self.degrees[mask, -1] % (self.units.count - 1)
+        return self.output * (own[:, None] > wrapped)
+
+
+class DirectDiagonal(MADE):
+    """The direct connections include each input to its own output."""
+
+    def masked_direct(self) -> Tensor | None:
+        assert self.direct is not None
+        own = self.of_units.repeat_interleave(self.units.outputs)
+        return self.direct * (own[:, None] >= self.of_units.repeat_interleave(self.units.inputs))
+
+
+class RasterSampler(MADE):
+    """Drawn in raster order, although the masks follow another order."""
+
+    def __init__(self, spec: DataSpec, settings: Any = None) -> None:
+        super().__init__(spec, settings)
+        self.order = None
+
+
+class OneMaskSampler(MADE):
+    """The sampler uses the first mask only."""
+
+    def incremental(self, build: Builder) -> None:
+        """None: the written one, with its defect, is taken."""
+
+    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
+        stepper: Any = super().written_stepper(batch, context)
+        del stepper.masks[1:]
+        return stepper
