@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     import numpy as np
 
     from likely import checkpoint
-    from likely.cli.progress import duration, working
+    from likely.cli.progress import counting, duration
     from likely.evaluate.sheets import png, sample_sheet
 
     out = _path(getattr(options, "out", None), ".png", "--out")
@@ -87,8 +87,8 @@ def run(options: argparse.Namespace) -> int:
     out = out or found.directory / "samples" / f"seed-{options.seed}.png"
     labels = labels_for(found.model, options.number, getattr(options, "label", None))
     began = time.monotonic()
-    with working(f"drawing {options.number} images from {found.name}"):
-        images, frames = _drawn(found, options, labels, trace is not None)
+    with counting(f"drawing {options.number} images from {found.name}") as show:
+        images, frames = _drawn(found, options, labels, trace is not None, show)
     seconds = time.monotonic() - began
     levels = found.model.spec.levels
     sheet = sample_sheet(
@@ -127,7 +127,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _drawn(
-    found: SavedRun, options: argparse.Namespace, labels: Tensor | None, traced: bool
+    found: SavedRun,
+    options: argparse.Namespace,
+    labels: Tensor | None,
+    traced: bool,
+    show: Callable[[int, int | None], None],
 ) -> tuple[Tensor, Tensor]:
     """The images, and the first of them after each row of pixels, [SHOWN * H, C, H, W]."""
     import torch
@@ -151,6 +155,7 @@ def _drawn(
     images = model.sample(
         options.number, seed=options.seed, context=labels, temperature=options.temperature,
         method=options.method, watch=watch if traced else None,
+        progress=lambda done: show(done, options.number),
     ).cpu()  # fmt: skip
     lines = torch.stack(frames, 1).flatten(0, 1) if frames else torch.empty(0)
     return images, lines
