@@ -245,7 +245,7 @@ RECIPES = {
         "dcgan",
         {"latent": 64, "channels": 32},
         FitSettings(
-            steps=8000,
+            steps=4000,
             batch_size=64,
             learning_rate=5e-4,
             final_learning_rate=0.1,
