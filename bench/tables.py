@@ -67,7 +67,7 @@ TO_COME = {
     "mnist-static-pixelcnn": "`python bench/mnist.py pixelcnn --out DIR`: the published figure is "
     "81.3 nats.",
     "mnist-static-gated-pixelcnn": "`python bench/mnist.py gated-pixelcnn --out DIR`: the figure "
-    "to reach is 81.3 nats (the PixelCNN of 2016). Hours on two cores.",
+    "to reach is 81.3 nats (the PixelCNN of 2016).",
     "mnist-static-row-lstm": "`python bench/mnist.py row-lstm --out DIR`: the published figure is "
     "80.54 nats. Hours on one core.",
     "mnist-static-diagonal-bilstm": "`python bench/mnist.py diagonal-bilstm --out DIR`: the "
