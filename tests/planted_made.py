@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
-from likely.models.made import MADE
+from likely.density import Autoregressive
+from likely.models.made import MADE, MADEEnsemble
 from likely.nn.program import Builder
 from likely.sampling import Stepper
 
@@ -68,3 +70,14 @@ class OneMaskSampler(MADE):
         stepper: Any = super().written_stepper(batch, context)
         del stepper.masks[1:]
         return stepper
+
+
+class OrderWithoutMasks(MADEEnsemble):
+    """Members draw in orders of their own, but their masks are those of the first."""
+
+    def members(self) -> Sequence[Autoregressive]:
+        found = list(super().members())
+        for member in found:
+            assert member.order is not None
+            member.order = member.order.flip(0)
+        return found

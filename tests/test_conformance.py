@@ -23,6 +23,7 @@ from likely.density import (
     Guarantee,
     ImplicitDensity,
     LatentVariable,
+    Mixture,
     OrderAgnostic,
     Query,
     TractableDensity,
@@ -43,6 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "nade": {"hidden": 8, "components": 2},
     "deep-nade": {"hidden": 8, "components": 2},
     "eonade": {"hidden": 8, "components": 2, "orders": 3},
+    "made-ensemble": {"hidden": 20, "masks": 2, "components": 2, "orders": 2},
     "made": {"hidden": 20, "masks": 2, "components": 2, "dropout": 0.1},
     "pixelcnn": {"channels": 6, "layers": 2, "first_kernel": 3, "head_channels": 12,
                  "components": 2, "dropout": 0.1},
@@ -370,6 +372,8 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
                 known = torch.zeros(2, groups, *shape[1:], dtype=torch.bool)
                 parameters = model.given(x, known, context)
                 assert parameters.shape == (2, model.head.parameters, *shape[1:])
+            elif isinstance(model, Mixture):
+                assert model.members()[0].conditionals(x, context).shape[2:] == shape[1:]
             elif isinstance(model, LatentVariable):
                 q = model.posterior(x, context)
                 assert q.mean.shape == (2, model.latent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ import planted_made as planted
 from likely.data.spec import DataSpec
 from likely.density import arranged, in_drawing_order
 from likely.errors import Unanswerable
-from likely.models.made import MADE, hidden_degrees
-from likely.models.settings import MADESettings
+from likely.models.made import MADE, MADEEnsemble, hidden_degrees
+from likely.models.settings import MADEEnsembleSettings, MADESettings
 from likely.noise import Noise, noise_for
 from likely.sampling import ancestral
 from likely.verify import verify
@@ -141,3 +142,34 @@ def test_planted_defects_are_caught(
     proofs = verify(built(kind=kind, **changes), quick=True)
     assert caught_by <= {proof.name for proof in proofs.failed}, str(proofs)
     assert verify(built(**changes), quick=True).passed
+
+
+def test_an_ensemble_of_orders_shares_the_weights_and_mixes_the_densities() -> None:
+    settings = MADEEnsembleSettings(orders=3, hidden=30, masks=2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = lively(MADEEnsemble(GREY, settings).double().eval())
+    assert isinstance(model, MADEEnsemble)
+    members, x = model.members(), images(GREY)
+    assert len({tuple(m.order.tolist()) for m in members if m.order is not None}) == 3
+    each = torch.stack([member.log_prob(x) for member in members])
+    torch.testing.assert_close(model.log_prob(x), each.logsumexp(0) - math.log(3))
+    assert verify(model, quick=True).passed
+    # One order a step while it is trained, and the weights stay as they are.
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    model.train()
+    model.network.choice.eval()
+    found = []
+    for seed in range(12):
+        with noise_for(model, Noise(seed)):
+            found.append(model.log_prob(x))
+    for value in found:
+        assert any(torch.allclose(value, one) for one in each)
+    assert len({float(value.detach().sum()) for value in found}) == 3
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_a_member_with_the_masks_of_another_order_is_caught() -> None:
+    settings = MADEEnsembleSettings(orders=2, hidden=30)
+    proofs = verify(lively(planted.OrderWithoutMasks(GREY, settings)), quick=True)  # type: ignore[arg-type]
+    assert "no future leak (member 0)" in {proof.name for proof in proofs.failed}

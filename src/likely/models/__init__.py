@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from likely.models.fvsbn import FVSBN as FVSBN
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
     from likely.models.made import MADE as MADE
+    from likely.models.made import MADEEnsemble as MADEEnsemble
     from likely.models.nade import NADE as NADE
     from likely.models.pixelcnn import PixelCNN as PixelCNN
     from likely.models.pixelcnn_pp import PixelCNNPP as PixelCNNPP
@@ -66,6 +67,9 @@ MODELS: dict[str, ModelEntry] = {
         ),
         ModelEntry("eonade", "likely.models.deep_nade", "EoNADE", _settings.EoNADESettings),
         ModelEntry("made", "likely.models.made", "MADE", _settings.MADESettings),
+        ModelEntry(
+            "made-ensemble", "likely.models.made", "MADEEnsemble", _settings.MADEEnsembleSettings,
+        ),
         ModelEntry(
             "pixelcnn", "likely.models.pixelcnn", "PixelCNN", _settings.PixelCNNSettings,
         ),

@@ -15,14 +15,19 @@ never written, so rotating the masks loses nothing.
 
 Deviations: each training step draws one of the masks, and the conditionals of the fitted model
 are those of the outputs' mean over all masks (in one order that is again one autoregressive
-density). Degrees are spread evenly and shuffled, not drawn independently, so that with as many
-hidden units as dimensions each degree is there. Dropout; any head, on levels scaled to [0, 1];
-biases of each class where it is conditional; the output bias starts at the mean of the data.
+density). `MADEEnsemble` also shares the weights between several orders, one drawn at each step,
+and is the mixture of their densities, log p(x) = log (1/K) sum_k p_k(x). Degrees are spread
+evenly and shuffled, not drawn independently, so that with as many hidden units as dimensions
+each degree is there. Dropout; any head, on levels scaled to [0, 1]; biases of each class where
+it is conditional; the output bias starts at the mean of the data.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,9 +35,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
-from likely.data.spec import DataSpec
-from likely.models.settings import MADESettings
-from likely.models.units import UnitModel, UnitStepper
+from likely.data.spec import Dataset, DataSpec
+from likely.density import Autoregressive, Mixture
+from likely.models.settings import MADEEnsembleSettings, MADESettings
+from likely.models.units import UnitModel, Units, UnitStepper
 from likely.nn.program import Builder, Cells
 from likely.noise import Choice, Dropout, derived_seed
 from likely.sampling import Stepper
@@ -59,10 +65,9 @@ class MADE(UnitModel):
         units, hidden = self.units, settings.hidden
         if settings.order == "random":
             self.order = pixel_order(spec)
-        ranks = np.empty(units.count, np.int64)
-        ranks[units.drawn(self.order)] = np.arange(units.count)
         # Kept small: masks are comparisons of degrees, made where they are used.
-        self.register_buffer("of_units", torch.tensor(ranks + 1), persistent=False)
+        of_units = torch.tensor(unit_degrees(units, self.order))
+        self.register_buffer("of_units", of_units, persistent=False)
         degrees = hidden_degrees(settings.masks, settings.layers, hidden, units.count)
         self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
         inputs, outputs = units.count * units.inputs, units.count * units.outputs
@@ -169,6 +174,50 @@ class MADE(UnitModel):
 
     def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
         return MADEStepper(self, batch, context)
+
+
+class MADEEnsemble(Mixture):
+    """A mixture of one MADE's densities in several random orders; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W).
+        settings: `MADEEnsembleSettings.preset(spec)` by default.
+    """
+
+    def __init__(self, spec: DataSpec, settings: MADEEnsembleSettings | None = None) -> None:
+        settings = settings or MADEEnsembleSettings.preset(spec)
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        self.settings = settings
+        shared = dataclasses.asdict(settings)
+        del shared["orders"]
+        self.network = MADE(spec, MADESettings(order="random", **shared))
+        self.choice = Choice(settings.orders)
+
+    def start_at(self, data: Dataset) -> None:
+        """Set the biases so that the network starts at the mean image of the data."""
+        self.network.start_at(data)
+
+    def members(self) -> Sequence[Autoregressive]:
+        """The network in each of the orders; while it is trained, in one of them."""
+        one = self.choice()
+        chosen = range(self.settings.orders) if one is None else [one]
+        return [in_order(self.network, number) for number in chosen]
+
+
+def in_order(network: MADE, number: int) -> MADE:
+    """The same network, sharing its weights, with masks for the random order of that number."""
+    twin = copy.copy(network)  # shallow: the weights are the same tensors
+    twin.order = pixel_order(network.spec, number)
+    degrees = torch.tensor(unit_degrees(network.units, twin.order), device=network.of_units.device)
+    vars(twin)["_buffers"] = {**network._buffers, "of_units": degrees}
+    return twin
+
+
+def unit_degrees(units: Units, order: Tensor | None) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The degree of every unit, 1 for the first of the order, [N]."""
+    degrees = np.empty(units.count, np.int64)
+    degrees[units.drawn(order)] = np.arange(1, units.count + 1)
+    return degrees
 
 
 def pixel_order(spec: DataSpec, number: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ from likely.models.settings.deep_nade import DeepNADESettings, EoNADESettings
 from likely.models.settings.fvsbn import FVSBNSettings
 from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
 from likely.models.settings.heads import HeadName
-from likely.models.settings.made import MADESettings
+from likely.models.settings.made import MADEEnsembleSettings, MADESettings
 from likely.models.settings.nade import NADESettings
 from likely.models.settings.pixelcnn import PixelCNNSettings
 from likely.models.settings.pixelcnn_pp import PixelCNNPPSettings
@@ -28,6 +28,7 @@ __all__ = [
     "FVSBNSettings",
     "GatedPixelCNNSettings",
     "HeadName",
+    "MADEEnsembleSettings",
     "MADESettings",
     "NADESettings",
     "PixelCNNPPSettings",
