@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from likely import sampling
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
 from likely.models.pixelsnail import PixelSNAIL
@@ -86,6 +87,18 @@ def test_the_parameters_agree_at_every_pixel(
                     part = slice(first, first + size)
                     difference = found[:, part] - whole[:, part, row, column]
                     assert difference.abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("case", CASES[1:])
+@pytest.mark.parametrize("method", ["incremental", "jacobi"])
+def test_the_compiled_sampler_draws_the_same_integers(
+    case: tuple[int, int, str, bool], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also row by row, where attention reads the keys of pixels of the same row."""
+    monkeypatch.setattr(sampling, "WORTH_COMPILING", 0)
+    model = model_for(*case, torch.float32)
+    assert torch.equal(drawn(model, method), drawn(model, "naive"))
+    assert torch.equal(drawn(model, method, start=8), drawn(model, "naive", start=8))
 
 
 def test_attention_is_the_sum_over_earlier_pixels() -> None:

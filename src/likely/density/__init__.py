@@ -22,6 +22,7 @@ from likely.density.autoregressive import Autoregressive, DrawingOrder, arranged
 from likely.density.implicit import ImplicitDensity
 from likely.density.latent import DiagonalGaussian, LatentVariable, mean_level
 from likely.density.mixture import Mixture, OrderAgnostic
+from likely.density.ordered import OrderedDensity, fill_naively
 from likely.density.taxonomy import (
     Answer,
     ApproximateDensity,
@@ -47,6 +48,7 @@ __all__ = [
     "LatentVariable",
     "Mixture",
     "OrderAgnostic",
+    "OrderedDensity",
     "Query",
     "TractableDensity",
     "arranged",
@@ -54,6 +56,7 @@ __all__ = [
     "chunks",
     "conditioned_on",
     "context_of",
+    "fill_naively",
     "in_drawing_order",
     "mean_level",
 ]

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
     from likely.models.made import MADE as MADE
     from likely.models.made import MADEEnsemble as MADEEnsemble
+    from likely.models.multiscale_pixelcnn import MultiscalePixelCNN as MultiscalePixelCNN
     from likely.models.nade import NADE as NADE
+    from likely.models.parallel_multiscale import ParallelMultiscale as ParallelMultiscale
     from likely.models.pixelcnn import PixelCNN as PixelCNN
     from likely.models.pixelcnn_pp import PixelCNNPP as PixelCNNPP
     from likely.models.pixelrnn import DiagonalBiLSTM as DiagonalBiLSTM
@@ -84,6 +86,14 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry(
             "pixelcnn-pp", "likely.models.pixelcnn_pp", "PixelCNNPP",
             _settings.PixelCNNPPSettings,
+        ),
+        ModelEntry(
+            "multiscale-pixelcnn", "likely.models.multiscale_pixelcnn", "MultiscalePixelCNN",
+            _settings.MultiscalePixelCNNSettings,
+        ),
+        ModelEntry(
+            "parallel-multiscale", "likely.models.parallel_multiscale", "ParallelMultiscale",
+            _settings.ParallelMultiscaleSettings,
         ),
         ModelEntry("vae", "likely.models.vae", "VAE", _settings.VAESettings),
         ModelEntry("dcgan", "likely.models.dcgan", "DCGAN", _settings.DCGANSettings),

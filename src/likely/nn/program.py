@@ -250,7 +250,8 @@ class Memory:
         image: (factor, offset) where it holds level * factor + offset of the drawn pixels.
         labels: [classes, F] table where it is chosen by the label.
         matrix: [K, F] where it is the context's vector, or its map, times this.
-        table: [H, W, F] where it is the same for all images.
+        table: [H, W, F] where it is the same for all images, [H, W, B, F] where it is given
+            for each.
         above: [columns, F] of the row above the first one, or None for zeros.
         side: [H, F] of the column that a row comes from, or None for zeros.
     """
@@ -403,6 +404,11 @@ class Builder:
         """A feature map that is the same for all images, [F, cells down, cells across]."""
         place = table.detach().permute(1, 2, 0).contiguous()
         return self._memory(place.shape[2], stride, Moment.BEFORE, table=place)
+
+    def by_image(self, maps: Tensor) -> Cells:
+        """A feature map that is given for each image of the batch, [B, F, H, W]."""
+        place = maps.detach().permute(2, 3, 0, 1).contiguous()
+        return self._memory(place.shape[3], 1, Moment.BEFORE, table=place)
 
     def state(
         self,

@@ -421,18 +421,28 @@ class CompiledExecutor:
                 self._note(one, kernels.LSTM,
                            {5: view(one.c), 6: count, **dict(enumerate(values, 7))})  # fmt: skip
             case Normalize():
-                self._note(one, kernels.NORMALIZE, {
-                    5: view(one.out), 6: one.x.features, 7: view(one.x),
-                    8: self._vector(one.gain), 9: self._vector(one.shift),
-                    10: self._float(one.eps),
-                })  # fmt: skip
+                size = len(one.gain) // one.parts
+                for part in range(one.parts) if group < 0 else (group,):
+                    place = slice(part * size, (part + 1) * size)
+                    self._note(one, kernels.NORMALIZE, {
+                        5: self._operand(one.out, part, one.parts, stride), 6: size,
+                        7: self._operand(one.x, part, one.parts, stride),
+                        8: self._vector(one.gain[place]), 9: self._vector(one.shift[place]),
+                        10: self._float(one.eps),
+                    })  # fmt: skip
             case Attend():
                 memory = self.program.memories[one.keys.value]
+                # A sub-step computes its own heads, or all of them where they do not divide.
+                share = groups if group >= 0 and one.heads % groups == 0 else 1
+                own = [
+                    self._operand(x, group if share > 1 else 0, share, stride)
+                    for x in (one.out, one.query, one.keys, one.values)
+                ]
                 self._note(one, kernels.ATTEND, {
-                    5: view(one.out), 6: one.query.features, 7: view(one.query),
-                    8: view(one.keys), 9: view(one.values), 10: self._float(one.scale),
-                    11: one.heads, 12: int(one.current), 13: self.program.columns(memory),
-                    14: one.values.features,
+                    5: own[0], 6: one.query.features // share, 7: own[1],
+                    8: own[2], 9: own[3], 10: self._float(one.scale),
+                    11: one.heads // share, 12: int(one.current),
+                    13: self.program.columns(memory), 14: one.values.features // share,
                 })  # fmt: skip
             case Grow():
                 size = len(one.first)

@@ -82,7 +82,8 @@ class TorchExecutor:
                 current[beside] = memory.side[place]
             inside = slice(memory.left, memory.left + program.columns(memory))
             if memory.table is not None:
-                current[inside] = memory.table[place][:, None]
+                line = memory.table[place]
+                current[inside] = line if line.ndim == 3 else line[:, None]
             if given is not None:
                 current[inside] = given[place]
         for one in self.before:

@@ -18,7 +18,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from likely.density import Autoregressive, DrawingOrder, arranged, chunks, in_drawing_order
+from likely.density import (
+    Autoregressive,
+    DrawingOrder,
+    OrderedDensity,
+    arranged,
+    chunks,
+    in_drawing_order,
+)
 from likely.sampling import ProgramStepper, Stepper, compiles, executor_for
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none, work_of
@@ -120,7 +127,7 @@ def _locations(subject: Subject, small_covers: bool) -> list[Location]:
     return list(dict.fromkeys(first + random))[:count]
 
 
-def _groups(model: Autoregressive) -> list[slice]:
+def _groups(model: Autoregressive | OrderedDensity) -> list[slice]:
     """Rows of the parameters that belong to each channel; one group where the head couples."""
     head = model.head
     if head.couples_channels:
@@ -130,7 +137,10 @@ def _groups(model: Autoregressive) -> list[slice]:
 
 
 def seen_by(
-    subject: Subject, model: Autoregressive, x: Tensor, locations: list[Location]
+    subject: Subject,
+    model: Autoregressive | OrderedDensity,
+    x: Tensor,
+    locations: list[Location],
 ) -> Iterator[tuple[Location, int, Tensor]]:
     """How strongly each input enters each output: (location, group, |derivative| [C, H, W])."""
     groups = _groups(model)

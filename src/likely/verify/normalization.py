@@ -8,7 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from likely.density import Autoregressive, GenerativeModel, LatentVariable, TractableDensity, chunks
+from likely.density import (
+    Autoregressive,
+    GenerativeModel,
+    LatentVariable,
+    OrderedDensity,
+    TractableDensity,
+    chunks,
+)
 from likely.heads import Head
 from likely.verify.causality import FULL_BUDGET, QUICK_BUDGET
 from likely.verify.proofs import Proof
@@ -23,7 +30,7 @@ def conditionals_sum_to_one(subject: Subject) -> Iterator[Proof]:
     """The head at the network's outputs: its tables sum to one and give `log_prob`."""
     model = subject.model
     x = subject.x[: 1 if subject.quick else 3]
-    if isinstance(model, Autoregressive):
+    if isinstance(model, Autoregressive | OrderedDensity):
         parameters = model.conditionals(x, subject.labels(len(x)))
         reported, head = model.log_prob(x, subject.labels(len(x))), model.head
     elif isinstance(model, LatentVariable):

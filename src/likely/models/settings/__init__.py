@@ -13,6 +13,10 @@ from likely.models.settings.fvsbn import FVSBNSettings
 from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
 from likely.models.settings.heads import HeadName
 from likely.models.settings.made import MADEEnsembleSettings, MADESettings
+from likely.models.settings.multiscale import (
+    MultiscalePixelCNNSettings,
+    ParallelMultiscaleSettings,
+)
 from likely.models.settings.nade import NADESettings
 from likely.models.settings.pixelcnn import PixelCNNSettings
 from likely.models.settings.pixelcnn_pp import PixelCNNPPSettings
@@ -30,7 +34,9 @@ __all__ = [
     "HeadName",
     "MADEEnsembleSettings",
     "MADESettings",
+    "MultiscalePixelCNNSettings",
     "NADESettings",
+    "ParallelMultiscaleSettings",
     "PixelCNNPPSettings",
     "PixelCNNSettings",
     "PixelSNAILSettings",
