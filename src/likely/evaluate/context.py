@@ -4,7 +4,7 @@ For a few pixels of an autoregressive model the derivative of the conditional's 
 every pixel is taken in float64, the largest over several images (a rectified unit that is off
 hides what it sees). Bright is strong, dark is weak, on a logarithmic scale. The paper's colour is
 an exact zero after the pixel, where nothing may be seen; red is an exact zero before it, which
-the model cannot see (a blind spot, or out of reach); magenta is a leak.
+the model does not see (a blind spot, out of reach, or weights of zero); magenta is a leak.
 """
 
 from __future__ import annotations
