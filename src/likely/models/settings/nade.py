@@ -43,4 +43,4 @@ class NADESettings:
         """A fit that works without tuning."""
         if max(spec.shape[1:]) <= 12:
             return FitSettings(steps=1500, batch_size=64, learning_rate=4e-3, ema=0.99)
-        return FitSettings(steps=10_000, batch_size=100, learning_rate=1e-3, warmup=200)
+        return FitSettings(steps=10_000, batch_size=100, learning_rate=5e-3, warmup=200)
