@@ -6,6 +6,8 @@ VENV   ?= .venv
 # The release the project is tested with; on Linux without a GPU, point pip at the CPU build.
 TORCH  ?= torch==2.13.0
 OUT    ?= out/demo
+# Processes that share the tests, one thread each; single tests gain nothing from a second thread.
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -25,7 +27,8 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy
 
 unit: $(VENV)/installed-test
-	$(BIN)/python -m pytest --doctest-modules src/likely tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --doctest-modules \
+	  src/likely tests
 
 docs: $(VENV)/installed-test
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
