@@ -122,16 +122,17 @@ class GenerativeModel(nn.Module, abc.ABC):
         was_training = self.training
         self.eval()
         try:
-            parts = []
+            # Beside the images themselves, the memory is that of a chunk.
+            images = torch.empty(n, *self.spec.shape, dtype=torch.int64, device=self.device)
             for start in range(0, n, chunk):
                 stop = min(n, start + chunk)
                 # A stream a chunk, all of the same length: the first images do not depend on n.
                 noise = Noise(seed, "sample", start, device=self.device, rows=(0, chunk))
                 part = None if labels is None else labels[start:stop]
-                parts.append(draw(noise, stop - start, part))
+                images[start:stop] = draw(noise, stop - start, part)
                 if progress is not None:
                     progress(stop)
-            return torch.cat(parts)
+            return images
         finally:
             self.train(was_training)
 
