@@ -23,7 +23,13 @@ HEADS = [
     DiscretizedLogisticMixture(2, 256, 2),
     DiscretizedLogisticMixture(1, 2, 1),
 ]
-IDS = [f"{type(head).__name__}-{head.channels}x{head.levels}" for head in HEADS]
+
+
+def name_of(head: Head) -> str:
+    return f"{type(head).__name__}-{head.channels}x{head.levels}"
+
+
+IDS = [name_of(head) for head in HEADS]
 
 
 def parameters(head: Head, batch: int = 2, scale: float = 1.5, seed: int = 0) -> Tensor:
@@ -85,7 +91,7 @@ def test_without_coupling_a_channel_owns_its_rows(head: Head) -> None:
     assert moved == expected[: head.channels]
 
 
-@pytest.mark.parametrize("head", [h for h in HEADS if h.levels**h.channels <= 64], ids=str)
+@pytest.mark.parametrize("head", [h for h in HEADS if h.levels**h.channels <= 64], ids=name_of)
 def test_a_pixel_has_total_probability_one(head: Head) -> None:
     p = parameters(head, batch=1)[..., :1, :1]
     total = 0.0
