@@ -19,10 +19,10 @@ from common import RESULTS, write_result
 
 PAGE = Path(__file__).parent.parent / "docs" / "mnist-table.md"
 PREFIX = "mnist-static-"
-# Published figures that a model is held against, nats.
+# Published figures that a model is held against, nats; the PixelCNN's for the gated one.
 PUBLISHED = {
     "fvsbn": 97.5, "nade": 88.4, "made": 86.7, "pixelcnn": 81.3, "row-lstm": 80.6,
-    "diagonal-bilstm": 79.3, "gated-pixelcnn": 81.3, "vae": 87.0,
+    "diagonal-bilstm": 79.3, "gated-pixelcnn": 81.3,
 }  # fmt: skip
 HEAD = """# Statically binarised MNIST: the table
 
@@ -75,7 +75,8 @@ def main() -> None:
     figures: dict[str, float] = {}
     lines = []
     for index, row in enumerate(rows):
-        figures[f"mnist-static/{row['name']}/test-nats"] = row["nats"]
+        if row["relation"] == "=":
+            figures[f"mnist-static/{row['name']}/test-nats"] = row["nats"]
         difference = paired(rows[index - 1], row) if index else None
         apart = "" if difference is None else f"{difference[0]:+.2f} +- {difference[1]:.2f}"
         if difference is not None:

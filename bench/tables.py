@@ -83,8 +83,7 @@ TO_COME = {
     "mnist-static-pixelcnn-pp": "`python bench/mnist.py pixelcnn-pp --out DIR`.",
     "cifar10-pixelcnn-pp": "`python bench/cifar10.py pixelcnn-pp --setting full --out DIR`: the "
     "published figure is 2.92 bits/dim. Needs an accelerator.",
-    "mnist-static-vae": "`python bench/mnist.py vae --out DIR`: the figure to reach is 87 nats. "
-    "Trained: the weights are in `bench/results/mnist-static-vae`; the test split is not yet read.",
+    "mnist-static-vae": "`python bench/mnist.py vae --out DIR`: the figure to reach is 87 nats.",
     "mnist-static-dcgan": "`python bench/mnist.py dcgan --out DIR`: samples and their distances.",
 }
 

@@ -54,6 +54,7 @@ class _Shape:
 # The objectives with their settings, as in `likely.objectives` (which imports torch).
 OBJECTIVES: dict[str, tuple[str, dict[str, type]]] = {
     "negative-log-likelihood": ("NegativeLogLikelihood", {}),
+    "order-agnostic-likelihood": ("OrderAgnosticLikelihood", {}),
     "negative-elbo": ("NegativeELBO", {"beta": float, "warmup": int, "free_nats": float}),
     "importance-weighted": ("ImportanceWeighted", {"k": int}),
     "non-saturating-gan": ("NonSaturatingGAN", {"penalty": float}),
