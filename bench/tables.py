@@ -56,8 +56,8 @@ REMARKS = {
     "switched off, at equal steps (400 of 32 images); negative: the simpler variant is better "
     "here. One seed where no spread is given, so differences of a few tenths may be noise. This is "
     "8x8 with 17 levels and few steps; the paper's own ablations are at 32x32 with 256 levels.",
-    "throughput": "The figure to reach is 3. This processor has no AMX tiles, bfloat16 convolutions "
-    "are slower than float32 here, and the library keeps float32; what is left is the memory order "
+    "throughput": "The figure to reach is 3. This processor has no AMX tiles: bfloat16 is slower "
+    "than float32 here, and the library keeps float32; what is left is the memory order "
     "and one compiled graph.",
 }
 
