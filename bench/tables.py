@@ -48,7 +48,8 @@ REMARKS = {
     "mdp": "Every solve counts up to the same true error, 1e-6; `peer-seconds` is the fastest of "
     "all peers and their methods, and a peer that did not finish within its limit has no time. At "
     "discount 0.999 this run measured QuantEcon alone; in the run before it pymdptoolbox took "
-    "161 s and mdpsolver 214 s. `bench/results/mdp.json` keeps every measurement and its command.",
+    "161 s and mdpsolver 214 s. Measured before time limits for total reward, factored problems and "
+    "the second choice of auto were added; not repeated since. `bench/results/mdp.json` keeps every measurement and its command.",
     "cifar10-pixelcnn-pp-small": "A small network for 300 steps of 16 images, to see that the "
     "validation likelihood falls (the JSON keeps the curve); far from what the model can do. The "
     "test split was not read.",
