@@ -51,26 +51,6 @@ REMARKS = {
     "161 s and mdpsolver 214 s. Measured before time limits for total reward, factored problems "
     "and the second choice of auto were added; not repeated since. `bench/results/mdp.json` keeps "
     "every measurement and its command.",
-    "cifar10-pixelcnn-pp-small": "PixelCNN++ on CIFAR-10, small setting on a processor",
-    "ablation": "What each improvement of PixelCNN++ is worth on the 8x8 digits",
-    "resume-kills": "Runs killed at random moments",
-    "throughput": "Training throughput against a plain loop",
-    "sampling": "Sampling",
-    "recurrent": "Row LSTM and Diagonal BiLSTM against loops and a gated convolution",
-    "metrics": "Known answers of the sample metrics",
-    "mdp": "Markov decision processes against other solvers",
-}
-# What a result does not reach, and why; measured figures alone would not say it.
-REMARKS = {
-    "mnist-static-fvsbn": "Published: 97.45 nats; this is 0.4 above it, less than two standard "
-    "errors. The best validation (98.89) came at the last of 4000 steps, and hardly moved over the "
-    "last 2000. The seconds are those of a processor that many others used; the fit itself took "
-    "little more than a minute of one core.",
-    "mdp": "Every solve counts up to the same true error, 1e-6; `peer-seconds` is the fastest of "
-    "all peers and their methods, and a peer that did not finish within its limit has no time. At "
-    "discount 0.999 this run measured QuantEcon alone; in the run before it pymdptoolbox took "
-    "161 s and mdpsolver 214 s. Measured before time limits for total reward, factored problems and "
-    "the second choice of auto were added; not repeated since. `bench/results/mdp.json` keeps every measurement and its command.",
     "cifar10-pixelcnn-pp-small": "A small network for 300 steps of 16 images, to see that the "
     "validation likelihood falls (the JSON keeps the curve); far from what the model can do. The "
     "test split was not read.",
