@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,15 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run_team(out: Path, *cases: str) -> bool:
     """Run the team to its end; False where gloo did not connect it, which it sometimes does not.
 
-    What happens after the processes have met is ours, and is not tried again.
+    What happens after the processes have met is ours, and is not tried again; but for a process
+    that C++ ended (std::terminate), rare and seen in torch's threads only: Python cannot do that.
     """
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         str(HERE / "team_fit.py"), str(out), *cases,
     ]  # fmt: skip
     surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    surroundings["PYTHONFAULTHANDLER"] = "1"  # says where, if a process is aborted
     process = subprocess.Popen(
         command, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -62,6 +65,9 @@ def _run_team(out: Path, *cases: str) -> bool:
             time.sleep(0.1)
         # A process left waiting would run into the timeout.
         _, errors = process.communicate(timeout=300)
+        if "terminate called" in errors and "exitcode: -6" in errors:
+            warnings.warn(f"a process of the team was aborted: {errors[:4000]}", stacklevel=1)
+            return False
         assert (process.returncode != 0) == (cases == ("fail",)), errors[-4000:]
         return True
     finally:
