@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
-from likely.errors import InvalidSetting
-from likely.models.gated_pixelcnn import GatedPixelCNN, gate, halves
-from likely.models.settings import GatedPixelCNNSettings
+from likely.errors import InvalidSetting, Unanswerable
+from likely.models.gated_pixelcnn import (
+    REVERSED,
+    GatedPixelCNN,
+    GatedPixelCNNEnsemble,
+    gate,
+    halves,
+)
+from likely.models.settings import Corner, GatedPixelCNNEnsembleSettings, GatedPixelCNNSettings
 
 SMALL = GatedPixelCNNSettings(channels=6, layers=2, kernel=3, first_kernel=3, head_channels=12)
 
@@ -92,3 +98,49 @@ def test_sizes_that_do_not_divide_are_refused() -> None:
     assert built(DataSpec("t", (3, 4, 4), 4), channels=8, head="logistic-mixture").groups == 1
     with pytest.raises(InvalidSetting, match="odd kernel"):
         built(DataSpec("t", (1, 4, 4), 2), kernel=4)
+
+
+@pytest.mark.parametrize("corner", REVERSED)
+@pytest.mark.parametrize("shape", [(1, 5, 4), (3, 4, 6)])
+def test_a_corner_is_a_reversed_image(corner: Corner, shape: tuple[int, int, int]) -> None:
+    """The same weights give a reversed image what they give the image from the top left."""
+    spec = DataSpec("t", shape, 3)
+    plain, other = built(spec), built(spec, start=corner)
+    other.load_state_dict(plain.state_dict())
+    x = torch.randint(3, (4, *shape))
+    reversed_x = x.flip(REVERSED[corner])
+    torch.testing.assert_close(other.log_prob(reversed_x), plain.log_prob(x), rtol=1e-12, atol=0)
+    assert torch.equal(other.sample(5, method="naive"), other.sample(5, method="incremental"))
+
+
+def test_completion_goes_from_the_corner() -> None:
+    spec = DataSpec("t", (1, 6, 4), 2)
+    model = built(spec, start="bottom-right")
+    x = torch.randint(2, (3, 1, 6, 4))
+    observed = torch.zeros(6, 4, dtype=torch.bool)
+    observed[4:] = True
+    assert torch.equal(model.complete(x, observed)[:, :, 4:], x[:, :, 4:])
+    with pytest.raises(Unanswerable, match="the model's own order"):
+        model.complete(x, observed.flip(0))
+
+
+def test_a_map_counts_its_places_from_the_top_left() -> None:
+    spec = dataclasses.replace(DataSpec("t", (1, 4, 4), 2), context=(2, 4, 4))
+    built(spec, conditional=True)
+    with pytest.raises(InvalidSetting, match="start=top-right cannot be combined with a map"):
+        built(spec, conditional=True, start="top-right")
+
+
+def test_an_ensemble_is_the_mean_of_its_networks_densities() -> None:
+    settings = GatedPixelCNNEnsembleSettings(
+        corners=4, channels=6, layers=2, first_kernel=3, head_channels=12
+    )
+    model = GatedPixelCNNEnsemble(DataSpec("t", (1, 4, 5), 2), settings).double().eval()
+    members = [m for m in model.members() if isinstance(m, GatedPixelCNN)]
+    assert [m.settings.start for m in members] == list(REVERSED)
+    x = torch.randint(2, (6, 1, 4, 5))
+    mean = torch.stack([m.log_prob(x).exp() for m in members]).mean(0)
+    torch.testing.assert_close(model.log_prob(x).exp(), mean, rtol=1e-12, atol=0)
+    assert len(model.train().members()) == 1
+    with pytest.raises(InvalidSetting, match="4 corners"):
+        GatedPixelCNNEnsembleSettings(corners=5)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from likely.models.deep_nade import EoNADE as EoNADE
     from likely.models.fvsbn import FVSBN as FVSBN
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
+    from likely.models.gated_pixelcnn import GatedPixelCNNEnsemble as GatedPixelCNNEnsemble
     from likely.models.made import MADE as MADE
     from likely.models.made import MADEEnsemble as MADEEnsemble
     from likely.models.multiscale_pixelcnn import MultiscalePixelCNN as MultiscalePixelCNN
@@ -61,6 +62,10 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry(
             "gated-pixelcnn", "likely.models.gated_pixelcnn", "GatedPixelCNN",
             _settings.GatedPixelCNNSettings,
+        ),
+        ModelEntry(
+            "gated-pixelcnn-ensemble", "likely.models.gated_pixelcnn", "GatedPixelCNNEnsemble",
+            _settings.GatedPixelCNNEnsembleSettings,
         ),
         ModelEntry("fvsbn", "likely.models.fvsbn", "FVSBN", _settings.FVSBNSettings),
         ModelEntry("nade", "likely.models.nade", "NADE", _settings.NADESettings),

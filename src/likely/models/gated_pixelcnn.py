@@ -14,20 +14,30 @@ one is not.
 Deviations: skip connections from every layer to the head (as in the 2016 PixelRNN's ablation);
 a ReLU head of two 1 x 1 convolutions; optional dropout after the gate (Salimans 2017) and
 dilation; Bernoulli and logistic-mixture heads beside the softmax. The vertical stack includes
-its own row and is shifted once, where it feeds the horizontal stack.
+its own row and is shifted once, where it feeds the horizontal stack. Drawing may begin at
+another corner of the image than the top left; `GatedPixelCNNEnsemble` is the mixture of networks
+that begin at different corners, log p(x) = log (1/K) sum_k p_k(x) (as Uria, Murray and Larochelle
+2014 mix orders).
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, conditioned_on
+from likely.density import Autoregressive, Mixture, conditioned_on
 from likely.errors import InvalidSetting
 from likely.heads import head_for
-from likely.models.settings import GatedPixelCNNSettings
+from likely.models.settings import (
+    Corner,
+    GatedPixelCNNEnsembleSettings,
+    GatedPixelCNNSettings,
+)
 from likely.nn.condition import optional_condition
 from likely.nn.masked import (
     GroupedPointwise,
@@ -38,7 +48,15 @@ from likely.nn.masked import (
     shift_down,
 )
 from likely.nn.program import Builder, Cells, shifted
-from likely.noise import Dropout
+from likely.noise import Choice, Dropout
+
+# The sides of an image [.., H, W] to reverse so that drawing begins at the top left.
+REVERSED: dict[Corner, tuple[int, ...]] = {
+    "top-left": (),
+    "top-right": (-1,),
+    "bottom-left": (-2,),
+    "bottom-right": (-2, -1),
+}
 
 
 def halves(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -128,6 +146,15 @@ class GatedPixelCNN(Autoregressive):
         super().__init__(spec, *conditioned_on(spec, settings.conditional))
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
+        self.reversed = REVERSED[settings.start]
+        if self.reversed:
+            if len(self.context_shape) > 1:
+                raise InvalidSetting(
+                    f"start={settings.start} cannot be combined with a map as context, whose "
+                    "places count from the top left"
+                )
+            pixels = torch.arange(spec.shape[1] * spec.shape[2]).reshape(spec.shape[1:])
+            self.order = pixels.flip(self.reversed).flatten()
         image_channels = spec.shape[0]
         self.groups = groups = 1 if self.head.couples_channels else image_channels
         if settings.channels % groups or settings.head_channels % groups:
@@ -160,14 +187,14 @@ class GatedPixelCNN(Autoregressive):
         return False
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        v = h = self.scaled(x)  # [B, C, H, W]
+        v = h = self.scaled(x).flip(self.reversed)  # [B, C, H, W]
         total: Tensor | None = None
         for layer in self.layers:
             v, h, skip = layer(v, h, context)
             total = skip if total is None else total + skip
         assert total is not None
         parameters: Tensor = self.output(relu(self.hidden(relu(total))))
-        return parameters
+        return parameters.flip(self.reversed)
 
     def incremental(self, build: Builder) -> Cells:
         v = h = build.image()
@@ -178,3 +205,38 @@ class GatedPixelCNN(Autoregressive):
         assert total is not None
         hidden = self.hidden.incremental(build, build.relu(total))
         return self.output.incremental(build, build.relu(hidden))
+
+
+class GatedPixelCNNEnsemble(Mixture):
+    """A mixture of Gated PixelCNNs, each with weights of its own, from different corners.
+
+    While it is trained, each step draws one of the networks, so that K networks need K times the
+    steps of one. Networks that were trained apart can be put together (`networks`).
+
+    Args:
+        spec: of the data, shape (C, H, W).
+        settings: `GatedPixelCNNEnsembleSettings.preset(spec)` by default.
+    """
+
+    def __init__(
+        self, spec: DataSpec, settings: GatedPixelCNNEnsembleSettings | None = None
+    ) -> None:
+        settings = settings or GatedPixelCNNEnsembleSettings.preset(spec)
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        self.settings = settings
+        shared = dataclasses.asdict(settings)
+        del shared["corners"]
+        self.networks = nn.ModuleList(
+            GatedPixelCNN(spec, GatedPixelCNNSettings(start=corner, **shared))
+            for corner in list(REVERSED)[: settings.corners]
+        )
+        self.choice = Choice(settings.corners)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing, as for one network."""
+
+    def members(self) -> Sequence[Autoregressive]:
+        """The networks; while they are trained, one of them."""
+        one = self.choice()
+        networks = [n for n in self.networks if isinstance(n, GatedPixelCNN)]
+        return networks if one is None else [networks[one]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -10,17 +11,21 @@ import torch
 
 from likely.density import ImplicitDensity
 from likely.errors import InvalidSetting
-from likely.noise import noise_for
+from likely.noise import Choice, noise_for
 from likely.objectives import NonSaturatingGAN, default_objective
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject
+
+# So many that one of four alternatives is missed with a probability below 1e-7.
+DRAWS = 64
 
 
 def gradients_reach_every_weight(subject: Subject) -> Proof:
     """One loss of the kind's default objective for each player, in training mode.
 
     For an implicit density that is the 2014 game: a relativistic loss compares two logits, so
-    it cannot see the discriminator's last bias.
+    it cannot see the discriminator's last bias. A model that draws alternatives in training (the
+    networks of a mixture, masks) is asked until all weights were reached, `DRAWS` times at most.
     """
     model = copy.deepcopy(subject.model).train()
     model.requires_grad_(True)
@@ -37,9 +42,12 @@ def gradients_reach_every_weight(subject: Subject) -> Proof:
             vital=False,
         )
     reached: set[int] = set()
-    for player, module in players.items():
+    draws = DRAWS if any(isinstance(layer, Choice) for layer in model.modules()) else 1
+    for draw, (player, module) in itertools.product(range(draws), players.items()):
+        if all(id(parameter) in reached for parameter in module.parameters()):
+            continue
         model.zero_grad(set_to_none=True)
-        noise = subject.noise("gradient", player)
+        noise = subject.noise("gradient", player, draw)
         with torch.enable_grad(), noise_for(model, noise):
             loss = objective.loss(model, subject.x, subject.context, player, noise, 0)
             loss.value.sum().backward()  # type: ignore[no-untyped-call]

@@ -10,7 +10,11 @@ from __future__ import annotations
 from likely.models.settings.dcgan import DCGANSettings
 from likely.models.settings.deep_nade import DeepNADESettings, EoNADESettings
 from likely.models.settings.fvsbn import FVSBNSettings
-from likely.models.settings.gated_pixelcnn import GatedPixelCNNSettings
+from likely.models.settings.gated_pixelcnn import (
+    Corner,
+    GatedPixelCNNEnsembleSettings,
+    GatedPixelCNNSettings,
+)
 from likely.models.settings.heads import HeadName
 from likely.models.settings.made import MADEEnsembleSettings, MADESettings
 from likely.models.settings.multiscale import (
@@ -25,11 +29,13 @@ from likely.models.settings.pixelsnail import PixelSNAILSettings
 from likely.models.settings.vae import VAESettings
 
 __all__ = [
+    "Corner",
     "DCGANSettings",
     "DeepNADESettings",
     "DiagonalBiLSTMSettings",
     "EoNADESettings",
     "FVSBNSettings",
+    "GatedPixelCNNEnsembleSettings",
     "GatedPixelCNNSettings",
     "HeadName",
     "MADEEnsembleSettings",

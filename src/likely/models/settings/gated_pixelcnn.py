@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from likely.errors import InvalidSetting
 from likely.models.settings.heads import HeadName
@@ -11,6 +11,8 @@ from likely.settings import FitSettings, at_least
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
+
+Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,7 @@ class GatedPixelCNNSettings:
         head_channels: feature maps of the two output convolutions.
         dropout: rate inside each gated layer.
         conditional: condition on the context that examples come with, or else on the class label.
+        start: the corner where drawing begins; rows are drawn one after another from there.
     """
 
     channels: int = 64
@@ -40,6 +43,7 @@ class GatedPixelCNNSettings:
     head_channels: int = 128
     dropout: float = 0.0
     conditional: bool = False
+    start: Corner = "top-left"
 
     def __post_init__(self) -> None:
         at_least(
@@ -75,3 +79,55 @@ class GatedPixelCNNSettings:
                 warmup=200, beta1=0.95, beta2=0.99, clip=100.0,
             )  # fmt: skip
         return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedPixelCNNEnsembleSettings:
+    """Mixture of Gated PixelCNNs that draw from different corners: exact, better than each.
+
+    Attributes:
+        corners: networks, at most 4; one is drawn at each training step.
+        channels: feature maps of each stack; a multiple of the colour channels.
+        layers: gated layers.
+        kernel: side of the vertical kernels, odd.
+        first_kernel: side of the first layer's kernels, odd.
+        dilations: of the layers after the first, in rotation.
+        head: distribution of a pixel.
+        components: of the logistic mixture.
+        head_channels: feature maps of the two output convolutions.
+        dropout: rate inside each gated layer.
+        conditional: condition on the class label.
+    """
+
+    corners: int = 2
+    channels: int = 64
+    layers: int = 8
+    kernel: int = 3
+    first_kernel: int = 7
+    dilations: tuple[int, ...] = (1,)
+    head: HeadName = "auto"
+    components: int = 10
+    head_channels: int = 128
+    dropout: float = 0.0
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "corners")
+        if self.corners > 4:
+            raise InvalidSetting(f"an image has 4 corners, given corners={self.corners}")
+        one = dataclasses.asdict(self)
+        del one["corners"]
+        GatedPixelCNNSettings(**one)
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> GatedPixelCNNEnsembleSettings:
+        """The sizes of one network, by the side of the image and the colour channels."""
+        one = dataclasses.asdict(GatedPixelCNNSettings.preset(spec))
+        del one["start"]
+        return cls(**one)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """As many steps for each network as for one alone."""
+        one = GatedPixelCNNSettings.fit_preset(spec)
+        return dataclasses.replace(one, steps=one.steps * cls.corners)
