@@ -39,17 +39,24 @@ def seen_from(model: PixelCNN | GatedPixelCNN, row: int, column: int, images: in
 
 
 @pytest.mark.parametrize(
-    ("layers", "first", "kernel"), [(1, 3, 3), (3, 3, 3), (4, 7, 3), (3, 5, 5), (3, 3, 5)]
-)
-def test_what_is_seen_is_what_the_reach_says(layers: int, first: int, kernel: int) -> None:
+    ("layers", "first", "kernel", "dilations"),
+    [
+        (1, 3, 3, (1,)), (3, 3, 3, (1,)), (4, 7, 3, (1,)), (3, 5, 5, (1,)), (3, 3, 5, (1,)),
+        (3, 3, 3, (1, 2)), (3, 5, 3, (1, 2, 4)), (2, 7, 3, (3,)),
+    ],
+)  # fmt: skip
+def test_what_is_seen_is_what_the_reach_says(
+    layers: int, first: int, kernel: int, dilations: tuple[int, ...]
+) -> None:
     side, row, column = 21, 12, 9
     model = built(
         DataSpec("t", (1, side, side), 2),
-        layers=layers, first_kernel=first, kernel=kernel, channels=12, head_channels=24,
+        layers=layers, first_kernel=first, kernel=kernel, dilations=dilations, channels=12,
+        head_channels=24,
     )  # fmt: skip
     seen = seen_from(model, row, column)
     expected = torch.zeros(side, side, dtype=torch.bool)
-    back = first // 2 + layers * (kernel // 2)  # left and up
+    back = first // 2 + sum(model.dilations) * (kernel // 2)  # left and up
     expected[row, max(0, column - back) : column] = True
     for up in range(1, min(back, row) + 1):
         right = min(side, column + model.reach(up) + 1)

@@ -14,10 +14,13 @@ The blind spot: m rows up the context ends 2 + m columns to the right (7 x 7, th
 measures it; `GatedPixelCNN` has none.
 
 Deviations: Bernoulli and logistic-mixture heads beside the softmax; optional dropout in the
-blocks; a label, a vector or a map is a term of each block's 3 x 3 convolution.
+blocks, and dilation, without which few updates teach little of what is far (it leaves the blind
+spot as it is); a label, a vector or a map is a term of each block's 3 x 3 convolution.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -38,12 +41,12 @@ class ResidualBlock(nn.Module):
     """x + 1x1(relu(kxk(relu(1x1(relu(x)))))), [B, 2 h, H, W]."""
 
     def __init__(
-        self, channels: int, kernel: int, *, groups: int, dropout: float,
+        self, channels: int, kernel: int, dilation: int, *, groups: int, dropout: float,
         given: tuple[int, tuple[int, ...]],
     ) -> None:  # fmt: skip
         super().__init__()
         self.reduce = GroupedPointwise(2 * channels, channels, groups)
-        self.conv = MaskedConv(channels, channels, kernel, "B", groups)
+        self.conv = MaskedConv(channels, channels, kernel, "B", groups, dilation)
         self.dropout = Dropout(dropout)
         self.expand = GroupedPointwise(channels, 2 * channels, groups)
         self.condition = optional_condition(*given, channels)
@@ -61,6 +64,18 @@ class ResidualBlock(nn.Module):
         middle = build.relu(self.reduce.incremental(build, build.relu(x)))
         middle = self.conv.incremental(build, middle, terms)
         return self.expand.incremental(build, build.relu(middle), [x])
+
+
+def largest_sum(terms: Sequence[int], limit: int) -> int:
+    """The largest sum of some of the terms that is at most `limit`.
+
+    >>> largest_sum([1, 2, 4], 5), largest_sum([4, 4], 7)
+    (5, 4)
+    """
+    sums = {0}
+    for term in terms:
+        sums |= {total + term for total in sums if total + term <= limit}
+    return max(sums)
 
 
 class PixelCNN(Autoregressive):
@@ -88,17 +103,20 @@ class PixelCNN(Autoregressive):
                 f"channels={settings.channels} and head_channels={settings.head_channels} must be "
                 f"multiples of the {groups} colour channels"
             )
+        rotation = settings.dilations
+        self.dilations = [rotation[index % len(rotation)] for index in range(settings.layers)]
         h = settings.channels
         self.first = MaskedConv(image_channels, 2 * h, settings.first_kernel, "A", groups)
         self.layers = nn.ModuleList(
             ResidualBlock(
                 h,
                 settings.kernel,
+                dilation,
                 groups=groups,
                 dropout=settings.dropout,
                 given=(self.classes, self.context_shape),
             )
-            for _ in range(settings.layers)
+            for dilation in self.dilations
         )
         self.hidden = nn.ModuleList(
             GroupedPointwise(2 * h if index == 0 else settings.head_channels,
@@ -117,13 +135,14 @@ class PixelCNN(Autoregressive):
     def reach(self, rows: int) -> int:
         """How many columns to the right of a pixel its context extends, `rows` >= 1 rows up.
 
-        Each layer that takes k // 2 columns to the right also takes at least one row up; a
-        first layer that stays in the row takes a column to the left, or an earlier channel.
+        A layer of dilation d that takes d (k // 2) columns to the right also takes at least d
+        rows up; a first layer that stays in the row takes a column to the left, or an earlier
+        channel.
         """
         first, other = self.settings.first_kernel // 2, self.settings.kernel // 2
-        upwards = first + other * min(rows - 1, self.settings.layers)
-        in_row = other * min(rows, self.settings.layers) - (1 if self.groups == 1 else 0)
-        return int(max(upwards, in_row))
+        upwards = first + other * largest_sum(self.dilations, rows - 1)
+        in_row = other * largest_sum(self.dilations, rows) - (1 if self.groups == 1 else 0)
+        return max(upwards, in_row)
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.first(self.scaled(x))  # [B, 2 h, H, W]

@@ -22,6 +22,7 @@ class PixelCNNSettings:
         layers: residual blocks after the first convolution.
         kernel: side of the blocks' kernels, odd.
         first_kernel: side of the first layer's kernel, odd.
+        dilations: of the blocks, in rotation.
         head: distribution of a pixel.
         components: of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
@@ -33,6 +34,7 @@ class PixelCNNSettings:
     layers: int = 15
     kernel: int = 3
     first_kernel: int = 7
+    dilations: tuple[int, ...] = (1,)
     head: HeadName = "auto"
     components: int = 10
     head_channels: int = 128
@@ -40,7 +42,7 @@ class PixelCNNSettings:
     conditional: bool = False
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "channels", "layers", "components", "head_channels")
+        at_least(self, 1, "channels", "layers", "dilations", "components", "head_channels")
         at_least(self, 3, "kernel", "first_kernel")
         at_least(self, 0, "dropout")
         if not self.dropout < 1:
@@ -54,7 +56,7 @@ class PixelCNNSettings:
         if side <= 12:
             return cls(channels=24, layers=6, first_kernel=5, head_channels=96, dropout=0.1)
         if side <= 28 and not colour:
-            return cls(channels=16, layers=15, head_channels=32)
+            return cls(channels=16, dilations=(1, 2, 4), head_channels=64)
         return cls(channels=129, layers=15, head_channels=1023)
 
     @classmethod
@@ -62,4 +64,9 @@ class PixelCNNSettings:
         """A fit that works without tuning."""
         if max(spec.shape[1:]) <= 12:
             return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
+        if max(spec.shape[1:]) <= 28 and spec.shape[0] == 1:
+            return FitSettings(
+                steps=8000, batch_size=16, optimizer="muon", learning_rate=0.01, schedule="linear",
+                warmup=200, beta1=0.95, beta2=0.99, clip=100.0,
+            )  # fmt: skip
         return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
