@@ -37,10 +37,13 @@ DATA = {"name": "mnist", "binarize": "static"}
 def trained(folder: Path, corner: str, train: data.Dataset, steps: int | None) -> dict[str, Any]:
     """Train one network, or go on; what it took."""
     settings = RECIPE.fit
-    # A run that is there keeps its length.
+    # A run that is there keeps its length, and a finished one is taken as it is.
     fitted = folder / "fit.json"
     if fitted.exists():
         steps = int(json.loads(fitted.read_text(encoding="utf-8"))["fit"]["steps"])
+        _, about = read_tensors(folder / "state.safetensors")
+        if int(about["step"]) == steps:
+            return {"steps": steps, "seconds": round(float(about["seconds"]), 1)}
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)
     changes = RECIPE.changes | {"start": corner}

@@ -37,7 +37,7 @@ RECIPES = {
             "head_channels": 64,
         },
         FitSettings(
-            steps=16_000,
+            steps=4_000,
             batch_size=16,
             optimizer="muon",
             learning_rate=0.01,
@@ -47,7 +47,7 @@ RECIPES = {
             beta2=0.99,
             clip=100.0,
             ema=0.999,
-            validate_every=1000,
+            validate_every=500,
             validation_examples=2000,
             log_every=50,
             compile=True,
@@ -121,9 +121,15 @@ RECIPES = {
     ),
     "pixelcnn": Recipe(
         "pixelcnn",
-        {"channels": 16, "layers": 15, "first_kernel": 7, "head_channels": 32},
+        {
+            "channels": 24,
+            "layers": 12,
+            "first_kernel": 7,
+            "dilations": (1, 2, 4),
+            "head_channels": 64,
+        },
         FitSettings(
-            steps=7_000,
+            steps=8_000,
             batch_size=16,
             optimizer="muon",
             learning_rate=0.01,

@@ -11,7 +11,7 @@ import pytest
 from mdp_examples import random_mdp
 
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp import MDP, METHODS, Progress, certify, evaluate, grid, solve
+from likely.mdp import MDP, METHODS, Progress, Solution, certify, evaluate, grid, solve
 from likely.mdp import solvers as solvers_module
 
 
@@ -113,6 +113,54 @@ def test_ten_iterations_are_five_and_five(mdp: MDP, tmp_path: Path) -> None:
     path.write_bytes(b"half a file")
     with pytest.raises(InvalidData, match="not a checkpoint"):
         solve(mdp, checkpoint=path)
+
+
+QUESTIONS: dict[str, dict[str, object]] = {
+    "finite-horizon": {"horizon": 12},
+    "average": {},
+    "total": {"target": [0, 1], "objective": "min"},
+    "reachability": {"target": [3]},
+}
+
+
+@pytest.mark.parametrize("criterion", QUESTIONS)
+def test_every_criterion_goes_on_from_its_checkpoint(criterion: str, tmp_path: Path) -> None:
+    ends = 0 if criterion == "average" else 2
+    actions = 1 if criterion == "reachability" else 3  # with more, the graph decides all
+    mdp = random_mdp(61, actions, 4, 1.0, seed=5, terminal=ends)
+    asked, path = QUESTIONS[criterion], tmp_path / "solve.npz"
+
+    def solved(**limits: object) -> Solution:
+        return solve(mdp, 1e-9, criterion=criterion, **asked, **limits)  # type: ignore[arg-type]
+
+    truth = solved()
+    assert truth.converged
+    few = 1 if criterion == "total" else 3  # policies are improved in great steps
+    part = solved(max_iterations=few, checkpoint=path)
+    assert not part.converged
+    assert part.iterations == few
+    # Bounds hold for any stopping time.
+    slack = 1e-8 * (1.0 + np.abs(truth.value))
+    assert bool((part.lower <= truth.value + slack).all())
+    assert bool((part.upper >= truth.value - slack).all())
+    if criterion == "finite-horizon":
+        assert np.array_equal(part.value[9:], truth.value[9:])
+        assert bool(np.isfinite(part.lower).all())
+    whole = solved(max_iterations=2 * few)
+    second = solved(max_iterations=2 * few, checkpoint=path)
+    assert second.iterations == whole.iterations
+    assert np.array_equal(second.value, whole.value)
+    assert solved(checkpoint=path).converged
+    with pytest.raises(InvalidData, match="another problem"):
+        solve(
+            random_mdp(61, actions, 4, 1.0, seed=6, terminal=ends),
+            criterion=criterion,
+            checkpoint=path,
+            **asked,
+        )  # type: ignore[arg-type]
+    if criterion != "average":
+        with pytest.raises(InvalidData, match="another problem"):
+            solve(mdp, criterion="average", checkpoint=path)
 
 
 def test_float32_bounds_account_for_float32(mdp: MDP, truth: np.ndarray) -> None:
@@ -220,9 +268,9 @@ def test_importing_is_light() -> None:
 @pytest.mark.parametrize(
     ("criterion", "settings", "word"),
     [
-        ("average", {"checkpoint": "x.npz"}, "checkpoint"),
+        ("average", {"start": [0.0]}, "start"),
         ("total", {"method": "gauss-seidel"}, "method"),
-        ("finite-horizon", {"horizon": 3, "max_seconds": 1.0}, "max_seconds"),
+        ("finite-horizon", {"horizon": 3, "stay": [1]}, "stay"),
         ("discounted", {"target": [3]}, "target"),
         ("discounted", {"horizon": 3}, "horizon"),
         ("reachability", {"target": [3], "precision": "float32"}, "precision"),

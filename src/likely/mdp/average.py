@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidSetting
+from likely.mdp.checkpoints import Checkpoint
 from likely.mdp.engine import StoredEngine
 from likely.mdp.problem import MDP
 from likely.mdp.solution import Solution, TracePoint, sentence
@@ -33,6 +34,7 @@ def average_reward(
     max_iterations: int | None = None,
     max_seconds: float | None = None,
     tau: float = 0.1,
+    checkpoint: Checkpoint | None = None,
 ) -> Solution:
     """The optimal average reward; see `solve(criterion="average")`.
 
@@ -55,6 +57,11 @@ def average_reward(
     outcome, iterations = "iterations", 0
     narrowest, stale = np.inf, 0
     low, high, gap = -np.inf, np.inf, 0.0
+    resumed = None if checkpoint is None else checkpoint.load({"value": value.shape})
+    if resumed is not None:
+        value[:] = resumed.arrays["value"]
+        iterations, trace = resumed.iterations, resumed.trace
+        began -= resumed.seconds
     try:
         while iterations < limit:
             found = engine.residual(value, floor, top, best)
@@ -80,11 +87,16 @@ def average_reward(
                 break
             value += (1.0 - tau) * top
             value -= value[0]
+            if checkpoint is not None and checkpoint.due():
+                checkpoint.save({"value": value}, iterations, iterations, seconds, trace)
     except KeyboardInterrupt:
-        outcome = "interrupted"
+        outcome, low = "interrupted", -np.inf
+    if low == -np.inf:  # interrupted, or resumed at its limit
         found = engine.residual(value, floor, top, best)
         low, high = found.low, found.high
     seconds = time.perf_counter() - began
+    if checkpoint is not None:
+        checkpoint.save({"value": value}, iterations, iterations, seconds, trace)
     if sign < 0.0:
         low, high = -high, -low
     middle = 0.5 * (low + high)

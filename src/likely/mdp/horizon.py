@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.checkpoints import Checkpoint
 from likely.mdp.operators import state_action_values
 from likely.mdp.problem import MDP
 from likely.mdp.solution import Solution
@@ -15,6 +16,10 @@ from likely.mdp.solution import Solution
 __all__ = ["backward_induction"]
 
 UNIT = 2.0**-53
+STOPPED = {
+    "iterations": "stopped at the iteration limit", "time": "stopped at the time limit",
+    "interrupted": "interrupted",
+}  # fmt: skip
 
 
 def backward_induction(
@@ -23,6 +28,9 @@ def backward_induction(
     *,
     final_value: npt.ArrayLike | None = None,
     objective: str = "max",
+    max_iterations: int | None = None,
+    max_seconds: float | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Solution:
     """The best expected sum of discounted rewards over `horizon` steps.
 
@@ -30,6 +38,9 @@ def backward_induction(
         horizon: number of steps H >= 0.
         final_value: [S] value of ending in a state after H steps; default 0.
         objective: "max" or "min".
+        max_iterations, max_seconds: stop early (as Ctrl-C does): later times are solved then;
+            for earlier ones there are wide bounds and no policy (-1).
+        checkpoint: kept up to date, and continued from.
 
     Returns:
         A `Solution` whose value is [H + 1, S] (row t is the value with H - t steps to go) and
@@ -56,31 +67,74 @@ def backward_induction(
     owner = mdp.pair_state
     terms = float(np.diff(mdp.indptr).max(initial=0)) + 4.0
     magnitude = mdp.discount * (1.0 + mdp.row_defect)
-    for step in range(horizon - 1, -1, -1):
-        q = state_action_values(mdp, value[step + 1])
-        value[step, mdp.terminal] = last[mdp.terminal]
-        if not len(live):
-            continue
-        best = sign * np.maximum.reduceat(sign * q, first)
-        value[step, live] = best
-        rows = np.flatnonzero(q == value[step][owner])[::-1]
-        policy[step, owner[rows]] = mdp.pair_action[rows]
-        # One backup rounds by a few units of its largest term and passes on what it was given;
-        # rows that miss one by the defect add to it.
-        largest = float(np.abs(value[step + 1]).max())
-        rounding = terms * UNIT * (float(np.abs(mdp.reward).max()) + mdp.discount * largest)
-        rounding += mdp.discount * mdp.row_defect * largest
-        error[step, live] = magnitude * float(error[step + 1].max()) + rounding
+    pays = float(np.abs(mdp.reward).max(initial=0.0))
+    steps = horizon  # with fewer steps to go, all is known: times `steps` to `horizon`
+    shapes = {"value": value.shape, "error": error.shape, "policy": policy.shape}
+    found = None if checkpoint is None else checkpoint.load(shapes)
+    if found is not None:
+        value, error, policy = (found.arrays[name] for name in ("value", "error", "policy"))
+        steps, began = horizon - found.iterations, began - found.seconds
+
+    def save() -> None:
+        if checkpoint is not None:
+            arrays = {"value": value, "error": error, "policy": policy}
+            seconds = time.perf_counter() - began
+            checkpoint.save(arrays, horizon - steps, horizon - steps, seconds, ())
+
+    outcome = "converged"
+    try:
+        while steps > 0:
+            if max_iterations is not None and horizon - steps >= max_iterations:
+                outcome = "iterations"
+                break
+            if max_seconds is not None and time.perf_counter() - began >= max_seconds:
+                outcome = "time"
+                break
+            step = steps - 1
+            value[step, mdp.terminal] = last[mdp.terminal]
+            if len(live):
+                q = state_action_values(mdp, value[step + 1])
+                best = sign * np.maximum.reduceat(sign * q, first)
+                value[step, live] = best
+                rows = np.flatnonzero(q == value[step][owner])[::-1]
+                policy[step, owner[rows]] = mdp.pair_action[rows]
+                # One backup rounds by a few units of its largest term and passes on what it was
+                # given; rows that miss one by the defect add to it.
+                largest = float(np.abs(value[step + 1]).max())
+                rounding = terms * UNIT * (pays + mdp.discount * largest)
+                rounding += mdp.discount * mdp.row_defect * largest
+                error[step, live] = magnitude * float(error[step + 1].max()) + rounding
+            steps = step
+            if checkpoint is not None and checkpoint.due():
+                save()
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+    save()
+    # Of the times that were not reached: no state gains or loses more than the largest reward a
+    # step, and what was found for the time after them.
+    final = float(np.abs(last).max(initial=0.0))
+    most = float((np.abs(value[steps]) + error[steps]).max(initial=0.0))
+    for step in range(steps - 1, -1, -1):
+        most = (pays + magnitude * max(most, final)) * (1.0 + 1e-12)
+        value[step], policy[step] = np.where(mdp.terminal, last, 0.0), -1
+        error[step] = np.where(mdp.terminal, 0.0, most)
     seconds = time.perf_counter() - began
-    worst = float(error.max(initial=0.0))
+    worst = float(error[steps:].max(initial=0.0))
+    status = f"solved {horizon} steps backwards in {seconds:.3g} s; |V - V*| <= {worst:.3g}"
+    if steps:
+        status = (
+            f"{STOPPED[outcome]} after {horizon - steps} of {horizon} steps backwards and "
+            f"{seconds:.3g} s; |V - V*| <= {worst:.3g} from time {steps} on and "
+            f"{float(error.max()):.3g} before; the bounds hold all the same"
+        )
     return Solution(
         policy=policy,
         value=value,
         lower=value - error,
         upper=value + error,
-        iterations=horizon,
-        outcome="converged",
-        status=f"solved {horizon} steps backwards in {seconds:.3g} s; |V - V*| <= {worst:.3g}",
+        iterations=horizon - steps,
+        outcome=outcome,
+        status=status,
         trace=(),
         about={"criterion": "finite-horizon", "objective": objective, "horizon": horizon,
                "method": "backward-induction", "seconds": seconds},

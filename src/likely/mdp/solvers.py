@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp import threads as threading
+from likely.mdp.build import mask_of
 from likely.mdp.problem import MDP, is_discounting
 from likely.mdp.solution import Progress, Solution, sentence
 
@@ -114,7 +114,7 @@ def solve(
             raise InvalidSetting(f'criterion="{criterion}" needs stored rows; use .stored()')
         return _other(
             problem, criterion, tolerance, objective, horizon, target, stay,
-            max_iterations, max_seconds,
+            max_iterations, max_seconds, checkpoint, checkpoint_seconds,
         )  # fmt: skip
     if not is_discounting(problem.discount):
         raise InvalidSetting(
@@ -122,14 +122,18 @@ def solve(
             'give one by problem.with_discount(...), or criterion="total", "reachability", '
             '"average" or "finite-horizon"'
         )
+    from likely.mdp.checkpoints import Checkpoint, identity_of
     from likely.mdp.task import Limits
 
-    limits = Limits(
-        max_iterations, max_seconds, callback,
-        None if checkpoint is None else Path(checkpoint), checkpoint_seconds,
-    )  # fmt: skip
     sign = 1.0 if objective == "max" else -1.0
     task = _task(problem, tolerance, sign, start, precision, threads, options or {})
+    kept = None
+    if checkpoint is not None:
+        identity = {"states": problem.states, "discount": problem.discount}
+        if isinstance(problem, MDP):
+            identity = identity_of(problem, criterion=criterion, objective=objective)
+        kept = Checkpoint(checkpoint, checkpoint_seconds, identity)
+    limits = Limits(max_iterations, max_seconds, callback, kept)
     return _discounted(problem, task, method, limits, sign, precision)
 
 
@@ -311,10 +315,10 @@ def _check_use(criterion: str, given: dict[str, bool]) -> None:
     heeded = {
         "discounted": ("method", "start", "callback", "checkpoint", "precision", "threads",
                        "options", "max_iterations", "max_seconds"),
-        "finite-horizon": ("horizon",),
-        "average": ("max_iterations", "max_seconds"),
-        "total": ("target", "max_iterations", "max_seconds"),
-        "reachability": ("target", "stay", "max_iterations", "max_seconds"),
+        "finite-horizon": ("horizon", "checkpoint", "max_iterations", "max_seconds"),
+        "average": ("checkpoint", "max_iterations", "max_seconds"),
+        "total": ("target", "checkpoint", "max_iterations", "max_seconds"),
+        "reachability": ("target", "stay", "checkpoint", "max_iterations", "max_seconds"),
     }  # fmt: skip
     for name in [name for name, used in given.items() if used]:
         if name not in heeded[criterion]:
@@ -334,19 +338,37 @@ def _other(
     stay: npt.ArrayLike | None,
     max_iterations: int | None,
     max_seconds: float | None,
+    checkpoint: str | os.PathLike[str] | None,
+    checkpoint_seconds: float,
 ) -> Solution:
+    from likely.mdp.checkpoints import Checkpoint, identity_of
+
+    kept = None
+    if checkpoint is not None:
+        states = {
+            name: mask_of(states, mdp.states, name)
+            for name, states in (("target", target), ("stay", stay))
+            if states is not None
+        }
+        identity = identity_of(
+            mdp, criterion=criterion, objective=objective, horizon=horizon, **states
+        )
+        kept = Checkpoint(checkpoint, checkpoint_seconds, identity)
     if criterion == "finite-horizon":
         from likely.mdp.horizon import backward_induction
 
         if horizon is None:
             raise InvalidSetting('criterion="finite-horizon" needs horizon=..., a number of steps')
-        return backward_induction(mdp, horizon, objective=objective)
+        return backward_induction(
+            mdp, horizon, objective=objective, max_iterations=max_iterations,
+            max_seconds=max_seconds, checkpoint=kept,
+        )  # fmt: skip
     if criterion == "average":
         from likely.mdp.average import average_reward
 
         return average_reward(
             mdp, tolerance, objective=objective, max_iterations=max_iterations,
-            max_seconds=max_seconds,
+            max_seconds=max_seconds, checkpoint=kept,
         )  # fmt: skip
     from likely.mdp import undiscounted
 
@@ -355,9 +377,9 @@ def _other(
             raise InvalidSetting('criterion="reachability" needs target=..., a set of states')
         return undiscounted.reachability(
             mdp, target, tolerance, objective=objective, stay=stay,
-            max_iterations=max_iterations, max_seconds=max_seconds,
+            max_iterations=max_iterations, max_seconds=max_seconds, checkpoint=kept,
         )  # fmt: skip
     return undiscounted.total_reward(
         mdp, tolerance, objective=objective, target=target,
-        max_iterations=max_iterations, max_seconds=max_seconds,
+        max_iterations=max_iterations, max_seconds=max_seconds, checkpoint=kept,
     )  # fmt: skip

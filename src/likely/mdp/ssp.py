@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,14 @@ from likely.mdp.transient import UNIT, bounds
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
+
+
+# Told of a policy [K], the iterations made, and whether it is the last.
+Keep = Callable[[Array, int, bool], None]
+
+
+def nothing(chosen: Array, iteration: int, last: bool) -> None:
+    """Keep nothing."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,11 +110,12 @@ def evaluate(paths: Paths, chosen: Array, gain: FloatArray) -> FloatArray:
 
 def improve(
     paths: Paths, gain: FloatArray, start: Array, usable: npt.NDArray[np.bool_] | None, limit: int,
-    until: float = math.inf,
+    until: float = math.inf, keep: Keep = nothing,
 ) -> tuple[FloatArray, Array, int, str]:  # fmt: skip
     """Policy iteration: value, policy, iterations, and the outcome.
 
-    `until` is a time of `time.perf_counter`. However it ends, the value is that of the policy.
+    `until` is a time of `time.perf_counter`; `keep` is told of each better policy. However it
+    ends, the value is that of the policy.
     """
     chosen = start
     first = paths.pair_ptr[:-1]
@@ -131,6 +141,7 @@ def improve(
             following[owner[at]] = at
             improved = evaluate(paths, following, gain)
             chosen, value = following, improved
+            keep(chosen, iteration, False)
             if not bool(np.isfinite(value).all()):
                 break
     except KeyboardInterrupt:
@@ -138,10 +149,24 @@ def improve(
     return value, chosen, iteration, "iterations"
 
 
-def solve_paths(paths: Paths, limit: int = 1000, until: float = math.inf) -> Solved:
-    """Solve and bound; bounds are infinite where nothing could be proven."""
-    start = ending_policy(paths)
-    value, chosen, iterations, outcome = improve(paths, paths.reward, start, None, limit, until)
+def solve_paths(
+    paths: Paths, limit: int = 1000, until: float = math.inf, start: Array | None = None,
+    keep: Keep = nothing,
+) -> Solved:  # fmt: skip
+    """Solve and bound; bounds are infinite where nothing could be proven.
+
+    Args:
+        paths: the problem.
+        limit: policy iterations.
+        until: a time of `time.perf_counter`.
+        start: [K] pairs of a policy that ends with probability one; one is found by default.
+        keep: told of each better policy, and of the last one.
+    """
+    start = ending_policy(paths) if start is None else start
+    value, chosen, iterations, outcome = improve(
+        paths, paths.reward, start, None, limit, until, keep
+    )
+    keep(chosen, iterations, True)
     chain = paths.rows[chosen].tocsr()
     live = np.zeros(paths.states, dtype=np.bool_)
     lower, _ = bounds(live, chain, paths.reward[chosen], value, paths.defect, paths.ends[chosen])

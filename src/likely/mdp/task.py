@@ -8,19 +8,17 @@ has no other memory than the value, so a checkpoint is the value.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData
+from likely.mdp.checkpoints import Checkpoint
 from likely.mdp.engine import Engine, Residual, value_shifts
-from likely.mdp.problem import MDP, write_npz
+from likely.mdp.problem import MDP
 from likely.mdp.solution import Progress, TracePoint
 
 Array = npt.NDArray[Any]
@@ -38,8 +36,7 @@ class Limits:
     max_iterations: int | None = None
     max_seconds: float | None = None
     callback: Callable[[Progress], object] | None = None
-    checkpoint: Path | None = None
-    checkpoint_seconds: float = 60.0
+    checkpoint: Checkpoint | None = None
 
 
 class Task:
@@ -152,7 +149,6 @@ class Task:
 
 def drive(task: Task, method: Method, limits: Limits) -> str:
     """Run a method until an outcome; returns its name (see `Solution.outcome`)."""
-    saved = time.perf_counter()
     outcome = "interrupted"
     ending = object()
     try:
@@ -179,11 +175,8 @@ def drive(task: Task, method: Method, limits: Limits) -> str:
             if limits.max_seconds is not None and task.seconds >= limits.max_seconds:
                 outcome = "time"
                 break
-            if limits.checkpoint is not None:
-                now = time.perf_counter()
-                if now - saved >= limits.checkpoint_seconds:
-                    save_checkpoint(limits.checkpoint, task)
-                    saved = now
+            if limits.checkpoint is not None and limits.checkpoint.due():
+                save_checkpoint(limits.checkpoint, task)
     except KeyboardInterrupt:
         task.fresh = False
     if not task.fresh:
@@ -194,53 +187,17 @@ def drive(task: Task, method: Method, limits: Limits) -> str:
     return "converged" if task.error <= task.tolerance else outcome
 
 
-def _identity(task: Task) -> dict[str, Any]:
-    """What a checkpoint must agree on to be resumed."""
-    engine = task.engine
-    record: dict[str, Any] = {
-        "states": engine.states, "discount": engine.discount, "sum_reward": None,
-    }  # fmt: skip
-    if task.mdp is not None:
-        weights = np.cos(np.arange(min(task.mdp.pairs, 1 << 16)))
-        record["sum_reward"] = float(weights @ task.mdp.reward[: len(weights)])
-        record["transitions"] = task.mdp.transitions
-    return record
+def save_checkpoint(checkpoint: Checkpoint, task: Task) -> None:
+    """Write the value and the counters."""
+    value = np.asarray(task.value, dtype=np.float64)
+    checkpoint.save({"value": value}, task.iterations, task.backups, task.seconds, task.trace)
 
 
-def save_checkpoint(path: Path, task: Task) -> None:
-    """Write the value and the counters, atomically."""
-    header = {
-        "format": "likely.mdp.checkpoint", "version": 1, "identity": _identity(task),
-        "iterations": task.iterations, "backups": task.backups, "seconds": task.seconds,
-        "trace": [dataclasses.astuple(p) for p in task.trace],
-    }  # fmt: skip
-    arrays: dict[str, Array] = {
-        "value": np.asarray(task.value, dtype=np.float64),
-        "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
-    }
-    write_npz(path, arrays)
-
-
-def resume(path: Path, task: Task) -> bool:
+def resume(checkpoint: Checkpoint, task: Task) -> None:
     """Continue from a checkpoint, if the file exists; it must be of the same problem."""
-    if not path.exists():
-        return False
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            value = stored["value"]
-            header = json.loads(bytes(stored["header"]))
-        same = header["format"] == "likely.mdp.checkpoint"
-        identity = header["identity"]
-        counters = (header["iterations"], header["backups"], header["seconds"])
-        trace = [TracePoint(*point) for point in header["trace"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidData(f"{path}: not a checkpoint of a solve ({error})") from error
-    if not same or identity != _identity(task) or value.shape != task.value.shape:
-        raise InvalidData(
-            f"{path}: this checkpoint belongs to another problem ({identity}); delete it or give "
-            "another path"
-        )
-    task.value[:] = value
-    task.iterations, task.backups, task.seconds_before = counters
-    task.trace = trace
-    return True
+    found = checkpoint.load({"value": task.value.shape})
+    if found is None:
+        return
+    task.value[:] = found.arrays["value"]
+    task.iterations, task.backups = found.iterations, found.backups
+    task.seconds_before, task.trace = found.seconds, found.trace

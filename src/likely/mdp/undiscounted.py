@@ -9,6 +9,7 @@ solved by policy iteration and proven by one inductive check from each side. Int
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from likely.errors import InvalidSetting
 from likely.mdp import end_components as graph
 from likely.mdp.build import mask_of
+from likely.mdp.checkpoints import Checkpoint, Resumed
 from likely.mdp.problem import MDP
 from likely.mdp.solution import Solution, TracePoint, sentence
 from likely.mdp.ssp import Paths, Solved, solve_paths
@@ -50,6 +52,7 @@ def reachability(
     stay: npt.ArrayLike | None = None,
     max_iterations: int | None = None,
     max_seconds: float | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Solution:
     """Probability of reaching `target`; see `solve(criterion="reachability")`."""
     began = time.perf_counter()
@@ -69,8 +72,8 @@ def reachability(
     case.fixed[surely] = sign
     case.open = ~never & ~surely
     case.reward = sign * _mass(mdp, surely)
-    solved = _solve(case, tolerance, began, max_iterations, max_seconds, (-1.0, 0.0)
-                    if sign < 0.0 else (0.0, 1.0))  # fmt: skip
+    limits = _Limits(began, max_iterations, max_seconds, checkpoint)
+    solved = _solve(case, tolerance, limits, (-1.0, 0.0) if sign < 0.0 else (0.0, 1.0))
     chosen = solved.chosen
     if objective == "max":
         # Inside the region of probability one the policy must make progress, not only stay.
@@ -79,7 +82,7 @@ def reachability(
         # Where the target can be avoided for ever, the policy must do so.
         avoiding = np.flatnonzero(case.rows.every(never) & never[case.rows.owner])[::-1]
         chosen[case.rows.owner[avoiding]] = avoiding
-    return _solution(mdp, solved, chosen, sign, tolerance, began, {
+    return _solution(mdp, solved, chosen, sign, tolerance, limits.began, {
         "criterion": "reachability", "objective": objective, "target": int(goal.sum()),
     })  # fmt: skip
 
@@ -92,6 +95,7 @@ def total_reward(
     target: npt.ArrayLike | None = None,
     max_iterations: int | None = None,
     max_seconds: float | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Solution:
     """Expected undiscounted sum of rewards; see `solve(criterion="total")`.
 
@@ -126,8 +130,9 @@ def total_reward(
         case.open = finite & ~goal
         case.fixed[~finite] = np.inf * sign
         case.usable = case.rows.every(finite)
-    solved = _solve(case, tolerance, began, max_iterations, max_seconds, (-np.inf, np.inf))
-    return _solution(mdp, solved, solved.chosen, sign, tolerance, began, {
+    limits = _Limits(began, max_iterations, max_seconds, checkpoint)
+    solved = _solve(case, tolerance, limits, (-np.inf, np.inf))
+    return _solution(mdp, solved, solved.chosen, sign, tolerance, limits.began, {
         "criterion": "total", "objective": objective,
     })  # fmt: skip
 
@@ -150,31 +155,40 @@ class _Outcome:
         self.method = "policy-iteration"
 
 
-def _solve(
-    case: _Case,
-    tolerance: float,
-    began: float,
-    max_iterations: int | None,
-    max_seconds: float | None,
-    range_: tuple[float, float],
-) -> _Outcome:
+@dataclasses.dataclass
+class _Limits:
+    """When it began (less what earlier runs took), when to stop, and where to keep the state."""
+
+    began: float
+    max_iterations: int | None
+    max_seconds: float | None
+    checkpoint: Checkpoint | None
+
+    @property
+    def until(self) -> float:
+        """The latest time of `time.perf_counter`."""
+        return np.inf if self.max_seconds is None else self.began + self.max_seconds
+
+
+def _solve(case: _Case, tolerance: float, limits: _Limits, range_: tuple[float, float]) -> _Outcome:
     outcome = _Outcome(case)
     if not bool(case.open.any()):
         return outcome
     group, inside, paths, pair_of = _collapse(case)
     bounded = np.isfinite(range_[0]) and np.isfinite(range_[1])
-    if bounded and (max_iterations is not None or max_seconds is not None):
-        found = _intervals(paths, tolerance, range_, began, max_iterations, max_seconds, outcome)
+    intervals = bounded and not (limits.max_iterations is None and limits.max_seconds is None)
+    resumed = None
+    if limits.checkpoint is not None:
+        shape = (paths.states,)
+        resumed = limits.checkpoint.load(dict.fromkeys(("low", "high", "chosen"), shape))
+    if resumed is not None:  # by the method that wrote it
+        intervals = "low" in resumed.arrays
+        limits.began -= resumed.seconds
+        outcome.trace = resumed.trace
+    if intervals:
+        found = _intervals(paths, tolerance, range_, limits, outcome, resumed)
     else:
-        # Policies are improved one by one; each gives a proven lower bound.
-        until = np.inf if max_seconds is None else began + max_seconds
-        try:
-            found = solve_paths(paths, max_iterations or 1000, float(until))
-        except KeyboardInterrupt:  # before the first policy was evaluated
-            found = Solved(
-                np.full(paths.states, range_[0]), np.full(paths.states, range_[1]),
-                np.asarray(paths.pair_ptr[:-1]), 0, "interrupted",
-            )  # fmt: skip
+        found = _policies(paths, range_, limits, resumed)
         outcome.iterations, outcome.outcome = found.iterations, found.outcome
     members = np.flatnonzero(case.open)
     outcome.lower[members] = np.maximum(found.lower, range_[0])[group[members]]
@@ -274,14 +288,36 @@ def _check_bounded(mdp: MDP, reward: FloatArray) -> None:
         )
 
 
+def _policies(
+    paths: Paths, range_: tuple[float, float], limits: _Limits, resumed: Resumed | None
+) -> Solved:
+    """Policies are improved one by one; each gives a proven lower bound."""
+    checkpoint, made = limits.checkpoint, 0 if resumed is None else resumed.iterations
+    start = None if resumed is None else resumed.arrays["chosen"]
+
+    def keep(chosen: Array, iteration: int, last: bool) -> None:
+        if checkpoint is not None and (last or checkpoint.due()):
+            seconds, count = time.perf_counter() - limits.began, made + iteration
+            checkpoint.save({"chosen": chosen}, count, count, seconds, ())
+
+    limit = max(0, (limits.max_iterations or 1000) - made)
+    try:
+        found = solve_paths(paths, limit, limits.until, start, keep)
+    except KeyboardInterrupt:  # before the first policy was evaluated
+        found = Solved(
+            np.full(paths.states, range_[0]), np.full(paths.states, range_[1]),
+            np.asarray(paths.pair_ptr[:-1]), 0, "interrupted",
+        )  # fmt: skip
+    return dataclasses.replace(found, iterations=made + found.iterations)
+
+
 def _intervals(
     paths: Paths,
     tolerance: float,
     range_: tuple[float, float],
-    began: float,
-    max_iterations: int | None,
-    max_seconds: float | None,
+    limits: _Limits,
     outcome: _Outcome,
+    resumed: Resumed | None,
 ) -> Solved:
     """Interval iteration: T from below and from above, every backup rounded outwards."""
     outcome.method = "interval-iteration"
@@ -289,10 +325,21 @@ def _intervals(
     counts = np.diff(paths.rows.indptr)
     low = np.full(paths.states, range_[0])
     high = np.full(paths.states, range_[1])
+    if resumed is not None:
+        low, high = resumed.arrays["low"], resumed.arrays["high"]
+        outcome.iterations = resumed.iterations
     top = max(abs(range_[0]), abs(range_[1]))
     # One backup rounds by at most this; the defect of a row moves it by as much again.
     slack = float(counts.max(initial=0) + 4) * UNIT * 2.0 * top + paths.defect * top
-    limit = max_iterations if max_iterations is not None else 10_000_000
+    limit = limits.max_iterations if limits.max_iterations is not None else 10_000_000
+
+    def save() -> None:
+        if limits.checkpoint is not None:
+            made, seconds = outcome.iterations, time.perf_counter() - limits.began
+            limits.checkpoint.save(
+                {"low": low, "high": high}, made, 2 * made, seconds, outcome.trace
+            )
+
     outcome.outcome = "iterations"
     chosen = np.asarray(first)
     try:
@@ -304,7 +351,7 @@ def _intervals(
             high = np.minimum(high, above)
             outcome.iterations += 1
             error = 0.5 * float((high - low).max())
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - limits.began
             if outcome.iterations & (outcome.iterations - 1) == 0 or error <= tolerance:
                 outcome.trace.append(
                     TracePoint(outcome.iterations, 2.0 * outcome.iterations, seconds, error)
@@ -312,11 +359,14 @@ def _intervals(
             if error <= tolerance:
                 outcome.outcome = "converged"
                 break
-            if max_seconds is not None and seconds >= max_seconds:
+            if time.perf_counter() >= limits.until:
                 outcome.outcome = "time"
                 break
+            if limits.checkpoint is not None and limits.checkpoint.due():
+                save()
     except KeyboardInterrupt:
         outcome.outcome = "interrupted"
+    save()
     q = paths.reward + paths.rows @ low
     best = np.maximum.reduceat(q, first)
     at = np.flatnonzero(q == best[paths.owner])[::-1]

@@ -142,7 +142,7 @@ class PixelCNN(Autoregressive):
         first, other = self.settings.first_kernel // 2, self.settings.kernel // 2
         upwards = first + other * largest_sum(self.dilations, rows - 1)
         in_row = other * largest_sum(self.dilations, rows) - (1 if self.groups == 1 else 0)
-        return max(upwards, in_row)
+        return int(max(upwards, in_row))
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.first(self.scaled(x))  # [B, 2 h, H, W]

@@ -1,0 +1,124 @@
+"""Checkpoints of long solves: one `.npz`, replaced as a whole, resumed only by its own problem."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.errors import InvalidData
+from likely.mdp.problem import MDP, write_npz
+from likely.mdp.solution import TracePoint
+
+Array = npt.NDArray[Any]
+FORMAT = "likely.mdp.checkpoint"
+
+
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """What a checkpoint holds.
+
+    Attributes:
+        arrays: the state of the method, by name.
+        iterations: made so far.
+        backups: work so far.
+        seconds: spent so far.
+        trace: so far.
+    """
+
+    arrays: dict[str, Array]
+    iterations: int
+    backups: float
+    seconds: float
+    trace: list[TracePoint]
+
+
+class Checkpoint:
+    """A file that a solve keeps up to date.
+
+    Args:
+        path: of the file; its folder must exist.
+        every: seconds between two writings.
+        identity: what a file must agree on to be resumed (`identity_of`).
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], every: float, identity: dict[str, Any]
+    ) -> None:
+        self.path, self.every, self.identity = Path(path), every, identity
+        self._saved = time.perf_counter()
+
+    def due(self) -> bool:
+        """Whether it is time to write again."""
+        return time.perf_counter() - self._saved >= self.every
+
+    def save(
+        self, arrays: Mapping[str, Array], iterations: int, backups: float, seconds: float,
+        trace: Iterable[TracePoint],
+    ) -> None:  # fmt: skip
+        """Write the state and the counters, atomically."""
+        header = {
+            "format": FORMAT, "version": 1, "identity": self.identity, "iterations": iterations,
+            "backups": backups, "seconds": seconds,
+            "trace": [dataclasses.astuple(point) for point in trace],
+        }  # fmt: skip
+        written = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        write_npz(self.path, {**arrays, "header": written})
+        self._saved = time.perf_counter()
+
+    def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Resumed | None:
+        """What the file holds, None where there is no file.
+
+        Args:
+            shapes: of the arrays that may be there.
+
+        Raises:
+            InvalidData: the file is broken, or of another problem or criterion.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as stored:
+                header = json.loads(bytes(stored["header"]))
+                arrays = {name: stored[name] for name in stored.files if name != "header"}
+            same = header["format"] == FORMAT
+            identity = header["identity"]
+            counters = (int(header["iterations"]), header["backups"], header["seconds"])
+            trace = [TracePoint(*point) for point in header["trace"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidData(f"{self.path}: not a checkpoint of a solve ({error})") from error
+        fits = all(array.shape == shapes.get(name) for name, array in arrays.items())
+        if not same or identity != self.identity or not fits:
+            raise InvalidData(
+                f"{self.path}: this checkpoint belongs to another problem ({identity}); delete it "
+                "or give another path"
+            )
+        return Resumed(arrays, *counters, trace)
+
+
+def identity_of(mdp: MDP, **asked: Any) -> dict[str, Any]:
+    """What tells one problem and question from another.
+
+    Args:
+        mdp: the problem.
+        asked: criterion, objective, horizon; arrays (a target) by their digest.
+    """
+    weights = np.cos(np.arange(min(mdp.pairs, 1 << 16)))
+    return {
+        "states": mdp.states, "discount": mdp.discount, "transitions": mdp.transitions,
+        "sum_reward": float(weights @ mdp.reward[: len(weights)]),
+        **{
+            name: hashlib.sha256(value.tobytes()).hexdigest()
+            if isinstance(value, np.ndarray)
+            else value
+            for name, value in asked.items()
+        },
+    }  # fmt: skip
