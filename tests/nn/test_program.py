@@ -264,6 +264,83 @@ def test_colour_groups_come_in_sub_steps() -> None:
     check(build, output, x, expected.reshape(2, 3, 4, 3).permute(0, 3, 1, 2))
 
 
+def test_a_head_that_couples_channels_takes_in_whole_pixels() -> None:
+    """NADE with two outputs a pixel: three values come in at once, a dimension is a pixel."""
+    shape = (3, 3, 4)
+    pixels, size = 12, 36
+    build = Builder(shape, LEVELS)
+    x = torch.randint(LEVELS, (2, *shape), generator=torch.Generator().manual_seed(2))
+    into, out_of, start, bias = lively(size, 8), lively(8, 24), lively(8), lively(24)
+    a = build.running(start)
+    build.accumulate(a, build.image(factor=1.0, offset=0.0), into)
+    logits = build.grow(a, out_of, bias, range(0, 24, 2), range(2, 26, 2), [8] * pixels)
+    output = build.pick(logits, 2)
+    flat = x.permute(0, 2, 3, 1).flatten(1).double()  # channels innermost
+    expected = torch.zeros(2, pixels, 2, dtype=torch.float64)
+    for i in range(pixels):
+        h = start + flat[:, : 3 * i] @ into[: 3 * i]
+        expected[:, i] = h @ out_of[:, 2 * i : 2 * i + 2] + bias[2 * i : 2 * i + 2]
+    check(build, output, x, expected.reshape(2, 3, 4, 2).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_vectors_begin_with_what_belongs_to_the_label(channels: int) -> None:
+    """A running vector, what grows from it, and what grows on top of that; with channels too."""
+    shape = (channels, 3, 4)
+    size = 12 * channels
+    build = Builder(shape, LEVELS, groups=channels)
+    x = torch.randint(LEVELS, (3, *shape), generator=torch.Generator().manual_seed(2))
+    context = torch.tensor([2, 0, 1])
+    into, out_of, again = lively(size, 8), lively(8, size), lively(8, size, seed=1)
+    starts, biases = lively(3, 8), lively(3, size + 2)
+    a = build.running(build.map("square", build.by_label(starts)))
+    build.accumulate(a, build.image(factor=1.0, offset=0.0), into)
+    ends = range(1, size + 1)
+    # A part of what is known with the label.
+    bias = features_of(build.by_label(biases), 2, size + 2)
+    first = build.grow(a, out_of, bias, range(size), ends, [8] * size)
+    output = build.grow(build.relu(a), again, first, range(size), ends, [5] * size)
+    flat = x.permute(0, 2, 3, 1).flatten(1).double()  # channels innermost
+    expected = torch.zeros(3, size, dtype=torch.float64)
+    for i in range(size):
+        now = starts[context] ** 2 + flat[:, :i] @ into[:i]
+        expected[:, i] = biases[context, 2 + i] + now @ out_of[:, i]
+        expected[:, i] += now.relu()[:, :5] @ again[:5, i]
+    expected = expected.reshape(3, 3, 4, channels).permute(0, 3, 1, 2)
+    check(build, build.pick(output, 1), x, expected, context)
+    with pytest.raises(InvalidSetting, match="before the first row"):
+        build.running(build.image())
+    for wrong in (build.image(), first_layer(build, size)[0]):
+        with pytest.raises(InvalidSetting, match="joined with a feature map"):
+            build.grow(a, out_of, wrong, range(size), ends, [8] * size)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_matrix_applied_to_a_vector_gives_a_vector(channels: int) -> None:
+    """A hidden layer that is computed anew at each dimension, with a term of the label."""
+    shape = (channels, 3, 4)
+    size = 12 * channels
+    build = Builder(shape, LEVELS, groups=channels)
+    x = torch.randint(LEVELS, (3, *shape), generator=torch.Generator().manual_seed(2))
+    context, table = torch.tensor([2, 0, 1]), lively(3, 20)
+    into, deeper, out_of = lively(size, 8), lively(8, 20), lively(20, size)
+    start, shift, bias = lively(8), lively(20), lively(size)
+    a = build.running(start)
+    build.accumulate(a, build.image(factor=1.0, offset=0.0), into)
+    h = build.linear([Tap(build.relu(a), deeper)], shift, plus=[build.by_label(table)])
+    ends = range(1, size + 1)
+    output = build.pick(build.grow(h, out_of, bias, range(size), ends, [20] * size), 1)
+    flat = x.permute(0, 2, 3, 1).flatten(1).double()  # channels innermost
+    expected = torch.zeros(3, size, dtype=torch.float64)
+    for i in range(size):
+        now = (start + flat[:, :i] @ into[:i]).relu() @ deeper + shift + table[context]
+        expected[:, i] = now @ out_of[:, i] + bias[i]
+    expected = expected.reshape(3, 3, 4, channels).permute(0, 3, 1, 2)
+    check(build, output, x, expected, context)
+    with pytest.raises(InvalidSetting, match="joined with a feature map"):
+        build.linear([Tap(a, deeper)], plus=[build.image()])
+
+
 def test_layer_normalisation_and_labels() -> None:
     build = Builder(SHAPE, LEVELS)
     h, fine = first_layer(build)

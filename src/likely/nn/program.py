@@ -195,7 +195,7 @@ class Attend:
 
 @dataclasses.dataclass(frozen=True)
 class Accumulate:
-    """After dimension i is drawn: out += value(x_i) * weight[i]."""
+    """After value i is drawn: out += x_i * weight[i]."""
 
     out: Cells
     image: Cells
@@ -206,12 +206,15 @@ class Accumulate:
 
 @dataclasses.dataclass(frozen=True)
 class Grow:
-    """At dimension i: out[first_i : last_i] = bias + x[: seen_i] @ weight[: seen_i, same]."""
+    """At dimension i: out[first_i : last_i] = bias + x[: seen_i] @ weight[: seen_i, same].
+
+    The bias is the same for all images, or a vector of each.
+    """
 
     out: Cells
     x: Cells
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | Cells
     first: tuple[int, ...]
     last: tuple[int, ...]
     seen: tuple[int, ...]
@@ -447,12 +450,20 @@ class Builder:
         self._open.remove(state.value)
         self._note(Map("copy", state, (x,), state.known, self._backwards))
 
-    def running(self, start: Tensor) -> Cells:
-        """One vector an image, [F] at first, that `accumulate` changes (NADE's a)."""
-        made = self._memory(
-            start.shape[0], 1, Moment.PIXEL, vector=True, start=start.detach().clone()
-        )
+    def running(self, start: Tensor | Cells) -> Cells:
+        """One vector an image that `accumulate` changes (NADE's a).
+
+        Args:
+            start: what it is at first: [F], or what is known with the label (of `by_label`).
+        """
         self._recurs = True
+        if isinstance(start, Tensor):
+            first = start.detach().clone()
+            return self._memory(len(first), 1, Moment.PIXEL, vector=True, start=first)
+        if start.moment is not Moment.GIVEN:
+            raise InvalidSetting("a running vector starts with what is known before the first row")
+        made = self._memory(start.features, 1, Moment.PIXEL, vector=True)
+        self._note(Map("copy", made, (start,), Moment.GIVEN, False))
         return made
 
     @contextmanager
@@ -475,7 +486,8 @@ class Builder:
     ) -> Cells:
         """bias + sum of plus + sum of taps, a convolution.
 
-        What is known when the row begins is summed then, for the whole row.
+        What is known when the row begins is summed then, for the whole row. Applied to a vector
+        it gives a vector.
 
         Args:
             taps: what is read and multiplied; all weights have the same number of outputs.
@@ -649,12 +661,14 @@ class Builder:
         return out
 
     def accumulate(self, running: Cells, image: Cells, weight: Tensor) -> None:
-        """After dimension i = (row W + column) C + channel is drawn, add x_i weight[i].
+        """After value i = (row W + column) C + channel is drawn, add x_i weight[i].
+
+        Channels that the head couples are drawn together: all their values are added then.
 
         Args:
             running: of `running`.
-            image: of `image`; gives the value of x_i.
-            weight: [D, F].
+            image: of `image`; gives x_i.
+            weight: [H W C, F].
         """
         self._note(Accumulate(running, image, weight.detach()))
 
@@ -662,31 +676,34 @@ class Builder:
         self,
         x: Cells,
         weight: Tensor,
-        bias: Tensor,
+        bias: Tensor | Cells,
         first: Sequence[int],
         last: Sequence[int],
         seen: Sequence[int],
     ) -> Cells:
         """A vector of which dimension i adds features [first_i, last_i) = bias + x[:seen_i] @ w.
 
+        A dimension is a channel of a pixel, or the whole pixel where the head couples channels.
+
         Args:
             x: a vector (of `running`, `grow`, or a map of one).
             weight: [F of x, outputs].
-            bias: [outputs].
+            bias: [outputs]; or for each image what is known with its label (of `by_label`), or
+                another vector, which has these features by then.
             first: first new feature at each dimension, [D].
             last: one after the last.
             seen: how many features of x are read.
         """
+        if isinstance(bias, Tensor):
+            bias = bias.detach()
+        elif not self.memories[bias.value].vector and bias.known is not Moment.GIVEN:
+            raise InvalidSetting("a vector cannot be joined with a feature map")
         out = self._memory(weight.shape[1], 1, Moment.PIXEL, vector=True)
-        self._note(
-            Grow(out, x, weight.detach(), bias.detach(), tuple(first), tuple(last), tuple(seen))
-        )
+        self._note(Grow(out, x, weight.detach(), bias, tuple(first), tuple(last), tuple(seen)))
         return out
 
     def pick(self, x: Cells, size: int) -> Cells:
         """At dimension i features [i size, (i + 1) size) of a vector, as the parameters there.
-
-        A dimension is a channel of a pixel, or the whole pixel where the head couples channels.
 
         Returns:
             Features groups * size.
@@ -765,7 +782,8 @@ class Builder:
         stride: int,
     ) -> Cells:
         moment = self._now(max([_moment_of(tap) for tap in taps] + [x.moment for x in plus]))
-        out = self._memory(outputs, stride, moment)
+        vector = self._joined([tap.x for tap in taps] + list(plus))
+        out = self._memory(outputs, stride, moment, vector=vector)
         plain = tuple(
             Tap(tap.x, tap.weight.detach(), tap.up, tap.left, tap.groups_before) for tap in taps
         )
@@ -778,15 +796,19 @@ class Builder:
     def _map_at(
         self, op: Unary | Binary, inputs: tuple[Cells, ...], moment: Moment, factor: float = 1.0
     ) -> Cells:
-        # A vector may meet what belongs to its label.
-        vector = any(self.memories[x.value].vector for x in inputs)
-        if vector and any(
-            not self.memories[x.value].vector and x.known is not Moment.GIVEN for x in inputs
-        ):
-            raise InvalidSetting("a vector cannot be joined with a feature map")
-        out = self._memory(inputs[0].features, inputs[0].stride, moment, vector=vector)
+        out = self._memory(
+            inputs[0].features, inputs[0].stride, moment, vector=self._joined(inputs)
+        )
         self._note(Map(op, out, inputs, moment, self._backwards, factor))
         return out
+
+    def _joined(self, inputs: Sequence[Cells]) -> bool:
+        """Whether what is computed of these is a vector; it may meet what belongs to its label."""
+        vectors = [self.memories[x.value].vector for x in inputs]
+        maps = [x.known is not Moment.GIVEN for x in inputs]
+        if any(vectors) and any(m and not v for m, v in zip(maps, vectors, strict=True)):
+            raise InvalidSetting("a vector cannot be joined with a feature map")
+        return any(vectors)
 
     def _note(self, one: Instruction) -> None:
         for x in reads(one):
@@ -845,7 +867,11 @@ def reads(one: Instruction) -> Iterator[Cells]:
             yield from (one.query, one.keys, one.values)
         case Accumulate():
             yield one.image
-        case Normalize() | Grow() | Pick():
+        case Grow():
+            yield one.x
+            if isinstance(one.bias, Cells):
+                yield one.bias
+        case Normalize() | Pick():
             yield one.x
 
 

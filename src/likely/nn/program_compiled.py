@@ -335,7 +335,8 @@ class CompiledExecutor:
     def _operand(self, x: Cells, group: int, groups: int, stride: int) -> int:
         """The number of a view as an instruction of some stride sees it."""
         memory = self.program.memories[x.value]
-        first = 0 if memory.vector else x.part(group if groups > 1 else -1, groups)[0]
+        whole = memory.vector or groups == 1
+        first = x.part(-1 if whole else group, groups)[0]
         return self._view(x, first, stride)
 
     def _view(self, x: Cells, first: int, stride: int) -> int:
@@ -376,7 +377,7 @@ class CompiledExecutor:
             own = group
             if one.moment not in (Moment.PIXEL,) or self.program.groups == 1:
                 own = -1
-            if isinstance(one, Map) and self.program.memories[one.out.value].vector:
+            if isinstance(one, Map | Linear) and self.program.memories[one.out.value].vector:
                 own = -1
             split = max([x.groups for x in reads(one)], default=1)
             if isinstance(one, Accumulate):
@@ -448,11 +449,15 @@ class CompiledExecutor:
                 size = len(one.first)
                 table = len(self._integers)
                 self._integers += [*one.first, *one.last, *one.seen]
+                shared, start = -1, -1
+                if isinstance(one.bias, Tensor):
+                    shared = self._vector(one.bias)
+                else:
+                    start = self._operand(one.bias, 0, 1, stride)
                 self._note(one, kernels.GROW, {
                     5: view(one.out), 6: one.weight.shape[0], 7: view(one.x),
-                    8: self._weight(one.weight.t().to(torch.float64).numpy()),
-                    9: self._vector(one.bias), 10: table, 11: size,
-                    15: self.program.groups, 16: max(0, group),
+                    8: self._weight(one.weight.t().numpy()), 9: shared, 10: table, 11: size,
+                    12: start, 15: self.program.groups, 16: max(0, group),
                 })  # fmt: skip
             case Pick():
                 values_at = {15: self.program.groups, 16: max(0, group)}
@@ -467,7 +472,7 @@ class CompiledExecutor:
         self._note(one, kernels.ACCUMULATE, {
             5: self._operand(one.out, 0, 1, 1), 6: one.weight.shape[1],
             7: self._operand(image, 0, 1, 1),
-            8: self._weight(one.weight.to(torch.float64).numpy()),
+            8: self._weight(one.weight.numpy()),
             15: self.program.shape[0], 16: channel,
         })  # fmt: skip
 

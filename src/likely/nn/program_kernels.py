@@ -275,15 +275,18 @@ def _attend(code, operands, rows, floats, mem, batch, row, cell, scores):
 
 @_loose
 def _grow(code, operands, rows, integers, mem, weights, batch, index):
-    """Weights stand with the inputs of one output side by side."""
-    out, x, inputs = code[5], code[7], code[6]
+    """Weights stand with the inputs of one output side by side; a bias there, or for each image."""
+    out, x, inputs, start = code[5], code[7], code[6], code[12]
     at, bias, table, size = code[8], code[9], code[10], code[11]
     first, last = integers[table + index], integers[table + size + index]
     seen = integers[table + 2 * size + index]
     for image in range(batch):
         read = rows[x] + image * operands[x, IMAGE_STEP]
+        begin = np.int64(-1)
+        if start >= 0:
+            begin = rows[start] + image * operands[start, IMAGE_STEP]
         for unit in range(first, last):
-            total = weights[bias + unit]
+            total = mem[begin + unit] if begin >= 0 else weights[bias + unit]
             for i in range(seen):
                 total += mem[read + i] * weights[at + unit * inputs + i]
             mem[rows[out] + image * operands[out, IMAGE_STEP] + unit] = total

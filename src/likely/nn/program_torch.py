@@ -274,7 +274,7 @@ class TorchExecutor:
             cells = range(first, cells.stop, one.period)
         if not cells:
             return
-        if isinstance(one, Map) and self.program.memories[one.out.value].vector:
+        if isinstance(one, Map | Linear) and self.program.memories[one.out.value].vector:
             group = -1  # a vector belongs to no channel
         split = max([x.groups for x in reads(one)], default=1)
         for part in range(split) if group < 0 and split > 1 else (group,):
@@ -376,8 +376,14 @@ class TorchExecutor:
             else:
                 new = slice(one.first[index], one.last[index])
                 seen = one.seen[index]
-                added = x[:, :seen] @ one.weight[:seen, new] + one.bias[new]
-                self.memory[one.out.value][:, new] = added
+                added = x[:, :seen] @ one.weight[:seen, new]
+                self.memory[one.out.value][:, new] = added + self._bias_of(one)[..., new]
+
+    def _bias_of(self, one: Grow) -> Tensor:
+        """[outputs] or [B, outputs]."""
+        if isinstance(one.bias, Tensor):
+            return one.bias
+        return self._read(one.bias, 0, range(1), -1)[0]
 
     def _accumulate(self, one: Accumulate, row: int, column: int, channels: range) -> None:
         memory, held = self.program.memories[one.image.value], self.memory[one.image.value]
