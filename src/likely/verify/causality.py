@@ -260,7 +260,7 @@ def _sampler_follows(subject: Subject) -> Iterator[Proof]:
     model = subject.model
     assert isinstance(model, Autoregressive)
     x = subject.x[:2]
-    labels = subject.labels(len(x))
+    labels = None if subject.context is None else subject.context[: len(x)]
     stepper = model.stepper(len(x), labels)
     if stepper is None:
         return
