@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +13,7 @@ from torch import Tensor
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive
 from likely.models.made import MADE, MADEEnsemble
-from likely.nn.program import Builder
-from likely.sampling import Stepper
+from likely.nn.program import Builder, Cells
 
 
 class OutputNotStrict(MADE):
@@ -63,13 +64,10 @@ class RasterSampler(MADE):
 class OneMaskSampler(MADE):
     """The sampler uses the first mask only."""
 
-    def incremental(self, build: Builder) -> None:
-        """None: the written one, with its defect, is taken."""
-
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        stepper: Any = super().written_stepper(batch, context)
-        del stepper.masks[1:]
-        return stepper
+    def vectors(self, build: Builder) -> Cells:
+        twin = copy.copy(self)  # shallow: the weights are the same tensors
+        twin.settings = dataclasses.replace(self.settings, masks=1)
+        return MADE.vectors(twin, build)
 
 
 class OrderWithoutMasks(MADEEnsemble):

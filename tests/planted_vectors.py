@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ from likely.models import nade
 from likely.models.fvsbn import FVSBN
 from likely.models.nade import NADE
 from likely.nn.program import Builder, Cells
-from likely.sampling import Stepper
 
 right_distinct = nade.distinct
 
@@ -38,14 +37,9 @@ class TriangleTransposed(FVSBN):
 class LateSampler(FVSBN):
     """The incremental sampler takes each value in one unit too late."""
 
-    def incremental(self, build: Builder) -> None:
-        """None: the written one, with its defect, is taken."""
-
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        stepper: Any = super().written_stepper(batch, context)
-        give = stepper.give
-        stepper.give = lambda unit: give(max(0, unit - 1))
-        return stepper
+    @property
+    def before(self) -> Sequence[int]:
+        return [max(0, seen - self.units.inputs) for seen in super().before]
 
 
 class InclusiveActivation(NADE):
@@ -79,21 +73,39 @@ def distinct_one_late(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class ForgetfulSampler(NADE):
-    """The incremental sampler starts anew at each row."""
+    """The incremental sampler starts anew at each row: an activation for each, of its own units."""
 
-    def incremental(self, build: Builder) -> None:
-        """None: the written one, with its defect, is taken."""
+    def vectors(self, build: Builder) -> Cells:
+        rows, hidden = self.units.height, self.settings.hidden
+        a = build.running(self.start[0].repeat(rows))
+        image = build.image(1.0 / self.units.top, 0.0)
+        build.accumulate(a, image, torch.block_diag(*self.weight.flatten(0, 1).chunk(rows)))
+        read = torch.block_diag(*self.output.flatten(0, 1).chunk(rows))
+        h, bias = build.map("sigmoid", a), self.bias[0].flatten()
+        return self.outputs_of(build, h, read, bias, [rows * hidden] * self.units.count)
 
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        stepper: Any = super().written_stepper(batch, context)
-        begin = stepper.begin_row
 
-        def begin_row(above: Tensor | None) -> None:
-            begin(above)
-            stepper.a = self.starts(batch, context).clone()
+class OneLabelSampler(NADE):
+    """The incremental sampler takes every image for one of the first class."""
 
-        stepper.begin_row = begin_row
-        return stepper
+    def vectors(self, build: Builder) -> Cells:
+        with torch.no_grad():
+            twin = copy.deepcopy(self)
+            twin.bias.copy_(self.bias[:1].expand_as(self.bias))
+            twin.start.copy_(self.start[:1].expand_as(self.start))
+        return NADE.vectors(twin, build)
+
+
+class OneChannelSampler(FVSBN):
+    """The incremental sampler takes in the first channel of a pixel only."""
+
+    def known(self, build: Builder) -> Cells:
+        inputs = self.units.inputs
+        size = self.units.count * inputs
+        values = build.running(self.bias.new_zeros(size))
+        first = (torch.arange(size) % inputs == 0).to(self.bias)
+        build.accumulate(values, build.image(1.0 / self.units.top, 0.0), torch.diag(first))
+        return values
 
 
 class LateInstructions(NADE):

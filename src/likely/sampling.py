@@ -24,7 +24,6 @@ Sources: Ramachandran et al. 2017 (caches), Song et al. 2021 and Wiggers and Hoo
 
 from __future__ import annotations
 
-import abc
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,31 +54,8 @@ BLOCK = 64
 WORTH_COMPILING = 256
 
 
-class Stepper(abc.ABC):
-    """The state of a model that has seen the first pixels of a batch of images."""
-
-    @abc.abstractmethod
-    def begin_row(self, above: Tensor | None) -> None:
-        """Take in the row above, complete: floats in level units, [B, C, W]; None at the top."""
-
-    @abc.abstractmethod
-    def pixel(self, row: Tensor, column: int, channel: int) -> Tensor:
-        """Parameters of p(x_i | x_<i) of one channel of the pixel at `column`.
-
-        Called for every column from the first on, channels innermost.
-
-        Args:
-            row: the current row in level units, [B, C, W]; only what comes before is read.
-            column: of the pixel.
-            channel: of the pixel.
-
-        Returns:
-            [B, head.parameters]; rows of other channels may be anything.
-        """
-
-
-class ProgramStepper(Stepper):
-    """A stepper that runs a program, led along given pixels."""
+class Stepper:
+    """A program led along given pixels: the state after the first pixels of a batch of images."""
 
     def __init__(self, program: Program, executor: Executor) -> None:
         self.program, self.executor = program, executor
@@ -88,6 +64,7 @@ class ProgramStepper(Stepper):
         self.parameters = torch.empty(0)
 
     def begin_row(self, above: Tensor | None) -> None:
+        """Take in the row above, complete: levels int64 [B, C, W]; None at the top."""
         if above is not None:
             groups, width = self.program.groups, self.program.shape[2]
             while self.done % groups or (0 < self.done < width * groups):
@@ -100,6 +77,18 @@ class ProgramStepper(Stepper):
         self.executor.begin_row(self.row)
 
     def pixel(self, row: Tensor, column: int, channel: int) -> Tensor:
+        """Parameters of p(x_i | x_<i) of one channel of the pixel at `column`.
+
+        Called for columns from left to right, channels innermost.
+
+        Args:
+            row: the current row, levels int64 [B, C, W]; only what comes before is read.
+            column: of the pixel.
+            channel: of the pixel.
+
+        Returns:
+            [B, head.parameters]; rows of other channels may be anything.
+        """
         groups = self.program.groups
         group = channel if groups > 1 else 0
         while self.done < column * groups + group:
@@ -132,9 +121,6 @@ class Steppable(Protocol):
 
     def program(self) -> Program | None:
         """The incremental form, or None where the model has none."""
-
-    def stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
-        """The incremental form of a batch; a model without a program may write one."""
 
     def reach(self, rows: int) -> int | None:
         """Columns to the right that are seen `rows` rows up; None: all that there are."""
@@ -192,9 +178,6 @@ def ancestral(
         return _by_program(
             model, program, draw, x, start, context, watch, _pixels, side_by_side=False
         )
-    stepper = model.stepper(len(x), context)
-    if stepper is not None:
-        return _stepped(stepper, draw, x, start, watch)
     if method == "incremental":
         raise InvalidSetting(
             f"{type(model).__name__} has no incremental form; take method=auto or naive"
@@ -400,24 +383,6 @@ def _fixed_point(executor: Executor, row: int, known: int, x: Tensor, draw: Draw
         done = int(changed[0])
 
 
-def _stepped(stepper: Stepper, draw: Draw, x: Tensor, start: int, watch: Watch | None) -> Tensor:
-    _, channels, height, width = x.shape
-    first_row, first_column = divmod(start, width)
-    for row in range(height):
-        stepper.begin_row(x[:, :, row - 1] if row else None)
-        if row < first_row:
-            continue
-        for column in range(width):
-            for channel in range(channels):
-                parameters = stepper.pixel(x[:, :, row], column, channel)
-                if row > first_row or column >= first_column:
-                    place = slice(column, column + 1)
-                    draw(parameters[..., None], x, row, place, [channel])
-        if watch is not None:
-            watch(row, x)
-    return x
-
-
 def _sub_steps(head: Head, channels: int) -> list[list[int]]:
     """Channels that are drawn from one evaluation of the network, in order."""
     return [list(range(channels))] if head.couples_channels else [[c] for c in range(channels)]
@@ -530,7 +495,6 @@ __all__ = [
     "METHODS",
     "Draw",
     "Method",
-    "ProgramStepper",
     "Stepper",
     "Stream",
     "Watch",

@@ -13,6 +13,8 @@ from likely.models.settings import FVSBNSettings
 from likely.verify import verify
 from planted_models import GREY, lively
 
+COUPLED = DataSpec("coupled", (3, 3, 3), 256)
+
 
 def test_each_dimension_is_a_logistic_regression_on_those_before_it() -> None:
     """The formula of 1998, term by term."""
@@ -64,13 +66,16 @@ def test_colour_counts_its_parameters(levels: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "caught_by"),
+    ("kind", "spec", "caught_by"),
     [
-        (planted.TriangleWithDiagonal, {"no self leak", "unchanged by the future"}),
-        (planted.TriangleTransposed, {"no future leak", "unchanged by the future"}),
-        (planted.LateSampler, {"the sampler follows the conditionals"}),
+        (planted.TriangleWithDiagonal, GREY, {"no self leak", "unchanged by the future"}),
+        (planted.TriangleTransposed, GREY, {"no future leak", "unchanged by the future"}),
+        (planted.LateSampler, GREY, {"the sampler follows the conditionals"}),
+        (planted.OneChannelSampler, COUPLED, {"the sampler follows the conditionals"}),
     ],
 )
-def test_planted_defects_are_caught(kind: type[FVSBN], caught_by: set[str]) -> None:
-    proofs = verify(lively(kind(GREY)), quick=True)  # type: ignore[arg-type]
+def test_planted_defects_are_caught(kind: type[FVSBN], spec: DataSpec, caught_by: set[str]) -> None:
+    settings = FVSBNSettings(components=2)
+    proofs = verify(lively(kind(spec, settings)), quick=True)  # type: ignore[arg-type]
     assert caught_by <= {proof.name for proof in proofs.failed}, str(proofs)
+    assert verify(lively(FVSBN(spec, settings)), quick=True).passed  # type: ignore[arg-type]

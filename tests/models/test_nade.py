@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -84,3 +86,11 @@ def test_zeros_cost_no_activation_and_keep_their_derivatives() -> None:
 def test_planted_defects_are_caught(kind: type[NADE], caught_by: set[str]) -> None:
     proofs = verify(lively(kind(GREY, SMALL)), quick=True)  # type: ignore[arg-type]
     assert caught_by <= {proof.name for proof in proofs.failed}, str(proofs)
+
+
+def test_a_sampler_that_takes_one_label_for_all_is_caught() -> None:
+    spec = dataclasses.replace(GREY, classes=("a", "b"))
+    settings = dataclasses.replace(SMALL, conditional=True)
+    proofs = verify(lively(planted.OneLabelSampler(spec, settings)), quick=True)  # type: ignore[arg-type]
+    assert {proof.name for proof in proofs.failed} == {"the sampler follows the conditionals"}
+    assert verify(lively(NADE(spec, settings)), quick=True).passed  # type: ignore[arg-type]

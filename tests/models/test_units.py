@@ -10,9 +10,11 @@ from torch import Tensor
 
 from likely import runs
 from likely.data.spec import DataSpec
-from likely.density import Autoregressive
+from likely.density import Autoregressive, in_drawing_order
 from likely.heads import head_for
 from likely.models.units import Units
+from likely.nn.program_compiled import CompiledExecutor
+from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
 from likely.sampling import Stepper, ancestral
 from planted_models import lively
@@ -20,8 +22,10 @@ from planted_models import lively
 SETTINGS: dict[str, dict[str, Any]] = {
     "fvsbn": {},
     "nade": {"hidden": 7},
-    "deep-nade": {"hidden": 7},
+    "deep-nade": {"hidden": 7, "layers": 3},
+    "deep-nade, random order": {"hidden": 7, "order": "random"},
     "made": {"hidden": 30, "masks": 2, "layers": 2},
+    "made, random order": {"hidden": 30, "masks": 2, "direct": False, "order": "random"},
 }
 # (channels, levels, head, conditional)
 CASES = [
@@ -29,26 +33,28 @@ CASES = [
     (1, 5, "categorical", True),
     (3, 4, "categorical", True),
     (3, 256, "logistic-mixture", False),
+    (3, 256, "logistic-mixture", True),
 ]
 
 
 def built(name: str, channels: int, levels: int, head: str, conditional: bool) -> Autoregressive:
+    """The model, or a view of it that draws in raster order."""
     spec = DataSpec("t", (channels, 3, 4), levels, classes=("a", "b"))
     changes = {**SETTINGS[name], "head": head, "components": 2, "conditional": conditional}
-    model = lively(runs.build(name, spec, changes).double().eval())
+    model = lively(runs.build(name.split(",")[0], spec, changes).double().eval())
     assert isinstance(model, Autoregressive)
-    return model
+    return in_drawing_order(model)
 
 
 def test_units_are_channels_of_pixels_in_raster_order() -> None:
     spec = DataSpec("t", (3, 2, 2), 256)
     x = torch.arange(12).reshape(1, 3, 2, 2)
     masked = Units(spec, head_for("categorical", spec))
-    assert (masked.count, masked.inputs, masked.outputs, masked.row) == (12, 1, 256, 6)
+    assert (masked.count, masked.inputs, masked.outputs) == (12, 1, 256)
     values = (masked.split(x, torch.float64) * 255).round().flatten().tolist()
     assert values == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
     coupled = Units(spec, head_for("logistic-mixture", spec, 2))
-    assert (coupled.count, coupled.inputs, coupled.outputs, coupled.row) == (4, 3, 20, 2)
+    assert (coupled.count, coupled.inputs, coupled.outputs) == (4, 3, 20)
     assert coupled.split(x, torch.float64).shape == (1, 4, 3)
 
 
@@ -62,15 +68,15 @@ def test_outputs_reach_the_head_in_its_order() -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("start", [0, 6])
+@pytest.mark.parametrize(("start", "batch"), [(0, 5), (6, 5), (0, 1), (0, 17)])
 def test_the_sampler_draws_the_integers_of_the_naive_loop(
-    name: str, case: tuple[int, int, str, bool], start: int
+    name: str, case: tuple[int, int, str, bool], start: int, batch: int
 ) -> None:
     model = built(name, *case)
-    uniform = Noise(7).uniform(5, *model.spec.shape)
+    uniform = Noise(7).uniform(batch, *model.spec.shape)
     generator = torch.Generator().manual_seed(5)
-    x = torch.randint(model.spec.levels, (5, *model.spec.shape), generator=generator)
-    context = torch.arange(5) % 2 if model.classes else None
+    x = torch.randint(model.spec.levels, (batch, *model.spec.shape), generator=generator)
+    context = torch.arange(batch) % 2 if model.classes else None
     naive = ancestral(model, uniform, x, start, context, "naive")
     assert torch.equal(ancestral(model, uniform, x, start, context, "incremental"), naive)
     assert naive.double().std() > 0.1
@@ -79,18 +85,19 @@ def test_the_sampler_draws_the_integers_of_the_naive_loop(
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("case", CASES)
 def test_the_parameters_agree_at_every_pixel(name: str, case: tuple[int, int, str, bool]) -> None:
-    """Of the instructions where there are any, and of the written stepper."""
+    """In both executors."""
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
         model = built(name, *case).to(dtype)
         channels = model.spec.shape[0]
         generator = torch.Generator().manual_seed(2)
         x = torch.randint(model.spec.levels, (3, *model.spec.shape), generator=generator)
-        context = torch.arange(3) % 2 if model.classes else None
+        context = torch.tensor([1, 0, 1]) if model.classes else None
         whole = model.conditionals(x, context).detach()
         groups = 1 if model.head.couples_channels else channels
-        assert (model.program() is None) == (groups < channels or model.classes > 0)
-        for stepper in (model.stepper(3, context), model.written_stepper(3, context)):
-            assert stepper is not None
+        program = model.program()
+        assert program is not None
+        for executor in (TorchExecutor, CompiledExecutor):
+            stepper = Stepper(program, executor(program, 3, context))
             error = _largest_error(stepper, x, whole, groups)
             assert error <= tolerance * float(whole.abs().max())
 
@@ -116,12 +123,26 @@ def _rows(group: int, each: int) -> slice:
 
 def test_a_row_that_is_not_drawn_is_taken_in_whole() -> None:
     """Completion passes over known rows without asking for their pixels."""
-    model = built("fvsbn", *CASES[2])
-    x: Tensor = torch.randint(4, (2, 3, 3, 4), generator=torch.Generator().manual_seed(2))
-    context = torch.arange(2)
-    stepper = model.written_stepper(2, context)
-    assert stepper is not None
-    stepper.begin_row(None)
-    stepper.begin_row(x[:, :, 0])
-    found = stepper.pixel(x[:, :, 1], 0, 0)[:, :4]
-    torch.testing.assert_close(found, model.conditionals(x, context)[:, :4, 1, 0])
+    for case, outputs in ((CASES[2], 4), (CASES[4], 20)):
+        model = built("fvsbn", *case)
+        generator = torch.Generator().manual_seed(2)
+        x = torch.randint(model.spec.levels, (2, 3, 3, 4), generator=generator)
+        context = torch.arange(2)
+        stepper = model.stepper(2, context)
+        assert stepper is not None
+        stepper.begin_row(None)
+        stepper.begin_row(x[:, :, 0])
+        found = stepper.pixel(x[:, :, 1], 0, 0)[:, :outputs]
+        torch.testing.assert_close(found, model.conditionals(x, context)[:, :outputs, 1, 0])
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_stream_scores_labelled_colours_that_the_head_couples(name: str) -> None:
+    model = built(name, *CASES[4])
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randint(256, (3, *model.spec.shape), generator=generator)
+    context = torch.tensor([1, 0, 1])
+    stream = model.stream(3, context)
+    for levels in x.permute(2, 3, 1, 0).flatten(0, 2):  # rows, columns, channels
+        stream.push(levels)
+    torch.testing.assert_close(stream.log_prob, model.log_prob(x, context))

@@ -15,7 +15,7 @@ from likely.heads import Head
 from likely.nn.program import Builder, Cells, Program
 from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import Method, ProgramStepper, Stepper, Stream, Watch, ancestral
+from likely.sampling import Method, Stepper, Stream, Watch, ancestral
 
 
 class Autoregressive(TractableDensity):
@@ -199,12 +199,8 @@ class Autoregressive(TractableDensity):
         """The incremental form of `conditionals` for a batch, or None where there is none."""
         program = self.program()
         if program is None:
-            return self.written_stepper(batch, context)
-        return ProgramStepper(program, TorchExecutor(program, batch, context))
-
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
-        """A stepper that a model without a program has written out; None, the default: none."""
-        return None
+            return None
+        return Stepper(program, TorchExecutor(program, batch, context))
 
     def stream(self, batch: int = 1, context: Tensor | int | None = None) -> Stream:
         """Score images as they come in, or look at the conditionals on the way.
@@ -333,8 +329,8 @@ def in_drawing_order(model: Autoregressive) -> Autoregressive:
 class DrawingOrder(Autoregressive):
     """A model with an order of its own, of images arranged in that order (`arranged`).
 
-    The model's `incremental` and `written_stepper` count in its order already: row and column
-    there are those of the arranged image.
+    The model's `incremental` counts in its order already: row and column there are those of the
+    arranged image.
     """
 
     def __init__(self, model: Autoregressive, order: Tensor) -> None:
@@ -361,6 +357,3 @@ class DrawingOrder(Autoregressive):
 
     def incremental(self, build: Builder) -> Cells | None:
         return self.model.incremental(build)
-
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
-        return self.model.written_stepper(batch, context)

@@ -33,9 +33,8 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, Mixture, OrderAgnostic
 from likely.models.made import pixel_order
 from likely.models.settings import DeepNADESettings, EoNADESettings
-from likely.models.units import UnitModel, UnitStepper
-from likely.nn.program import Builder, Cells
-from likely.sampling import Stepper
+from likely.models.units import UnitModel, of_label
+from likely.nn.program import Builder, Cells, Tap
 
 BLOCK = 28  # units of the order whose conditionals are computed together
 
@@ -110,44 +109,20 @@ class DeepNADE(UnitModel, OrderAgnostic):
 
     def vectors(self, build: Builder) -> Cells:
         drawn = torch.from_numpy(self.units.drawn(self.order)).to(self.bias.device)
-        a = build.running(self.start[0])
-        image = build.image(factor=1.0 / self.units.top, offset=0.0)
-        build.accumulate(a, image, self.weight[drawn, 0])
-        # That a unit is known counts, too, whatever its value.
-        build.accumulate(a, build.image(factor=0.0, offset=1.0), self.weight[drawn, 1])
+        a = build.running(of_label(build, self.start))
+        weight = self.weight[drawn]  # [N, I + 1, H]
+        values, known = weight[:, :-1], torch.zeros_like(weight[:, :-1])
+        build.accumulate(a, build.image(1.0 / self.units.top, 0.0), values.flatten(0, 1))
+        # That a unit is known counts, too, whatever its values: once, with the first of them.
+        known[:, 0] = weight[:, -1]
+        build.accumulate(a, build.image(0.0, 1.0), known.flatten(0, 1))
         h = build.relu(a)
-        count, hidden = self.units.count, self.settings.hidden
         for layer in self.deeper:
             assert isinstance(layer, nn.Linear)
-            ends = [hidden] * count
-            grown = build.grow(
-                h, layer.weight.t().contiguous(), layer.bias, [0] * count, ends, ends
-            )
-            h = build.relu(grown)
+            h = build.relu(build.linear([Tap(h, layer.weight.t())], layer.bias))
         output = self.output[drawn].flatten(0, 1)
-        return self.outputs_of(build, h, output, self.bias[0, drawn].flatten(), [hidden] * count)
-
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        return DeepNADEStepper(self, batch, context)
-
-
-class DeepNADEStepper(UnitStepper):
-    """The first layer's activation so far, [B, H]; the layers above it are computed anew."""
-
-    def __init__(self, model: DeepNADE, batch: int, context: Tensor | None) -> None:
-        super().__init__(model.units, model.bias.new_zeros(batch, model.head.parameters))
-        self.model = model
-        self.drawn = model.units.drawn(model.order).tolist()
-        self.biases = model.biases(context)
-        self.a = model.starts(context).expand(batch, -1).clone()
-
-    def take(self, unit: int, value: Tensor) -> None:
-        read = torch.cat([value, torch.ones_like(value[:, :1])], 1)
-        self.a += read @ self.model.weight[self.drawn[unit]]
-
-    def give(self, unit: int) -> Tensor:
-        own = self.drawn[unit]
-        return self.biases[:, own] + self.model.top(self.a) @ self.model.output[own].t()
+        bias = of_label(build, self.bias[:, drawn].flatten(1))
+        return self.outputs_of(build, h, output, bias, [self.settings.hidden] * self.units.count)
 
 
 class EoNADE(Mixture, OrderAgnostic):

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from likely.data.spec import DataSpec
 from likely.models.settings import FVSBNSettings
-from likely.models.units import UnitModel, UnitStepper
+from likely.models.units import UnitModel, of_label
 from likely.nn.program import Builder, Cells
-from likely.sampling import Stepper
 
 
 class FVSBN(UnitModel):
@@ -65,33 +64,6 @@ class FVSBN(UnitModel):
         return by_row.reshape(n * units.outputs, n * units.inputs)
 
     def vectors(self, build: Builder) -> Cells:
-        count = self.units.count
-        bias = self.bias[0].flatten()
-        return self.outputs_of(build, self.known(build), self.matrix(count), bias, range(count))
-
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        return FVSBNStepper(self, batch, context)
-
-
-class FVSBNStepper(UnitStepper):
-    """The values so far, and one row of the weights for each unit."""
-
-    def __init__(self, model: FVSBN, batch: int, context: Tensor | None) -> None:
-        units = model.units
-        super().__init__(units, model.bias.new_zeros(batch, model.head.parameters))
-        self.values = model.weight.new_zeros(batch, units.count * units.inputs)
-        self.biases = model.biases(context)
-        self.weight = model.weight.detach()
-
-    def take(self, unit: int, value: Tensor) -> None:
-        inputs = self.units.inputs
-        self.values[:, unit * inputs : (unit + 1) * inputs] = value
-
-    def give(self, unit: int) -> Tensor:
-        bias = self.biases[:, unit]
-        if unit == 0:
-            return bias
-        first = unit * (unit - 1) // 2
-        blocks = self.weight[first : first + unit]  # [unit, O, I]
-        row = blocks.transpose(1, 2).reshape(unit * self.units.inputs, self.units.outputs)
-        return bias + self.values[:, : len(row)] @ row
+        bias = of_label(build, self.bias.flatten(1))
+        weight = self.matrix(self.units.count)
+        return self.outputs_of(build, self.known(build), weight, bias, self.before)

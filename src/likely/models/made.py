@@ -38,10 +38,9 @@ from torch.nn.functional import linear, relu
 from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, Mixture
 from likely.models.settings import MADEEnsembleSettings, MADESettings
-from likely.models.units import UnitModel, Units, UnitStepper
+from likely.models.units import UnitModel, Units, of_label
 from likely.nn.program import Builder, Cells
 from likely.noise import Choice, Dropout, derived_seed
-from likely.sampling import Stepper
 
 
 class MADE(UnitModel):
@@ -143,16 +142,15 @@ class MADE(UnitModel):
         """Hidden units stand sorted by degree; those of degree m are computed at unit m."""
         count = self.units.count
         drawn = torch.from_numpy(self.units.drawn(self.order)).to(self.bias.device)
-        rows = _spread(drawn, self.units.outputs)
+        rows, columns = _spread(drawn, self.units.outputs), _spread(drawn, self.units.inputs)
         known, masks = self.known(build), range(self.settings.masks)
-        bias = self.bias[0, drawn].flatten()
-        total: Cells | None = None
+        # Each part of the outputs begins with the sum of those before it.
+        total = of_label(build, self.bias[:, drawn].flatten(1))
         direct = self.masked_direct()
         if direct is not None:
-            total = self.outputs_of(build, known, direct[rows][:, drawn], bias, range(count))
-            bias = torch.zeros_like(bias)
+            total = self.outputs_of(build, known, direct[rows][:, columns], total, self.before)
         for mask in masks:
-            below, places, seen = known, drawn, list(range(count))
+            below, places, seen = known, columns, self.before
             for layer, weight in enumerate(self.masked_weights(mask)):
                 degrees, own = self.degrees[mask, layer].sort(stable=True)
                 # Number of units of a degree up to n, n known units.
@@ -161,19 +159,14 @@ class MADE(UnitModel):
                 ).tolist()
                 new = [0, *ends[:-1]]
                 grown = build.grow(
-                    below, weight[own][:, places].t().contiguous(),
-                    self.hidden_biases[layer][0, own], new, ends, seen,
+                    below, weight[own][:, places].t(),
+                    of_label(build, self.hidden_biases[layer][:, own]), new, ends, seen,
                 )  # fmt: skip
                 below, places, seen = build.relu(grown), own, ends
             readout = self.masked_output(mask)[rows][:, places] / len(masks)
-            part = self.outputs_of(build, below, readout, bias, seen)
-            bias = torch.zeros_like(bias)
-            total = part if total is None else build.add(total, part)
-        assert total is not None
+            total = self.outputs_of(build, below, readout, total, seen)
+        assert isinstance(total, Cells)  # there is a mask
         return total
-
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        return MADEStepper(self, batch, context)
 
 
 class MADEEnsemble(Mixture):
@@ -245,84 +238,6 @@ def hidden_degrees(
             found[mask, layer] = random.permutation(spread)
             lowest = int(spread.min())
     return found
-
-
-class MADEStepper(UnitStepper):
-    """A hidden unit of degree m is complete once unit m of the order is known: computed then.
-
-    The hidden units of each layer stand sorted by degree, so what is known is a prefix. Each
-    activation is computed once; the arithmetic of a sample is that of one likelihood pass (of
-    its unmasked half), for each mask.
-    """
-
-    def __init__(self, model: MADE, batch: int, context: Tensor | None) -> None:
-        units = model.units
-        super().__init__(units, model.bias.new_zeros(batch, model.head.parameters))
-        drawn = torch.from_numpy(units.drawn(model.order)).to(model.bias.device)
-        self.biases = model.biases(context)[:, drawn]
-        self.values = model.bias.new_zeros(batch, units.count * units.inputs)
-        columns = _spread(drawn, units.inputs)
-        rows = _spread(drawn, units.outputs)
-        direct = model.masked_direct()
-        self.direct = None if direct is None else direct.detach()[rows][:, columns]
-        self.masks = [
-            _SortedMask(model, mask, batch, context, rows, columns)
-            for mask in range(model.settings.masks)
-        ]
-
-    def take(self, unit: int, value: Tensor) -> None:
-        inputs = self.units.inputs
-        self.values[:, unit * inputs : (unit + 1) * inputs] = value
-        known = self.values[:, : (unit + 1) * inputs]
-        for mask in self.masks:
-            mask.complete(unit + 1, known)
-
-    def give(self, unit: int) -> Tensor:
-        part = slice(unit * self.units.outputs, (unit + 1) * self.units.outputs)
-        out = self.biases[:, unit]
-        for mask in self.masks:
-            out = out + mask.read(part) / len(self.masks)
-        if self.direct is not None:
-            seen = unit * self.units.inputs
-            out = out + self.values[:, :seen] @ self.direct[part, :seen].t()
-        return out
-
-
-class _SortedMask:
-    """The hidden layers under one mask, units sorted by degree."""
-
-    def __init__(
-        self, model: MADE, mask: int, batch: int, context: Tensor | None, rows: Tensor,
-        columns: Tensor,
-    ) -> None:  # fmt: skip
-        below = columns
-        self.weights, self.biases, self.counts = [], [], []
-        self.hidden: list[Tensor] = []
-        for layer, weight in enumerate(model.masked_weights(mask)):
-            degrees, places = model.degrees[mask, layer].sort(stable=True)
-            self.weights.append(weight.detach()[places][:, below])
-            self.biases.append(model.hidden_bias(layer, context).detach()[:, places])
-            # Number of units of a degree up to d, for every d.
-            ends = torch.arange(model.units.count + 1, device=degrees.device)
-            self.counts.append(torch.searchsorted(degrees, ends, right=True).tolist())
-            self.hidden.append(weight.new_zeros(batch, len(places)))
-            below = places
-        self.output = model.masked_output(mask).detach()[rows][:, below]
-        self.known = 0
-
-    def complete(self, degree: int, below: Tensor) -> None:
-        """Compute the hidden units of that degree; `below` are the inputs up to it."""
-        for layer, weight in enumerate(self.weights):
-            new = slice(self.counts[layer][degree - 1], self.counts[layer][degree])
-            if new.start < new.stop:
-                a = below @ weight[new, : below.shape[1]].t() + self.biases[layer][:, new]
-                self.hidden[layer][:, new] = relu(a)
-            below = self.hidden[layer][:, : new.stop]
-        self.known = below.shape[1]
-
-    def read(self, part: slice) -> Tensor:
-        """Outputs of one unit from the hidden units that are known."""
-        return self.hidden[-1][:, : self.known] @ self.output[part, : self.known].t()
 
 
 def _spread(places: Tensor, size: int) -> Tensor:

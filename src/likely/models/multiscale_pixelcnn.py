@@ -39,7 +39,7 @@ from likely.nn.program import Builder, Cells, Program
 from likely.nn.program_torch import TorchExecutor
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
-from likely.sampling import ProgramStepper, ancestral, invert
+from likely.sampling import Stepper, ancestral, invert
 
 
 class MappedWindow(nn.Module):
@@ -177,7 +177,7 @@ class MultiscalePixelCNN(OrderedDensity):
             self._small(x).copy_(small)
         mapped = self.enlarge(self._small(self.scaled(x)))
         program = self.program(mapped)
-        stepper = ProgramStepper(program, TorchExecutor(program, len(x), context))
+        stepper = Stepper(program, TorchExecutor(program, len(x), context))
         drawn = (self.rank >= known) & ~self.given
         for row in range(x.shape[2]):
             stepper.begin_row(x[:, :, row - 1] if row else None)

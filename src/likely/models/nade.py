@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 from likely.data.spec import DataSpec
 from likely.models.settings import NADESettings
-from likely.models.units import UnitModel, UnitStepper
+from likely.models.units import UnitModel, of_label
 from likely.nn.program import Builder, Cells
-from likely.sampling import Stepper
 
 BLOCK = 28  # units whose activations one matrix product gives
 
@@ -77,17 +76,12 @@ class NADE(UnitModel):
         return self.start.expand(batch, -1) if context is None else self.start[context]
 
     def vectors(self, build: Builder) -> Cells:
-        a = build.running(self.start[0])
+        a = build.running(of_label(build, self.start))
         image = build.image(factor=1.0 / self.units.top, offset=0.0)
-        build.accumulate(a, image, self.weight[:, 0])
-        hidden = [self.settings.hidden] * self.units.count
-        bias = self.bias[0].flatten()
-        return self.outputs_of(
-            build, build.map("sigmoid", a), self.output.flatten(0, 1), bias, hidden
-        )
-
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        return NADEStepper(self, batch, context)
+        build.accumulate(a, image, self.weight.flatten(0, 1))
+        h, output = build.map("sigmoid", a), self.output.flatten(0, 1)
+        bias = of_label(build, self.bias.flatten(1))
+        return self.outputs_of(build, h, output, bias, [self.settings.hidden] * self.units.count)
 
 
 def block_outputs(a: Tensor, inputs: Tensor, weight: Tensor, readout: Tensor) -> Tensor:
@@ -137,19 +131,3 @@ def distinct(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         image, step = moved.nonzero(as_tuple=True)
         state = moved.flatten().cumsum(0).reshape(batch, size) - 1
     return image, step, (state * size + units).flatten()
-
-
-class NADEStepper(UnitStepper):
-    """The activation so far, [B, H]: one row of W in, one row of V out for each unit."""
-
-    def __init__(self, model: NADE, batch: int, context: Tensor | None) -> None:
-        super().__init__(model.units, model.bias.new_zeros(batch, model.head.parameters))
-        self.model = model
-        self.biases = model.biases(context)
-        self.a = model.starts(batch, context).clone()
-
-    def take(self, unit: int, value: Tensor) -> None:
-        self.a += value @ self.model.weight[unit]
-
-    def give(self, unit: int) -> Tensor:
-        return self.biases[:, unit] + torch.sigmoid(self.a) @ self.model.output[unit].t()

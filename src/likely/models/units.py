@@ -21,7 +21,6 @@ from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.heads import Head, head_for
 from likely.nn.program import Builder, Cells
-from likely.sampling import Stepper
 
 
 class Units:
@@ -29,7 +28,6 @@ class Units:
 
     Attributes:
         count: N, units of an image.
-        row: units of one row of pixels.
         inputs: I, values of a unit.
         outputs: O, parameters that the head takes for a unit.
         groups: units of a pixel.
@@ -40,8 +38,7 @@ class Units:
         self.top = spec.levels - 1
         self.groups = 1 if head.couples_channels else self.channels
         self.parameters = head.parameters
-        self.row = self.width * self.groups
-        self.count = self.height * self.row
+        self.count = self.height * self.width * self.groups
         self.inputs = self.channels // self.groups
         self.outputs = head.parameters // self.groups
 
@@ -70,9 +67,7 @@ class Units:
 class UnitModel(Autoregressive):
     """An autoregressive model of vectors; `bias` holds the outputs where no input is on.
 
-    A leaf gives `conditionals`, and its incremental form twice: as instructions for vectors
-    (`vectors`; they run compiled), and as `written_stepper` for what those do not have: a head that
-    couples the channels of a pixel, and labels.
+    A leaf gives `conditionals`, and its incremental form as instructions for vectors (`vectors`).
 
     Attributes:
         units: the layout of an image.
@@ -101,9 +96,7 @@ class UnitModel(Autoregressive):
     def has_blind_spot(self) -> bool:
         return False
 
-    def incremental(self, build: Builder) -> Cells | None:
-        if self.classes or self.units.groups < self.units.channels:
-            return None  # `written_stepper` serves
+    def incremental(self, build: Builder) -> Cells:
         return build.pick(self.vectors(build), self.units.outputs)
 
     @abc.abstractmethod
@@ -114,14 +107,21 @@ class UnitModel(Autoregressive):
         """
 
     def known(self, build: Builder) -> Cells:
-        """The inputs of the units so far, zero beyond, as a vector [N]."""
+        """The inputs of the units so far, zero beyond, as a vector [N I]; `before` counts them."""
         image = build.image(factor=1.0 / self.units.top, offset=0.0)
-        values = build.running(self.bias.new_zeros(self.units.count))
-        build.accumulate(values, image, torch.eye(self.units.count).to(self.bias))
+        size = self.units.count * self.units.inputs
+        values = build.running(self.bias.new_zeros(size))
+        build.accumulate(values, image, torch.eye(size).to(self.bias))
         return values
 
+    @property
+    def before(self) -> Sequence[int]:
+        """How many inputs are known at each unit, [N]."""
+        inputs = self.units.inputs
+        return range(0, self.units.count * inputs, inputs)
+
     def outputs_of(
-        self, build: Builder, x: Cells, weight: Tensor, bias: Tensor, seen: Sequence[int]
+        self, build: Builder, x: Cells, weight: Tensor, bias: Tensor | Cells, seen: Sequence[int]
     ) -> Cells:
         """At unit n its outputs from the first seen[n] features of a vector.
 
@@ -129,67 +129,19 @@ class UnitModel(Autoregressive):
             build: takes it down.
             x: the vector.
             weight: [N O, F of x].
-            bias: [N O].
+            bias: [N O], or such a vector.
             seen: [N].
         """
         size, count = self.units.outputs, self.units.count
         first = [unit * size for unit in range(count)]
         last = [unit + size for unit in first]
-        return build.grow(x, weight.t().contiguous(), bias, first, last, seen)
-
-    @abc.abstractmethod
-    def written_stepper(self, batch: int, context: Tensor | None) -> Stepper:
-        """The incremental form written out, unit by unit."""
+        return build.grow(x, weight.t(), bias, first, last, seen)
 
     def biases(self, context: Tensor | None) -> Tensor:
         """Outputs where no input is on, [B or 1, N, O]."""
         return self.bias if context is None else self.bias[context]
 
 
-class UnitStepper(Stepper):
-    """Sampling unit by unit: a leaf takes in the value of one unit, then answers for the next."""
-
-    def __init__(self, units: Units, parameters: Tensor) -> None:
-        """Begin before the first unit.
-
-        Args:
-            units: the layout.
-            parameters: [B, P], written in place.
-        """
-        self.units, self.parameters = units, parameters
-        self.taken = 0  # units whose values are known
-        self.first = -units.row  # the first unit of the current row
-
-    @abc.abstractmethod
-    def take(self, unit: int, value: Tensor) -> None:
-        """Take in the value of a unit, [B, I] in [0, 1]; units come in order."""
-
-    @abc.abstractmethod
-    def give(self, unit: int) -> Tensor:
-        """Outputs of a unit, [B, O], once all units before it are taken in."""
-
-    def begin_row(self, above: Tensor | None) -> None:
-        if above is not None:
-            self._take_until(self.first + self.units.row, above)
-        self.first += self.units.row
-
-    def pixel(self, row: Tensor, column: int, channel: int) -> Tensor:
-        units = self.units
-        if units.groups == 1 and channel > 0:
-            return self.parameters  # the head draws the other channels from the same ones
-        group = channel if units.groups > 1 else 0
-        unit = self.first + column * units.groups + group
-        self._take_until(unit, row)
-        part = slice(group * units.outputs, (group + 1) * units.outputs)
-        self.parameters[:, part] = self.give(unit)
-        return self.parameters
-
-    def _take_until(self, unit: int, row: Tensor) -> None:
-        """Take in the units of a row, levels [B, C, W], that come before `unit`."""
-        units = self.units
-        while self.taken < unit:
-            column, group = divmod(self.taken - self.first, units.groups)
-            channels = slice(group * units.inputs, (group + 1) * units.inputs)
-            value = row[:, channels, column].to(self.parameters.dtype) / units.top
-            self.take(self.taken, value)
-            self.taken += 1
+def of_label(build: Builder, table: Tensor) -> Tensor | Cells:
+    """The row of the image's label in a table [classes, F], for all images where there is one."""
+    return build.by_label(table) if len(table) > 1 else table[0]

@@ -26,7 +26,7 @@ from likely.density import (
     chunks,
     in_drawing_order,
 )
-from likely.sampling import ProgramStepper, Stepper, compiles, executor_for
+from likely.sampling import Stepper, compiles, executor_for
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none, work_of
 
@@ -280,7 +280,7 @@ def _sampler_follows(subject: Subject) -> Iterator[Proof]:
     program = None if subject.quick else single.program()
     if program is None or not compiles(single, program):
         return
-    compiled = ProgramStepper(program, executor_for(single, program, len(x), labels))
+    compiled = Stepper(program, executor_for(single, program, len(x), labels))
     yield Proof.at_most(
         "the compiled sampler follows the conditionals",
         _largest_step_error(single, compiled, x, expected, rows),
