@@ -135,6 +135,8 @@ def arithmetic(program: Program) -> tuple[float, float, float]:
         if isinstance(one, Linear):
             size = float(sum(tap.weight.numel() for tap in one.taps))
             cells = (-(-height // one.out.stride)) * (-(-width // one.out.stride)) / one.period**2
+            if program.memories[one.out.value].vector:  # computed anew at each dimension
+                cells *= program.groups
         elif isinstance(one, Grow | Accumulate):
             size, cells = float(one.weight.numel()), 1.0
         else:
