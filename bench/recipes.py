@@ -214,9 +214,9 @@ RECIPES = {
         "made",
         {"hidden": 1000, "layers": 2, "masks": 8, "dropout": 0.2},
         FitSettings(
-            steps=4000,
+            steps=6000,
             batch_size=100,
-            learning_rate=1e-3,
+            learning_rate=0.02,
             warmup=200,
             ema=0.999,
             validate_every=500,

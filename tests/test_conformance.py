@@ -41,7 +41,7 @@ from likely.verify.subject import all_images
 SMALL: dict[str, dict[str, Any]] = {
     "gated-pixelcnn": {"channels": 12, "layers": 3, "kernel": 3, "first_kernel": 3,
                        "head_channels": 18, "components": 2, "dropout": 0.1},
-    "gated-pixelcnn-ensemble": {"channels": 6, "layers": 2, "first_kernel": 3, "head_channels": 12,
+    "gated-pixelcnn-ensemble": {"channels": 12, "layers": 3, "first_kernel": 3, "head_channels": 18,
                                 "components": 2, "corners": 2},
     "fvsbn": {"components": 2},
     "nade": {"hidden": 8, "components": 2},
