@@ -532,7 +532,8 @@ class CompiledExecutor:
         self.table = np.zeros((MOST_TAPS, 3), np.int64)
         self.floats = np.array([*self._floats, 1.0], np.float64)
         self.integers = np.array([*self._integers, 0], np.int64)
-        self.scores = np.zeros(program.shape[1] * program.shape[2] + 1)
+        # Vectors are whole: the last one may reach beyond.
+        self.scores = np.zeros(program.shape[1] * program.shape[2] + 64, self.type)
         self.weights = np.concatenate([*self._weights, np.zeros(64, self.type)])
         self.mem = np.zeros(self._size, self.type)
         self.chances = np.zeros((3, max(1, program.output.features)))

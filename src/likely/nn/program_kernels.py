@@ -237,10 +237,17 @@ def _dot(mem, a, b, count):
     return total
 
 
+@_loose
+def _add_scaled(mem, to, x, factor, count):
+    for i in range(count):
+        mem[to + i] += factor * mem[x + i]
+
+
 @_jit
 def _attend(code, operands, rows, floats, mem, batch, row, cell, scores):
     out, query, keys, values = code[5], code[7], code[8], code[9]
-    heads, scale, columns = code[11], floats[code[10]], code[13]
+    heads, columns = code[11], code[13]
+    scale = mem.dtype.type(floats[code[10]])
     count = row * columns + cell + code[12]
     k_size, v_size = code[6] // heads, code[14] // heads
     for image in range(batch):
@@ -253,24 +260,33 @@ def _attend(code, operands, rows, floats, mem, batch, row, cell, scores):
         key = operands[keys, BASE] + image * operands[keys, IMAGE_STEP]
         value = operands[values, BASE] + image * operands[values, IMAGE_STEP]
         for head in range(heads):
-            best = -np.inf
+            index, line = 0, key + head * k_size
+            best = mem.dtype.type(-np.inf)
+            while index < count:
+                place, stop = line, min(index + columns, count)
+                while index < stop:
+                    score = scale * _dot(mem, at + head * k_size, place, k_size)
+                    scores[index] = score
+                    best = max(best, score)
+                    place += operands[keys, COLUMN_STEP]
+                    index += 1
+                line += operands[keys, ROW_STEP]
             for index in range(count):
-                line, column = index // columns, index % columns
-                place = key + line * operands[keys, ROW_STEP] + column * operands[keys, COLUMN_STEP]
-                score = scale * _dot(mem, at + head * k_size, place + head * k_size, k_size)
-                scores[index] = score
-                best = max(best, score)
+                scores[index] -= best
+            _exp(scores, 0, 0, 0, count, 1.0)
             total = 0.0
             for index in range(count):
-                scores[index] = math.exp(scores[index] - best)
                 total += scores[index]
-            for index in range(count):
-                line, column = index // columns, index % columns
-                share = mem.dtype.type(scores[index] / total)
-                place = value + line * operands[values, ROW_STEP]
-                place += column * operands[values, COLUMN_STEP] + head * v_size
-                for i in range(v_size):
-                    mem[to + head * v_size + i] += share * mem[place + i]
+            part, here = 1.0 / total, to + head * v_size
+            index, line = 0, value + head * v_size
+            while index < count:
+                place, stop = line, min(index + columns, count)
+                while index < stop:
+                    weight = mem.dtype.type(scores[index] * part)
+                    _add_scaled(mem, here, place, weight, v_size)
+                    place += operands[values, COLUMN_STEP]
+                    index += 1
+                line += operands[values, ROW_STEP]
 
 
 @_loose
