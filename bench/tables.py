@@ -47,8 +47,8 @@ REMARKS = {
     "errors. The best validation (98.89) came at the last of 4000 steps, and hardly moved over the "
     "last 2000. The seconds are those of a processor that many others used; the fit itself took "
     "little more than a minute of one core.",
-    "mnist-static-pixelcnn": "Published: 81.30 nats. This one is 0.9 nats above it after 2.6 passes "
-    "over the training set; the validation likelihood fell by 0.4 nats over the last 2000 of 8000 "
+    "mnist-static-pixelcnn": "Published: 81.30 nats. 0.9 nats above it, after 2.6 rounds "
+    "of the training set; the validation likelihood fell by 0.4 nats over the last 2000 of 8000 "
     "updates.",
     "mnist-static-gated-pixelcnn-ensemble": "Three networks of the recipe for one. The seconds are "
     "the sum over the networks, and those of the second count twenty minutes in which it was "
