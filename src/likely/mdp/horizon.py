@@ -15,6 +15,7 @@ from likely.mdp.solution import Solution
 
 __all__ = ["backward_induction"]
 
+FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53
 STOPPED = {
     "iterations": "stopped at the iteration limit", "time": "stopped at the time limit",
@@ -62,12 +63,7 @@ def backward_induction(
     error = np.zeros((horizon + 1, mdp.states))
     policy = np.full((horizon, mdp.states), -1, dtype=np.int64)
     value[horizon] = last
-    live = np.flatnonzero(~mdp.terminal)
-    first = mdp.pair_ptr[live]
-    owner = mdp.pair_state
-    terms = float(np.diff(mdp.indptr).max(initial=0)) + 4.0
-    magnitude = mdp.discount * (1.0 + mdp.row_defect)
-    pays = float(np.abs(mdp.reward).max(initial=0.0))
+    backup = _Backup(mdp, sign, last)
     steps = horizon  # with fewer steps to go, all is known: times `steps` to `horizon`
     shapes = {"value": value.shape, "error": error.shape, "policy": policy.shape}
     found = None if checkpoint is None else checkpoint.load(shapes)
@@ -90,34 +86,15 @@ def backward_induction(
             if max_seconds is not None and time.perf_counter() - began >= max_seconds:
                 outcome = "time"
                 break
-            step = steps - 1
-            value[step, mdp.terminal] = last[mdp.terminal]
-            if len(live):
-                q = state_action_values(mdp, value[step + 1])
-                best = sign * np.maximum.reduceat(sign * q, first)
-                value[step, live] = best
-                rows = np.flatnonzero(q == value[step][owner])[::-1]
-                policy[step, owner[rows]] = mdp.pair_action[rows]
-                # One backup rounds by a few units of its largest term and passes on what it was
-                # given; rows that miss one by the defect add to it.
-                largest = float(np.abs(value[step + 1]).max())
-                rounding = terms * UNIT * (pays + mdp.discount * largest)
-                rounding += mdp.discount * mdp.row_defect * largest
-                error[step, live] = magnitude * float(error[step + 1].max()) + rounding
-            steps = step
+            now = steps - 1
+            policy[now] = backup.step(value[steps], error[steps], value[now], error[now])
+            steps = now
             if checkpoint is not None and checkpoint.due():
                 save()
     except KeyboardInterrupt:
         outcome = "interrupted"
     save()
-    # Of the times that were not reached: no state gains or loses more than the largest reward a
-    # step, and what was found for the time after them.
-    final = float(np.abs(last).max(initial=0.0))
-    most = float((np.abs(value[steps]) + error[steps]).max(initial=0.0))
-    for step in range(steps - 1, -1, -1):
-        most = (pays + magnitude * max(most, final)) * (1.0 + 1e-12)
-        value[step], policy[step] = np.where(mdp.terminal, last, 0.0), -1
-        error[step] = np.where(mdp.terminal, 0.0, most)
+    backup.bound(value, error, policy, steps)
     seconds = time.perf_counter() - began
     worst = float(error[steps:].max(initial=0.0))
     status = f"solved {horizon} steps backwards in {seconds:.3g} s; |V - V*| <= {worst:.3g}"
@@ -140,3 +117,52 @@ def backward_induction(
                "method": "backward-induction", "seconds": seconds},
         _problem=mdp,
     )  # fmt: skip
+
+
+class _Backup:
+    """One step backwards with a bound on its rounding; wide bounds for steps that were not made."""
+
+    def __init__(self, mdp: MDP, sign: float, last: FloatArray) -> None:
+        self.mdp, self.sign, self.last = mdp, sign, last
+        self.live = np.flatnonzero(~mdp.terminal)
+        self.first, self.owner = mdp.pair_ptr[self.live], mdp.pair_state
+        self.terms = float(np.diff(mdp.indptr).max(initial=0)) + 4.0
+        self.magnitude = mdp.discount * (1.0 + mdp.row_defect)
+        self.pays = float(np.abs(mdp.reward).max(initial=0.0))
+
+    def step(
+        self, after: FloatArray, error_after: FloatArray, value: FloatArray, error: FloatArray
+    ) -> npt.NDArray[np.int64]:
+        """Write value and error [S] of a time from those of the next; return its policy [S]."""
+        mdp, live = self.mdp, self.live
+        policy = np.full(mdp.states, -1, dtype=np.int64)
+        value[mdp.terminal] = self.last[mdp.terminal]
+        if not len(live):
+            return policy
+        q = state_action_values(mdp, after)
+        value[live] = self.sign * np.maximum.reduceat(self.sign * q, self.first)
+        rows = np.flatnonzero(q == value[self.owner])[::-1]
+        policy[self.owner[rows]] = mdp.pair_action[rows]
+        # One backup rounds by a few units of its largest term and passes on what it was given;
+        # rows that miss one by the defect add to it.
+        largest = float(np.abs(after).max())
+        rounding = self.terms * UNIT * (self.pays + mdp.discount * largest)
+        rounding += mdp.discount * mdp.row_defect * largest
+        error[live] = self.magnitude * float(error_after.max()) + rounding
+        return policy
+
+    def bound(
+        self, value: FloatArray, error: FloatArray, policy: npt.NDArray[np.int64], steps: int
+    ) -> None:
+        """Fill in the times before `steps`, which were not reached, in place.
+
+        No state gains or loses more than the largest reward a step, and what was found for the
+        time after them.
+        """
+        terminal = self.mdp.terminal
+        final = float(np.abs(self.last).max(initial=0.0))
+        most = float((np.abs(value[steps]) + error[steps]).max(initial=0.0))
+        for step in range(steps - 1, -1, -1):
+            most = (self.pays + self.magnitude * max(most, final)) * (1.0 + 1e-12)
+            value[step], policy[step] = np.where(terminal, self.last, 0.0), -1
+            error[step] = np.where(terminal, 0.0, most)

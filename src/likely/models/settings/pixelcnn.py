@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from likely.errors import InvalidSetting
+from likely.models.settings.fits import SMALL_GREY
 from likely.models.settings.heads import HeadName
 from likely.settings import FitSettings, at_least
 
@@ -65,8 +66,5 @@ class PixelCNNSettings:
         if max(spec.shape[1:]) <= 12:
             return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
         if max(spec.shape[1:]) <= 28 and spec.shape[0] == 1:
-            return FitSettings(
-                steps=8000, batch_size=16, optimizer="muon", learning_rate=0.01, schedule="linear",
-                warmup=200, beta1=0.95, beta2=0.99, clip=100.0,
-            )  # fmt: skip
+            return SMALL_GREY
         return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
