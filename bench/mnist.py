@@ -38,6 +38,7 @@ import torch
 from common import RESULTS, write_result
 from likely import data, runs
 from likely.density import GenerativeModel, ImplicitDensity, LatentVariable
+from likely.devices import choose_device
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll
 from likely.evaluate.samples import SampleReference, samples_per_second
@@ -45,7 +46,7 @@ from likely.evaluate.sheets import sample_sheet, save_png
 from likely.fit import Run, fit
 from likely.settings import to_json
 from likely.verify import verify
-from recipes import RECIPES
+from recipes import ON_A_CARD, RECIPES
 
 KEPT = ("config.json", "fit.json", "environment.json", "metrics.jsonl", "weights.safetensors")
 LARGEST = 5_000_000  # bytes; larger weights are not kept
@@ -127,8 +128,11 @@ def keep(out: Path, name: str, model: GenerativeModel) -> None:
 def trained(options: argparse.Namespace) -> dict[str, Any] | None:
     """Train, or go on; what the training took, or None where it was stopped."""
     recipe = RECIPES[options.model]
+    on_a_card = choose_device(options.device).type == "cuda"
+    if on_a_card:
+        recipe = ON_A_CARD.get(options.model, recipe)
     train, _ = data.load("mnist", binarize="static")
-    settings = recipe.fit
+    settings = dataclasses.replace(recipe.fit, device=options.device)
     if options.steps is not None:
         settings = dataclasses.replace(settings, steps=options.steps)
     model = runs.build(recipe.model, train.spec, recipe.changes, settings.seed)
@@ -136,6 +140,12 @@ def trained(options: argparse.Namespace) -> dict[str, Any] | None:
     run = fit(model, train, recipe.objective, settings, out=options.out, progress=show)
     print(run.status, flush=True)
     return {"steps": run.step, "seconds": round(run.seconds, 1)} if run.finished else None
+
+
+def last_record(path: Path) -> dict[str, float]:
+    """The last line of a file of records."""
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+    return found
 
 
 def main() -> None:
@@ -146,21 +156,26 @@ def main() -> None:
     where.add_argument("--weights", type=Path, help="directory of a finished run: measure only")
     parser.add_argument("--steps", type=int, help="in place of the recipe's")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", help="cuda takes larger networks, where known")
+    parser.add_argument("--train-only", action="store_true", help="measure later, by --weights")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.weights is None:
         took = trained(options)
-        if took is None:
+        if took is None or options.train_only:
             return
         folder = options.out
     else:
         folder = options.weights
-        last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        took = {"steps": int(json.loads(last)["step"])}
+        took = {"steps": int(last_record(folder / "metrics.jsonl")["step"])}
+        if (folder / "timing.jsonl").exists():
+            took["seconds"] = round(last_record(folder / "timing.jsonl")["seconds"], 1)
     # As anyone will read it: from the files.
     model = runs.load(folder).model
     train, test = data.load("mnist", binarize="static")
     figures, about = measure(options.model, model, train, test, folder_of(options.model))
+    made = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    about["trained on"] = made.get("cuda_device") or made["processor"]
     about |= {"parameters": sum(p.numel() for p in model.parameters()), **took}
     fitted = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     settings = {"model": to_json(model.settings), **fitted}

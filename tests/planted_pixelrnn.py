@@ -87,10 +87,10 @@ class RowLeftOnly(Naive, RowLSTM):
     """The state-to-state convolution is padded on the left only: its right half is lost."""
 
     def through_layers(self, *given: Any) -> Tensor:
-        def wrong(height: int, width: int, kernel: int) -> fronts.Fronts:
+        def wrong(height: int, width: int, kernel: int, device: str) -> fronts.Fronts:
             order = torch.arange(height * width)
             spans = [(row * width, width, 0) for row in range(height)]
-            return fronts._fronts(order, spans, width, tuple(range(1 - kernel, 1)))
+            return fronts._fronts(order, spans, width, tuple(range(1 - kernel, 1)), device)
 
         with instead("row_fronts", wrong):
             return super().through_layers(*given)
@@ -126,8 +126,8 @@ class NotShiftedDown(Naive, DiagonalBiLSTM):
     """The map from the right is added as it is: it shows the pixels to the right."""
 
     def through_layers(self, *given: Any) -> Tensor:
-        def wrong(height: int, width: int) -> recurrent.Skew:
-            ways = skew(height, width)
+        def wrong(height: int, width: int, device: str) -> recurrent.Skew:
+            ways = skew(height, width, device)
             here = fronts.diagonal_fronts(height, width, True).order.argsort()[ways.order]
             return dataclasses.replace(ways, above=here)
 
@@ -140,13 +140,13 @@ class WrongLean(Naive, DiagonalBiLSTM):
     """The second tap reads the line below in the front before: the skew is off."""
 
     def through_layers(self, *given: Any) -> Tensor:
-        def wrong(height: int, width: int) -> fronts.Fronts:
-            right = fronts.diagonal_fronts(height, width)
+        def wrong(height: int, width: int, device: str) -> fronts.Fronts:
+            right = fronts.diagonal_fronts(height, width, device=device)
             spans, first = [], 0
             for diagonal, size in enumerate(right.sizes):
                 spans.append((first, size, max(0, diagonal - width + 1)))
                 first += size
-            return fronts._fronts(right.order, spans, height, (0, 1))
+            return fronts._fronts(right.order, spans, height, (0, 1), device)
 
         with instead("diagonal_fronts", wrong):
             return super().through_layers(*given)

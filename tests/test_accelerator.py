@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from likely.data import load
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive, ImplicitDensity, LatentVariable, TractableDensity
 from likely.devices import place
-from likely.fit import fit
+from likely.errors import Diverged
+from likely.fit import Run, fit
 from likely.models import MODELS
 from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
+from likely.objectives import NegativeELBO
 from likely.sampling import Draw, ancestral
 from likely.settings import FitSettings
 
@@ -75,6 +78,65 @@ def test_rows_as_cuda_graphs_have_the_same_integers(name: str, device: torch.dev
             assert executor.captured is not None
             assert executor.captured.graphs
     assert torch.equal(*images)
+
+
+# Dropout, latents and an annealed loss, masks that are drawn, two optimisers, recurrences.
+CAPTURED = {
+    "gated-pixelcnn": {"optimizer": "muon", "clip": 1.0},
+    "pixelcnn-pp": {"optimizer": "adamw"},
+    "vae": {"optimizer": "adam"},
+    "made": {"optimizer": "adam"},
+    "diagonal-bilstm": {"optimizer": "muon"},
+    "row-lstm": {"optimizer": "rmsprop"},
+    "pixelsnail": {"optimizer": "muon"},
+}
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_updates_as_cuda_graphs_are_the_eager_ones(name: str, device: torch.device) -> None:
+    """Same batches, noise and steps: the same losses and weights to rounding."""
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs need CUDA")
+    train, _ = load("digits")
+    ends = []
+    for graphs in (True, False):
+        changes = {"dropout": 0.25} if name in ("gated-pixelcnn", "made") else {}
+        model = runs.build(name, train.spec, changes).double()
+        settings = FitSettings(
+            steps=80, batch_size=32, device=str(device), log_every=1, learning_rate=1e-3,
+            precision="float32", validate_every=40, validation_examples=32, graphs=graphs,
+            **CAPTURED[name],  # type: ignore[arg-type]
+        )  # fmt: skip
+        objective = NegativeELBO(warmup=60) if name == "vae" else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # where nothing could be recorded
+            run = fit(model, train, objective, settings)
+        ends.append((run.metrics, torch.cat([p.flatten() for p in model.parameters()])))
+    for one, other in zip(ends[0][0], ends[1][0], strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+    assert torch.allclose(ends[0][1], ends[1][1], rtol=1e-6, atol=1e-8)
+
+
+def test_a_gradient_that_is_not_finite_moves_no_weight(device: torch.device) -> None:
+    """Also when it comes after updates were recorded."""
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs need CUDA")
+    train, _ = load("digits")
+    model = runs.build("made", train.spec)
+    settings = FitSettings(steps=60, batch_size=64, device=str(device), log_every=1)
+    before: dict[str, torch.Tensor] = {}
+
+    def break_it(run: Run, record: dict[str, float]) -> None:
+        if run.step == 50:
+            before.update({n: p.detach().clone() for n, p in model.named_parameters()})
+            with torch.no_grad():
+                next(iter(model.parameters())).view(-1)[0] = torch.nan
+
+    with pytest.raises(Diverged, match="at step 50"):
+        fit(model, train, settings=settings, progress=break_it)
+    after = dict(model.named_parameters())
+    moved = sum(int((after[name] != tensor).sum()) for name, tensor in before.items())
+    assert moved == 1  # the number that was broken
 
 
 @pytest.mark.parametrize("name", MODELS)

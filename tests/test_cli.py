@@ -32,6 +32,7 @@ Capture = pytest.CaptureFixture[str]
 TINY = {
     "gated-pixelcnn": "--channels 8 --layers 1 --head-channels 8",
     "gated-pixelcnn-ensemble": "--channels 8 --layers 1 --head-channels 8",
+    "gated-pixelcnn-orders": "--channels 8 --layers 1 --head-channels 8",
     "pixelcnn": "--channels 8 --layers 1 --head-channels 8",
     "pixelcnn-pp": "--channels 4 --blocks 1 --scales 2",
     "fvsbn": "--components 2",

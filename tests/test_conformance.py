@@ -43,6 +43,8 @@ SMALL: dict[str, dict[str, Any]] = {
                        "head_channels": 18, "components": 2, "dropout": 0.1},
     "gated-pixelcnn-ensemble": {"channels": 12, "layers": 3, "first_kernel": 3, "head_channels": 18,
                                 "components": 2, "corners": 2},
+    "gated-pixelcnn-orders": {"channels": 12, "layers": 3, "first_kernel": 3, "head_channels": 18,
+                              "components": 2, "dropout": 0.1},
     "fvsbn": {"components": 2},
     "nade": {"hidden": 8, "components": 2},
     "deep-nade": {"hidden": 8, "components": 2},

@@ -65,10 +65,30 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
 
 
 def place(model: nn.Module, device: torch.device) -> None:
-    """Move a model to a device with convolution weights in channels_last order, in place."""
+    """Move a model to a device with convolution weights in channels_last order, in place.
+
+    On CUDA, float32 is float32 from here on: the process no longer rounds the factors of
+    convolutions to TF32's ten bits, as torch does by default; likelihoods need more.
+    """
     model.to(device)
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
     if not any(p.dtype == torch.float64 for p in model.parameters()):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@contextlib.contextmanager
+def fastest_convolutions(device: torch.device) -> Iterator[None]:
+    """On CUDA, try the algorithms of each convolution and keep the fastest, in this block."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextlib.contextmanager

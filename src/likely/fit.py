@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from likely import checkpoint, health
+from likely import checkpoint, graphs, health
 from likely.data.spec import Batch, Dataset
 from likely.density import (
     ApproximateDensity,
@@ -36,12 +36,26 @@ from likely.density import (
     chunks,
     context_of,
 )
-from likely.devices import Team, autocast, choose_device, compiled, environment, place
+from likely.devices import (
+    Team,
+    autocast,
+    choose_device,
+    compiled,
+    environment,
+    fastest_convolutions,
+    place,
+)
 from likely.errors import Diverged, InvalidSetting
 from likely.journal import Journal
 from likely.noise import Noise, derived_seed, noise_for
 from likely.objectives import Objective, default_objective
-from likely.optimizers import AveragedWeights, optimizer_for, optimizer_tensors, restore_optimizers
+from likely.optimizers import (
+    AveragedWeights,
+    optimizer_for,
+    optimizer_tensors,
+    restore_optimizers,
+    set_rate,
+)
 from likely.resume import STATE, copy_into, refuse_other_run
 from likely.settings import FitSettings, to_json
 from likely.stopping import StopRequests
@@ -169,6 +183,20 @@ class _Loop:
         self.seconds = 0.0
         self.sums: dict[str, Tensor] = {}
         self.findings: list[health.Finding] = []
+        # On CUDA the noise of updates is drawn on the card.
+        there = graphs.available(self.device)
+        self.source = torch.Generator(self.device) if there else None
+        self.current_noise: Noise | None = None
+        self.graphs: graphs.UpdateGraphs | None = None
+        alone = self.team.size == settings.micro_batches == len(self.players) == 1
+        if self.source and settings.graphs and alone and self.objective.capturable:
+            (player,) = self.players
+            self.graphs = graphs.UpdateGraphs(
+                list(self.players[player].parameters()),
+                self.source,
+                lambda x, context, step: self._gradients(player, x, context, step),
+                lambda norm: self._move(player, norm),
+            )
         # Doubles for long means, where the device has them.
         self.sum_dtype = torch.float32 if self.device.type == "mps" else torch.float64
 
@@ -178,7 +206,13 @@ class _Loop:
         # An autoregressive model computes everything in one method: one graph.
         method = "conditionals" if isinstance(self.model, Autoregressive) else None
         compilation = compiled(self.model, settings.compile, method=method)
-        with self._opened(resume), compilation, StopRequests() as stop:
+        with (
+            self._opened(resume),
+            compilation,
+            fastest_convolutions(self.device),
+            contextlib.nullcontext() if self.graphs is None else self.graphs.beside(),
+            StopRequests() as stop,
+        ):
             while self.step < settings.steps:
                 began = time.monotonic()
                 for turn, player in enumerate(self.players):
@@ -216,6 +250,9 @@ class _Loop:
         module, optimizer = self.players[player], self.optimizers[player]
         parameters = list(module.parameters())
         self.model.train()
+        set_rate(optimizer, self.settings.rate(self.step))
+        if self.graphs is not None and self._replay(self.graphs, player, turn):
+            return
         try:
             for other in self.players.values():
                 other.requires_grad_(other is module)
@@ -223,17 +260,19 @@ class _Loop:
         finally:
             self.model.requires_grad_(True)
         self.team.sum_gradients(parameters)
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = _norm(parameters)
         # A loss may be finite where its gradient is not; weights moved by it would be lost.
         self._refuse_non_finite(norm, f"the gradient of {player}", self._batch_index(turn)[0])
         self._add(f"gradient_norm_{player}", norm / self.team.size)
-        if self.settings.clip:
-            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
-        for group in optimizer.param_groups:
-            group["lr"] = self.settings.rate(self.step)
-        optimizer.step()
+        self._move(player, norm)
         optimizer.zero_grad(set_to_none=True)
+
+    def _move(self, player: str, norm: Tensor) -> None:
+        """Clip the gradients, whose norm is given, and move the weights."""
+        if self.settings.clip:
+            parameters = self.players[player].parameters()
+            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
+        self.optimizers[player].step()
 
     def _accumulate(self, player: str, turn: int) -> None:
         """Gradients of the player's mean loss over this process's part of the batch."""
@@ -244,16 +283,64 @@ class _Loop:
             first = (micro * self.team.size + self.team.rank) * part
             rows = index[first : first + part]
             x, context = self._to_device(self.data.batch(rows, epoch))
-            noise = Noise(
-                s.seed, "fit", self.step, player, device=self.device, rows=(first, s.batch_size)
-            )
-            with noise_for(self.model, noise), autocast(s.precision, self.device):
-                loss = self.objective.loss(self.model, x, context, player, noise, self.step)
-            total = loss.value.sum() / s.batch_size
+            noise = self._noise(player, first)
+            with noise_for(self.model, noise):
+                total, terms = self._loss(player, x, context, noise, self.step)
             self._refuse_non_finite(total, f"the loss of {player}", rows)
             torch.autograd.backward(total)
-            for name, term in loss.terms.items():
-                self._add(name, term.sum() / s.batch_size)
+            for name, term in terms.items():
+                self._add(name, term)
+
+    def _loss(
+        self, player: str, x: Tensor, context: Tensor | None, noise: Noise, step: int | Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The part of these examples in the mean loss of the batch, and in its terms."""
+        s = self.settings
+        with autocast(s.precision, self.device):
+            loss = self.objective.loss(self.model, x, context, player, noise, step)
+        terms = {name: term.sum() / s.batch_size for name, term in loss.terms.items()}
+        return loss.value.sum() / s.batch_size, terms
+
+    def _noise(self, player: str, first: int = 0) -> Noise:
+        """The noise of this update, for the rows of the batch from `first` on."""
+        s = self.settings
+        return Noise(
+            s.seed, "fit", self.step, player, device=self.device, rows=(first, s.batch_size),
+            source=self.source,
+        )  # fmt: skip
+
+    def _replay(self, recordings: graphs.UpdateGraphs, player: str, turn: int) -> bool:
+        """The update as recorded graphs; False where it must run eagerly."""
+        if not recordings.possible:
+            return False
+        rows, epoch = self._batch_index(turn)
+        x, context = self._to_device(self.data.batch(rows, epoch))
+        noise = self._noise(player)
+        self.current_noise = noise
+        with noise_for(self.model, noise) as choices:
+            update = recordings.find(choices, x, context, self.step)
+            if update is None:
+                return False
+            update.first.replay()
+        found = update.found
+        if not bool(torch.isfinite(found.total + found.norm)):
+            self._refuse_non_finite(found.total, f"the loss of {player}", rows)
+            self._refuse_non_finite(found.norm, f"the gradient of {player}", rows)
+        update.second.replay()
+        self._add(f"gradient_norm_{player}", found.norm)
+        for name, term in found.terms.items():
+            self._add(name, term)
+        return True
+
+    def _gradients(
+        self, player: str, x: Tensor, context: Tensor | None, step: Tensor
+    ) -> graphs.Gradients:
+        """What is recorded: loss and gradients of a whole batch."""
+        assert self.current_noise is not None
+        total, terms = self._loss(player, x, context, self.current_noise, step)
+        torch.autograd.backward(total)
+        norm = _norm(list(self.players[player].parameters()))
+        return graphs.Gradients(total.detach(), norm, terms)
 
     def _batch_index(self, turn: int) -> tuple[np.ndarray[Any, Any], int]:
         """Positions of the whole batch and its epoch; each player reads batches of its own."""
@@ -264,7 +351,7 @@ class _Loop:
         return order[place_in_epoch * size : (place_in_epoch + 1) * size], epoch
 
     def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        x = torch.from_numpy(batch.x.astype(np.int64)).to(self.device)
+        x = torch.tensor(batch.x).to(self.device).to(torch.int64)
         return x, context_of(self.model, batch)
 
     def _refuse_non_finite(self, value: Tensor, what: str, rows: np.ndarray[Any, Any]) -> None:
@@ -285,7 +372,7 @@ class _Loop:
     def _add(self, name: str, value: Tensor) -> None:
         """Add to a mean over the log interval; each process adds its share."""
         value = value.detach().to(self.sum_dtype)
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
 
     def _is_time(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.settings.steps
@@ -442,6 +529,11 @@ class _Loop:
             if self.directory is not None and self.team.leads:
                 found = [dataclasses.asdict(finding) for finding in self.findings]
                 checkpoint.write_json(self.directory / "health.json", found)
+
+
+def _norm(parameters: list[nn.Parameter]) -> Tensor:
+    """The norm of all gradients together."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 @functools.lru_cache(maxsize=2)

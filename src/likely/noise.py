@@ -38,6 +38,7 @@ class Noise:
     Attributes:
         generator: the source; a CPU generator on every device, so that draws do not depend on
             where the model runs.
+        source: where given, a generator of the device that tensors are drawn with instead.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Noise:
         *key: int | str,
         device: torch.device | str = "cpu",
         rows: tuple[int, int] | None = None,
+        source: torch.Generator | None = None,
     ) -> None:
         """Open a stream.
 
@@ -53,24 +55,33 @@ class Noise:
             device: where the drawn tensors go.
             rows: (first row, number of rows of the whole batch) where the caller holds only
                 some rows; None when it holds all of them.
+            source: a generator of the device, seeded here by the key: faster than drawing on
+                the processor and copying, and a function of the key on that device.
         """
-        self.generator = torch.Generator().manual_seed(derived_seed(*key))
+        seed = derived_seed(*key)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.source = self.generator if source is None else source.manual_seed(seed)
         self.device = torch.device(device)
         self.rows = rows
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Uniform numbers in [0, 1), [*shape]; the first side counts rows of the batch."""
         full, part = self._span(shape)
-        return torch.rand(full, generator=self.generator, dtype=dtype)[part].to(self.device)
+        drawn = torch.rand(full, generator=self.source, dtype=dtype, device=self.source.device)
+        return drawn[part].to(self.device)
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers, [*shape]; the first side counts rows of the batch."""
         full, part = self._span(shape)
-        return torch.randn(full, generator=self.generator, dtype=dtype)[part].to(self.device)
+        drawn = torch.randn(full, generator=self.source, dtype=dtype, device=self.source.device)
+        return drawn[part].to(self.device)
 
     def bytes(self, *shape: int) -> Tensor:
         """Uniform integers in [0, 256), uint8 [*shape]; eight for the price of one."""
         full, part = self._span(shape)
+        if self.source is not self.generator:
+            byte = {"dtype": torch.uint8, "device": self.source.device}
+            return torch.randint(256, full, generator=self.source, **byte)[part]  # type: ignore[call-overload, no-any-return]
         row = 1
         for side in full[1:]:
             row *= side
@@ -110,10 +121,33 @@ class Dropout(nn.Module):
 
 
 class Choice(nn.Module):
-    """One of n alternatives, drawn anew at each call in training from a `Noise`.
+    """One of n alternatives, drawn in training once for every block of `noise_for`.
 
-    Every process draws the same one. Outside `noise_for` it draws from torch's global generator;
-    in evaluation there is no choice (None): the model takes all.
+    Every process draws the same one. Outside `noise_for` each call draws from torch's global
+    generator; in evaluation there is no choice (None): the model takes all.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n = n
+        self.drawn: int | None = None
+
+    def draw(self, noise: Noise | None) -> int:
+        """One of the alternatives."""
+        generator = None if noise is None else noise.generator
+        return int(torch.randint(self.n, (), generator=generator, device="cpu"))
+
+    def forward(self) -> int | None:
+        if not self.training or self.n == 1:
+            return None
+        return self.draw(None) if self.drawn is None else self.drawn
+
+
+class Choices(nn.Module):
+    """One of n alternatives for each example, drawn anew at each call in training.
+
+    Outside `noise_for` it draws from torch's global generator; in evaluation there is no choice
+    (None): the model takes all.
     """
 
     def __init__(self, n: int) -> None:
@@ -121,21 +155,33 @@ class Choice(nn.Module):
         self.n = n
         self.noise: Noise | None = None
 
-    def forward(self) -> int | None:
-        if not self.training or self.n == 1:
+    def forward(self, batch: int) -> Tensor | None:
+        """int64 [batch], or None."""
+        if not self.training:
             return None
-        generator = None if self.noise is None else self.noise.generator
-        return int(torch.randint(self.n, (), generator=generator, device="cpu"))
+        if self.noise is None:
+            return torch.randint(self.n, (batch,))
+        return (self.noise.uniform(batch, dtype=torch.float32) * self.n).long()
 
 
 @contextmanager
-def noise_for(model: nn.Module, noise: Noise) -> Iterator[None]:
-    """Give every `Dropout` and `Choice` of `model` its noise for the time of the block."""
-    layers = [layer for layer in model.modules() if isinstance(layer, Dropout | Choice)]
+def noise_for(model: nn.Module, noise: Noise) -> Iterator[tuple[int, ...]]:
+    """Give every `Dropout`, `Choice`, `Choices` of `model` its noise for the time of the block.
+
+    Yields:
+        What the choices are, in the order of the modules.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, Dropout | Choices)]
+    choices = [layer for layer in model.modules() if isinstance(layer, Choice)]
     for layer in layers:
         layer.noise = noise
+    drawn = tuple(choice.draw(noise) for choice in choices)
+    for choice, one in zip(choices, drawn, strict=True):
+        choice.drawn = one
     try:
-        yield
+        yield drawn
     finally:
         for layer in layers:
             layer.noise = None
+        for choice in choices:
+            choice.drawn = None

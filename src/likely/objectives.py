@@ -49,7 +49,14 @@ class Loss(NamedTuple):
 
 
 class Objective(abc.ABC):
-    """What each player minimises."""
+    """What each player minimises.
+
+    Attributes:
+        capturable: whether an update of it may be captured as a CUDA graph: one player, and no
+            decision that depends on a value.
+    """
+
+    capturable = True
 
     @abc.abstractmethod
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
@@ -67,7 +74,7 @@ class Objective(abc.ABC):
         context: Tensor | None,
         player: str,
         noise: Noise,
-        step: int,
+        step: int | Tensor,
     ) -> Loss:
         """The loss of `player` on a batch.
 
@@ -77,7 +84,8 @@ class Objective(abc.ABC):
             context: labels [B] or None.
             player: one of `players`.
             noise: source of latents; a function of (seed, step, player).
-            step: updates done so far, for annealing.
+            step: updates done so far, for annealing; a tensor where the update is captured as
+                a graph.
         """
 
     def _refuse(self, model: GenerativeModel, needs: str) -> InvalidSetting:
@@ -97,7 +105,7 @@ class NegativeLogLikelihood(Objective):
 
     def loss(
         self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int,
+        noise: Noise, step: int | Tensor,
     ) -> Loss:  # fmt: skip
         assert isinstance(model, TractableDensity)
         nll = -model.log_prob(x, context)
@@ -128,12 +136,16 @@ class NegativeELBO(Objective):
 
     def loss(
         self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int,
+        noise: Noise, step: int | Tensor,
     ) -> Loss:  # fmt: skip
         assert isinstance(model, LatentVariable)
         reconstruction, kl_by_coordinate = model.elbo_terms(x, noise, context)
         kl = kl_by_coordinate.sum(-1)
-        weight = self.beta * min(1.0, (step + 1) / self.warmup) if self.warmup else self.beta
+        weight: float | Tensor = self.beta
+        if self.warmup:
+            share = (step + 1) / self.warmup
+            rising = share.clamp(max=1.0) if isinstance(share, Tensor) else min(1.0, share)
+            weight = self.beta * rising
         value = -reconstruction + weight * kl.clamp(min=self.free_nats)
         terms = {"negative_elbo": kl - reconstruction, "kl": kl, "distortion": -reconstruction}
         return Loss(value, {name: term.detach() for name, term in terms.items()})
@@ -155,7 +167,7 @@ class ImportanceWeighted(Objective):
 
     def loss(
         self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int,
+        noise: Noise, step: int | Tensor,
     ) -> Loss:  # fmt: skip
         assert isinstance(model, LatentVariable)
         value = -model.importance_bound(x, self.k, noise, context)
@@ -179,7 +191,7 @@ class OrderAgnosticLikelihood(Objective):
 
     def loss(
         self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int,
+        noise: Noise, step: int | Tensor,
     ) -> Loss:  # fmt: skip
         assert isinstance(model, OrderAgnostic)
         batch, channels, height, width = x.shape
@@ -196,6 +208,8 @@ class OrderAgnosticLikelihood(Objective):
 
 class _Adversarial(Objective):
     """Two players, discriminator first; a leaf gives the two losses on paired logits."""
+
+    capturable = False
 
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
         if not isinstance(model, ImplicitDensity):
@@ -225,7 +239,7 @@ class NonSaturatingGAN(_Adversarial):
 
     def loss(
         self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int,
+        noise: Noise, step: int | Tensor,
     ) -> Loss:  # fmt: skip
         assert isinstance(model, ImplicitDensity)
         real, fake = self._images(model, x, context, noise)
@@ -258,7 +272,7 @@ class RelativisticGAN(_Adversarial):
 
     def loss(
         self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int,
+        noise: Noise, step: int | Tensor,
     ) -> Loss:  # fmt: skip
         assert isinstance(model, ImplicitDensity)
         real, fake = self._images(model, x, context, noise)

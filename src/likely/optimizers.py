@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,39 +54,47 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Move every weight that has a gradient."""
         for group in self.param_groups:
+            rate, kept = group["lr"], 1 - group["lr"] * group["decay"]
+            matrices: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                kept = 1 - group["lr"] * group["decay"]
                 if is_matrix(parameter):
-                    change = self._orthogonal(parameter, parameter.grad, group["betas"][0])
-                    parameter.mul_(kept).add_(change, alpha=-group["lr"])
+                    wanted = self._wanted(parameter, parameter.grad, group["betas"][0])
+                    rows, columns = wanted.shape
+                    matrices.setdefault((rows, columns), []).append((parameter, wanted))
                 else:
                     change = self._adam(parameter, parameter.grad, group["betas"][1])
-                    parameter.mul_(kept).add_(change, alpha=-group["lr"] * ADAM_SHARE)
+                    parameter.mul_(kept).sub_(change * (rate * ADAM_SHARE))
+            # Matrices of one shape together: many small products are one large one.
+            for (rows, columns), found in matrices.items():
+                scale = max(1.0, rows / columns) ** 0.5
+                changes = orthogonalized(torch.stack([wanted for _, wanted in found]))
+                for (parameter, _), change in zip(found, changes, strict=True):
+                    moved = change.reshape(parameter.shape) * (scale * rate)
+                    parameter.mul_(kept).sub_(moved)
         return None if closure is None else closure()
 
-    def _orthogonal(self, parameter: Tensor, gradient: Tensor, beta: float) -> Tensor:
+    def _wanted(self, parameter: Tensor, gradient: Tensor, beta: float) -> Tensor:
+        """Nesterov's momentum as a matrix."""
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].mul_(beta).add_(gradient)
-        wanted = (gradient + beta * state["momentum"]).flatten(1)
-        rows, columns = wanted.shape
-        scale = max(1.0, rows / columns) ** 0.5
-        update: Tensor = scale * orthogonalized(wanted).reshape(parameter.shape)
-        return update
+        wanted: Tensor = (gradient + beta * state["momentum"]).flatten(1)
+        return wanted
 
     def _adam(self, parameter: Tensor, gradient: Tensor, beta2: float) -> Tensor:
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros(())
+            state["step"] = torch.zeros((), device=parameter.device)
             state["mean"] = torch.zeros_like(parameter)
             state["square"] = torch.zeros_like(parameter)
         state["step"] += 1
         state["mean"].lerp_(gradient, 0.1)
         state["square"].lerp_(gradient.square(), 1 - beta2)
-        count = float(state["step"])
+        # A tensor of the device: a captured update counts on.
+        count = state["step"] if parameter.is_cuda else float(state["step"])
         mean: Tensor = state["mean"] / (1 - 0.9**count)
         square: Tensor = state["square"] / (1 - beta2**count)
         return mean / (square.sqrt() + 1e-8)
@@ -100,32 +109,47 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """U V^T of the matrix's singular value decomposition, approximately.
+    """U V^T of the singular value decomposition, approximately, of [..., rows, columns].
 
     Five steps X <- a X + (b A + c A A) X, A = X X^T; the coefficients (Jordan et al. 2024)
     bring singular values from near zero to between 0.7 and 1.2 as fast as possible.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.shape[0] > matrix.shape[1]
-    x: Tensor = matrix.t() if tall else matrix
-    x = x / (torch.linalg.vector_norm(x) + 1e-7)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x: Tensor = matrix.mT if tall else matrix
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(5):
-        square = x @ x.t()
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.t() if tall else x
+    return x.mT if tall else x
 
 
 def optimizer_for(settings: FitSettings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), RMSProp or Muon."""
+    """Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), RMSProp or Muon.
+
+    On CUDA the rate is a tensor of the device, so that an update can be captured (`set_rate`).
+    """
     s = settings
+    on_cuda = parameters[0].is_cuda
+    rate: Any = torch.tensor(s.learning_rate, device=parameters[0].device)
+    if not on_cuda:
+        rate = s.learning_rate
     if s.optimizer == "muon":
-        return Muon(parameters, s.learning_rate, (s.beta1, s.beta2), s.weight_decay)
+        return Muon(parameters, rate, (s.beta1, s.beta2), s.weight_decay)
+    shared: dict[str, Any] = {"weight_decay": s.weight_decay, "capturable": on_cuda}
     if s.optimizer == "rmsprop":
-        return torch.optim.RMSprop(
-            parameters, s.learning_rate, alpha=s.beta2, weight_decay=s.weight_decay
-        )
+        return torch.optim.RMSprop(parameters, rate, alpha=s.beta2, **shared)
     kind = torch.optim.AdamW if s.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, s.learning_rate, (s.beta1, s.beta2), weight_decay=s.weight_decay)
+    return kind(parameters, rate, (s.beta1, s.beta2), **shared)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of all groups; a tensor keeps its place in memory."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ from likely.settings import FitSettings, to_json
 
 STATE = "state.safetensors"
 
-# Pauses, the device, logging and compilation do not change what is being fitted.
-FREE_SETTINGS = frozenset({"checkpoint_seconds", "device", "tensorboard", "compile"})
+# Pauses, the device, logging, compilation and graphs do not change what is being fitted.
+FREE_SETTINGS = frozenset({"checkpoint_seconds", "device", "tensorboard", "compile", "graphs"})
 
 
 def refuse_other_run(directory: Path, state: Mapping[str, str], now: Mapping[str, Any]) -> None:

@@ -50,6 +50,7 @@ class FitSettings:
         precision: auto takes bfloat16 where the processor gains by it.
         device: auto, cpu, cuda, cuda:1, mps.
         compile: compile the networks with torch.compile (a minute at the start).
+        graphs: on CUDA, replay updates as CUDA graphs where they can be captured.
         tensorboard: also write TensorBoard events (needs the extra).
     """
 
@@ -74,6 +75,7 @@ class FitSettings:
     precision: Precision = "auto"
     device: str = "auto"
     compile: bool = False
+    graphs: bool = True
     tensorboard: bool = False
 
     def __post_init__(self) -> None:

@@ -14,10 +14,19 @@ from likely.models.gated_pixelcnn import (
     REVERSED,
     GatedPixelCNN,
     GatedPixelCNNEnsemble,
+    GatedPixelCNNOrders,
     gate,
     halves,
+    turned,
+    turned_back,
 )
-from likely.models.settings import Corner, GatedPixelCNNEnsembleSettings, GatedPixelCNNSettings
+from likely.models.settings import (
+    Corner,
+    GatedPixelCNNEnsembleSettings,
+    GatedPixelCNNOrdersSettings,
+    GatedPixelCNNSettings,
+)
+from likely.noise import Noise, noise_for
 
 SMALL = GatedPixelCNNSettings(channels=6, layers=2, kernel=3, first_kernel=3, head_channels=12)
 
@@ -144,3 +153,66 @@ def test_an_ensemble_is_the_mean_of_its_networks_densities() -> None:
     assert len(model.train().members()) == 1
     with pytest.raises(InvalidSetting, match="4 corners"):
         GatedPixelCNNEnsembleSettings(corners=5)
+
+
+def orders(**changes: object) -> GatedPixelCNNOrders:
+    settings = GatedPixelCNNOrdersSettings(
+        channels=6,
+        layers=2,
+        first_kernel=3,
+        head_channels=12,
+        **changes,  # type: ignore[arg-type]
+    )
+    torch.manual_seed(1)
+    return GatedPixelCNNOrders(DataSpec("t", (1, 4, 4), 2), settings).double().eval()
+
+
+def test_eight_orders_are_eight_and_each_is_undone() -> None:
+    x = torch.arange(16).reshape(1, 1, 4, 4)
+    seen = [tuple(turned(x, number).flatten().tolist()) for number in range(8)]
+    assert len(set(seen)) == 8
+    assert seen[1][:5] == (3, 2, 1, 0, 7)  # from the top right, by rows
+    assert seen[4][:5] == (0, 4, 8, 12, 1)  # from the top left, by columns
+    for number in range(8):
+        assert torch.equal(turned_back(turned(x, number), number), x)
+    members = orders().members()
+    for member, order in zip(members[1:], seen[1:], strict=True):
+        assert member.order is not None
+        assert tuple(member.order.tolist()) == order
+
+
+def test_each_order_sees_what_it_drew_before_and_nothing_else() -> None:
+    for member in orders().members():
+        order = torch.arange(16) if member.order is None else member.order
+        x = torch.rand(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+        parameters = member.conditionals(x).flatten()
+        for place in (1, 6, 15):
+            (gradient,) = torch.autograd.grad(parameters[order[place]], x, retain_graph=True)
+            seen = set(torch.nonzero(gradient.flatten())[:, 0].tolist())
+            assert seen <= set(order[:place].tolist())
+            assert order[place - 1].item() in seen
+
+
+def test_training_draws_an_order_for_each_example() -> None:
+    """Every value is that of one member, all members occur, and the mean is the mixture's bound."""
+    model = orders()
+    x = torch.randint(2, (300, 1, 4, 4))
+    each = torch.stack([member.log_prob(x) for member in model.members()])  # [8, B]
+    torch.testing.assert_close(model.log_prob(x), each.logsumexp(0) - torch.tensor(8.0).log())
+    model.train()
+    with noise_for(model, Noise(3)):
+        drawn = model.log_prob(x)
+    with noise_for(model, Noise(3)):
+        assert torch.equal(model.log_prob(x), drawn)
+    near = (each - drawn).abs() < 1e-9
+    assert bool(near.any(0).all())
+    assert len(set(near.float().argmax(0).tolist())) == 8
+
+
+def test_an_image_that_is_not_square_has_four_orders() -> None:
+    spec = DataSpec("t", (1, 4, 5), 2)
+    assert GatedPixelCNNOrdersSettings.preset(spec).orders == 4
+    with pytest.raises(InvalidSetting, match="four orders"):
+        GatedPixelCNNOrders(spec, GatedPixelCNNOrdersSettings(orders=8))
+    with pytest.raises(InvalidSetting, match="8 orders"):
+        GatedPixelCNNOrdersSettings(orders=9)

@@ -74,9 +74,13 @@ def test_degrees_are_spread_and_none_is_useless(hidden: int, count: int) -> None
 def test_rotating_the_masks_leaves_the_weights_alone() -> None:
     model = built().train()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    with noise_for(model, Noise(0)):
-        values = [float(model.log_prob(images(GREY)).detach().sum()) for _ in range(12)]
-    assert len(set(values)) == 3  # one for each mask
+    values = []
+    for seed in range(12):
+        with noise_for(model, Noise(seed)) as (choice,):
+            again = [float(model.log_prob(images(GREY)).detach().sum()) for _ in range(2)]
+        assert again[0] == again[1]  # one choice for all calls of a block
+        values.append((choice, again[0]))
+    assert len(set(values)) == len({choice for choice, _ in values}) == 3  # one for each mask
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from likely.models.fvsbn import FVSBN as FVSBN
     from likely.models.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
     from likely.models.gated_pixelcnn import GatedPixelCNNEnsemble as GatedPixelCNNEnsemble
+    from likely.models.gated_pixelcnn import GatedPixelCNNOrders as GatedPixelCNNOrders
     from likely.models.made import MADE as MADE
     from likely.models.made import MADEEnsemble as MADEEnsemble
     from likely.models.multiscale_pixelcnn import MultiscalePixelCNN as MultiscalePixelCNN
@@ -66,6 +67,10 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry(
             "gated-pixelcnn-ensemble", "likely.models.gated_pixelcnn", "GatedPixelCNNEnsemble",
             _settings.GatedPixelCNNEnsembleSettings,
+        ),
+        ModelEntry(
+            "gated-pixelcnn-orders", "likely.models.gated_pixelcnn", "GatedPixelCNNOrders",
+            _settings.GatedPixelCNNOrdersSettings,
         ),
         ModelEntry("fvsbn", "likely.models.fvsbn", "FVSBN", _settings.FVSBNSettings),
         ModelEntry("nade", "likely.models.nade", "NADE", _settings.NADESettings),

@@ -17,7 +17,10 @@ dilation; Bernoulli and logistic-mixture heads beside the softmax. The vertical 
 its own row and is shifted once, where it feeds the horizontal stack. Drawing may begin at
 another corner of the image than the top left; `GatedPixelCNNEnsemble` is the mixture of networks
 that begin at different corners, log p(x) = log (1/K) sum_k p_k(x) (as Uria, Murray and Larochelle
-2014 mix orders).
+2014 mix orders). `GatedPixelCNNOrders` mixes one network's densities in eight orders, by rows or by
+columns from each corner: the order enters as a label, and each training example is shown in an
+order drawn at random, which also keeps the network from learning its examples by heart (Jain,
+Abbeel and Pathak 2020 share a network between orders, Jun et al. 2020 between augmentations).
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from likely.heads import head_for
 from likely.models.settings import (
     Corner,
     GatedPixelCNNEnsembleSettings,
+    GatedPixelCNNOrdersSettings,
     GatedPixelCNNSettings,
 )
 from likely.nn.condition import optional_condition
@@ -48,7 +52,7 @@ from likely.nn.masked import (
     shift_down,
 )
 from likely.nn.program import Builder, Cells, shifted
-from likely.noise import Choice, Dropout
+from likely.noise import Choice, Choices, Dropout
 
 # The sides of an image [.., H, W] to reverse so that drawing begins at the top left.
 REVERSED: dict[Corner, tuple[int, ...]] = {
@@ -113,16 +117,24 @@ class GatedLayer(nn.Module):
         return gate(v_in), h + out if self.residual else out, skip
 
     def incremental(
-        self, build: Builder, v: Cells, h: Cells, total: Cells | None
+        self,
+        build: Builder,
+        v: Cells,
+        h: Cells,
+        total: Cells | None,
+        labels: slice = slice(None),
     ) -> tuple[Cells, Cells, Cells]:
-        """`forward`, with the skip connection added to `total`."""
+        """`forward`, with the skip connection added to `total`; `labels` as in `Condition`."""
         v_in = self.vertical.incremental(build, v)
         v_given = v_in
         for_h: tuple[Cells, ...] = ()
         if self.condition is not None:
             half = v_in.features
-            v_given = build.add(v_in, self.condition.incremental(build, features=slice(half)))
-            for_h = (self.condition.incremental(build, features=slice(half, None)),)
+            parts = slice(half), slice(half, None)
+            for_v, below = (
+                self.condition.incremental(build, features=part, labels=labels) for part in parts
+            )
+            v_given, for_h = build.add(v_in, for_v), (below,)
         across = pointwise(build, shifted(v_in, 1), self.across.weight, self.across.bias, for_h)
         h_in = self.horizontal.incremental(build, h, [across])
         gated = build.gate(h_in, self.groups)
@@ -196,12 +208,12 @@ class GatedPixelCNN(Autoregressive):
         parameters: Tensor = self.output(relu(self.hidden(relu(total))))
         return parameters.flip(self.reversed)
 
-    def incremental(self, build: Builder) -> Cells:
+    def incremental(self, build: Builder, labels: slice = slice(None)) -> Cells:
         v = h = build.image()
         total: Cells | None = None
         for layer in self.layers:
             assert isinstance(layer, GatedLayer)
-            v, h, total = layer.incremental(build, v, h, total)
+            v, h, total = layer.incremental(build, v, h, total, labels)
         assert total is not None
         hidden = self.hidden.incremental(build, build.relu(total))
         return self.output.incremental(build, build.relu(hidden))
@@ -240,3 +252,122 @@ class GatedPixelCNNEnsemble(Mixture):
         one = self.choice()
         networks = [n for n in self.networks if isinstance(n, GatedPixelCNN)]
         return networks if one is None else [networks[one]]
+
+
+def turned(x: Tensor, number: int) -> Tensor:
+    """An image [..., H, W] as order `number` shows it: its raster order is that order.
+
+    Orders 0 to 3 begin at the corners and go by rows, 4 to 7 by columns.
+    """
+    return (x if number < 4 else x.mT).flip(list(REVERSED.values())[number % 4])
+
+
+def turned_back(x: Tensor, number: int) -> Tensor:
+    """The inverse of `turned`."""
+    x = x.flip(list(REVERSED.values())[number % 4])
+    return x if number < 4 else x.mT
+
+
+class GatedPixelCNNOrders(Mixture):
+    """A mixture of one Gated PixelCNN's densities in several orders; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W); H = W for more than four orders.
+        settings: `GatedPixelCNNOrdersSettings.preset(spec)` by default.
+    """
+
+    def __init__(self, spec: DataSpec, settings: GatedPixelCNNOrdersSettings | None = None) -> None:
+        settings = settings or GatedPixelCNNOrdersSettings.preset(spec)
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        self.settings = settings
+        self.network = network_for(spec, settings)
+        self.choices = Choices(settings.orders)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing, as for one network."""
+
+    def members(self) -> Sequence[Autoregressive]:
+        """The network in each of the orders."""
+        shared = dataclasses.asdict(self.settings)
+        return [
+            InOrder(self.spec, InOrderSettings(number=number, **shared), self.network)
+            for number in range(self.settings.orders)
+        ]
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """In training that of one order for each example, drawn at random."""
+        numbers = self.choices(len(x))
+        if numbers is None:
+            return super().log_prob(x, context)
+        x, numbers = self.integers(x), numbers.to(self.device)
+        context = self.labels(context, len(x))
+        every = torch.stack([turned(x, n) for n in range(self.settings.orders)])
+        own = every[numbers, torch.arange(len(x), device=x.device)]
+        labels = numbers if context is None else context * self.settings.orders + numbers
+        return self.network.log_prob(own, labels)
+
+
+def network_for(spec: DataSpec, settings: GatedPixelCNNOrdersSettings) -> GatedPixelCNN:
+    """The network that the orders share; its label is the image's times the orders, plus the order.
+
+    Raises:
+        InvalidSetting: more orders than the shape has, or a condition on labels that are not there.
+    """
+    if settings.orders > 4 and spec.shape[1] != spec.shape[2]:
+        raise InvalidSetting(
+            f"an image of {spec.shape[1]} x {spec.shape[2]} has four orders by rows only: "
+            f"it cannot be turned; given orders={settings.orders}"
+        )
+    classes, _ = conditioned_on(dataclasses.replace(spec, context=()), settings.conditional)
+    labels = tuple(map(str, range(settings.orders * max(1, classes))))
+    of_orders = dataclasses.replace(spec, classes=labels, context=())
+    return GatedPixelCNN(of_orders, settings.of_network())
+
+
+@dataclasses.dataclass(frozen=True)
+class InOrderSettings(GatedPixelCNNOrdersSettings):
+    """Which of the orders.
+
+    Attributes:
+        number: of the order.
+    """
+
+    number: int = 0
+
+
+class InOrder(Autoregressive):
+    """The network of a `GatedPixelCNNOrders` in one of its orders.
+
+    Args:
+        spec: of the data.
+        settings: of the mixture, and the number of the order.
+        network: of the mixture; a fresh one when None.
+    """
+
+    def __init__(
+        self, spec: DataSpec, settings: InOrderSettings, network: GatedPixelCNN | None = None
+    ) -> None:
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        self.network = network_for(spec, settings) if network is None else network
+        self.settings, self.head = settings, self.network.head
+        self.number, self.orders = settings.number, settings.orders
+        pixels = torch.arange(spec.shape[1] * spec.shape[2]).reshape(spec.shape[1:])
+        if self.number:
+            self.order = turned(pixels, self.number).flatten()
+        self.train(self.network.training)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing: it is a view."""
+
+    @property
+    def has_blind_spot(self) -> bool:
+        return False
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        labels = torch.full((len(x),), self.number, device=x.device)
+        if context is not None:
+            labels = labels + context * self.orders
+        return turned_back(self.network.conditionals(turned(x, self.number), labels), self.number)
+
+    def incremental(self, build: Builder) -> Cells:
+        return self.network.incremental(build, slice(self.number, None, self.orders))

@@ -167,9 +167,8 @@ class DiagonalBiLSTM(PixelRNN):
     def through_layers(
         self, x: Tensor, image: Tensor, height: int, width: int, context: Tensor | None
     ) -> Tensor:
-        ways = skew(height, width)
-        order = ways.order.to(x.device)
-        x, image = x[:, order], image[:, order]
+        ways = skew(height, width, str(x.device))
+        x, image = x[:, ways.order], image[:, ways.order]
         for layer in self.layers:
             x = layer(x, image, height, width, context)
-        return x[:, ways.back.to(x.device)]
+        return x[:, ways.back]

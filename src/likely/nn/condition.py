@@ -48,15 +48,28 @@ class Condition(nn.Module):
             return conv2d(cells, self.weight.t()[:, :, None, None])
         return (context @ self.weight)[:, :, None, None]
 
-    def incremental(self, build: Builder, stride: int = 1, features: slice = slice(None)) -> Cells:
+    def incremental(
+        self,
+        build: Builder,
+        stride: int = 1,
+        features: slice = slice(None),
+        labels: slice = slice(None),
+    ) -> Cells:
         """The term to add, pixel by pixel.
 
         Args:
             build: takes it down.
             stride: of the features.
             features: which of them.
+            labels: those that the context counts; one alone is every image's.
         """
         weight = self.weight[:, features]
+        if self.is_label:
+            weight = weight[labels]
+            if len(weight) == 1 < len(self.weight):
+                _, height, width = build.shape
+                place = weight[0][:, None, None]
+                return build.constant(place.expand(-1, -(-height // stride), -(-width // stride)))
         if self.is_label:
             return build.by_label(weight)
         return build.by_map(weight, stride) if self.is_map else build.by_vector(weight)

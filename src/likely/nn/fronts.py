@@ -53,17 +53,17 @@ class Fronts:
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept between calls: the next one may need gradients
-def row_fronts(height: int, width: int, kernel: int) -> Fronts:
+def row_fronts(height: int, width: int, kernel: int, device: str = "cpu") -> Fronts:
     """Rows from top to bottom; taps on the row above, `kernel` columns about the cell's own."""
     side = kernel // 2
     spans = [(row * width, width, 0) for row in range(height)]
     order = torch.arange(height * width, device="cpu")
-    return _fronts(order, spans, width, tuple(range(-side, side + 1)))
+    return _fronts(order, spans, width, tuple(range(-side, side + 1)), device)
 
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def diagonal_fronts(height: int, width: int, mirrored: bool = False) -> Fronts:
+def diagonal_fronts(height: int, width: int, mirrored: bool = False, device: str = "cpu") -> Fronts:
     """Diagonals from the upper left corner (mirrored: the upper right); taps left and above."""
     order: list[int] = []
     spans: list[tuple[int, int, int]] = []
@@ -73,15 +73,16 @@ def diagonal_fronts(height: int, width: int, mirrored: bool = False) -> Fronts:
         for row in range(top, bottom + 1):
             column = diagonal - row
             order.append(row * width + (width - 1 - column if mirrored else column))
-    return _fronts(torch.tensor(order, device="cpu"), spans, height, (0, -1))
+    return _fronts(torch.tensor(order, device="cpu"), spans, height, (0, -1), device)
 
 
 def _fronts(
-    order: Tensor, spans: Sequence[tuple[int, int, int]], lines: int, offsets: tuple[int, ...]
-) -> Fronts:
+    order: Tensor, spans: Sequence[tuple[int, int, int]], lines: int, offsets: tuple[int, ...],
+    device: str,
+) -> Fronts:  # fmt: skip
     """Link fronts (first cell, cells, first line) whose taps read lines at the offsets."""
     links: list[list[Link]] = [[] for _ in (0, *offsets)]
-    # Kept between calls: on the processor, whatever the default device is at the first one.
+    # Kept between calls, so made where it is said, whatever the default device is at the first.
     fresh = torch.zeros(len(links), len(order), device="cpu")
     for (before, many, top), (first, count, line) in zip([(0, 0, 0), *spans], spans, strict=False):
         for place, offset in enumerate((0, *offsets)):
@@ -98,7 +99,8 @@ def _fronts(
                 if inside and not start <= at < stop:
                     fresh[place, first + at - line] = 1
     sizes = tuple(count for _, count, _ in spans)
-    return Fronts(order, sizes, tuple(links[0]), tuple(map(tuple, links[1:])), fresh)
+    taps = tuple(map(tuple, links[1:]))
+    return Fronts(order.to(device), sizes, tuple(links[0]), taps, fresh.to(device))
 
 
 def pieces(x: Tensor, links: Sequence[tuple[int, int]], batch: int) -> list[Tensor]:

@@ -171,7 +171,7 @@ class RowLSTM(nn.Module):
         batch, lstm = x.shape[2], self.lstm
         inputs = unfolded(x.view(-1, height, width, batch), self.taps).flatten(1)
         z = torch.addmm(lstm.bias[0][:, None], lstm.kernel()[0], inputs)
-        fronts = row_fronts(height, width, 2 * self.taps + 1)
+        fronts = row_fronts(height, width, 2 * self.taps + 1, device=str(x.device))
         states = lstm.states(z[None], context, fronts, batch)[0]
         return x + on_cells(self.up, states).view_as(x)
 
@@ -209,9 +209,9 @@ class Skew:
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept between calls: the next one may need gradients
-def skew(height: int, width: int) -> Skew:
+def skew(height: int, width: int, device: str = "cpu") -> Skew:
     """The orders for an image of H x W."""
-    order, other = (diagonal_fronts(height, width, mirrored).order for mirrored in (False, True))
+    order, other = (diagonal_fronts(height, width, m, device).order for m in (False, True))
     back, other_back = order.argsort(), other.argsort()
     above = torch.where(order >= width, other_back[(order - width).clamp(min=0)], len(order))
     return Skew(order, back, back[other], above)
@@ -250,18 +250,18 @@ class DiagonalBiLSTM(nn.Module):
             width: W.
             context: labels or None.
         """
-        batch, lstm, ways = x.shape[2], self.lstm, skew(height, width)
-        mirrored = ways.mirrored.to(x.device)
-        inputs = torch.stack([x, x[:, mirrored]]).flatten(2)
+        batch, lstm, device = x.shape[2], self.lstm, str(x.device)
+        ways, fronts = skew(height, width, device), diagonal_fronts(height, width, device=device)
+        inputs = torch.stack([x, x[:, ways.mirrored]]).flatten(2)
         z = torch.baddbmm(lstm.bias[:, :, None], lstm.kernel(), inputs)
         if self.pixels is not None:
             # The states are shifted down, so the pixel itself may be seen.
-            seen = self.pixels @ image[:, mirrored].flatten(1)
+            seen = self.pixels @ image[:, ways.mirrored].flatten(1)
             z = torch.stack([z[0], z[1] + seen])
-        left, right = lstm.states(z, context, diagonal_fronts(height, width), batch)
+        left, right = lstm.states(z, context, fronts, batch)
         # A row of zeros stands above the first one.
         shifted_down = pad(right.view(lstm.hidden, -1, batch), (0, 0, 0, 1))
-        shifted_down = shifted_down[:, ways.above.to(x.device)]
+        shifted_down = shifted_down[:, ways.above]
         return x + on_cells(self.up, left + shifted_down.flatten(1)).view_as(x)
 
     def incremental(self, build: Builder, x: Cells) -> Cells:

@@ -14,7 +14,7 @@ from likely.density import (
     LatentVariable,
     TractableDensity,
 )
-from likely.noise import Noise
+from likely.noise import Noise, noise_for
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, in_training
 
@@ -39,7 +39,12 @@ def coupling(subject: Subject) -> Iterator[Proof]:
 def _proof(subject: Subject, model: GenerativeModel, mode: str, vital: bool) -> Proof:
     worst = 0.0
     for ask, first, second in _questions(subject, model):
-        a, b, again = ask(first), ask(second), ask(first)
+        answers = []
+        for batch in (first, second, first):
+            # What a model draws for each example in training must be the same every time.
+            with noise_for(model, Noise("coupling")):
+                answers.append(ask(batch))
+        a, b, again = answers
         for other in (b, again):
             difference = float((a[0] - other[0]).abs().max())
             worst = max(worst, difference if difference == difference else float("inf"))

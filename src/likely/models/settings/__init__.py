@@ -13,6 +13,7 @@ from likely.models.settings.fvsbn import FVSBNSettings
 from likely.models.settings.gated_pixelcnn import (
     Corner,
     GatedPixelCNNEnsembleSettings,
+    GatedPixelCNNOrdersSettings,
     GatedPixelCNNSettings,
 )
 from likely.models.settings.heads import HeadName
@@ -36,6 +37,7 @@ __all__ = [
     "EoNADESettings",
     "FVSBNSettings",
     "GatedPixelCNNEnsembleSettings",
+    "GatedPixelCNNOrdersSettings",
     "GatedPixelCNNSettings",
     "HeadName",
     "MADEEnsembleSettings",
