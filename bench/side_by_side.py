@@ -50,13 +50,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--yielding",
+        nargs="*",
+        default=[],
+        help="of the jobs, under MPS: large "
+        "kernels, behind the small ones of the others, on 0.8 of the card",
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    usual = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    behind = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
     running: dict[str, subprocess.Popen[bytes]] = {}
     for job in options.jobs:
         name, words = command(job, options.out, options.device)
+        environment = usual | behind if job in options.yielding else usual
         with (options.out / f"{name}.log").open("ab") as log:
             running[name] = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
     while time.monotonic() - began < options.seconds:

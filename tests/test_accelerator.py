@@ -88,7 +88,11 @@ CAPTURED = {
     "made": {"optimizer": "adam"},
     "diagonal-bilstm": {"optimizer": "muon"},
     "row-lstm": {"optimizer": "rmsprop"},
-    "pixelsnail": {"optimizer": "muon"},
+    "attention": {"optimizer": "muon"},
+    "gated-pixelcnn-orders": {"optimizer": "adam"},
+    "made-ensemble": {"optimizer": "adam"},
+    "nade": {"optimizer": "adam"},
+    "parallel-multiscale": {"optimizer": "adam"},
 }
 
 

@@ -177,6 +177,8 @@ class MADEEnsemble(Mixture):
         settings: `MADEEnsembleSettings.preset(spec)` by default.
     """
 
+    degrees: Tensor
+
     def __init__(self, spec: DataSpec, settings: MADEEnsembleSettings | None = None) -> None:
         settings = settings or MADEEnsembleSettings.preset(spec)
         super().__init__(spec, len(spec.classes) if settings.conditional else 0)
@@ -185,6 +187,9 @@ class MADEEnsemble(Mixture):
         del shared["orders"]
         self.network = MADE(spec, MADESettings(order="random", **shared))
         self.choice = Choice(settings.orders)
+        numbers = range(settings.orders)
+        degrees = [unit_degrees(self.network.units, pixel_order(spec, n)) for n in numbers]
+        self.register_buffer("degrees", torch.tensor(np.stack(degrees)), persistent=False)
 
     def start_at(self, data: Dataset) -> None:
         """Set the biases so that the network starts at the mean image of the data."""
@@ -194,14 +199,19 @@ class MADEEnsemble(Mixture):
         """The network in each of the orders; while it is trained, in one of them."""
         one = self.choice()
         chosen = range(self.settings.orders) if one is None else [one]
-        return [in_order(self.network, number) for number in chosen]
+        return [in_order(self.network, number, self.degrees[number]) for number in chosen]
 
 
-def in_order(network: MADE, number: int) -> MADE:
-    """The same network, sharing its weights, with masks for the random order of that number."""
+def in_order(network: MADE, number: int, degrees: Tensor) -> MADE:
+    """The same network, sharing its weights, in the random order of that number.
+
+    Args:
+        network: whose weights it has.
+        number: of the order.
+        degrees: of its units in that order, which the masks are made of, [N].
+    """
     twin = copy.copy(network)  # shallow: the weights are the same tensors
     twin.order = pixel_order(network.spec, number)
-    degrees = torch.tensor(unit_degrees(network.units, twin.order), device=network.of_units.device)
     vars(twin)["_buffers"] = {**network._buffers, "of_units": degrees}
     return twin
 

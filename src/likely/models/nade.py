@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import DataSpec
+from likely.density import captured
 from likely.models.settings import NADESettings
 from likely.models.units import UnitModel, of_label
 from likely.nn.program import Builder, Cells
@@ -120,8 +121,8 @@ def distinct(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     batch, size = inputs.shape[:2]
     units = torch.arange(size, device=inputs.device)
-    if inputs.requires_grad or inputs.is_meta:
-        # Zeros have derivatives, too.
+    if inputs.requires_grad or inputs.is_meta or captured():
+        # Zeros have derivatives, too; and how many there are cannot be asked in a recording.
         image = torch.arange(batch, device=inputs.device).repeat_interleave(size)
         step = units.repeat(batch)
         state = torch.arange(batch * size, device=inputs.device).reshape(batch, size)

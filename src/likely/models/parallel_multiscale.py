@@ -112,12 +112,14 @@ class Scale(nn.Module):
         coarse = pad(coarse, (0, coarse.shape[3] % 2, 0, coarse.shape[2] % 2))
         corners = pixel_unshuffle(coarse, 2)  # [B, C * 4, h, w]
         b, _, h, w = corners.shape
-        known = self.known.to(x.dtype)[steps].flatten(1)[None, :, :, None, None]
+        # One after another: a list as an index would be copied from the processor every time.
+        chosen = torch.stack([self.known[step] for step in steps])
+        known = chosen.to(x.dtype).flatten(1)[None, :, :, None, None]
         # The steps stand side by side in the batch, one pass serves all of them.
         seen = (corners[:, None] * known).flatten(0, 1)  # [B * steps, C * 4, h, w]
         here = self._places(h, w, x).expand(len(seen), -1, -1, -1)
         features = self.stem(torch.cat([seen, here], 1))
-        shift = self.step.weight[steps].repeat(b, 1)
+        shift = torch.stack([self.step.weight[step] for step in steps]).repeat(b, 1)
         if self.label is not None and context is not None:
             shift = shift + self.label(context).repeat_interleave(len(steps), 0)
         features = features + shift[:, :, None, None]
