@@ -41,10 +41,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "pixelcnn-pp": {"channels": 16, "blocks": 1, "components": 5, "dropout": 0.0},
 }  # fmt: skip
 # What eight minutes of an H100 allow beside other trainings.
-CARD: dict[str, dict[str, Any]] = {"pixelcnn-pp": {"channels": 96, "blocks": 2, "dropout": 0.1}}
+CARD: dict[str, dict[str, Any]] = {
+    "pixelcnn-pp": {"channels": 96, "blocks": 2, "dropout": 0.05, "weight_norm": False}
+}
 CARD_FIT = FitSettings(
-    steps=12_000, batch_size=64, learning_rate=2e-3, warmup=300, beta1=0.95, beta2=0.999,
-    ema=0.999, validate_every=1000, validation_examples=1000, log_every=50,
+    steps=12_000, batch_size=64, optimizer="muon", learning_rate=0.015, schedule="linear",
+    warmup=200, beta1=0.95, beta2=0.99, clip=0.0, ema=0.999, validate_every=500,
+    validation_examples=500, log_every=50,
 )  # fmt: skip
 SMALL_FIT = FitSettings(
     steps=300, batch_size=16, learning_rate=2e-3, warmup=30, ema=0.98, validate_every=50,

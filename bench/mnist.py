@@ -127,10 +127,10 @@ def keep(out: Path, name: str, model: GenerativeModel) -> None:
 
 def trained(options: argparse.Namespace) -> dict[str, Any] | None:
     """Train, or go on; what the training took, or None where it was stopped."""
-    recipe = RECIPES[options.model]
-    on_a_card = choose_device(options.device).type == "cuda"
-    if on_a_card:
-        recipe = ON_A_CARD.get(options.model, recipe)
+    recipes = RECIPES
+    if choose_device(options.device).type == "cuda":
+        recipes = RECIPES | ON_A_CARD
+    recipe = recipes[options.model]
     train, _ = data.load("mnist", binarize="static")
     settings = dataclasses.replace(recipe.fit, device=options.device)
     if options.steps is not None:
@@ -150,7 +150,7 @@ def last_record(path: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=RECIPES)
+    parser.add_argument("model", choices=RECIPES | ON_A_CARD)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="directory of the run: train, then measure")
     where.add_argument("--weights", type=Path, help="directory of a finished run: measure only")

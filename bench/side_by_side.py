@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("jobs", nargs="+", help="MODEL, MODEL=STEPS, cifar10:MODEL")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seconds", type=float, required=True, help="or until a SIGTERM")
     parser.add_argument("--device", default="cuda")
     parser.add_argument(
         "--yielding",
@@ -60,6 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
     usual = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     behind = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -68,7 +70,7 @@ def main() -> None:
         environment = usual | behind if job in options.yielding else usual
         with (options.out / f"{name}.log").open("ab") as log:
             running[name] = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
-    while time.monotonic() - began < options.seconds:
+    while time.monotonic() - began < options.seconds and not stop:
         if all(process.poll() is not None for process in running.values()):
             break
         time.sleep(0.5)
