@@ -11,6 +11,7 @@
     python bench/mnist.py vae            --out runs/mnist-vae
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
 
+    python bench/mnist.py pixelcnn --out runs/more --start-from runs/mnist-pixelcnn --steps 3000
     python bench/mnist.py vae --weights bench/results/mnist-static-vae    # measure only
 
 Each command trains (or goes on where it was stopped), proves the density, reads the test split
@@ -48,6 +49,7 @@ from likely.settings import to_json
 from likely.verify import verify
 from recipes import ON_A_CARD, RECIPES
 
+BEFORE = "fit-before.json"  # of the run whose weights a warm restart began with
 KEPT = ("config.json", "fit.json", "environment.json", "metrics.jsonl", "weights.safetensors")
 LARGEST = 5_000_000  # bytes; larger weights are not kept
 PER_IMAGE = "test-nats.npy"
@@ -118,7 +120,9 @@ def folder_of(name: str) -> Path:
 def keep(out: Path, name: str, model: GenerativeModel) -> None:
     """Copy what is needed to use and recheck the run, and draw a sheet."""
     folder = folder_of(name)
-    for file in KEPT:
+    for file in (*KEPT, BEFORE):
+        if file == BEFORE and not (out / file).exists():
+            continue
         if out.resolve() != folder.resolve() and (out / file).stat().st_size <= LARGEST:
             shutil.copyfile(out / file, folder / file)
     sheet = sample_sheet(model.sample(100, seed=1), model.spec.levels, columns=20)
@@ -135,7 +139,13 @@ def trained(options: argparse.Namespace) -> dict[str, Any] | None:
     settings = dataclasses.replace(recipe.fit, device=options.device)
     if options.steps is not None:
         settings = dataclasses.replace(settings, steps=options.steps)
+    if options.learning_rate is not None:
+        settings = dataclasses.replace(settings, learning_rate=options.learning_rate)
     model = runs.build(recipe.model, train.spec, recipe.changes, settings.seed)
+    if options.start_from is not None:
+        model.load_state_dict(runs.load(options.start_from).model.state_dict())
+        options.out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(options.start_from / "fit.json", options.out / BEFORE)
     runs.describe(options.out, recipe.model, model, {"name": "mnist", "binarize": "static"})
     run = fit(model, train, recipe.objective, settings, out=options.out, progress=show)
     print(run.status, flush=True)
@@ -157,6 +167,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="in place of the recipe's")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", help="cuda takes larger networks, where known")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="a finished run of the same model: go on "
+        "from its weights (a warm restart, Loshchilov and Hutter 2017)",
+    )
+    parser.add_argument("--learning-rate", type=float, help="in place of the recipe's")
     parser.add_argument("--train-only", action="store_true", help="measure later, by --weights")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -179,6 +196,8 @@ def main() -> None:
     about |= {"parameters": sum(p.numel() for p in model.parameters()), **took}
     fitted = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     settings = {"model": to_json(model.settings), **fitted}
+    if (folder / BEFORE).exists():
+        settings["before"] = json.loads((folder / BEFORE).read_text(encoding="utf-8"))
     keep(folder, options.model, model)
     path = write_result(f"mnist-static-{options.model}", figures, settings, about)
     for name, value in figures.items():

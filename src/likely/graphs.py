@@ -11,6 +11,7 @@ value. Where recording fails, the update runs eagerly, as without graphs.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,12 +56,24 @@ class Recording:
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(source)
         stream = torch.cuda.current_stream()
-        with torch.cuda.graph(self.graph, pool, stream, "thread_local"):
+        with uncollected(), torch.cuda.graph(self.graph, pool, stream, "thread_local"):
             self.result = work()
 
     def replay(self) -> None:
         """Do the work with the numbers that now stand at its addresses."""
         self.graph.replay()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """A block without garbage collection: an old graph that is freed ends a recording."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def available(device: torch.device) -> bool:
@@ -116,9 +129,14 @@ class UpdateGraphs:
         stream = torch.cuda.Stream(self.source.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         self.pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.stream(stream):
-            yield
-        torch.cuda.current_stream().wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                yield
+            torch.cuda.current_stream().wait_stream(stream)
+        finally:
+            # The loop and its functions know each other: without this their memory would be held
+            # until the collector comes by.
+            self.recorded.clear()
 
     def find(
         self, choices: tuple[int, ...], x: Tensor, context: Tensor | None, step: int
