@@ -30,12 +30,12 @@ Larochelle's file, 50,000 training, 10,000 validation and 10,000 test images of 
 Validation made every choice; the test split was read once for each row. `=` is an exact
 likelihood, `<=` a bound. The difference is to the exact row above, image by image.
 
-| model | test nats | published | difference (paired) | weights | updates | training s | samples/s |
-|---|---|---|---|---|---|---|---|
+| model | test nats | published | difference (paired) | weights | updates | training | on | samples/s |
+|---|---|---|---|---|---|---|---|---|
 """
 TAIL = """
-Written by `python bench/mnist_table.py` from `bench/results/`; the training seconds are of two
-shared processor cores unless the result's environment says otherwise.
+Written by `python bench/mnist_table.py` from `bench/results/`. Training is in seconds, of one core
+of a processor that other trainings used too, or of a card that ten of them shared.
 """
 
 
@@ -53,6 +53,7 @@ def row_of(path: Path) -> dict[str, Any] | None:
         "relation": estimate["relation"], "each": np.load(each) if each.exists() else None,
         "parameters": about["parameters"], "steps": about.get("steps"),
         "seconds": about.get("seconds"),
+        "where": "NVIDIA" if "NVIDIA" in about.get("trained on", "") else "core",
         "rate": figures.get(f"{PREFIX[:-1]}/{name}/sampling-speed"),
     }  # fmt: skip
 
@@ -86,7 +87,7 @@ def main() -> None:
         lines.append(
             f"| `{row['name']}` | {row['relation']} {row['nats']:.2f} +- {row['error']:.2f} | "
             f"{shown(PUBLISHED.get(row['name']), '.1f')} | {apart} | {row['parameters']:,} | "
-            f"{shown(row['steps'], ',')} | {shown(row['seconds'], ',.0f')} | "
+            f"{shown(row['steps'], ',')} | {shown(row['seconds'], ',.0f')} | {row['where']} | "
             f"{shown(row['rate'], '.3g')} |"
         )
     exact = [row["nats"] for row in rows if row["relation"] == "="]

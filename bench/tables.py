@@ -28,14 +28,19 @@ TITLES = {
     "mnist-static-row-lstm": "Row LSTM on statically binarised MNIST",
     "mnist-static-diagonal-bilstm": "Diagonal BiLSTM on statically binarised MNIST",
     "mnist-static-gated-pixelcnn": "Gated PixelCNN on statically binarised MNIST",
+    "mnist-static-pixelcnn-pp": "PixelCNN++ on statically binarised MNIST",
+    "mnist-static-attention": "PixelSNAIL (attention) on statically binarised MNIST",
     "mnist-static-gated-pixelcnn-ensemble": "Mixture of Gated PixelCNNs from several corners on "
     "statically binarised MNIST",
     "mnist-static-vae": "VAE on statically binarised MNIST",
     "mnist-static-dcgan": "DCGAN on statically binarised MNIST",
+    "cifar10-pixelcnn-pp": "PixelCNN++ on CIFAR-10, minutes of a card",
     "cifar10-pixelcnn-pp-small": "PixelCNN++ on CIFAR-10, small setting on a processor",
     "ablation": "What each improvement of PixelCNN++ is worth on the 8x8 digits",
     "resume-kills": "Runs killed at random moments",
-    "throughput": "Training throughput against a plain loop",
+    "throughput": "Training throughput against a plain loop, on a processor",
+    "throughput-cuda": "Training throughput against a plain loop, on a card",
+    "sampling-cuda-mnist-gated-pixelcnn": "Sampling on a card",
     "sampling": "Sampling",
     "recurrent": "Row LSTM and Diagonal BiLSTM against loops and a gated convolution",
     "metrics": "Known answers of the sample metrics",
@@ -68,9 +73,9 @@ REMARKS = {
     "switched off, at equal steps (400 of 32 images); negative: the simpler variant is better "
     "here. One seed where no spread is given, so differences of a few tenths may be noise. This is "
     "8x8 with 17 levels and few steps; the paper's own ablations are at 32x32 with 256 levels.",
-    "throughput": "The figure to reach is 3. This processor has no AMX tiles: bfloat16 is slower "
-    "than float32 here, and the library keeps float32; what is left is the memory order "
-    "and one compiled graph.",
+    "throughput": "The figure to reach is 3; this processor has no AMX tiles. "
+    "[Fitting](fitting.md) has the figures of other processors and of a card.",
+    "throughput-cuda": "An update is replayed as CUDA graphs; the plain loop launches each kernel.",
 }
 
 
@@ -117,6 +122,8 @@ def section(path: Path) -> str:
     facts = [f"{about[key]:,} {key}" for key in ("parameters", "steps") if key in about]
     if "seconds" in about:
         facts.append(f"{about['seconds']:,.0f} s of training")
+    if "NVIDIA" in about.get("trained on", ""):
+        facts.append(f"trained on an {about['trained on']}")
     if facts:
         lines.append(", ".join(facts) + ".\n")
     lines.append(table(record["figures"]))
@@ -124,8 +131,10 @@ def section(path: Path) -> str:
     if sheet.exists():
         shutil.copyfile(sheet, DOCS / "pictures" / f"{path.stem}.png")
         lines.append(f"![samples, not chosen](pictures/{path.stem}.png)\n")
+    card = environment.get("cuda_device")
     lines.append(
-        f"`{record['command']}`, {record['date']}: {environment['processor']}, "
+        f"`{record['command']}`, {record['date']}: {card + ', ' if card else ''}"
+        f"{environment['processor']}, "
         f"{environment['cpu_count']} cores, {environment['threads']} threads, torch "
         f"{environment['torch']}, AMX {'yes' if environment['amx'] else 'no'}.\n"
     )

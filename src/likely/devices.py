@@ -1,8 +1,9 @@
 """Where to compute, in which precision, and with how many processes.
 
 bfloat16 autocast is taken where the hardware multiplies it faster than float32: processors
-with AMX tiles, and CUDA devices of compute capability 8 and above. A processor with AVX-512
-bfloat16 but no AMX runs convolutions slower in bfloat16 than in float32, so it keeps float32.
+with AMX tiles, AMD's with AVX-512 bfloat16, and CUDA devices of compute capability 8 and above.
+Intel's with AVX-512 bfloat16 but no AMX run convolutions slower in it than in float32, so they
+keep float32.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import atexit
 import contextlib
 import dataclasses
 import datetime
+import functools
 import os
 import platform
 from collections.abc import Iterator
@@ -52,7 +54,9 @@ def gains_by_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported())
+        # By what the processor is, not by a clock: a run that is resumed must decide the same.
+        fast = torch.cpu._is_avx512_bf16_supported() and "AMD" in _processor("vendor_id")
+        return bool(torch.cpu._is_amx_tile_supported()) or fast
     return False
 
 
@@ -281,9 +285,10 @@ def environment() -> dict[str, Any]:
     return record
 
 
-def _processor() -> str:
+@functools.cache
+def _processor(entry: str = "model name") -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
+            if line.startswith(entry):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or "unknown"
