@@ -30,7 +30,7 @@ Larochelle's file, 50,000 training, 10,000 validation and 10,000 test images of 
 Validation made every choice; the test split was read once for each row. `=` is an exact
 likelihood, `<=` a bound. The difference is to the exact row above, image by image.
 
-| model | test nats | published | difference (paired) | weights | updates | training | on | samples/s |
+| model | test nats | published | difference | weights | updates | training | on | samples/s |
 |---|---|---|---|---|---|---|---|---|
 """
 TAIL = """
