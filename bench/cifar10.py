@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
 import time
 from pathlib import Path
@@ -70,21 +71,8 @@ def settings_of(
     return dataclasses.asdict(preset), dataclasses.replace(SMALL_FIT, device=device)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "model",
-        choices=[n for n, found in MODELS.items() if not issubclass(found.load(), ImplicitDensity)],
-    )
-    parser.add_argument("--out", type=Path, required=True, help="directory of the run")
-    parser.add_argument("--setting", choices=("small", "card", "full"), default="small")
-    parser.add_argument("--steps", type=int, help="other than the setting's")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--train-only", action="store_true", help="measure by the same command")
-    options = parser.parse_args()  # fmt: skip
-    torch.set_num_threads(options.threads)
-    train, test = data.load("cifar10")
+def trained(options: argparse.Namespace, train: data.Dataset) -> bool:
+    """Train, or go on; whether it came to its end."""
     bits = train.spec.dimensions * math.log(2)
     changes, settings = settings_of(options.model, options.setting, train.spec, options.device)
     if options.steps:
@@ -102,38 +90,74 @@ def main() -> None:
 
     run = fit(model, train, settings=settings, out=options.out, progress=show)
     print(run.status)
-    if not run.finished or options.train_only:
-        return
-    curve = {int(r["step"]): r["validation"] / bits for r in run.metrics if "validation" in r}
+    return run.finished
+
+
+def records(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def measure(
+    folder: Path, model_name: str, setting: str, train: data.Dataset, test: data.Dataset
+) -> None:
+    """Write what a finished run reached, from its files; reads the test split, if at all, once."""
+    bits = train.spec.dimensions * math.log(2)
+    metrics = records(folder / "metrics.jsonl")
+    curve = {int(r["step"]): r["validation"] / bits for r in metrics if "validation" in r}
+    model = runs.load(folder).model
+    made = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     about: dict[str, Any] = {
         "validation bits/dim by step": curve,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": round(run.seconds, 1),
-        "steps": run.step,
+        "seconds": round(records(folder / "timing.jsonl")[-1]["seconds"], 1),
+        "steps": int(metrics[-1]["step"]),
+        "trained on": made.get("cuda_device") or made["processor"],
         "data": train.spec.to_json(),
     }
-    name = f"cifar10-{options.model}" + "-small" * (options.setting == "small")
+    name = f"cifar10-{model_name}" + "-small" * (setting == "small")
     prefix = name.replace("-", "/", 1)
     steps = sorted(curve)
     figures = {
         f"{prefix}/validation-bits-per-dim": curve[steps[-1]],
         f"{prefix}/validation-bits-per-dim/first": curve[steps[0]],
     }
-    if options.setting != "small":
-        model = runs.load(options.out).model
+    if setting != "small":
         proofs = verify(model, test)
+        print(proofs, flush=True)
         found = per_example_nll(model, test, proofs=proofs).bits_per_dim()
         figures[f"{prefix}/test-bits-per-dim"] = found.value
         figures[f"{prefix}/test-bits-per-dim-standard-error"] = found.standard_error
         about |= {"proofs": proofs.to_json(), "estimate": found.to_json()}
-        folder = RESULTS / name
-        folder.mkdir(parents=True, exist_ok=True)
-        save_png(sample_sheet(model.sample(40, seed=1), 256, columns=10), folder / "samples.png")
-    described = {"model": to_json(model.settings), "fit": to_json(settings)}
-    path = write_result(name, figures, described, about)
+        kept = RESULTS / name
+        kept.mkdir(parents=True, exist_ok=True)
+        save_png(sample_sheet(model.sample(40, seed=1), 256, columns=10), kept / "samples.png")
+    fitted = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+    path = write_result(name, figures, {"model": to_json(model.settings), **fitted}, about)
     for label, value in figures.items():
         print(f"{label}: {value:.4f}")
     print(f"written to {path}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "model",
+        choices=[n for n, found in MODELS.items() if not issubclass(found.load(), ImplicitDensity)],
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, help="directory of the run: train, then measure")
+    where.add_argument("--weights", type=Path, help="directory of a finished run: measure only")
+    parser.add_argument("--setting", choices=("small", "card", "full"), default="small")
+    parser.add_argument("--steps", type=int, help="other than the setting's")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--train-only", action="store_true", help="measure later, by --weights")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    train, test = data.load("cifar10")
+    if options.out is not None and (not trained(options, train) or options.train_only):
+        return
+    measure(options.weights or options.out, options.model, options.setting, train, test)
 
 
 if __name__ == "__main__":

@@ -191,19 +191,20 @@ RECIPES = {
         ),
         OrderAgnosticLikelihood(),
     ),
-    # Slow. At a rate of 0.02 the hidden units die: what is left is the FVSBN of the direct
-    # connections (99 nats).
+    # Wide: an output reads only the hidden units of lower degree, and few of these see the pixels
+    # just before it. Validation after 500 updates: 99 with 500 units, 94 with 1000.
     "made": Recipe(
         "made",
-        {"hidden": 1000, "layers": 2, "masks": 8, "dropout": 0.1},
+        {"hidden": 8000, "layers": 1, "masks": 4, "dropout": 0.0},
         FitSettings(
-            steps=40_000,
+            steps=3_000,
             batch_size=100,
             learning_rate=4e-3,
-            warmup=200,
-            ema=0.999,
-            validate_every=2000,
-            validation_examples=2000,
+            schedule="linear",
+            warmup=100,
+            ema=0.99,
+            validate_every=250,
+            validation_examples=1000,
             log_every=50,
         ),
         NegativeLogLikelihood(),
@@ -286,12 +287,4 @@ ON_A_CARD = {
     "diagonal-bilstm": _bigger("diagonal-bilstm", {"hidden": 32}, batch_size=64, ema=0.995),
     "attention": _bigger("attention", {}, batch_size=64, learning_rate=0.015),
     "pixelcnn-pp": _bigger("pixelcnn-pp", {}, batch_size=64, learning_rate=0.015),
-    "made": _bigger("made", {"hidden": 3000, "masks": 32, "dropout": 0.2}, steps=60_000,
-                    learning_rate=5e-4),
-    "made-2": _bigger("made", {"hidden": 3000, "masks": 32, "dropout": 0.2}, steps=60_000,
-                      learning_rate=1e-3),
-    "made-3": _bigger("made", {"hidden": 3000, "masks": 32, "dropout": 0.4}, steps=60_000,
-                      learning_rate=1e-3),
-    "made-4": _bigger("made", {"hidden": 3000, "masks": 32, "dropout": 0.0}, steps=60_000,
-                      learning_rate=5e-4),
 }  # fmt: skip
