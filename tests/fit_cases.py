@@ -30,6 +30,7 @@ SETTINGS = FitSettings(
     validate_every=4,
     validation_examples=24,
     checkpoint_seconds=1e9,
+    precision="float32",  # the same on every processor
 )
 
 CASES: dict[str, tuple[str, dict[str, Any], Objective | None]] = {

@@ -18,7 +18,15 @@ from torch import Tensor
 from fit_cases import differing, end_of, fit_case, model_of, training_data
 from likely import runs
 from likely.checkpoint import read_tensors
-from likely.devices import Team, autocast, choose_device, compiled, environment, place
+from likely.devices import (
+    Team,
+    autocast,
+    choose_device,
+    compiled,
+    environment,
+    gains_by_bfloat16,
+    place,
+)
 from likely.errors import InvalidSetting
 from likely.journal import read_lines
 from likely.noise import Noise
@@ -222,3 +230,21 @@ def test_many_different_layers_are_all_compiled(caplog: pytest.LogCaptureFixture
             with torch.no_grad():
                 model.log_prob(x)
     assert "recompile_limit" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tiles", "dot", "vendor", "expected"),
+    [
+        (True, True, "GenuineIntel", True),
+        (False, True, "GenuineIntel", False),  # slower there than float32
+        (False, True, "AuthenticAMD", True),
+        (False, False, "AuthenticAMD", False),
+    ],
+)
+def test_bfloat16_is_taken_where_the_processor_gains(
+    tiles: bool, dot: bool, vendor: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: dot)
+    monkeypatch.setattr("likely.devices._processor", lambda entry="model name": vendor)
+    assert gains_by_bfloat16(torch.device("cpu")) is expected

@@ -39,12 +39,14 @@ from likely.optimizers import AveragedWeights
 
 
 @pytest.mark.parametrize("case", ["pixelcnn", "vae", "vae-dense", "dcgan", "dcgan-r1"])
-@pytest.mark.parametrize("step", [4, 6])
-def test_ten_steps_are_so_many_and_the_rest(case: str, step: int, tmp_path: Path) -> None:
-    fit_case(case, tmp_path / "whole")
-    stopped = fit_case(case, tmp_path / "parts", progress=stop_at(step))
+@pytest.mark.parametrize(("step", "precision"), [(4, "float32"), (6, "float32"), (4, "bfloat16")])
+def test_ten_steps_are_so_many_and_the_rest(
+    case: str, step: int, precision: str, tmp_path: Path
+) -> None:
+    fit_case(case, tmp_path / "whole", precision=precision)
+    stopped = fit_case(case, tmp_path / "parts", progress=stop_at(step), precision=precision)
     assert (stopped.step, stopped.finished) == (step, False)
-    resumed = fit_case(case, tmp_path / "parts")
+    resumed = fit_case(case, tmp_path / "parts", precision=precision)
     assert resumed.finished
     assert differing(end_of(tmp_path / "whole"), end_of(tmp_path / "parts")) == []
     assert [r["step"] for r in resumed.metrics] == [2, 4, 6, 8, 10]

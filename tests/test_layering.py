@@ -21,7 +21,7 @@ LEVELS = {
     "errors": 0, "estimate": 0, "settings": 0, "stopping": 0, "registry": 0,
     "checkpoint": 1, "data": 1, "heads": 1, "journal": 1, "mdp": 1, "noise": 1,
     "density": 2, "devices": 2, "nn": 2, "sampling": 2,
-    "health": 3, "models": 3, "objectives": 3, "optimizers": 3, "resume": 3,
+    "graphs": 3, "health": 3, "models": 3, "objectives": 3, "optimizers": 3, "resume": 3,
     "codec": 4, "evaluate": 4, "fit": 4, "verify": 4,
     "compare_job": 5, "runs": 5, "world": 5,
     "__init__": 6, "__main__": 6, "cli": 6, "studio": 6,

@@ -36,6 +36,7 @@ class BatchNorm2d(nn.Module):
         return x * scale[:, None, None] + shift[:, None, None]
 
     def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.to(torch.promote_types(x.dtype, self.gain.dtype))  # sums in no less than float32
         moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
         count = x.numel() // x.shape[1]
         if dist.is_initialized() and dist.get_world_size() > 1:
