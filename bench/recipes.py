@@ -69,21 +69,20 @@ RECIPES = {
         dataclasses.replace(MUON, steps=8_000, batch_size=64, learning_rate=0.015),
         NegativeLogLikelihood(),
     ),
-    # For a night on two cores, or a GPU.
     "attention": Recipe(
         "attention",
         {
-            "channels": 64,
-            "blocks": 3,
-            "convolutions": 3,
+            "channels": 48,
+            "blocks": 2,
+            "convolutions": 2,
             "kernel": 3,
             "first_kernel": 7,
             "heads": 4,
             "head_size": 16,
             "head_channels": 64,
-            "dropout": 0.1,
+            "dropout": 0.0,
         },
-        dataclasses.replace(MUON, steps=16_000),
+        dataclasses.replace(MUON, steps=3_000, validate_every=500),
         NegativeLogLikelihood(),
     ),
     "multiscale-pixelcnn": Recipe(
@@ -285,6 +284,9 @@ ON_A_CARD = {
     "gated-pixelcnn-orders": _bigger("gated-pixelcnn-orders", {}, compile=False),
     "row-lstm": _bigger("row-lstm", {"hidden": 32}, batch_size=64, ema=0.995),
     "diagonal-bilstm": _bigger("diagonal-bilstm", {"hidden": 32}, batch_size=64, ema=0.995),
-    "attention": _bigger("attention", {}, batch_size=64, learning_rate=0.015),
-    "pixelcnn-pp": _bigger("pixelcnn-pp", {}, batch_size=64, learning_rate=0.015),
+    "attention": _bigger("attention", {"channels": 64, "blocks": 3, "convolutions": 3,
+                                       "dropout": 0.1},
+                         steps=16_000, batch_size=64, learning_rate=0.015),
+    "pixelcnn-pp": _bigger("pixelcnn-pp", {"blocks": 2, "dropout": 0.1}, steps=8_000,
+                           batch_size=64, learning_rate=0.015),
 }  # fmt: skip
