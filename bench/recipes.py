@@ -281,6 +281,7 @@ def _bigger(name: str, changes: dict[str, Any], **fit: Any) -> Recipe:
 # For a card: larger networks and batches; the steps are what some eight minutes of an H100 allow
 # when all are trained side by side (bench/side_by_side.py).
 ON_A_CARD = {
+    "pixelcnn": _bigger("pixelcnn", {}, steps=5_000, learning_rate=0.015, compile=False),
     "gated-pixelcnn-orders": _bigger("gated-pixelcnn-orders", {}, compile=False),
     "row-lstm": _bigger("row-lstm", {"hidden": 32}, batch_size=64, ema=0.995),
     "diagonal-bilstm": _bigger("diagonal-bilstm", {"hidden": 32}, batch_size=64, ema=0.995),
