@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from common import RESULTS, write_result
 from likely import data, runs
@@ -105,6 +106,17 @@ def records(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def draw_curve(curve: dict[int, float], path: Path) -> None:
+    """Validation bits/dim against updates."""
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(list(curve), list(curve.values()), marker="o", markersize=3)
+    axes.set_xlabel("updates")
+    axes.set_ylabel("validation bits/dim")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
 def measure(
     folder: Path, model_name: str, setting: str, train: data.Dataset, test: data.Dataset
 ) -> None:
@@ -139,6 +151,7 @@ def measure(
         kept = RESULTS / name
         kept.mkdir(parents=True, exist_ok=True)
         save_png(sample_sheet(model.sample(40, seed=1), 256, columns=10), kept / "samples.png")
+        draw_curve(curve, kept / "curve.png")
     fitted = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     path = write_result(name, figures, {"model": to_json(model.settings), **fitted}, about)
     for label, value in figures.items():
