@@ -46,8 +46,8 @@ TITLES = {
     "mdp": "Markov decision processes against other solvers",
 }
 SMALL = (
-    "A small network for 300 steps of 16 images, to see that the validation likelihood falls (the JSON "
-    "keeps the curve); far from what the model can do. The test split was not read."
+    "A small network for 300 steps of 16 images, to see that the validation likelihood falls (the "
+    "JSON keeps the curve); far from what the model can do. The test split was not read."
 )
 # What a result does not reach, and why; measured figures alone would not say it.
 REMARKS = {
