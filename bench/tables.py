@@ -63,6 +63,9 @@ REMARKS = {
     "mnist-static-row-lstm": "Published: 80.54 nats (van den Oord 2016a; its width is unknown). "
     "The best by validation came at 5,000 of 7,500 updates; from there on the training images are "
     "learned by heart, so what is missing is regularisation, not time.",
+    "mnist-static-made": "Published: 86.64 nats with two layers of 8,000 units and 32 masks; 88.40 "
+    "with one layer and one mask. This has one layer of 8,000 and four masks. The weights (53 MB) "
+    "are not kept.",
     "mnist-static-diagonal-bilstm": "Published: 79.20 nats (van den Oord 2016a).",
     "mdp": "Every solve counts up to the same true error, 1e-6; `peer-seconds` is the fastest of "
     "all peers and their methods, and a peer that did not finish within its limit has no time. "
