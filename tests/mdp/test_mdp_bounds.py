@@ -81,8 +81,13 @@ def circle(discount: float = 0.9999) -> MDP:
 @example(mdp=circle())
 def test_methods_agree_and_contain_the_linear_program(mdp: MDP) -> None:
     size = float(np.abs(mdp.reward).max()) / (1.0 - mdp.discount)
-    solutions = {m: solve(mdp, 1e-7 * size, m, max_seconds=0.4) for m in METHODS
-                 if m != "prioritized-sweeping" or mdp.discount < 0.999}  # fmt: skip
+    # The first call of a kernel compiles it, so what must converge has no limit.
+    fast = ("auto", "policy-iteration", "linear-programming", "inexact-policy-iteration")
+    solutions = {
+        m: solve(mdp, 1e-7 * size, m, max_seconds=None if m in fast else 0.4)
+        for m in METHODS
+        if m != "prioritized-sweeping" or mdp.discount < 0.999
+    }
     lower = np.max([s.lower for s in solutions.values()], axis=0)
     upper = np.min([s.upper for s in solutions.values()], axis=0)
     assert bool((lower <= upper).all())
@@ -92,7 +97,7 @@ def test_methods_agree_and_contain_the_linear_program(mdp: MDP) -> None:
     for solution in solutions.values():
         assert bool((solution.lower <= program + room).all())
         assert bool((program <= solution.upper + room).all())
-    for name in ("auto", "policy-iteration", "linear-programming", "inexact-policy-iteration"):
+    for name in fast:
         assert solutions[name].converged, (name, solutions[name].status)
 
 
