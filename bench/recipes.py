@@ -55,7 +55,7 @@ RECIPES = {
         dataclasses.replace(MUON, steps=4_000, validate_every=500, compile=True),
         NegativeLogLikelihood(),
     ),
-    # Eight orders in one network: mixed exactly, they are better than each by more than width is.
+    # Not trained to its end yet.
     "gated-pixelcnn-orders": Recipe(
         "gated-pixelcnn-orders",
         {
@@ -135,8 +135,7 @@ RECIPES = {
         dataclasses.replace(MUON, steps=7_000, batch_size=32, compile=True),
         NegativeLogLikelihood(),
     ),
-    # Without weight normalisation: orthogonal updates gain more (validation after 300 updates of a
-    # small network, in nats: Adam 93.2; Muon 91.2, and 87.3 without).
+    # Without weight normalisation: orthogonal updates do not depend on the weights' scale.
     "pixelcnn-pp": Recipe(
         "pixelcnn-pp",
         {"channels": 32, "blocks": 1, "scales": 3, "dropout": 0.0, "weight_norm": False},
@@ -190,8 +189,7 @@ RECIPES = {
         ),
         OrderAgnosticLikelihood(),
     ),
-    # Wide: an output reads only the hidden units of lower degree, and few of these see the pixels
-    # just before it. Validation after 500 updates: 99 with 500 units, 94 with 1000.
+    # Wide: an output reads only the hidden units of lower degree, and few see the last pixels.
     "made": Recipe(
         "made",
         {"hidden": 8000, "layers": 1, "masks": 4, "dropout": 0.0},
@@ -278,8 +276,8 @@ def _bigger(name: str, changes: dict[str, Any], **fit: Any) -> Recipe:
     )
 
 
-# For a card: larger networks and batches; the steps are what some eight minutes of an H100 allow
-# when all are trained side by side (bench/side_by_side.py).
+# For a card: larger networks and batches. Finished there: pixelcnn, row-lstm (--steps 7500) and
+# diagonal-bilstm (--steps 4500); the others have not been run to their end.
 ON_A_CARD = {
     "pixelcnn": _bigger("pixelcnn", {}, steps=5_000, learning_rate=0.015, compile=False),
     "gated-pixelcnn-orders": _bigger("gated-pixelcnn-orders", {}, compile=False),

@@ -132,7 +132,7 @@ class GatedPixelCNNEnsembleSettings:
 
 @dataclasses.dataclass(frozen=True)
 class GatedPixelCNNOrdersSettings:
-    """Mixture of one Gated PixelCNN in eight orders of the pixels: exact, better than each.
+    """Mixture of one Gated PixelCNN's densities in eight orders of the pixels: exact likelihood.
 
     Attributes:
         orders: at most 8: by rows from each corner, then by columns (square images).
