@@ -47,7 +47,7 @@ from likely.evaluate.sheets import sample_sheet, save_png
 from likely.fit import Run, fit
 from likely.settings import to_json
 from likely.verify import verify
-from recipes import ON_A_CARD, RECIPES
+from recipes import GOING_ON, ON_A_CARD, RECIPES
 
 BEFORE = "fit-before.json"  # of the run whose weights a warm restart began with
 KEPT = ("config.json", "fit.json", "environment.json", "metrics.jsonl", "weights.safetensors")
@@ -134,6 +134,8 @@ def trained(options: argparse.Namespace) -> dict[str, Any] | None:
     recipes = RECIPES
     if choose_device(options.device).type == "cuda":
         recipes = RECIPES | ON_A_CARD
+    if options.start_from is not None:
+        recipes = recipes | GOING_ON
     recipe = recipes[options.model]
     train, _ = data.load("mnist", binarize="static")
     settings = dataclasses.replace(recipe.fit, device=options.device)
@@ -143,13 +145,30 @@ def trained(options: argparse.Namespace) -> dict[str, Any] | None:
         settings = dataclasses.replace(settings, learning_rate=options.learning_rate)
     model = runs.build(recipe.model, train.spec, recipe.changes, settings.seed)
     if options.start_from is not None:
-        model.load_state_dict(runs.load(options.start_from).model.state_dict())
+        begin_from(model, runs.load(options.start_from).model)
         options.out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(options.start_from / "fit.json", options.out / BEFORE)
     runs.describe(options.out, recipe.model, model, {"name": "mnist", "binarize": "static"})
     run = fit(model, train, recipe.objective, settings, out=options.out, progress=show)
     print(run.status, flush=True)
     return {"steps": run.step, "seconds": round(run.seconds, 1)} if run.finished else None
+
+
+def begin_from(model: GenerativeModel, trained: GenerativeModel) -> None:
+    """Give a model the weights of another whose kernels may be narrower; new taps are zero.
+
+    Both have the same density. Kernels are known by their names: those that reach to both sides
+    grow on both, the others where they reach, up or to the left, which comes first.
+    """
+    state = trained.state_dict()
+    for name, target in model.state_dict().items():
+        room = [new - old for new, old in zip(target.shape, state[name].shape, strict=True)]
+        sides = [(more, 0) for more in room]
+        if name == "first.above" or ".lstm.weights." in name:
+            sides[-1] = (room[-1] // 2, room[-1] - room[-1] // 2)
+        flat = [side for pair in reversed(sides) for side in pair]
+        state[name] = torch.nn.functional.pad(state[name], flat)
+    model.load_state_dict(state)
 
 
 def last_record(path: Path) -> dict[str, float]:

@@ -40,7 +40,7 @@ TINY = {
     "deep-nade": "--hidden 8",
     "eonade": "--hidden 8 --orders 2",
     "made-ensemble": "--hidden 20 --orders 2",
-    "made": "--hidden 20 --masks 2",
+    "made": "--hidden 20 --prior none --masks 2",
     "attention": "--channels 8 --blocks 1 --head-channels 8",
     "row-lstm": "--hidden 4 --layers 1 --head-channels 4",
     "diagonal-bilstm": "--hidden 4 --layers 1 --head-channels 4",

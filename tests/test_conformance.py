@@ -50,7 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "deep-nade": {"hidden": 8, "components": 2},
     "eonade": {"hidden": 8, "components": 2, "orders": 3},
     "made-ensemble": {"hidden": 20, "masks": 2, "components": 2, "orders": 2},
-    "made": {"hidden": 20, "masks": 2, "components": 2, "dropout": 0.1},
+    "made": {"hidden": 20, "masks": 2, "components": 2, "dropout": 0.1, "prior": "none"},
     "pixelcnn": {"channels": 6, "layers": 2, "first_kernel": 3, "head_channels": 12,
                  "components": 2, "dropout": 0.1},
     "attention": {"channels": 12, "blocks": 1, "convolutions": 2, "first_kernel": 3, "heads": 2,

@@ -81,14 +81,17 @@ def test_dropout_is_off_in_evaluation_and_at_rate_zero() -> None:
     assert Dropout(0.0).train()(x) is x
 
 
-def test_dropout_of_half_a_batch_is_half_of_the_dropout() -> None:
-    layer = Dropout(0.3)
-    x = torch.ones(6, 4, 2)
+@pytest.mark.parametrize("side", [0, 1, 2])
+def test_dropout_of_half_a_batch_is_half_of_the_dropout(side: int) -> None:
+    layer = Dropout(0.3, batch_side=side)
+    x = torch.ones(6, 4, 2).movedim(0, side)
     with noise_for(layer, Noise(1)):
         whole = layer(x)
     with noise_for(layer, Noise(1, rows=(2, 6))):
-        part = layer(x[2:5])
-    assert torch.equal(whole[2:5], part)
+        part = layer(x.narrow(side, 2, 3))
+    assert whole.shape == x.shape
+    assert torch.equal(whole.narrow(side, 2, 3), part)
+    assert 0 < int((whole == 0).sum()) < 48
 
 
 def test_noise_reaches_nested_layers_and_leaves_them_after_an_error() -> None:

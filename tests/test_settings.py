@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,20 @@ class Example:
     sizes: tuple[int, ...] = (1,)
     limit: int | None = None
     name: str = ""
+
+
+def test_an_alternative_that_does_not_exist_is_refused_where_it_is_given() -> None:
+    with pytest.raises(InvalidSetting, match=r"precision: expected one of auto.*did you mean"):
+        FitSettings(precision="float31")  # type: ignore[arg-type]
+    refused = 0
+    for entry in MODELS.values():
+        hints = typing.get_type_hints(entry.settings)
+        for name, hint in hints.items():
+            if typing.get_origin(hint) is Literal:
+                with pytest.raises(InvalidSetting, match=f"{name}: expected one of"):
+                    entry.settings(**{name: "nonsense"})
+                refused += 1
+    assert refused > len(MODELS)
 
 
 @pytest.mark.parametrize(

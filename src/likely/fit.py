@@ -294,12 +294,19 @@ class _Loop:
     def _loss(
         self, player: str, x: Tensor, context: Tensor | None, noise: Noise, step: int | Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The part of these examples in the mean loss of the batch, and in its terms."""
+        """The part of these examples in the mean loss of the batch, and in its terms.
+
+        The prior of the weights counts once for all training examples.
+        """
         s = self.settings
         with autocast(s.precision, self.device):
             loss = self.objective.loss(self.model, x, context, player, noise, step)
         terms = {name: term.sum() / s.batch_size for name, term in loss.terms.items()}
-        return loss.value.sum() / s.batch_size, terms
+        total = loss.value.sum() / s.batch_size
+        prior = self.model.negative_log_prior()
+        if prior is not None:
+            total = total + prior * (len(x) / s.batch_size / len(self.data))
+        return total, terms
 
     def _noise(self, player: str, first: int = 0) -> Noise:
         """The noise of this update, for the rows of the batch from `first` on."""

@@ -104,11 +104,16 @@ class Dropout(nn.Module):
     The rate is rounded to a multiple of 1/256, and the kept values are scaled by the rounded
     rate, so the expectation is exact. Outside `noise_for` it draws from torch's global
     generator, as `torch.nn.Dropout` does.
+
+    Args:
+        rate: the share of values that are set to zero.
+        batch_side: the side of the tensors that counts the examples.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, batch_side: int = 0) -> None:
         super().__init__()
         self.cut = round(rate * 256)
+        self.batch_side = batch_side
         self.noise: Noise | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,7 +121,9 @@ class Dropout(nn.Module):
             return x
         if self.noise is None:
             return nn.functional.dropout(x, self.cut / 256)
-        keep = self.noise.bytes(*x.shape) >= self.cut
+        # A stream's first side counts the examples.
+        drawn = self.noise.bytes(*x.movedim(self.batch_side, 0).shape)
+        keep = drawn.movedim(0, self.batch_side) >= self.cut
         return x * (keep.to(x.dtype) * (256 / (256 - self.cut)))
 
 

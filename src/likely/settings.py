@@ -79,6 +79,7 @@ class FitSettings:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         positive = ("steps", "batch_size", "micro_batches", "log_every", "learning_rate")
         for name in positive:
             if not getattr(self, name) > 0:
@@ -122,6 +123,28 @@ def at_least(settings: object, least: float, *names: str) -> None:
         parts = value if isinstance(value, tuple) else (value,)
         if not parts or not all(part >= least for part in parts):
             raise InvalidSetting(f"{name} must be at least {least:g}, given {value}")
+
+
+def known(settings: object) -> None:
+    """Refuse settings whose field of named alternatives (a `Literal`) is none of them.
+
+    Raises:
+        InvalidSetting: names the field, the alternatives and what was given.
+    """
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal:
+            converted(f"{type(settings).__name__}.{name}", getattr(settings, name), hint)
+
+
+def rates(settings: object, *names: str) -> None:
+    """Refuse settings whose named fields are not in [0, 1).
+
+    Raises:
+        InvalidSetting: names the field and its value.
+    """
+    for name in names:
+        if not 0 <= getattr(settings, name) < 1:
+            raise InvalidSetting(f"{name} must be in [0, 1), given {getattr(settings, name)}")
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], base: T | None = None) -> T:

@@ -8,24 +8,31 @@ import torch
 
 import planted_vectors as planted
 from likely.data.spec import Dataset, DataSpec, digest_of
+from likely.fit import fit
 from likely.models.fvsbn import FVSBN
 from likely.models.settings import FVSBNSettings
+from likely.settings import FitSettings
 from likely.verify import verify
 from planted_models import GREY, lively
 
 COUPLED = DataSpec("coupled", (3, 3, 3), 256)
 
 
-def test_each_dimension_is_a_logistic_regression_on_those_before_it() -> None:
-    """The formula of 1998, term by term."""
-    model = lively(FVSBN(DataSpec("t", (1, 2, 3), 2)).double())
+@pytest.mark.parametrize("prior", ["none", "local"])
+def test_each_dimension_is_a_logistic_regression_on_those_before_it(prior: str) -> None:
+    """The formula of 1998, term by term; without a prior, the stored triangle row by row."""
+    settings = FVSBNSettings(prior=prior)  # type: ignore[arg-type]
+    model = lively(FVSBN(DataSpec("t", (1, 2, 3), 2), settings).double())
     assert isinstance(model, FVSBN)
+    weight, place = model.matrix(6), 0
     x = torch.tensor([[1, 0, 1], [1, 1, 0]])[None, None]
-    flat, place, total = x.flatten().double(), 0, torch.tensor(0.0, dtype=torch.float64)
+    flat, total = x.flatten().double(), torch.tensor(0.0, dtype=torch.float64)
     for i in range(6):
         logit = model.bias[0, i, 0]
+        assert not weight[i, i:].any()
         for j in range(i):
-            logit = logit + model.weight[place, 0, 0] * flat[j]
+            logit = logit + weight[i, j] * flat[j]
+            assert prior == "local" or weight[i, j] == model.weight[place, 0, 0]
             place += 1
         total = total + torch.log(torch.sigmoid(logit if flat[i] else -logit))
     torch.testing.assert_close(model.log_prob(x)[0], total, rtol=1e-12, atol=0)
@@ -43,16 +50,44 @@ def test_it_starts_at_the_mean_of_the_data() -> None:
     assert np.abs(found[0].detach().numpy() - values.mean(0)).max() < 1e-6
 
 
-def test_the_fit_is_concave() -> None:
+@pytest.mark.parametrize("prior", ["none", "local"])
+def test_the_fit_is_concave(prior: str) -> None:
     """Log-likelihood along a line between two settings of the weights lies above its chord."""
-    a, b = (lively(FVSBN(GREY).double(), seed) for seed in (1, 2))
+    settings = FVSBNSettings(prior=prior)  # type: ignore[arg-type]
+    a, b = (lively(FVSBN(GREY, settings).double(), seed) for seed in (1, 2))
     x = torch.randint(2, (8, *GREY.shape), generator=torch.Generator().manual_seed(0))
-    middle = FVSBN(GREY).double()
+    middle = FVSBN(GREY, settings).double()
     with torch.no_grad():
         for m, p, q in zip(middle.parameters(), a.parameters(), b.parameters(), strict=True):
             m.copy_((p + q) / 2)
     ends = (a.log_prob(x) + b.log_prob(x)) / 2  # type: ignore[operator]
     assert bool((middle.log_prob(x) > ends).all())
+
+
+def test_a_fit_under_the_prior_finds_the_maximum_a_posteriori() -> None:
+    """There the gradients of the mean loss and of the prior, counted once for all, cancel."""
+    random = np.random.Generator(np.random.Philox(0))
+    chance = np.linspace(0.2, 0.8, 9).reshape(1, 3, 3)
+    values = (random.random((40, 1, 3, 3)) < chance).astype(np.uint8)
+    spec = DataSpec("t", (1, 3, 3), 2, n=40, digest=digest_of(values))
+    model = FVSBN(spec, FVSBNSettings(prior="local"))
+    fitted = FitSettings(
+        steps=800, batch_size=40, micro_batches=4, learning_rate=0.05, schedule="linear",
+        validate_every=800, clip=0.0, ema=0.0, device="cpu", precision="float32",
+    )  # fmt: skip
+    fit(model, Dataset(spec, values), settings=fitted)
+    nll = -model.log_prob(torch.from_numpy(values).long()).mean()
+    prior = model.negative_log_prior()
+    assert prior is not None
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(nll, parameters, retain_graph=True)
+    of_prior = torch.autograd.grad(prior / 40, parameters, allow_unused=True)
+    largest = 0.0
+    for gradient, other in zip(gradients, of_prior, strict=True):
+        total = gradient if other is None else gradient + other
+        assert float(total.abs().max()) < 1e-4
+        largest = max(largest, float(gradient.abs().max()))
+    assert largest > 1e-2  # without the prior this is no maximum
 
 
 @pytest.mark.parametrize("levels", [2, 256])

@@ -14,7 +14,7 @@ from torch import Tensor
 import planted_made as planted
 from likely.data.spec import DataSpec
 from likely.density import arranged, in_drawing_order
-from likely.errors import Unanswerable
+from likely.errors import InvalidSetting, Unanswerable
 from likely.models.made import MADE, MADEEnsemble, hidden_degrees
 from likely.models.settings import MADEEnsembleSettings, MADESettings
 from likely.noise import Noise, noise_for
@@ -69,6 +69,31 @@ def test_degrees_are_spread_and_none_is_useless(hidden: int, count: int) -> None
             assert set(np.arange(1, count)) <= set(mask[0])
     if count > 2:
         assert not np.array_equal(degrees[0], degrees[1])
+
+
+def test_under_the_prior_a_hidden_unit_has_the_degree_of_its_pixel() -> None:
+    model = built(prior="local", hidden=75, masks=1, order="random")
+    assert model.order is not None
+    degree = {int(pixel): place + 1 for place, pixel in enumerate(model.order)}
+    for layer in model.degrees[0]:
+        assert layer.tolist() == [min(degree[k // 3], 24) for k in range(75)]
+    assert verify(model, quick=True).passed
+    # Every part at one standard deviation: what is left is the fall with distance.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    weights = model.masked_weights(0)[0].reshape(25, 3, 25)
+    for home, pixel in itertools.product(range(25), range(25)):
+        distance = math.dist(divmod(home, 5), divmod(pixel, 5))
+        seen = degree[pixel] <= min(degree[home], 24)
+        expected = torch.full((3,), seen * 1.5 / (1 + distance / 2), dtype=torch.float64)
+        torch.testing.assert_close(weights[home, :, pixel], expected, rtol=1e-6, atol=0)
+
+
+def test_the_prior_has_one_mask_and_equally_many_hidden_units_a_pixel() -> None:
+    assert MADE(GREY, MADESettings(hidden=30, prior="local")).degrees.shape == (1, 2, 50)
+    with pytest.raises(InvalidSetting, match="one mask, given masks=2"):
+        MADESettings(masks=2, prior="local")
 
 
 def test_rotating_the_masks_leaves_the_weights_alone() -> None:

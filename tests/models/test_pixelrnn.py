@@ -13,7 +13,7 @@ from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
 from likely.models.pixelrnn import DiagonalBiLSTM, PixelRNN, RowLSTM
 from likely.models.settings import DiagonalBiLSTMSettings, RowLSTMSettings
-from likely.noise import Noise
+from likely.noise import Noise, noise_for
 from likely.sampling import ancestral
 from pixelrnn_by_pixel import conditionals_by_pixel
 from planted_models import lively
@@ -188,3 +188,19 @@ def test_sizes_that_do_not_divide_are_refused(kind: type[PixelRNN]) -> None:
         built(kind, DataSpec("t", (1, 4, 4), 2), first_kernel=4)
     with pytest.raises(InvalidSetting, match="odd kernel"):
         built(RowLSTM, DataSpec("t", (1, 4, 4), 2), kernel=2)
+
+
+@pytest.mark.parametrize("kind", [RowLSTM, DiagonalBiLSTM])
+def test_dropout_acts_in_training_and_a_part_of_the_batch_has_its_rows(
+    kind: type[PixelRNN],
+) -> None:
+    model = built(kind, DataSpec("t", (1, 4, 4), 2), dropout=0.3)
+    x = torch.randint(2, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    plain = model.log_prob(x)
+    model.train()
+    with noise_for(model, Noise(3)):
+        whole = model.log_prob(x)
+    assert not torch.isclose(whole, plain).any()
+    with noise_for(model, Noise(3, rows=(2, 6))):
+        torch.testing.assert_close(model.log_prob(x[2:5]), whole[2:5])
+    assert torch.equal(model.eval().log_prob(x), plain)

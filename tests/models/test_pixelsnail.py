@@ -182,5 +182,5 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         PixelSNAIL(colour, dataclasses.replace(SMALL, head_size=6))
     with pytest.raises(InvalidSetting, match="odd kernel"):
         PixelSNAIL(colour, dataclasses.replace(SMALL, kernel=4))
-    with pytest.raises(InvalidSetting, match="below 1"):
+    with pytest.raises(InvalidSetting, match=r"dropout must be in \[0, 1\)"):
         dataclasses.replace(SMALL, dropout=1.0)

@@ -20,13 +20,18 @@ from likely.sampling import Stepper, ancestral
 from planted_models import lively
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "fvsbn": {},
+    "fvsbn": {"prior": "none"},
+    "fvsbn, prior": {"prior": "local"},
     "nade": {"hidden": 7},
     "deep-nade": {"hidden": 7, "layers": 3},
     "deep-nade, random order": {"hidden": 7, "order": "random"},
-    "made": {"hidden": 30, "masks": 2, "layers": 2},
-    "made, random order": {"hidden": 30, "masks": 2, "direct": False, "order": "random"},
-}
+    "made": {"hidden": 30, "masks": 2, "layers": 2, "prior": "none"},
+    "made, random order": {"hidden": 30, "masks": 2, "direct": False, "order": "random",
+                           "prior": "none"},
+    "made, prior": {"hidden": 72, "layers": 2, "prior": "local", "masks": 1},
+    "made, prior, random order": {"hidden": 36, "order": "random", "prior": "local",
+                                  "masks": 1},
+}  # fmt: skip
 # (channels, levels, head, conditional)
 CASES = [
     (1, 2, "bernoulli", False),

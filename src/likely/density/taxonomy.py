@@ -81,6 +81,14 @@ class GenerativeModel(nn.Module, abc.ABC):
     def start_at(self, data: Dataset) -> None:
         """Set what the training data decides before the first step (an output bias)."""
 
+    def negative_log_prior(self) -> Tensor | None:
+        """-log p(weights), a scalar, up to a constant; None where the settings name no prior.
+
+        `likely.fit` adds 1/N of it to the mean loss of N training examples, so that it finds the
+        maximum a posteriori. No reported likelihood holds it.
+        """
+        return None
+
     @abc.abstractmethod
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         """Draw n examples from the given noise: integers [n, *shape] (int64)."""

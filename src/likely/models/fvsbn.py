@@ -8,6 +8,10 @@ it (recent name: the logistic autoregressive model):
 The log-likelihood is concave in (W, b), so a fit that converges has found the best one. The
 triangle is stored as such: D (D + 1) / 2 numbers for D binary dimensions, nothing to mask.
 
+With `prior=local` the fit is that of the maximum a posteriori under a Gaussian prior by which
+weights of equal offset resemble each other and fall with distance (`likely.nn.local`); the
+log-posterior is concave, too, and the triangle holds the part of each weight alone.
+
 Deviations: any head (a regression of the head's parameters on levels scaled to [0, 1]); a bias
 of each class where it is conditional; the bias starts at the mean of the data.
 """
@@ -20,7 +24,10 @@ from torch import Tensor, nn
 from likely.data.spec import DataSpec
 from likely.models.settings import FVSBNSettings
 from likely.models.units import UnitModel, of_label
+from likely.nn.local import LocalWeights, Spread
 from likely.nn.program import Builder, Cells
+
+PRIOR = Spread(shared=4.0, blocks=((4, 2.0), (2, 2.0)), own=0.5)
 
 
 class FVSBN(UnitModel):
@@ -46,6 +53,10 @@ class FVSBN(UnitModel):
         self.register_buffer("columns", columns, persistent=False)
         # One block [O, I] for each pair of units j < i, row by row.
         self.weight = nn.Parameter(torch.zeros(len(rows), units.outputs, units.inputs))
+        self.local = None
+        if self.settings.prior == "local":
+            above, below = units.groups * units.outputs, units.groups * units.inputs
+            self.local = LocalWeights(units.height, units.width, above, below, PRIOR)
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         inputs = self.units.split(x, self.weight.dtype)  # [B, n, I]
@@ -56,6 +67,20 @@ class FVSBN(UnitModel):
 
     def matrix(self, n: int) -> Tensor:
         """The weights between the first n units as a matrix, [n O, n I], zero from the diagonal."""
+        units = self.units
+        if self.local is None:
+            return self.triangle(n)
+        both: Tensor = self.local(self.triangle(units.count))[
+            : n * units.outputs, : n * units.inputs
+        ]
+        before = torch.ones(n, n, device=both.device).tril(-1)
+        return both * torch.kron(before, before.new_ones(units.outputs, units.inputs))
+
+    def negative_log_prior(self) -> Tensor | None:
+        return None if self.local is None else self.local.negative_log_prior(self.weight)
+
+    def triangle(self, n: int) -> Tensor:
+        """What is stored of the weights between the first n units, as `matrix` gives them."""
         units, pairs = self.units, n * (n - 1) // 2
         places = self.rows[:pairs] * n + self.columns[:pairs]
         blocks = self.weight.new_zeros(n * n, units.outputs, units.inputs)

@@ -13,6 +13,11 @@ Several masks: the degrees of the hidden units differ from mask to mask, the wei
 A mask multiplies the weights in the forward pass and is computed from degrees there; weights are
 never written, so rotating the masks loses nothing.
 
+With `prior=local` the fit is that of the maximum a posteriori under a Gaussian prior by which
+weights of equal offset resemble each other and fall with distance (`likely.nn.local`). For it each
+hidden unit belongs to a unit of the image and has its degree: it reads what comes before or is
+there, and what comes after reads it.
+
 Deviations: each training step draws one of the masks, and the conditionals of the fitted model
 are those of the outputs' mean over all masks (in one order that is again one autoregressive
 density). `MADEEnsemble` also shares the weights between several orders, one drawn at each step,
@@ -39,8 +44,12 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, Mixture
 from likely.models.settings import MADEEnsembleSettings, MADESettings
 from likely.models.units import UnitModel, Units, of_label
+from likely.nn.local import LocalWeights, Spread
 from likely.nn.program import Builder, Cells
 from likely.noise import Choice, Dropout, derived_seed
+
+HIDDEN = Spread(shared=1.0, blocks=(), own=0.5)
+DIRECT = Spread(shared=4.0, blocks=((4, 2.0), (2, 2.0)), own=0.5)
 
 
 class MADE(UnitModel):
@@ -62,33 +71,79 @@ class MADE(UnitModel):
         settings = settings or MADESettings.preset(spec)
         super().__init__(spec, settings)
         units, hidden = self.units, settings.hidden
+        local = settings.prior == "local"
+        if local:
+            hidden = -(-hidden // units.count) * units.count
         if settings.order == "random":
             self.order = pixel_order(spec)
         # Kept small: masks are comparisons of degrees, made where they are used.
         of_units = torch.tensor(unit_degrees(units, self.order))
         self.register_buffer("of_units", of_units, persistent=False)
-        degrees = hidden_degrees(settings.masks, settings.layers, hidden, units.count)
-        self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
+        if local:
+            own = of_units.clamp(max=max(1, units.count - 1)).repeat_interleave(
+                hidden // units.count
+            )
+            degrees = own.expand(1, settings.layers, -1).clone()
+        else:
+            drawn = hidden_degrees(settings.masks, settings.layers, hidden, units.count)
+            degrees = torch.tensor(drawn)
+        self.register_buffer("degrees", degrees, persistent=False)
         inputs, outputs = units.count * units.inputs, units.count * units.outputs
         sizes = [inputs] + [hidden] * settings.layers
-        # About half of the connections are masked.
+        # About half of the connections are masked. Under the prior only what is shared starts.
         self.weights = nn.ParameterList(
-            torch.randn(above, below) * (4.0 / below) ** 0.5
+            torch.zeros(above, below) if local else torch.randn(above, below) * (4.0 / below) ** 0.5
             for below, above in itertools.pairwise(sizes)
         )
         rows = max(1, self.classes)
         self.hidden_biases = nn.ParameterList(
             torch.zeros(rows if layer == 0 else 1, hidden) for layer in range(settings.layers)
         )
-        self.output = nn.Parameter(torch.randn(outputs, hidden) * (0.01 / hidden) ** 0.5)
+        started = torch.zeros if local else torch.randn
+        self.output = nn.Parameter(started(outputs, hidden) * (0.01 / hidden) ** 0.5)
         self.direct = nn.Parameter(torch.zeros(outputs, inputs)) if settings.direct else None
+        self.local = nn.ModuleDict(self._shared() if local else {})
         self.dropout = Dropout(settings.dropout)
         self.choice = Choice(settings.masks)
+
+    def _shared(self) -> dict[str, LocalWeights]:
+        """What pixels share of each weight matrix."""
+        units = self.units
+        hidden = self.degrees.shape[2] // (units.height * units.width)
+        below = units.groups * units.inputs
+        found = {}
+        for layer in range(self.settings.layers):
+            found[f"weights_{layer}"] = LocalWeights(
+                units.height, units.width, hidden, below, HIDDEN, start=0.3 * below**-0.5
+            )
+            below = hidden
+        above = units.groups * units.outputs
+        found["output"] = LocalWeights(units.height, units.width, above, hidden, HIDDEN, start=0.02)
+        if self.direct is not None:
+            inputs = units.groups * units.inputs
+            found["direct"] = LocalWeights(units.height, units.width, above, inputs, DIRECT)
+        return found
+
+    def _acting(self, name: str, own: Tensor) -> Tensor:
+        """A weight matrix: what is its own, and under a prior what pixels share, too."""
+        if name not in self.local:
+            return own
+        acting: Tensor = self.local[name](own)
+        return acting
+
+    def negative_log_prior(self) -> Tensor | None:
+        own = {f"weights_{layer}": weight for layer, weight in enumerate(self.weights)}
+        own |= {"output": self.output, "direct": self.direct}
+        terms = []
+        for name, shared in self.local.items():
+            assert isinstance(shared, LocalWeights)
+            terms.append(shared.negative_log_prior(own[name]))
+        return torch.stack(terms).sum() if terms else None
 
     @property
     def has_blind_spot(self) -> bool:
         """Without direct connections, a degree that no hidden unit has hides an input."""
-        return not self.settings.direct and self.settings.hidden < self.units.count - 1
+        return not self.settings.direct and self.degrees.shape[2] < self.units.count - 1
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         given = self.units.split(x, self.output.dtype).flatten(1)  # [B, n I]
@@ -116,7 +171,8 @@ class MADE(UnitModel):
         """The weights of the hidden layers as they act, [above, below] each."""
         below = self.of_units.repeat_interleave(self.units.inputs)
         found = []
-        for weight, degrees in zip(self.weights, self.degrees[mask], strict=True):
+        for layer, degrees in enumerate(self.degrees[mask]):
+            weight = self._acting(f"weights_{layer}", self.weights[layer])
             found.append(weight * (degrees[:, None] >= below))
             below = degrees
         return found
@@ -124,14 +180,15 @@ class MADE(UnitModel):
     def masked_output(self, mask: int) -> Tensor:
         """The weights from the last hidden layer to the outputs as they act, [N O, H]."""
         own = self.of_units.repeat_interleave(self.units.outputs)
-        return self.output * (own[:, None] > self.degrees[mask, -1])
+        return self._acting("output", self.output) * (own[:, None] > self.degrees[mask, -1])
 
     def masked_direct(self) -> Tensor | None:
         """The weights from inputs to outputs as they act, [N O, N I], or None."""
         if self.direct is None:
             return None
         own = self.of_units.repeat_interleave(self.units.outputs)
-        return self.direct * (own[:, None] > self.of_units.repeat_interleave(self.units.inputs))
+        before = own[:, None] > self.of_units.repeat_interleave(self.units.inputs)
+        return self._acting("direct", self.direct) * before
 
     def hidden_bias(self, layer: int, context: Tensor | None) -> Tensor:
         """Bias of a hidden layer, [B or 1, H]; the first one depends on the label."""

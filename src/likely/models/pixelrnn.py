@@ -10,13 +10,13 @@ the rows or the diagonals of the image,
 
 The Row LSTM sees a triangle above each pixel, the Diagonal BiLSTM everything before it.
 
-Deviations. With masks A and B as printed, the features of a pixel never show the pixel itself,
-and the map from the upper right corner shows features of the rows above only; so the last pixel
-of a row is seen by no pixel of the next row further left than the first convolution reaches. The
-first Diagonal BiLSTM layer's sweep from the right therefore reads the image, too. A cell of the
-skewed map that lies left of the image holds the learned initial state, unchanged. Forget gates
-begin open; class labels add to the input-to-state maps; Bernoulli and logistic-mixture heads
-stand beside the softmax. No skip connections.
+Deviations. With masks A and B as printed, the features of a pixel never show the pixel itself, and
+the map from the upper right corner shows features of the rows above only; so the last pixel of a
+row is seen by no pixel of the next row further left than the first convolution reaches. The first
+Diagonal BiLSTM layer's sweep from the right therefore reads the image, too. A cell of the skewed
+map that lies left of the image holds the learned initial state, unchanged. Forget gates begin open;
+class labels add to the input-to-state maps; dropout of the states that leave a layer; Bernoulli and
+logistic-mixture heads stand beside the softmax. No skip connections.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ class RowLSTM(PixelRNN):
         settings = settings or RowLSTMSettings.preset(spec)
         super().__init__(spec, settings)
         self.layers = nn.ModuleList(
-            recurrent.RowLSTM(settings.hidden, settings.kernel, self.groups, self.classes)
+            recurrent.RowLSTM(
+                settings.hidden, settings.kernel, self.groups, self.classes, settings.dropout
+            )
             for _ in range(settings.layers)
         )
 
@@ -155,7 +157,11 @@ class DiagonalBiLSTM(PixelRNN):
         super().__init__(spec, settings)
         self.layers = nn.ModuleList(
             recurrent.DiagonalBiLSTM(
-                settings.hidden, self.groups, self.classes, 0 if index else spec.shape[0]
+                settings.hidden,
+                self.groups,
+                self.classes,
+                0 if index else spec.shape[0],
+                settings.dropout,
             )
             for index in range(settings.layers)
         )

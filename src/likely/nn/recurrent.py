@@ -32,6 +32,7 @@ from likely.errors import InvalidSetting
 from likely.nn.fronts import Fronts, diagonal_fronts, row_fronts, sweep
 from likely.nn.masked import GroupedPointwise, group_mask
 from likely.nn.program import Builder, Cells, Tap, shifted
+from likely.noise import Dropout
 
 GATES = 4  # o, f, i, g
 
@@ -156,14 +157,18 @@ class RowLSTM(nn.Module):
         kernel: k of both convolutions, odd.
         groups: colour groups.
         classes: labels, 0 for none.
+        dropout: rate of the states, where they leave the layer.
     """
 
-    def __init__(self, hidden: int, kernel: int, groups: int, classes: int) -> None:
+    def __init__(
+        self, hidden: int, kernel: int, groups: int, classes: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise InvalidSetting(f"the Row LSTM needs an odd kernel, given {kernel}")
         self.taps = kernel // 2
         self.lstm = Recurrence(1, 2 * hidden, self.taps + 1, kernel, hidden, groups, classes)
+        self.dropout = Dropout(dropout, batch_side=2)
         self.up = GroupedPointwise(hidden, 2 * hidden, groups)
 
     def forward(self, x: Tensor, height: int, width: int, context: Tensor | None) -> Tensor:
@@ -173,7 +178,8 @@ class RowLSTM(nn.Module):
         z = torch.addmm(lstm.bias[0][:, None], lstm.kernel()[0], inputs)
         fronts = row_fronts(height, width, 2 * self.taps + 1, device=str(x.device))
         states = lstm.states(z[None], context, fronts, batch)[0]
-        return x + on_cells(self.up, states).view_as(x)
+        states = self.dropout(states.view(lstm.hidden, -1, batch))
+        return x + on_cells(self.up, states.flatten(1)).view_as(x)
 
     def incremental(self, build: Builder, x: Cells) -> Cells:
         """`forward`, pixel by pixel."""
@@ -228,11 +234,15 @@ class DiagonalBiLSTM(nn.Module):
             the first layer; 0 for none. The features of a pixel show only what comes before it,
             so without them the last pixel of a row would be seen by nobody far to the left in
             the row below.
+        dropout: rate of the states, where they leave the layer.
     """
 
-    def __init__(self, hidden: int, groups: int, classes: int, pixels: int) -> None:
+    def __init__(
+        self, hidden: int, groups: int, classes: int, pixels: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.lstm = Recurrence(2, 2 * hidden, 1, 2, hidden, groups, classes)
+        self.dropout = Dropout(dropout, batch_side=2)
         self.up = GroupedPointwise(hidden, 2 * hidden, groups)
         self.pixels = nn.Parameter(torch.empty(GATES * hidden, pixels)) if pixels else None
         if self.pixels is not None:
@@ -262,7 +272,8 @@ class DiagonalBiLSTM(nn.Module):
         # A row of zeros stands above the first one.
         shifted_down = pad(right.view(lstm.hidden, -1, batch), (0, 0, 0, 1))
         shifted_down = shifted_down[:, ways.above]
-        return x + on_cells(self.up, left + shifted_down.flatten(1)).view_as(x)
+        states = self.dropout(left.view_as(shifted_down) + shifted_down)
+        return x + on_cells(self.up, states.flatten(1)).view_as(x)
 
     def incremental(self, build: Builder, x: Cells) -> Cells:
         """`forward`: from the left pixel by pixel, from the right a complete row at a time."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from likely.models.settings.heads import HeadName
-from likely.settings import FitSettings, at_least
+from likely.settings import FitSettings, at_least, known
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -19,20 +19,23 @@ class FVSBNSettings:
     Attributes:
         head: distribution of a pixel.
         components: of the logistic mixture.
+        prior: of the weights in the fit; none, or Gaussian by offset and distance of two pixels.
         conditional: condition on the class label (a bias of each class).
     """
 
     head: HeadName = "auto"
     components: int = 1
+    prior: Literal["none", "local"] = "none"
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "components")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> FVSBNSettings:
         """The one size there is; more components where the images are small."""
-        return cls(components=3 if max(spec.shape[1:]) <= 12 else 1)
+        return cls(components=3 if max(spec.shape[1:]) <= 12 else 1, prior="local")
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:

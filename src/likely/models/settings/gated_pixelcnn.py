@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from likely.errors import InvalidSetting
 from likely.models.settings.fits import SMALL_GREY
 from likely.models.settings.heads import HeadName
-from likely.settings import FitSettings, at_least
+from likely.settings import FitSettings, at_least, known, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -47,13 +47,12 @@ class GatedPixelCNNSettings:
     start: Corner = "top-left"
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(
             self, 1, "channels", "layers", "kernel", "first_kernel", "dilations", "components",
             "head_channels",
         )  # fmt: skip
-        at_least(self, 0, "dropout")
-        if not self.dropout < 1:
-            raise InvalidSetting(f"dropout must be below 1, given {self.dropout}")
+        rates(self, "dropout")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> GatedPixelCNNSettings:
@@ -109,6 +108,7 @@ class GatedPixelCNNEnsembleSettings:
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "corners")
         if self.corners > 4:
             raise InvalidSetting(f"an image has 4 corners, given corners={self.corners}")
@@ -161,6 +161,7 @@ class GatedPixelCNNOrdersSettings:
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "orders")
         if self.orders > 8:
             raise InvalidSetting(

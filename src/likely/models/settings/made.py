@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from likely.errors import InvalidSetting
 from likely.models.settings.heads import HeadName
-from likely.settings import FitSettings, at_least
+from likely.settings import FitSettings, at_least, known, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -18,12 +18,15 @@ class MADESettings:
     """MADE (Germain 2015): a dense network masked so that each pixel sees those before it.
 
     Attributes:
-        hidden: units of each hidden layer.
+        hidden: units of each hidden layer; prior=local rounds up to as many for each pixel.
         layers: hidden layers.
         masks: sets of connections; one is drawn at each training step, all are averaged after.
         order: of the pixels; raster, or a random permutation (channels stay innermost).
         direct: connect the inputs to the outputs directly, too.
         dropout: rate of the hidden units.
+        prior: of the weights in the fit; none, or Gaussian by offset and distance of two pixels.
+            Each hidden unit then belongs to a pixel, whose place in the order is its degree, and
+            there is one mask.
         head: distribution of a pixel.
         components: of the logistic mixture.
         conditional: condition on the class label (biases of each class).
@@ -35,20 +38,28 @@ class MADESettings:
     order: Literal["raster", "random"] = "raster"
     direct: bool = True
     dropout: float = 0.0
+    prior: Literal["none", "local"] = "none"
     head: HeadName = "auto"
     components: int = 5
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "hidden", "layers", "masks", "components")
-        at_least(self, 0, "dropout")
-        if not self.dropout < 1:
-            raise InvalidSetting(f"dropout must be below 1, given {self.dropout}")
+        rates(self, "dropout")
+        if self.prior == "local" and self.masks > 1:
+            raise InvalidSetting(
+                f"prior=local has one mask, given masks={self.masks}; prior=none has several"
+            )
 
     @classmethod
     def preset(cls, spec: DataSpec) -> MADESettings:
         """Sizes that work without tuning, by the side of the image."""
         side = max(spec.shape[1:])
+        if side <= 28 and spec.shape[0] == 1:
+            # Ten hidden units for each pixel.
+            hidden = 10 * spec.shape[1] * spec.shape[2]
+            return cls(hidden=hidden, layers=1, prior="local", components=3 if side <= 12 else 5)
         if side <= 12:
             return cls(hidden=500, masks=4, dropout=0.2, components=3)
         if side <= 28:
@@ -60,6 +71,11 @@ class MADESettings:
         """A fit that works without tuning."""
         if max(spec.shape[1:]) <= 12:
             return FitSettings(steps=2000, batch_size=64, learning_rate=2e-3, ema=0.99)
+        if max(spec.shape[1:]) <= 28 and spec.shape[0] == 1:
+            return FitSettings(
+                steps=1500, batch_size=100, learning_rate=0.01, schedule="linear", warmup=50,
+                ema=0.99,
+            )  # fmt: skip
         return FitSettings(steps=15_000, batch_size=100, learning_rate=1e-3, warmup=200)
 
 
@@ -90,10 +106,9 @@ class MADEEnsembleSettings:
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "orders", "hidden", "layers", "masks", "components")
-        at_least(self, 0, "dropout")
-        if not self.dropout < 1:
-            raise InvalidSetting(f"dropout must be below 1, given {self.dropout}")
+        rates(self, "dropout")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> MADEEnsembleSettings:
@@ -108,4 +123,6 @@ class MADEEnsembleSettings:
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        return MADESettings.fit_preset(spec)
+        if max(spec.shape[1:]) <= 12:
+            return MADESettings.fit_preset(spec)
+        return FitSettings(steps=15_000, batch_size=100, learning_rate=1e-3, warmup=200)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from likely.errors import InvalidSetting
 from likely.models.settings.heads import HeadName
-from likely.settings import FitSettings, at_least
+from likely.settings import FitSettings, at_least, known
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -46,6 +46,7 @@ class MultiscalePixelCNNSettings:
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 2, "factor")
         at_least(
             self, 1, "channels", "small_layers", "layers", "kernel", "first_kernel",
@@ -95,6 +96,7 @@ class ParallelMultiscaleSettings:
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "channels", "blocks", "components")
         _dropout(self.dropout)
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from likely.models.settings.heads import HeadName
-from likely.settings import FitSettings, at_least
+from likely.settings import FitSettings, at_least, known
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -29,6 +29,7 @@ class NADESettings:
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "hidden", "components")
 
     @classmethod

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from likely.models.settings.heads import HeadName
-from likely.settings import FitSettings, at_least
+from likely.settings import FitSettings, at_least, known, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -24,6 +24,7 @@ class RowLSTMSettings:
         head: distribution of a pixel.
         components: of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
+        dropout: rate of the states that leave a layer.
         conditional: condition on the class label.
     """
 
@@ -34,12 +35,15 @@ class RowLSTMSettings:
     head: HeadName = "auto"
     components: int = 10
     head_channels: int = 32
+    dropout: float = 0.0
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(
             self, 1, "hidden", "layers", "kernel", "first_kernel", "components", "head_channels"
         )
+        rates(self, "dropout")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> RowLSTMSettings:
@@ -67,6 +71,7 @@ class DiagonalBiLSTMSettings:
         head: distribution of a pixel.
         components: of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
+        dropout: rate of the states that leave a layer.
         conditional: condition on the class label.
     """
 
@@ -76,10 +81,13 @@ class DiagonalBiLSTMSettings:
     head: HeadName = "auto"
     components: int = 10
     head_channels: int = 32
+    dropout: float = 0.0
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "hidden", "layers", "first_kernel", "components", "head_channels")
+        rates(self, "dropout")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> DiagonalBiLSTMSettings:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from likely.errors import InvalidSetting
 from likely.models.settings.heads import HeadName
-from likely.settings import FitSettings, at_least
+from likely.settings import FitSettings, at_least, known, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -46,13 +45,12 @@ class PixelSNAILSettings:
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(
             self, 1, "channels", "blocks", "convolutions", "kernel", "first_kernel", "heads",
             "head_size", "components", "head_channels",
         )  # fmt: skip
-        at_least(self, 0, "dropout")
-        if not self.dropout < 1:
-            raise InvalidSetting(f"dropout must be below 1, given {self.dropout}")
+        rates(self, "dropout")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> PixelSNAILSettings:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from likely.models.settings.heads import HeadName
-from likely.settings import FitSettings, at_least
+from likely.settings import FitSettings, at_least, known
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -39,6 +39,7 @@ class VAESettings:
     conditional: bool = False
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "latent", "hidden", "layers", "channels", "blocks", "components")
 
     @classmethod
