@@ -98,7 +98,14 @@ OBJECTIVE = (
 
 
 def about_fields(kind: type[Any]) -> dict[str, str]:
-    """The lines under "Attributes:" in a class's docstring, by field."""
+    """The lines under "Attributes:" in the docstrings of a class and of its bases, by field."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        found |= _attributes(base)
+    return found
+
+
+def _attributes(kind: type[Any]) -> dict[str, str]:
     text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
     found: dict[str, str] = {}
     name = ""

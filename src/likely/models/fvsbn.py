@@ -37,7 +37,7 @@ class FVSBN(UnitModel):
         spec: of the data, shape (C, H, W).
         settings: `FVSBNSettings.preset(spec)` by default.
 
-    >>> model = FVSBN(DataSpec("digits", (1, 28, 28), 2))
+    >>> model = FVSBN(DataSpec("digits", (1, 28, 28), 2), FVSBNSettings(prior="none"))
     >>> sum(parameter.numel() for parameter in model.parameters())
     307720
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from likely.models.settings.heads import HeadName
 from likely.settings import FitSettings, at_least, known
@@ -13,13 +13,12 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class DeepNADESettings:
-    """DeepNADE (Uria 2014): one network trained for every order of the pixels, used in one.
+class DeepNADESizes:
+    """What DeepNADE and the mixture over orders have in common.
 
     Attributes:
         hidden: units of each hidden layer.
         layers: hidden layers.
-        order: of the pixels; raster, or a random permutation (channels stay innermost).
         head: distribution of a pixel.
         components: of the logistic mixture.
         conditional: condition on the class label (biases of each class).
@@ -27,7 +26,6 @@ class DeepNADESettings:
 
     hidden: int = 500
     layers: int = 2
-    order: Literal["raster", "random"] = "raster"
     head: HeadName = "auto"
     components: int = 5
     conditional: bool = False
@@ -37,7 +35,7 @@ class DeepNADESettings:
         at_least(self, 1, "hidden", "layers", "components")
 
     @classmethod
-    def preset(cls, spec: DataSpec) -> DeepNADESettings:
+    def preset(cls, spec: DataSpec) -> Self:
         """Sizes that work without tuning, by the side of the image."""
         if max(spec.shape[1:]) <= 12:
             return cls(hidden=300, components=3)
@@ -54,37 +52,26 @@ class DeepNADESettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class EoNADESettings:
+class DeepNADESettings(DeepNADESizes):
+    """DeepNADE (Uria 2014): one network trained for every order of the pixels, used in one.
+
+    Attributes:
+        order: of the pixels; raster, or a random permutation (channels stay innermost).
+    """
+
+    order: Literal["raster", "random"] = "raster"
+
+
+@dataclasses.dataclass(frozen=True)
+class EoNADESettings(DeepNADESizes):
     """EoNADE (Uria 2014): a mixture of a DeepNADE's densities in several orders of the pixels.
 
     Attributes:
         orders: random orders whose densities are averaged.
-        hidden: units of each hidden layer.
-        layers: hidden layers.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        conditional: condition on the class label (biases of each class).
     """
 
     orders: int = 8
-    hidden: int = 500
-    layers: int = 2
-    head: HeadName = "auto"
-    components: int = 5
-    conditional: bool = False
 
     def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "orders", "hidden", "layers", "components")
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> EoNADESettings:
-        """Sizes that work without tuning, by the side of the image."""
-        if max(spec.shape[1:]) <= 12:
-            return cls(hidden=300, components=3)
-        return cls()
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        return DeepNADESettings.fit_preset(spec)
+        super().__post_init__()
+        at_least(self, 1, "orders")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from likely.errors import InvalidSetting
 from likely.models.settings.fits import SMALL_GREY
@@ -17,8 +17,8 @@ Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 
 @dataclasses.dataclass(frozen=True)
-class GatedPixelCNNSettings:
-    """Gated PixelCNN (van den Oord 2016): exact likelihood, two stacks, no blind spot.
+class GatedPixelCNNSizes:
+    """What one Gated PixelCNN and the mixtures of several have in common.
 
     Attributes:
         channels: feature maps of each stack; a multiple of the colour channels.
@@ -30,8 +30,7 @@ class GatedPixelCNNSettings:
         components: of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
         dropout: rate inside each gated layer.
-        conditional: condition on the context that examples come with, or else on the class label.
-        start: the corner where drawing begins; rows are drawn one after another from there.
+        conditional: condition on the class label.
     """
 
     channels: int = 64
@@ -44,7 +43,6 @@ class GatedPixelCNNSettings:
     head_channels: int = 128
     dropout: float = 0.0
     conditional: bool = False
-    start: Corner = "top-left"
 
     def __post_init__(self) -> None:
         known(self)
@@ -53,6 +51,23 @@ class GatedPixelCNNSettings:
             "head_channels",
         )  # fmt: skip
         rates(self, "dropout")
+
+    def of_one(self, **changes: Any) -> dict[str, Any]:
+        """The fields that are common, with some changed."""
+        names = [field.name for field in dataclasses.fields(GatedPixelCNNSizes)]
+        return {name: getattr(self, name) for name in names} | changes
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedPixelCNNSettings(GatedPixelCNNSizes):
+    """Gated PixelCNN (van den Oord 2016): exact likelihood, two stacks, no blind spot.
+
+    Attributes:
+        conditional: condition on the context that examples come with, or else on the class label.
+        start: the corner where drawing begins; rows are drawn one after another from there.
+    """
+
+    start: Corner = "top-left"
 
     @classmethod
     def preset(cls, spec: DataSpec) -> GatedPixelCNNSettings:
@@ -78,50 +93,25 @@ class GatedPixelCNNSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class GatedPixelCNNEnsembleSettings:
+class GatedPixelCNNEnsembleSettings(GatedPixelCNNSizes):
     """Mixture of Gated PixelCNNs that draw from different corners: exact, better than each.
 
     Attributes:
         corners: networks, at most 4; one is drawn at each training step.
-        channels: feature maps of each stack; a multiple of the colour channels.
-        layers: gated layers.
-        kernel: side of the vertical kernels, odd.
-        first_kernel: side of the first layer's kernels, odd.
-        dilations: of the layers after the first, in rotation.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        head_channels: feature maps of the two output convolutions.
-        dropout: rate inside each gated layer.
-        conditional: condition on the class label.
     """
 
     corners: int = 2
-    channels: int = 64
-    layers: int = 8
-    kernel: int = 3
-    first_kernel: int = 7
-    dilations: tuple[int, ...] = (1,)
-    head: HeadName = "auto"
-    components: int = 10
-    head_channels: int = 128
-    dropout: float = 0.0
-    conditional: bool = False
 
     def __post_init__(self) -> None:
-        known(self)
+        super().__post_init__()
         at_least(self, 1, "corners")
         if self.corners > 4:
             raise InvalidSetting(f"an image has 4 corners, given corners={self.corners}")
-        one = dataclasses.asdict(self)
-        del one["corners"]
-        GatedPixelCNNSettings(**one)
 
     @classmethod
     def preset(cls, spec: DataSpec) -> GatedPixelCNNEnsembleSettings:
         """The sizes of one network, by the side of the image and the colour channels."""
-        one = dataclasses.asdict(GatedPixelCNNSettings.preset(spec))
-        del one["start"]
-        return cls(**one)
+        return cls(**GatedPixelCNNSettings.preset(spec).of_one())
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
@@ -131,56 +121,32 @@ class GatedPixelCNNEnsembleSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class GatedPixelCNNOrdersSettings:
+class GatedPixelCNNOrdersSettings(GatedPixelCNNSizes):
     """Mixture of one Gated PixelCNN's densities in eight orders of the pixels: exact likelihood.
 
     Attributes:
         orders: at most 8: by rows from each corner, then by columns (square images).
-        channels: feature maps of each stack; a multiple of the colour channels.
-        layers: gated layers.
-        kernel: side of the vertical kernels, odd.
-        first_kernel: side of the first layer's kernels, odd.
-        dilations: of the layers after the first, in rotation.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        head_channels: feature maps of the two output convolutions.
-        dropout: rate inside each gated layer.
-        conditional: condition on the class label.
     """
 
     orders: int = 8
-    channels: int = 64
-    layers: int = 8
-    kernel: int = 3
-    first_kernel: int = 7
-    dilations: tuple[int, ...] = (1,)
-    head: HeadName = "auto"
-    components: int = 10
-    head_channels: int = 128
-    dropout: float = 0.0
-    conditional: bool = False
 
     def __post_init__(self) -> None:
-        known(self)
+        super().__post_init__()
         at_least(self, 1, "orders")
         if self.orders > 8:
             raise InvalidSetting(
                 f"there are 8 orders by rows or columns, given orders={self.orders}"
             )
-        self.of_network()
 
     def of_network(self) -> GatedPixelCNNSettings:
         """Settings of the network that the orders share; its label is at least the order."""
-        names = {field.name for field in dataclasses.fields(GatedPixelCNNSettings)} - {"start"}
-        shared = {name: getattr(self, name) for name in names} | {"conditional": True}
-        return GatedPixelCNNSettings(**shared)
+        return GatedPixelCNNSettings(**self.of_one(conditional=True))
 
     @classmethod
     def preset(cls, spec: DataSpec) -> GatedPixelCNNOrdersSettings:
         """The sizes of one network; all orders that the shape of the image has."""
-        one = dataclasses.asdict(GatedPixelCNNSettings.preset(spec))
-        del one["start"]
-        return cls(orders=8 if spec.shape[1] == spec.shape[2] else 4, **one)
+        orders = 8 if spec.shape[1] == spec.shape[2] else 4
+        return cls(**GatedPixelCNNSettings.preset(spec).of_one(orders=orders))
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:

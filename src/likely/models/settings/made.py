@@ -14,19 +14,15 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class MADESettings:
-    """MADE (Germain 2015): a dense network masked so that each pixel sees those before it.
+class MADESizes:
+    """What one MADE and the mixture over orders have in common.
 
     Attributes:
-        hidden: units of each hidden layer; prior=local rounds up to as many for each pixel.
+        hidden: units of each hidden layer.
         layers: hidden layers.
         masks: sets of connections; one is drawn at each training step, all are averaged after.
-        order: of the pixels; raster, or a random permutation (channels stay innermost).
         direct: connect the inputs to the outputs directly, too.
         dropout: rate of the hidden units.
-        prior: of the weights in the fit; none, or Gaussian by offset and distance of two pixels.
-            Each hidden unit then belongs to a pixel, whose place in the order is its degree, and
-            there is one mask.
         head: distribution of a pixel.
         components: of the logistic mixture.
         conditional: condition on the class label (biases of each class).
@@ -35,10 +31,8 @@ class MADESettings:
     hidden: int = 1000
     layers: int = 2
     masks: int = 1
-    order: Literal["raster", "random"] = "raster"
     direct: bool = True
     dropout: float = 0.0
-    prior: Literal["none", "local"] = "none"
     head: HeadName = "auto"
     components: int = 5
     conditional: bool = False
@@ -47,6 +41,25 @@ class MADESettings:
         known(self)
         at_least(self, 1, "hidden", "layers", "masks", "components")
         rates(self, "dropout")
+
+
+@dataclasses.dataclass(frozen=True)
+class MADESettings(MADESizes):
+    """MADE (Germain 2015): a dense network masked so that each pixel sees those before it.
+
+    Attributes:
+        hidden: units of each hidden layer; prior=local rounds up to as many for each pixel.
+        order: of the pixels; raster, or a random permutation (channels stay innermost).
+        prior: of the weights in the fit; none, or Gaussian by offset and distance of two pixels.
+            Each hidden unit then belongs to a pixel, whose place in the order is its degree, and
+            there is one mask.
+    """
+
+    order: Literal["raster", "random"] = "raster"
+    prior: Literal["none", "local"] = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.prior == "local" and self.masks > 1:
             raise InvalidSetting(
                 f"prior=local has one mask, given masks={self.masks}; prior=none has several"
@@ -80,35 +93,19 @@ class MADESettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class MADEEnsembleSettings:
+class MADEEnsembleSettings(MADESizes):
     """Ensemble of MADEs (Germain 2015): one network in several orders of the pixels, mixed.
 
     Attributes:
         orders: random orders of the pixels; one is drawn at each training step.
-        hidden: units of each hidden layer.
-        layers: hidden layers.
         masks: sets of connections in each order.
-        direct: connect the inputs to the outputs directly, too.
-        dropout: rate of the hidden units.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        conditional: condition on the class label (biases of each class).
     """
 
     orders: int = 8
-    hidden: int = 1000
-    layers: int = 2
-    masks: int = 1
-    direct: bool = True
-    dropout: float = 0.0
-    head: HeadName = "auto"
-    components: int = 5
-    conditional: bool = False
 
     def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "orders", "hidden", "layers", "masks", "components")
-        rates(self, "dropout")
+        super().__post_init__()
+        at_least(self, 1, "orders")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> MADEEnsembleSettings:

@@ -13,13 +13,12 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class RowLSTMSettings:
-    """Row LSTM (van den Oord 2016): exact likelihood, row by row, sees the triangle above.
+class PixelRNNSizes:
+    """What Row LSTM and Diagonal BiLSTM have in common.
 
     Attributes:
         hidden: h, features of each LSTM; the stream has 2 h. A multiple of the colour channels.
-        layers: LSTM layers.
-        kernel: columns of the convolutions to the state, odd.
+        layers: LSTM layers; of the Diagonal BiLSTM, each with two directions.
         first_kernel: side of the first layer's masked convolution, odd.
         head: distribution of a pixel.
         components: of the logistic mixture.
@@ -30,53 +29,6 @@ class RowLSTMSettings:
 
     hidden: int = 16
     layers: int = 4
-    kernel: int = 3
-    first_kernel: int = 7
-    head: HeadName = "auto"
-    components: int = 10
-    head_channels: int = 32
-    dropout: float = 0.0
-    conditional: bool = False
-
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(
-            self, 1, "hidden", "layers", "kernel", "first_kernel", "components", "head_channels"
-        )
-        rates(self, "dropout")
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> RowLSTMSettings:
-        """Sizes that work without tuning, by the side of the image and the colour channels."""
-        if max(spec.shape[1:]) <= 12:
-            return cls(hidden=24, layers=3, first_kernel=5, head_channels=48)
-        if spec.shape[0] == 1 and max(spec.shape[1:]) <= 28:
-            return cls(hidden=24, layers=6, head_channels=48)
-        return cls(hidden=126, layers=12, head_channels=1023)
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        return _fit_preset(spec)
-
-
-@dataclasses.dataclass(frozen=True)
-class DiagonalBiLSTMSettings:
-    """Diagonal BiLSTM (van den Oord 2016): exact likelihood, sees the whole past.
-
-    Attributes:
-        hidden: h, features of each LSTM; the stream has 2 h. A multiple of the colour channels.
-        layers: LSTM layers, each with two directions.
-        first_kernel: side of the first layer's masked convolution, odd.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        head_channels: feature maps of the two output convolutions.
-        dropout: rate of the states that leave a layer.
-        conditional: condition on the class label.
-    """
-
-    hidden: int = 16
-    layers: int = 7
     first_kernel: int = 7
     head: HeadName = "auto"
     components: int = 10
@@ -90,6 +42,44 @@ class DiagonalBiLSTMSettings:
         rates(self, "dropout")
 
     @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        if max(spec.shape[1:]) <= 12:
+            return FitSettings(steps=700, batch_size=64, learning_rate=4e-3, ema=0.99)
+        return FitSettings(steps=40_000, batch_size=16, learning_rate=1e-3, warmup=500)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowLSTMSettings(PixelRNNSizes):
+    """Row LSTM (van den Oord 2016): exact likelihood, row by row, sees the triangle above.
+
+    Attributes:
+        kernel: columns of the convolutions to the state, odd.
+    """
+
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "kernel")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> RowLSTMSettings:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        if max(spec.shape[1:]) <= 12:
+            return cls(hidden=24, layers=3, first_kernel=5, head_channels=48)
+        if spec.shape[0] == 1 and max(spec.shape[1:]) <= 28:
+            return cls(hidden=24, layers=6, head_channels=48)
+        return cls(hidden=126, layers=12, head_channels=1023)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagonalBiLSTMSettings(PixelRNNSizes):
+    """Diagonal BiLSTM (van den Oord 2016): exact likelihood, sees the whole past."""
+
+    layers: int = 7
+
+    @classmethod
     def preset(cls, spec: DataSpec) -> DiagonalBiLSTMSettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
         if max(spec.shape[1:]) <= 12:
@@ -97,14 +87,3 @@ class DiagonalBiLSTMSettings:
         if spec.shape[0] == 1 and max(spec.shape[1:]) <= 28:
             return cls()
         return cls(hidden=126, layers=12, head_channels=1023)
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        return _fit_preset(spec)
-
-
-def _fit_preset(spec: DataSpec) -> FitSettings:
-    if max(spec.shape[1:]) <= 12:
-        return FitSettings(steps=700, batch_size=64, learning_rate=4e-3, ema=0.99)
-    return FitSettings(steps=40_000, batch_size=16, learning_rate=1e-3, warmup=500)
