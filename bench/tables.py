@@ -84,7 +84,7 @@ REMARKS = {
     "are not kept.",
     "ablation": "Worth is what is lost in nats on the validation split when one improvement is "
     "switched off, at equal steps (400 of 32 images); negative: the simpler variant is better "
-    "here. One seed where no spread is given, so differences of a few tenths may be noise. This is "
+    "here. Two seeds, their difference beside the mean: a few tenths may be noise. This is "
     "8x8 with 17 levels and few steps; the paper's own ablations are at 32x32 with 256 levels.",
     "throughput": "The figure to reach is 3; this processor has no AMX tiles. "
     "[Fitting](fitting.md) has the figures of other processors and of a card.",

@@ -11,6 +11,8 @@ from likely.settings import FitSettings, at_least, known
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
 
+Prior = Literal["none", "local"]
+
 
 @dataclasses.dataclass(frozen=True)
 class FVSBNSettings:
@@ -25,7 +27,7 @@ class FVSBNSettings:
 
     head: HeadName = "auto"
     components: int = 1
-    prior: Literal["none", "local"] = "none"
+    prior: Prior = "none"
     conditional: bool = False
 
     def __post_init__(self) -> None:
@@ -34,8 +36,10 @@ class FVSBNSettings:
 
     @classmethod
     def preset(cls, spec: DataSpec) -> FVSBNSettings:
-        """The one size there is; more components where the images are small."""
-        return cls(components=3 if max(spec.shape[1:]) <= 12 else 1, prior="local")
+        """The one size there is; more components and a prior where the images are small."""
+        side = max(spec.shape[1:])
+        prior: Prior = "local" if side <= 28 and spec.shape[0] == 1 else "none"
+        return cls(components=3 if side <= 12 else 1, prior=prior)
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:

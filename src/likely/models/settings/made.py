@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from likely.errors import InvalidSetting
+from likely.models.settings.fvsbn import Prior
 from likely.models.settings.heads import HeadName
 from likely.settings import FitSettings, at_least, known, rates
 
@@ -56,7 +57,7 @@ class MADESettings(MADESizes):
     """
 
     order: Literal["raster", "random"] = "raster"
-    prior: Literal["none", "local"] = "none"
+    prior: Prior = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
