@@ -38,7 +38,7 @@ import torch
 
 from common import RESULTS, write_result
 from likely import data, runs
-from likely.density import GenerativeModel, ImplicitDensity, LatentVariable
+from likely.density import GenerativeModel, ImplicitDensity, LatentVariable, TractableDensity
 from likely.devices import choose_device
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll
@@ -169,6 +169,11 @@ def begin_from(model: GenerativeModel, trained: GenerativeModel) -> None:
         flat = [side for pair in reversed(sides) for side in pair]
         state[name] = torch.nn.functional.pad(state[name], flat)
     model.load_state_dict(state)
+    x = torch.zeros(1, *model.spec.shape, dtype=torch.int64)
+    if isinstance(model, TractableDensity) and isinstance(trained, TractableDensity):
+        with torch.no_grad():
+            apart = float((model.eval().log_prob(x) - trained.eval().log_prob(x)).abs())
+        assert apart < 1e-2, f"the wider kernels changed the density by {apart} nats"
 
 
 def last_record(path: Path) -> dict[str, float]:

@@ -8,16 +8,17 @@ sizes that work for the data at hand, `fit_preset` how to fit them.
 from __future__ import annotations
 
 from likely.models.settings.dcgan import DCGANSettings
-from likely.models.settings.deep_nade import DeepNADESettings, EoNADESettings
+from likely.models.settings.deep_nade import DeepNADESettings, DeepNADESizes, EoNADESettings
 from likely.models.settings.fvsbn import FVSBNSettings
 from likely.models.settings.gated_pixelcnn import (
     Corner,
     GatedPixelCNNEnsembleSettings,
     GatedPixelCNNOrdersSettings,
     GatedPixelCNNSettings,
+    GatedPixelCNNSizes,
 )
 from likely.models.settings.heads import HeadName
-from likely.models.settings.made import MADEEnsembleSettings, MADESettings
+from likely.models.settings.made import MADEEnsembleSettings, MADESettings, MADESizes
 from likely.models.settings.multiscale import (
     MultiscalePixelCNNSettings,
     ParallelMultiscaleSettings,
@@ -25,7 +26,7 @@ from likely.models.settings.multiscale import (
 from likely.models.settings.nade import NADESettings
 from likely.models.settings.pixelcnn import PixelCNNSettings
 from likely.models.settings.pixelcnn_pp import PixelCNNPPSettings
-from likely.models.settings.pixelrnn import DiagonalBiLSTMSettings, RowLSTMSettings
+from likely.models.settings.pixelrnn import DiagonalBiLSTMSettings, PixelRNNSizes, RowLSTMSettings
 from likely.models.settings.pixelsnail import PixelSNAILSettings
 from likely.models.settings.vae import VAESettings
 
@@ -33,20 +34,24 @@ __all__ = [
     "Corner",
     "DCGANSettings",
     "DeepNADESettings",
+    "DeepNADESizes",
     "DiagonalBiLSTMSettings",
     "EoNADESettings",
     "FVSBNSettings",
     "GatedPixelCNNEnsembleSettings",
     "GatedPixelCNNOrdersSettings",
     "GatedPixelCNNSettings",
+    "GatedPixelCNNSizes",
     "HeadName",
     "MADEEnsembleSettings",
     "MADESettings",
+    "MADESizes",
     "MultiscalePixelCNNSettings",
     "NADESettings",
     "ParallelMultiscaleSettings",
     "PixelCNNPPSettings",
     "PixelCNNSettings",
+    "PixelRNNSizes",
     "PixelSNAILSettings",
     "RowLSTMSettings",
     "VAESettings",
