@@ -38,6 +38,7 @@ from common import RESULTS, write_result
 from likely import runs
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive
+from likely.devices import environment
 from likely.nn.drawing import Draw
 from likely.nn.program import Accumulate, Grow, Linear, Moment, Program
 from likely.noise import Noise
@@ -411,7 +412,9 @@ def merged(prefix: str, figures: dict[str, float], settings: dict[str, Any]) -> 
     path = RESULTS / "sampling.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     whole = {**old.get("figures", {}), **figures}
-    all_settings = {**old.get("settings", {}), prefix: settings}
+    # Pieces may come from several machines: each has its own.
+    piece = {**settings, "environment": environment()}
+    all_settings = {**old.get("settings", {}), prefix: piece}
     about = {
         "naive": "extrapolated: dimensions times the median of one pass (naive), and the integral "
         "over rows of passes timed at four heights (naive-cropped), plus the draws",
