@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from likely.data.spec import DataSpec
+from likely.models.settings import FVSBNSettings, MADESettings
 from likely.objectives import (
     NegativeELBO,
     NegativeLogLikelihood,
@@ -13,6 +15,8 @@ from likely.objectives import (
     RelativisticGAN,
 )
 from likely.settings import FitSettings
+
+MNIST = DataSpec("mnist", (1, 28, 28), 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,18 +146,11 @@ RECIPES = {
         dataclasses.replace(MUON, steps=5_000),
         NegativeLogLikelihood(),
     ),
-    # The log-posterior is concave: a high rate, and a decay to zero.
     "fvsbn": Recipe(
         "fvsbn",
         {"prior": "local"},
-        FitSettings(
-            steps=4000,
-            batch_size=200,
-            learning_rate=0.02,
-            schedule="linear",
-            warmup=50,
-            beta2=0.99,
-            ema=0.998,
+        dataclasses.replace(
+            FVSBNSettings.fit_preset(MNIST),
             validate_every=250,
             validation_examples=0,
             log_every=50,
@@ -210,15 +207,8 @@ RECIPES = {
     "made": Recipe(
         "made",
         {"hidden": 7840, "layers": 1, "prior": "local"},
-        FitSettings(
-            steps=1_500,
-            batch_size=100,
-            learning_rate=0.01,
-            schedule="linear",
-            warmup=50,
-            beta2=0.99,
-            clip=20.0,
-            ema=0.99,
+        dataclasses.replace(
+            MADESettings.fit_preset(MNIST),
             validate_every=250,
             validation_examples=2000,
             log_every=50,

@@ -11,6 +11,7 @@ from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.fit import fit
 from likely.models.fvsbn import FVSBN
 from likely.models.settings import FVSBNSettings
+from likely.models.settings.fvsbn import Prior
 from likely.settings import FitSettings
 from likely.verify import verify
 from planted_models import GREY, lively
@@ -19,9 +20,9 @@ COUPLED = DataSpec("coupled", (3, 3, 3), 256)
 
 
 @pytest.mark.parametrize("prior", ["none", "local"])
-def test_each_dimension_is_a_logistic_regression_on_those_before_it(prior: str) -> None:
+def test_each_dimension_is_a_logistic_regression_on_those_before_it(prior: Prior) -> None:
     """The formula of 1998, term by term; without a prior, the stored triangle row by row."""
-    settings = FVSBNSettings(prior=prior)  # type: ignore[arg-type]
+    settings = FVSBNSettings(prior=prior)
     model = lively(FVSBN(DataSpec("t", (1, 2, 3), 2), settings).double())
     assert isinstance(model, FVSBN)
     weight, place = model.matrix(6), 0
@@ -51,9 +52,9 @@ def test_it_starts_at_the_mean_of_the_data() -> None:
 
 
 @pytest.mark.parametrize("prior", ["none", "local"])
-def test_the_fit_is_concave(prior: str) -> None:
+def test_the_fit_is_concave(prior: Prior) -> None:
     """Log-likelihood along a line between two settings of the weights lies above its chord."""
-    settings = FVSBNSettings(prior=prior)  # type: ignore[arg-type]
+    settings = FVSBNSettings(prior=prior)
     a, b = (lively(FVSBN(GREY, settings).double(), seed) for seed in (1, 2))
     x = torch.randint(2, (8, *GREY.shape), generator=torch.Generator().manual_seed(0))
     middle = FVSBN(GREY, settings).double()

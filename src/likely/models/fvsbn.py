@@ -24,10 +24,8 @@ from torch import Tensor, nn
 from likely.data.spec import DataSpec
 from likely.models.settings import FVSBNSettings
 from likely.models.units import UnitModel, of_label
-from likely.nn.local import LocalWeights, Spread
+from likely.nn.local import REGRESSION, LocalWeights
 from likely.nn.program import Builder, Cells
-
-PRIOR = Spread(shared=4.0, blocks=((4, 2.0), (2, 2.0)), own=0.5)
 
 
 class FVSBN(UnitModel):
@@ -56,7 +54,7 @@ class FVSBN(UnitModel):
         self.local = None
         if self.settings.prior == "local":
             above, below = units.groups * units.outputs, units.groups * units.inputs
-            self.local = LocalWeights(units.height, units.width, above, below, PRIOR)
+            self.local = LocalWeights(units.height, units.width, above, below, REGRESSION)
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         inputs = self.units.split(x, self.weight.dtype)  # [B, n, I]

@@ -44,12 +44,11 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, Mixture
 from likely.models.settings import MADEEnsembleSettings, MADESettings
 from likely.models.units import UnitModel, Units, of_label
-from likely.nn.local import LocalWeights, Spread
+from likely.nn.local import REGRESSION, LocalWeights, Spread
 from likely.nn.program import Builder, Cells
 from likely.noise import Choice, Dropout, derived_seed
 
 HIDDEN = Spread(shared=1.0, blocks=(), own=0.5)
-DIRECT = Spread(shared=4.0, blocks=((4, 2.0), (2, 2.0)), own=0.5)
 
 
 class MADE(UnitModel):
@@ -72,21 +71,17 @@ class MADE(UnitModel):
         super().__init__(spec, settings)
         units, hidden = self.units, settings.hidden
         local = settings.prior == "local"
-        if local:
-            hidden = -(-hidden // units.count) * units.count
         if settings.order == "random":
             self.order = pixel_order(spec)
         # Kept small: masks are comparisons of degrees, made where they are used.
         of_units = torch.tensor(unit_degrees(units, self.order))
         self.register_buffer("of_units", of_units, persistent=False)
         if local:
-            own = of_units.clamp(max=max(1, units.count - 1)).repeat_interleave(
-                hidden // units.count
-            )
-            degrees = own.expand(1, settings.layers, -1).clone()
+            degrees = degrees_of_homes(of_units, settings.layers, hidden)
+            hidden = degrees.shape[2]
         else:
-            drawn = hidden_degrees(settings.masks, settings.layers, hidden, units.count)
-            degrees = torch.tensor(drawn)
+            spread = hidden_degrees(settings.masks, settings.layers, hidden, units.count)
+            degrees = torch.tensor(spread)
         self.register_buffer("degrees", degrees, persistent=False)
         inputs, outputs = units.count * units.inputs, units.count * units.outputs
         sizes = [inputs] + [hidden] * settings.layers
@@ -121,7 +116,7 @@ class MADE(UnitModel):
         found["output"] = LocalWeights(units.height, units.width, above, hidden, HIDDEN, start=0.02)
         if self.direct is not None:
             inputs = units.groups * units.inputs
-            found["direct"] = LocalWeights(units.height, units.width, above, inputs, DIRECT)
+            found["direct"] = LocalWeights(units.height, units.width, above, inputs, REGRESSION)
         return found
 
     def _acting(self, name: str, own: Tensor) -> Tensor:
@@ -305,6 +300,22 @@ def hidden_degrees(
             found[mask, layer] = random.permutation(spread)
             lowest = int(spread.min())
     return found
+
+
+def degrees_of_homes(of_units: Tensor, layers: int, hidden: int) -> Tensor:
+    """Degrees of hidden units that each belong to a unit of the image, int64 [1, layers, hidden].
+
+    As many belong to each; `hidden` is rounded up. Those of the last unit, whose degree no output
+    exceeds, have the degree before.
+
+    Args:
+        of_units: degrees of the units, [N].
+        layers: hidden layers.
+        hidden: at least so many units of each.
+    """
+    count = len(of_units)
+    homes = of_units.repeat_interleave(-(-hidden // count)).clamp(max=max(1, count - 1))
+    return homes.expand(1, layers, -1).clone()
 
 
 def _spread(places: Tensor, size: int) -> Tensor:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from likely.settings import FitSettings
+
+if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
 
 # Small batches and orthogonal updates: few images teach a convolution of small grey images most.
 SMALL_GREY = FitSettings(
@@ -16,3 +21,13 @@ SMALL_GREY = FitSettings(
     beta2=0.99,
     clip=100.0,
 )
+
+
+def local_prior(spec: DataSpec) -> bool:
+    """Whether presets of dense models take the prior between pixels: where it was measured.
+
+    Colour and larger images have too many weights for matrices that are put together anew at
+    every update.
+    """
+    side = max(spec.shape[1:])
+    return spec.shape[0] == 1 and (side <= 12 or (side <= 28 and spec.levels == 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
+from likely.models.settings.fits import local_prior
 from likely.models.settings.heads import HeadName
 from likely.settings import FitSettings, at_least, known
 
@@ -37,13 +38,18 @@ class FVSBNSettings:
     @classmethod
     def preset(cls, spec: DataSpec) -> FVSBNSettings:
         """The one size there is; more components and a prior where the images are small."""
-        side = max(spec.shape[1:])
-        prior: Prior = "local" if side <= 28 and spec.shape[0] == 1 else "none"
-        return cls(components=3 if side <= 12 else 1, prior=prior)
+        prior: Prior = "local" if local_prior(spec) else "none"
+        return cls(components=3 if max(spec.shape[1:]) <= 12 else 1, prior=prior)
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
         if max(spec.shape[1:]) <= 12:
             return FitSettings(steps=2000, batch_size=64, learning_rate=5e-3, ema=0.99)
+        if local_prior(spec):
+            # Concave: a high rate, and a decay to zero.
+            return FitSettings(
+                steps=4000, batch_size=200, learning_rate=0.02, schedule="linear", warmup=50,
+                beta2=0.99, ema=0.998,
+            )  # fmt: skip
         return FitSettings(steps=10_000, batch_size=100, learning_rate=2e-3, warmup=200)

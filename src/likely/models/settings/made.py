@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from likely.errors import InvalidSetting
+from likely.models.settings.fits import local_prior
 from likely.models.settings.fvsbn import Prior
 from likely.models.settings.heads import HeadName
 from likely.settings import FitSettings, at_least, known, rates
@@ -70,7 +71,7 @@ class MADESettings(MADESizes):
     def preset(cls, spec: DataSpec) -> MADESettings:
         """Sizes that work without tuning, by the side of the image."""
         side = max(spec.shape[1:])
-        if side <= 28 and spec.shape[0] == 1:
+        if local_prior(spec):
             # Ten hidden units for each pixel.
             hidden = 10 * spec.shape[1] * spec.shape[2]
             return cls(hidden=hidden, layers=1, prior="local", components=3 if side <= 12 else 5)
@@ -85,10 +86,10 @@ class MADESettings(MADESizes):
         """A fit that works without tuning."""
         if max(spec.shape[1:]) <= 12:
             return FitSettings(steps=2000, batch_size=64, learning_rate=2e-3, ema=0.99)
-        if max(spec.shape[1:]) <= 28 and spec.shape[0] == 1:
+        if local_prior(spec):
             return FitSettings(
                 steps=1500, batch_size=100, learning_rate=0.01, schedule="linear", warmup=50,
-                ema=0.99,
+                beta2=0.99, clip=20.0, ema=0.99,
             )  # fmt: skip
         return FitSettings(steps=15_000, batch_size=100, learning_rate=1e-3, warmup=200)
 
