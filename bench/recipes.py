@@ -303,13 +303,14 @@ def _bigger(name: str, changes: dict[str, Any], **fit: Any) -> Recipe:
     )
 
 
-# For a card: larger networks and batches. Finished there: pixelcnn, row-lstm (--steps 7500) and
-# diagonal-bilstm (--steps 4500); the others have not been run to their end.
+# For a GPU: larger networks and batches. Finished there: pixelcnn, row-lstm (--steps 7500) and
+# diagonal-bilstm; the others have not been run to their end.
 ON_A_CARD = {
     "pixelcnn": _bigger("pixelcnn", {}, steps=5_000, learning_rate=0.015, compile=False),
     "gated-pixelcnn-orders": _bigger("gated-pixelcnn-orders", {}, compile=False),
     "row-lstm": _bigger("row-lstm", {"hidden": 32}, batch_size=64, ema=0.995),
-    "diagonal-bilstm": _bigger("diagonal-bilstm", {"hidden": 32}, batch_size=64, ema=0.995),
+    "diagonal-bilstm": _bigger("diagonal-bilstm", {"hidden": 32}, steps=4_500, batch_size=64,
+                               ema=0.995),
     "attention": _bigger("attention", {"channels": 64, "blocks": 3, "convolutions": 3,
                                        "dropout": 0.1},
                          steps=16_000, batch_size=64, learning_rate=0.015),

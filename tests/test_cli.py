@@ -44,6 +44,7 @@ TINY = {
     "attention": "--channels 8 --blocks 1 --head-channels 8",
     "row-lstm": "--hidden 4 --layers 1 --head-channels 4",
     "diagonal-bilstm": "--hidden 4 --layers 1 --head-channels 4",
+    "diagonal-bilstm-ensemble": "--hidden 4 --layers 1 --head-channels 4",
     "multiscale-pixelcnn": "--channels 8 --layers 1 --small-layers 1 --head-channels 8",
     "parallel-multiscale": "--channels 8 --blocks 1",
     "vae": "--network dense --hidden 16 --latent 4",

@@ -59,6 +59,8 @@ SMALL: dict[str, dict[str, Any]] = {
                  "components": 2},
     "diagonal-bilstm": {"hidden": 6, "layers": 2, "first_kernel": 3, "head_channels": 12,
                         "components": 2},
+    "diagonal-bilstm-ensemble": {"hidden": 6, "layers": 2, "first_kernel": 3, "head_channels": 12,
+                                 "components": 2, "corners": 2},
     "pixelcnn-pp": {"channels": 6, "blocks": 1, "scales": 2, "components": 2, "dropout": 0.1},
     "multiscale-pixelcnn": {"channels": 12, "layers": 2, "small_layers": 2, "first_kernel": 3,
                             "map_channels": 4, "head_channels": 12, "components": 2,

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting, Unanswerable
+from likely.models.corners import REVERSED
 from likely.models.gated_pixelcnn import (
-    REVERSED,
     GatedPixelCNN,
     GatedPixelCNNEnsemble,
     GatedPixelCNNOrders,

@@ -11,8 +11,14 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
-from likely.models.pixelrnn import DiagonalBiLSTM, PixelRNN, RowLSTM
-from likely.models.settings import DiagonalBiLSTMSettings, RowLSTMSettings
+from likely.models.corners import REVERSED
+from likely.models.pixelrnn import DiagonalBiLSTM, DiagonalBiLSTMEnsemble, PixelRNN, RowLSTM
+from likely.models.settings import (
+    Corner,
+    DiagonalBiLSTMEnsembleSettings,
+    DiagonalBiLSTMSettings,
+    RowLSTMSettings,
+)
 from likely.noise import Noise, noise_for
 from likely.sampling import ancestral
 from pixelrnn_by_pixel import conditionals_by_pixel
@@ -204,3 +210,31 @@ def test_dropout_acts_in_training_and_a_part_of_the_batch_has_its_rows(
     with noise_for(model, Noise(3, rows=(2, 6))):
         torch.testing.assert_close(model.log_prob(x[2:5]), whole[2:5])
     assert torch.equal(model.eval().log_prob(x), plain)
+
+
+@pytest.mark.parametrize("corner", REVERSED)
+@pytest.mark.parametrize("shape", [(1, 5, 4), (3, 4, 6)])
+def test_a_corner_is_a_reversed_image(corner: Corner, shape: tuple[int, int, int]) -> None:
+    """The same weights give a reversed image what they give the image from the top left."""
+    spec = DataSpec("t", shape, 3)
+    plain, other = built(DiagonalBiLSTM, spec), built(DiagonalBiLSTM, spec, start=corner)
+    other.load_state_dict(plain.state_dict())
+    x = torch.randint(3, (4, *shape))
+    reversed_x = x.flip(REVERSED[corner])
+    torch.testing.assert_close(other.log_prob(reversed_x), plain.log_prob(x), rtol=1e-12, atol=0)
+    assert torch.equal(other.sample(5, method="naive"), other.sample(5, method="incremental"))
+
+
+def test_an_ensemble_is_the_mean_of_its_networks_densities() -> None:
+    settings = DiagonalBiLSTMEnsembleSettings(
+        corners=4, hidden=6, layers=2, first_kernel=3, head_channels=12
+    )
+    model = DiagonalBiLSTMEnsemble(DataSpec("t", (1, 4, 5), 2), settings).double().eval()
+    members = [m for m in model.members() if isinstance(m, DiagonalBiLSTM)]
+    assert [m.settings.start for m in members] == list(REVERSED)  # type: ignore[union-attr]
+    x = torch.randint(2, (6, 1, 4, 5))
+    mean = torch.stack([m.log_prob(x).exp() for m in members]).mean(0)
+    torch.testing.assert_close(model.log_prob(x).exp(), mean, rtol=1e-12, atol=0)
+    assert len(model.train().members()) == 1
+    with pytest.raises(InvalidSetting, match="4 corners"):
+        DiagonalBiLSTMEnsembleSettings(corners=5)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from likely.models.pixelcnn import PixelCNN as PixelCNN
     from likely.models.pixelcnn_pp import PixelCNNPP as PixelCNNPP
     from likely.models.pixelrnn import DiagonalBiLSTM as DiagonalBiLSTM
+    from likely.models.pixelrnn import DiagonalBiLSTMEnsemble as DiagonalBiLSTMEnsemble
     from likely.models.pixelrnn import RowLSTM as RowLSTM
     from likely.models.pixelsnail import PixelSNAIL as PixelSNAIL
     from likely.models.vae import VAE as VAE
@@ -92,6 +93,10 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry(
             "diagonal-bilstm", "likely.models.pixelrnn", "DiagonalBiLSTM",
             _settings.DiagonalBiLSTMSettings,
+        ),
+        ModelEntry(
+            "diagonal-bilstm-ensemble", "likely.models.pixelrnn", "DiagonalBiLSTMEnsemble",
+            _settings.DiagonalBiLSTMEnsembleSettings,
         ),
         ModelEntry(
             "pixelcnn-pp", "likely.models.pixelcnn_pp", "PixelCNNPP",

@@ -36,6 +36,7 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, Mixture, conditioned_on
 from likely.errors import InvalidSetting
 from likely.heads import head_for
+from likely.models.corners import REVERSED, CornerEnsemble, order_from
 from likely.models.settings import (
     Corner,
     GatedPixelCNNEnsembleSettings,
@@ -52,15 +53,7 @@ from likely.nn.masked import (
     shift_down,
 )
 from likely.nn.program import Builder, Cells, shifted
-from likely.noise import Choice, Choices, Dropout
-
-# The sides of an image [.., H, W] to reverse so that drawing begins at the top left.
-REVERSED: dict[Corner, tuple[int, ...]] = {
-    "top-left": (),
-    "top-right": (-1,),
-    "bottom-left": (-2,),
-    "bottom-right": (-2, -1),
-}
+from likely.noise import Choices, Dropout
 
 
 def halves(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -159,14 +152,12 @@ class GatedPixelCNN(Autoregressive):
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         self.reversed = REVERSED[settings.start]
-        if self.reversed:
-            if len(self.context_shape) > 1:
-                raise InvalidSetting(
-                    f"start={settings.start} cannot be combined with a map as context, whose "
-                    "places count from the top left"
-                )
-            pixels = torch.arange(spec.shape[1] * spec.shape[2]).reshape(spec.shape[1:])
-            self.order = pixels.flip(self.reversed).flatten()
+        if self.reversed and len(self.context_shape) > 1:
+            raise InvalidSetting(
+                f"start={settings.start} cannot be combined with a map as context, whose "
+                "places count from the top left"
+            )
+        self.order = order_from(settings.start, spec)
         image_channels = spec.shape[0]
         self.groups = groups = 1 if self.head.couples_channels else image_channels
         if settings.channels % groups or settings.head_channels % groups:
@@ -219,11 +210,8 @@ class GatedPixelCNN(Autoregressive):
         return self.output.incremental(build, build.relu(hidden))
 
 
-class GatedPixelCNNEnsemble(Mixture):
+class GatedPixelCNNEnsemble(CornerEnsemble):
     """A mixture of Gated PixelCNNs, each with weights of its own, from different corners.
-
-    While it is trained, each step draws one of the networks, so that K networks need K times the
-    steps of one. Networks that were trained apart can be put together (`networks`).
 
     Args:
         spec: of the data, shape (C, H, W).
@@ -234,24 +222,11 @@ class GatedPixelCNNEnsemble(Mixture):
         self, spec: DataSpec, settings: GatedPixelCNNEnsembleSettings | None = None
     ) -> None:
         settings = settings or GatedPixelCNNEnsembleSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        self.settings = settings
-        shared = dataclasses.asdict(settings)
-        del shared["corners"]
-        self.networks = nn.ModuleList(
-            GatedPixelCNN(spec, GatedPixelCNNSettings(start=corner, **shared))
-            for corner in list(REVERSED)[: settings.corners]
-        )
-        self.choice = Choice(settings.corners)
+        super().__init__(spec, settings)
 
-    def start_at(self, data: Dataset) -> None:
-        """Nothing, as for one network."""
-
-    def members(self) -> Sequence[Autoregressive]:
-        """The networks; while they are trained, one of them."""
-        one = self.choice()
-        networks = [n for n in self.networks if isinstance(n, GatedPixelCNN)]
-        return networks if one is None else [networks[one]]
+    def network(self, start: Corner) -> GatedPixelCNN:
+        assert isinstance(self.settings, GatedPixelCNNEnsembleSettings)
+        return GatedPixelCNN(self.spec, GatedPixelCNNSettings(**self.settings.of_one(start=start)))
 
 
 def turned(x: Tensor, number: int) -> Tensor:

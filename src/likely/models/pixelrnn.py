@@ -16,7 +16,9 @@ row is seen by no pixel of the next row further left than the first convolution 
 Diagonal BiLSTM layer's sweep from the right therefore reads the image, too. A cell of the skewed
 map that lies left of the image holds the learned initial state, unchanged. Forget gates begin open;
 class labels add to the input-to-state maps; dropout of the states that leave a layer; Bernoulli and
-logistic-mixture heads stand beside the softmax. No skip connections.
+logistic-mixture heads stand beside the softmax. No skip connections. Drawing of a Diagonal BiLSTM
+may begin at another corner than the top left; `DiagonalBiLSTMEnsemble` is the exact mixture of
+networks from several corners (`likely.models.corners`).
 """
 
 from __future__ import annotations
@@ -30,7 +32,13 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.heads import head_for
-from likely.models.settings import DiagonalBiLSTMSettings, RowLSTMSettings
+from likely.models.corners import REVERSED, CornerEnsemble, order_from
+from likely.models.settings import (
+    Corner,
+    DiagonalBiLSTMEnsembleSettings,
+    DiagonalBiLSTMSettings,
+    RowLSTMSettings,
+)
 from likely.nn import recurrent
 from likely.nn.masked import GroupedPointwise
 from likely.nn.program import Builder, Cells
@@ -65,6 +73,9 @@ class PixelRNN(Autoregressive):
                 f"the {groups} colour channels"
             )
         self.first = MaskedConv(channels, 2 * hidden, settings.first_kernel, "A", groups)
+        start = settings.start if isinstance(settings, DiagonalBiLSTMSettings) else "top-left"
+        self.reversed = REVERSED[start]
+        self.order = order_from(start, spec)
         self.before_head = GroupedPointwise(2 * hidden, settings.head_channels, groups)
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
 
@@ -86,13 +97,14 @@ class PixelRNN(Autoregressive):
         return self.output.incremental(build, build.relu(hidden))
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        image = self.scaled(x)  # [B, C, H, W]
+        image = self.scaled(x).flip(self.reversed)  # [B, C, H, W]
         height, width = x.shape[2:]
         stream = cells_first(self.first(image))
         stream = self.through_layers(stream, cells_first(image), height, width, context)
         hidden = relu(on_cells(self.before_head, relu(stream.flatten(1))))
-        found = on_cells(self.output, hidden)  # [P, H * W * B]
-        return found.view(-1, height, width, len(x)).permute(3, 0, 1, 2)
+        parameters = on_cells(self.output, hidden)  # [P, H * W * B]
+        parameters = parameters.view(-1, height, width, len(x)).permute(3, 0, 1, 2)
+        return parameters.flip(self.reversed) if self.reversed else parameters
 
 
 def cells_first(x: Tensor) -> Tensor:
@@ -178,3 +190,21 @@ class DiagonalBiLSTM(PixelRNN):
         for layer in self.layers:
             x = layer(x, image, height, width, context)
         return x[:, ways.back]
+
+
+class DiagonalBiLSTMEnsemble(CornerEnsemble):
+    """A mixture of Diagonal BiLSTMs, each with weights of its own, from different corners.
+
+    Args:
+        spec: of the data, shape (C, H, W).
+        settings: `DiagonalBiLSTMEnsembleSettings.preset(spec)` by default.
+    """
+
+    def __init__(
+        self, spec: DataSpec, settings: DiagonalBiLSTMEnsembleSettings | None = None
+    ) -> None:
+        super().__init__(spec, settings or DiagonalBiLSTMEnsembleSettings.preset(spec))
+
+    def network(self, start: Corner) -> DiagonalBiLSTM:
+        assert isinstance(self.settings, DiagonalBiLSTMEnsembleSettings)
+        return DiagonalBiLSTM(self.spec, self.settings.of_network(start))

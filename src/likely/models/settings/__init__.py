@@ -26,7 +26,12 @@ from likely.models.settings.multiscale import (
 from likely.models.settings.nade import NADESettings
 from likely.models.settings.pixelcnn import PixelCNNSettings
 from likely.models.settings.pixelcnn_pp import PixelCNNPPSettings
-from likely.models.settings.pixelrnn import DiagonalBiLSTMSettings, PixelRNNSizes, RowLSTMSettings
+from likely.models.settings.pixelrnn import (
+    DiagonalBiLSTMEnsembleSettings,
+    DiagonalBiLSTMSettings,
+    PixelRNNSizes,
+    RowLSTMSettings,
+)
 from likely.models.settings.pixelsnail import PixelSNAILSettings
 from likely.models.settings.vae import VAESettings
 
@@ -35,6 +40,7 @@ __all__ = [
     "DCGANSettings",
     "DeepNADESettings",
     "DeepNADESizes",
+    "DiagonalBiLSTMEnsembleSettings",
     "DiagonalBiLSTMSettings",
     "EoNADESettings",
     "FVSBNSettings",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from likely.errors import InvalidSetting
+from likely.models.settings.gated_pixelcnn import Corner
 from likely.models.settings.heads import HeadName
 from likely.settings import FitSettings, at_least, known, rates
 
@@ -75,9 +77,14 @@ class RowLSTMSettings(PixelRNNSizes):
 
 @dataclasses.dataclass(frozen=True)
 class DiagonalBiLSTMSettings(PixelRNNSizes):
-    """Diagonal BiLSTM (van den Oord 2016): exact likelihood, sees the whole past."""
+    """Diagonal BiLSTM (van den Oord 2016): exact likelihood, sees the whole past.
+
+    Attributes:
+        start: the corner where drawing begins; rows are drawn one after another from there.
+    """
 
     layers: int = 7
+    start: Corner = "top-left"
 
     @classmethod
     def preset(cls, spec: DataSpec) -> DiagonalBiLSTMSettings:
@@ -87,3 +94,40 @@ class DiagonalBiLSTMSettings(PixelRNNSizes):
         if spec.shape[0] == 1 and max(spec.shape[1:]) <= 28:
             return cls()
         return cls(hidden=126, layers=12, head_channels=1023)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagonalBiLSTMEnsembleSettings(PixelRNNSizes):
+    """Mixture of Diagonal BiLSTMs that draw from different corners: exact, better than each.
+
+    Attributes:
+        corners: networks, at most 4; one is drawn at each training step.
+    """
+
+    layers: int = 7
+    corners: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "corners")
+        if self.corners > 4:
+            raise InvalidSetting(f"an image has 4 corners, given corners={self.corners}")
+
+    def of_network(self, start: Corner) -> DiagonalBiLSTMSettings:
+        """Settings of the network that draws from a corner."""
+        shared = dataclasses.asdict(self)
+        del shared["corners"]
+        return DiagonalBiLSTMSettings(**shared, start=start)
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> DiagonalBiLSTMEnsembleSettings:
+        """The sizes of one network, by the side of the image and the colour channels."""
+        shared = dataclasses.asdict(DiagonalBiLSTMSettings.preset(spec))
+        del shared["start"]
+        return cls(**shared)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """As many steps for each network as for one alone."""
+        single = DiagonalBiLSTMSettings.fit_preset(spec)
+        return dataclasses.replace(single, steps=single.steps * cls.corners)
