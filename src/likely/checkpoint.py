@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from likely import atomic
 from likely.errors import LikelyError
 
 
@@ -33,33 +34,15 @@ class Occupied(LikelyError, OSError):
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with atomic.replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise CheckpointError(
             f"cannot write {path}: {error.strerror or error}; what was there before is kept. "
             "Make room or choose another directory, and run the same command again"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a rename to the disk, where the system can (not on Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

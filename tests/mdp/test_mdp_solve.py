@@ -286,3 +286,11 @@ def test_a_setting_that_would_not_be_heeded_is_refused(
 def test_a_certificate_of_generated_rows_asks_for_stored_ones() -> None:
     with pytest.raises(InvalidSetting, match="stored"):
         certify(grid(3, 3, goals=[8], discount=0.9), np.zeros(9))  # type: ignore[arg-type]
+
+
+def test_a_solve_that_converges_writes_its_checkpoint(mdp: MDP, tmp_path: Path) -> None:
+    path = tmp_path / "solve.npz"
+    assert solve(mdp, 1e-8, checkpoint=path).converged
+    again = solve(mdp, 1e-8, "value-iteration", checkpoint=path)
+    assert again.converged
+    assert again.trace[-2].error <= 1e-8, "the value that had converged is where it went on"

@@ -16,8 +16,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from likely import atomic
 from likely.data.places import cache_folder
 from likely.data.spec import Dataset, DataSpec, with_validation
 from likely.errors import InvalidData, InvalidSetting
@@ -402,11 +401,5 @@ def _write(path: Path, extractor: NetworkFeatures) -> None:
     }
     content = safetensors.torch.save(extractor.weights, {"extractor": json.dumps(record)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic.replacing(path) as temporary:
+        temporary.write_bytes(content)

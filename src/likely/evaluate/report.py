@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from likely import atomic
 from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData
 from likely.evaluate.charts import Panel
@@ -270,6 +271,5 @@ def _stem(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with atomic.replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from likely import atomic
 from likely.errors import InvalidData
 from likely.evaluate.features import Images
 
@@ -148,9 +149,8 @@ def png(image: Image.Image) -> bytes:
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Write a PNG file, whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(png(image))
-    temporary.replace(path)
+    with atomic.replacing(path) as temporary:
+        temporary.write_bytes(png(image))
 
 
 def data_uri(image: Image.Image) -> str:

@@ -172,6 +172,7 @@ def animate(
     def write(temporary: Path) -> None:
         still[0].save(
             temporary,
+            format="GIF",
             save_all=True,
             append_images=still[1:],
             duration=durations,

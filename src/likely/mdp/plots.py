@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from likely import atomic
 from likely.errors import InvalidSetting
 from likely.mdp.layout import GridLayout
 from likely.mdp.policies import greedy_pairs
@@ -59,18 +58,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
     target = Path(path)
     if not target.parent.is_dir():
         raise InvalidSetting(f"{target}: the folder {target.parent} does not exist")
-    handle, name = tempfile.mkstemp(dir=target.parent, suffix=target.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with atomic.replacing(target) as temporary:
         write(temporary)
-        # mkstemp makes files private; a picture is as readable as any other new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 
@@ -88,7 +77,9 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".pdf", ".svg"):
         raise InvalidSetting(f'{path}: pictures are .png, .pdf or .svg, given "{suffix}"')
-    return write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=DPI))
+    return write_atomically(
+        path, lambda temporary: figure.savefig(temporary, dpi=DPI, format=suffix[1:])
+    )
 
 
 def short_number(value: float) -> str:

@@ -15,7 +15,6 @@ import dataclasses
 import json
 import math
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from likely import atomic
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import checks
 
@@ -374,14 +374,8 @@ def write_npz(target: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write an `.npz` beside `target` and move it into place, so no half file is ever seen."""
     if not target.parent.is_dir():
         raise InvalidSetting(f"{target}: the folder {target.parent} does not exist")
-    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic.replacing(target) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
 
 
 def smallest_int(largest: int) -> type[np.signedinteger[Any]]:

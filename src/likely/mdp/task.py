@@ -162,13 +162,14 @@ def drive(task: Task, method: Method, limits: Limits) -> str:
                 if limits.callback is not None and limits.callback(
                     Progress(point, np.array(task.value, dtype=np.float64))
                 ):
-                    return "stopped"
-                if task.error <= task.tolerance:
-                    return "converged"
-                if task.at_rounding():
-                    return "rounding"
+                    outcome = "stopped"
+                    break
+                if task.error <= task.tolerance or task.at_rounding():
+                    outcome = "rounding"
+                    break
             if ended:
-                return "rounding"
+                outcome = "rounding"
+                break
             if limits.max_iterations is not None and task.iterations >= limits.max_iterations:
                 outcome = "iterations"
                 break
