@@ -23,6 +23,7 @@ from torch import Tensor
 from likely import data as data_room
 from likely import runs
 from likely.checkpoint import read_json
+from likely.data.labels import relabelled
 from likely.data.spec import Dataset
 from likely.density import (
     Autoregressive,
@@ -416,6 +417,8 @@ def _pictures(
     model: GenerativeModel, test: Dataset, seed: int, count: int = 10
 ) -> dict[str, Tensor]:
     """What this kind of model can do beside sampling, on test images, as sheets."""
+    if model.classes:
+        test = relabelled(test, model.spec.classes)
     batch = test.batch(slice(0, count))
     x = torch.from_numpy(batch.x.astype(np.int64))
     context = torch.from_numpy(batch.label) if model.classes and batch.label is not None else None

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from likely import checkpoint, graphs, health
+from likely.data.labels import relabelled
 from likely.data.spec import Batch, Dataset
 from likely.density import (
     ApproximateDensity,
@@ -137,6 +138,8 @@ def fit(
             f"the model was built for shape {model.spec.shape} with {model.spec.levels} levels, "
             f"{data.spec.name} has shape {data.spec.shape} with {data.spec.levels}"
         )
+    if model.classes:
+        data = relabelled(data, model.spec.classes)
     directory = None if out is None else Path(out)
     loop = _Loop(model, data, objective or default_objective(model), settings, directory)
     with loop.team.leaving_on_failure():

@@ -89,9 +89,11 @@ def _class(spec: DataSpec, classes: int, label: str) -> int:
     """The number of a class, given by name or number; a name goes first."""
     if label in spec.classes:
         return spec.classes.index(label)
-    if label.isdecimal() and int(label) < classes:
-        return int(label)
     names = spec.classes or tuple(map(str, range(classes)))
+    # Where a class is called by a number, a number is a name: "0" is not the first of 1, 2, 3.
+    numbered = spec.classes and all(name.lstrip("-").isdecimal() for name in spec.classes)
+    if label.isdecimal() and int(label) < classes and not numbered:
+        return int(label)
     raise InvalidSetting(f'--label "{label}" is no class of {spec.name}: {nearest(label, names)}')
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from likely.data.huggingface import from_huggingface as from_huggingface
     from likely.data.images import from_folder as from_folder
     from likely.data.loading import SkippedFiles as SkippedFiles
+    from likely.data.loading import UnseenClasses as UnseenClasses
     from likely.data.loading import load as load
     from likely.data.pixels import read_image as read_image
     from likely.data.spec import Batch as Batch
@@ -35,6 +36,7 @@ _HOME = {
     "FolderData": "decode",
     "FolderReport": "decode",
     "SkippedFiles": "loading",
+    "UnseenClasses": "loading",
     "from_array": "arrays",
     "from_file": "arrays",
     "from_folder": "images",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from likely.data.labels import coded, united
 from likely.data.readers import check_header, read_npz, reading
 from likely.data.spec import (
     Dataset,
@@ -45,12 +47,12 @@ _WHOLE_LABEL_KEYS = ("labels", "label", "y", "targets", "target")
 def from_array(
     x: npt.NDArray[Any],
     levels: int | None = None,
-    labels: npt.NDArray[Any] | None = None,
+    labels: npt.ArrayLike | None = None,
     *,
     name: str = "array",
     split: Split = "train",
     layout: Layout = "auto",
-    classes: tuple[str, ...] = (),
+    classes: Sequence[object] = (),
     context: npt.NDArray[Any] | None = None,
 ) -> Dataset:
     """An array in memory, or a memory map, as a data set. A map of bytes is not copied.
@@ -61,11 +63,14 @@ def from_array(
             [N, D] vectors.
         levels: number of integer levels. Needed for floating-point intensities, which become
             round(x * (levels - 1)); by default 2 for booleans, 256 for uint8, 65536 for uint16.
-        labels: integer class of each example, [N], or None.
+        labels: class of each example, [N] integers, booleans or strings, or None. They are kept
+            as positions in `spec.classes`, the names of the labels that occur.
         name: of the data set.
         split: which split these examples are; see `train_and_test` for data in one piece.
         layout: where the channels of [N, ., ., .] are; "auto" takes the axis of length 1 or 3.
-        classes: names of the labels; their numbers by default.
+        classes: names of the classes in the order wanted, as `train.spec.classes` for a test set;
+            those that occur by default. Integer labels are positions in names that are no
+            numbers.
         context: what each example comes with and a model may be conditioned on: vectors [N, K],
             or maps [N, K, H, W] over the pixels; finite numbers.
 
@@ -91,16 +96,14 @@ def from_array(
         raise InvalidData(
             f"{name}: expected booleans, integers or floating-point numbers, given {x.dtype}"
         )
-    classes = tuple(classes)
-    numbers = None
+    numbers, names = None, tuple(map(str, classes))
     if labels is not None:
-        numbers = _labels(np.asarray(labels), len(x), len(classes), name)
-        classes = classes or tuple(str(i) for i in range(int(numbers.max()) + 1))
+        numbers, names = coded(labels, len(x), classes, name)
     contexts = None if context is None else _contexts(np.asarray(context), len(x), name)
     if contexts is not None:
         steps = (*steps, f"context={digest_of(contexts)[:12]}")
     spec = DataSpec(
-        name, values.shape[1:], levels, split, steps, len(values), digest_of(values), classes,
+        name, values.shape[1:], levels, split, steps, len(values), digest_of(values), names,
         () if contexts is None else contexts.shape[1:],
     )  # fmt: skip
     return Dataset(spec, values, numbers, contexts=contexts)
@@ -173,19 +176,6 @@ def _quantised(x: npt.NDArray[Any], levels: int | None, name: str) -> tuple[IntA
             "threshold at 1/2) to make them integers"
         )
     return out, levels
-
-
-def _labels(labels: npt.NDArray[Any], n: int, classes: int, name: str) -> npt.NDArray[np.int64]:
-    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
-        raise InvalidData(
-            f"{name}: expected {n} integer labels, given {labels.dtype} of shape {labels.shape}"
-        )
-    if labels.min() < 0 or (classes and labels.max() >= classes):
-        raise InvalidData(
-            f"{name}: labels from {labels.min()} to {labels.max()}, expected 0 to "
-            f"{classes - 1 if classes else 'the number of classes less 1'}"
-        )
-    return labels.astype(np.int64)
 
 
 def _contexts(context: npt.NDArray[Any], n: int, name: str) -> npt.NDArray[np.float32]:
@@ -262,7 +252,7 @@ def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tupl
         labels = next((arrays[k] for k in _WHOLE_LABEL_KEYS if k in arrays), None)
         title = f"{file}, {whole}"
         data = from_array(arrays[whole], levels, labels, name=title, layout=layout)
-        return train_and_test(_named(data, name, data.spec.classes))
+        return train_and_test(_named(data, name))
     parts: dict[Split, Dataset] = {}
     for split, key in keys.items():
         labels = next((arrays[k] for k in _LABEL_KEYS[split] if k in arrays), None)
@@ -270,11 +260,10 @@ def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tupl
         parts[split] = from_array(
             arrays[key], levels, labels, name=title, split=split, layout=layout
         )
-    classes = max((part.spec.classes for part in parts.values()), key=len)  # of all the splits
-    return completed({k: _named(part, name, classes) for k, part in parts.items()})
+    return completed(united({k: _named(part, name) for k, part in parts.items()}))
 
 
-def _named(data: Dataset, name: str, classes: tuple[str, ...]) -> Dataset:
+def _named(data: Dataset, name: str) -> Dataset:
     """The same under the name of the file alone (the longer one is for error messages)."""
-    spec = dataclasses.replace(data.spec, name=name, classes=classes)
+    spec = dataclasses.replace(data.spec, name=name)
     return Dataset(spec, data.values, data.labels, contexts=data.contexts)

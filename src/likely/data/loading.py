@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from likely.data.arrays import from_file
 from likely.data.catalogue import CATALOGUE
 from likely.data.download import Progress
+from likely.data.labels import unseen
 from likely.data.prepare import Binarize, check_settings, prepared
 from likely.data.registry import named
 from likely.data.spec import Dataset
@@ -23,6 +24,10 @@ _ARRAYS = (".npy", ".npz")
 
 class SkippedFiles(UserWarning):
     """Some files of a folder could not be read; the message names them with the reasons."""
+
+
+class UnseenClasses(UserWarning):
+    """Classes have test or validation examples but no training example; the message names them."""
 
 
 def load(
@@ -92,7 +97,21 @@ def load(
             f"{name} is a file of an unknown kind; expected a folder of images, .npy, .npz or "
             ".parquet"
         )
+    _warn_of_unseen_classes(train, test)
     return prepared(train, binarize, levels, seed), prepared(test, binarize, levels, seed)
+
+
+def _warn_of_unseen_classes(train: Dataset, test: Dataset) -> None:
+    for part in (train.validation, test):
+        names = [] if part is None else unseen(train, part)
+        if part is not None and names:
+            warnings.warn(
+                f"{train.spec.name}: the class {', '.join(names[:10])}"
+                f"{', ...' * (len(names) > 10)} occurs in the {part.spec.split} examples and in "
+                "no training example: a conditional model cannot learn it",
+                UnseenClasses,
+                stacklevel=3,
+            )
 
 
 def _folder(

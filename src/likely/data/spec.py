@@ -41,7 +41,8 @@ class DataSpec:
         preprocessing: what was done to the published values, in order, as ("binarize=static",).
         n: number of examples.
         digest: SHA-256 (hex) of the stored values, before any per-epoch noise.
-        classes: names of the label values, or () where there are no labels.
+        classes: names of the classes, or () where there are no labels; a label is a position
+            in them.
         context: shape of what each example comes with, (K,) for a vector or (K, H, W) for a map
             over the image's pixels; () where there is none.
     """
@@ -129,7 +130,7 @@ class Dataset:
     Attributes:
         spec: what the data is.
         values: stored integers, [N, *shape].
-        labels: int64 [N] or None.
+        labels: positions in `spec.classes`, int64 [N], or None.
         attributes: further binary columns by name (faces), each bool [N].
         validation: the held-out part of a training set, or None.
         contexts: float32 [N, *spec.context] or None.
@@ -155,6 +156,13 @@ class Dataset:
             )
         if labels is not None and labels.shape != (spec.n,):
             raise InvalidData(f"{spec.name}: expected {spec.n} labels, given {labels.shape}")
+        if labels is not None and spec.classes and len(labels):
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= len(spec.classes):
+                raise InvalidData(
+                    f"{spec.name}: labels from {low} to {high} are positions in the names of "
+                    f"{len(spec.classes)} classes: expected 0 to {len(spec.classes) - 1}"
+                )
         found = () if contexts is None else contexts.shape[1:]
         if found != spec.context or (contexts is not None and len(contexts) != spec.n):
             raise InvalidData(

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from likely.data.labels import relabelled
 from likely.data.spec import Dataset
 from likely.density import (
     ApproximateDensity,
@@ -131,13 +132,14 @@ def per_example_nll(
     """
     measure, relation, about = _measure(model, importance_samples)
     _refuse_misfit(model, data, batch_size)
+    labelled = relabelled(data, model.spec.classes) if model.classes else data
     proofs_of(model, proofs).require()
     values = np.empty(len(data), np.float64)
     was_training = model.training
     model.eval()
     try:
         for part in chunks(len(data), batch_size):
-            x, context = _tensors(model, data, part)
+            x, context = _tensors(model, labelled, part)
             noise = Noise("likelihood", seed, part.start, device=model.device)
             # An autocast block around this call must not lower the precision.
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
@@ -276,12 +278,13 @@ def latent_diagnostics(
             "measured; give a latent-variable model"
         )
     _refuse_misfit(model, data, batch_size)
+    labelled = relabelled(data, model.spec.classes) if model.classes else data
     means, rates, distortions = [], [], []
     was_training = model.training
     model.eval()
     try:
         for part in chunks(len(data), batch_size):
-            x, context = _tensors(model, data, part)
+            x, context = _tensors(model, labelled, part)
             noise = Noise("diagnostics", seed, part.start, device=model.device)
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
                 reconstruction, kl = model.elbo_terms(x, noise, context)
