@@ -18,7 +18,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # own package, or from a part named in SIDEWAYS. design: evaluation never knows a model by name,
 # decision processes know no density, and nobody imports the command.
 LEVELS = {
-    "errors": 0, "estimate": 0, "settings": 0, "atomic": 0, "stopping": 0, "registry": 0,
+    "errors": 0, "estimate": 0, "files": 0, "settings": 0, "atomic": 0, "stopping": 0,
+    "registry": 0,
     "checkpoint": 1, "data": 1, "heads": 1, "journal": 1, "mdp": 1, "noise": 1,
     "density": 2, "devices": 2, "nn": 2, "sampling": 2,
     "graphs": 3, "health": 3, "models": 3, "objectives": 3, "optimizers": 3, "resume": 3,
@@ -31,6 +32,8 @@ SIDEWAYS = {
     ("density", "sampling"),
     ("sampling", "nn"),
     ("estimate", "errors"),
+    ("files", "atomic"),
+    ("files", "errors"),
     ("settings", "errors"),
     ("heads", "data"),
     ("journal", "checkpoint"),

@@ -9,40 +9,42 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from likely import atomic
 from likely.errors import LikelyError
+from likely.files import CheckpointError, parse_json, reading, replacing, write_bytes
+
+__all__ = [
+    "CheckpointError",
+    "Occupied",
+    "flatten",
+    "read_json",
+    "read_strings",
+    "read_tensors",
+    "replacing",
+    "sole_writer",
+    "unflatten",
+    "write_bytes",
+    "write_json",
+    "write_tensors",
+]
 
 
-class CheckpointError(LikelyError, OSError):
-    """A file of a run that cannot be written or read; the message says which and why."""
+CHECKSUM = "sha256"
 
 
 class Occupied(LikelyError, OSError):
     """Another process is writing to this run directory."""
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` when the block ends without an error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is kept. "
-            "Make room or choose another directory, and run the same command again"
-        ) from error
 
 
 @contextlib.contextmanager
@@ -94,30 +96,42 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented, keys in the order given; NaN is refused."""
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
     write_bytes(path, (text + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON, or say which file is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+def read_json(path: Path, remedy: str = "restore it from a copy") -> Any:
+    """Read JSON, or say which file is missing or broken, and the remedy."""
+    with _reading(path, remedy):
+        return parse_json(path.read_bytes())
+
+
+def _reading(path: Path, remedy: str) -> contextlib.AbstractContextManager[None]:
+    """The boundary of every file of a run."""
+    return reading(
+        path, what="damaged", remedy=remedy, kind=CheckpointError, opening="cannot read "
+    )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write named tensors with a few strings beside them; equal content gives equal bytes."""
+    """Write named tensors with a few strings beside them; equal content gives equal bytes.
+
+    A checksum of it all goes into the file, which `read_tensors` compares.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, _in_order(tensors_to_bytes(plain, dict(about))))
+    strings = {**about, CHECKSUM: _checksum(plain, about)}
+    write_bytes(path, _in_order(tensors_to_bytes(plain, strings)))
+
+
+def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values of the tensors, and of the strings."""
+    sha = hashlib.sha256(json.dumps(sorted(about.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def _in_order(content: bytes) -> bytes:
@@ -130,19 +144,35 @@ def _in_order(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[stop:]
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `write_tensors` wrote: (tensors, strings)."""
-    try:
+def read_tensors(
+    path: Path, remedy: str = "restore it from a copy"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `write_tensors` wrote: (tensors, strings).
+
+    Args:
+        path: of the file.
+        remedy: what to do where it cannot be read, for the message.
+
+    Raises:
+        CheckpointError: missing, damaged, or changed since it was written. Files of before there
+            were checksums are taken as they are.
+    """
+    with _reading(path, remedy):
         with safe_open(path, framework="pt") as file:
             # Copied out of the file's memory map: the file may be replaced or cut while we run.
             names = file.keys()
             tensors = {name: file.get_tensor(name).clone() for name in names}
-            return tensors, dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot read {path}: {error}; the file is broken: restore it from a copy, or delete "
-            "it to start anew"
-        ) from error
+            about = dict(file.metadata() or {})
+        written = about.pop(CHECKSUM, None)
+        if written is not None and written != _checksum(tensors, about):
+            raise ValueError("it is not what was written: its checksum differs")
+    return tensors, about
+
+
+def read_strings(path: Path, remedy: str = "restore it from a copy") -> dict[str, str]:
+    """The strings of a file of tensors alone, which are quick to read; nothing is compared."""
+    with _reading(path, remedy), safe_open(path, framework="pt") as file:
+        return {key: text for key, text in (file.metadata() or {}).items() if key != CHECKSUM}
 
 
 def flatten(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -10,43 +10,22 @@ import contextlib
 import gzip
 import math
 import struct
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from likely import files
 from likely.errors import InvalidData
+from likely.files import check_header as check_header
 
 Bytes = npt.NDArray[np.uint8]
-_DAMAGE = (
-    EOFError,
-    OSError,
-    zlib.error,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    ValueError,
-    KeyError,
-)
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> contextlib.AbstractContextManager[None]:
     """Turn what decoders raise at damaged files into one error that names the file."""
-    try:
-        yield
-    except InvalidData:
-        raise
-    except MemoryError as error:
-        raise InvalidData(f"{path}: too large for the memory of this machine") from error
-    except _DAMAGE as error:
-        raise InvalidData(
-            f"{path}: damaged or truncated ({error}); remove it and fetch it again"
-        ) from error
+    return files.reading(path, remedy="remove it and fetch it again")
 
 
 def read_idx(path: Path, shape: tuple[int | None, ...]) -> Bytes:
@@ -85,6 +64,7 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> Bytes:
                 f"{path}: announces {count} bytes but holds {held}; it is truncated or damaged: "
                 "remove it and fetch it again"
             )
+        files.allow(path, path.stat().st_size, count, "what it expands to")
         data = stream.read(count)
         if len(data) != count or stream.read(1):
             raise InvalidData(f"{path}: announces {count} bytes but does not hold exactly these")
@@ -104,49 +84,8 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         InvalidData: damaged, holding Python objects, or announcing more than its bytes can hold.
     """
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    with reading(path), zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if not member.filename.endswith(".npy"):
-                continue
-            # DEFLATE shrinks by less than a factor of 1,032, and read_array needs the true length
-            if member.file_size > 1032 * member.compress_size + 1024:
-                raise InvalidData(
-                    f"{path}: {member.filename} announces {member.file_size} bytes, more than its "
-                    f"{member.compress_size} compressed bytes can hold"
-                )
-            with archive.open(member) as stream:
-                check_header(stream, f"{path}: {member.filename}", member.file_size)
-            with archive.open(member) as stream:
-                arrays[member.filename[:-4]] = np.lib.format.read_array(stream, allow_pickle=False)
-    return arrays
-
-
-def check_header(stream: Any, name: str, length: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type that an .npy header announces, checked against the file's length in bytes.
-
-    Raises:
-        InvalidData: no .npy, Python objects inside, or a length that does not agree.
-    """
-    major, _ = np.lib.format.read_magic(stream)
-    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(
-        major
-    )
-    if read is None:
-        raise InvalidData(f"{name}: .npy format version {major} is not supported, save it again")
-    shape, _, dtype = read(stream)
-    if dtype.hasobject:
-        raise InvalidData(
-            f"{name}: holds Python objects, which are never loaded (they can run code); "
-            "save it as an array of numbers"
-        )
-    expected = stream.tell() + math.prod(shape) * dtype.itemsize
-    if expected != length:
-        raise InvalidData(
-            f"{name}: announces {expected} bytes {shape} but holds {length}; it is truncated or "
-            "damaged"
-        )
-    return shape, dtype
+    with reading(path):
+        return files.read_npz(path)
 
 
 def read_amat(path: Path, rows: int, columns: int) -> Bytes:

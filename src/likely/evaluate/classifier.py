@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from likely import atomic
 from likely.data.places import cache_folder
 from likely.data.spec import Dataset, DataSpec, with_validation
 from likely.errors import InvalidData, InvalidSetting
 from likely.evaluate.features import Images, checked_images
+from likely.files import write_bytes
 
 __all__ = ["ClassifierSettings", "NetworkFeatures", "default_extractor"]
 
@@ -386,7 +386,7 @@ def _read(path: Path, spec: DataSpec) -> NetworkFeatures | None:
         kept = NetworkFeatures(
             spec, weights, record["accuracy"], record["held_out"], record["fitted_on"]
         )
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
+    except Exception:  # damaged in whatever way: it is only a cache, and is made again
         return None
     return kept if kept.fingerprint == record["fingerprint"] else None
 
@@ -400,6 +400,4 @@ def _write(path: Path, extractor: NetworkFeatures) -> None:
         "fingerprint": extractor.fingerprint,
     }
     content = safetensors.torch.save(extractor.weights, {"extractor": json.dumps(record)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.replacing(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content)

@@ -17,7 +17,6 @@ from typing import Any
 
 from PIL import Image
 
-from likely import atomic
 from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData
 from likely.evaluate.charts import Panel
@@ -26,6 +25,7 @@ from likely.evaluate.features import Extractor, Images, checked_images
 from likely.evaluate.neighbours import nearest_images
 from likely.evaluate.page import render
 from likely.evaluate.sheets import grid_sheet, neighbour_sheet, sample_sheet, save_png
+from likely.files import write_bytes
 
 __all__ = [
     "ModelReport",
@@ -163,15 +163,14 @@ def write_report(report: Report, directory: Path) -> ReportFiles:
         The paths.
     """
     folder = directory / "sheets"
-    folder.mkdir(parents=True, exist_ok=True)
     sheets = []
     for name, image in _sheets(report).items():
         path = folder / f"{name}.png"
         save_png(image, path)
         sheets.append(path)
     record = json.dumps(report_json(report), indent=1, allow_nan=False, ensure_ascii=False)
-    _write(directory / "report.json", record + "\n")
-    _write(directory / "report.html", render(report))
+    write_bytes(directory / "report.json", (record + "\n").encode())
+    write_bytes(directory / "report.html", render(report).encode())
     return ReportFiles(directory / "report.html", directory / "report.json", tuple(sheets))
 
 
@@ -268,8 +267,3 @@ def _stem(name: str, taken: Mapping[str, Any]) -> str:
     while stem in taken:
         stem, number = f"{_clean(name)}-{number}", number + 1
     return stem
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic.replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from likely import atomic
 from likely.errors import InvalidData
 from likely.evaluate.features import Images
+from likely.files import write_bytes
 
 __all__ = ["data_uri", "neighbour_sheet", "png", "sample_sheet", "save_png", "to_rgb"]
 
@@ -149,8 +149,7 @@ def png(image: Image.Image) -> bytes:
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Write a PNG file, whole or not at all."""
-    with atomic.replacing(path) as temporary:
-        temporary.write_bytes(png(image))
+    write_bytes(path, png(image))
 
 
 def data_uri(image: Image.Image) -> str:

@@ -9,7 +9,6 @@ only), or the extremal expected reward until it is reached.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.files import parse_json, reading, record_of
 from likely.mdp.problem import MDP, read_npz
 from likely.mdp.worlds import Question
 
@@ -101,27 +101,43 @@ def read_benchmark(path: str | Path) -> BenchmarkModel:
             f"{path}: not a benchmark model; expected choice_ptr, row_ptr, col, "
             f"prob and meta, found {', '.join(sorted(arrays))}"
         )
-    meta = json.loads(bytes(arrays["meta"]))
-    pairs = len(arrays["row_ptr"]) - 1
-    mdp = MDP.from_pairs(
-        arrays["choice_ptr"], arrays["row_ptr"], arrays["col"], arrays["prob"],
-        np.zeros(pairs), 1.0, initial=int(arrays["initial"][0]),
-    )  # fmt: skip
-    rewards = {str(label): arrays[key] for key, label in meta["rewards"].items()}
-    properties = tuple(_property(entry, arrays, mdp.states, path) for entry in meta["properties"])
-    return BenchmarkModel(str(meta["benchmark"]), mdp, rewards, properties)
+    with reading(path, what="a damaged benchmark model"):
+        fields = ("benchmark", "rewards", "properties")
+        meta = record_of(parse_json(bytes(arrays["meta"])), *fields, what="meta")
+        pairs = len(arrays["row_ptr"]) - 1
+        mdp = MDP.from_pairs(
+            arrays["choice_ptr"], arrays["row_ptr"], arrays["col"], arrays["prob"],
+            np.zeros(max(0, pairs)), 1.0, initial=int(arrays["initial"][0]),
+        )  # fmt: skip
+        rewards = {
+            str(label): _reward(arrays, str(key), mdp.pairs)
+            for key, label in record_of(meta["rewards"], what="rewards").items()
+        }
+        properties = []
+        for number, entry in enumerate(meta["properties"]):
+            with reading(path, f"property {number}"):
+                properties.append(_property(record_of(entry), arrays, mdp.states))
+    if not properties:
+        raise InvalidData(f"{path}: holds no property")
+    return BenchmarkModel(str(meta["benchmark"]), mdp, rewards, tuple(properties))
+
+
+def _reward(arrays: dict[str, NDArray[Any]], key: str, pairs: int) -> NDArray[np.float64]:
+    reward = arrays[key].astype(np.float64)
+    if reward.shape != (pairs,) or not np.isfinite(reward).all():
+        raise InvalidData(f'"{key}": expected {pairs} finite rewards, one a choice')
+    return reward
 
 
 _FORMULA = re.compile(r'^(P|R|T)(?:\{"([^"]*)"\})?(max|min)')
 
 
-def _property(
-    entry: dict[str, Any], arrays: dict[str, NDArray[Any]], states: int, path: Path
-) -> Property:
-    found = _FORMULA.match(entry["formula"])
+def _property(entry: dict[str, Any], arrays: dict[str, NDArray[Any]], states: int) -> Property:
+    record_of(entry, "name", "formula", "target", what="a property")
+    found = _FORMULA.match(str(entry["formula"]))
     if found is None:
         raise InvalidData(
-            f'{path}: the formula "{entry["formula"]}" starts with none of P, R, T and max or min'
+            f'the formula "{entry["formula"]}" starts with none of P, R, T and max or min'
         )
     kind, reward, direction = found.groups()
     return Property(
@@ -130,16 +146,19 @@ def _property(
         maximise=direction == "max",
         # T counts steps; the files that ask for it hold them as their first reward.
         reward="steps" if kind == "T" else reward,
-        target=_bits(arrays, entry["target"], states, path),
-        stay=_bits(arrays, entry["stay"], states, path) if entry.get("stay") else None,
+        target=_bits(arrays, entry["target"], states),
+        stay=_bits(arrays, entry["stay"], states) if entry.get("stay") else None,
         reference=_reference(entry.get("reference")),
     )
 
 
-def _bits(arrays: dict[str, NDArray[Any]], key: str, states: int, path: Path) -> NDArray[np.bool_]:
+def _bits(arrays: dict[str, NDArray[Any]], key: str, states: int) -> NDArray[np.bool_]:
     if key not in arrays:
-        raise InvalidData(f'{path}: the array "{key}" that a property names is missing')
-    return np.unpackbits(arrays[key])[:states].astype(bool)
+        raise InvalidData(f'the array "{key}" that a property names is missing')
+    bits = np.unpackbits(arrays[key])
+    if not states <= len(bits) < states + 8:
+        raise InvalidData(f'"{key}": holds {len(bits)} bits for {states} states')
+    return bits[:states].astype(bool)
 
 
 def _reference(given: Any) -> float | None:

@@ -47,12 +47,14 @@ def from_pairs(
         raise InvalidData(
             f"probability has shape {weights.shape}, indices have {columns.shape}; must agree"
         )
-    if pair_action is None:
-        counts = np.diff(pairs_of)
-        labels: IntArray = np.arange(len(rows) - 1) - np.repeat(pairs_of[:-1], counts)
-    else:
-        labels = _integers(pair_action, "pair_action")
-    checks.structure(pairs_of, rows, columns, labels)
+    given = None if pair_action is None else _integers(pair_action, "pair_action")
+    checks.structure(pairs_of, rows, columns, given)
+    # A pointer is only worth its memory once it is known to be one.
+    labels: IntArray = (
+        np.arange(len(rows) - 1) - np.repeat(pairs_of[:-1], np.diff(pairs_of))
+        if given is None
+        else given
+    )
     names = (_names(state_names, len(pairs_of) - 1, "state"), _names(action_names, None, "action"))
     ended = _terminal(terminal, len(pairs_of) - 1)
     checks.successors(pairs_of, rows, columns, labels, names)

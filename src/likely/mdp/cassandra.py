@@ -21,6 +21,7 @@ Deviations: rows of text have few digits, so a row that sums to one within 1e-5 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
@@ -28,10 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData, nearest
+from likely.files import allow, reading
 from likely.mdp.cassandra_model import CassandraModel, RewardStatement
 
 KEYWORDS = ("discount", "values", "states", "actions", "observations", "start")
 ROW_TOLERANCE = 1e-5
+
+# Bytes that a name, an empty row and an entry of a row take.
+NAME, ROW, ENTRY = 200, 200, 100
 
 _TOKEN = re.compile(r":|[^\s:]+")
 
@@ -48,7 +53,8 @@ class _Reader:
     """One pass over the words of a file."""
 
     def __init__(self, text: str, source: str) -> None:
-        self.source = source
+        self.source, self.size = source, len(text)
+        self.entries = 0  # of all the rows together
         self.tokens = [
             Token(word, number)
             for number, line in enumerate(text.splitlines(), start=1)
@@ -120,11 +126,22 @@ class _Reader:
             raise self.fail(f'"{kind}:" must come before it is used')
         if word in known:
             return known[word]
-        if word.isdigit() and int(word) < len(known):
-            return int(word)
+        index = self.whole(word, len(known))
+        if index is not None:
+            return index
         self.position -= 1
         hint = nearest(word, known) if len(known) <= 50 else f"there are {len(known)}"
         raise self.fail(f'unknown name "{word}" among the {kind}; {hint}')
+
+    def room(self, count: int, each: int, what: str) -> None:
+        """Refuse what this file has no right to, before memory is given to it."""
+        allow(self.source, self.size, count * each, what)
+
+    def whole(self, word: str, most: int) -> int | None:
+        """A whole number from 0 and below `most`; None where the word is something else."""
+        if not (word.isascii() and word.isdecimal() and len(word) < 19):
+            return None
+        return int(word) if int(word) < most else None
 
     # --- preamble --------------------------------------------------------------------------
 
@@ -152,13 +169,18 @@ class _Reader:
         words: list[str] = []
         while not self.starts_statement():
             words.append(self.take(f"the {kind}"))
-        if len(words) == 1 and words[0].isdigit() and int(words[0]) > 0:
-            words = [str(i) for i in range(int(words[0]))]
+        count = self.whole(words[0], 10**18) if len(words) == 1 else None
+        if count:
+            self.room(count, NAME, f"{kind}: {count}")
+            words = [str(i) for i in range(count)]
         if not words:
             raise self.fail(f"{kind} needs a count or a list of names")
         if len(set(words)) != len(words):
-            twice = next(w for w in words if words.count(w) > 1)
+            twice = next(a for a, b in itertools.pairwise(sorted(words)) if a == b)
             raise self.fail(f'the name "{twice}" occurs twice among the {kind}')
+        if self.rows or kind in self.names:
+            before = "before the first statement" if self.rows else "once"
+            raise self.fail(f'"{kind}:" must come {before}')
         self.names[kind] = tuple(words)
         self.index[kind] = {word: i for i, word in enumerate(words)}
 
@@ -175,7 +197,8 @@ class _Reader:
         while not self.starts_statement():
             words.append(self.take("the start"))
         if len(words) == count and all(re.fullmatch(r"[-+0-9.eE]+", w) for w in words):
-            start = np.array([float(w) for w in words])
+            self.position -= count
+            start = self.numbers(count, "a probability")
             if (start < 0).any() or abs(start.sum() - 1.0) > 1e-3:
                 raise self.fail(
                     f"the start distribution must be >= 0 and sum to 1, it sums to {start.sum():g}",
@@ -217,6 +240,11 @@ class _Reader:
             if kind not in self.names:
                 raise self.fail(f'"{kind}:" must come before the first statement')
         states, actions = len(self.names["states"]), len(self.names["actions"])
+        observed = len(self.names.get("observations", ()))
+        self.room(
+            states * actions, ROW + 8 * observed,
+            f"{states} states, {actions} actions and {observed} observations",
+        )  # fmt: skip
         self.rows = [[{} for _ in range(states)] for _ in range(actions)]
         self.observe = np.zeros((actions, states, len(self.names.get("observations", ()))))
 
@@ -239,8 +267,11 @@ class _Reader:
                 f"a probability must lie in [0, 1], given {probability:g}",
                 self.tokens[self.position - 1].line,
             )
-        for a in self.members(action, "actions"):
-            for s in self.members(state, "states"):
+        acted, left = self.members(action, "actions"), self.members(state, "states")
+        if probability > 0.0:
+            self.grow(len(acted) * len(left) * len(self.members(successor, "states")))
+        for a in acted:
+            for s in left:
                 row = self.rows[a][s]
                 self.row_lines[a, s] = self.tokens[self.position - 1].line
                 if probability == 0.0 and successor is None:
@@ -251,6 +282,12 @@ class _Reader:
                         row.pop(t, None)
                     else:
                         row[t] = probability
+
+    def grow(self, count: int) -> None:
+        """Make room for so many more entries of rows; many statements may give the same ones."""
+        states = len(self.names["states"])
+        self.entries = min(self.entries + count, len(self.names["actions"]) * states * states)
+        self.room(self.entries, ENTRY, f"{self.entries} transitions")
 
     def members(self, which: int | None, kind: str) -> range:
         return range(len(self.names[kind])) if which is None else range(which, which + 1)
@@ -292,6 +329,7 @@ class _Reader:
             self.set_row(action, s, found)
 
     def set_row(self, action: int | None, state: int, row: dict[int, float]) -> None:
+        self.grow(len(self.members(action, "actions")) * len(row))
         for a in self.members(action, "actions"):
             self.rows[a][state] = dict(row)
             self.row_lines[a, state] = self.tokens[self.position - 1].line
@@ -374,6 +412,8 @@ class _Reader:
                 )
         self.ready()
         self.check_rows()
+        width = len(self.names.get("observations", ())) if self.rewards else 1
+        self.room(self.entries, ENTRY + 24 * width, f"{self.entries} transitions with rewards")
         states = len(self.names["states"])
         start = np.full(states, 1.0 / states) if self.start is None else self.start
         return CassandraModel(
@@ -411,14 +451,13 @@ def parse_cassandra(text: str, source: str = "<text>") -> CassandraModel:
     Raises:
         InvalidData: one line that names the file, the line and what was expected there.
     """
-    return _Reader(text, source).read()
+    with reading(source):
+        return _Reader(text, source).read()
 
 
 def read_cassandra(path: str | Path) -> CassandraModel:
     """Read a `.POMDP` or `.MDP` file; see `parse_cassandra`."""
     path = Path(path)
-    try:
+    with reading(path):
         text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InvalidData(f"{path}: cannot be read ({error.strerror})") from None
     return parse_cassandra(text, str(path))

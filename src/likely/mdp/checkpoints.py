@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData
+from likely.files import NUMBERS, parse_json, read_npz, reading, record_of
 from likely.mdp.problem import MDP, write_npz
 from likely.mdp.solution import TracePoint
 
@@ -85,16 +86,19 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        try:
-            with np.load(self.path, allow_pickle=False) as stored:
-                header = json.loads(bytes(stored["header"]))
-                arrays = {name: stored[name] for name in stored.files if name != "header"}
+        with reading(self.path, what="not a checkpoint of a solve"):
+            arrays = read_npz(self.path, NUMBERS)
+            fields = ("format", "identity", "iterations", "backups", "seconds", "trace")
+            header = record_of(parse_json(bytes(arrays.pop("header"))), *fields, what="a header")
             same = header["format"] == FORMAT
             identity = header["identity"]
-            counters = (int(header["iterations"]), header["backups"], header["seconds"])
-            trace = [TracePoint(*point) for point in header["trace"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidData(f"{self.path}: not a checkpoint of a solve ({error})") from error
+            counters = (
+                int(header["iterations"]), float(header["backups"]), float(header["seconds"]),
+            )  # fmt: skip
+            trace = [TracePoint(int(k), *map(float, rest)) for k, *rest in header["trace"]]
+            for name, array in arrays.items():
+                if np.isnan(array).any():
+                    raise InvalidData(f"{name} holds what is not a number")
         fits = all(array.shape == shapes.get(name) for name, array in arrays.items())
         if not same or identity != self.identity or not fits:
             raise InvalidData(

@@ -19,6 +19,8 @@ IntArray = npt.NDArray[Any]
 
 def discount(value: float) -> None:
     """Raise InvalidSetting unless the discount is in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise InvalidSetting(f"discount {value!r}: expected a number in (0, 1]")
     if not (math.isfinite(value) and 0.0 < value <= 1.0):
         raise InvalidSetting(f"discount {value}: expected a number in (0, 1]")
 
@@ -57,19 +59,23 @@ def rewards(
 
 
 def structure(
-    pair_ptr: IntArray, indptr: IntArray, indices: IntArray, pair_action: IntArray
+    pair_ptr: IntArray, indptr: IntArray, indices: IntArray, pair_action: IntArray | None
 ) -> None:
     """Raise InvalidData unless the CSR pieces fit together."""
     states, pairs = len(pair_ptr) - 1, len(indptr) - 1
     if states < 1:
         raise InvalidData("an MDP needs at least one state; pair_ptr has shape [S + 1]")
     for name, pointer, last in (("pair_ptr", pair_ptr, pairs), ("indptr", indptr, len(indices))):
+        if not len(pointer):
+            raise InvalidData(f"{name} is empty; expected a CSR pointer, which starts with 0")
         if pointer[0] != 0 or pointer[-1] != last:
             raise InvalidData(
                 f"{name} runs from {pointer[0]} to {pointer[-1]}, expected 0 to {last}"
             )
         if len(pointer) > 1 and bool((pointer[1:] < pointer[:-1]).any()):
             raise InvalidData(f"{name} decreases; expected a CSR pointer")
+    if pair_action is None:
+        return
     if len(pair_action) != pairs:
         raise InvalidData(f"pair_action has length {len(pair_action)}, expected {pairs} (pairs)")
     if pairs and int(pair_action.min()) < 0:

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
-from likely.mdp import benchmarks, cassandra, gridtext, prism
+from likely.files import reading
+from likely.mdp import benchmarks, cassandra, checks, gridtext, prism
 from likely.mdp.cassandra_model import CassandraModel
 from likely.mdp.problem import MDP, read_npz
 from likely.mdp.worlds import Question, World
@@ -73,11 +74,14 @@ def load_world(path: str | os.PathLike[str], options: FileOptions | None = None)
         )
     if not source.is_file():
         raise InvalidData(f"{source}: no such file")
+    if given.discount is not None:
+        checks.discount(given.discount)
     if kind in (".txt", ".grid"):
         mdp, layout = gridtext.read_grid(source, given.discount)
         return World(source.name, "grid world drawn in text", mdp, layout)
     if kind in (".pomdp", ".mdp"):
-        mdp = from_cassandra(cassandra.read_cassandra(source), str(source), given.underlying)
+        with reading(source):
+            mdp = from_cassandra(cassandra.read_cassandra(source), str(source), given.underlying)
         if given.discount is not None:
             mdp = mdp.with_discount(given.discount)
         return World(source.name, "in Cassandra's format", mdp)
@@ -164,7 +168,8 @@ def _explicit(source: Path, given: FileOptions) -> tuple[MDP, Question | None]:
     known = labels if given.labels is not None or labels.is_file() else None
     model = prism.read_explicit(source, known, found)
     discount = 1.0 if given.discount is None else given.discount
-    mdp = from_explicit(model, discount)
+    with reading(source):
+        mdp = from_explicit(model, discount)
     if given.target is None:
         if not found:
             raise InvalidData(

@@ -34,11 +34,14 @@ says otherwise `G` means `end 1` and `H` means `end 0`. A line that starts with 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from fractions import Fraction
 from pathlib import Path
 
 from likely.errors import InvalidData, nearest
+from likely.files import allow, read_text, reading
+from likely.mdp import checks
 from likely.mdp.grids import GridPlan, build_grid
 from likely.mdp.layout import CLOCKWISE, GridLayout
 from likely.mdp.problem import MDP
@@ -68,12 +71,7 @@ def from_grid(text: str, discount: float | None = None) -> MDP:
 def read_grid(path: str | Path, discount: float | None = None) -> tuple[MDP, GridLayout]:
     """Read a grid world from a text file; `discount` overrides the file's."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InvalidData(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InvalidData(f"{path}: is not a text file; expected a grid drawn in text") from None
+    text = read_text(path, "a grid drawn in text")
     return parse_grid(text, str(path), discount)
 
 
@@ -89,6 +87,13 @@ def parse_grid(
     >>> mdp.states, layout.shape
     (5, (2, 3))
     """
+    if discount is not None:
+        checks.discount(discount)
+    with reading(source):
+        return _parsed(text, source, discount)
+
+
+def _parsed(text: str, source: str, discount: float | None) -> tuple[MDP, GridLayout]:
     header, picture = _split(text, source)
     settings: dict[str, tuple[str, int]] = {}
     meanings = {"G": Meaning("end", 1.0), "H": Meaning("end", 0.0)}
@@ -151,8 +156,12 @@ def _split(text: str, source: str) -> tuple[list[tuple[int, str]], list[tuple[in
 
 def _number(word: str, source: str, line: int) -> float:
     try:
-        return float(Fraction(word.strip()))
-    except (ValueError, ZeroDivisionError):
+        # Fraction("1e999999999") would write a thousand million digits.
+        value = float(Fraction(word.strip())) if "/" in word else float(word)
+        if not math.isfinite(value):
+            raise ValueError
+        return value
+    except (ValueError, ArithmeticError):
         raise _fail(source, line, f'expected a number or a fraction, given "{word}"') from None
 
 
@@ -180,6 +189,8 @@ def _moves(text: str, line: int, source: str) -> dict[str, tuple[int, int]]:
 
 def _plan(picture: list[tuple[int, str]], meanings: dict[str, Meaning], source: str) -> GridPlan:
     width = max(len(line.rstrip()) for _, line in picture)
+    held = sum(len(line) + 1 for _, line in picture)
+    allow(source, held, 64 * len(picture) * width, f"a grid of {len(picture)} x {width} cells")
     plan = GridPlan.empty(len(picture), width)
     targets = {m.target for m in meanings.values() if m.kind == "jump"}
     places: dict[str, list[int]] = {}

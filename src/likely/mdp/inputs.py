@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.files import parse_json, reading, record_of
 from likely.mdp import files, worlds
 from likely.mdp.operators import policy_weights
 from likely.mdp.problem import MDP, read_npz
@@ -58,20 +58,14 @@ def arrays_of(path: str | Path) -> dict[str, NDArray[Any]]:
     if not source.is_file():
         raise InvalidData(f"{source}: no such file")
     if source.suffix.lower() == ".json":
-        try:
-            record = json.loads(source.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidData(f"{source}: is not JSON ({error})") from None
-        if not isinstance(record, dict):
-            raise InvalidData(f'{source}: expected an object with "value" or "policy"')
-        try:
-            return {
-                key: np.asarray(record[key], dtype=np.float64)
-                for key in ("value", "policy")
-                if key in record
-            }
-        except (TypeError, ValueError):
-            raise InvalidData(f'{source}: "value" and "policy" must be lists of numbers') from None
+        with reading(source, what="is not JSON"):
+            record = record_of(parse_json(source.read_bytes()), what='a record with "value"')
+        arrays: dict[str, NDArray[Any]] = {}
+        for key in ("value", "policy"):
+            if key in record:
+                with reading(source, f'"{key}"', what="expected a list of numbers"):
+                    arrays[key] = np.asarray(record[key], dtype=np.float64)
+        return arrays
     return read_npz(source, "a solution")
 
 
@@ -110,7 +104,12 @@ def policy_of(word: str, mdp: MDP) -> NDArray[Any]:
                 f"{word}: the policy has shape {list(policy.shape)}, expected [{mdp.states}] or "
                 f"[{mdp.states}, {mdp.actions}]"
             )
-        return policy.astype(np.int64) if policy.ndim == 1 else policy.astype(np.float64)
+        if policy.ndim == 2:
+            return policy.astype(np.float64)
+        whole = np.rint(policy)
+        if not (np.abs(policy) < 2**31).all() or (whole != policy).any():
+            raise InvalidData(f'{word}, "policy": expected numbers of actions, whole from 0')
+        return policy.astype(np.int64)
     valid = ["uniform", "optimal", *names]
     raise InvalidSetting(
         f'unknown policy "{word}"; {nearest(word, valid)}; or give a .npz or .json file'

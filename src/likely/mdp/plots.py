@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from likely import atomic
 from likely.errors import InvalidSetting
+from likely.files import replacing
 from likely.mdp.layout import GridLayout
 from likely.mdp.policies import greedy_pairs
 from likely.mdp.problem import MDP
@@ -58,7 +58,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
     target = Path(path)
     if not target.parent.is_dir():
         raise InvalidSetting(f"{target}: the folder {target.parent} does not exist")
-    with atomic.replacing(target) as temporary:
+    with replacing(target) as temporary:
         write(temporary)
     return target
 

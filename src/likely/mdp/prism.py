@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData
+from likely.files import TooLarge, allow, read_text, reading
 
 _PRISM_LABEL = re.compile(r'(\d+)\s*=\s*"([^"]*)"')
 
@@ -59,12 +60,7 @@ class ExplicitModel:
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
     """The words of each line that says something, with line numbers from 1."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InvalidData(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InvalidData(f"{path}: is not a text file; expected an explicit model") from None
+    text = read_text(path, "an explicit model")
     rows = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split("#", 1)[0].split()
@@ -80,8 +76,8 @@ def _fail(path: Path, line: int, message: str) -> InvalidData:
 
 
 def _index(path: Path, line: int, word: str, what: str) -> int:
-    if not word.isdigit():
-        raise _fail(path, line, f'expected a {what}, a whole number from 0, given "{word}"')
+    if not (word.isascii() and word.isdecimal() and len(word) < 19):
+        raise _fail(path, line, f'expected a {what}, a whole number from 0, given "{word[:40]}"')
     return int(word)
 
 
@@ -95,11 +91,13 @@ def _real(path: Path, line: int, word: str, what: str) -> float:
     return value
 
 
-def _counts(rows: list[tuple[int, list[str]]]) -> tuple[list[int], list[tuple[int, list[str]]]]:
+def _counts(
+    path: Path, rows: list[tuple[int, list[str]]]
+) -> tuple[list[int], list[tuple[int, list[str]]]]:
     """PRISM's header of counts, if there is one, and the rest: it is narrower than the data."""
-    first = rows[0][1]
+    number, first = rows[0]
     if len(rows) > 1 and len(first) < len(rows[1][1]) and all(word.isdigit() for word in first):
-        return [int(word) for word in first], rows[1:]
+        return [_index(path, number, word, "count") for word in first], rows[1:]
     return [], rows
 
 
@@ -112,7 +110,7 @@ def _read_transitions(
         rows = rows[1:]
         counts: list[int] = []
     else:
-        counts, rows = _counts(rows)
+        counts, rows = _counts(path, rows)
     if not rows:
         raise InvalidData(f"{path}: there are no transitions")
     chain = len(counts) == 2 or (not counts and len(rows[0][1]) == 3)
@@ -149,16 +147,24 @@ def _read_transitions(
             f"{path}: the header counts {counts[-1]} transitions, the file has {len(entries)}"
         )
     states = counts[0] if counts else 1 + max(max(e[0], e[2]) for e in entries)
+    if states > len(entries):
+        told = "the header counts" if counts else "the largest number makes"
+        raise TooLarge(
+            f"{path}: {told} {states} states, the file has {len(entries)} transitions; every state "
+            "needs one at least (a state that ends the episode leads to itself)"
+        )
     return entries, actions, states, numbers
 
 
 def read_labels(path: str | Path, states: int) -> dict[str, NDArray[np.bool_]]:
     """Read a `.lab` file of PRISM or Storm: the states that carry each label, [S] each."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InvalidData(f"{path}: cannot be read ({error.strerror})") from None
+    with reading(path):
+        return _read_labels(path, states)
+
+
+def _read_labels(path: Path, states: int) -> dict[str, NDArray[np.bool_]]:
+    text = read_text(path, "labels")
     lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), start=1)]
     lines = [(i, line) for i, line in lines if line]
     if not lines:
@@ -176,9 +182,13 @@ def read_labels(path: str | Path, states: int) -> dict[str, NDArray[np.bool_]]:
             raise _fail(path, lines[0][0], 'expected 0="init" 1="name" ..., or #DECLARATION')
         names = dict(found)
         body = lines[1:]
+    size = len(text) + 4 * states  # the model's own file has a line a state
+    allow(path, size, states * len(set(names.values())), f"{len(names)} labels of {states} states")
     labels = {name: np.zeros(states, dtype=bool) for name in names.values()}
     for number, line in body:
         words = line.replace(":", " ", 1).split()
+        if not words:
+            raise _fail(path, number, 'expected a state and its labels, given ":"')
         state = _index(path, number, words[0], "state")
         if state >= states:
             raise _fail(path, number, f"state {state} is beyond the {states} states of the model")
@@ -193,11 +203,13 @@ def _read_rewards(
     path: Path, keys: dict[tuple[int, int], int], model: ExplicitModel
 ) -> NDArray[np.float64]:
     """[choices] what one reward file adds to each choice."""
-    _, rows = _counts(_lines(path))
+    _, rows = _counts(path, _lines(path))
     if len(rows[0][1]) == 2 and rows[0][1][0] == str(model.states):
         rows = rows[1:]  # "states entries": no state has this number, so it is a header
     added = np.zeros(len(model.reward))
     for line, words in rows:
+        if not 2 <= len(words) <= 5:
+            raise _fail(path, line, f"expected 2 to 5 columns, given {len(words)}")
         reward = _real(path, line, words[3] if len(words) == 5 else words[-1], "reward")
         state = _index(path, line, words[0], "state")
         if state >= model.states:
@@ -205,8 +217,6 @@ def _read_rewards(
         if len(words) == 2:
             added[model.pair_ptr[state] : model.pair_ptr[state + 1]] += reward
             continue
-        if len(words) > 5:
-            raise _fail(path, line, f"expected 2 to 5 columns, given {len(words)}")
         choice = _index(path, line, words[1], "choice")
         row = keys.get((state, choice))
         if row is None:
@@ -241,6 +251,19 @@ def read_explicit(
         InvalidData: one line that names the file, the line and what was expected there.
     """
     path = Path(transitions)
+    with reading(path):
+        model, keys = _read_model(path)
+    if labels is not None:
+        model = dataclasses.replace(model, labels=read_labels(labels, model.states))
+    total = model.reward
+    for file in map(Path, rewards):
+        with reading(file):
+            total = total + _read_rewards(file, keys, model)
+    return dataclasses.replace(model, reward=total)
+
+
+def _read_model(path: Path) -> tuple[ExplicitModel, dict[tuple[int, int], int]]:
+    """The rows of a `.tra` file, and the row of each (state, choice)."""
     entries, names, states, numbers = _read_transitions(path)
     order = sorted(range(len(entries)), key=lambda i: entries[i][:3])
     keys: dict[tuple[int, int], int] = {}
@@ -280,9 +303,6 @@ def read_explicit(
         np.array(probability),
         np.zeros(len(row_states)),
         tuple(actions),
-        {} if labels is None else read_labels(labels, states),
+        {},
     )
-    total = model.reward
-    for file in rewards:
-        total = total + _read_rewards(Path(file), keys, model)
-    return dataclasses.replace(model, reward=total)
+    return model, keys

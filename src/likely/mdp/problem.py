@@ -15,8 +15,6 @@ import dataclasses
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from likely import atomic
+from likely import files
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import checks
 
@@ -316,30 +314,35 @@ class MDP:
         """Read what `save` wrote; the rows are validated again."""
         source = Path(path)
         arrays = read_npz(source)
-        try:
-            header = json.loads(bytes(arrays.pop("header")))
-            known = header["format"] == "likely.mdp" and header["version"] == 1
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidData(f"{source}: not an MDP written by MDP.save ({error})") from error
-        if not known:
-            raise InvalidData(f"{source}: unknown format or version in {header!r}")
-        successor_reward = arrays.pop("successor_reward", None)
-        reward = arrays.pop("reward")
-        try:
-            loaded = cls.from_pairs(
-                arrays["pair_ptr"], arrays["indptr"], arrays["indices"], arrays["probability"],
-                reward, header["discount"], pair_action=arrays["pair_action"],
-                terminal=arrays["terminal"], initial=arrays.get("initial"),
-                state_names=header["state_names"], action_names=header["action_names"],
-            )  # fmt: skip
-        except KeyError as error:
-            raise InvalidData(f"{source}: array {error} is missing") from error
-        if successor_reward is None:
+        with files.reading(source, what="not an MDP written by MDP.save"):
+            return cls._of_arrays(arrays)
+
+    @classmethod
+    def _of_arrays(cls, arrays: dict[str, npt.NDArray[Any]]) -> MDP:
+        header = files.record_of(
+            files.parse_json(bytes(arrays["header"])), "format", "version", "discount",
+            "state_names", "action_names", what="a header",
+        )  # fmt: skip
+        if (header["format"], header["version"]) != ("likely.mdp", 1):
+            raise InvalidData("header: unknown format or version")
+        names = [header["state_names"], header["action_names"]]
+        for name, listed in zip(("state_names", "action_names"), names, strict=True):
+            if not (listed is None or isinstance(listed, list)):
+                raise InvalidData(f"header: {name} must be a list of texts or null")
+        loaded = cls.from_pairs(
+            arrays["pair_ptr"], arrays["indptr"], arrays["indices"], arrays["probability"],
+            arrays["reward"], header["discount"], pair_action=arrays["pair_action"],
+            terminal=arrays["terminal"], initial=arrays.get("initial"),
+            state_names=names[0], action_names=names[1],
+        )  # fmt: skip
+        parts = arrays.get("successor_reward")
+        if parts is None:
             return loaded
         # `reward` already holds the expectation, so the parts must not be added again.
-        if successor_reward.shape != loaded.indices.shape:
-            raise InvalidData(f"{source}: successor_reward does not match the transitions")
-        return dataclasses.replace(loaded, successor_reward=_frozen(successor_reward))
+        parts = parts.astype(np.float64)
+        if parts.shape != loaded.indices.shape or not np.isfinite(parts).all():
+            raise InvalidData("successor_reward: expected a finite number for each transition")
+        return dataclasses.replace(loaded, successor_reward=_frozen(parts))
 
 
 def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -355,26 +358,19 @@ def read_npz(source: Path, what: str = "an MDP") -> dict[str, npt.NDArray[Any]]:
     Raises:
         InvalidData: no such file, or one that is damaged or no `.npz`.
     """
-    try:
-        with np.load(source, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except FileNotFoundError:
-        raise InvalidData(f"{source}: no such file") from None
-    except (
-        OSError, ValueError, KeyError, EOFError, AttributeError, NotImplementedError,
-        zipfile.BadZipFile, zlib.error,
-    ) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "pickle" in reason:
-            reason = "it holds pickled objects, which are never loaded"
-        raise InvalidData(f"{source}: not {what}; damaged, or no .npz ({reason})") from None
+    with files.reading(source, what=f"not {what}; damaged, or no .npz"):
+        return files.read_npz(source, files.NUMBERS)
 
 
 def write_npz(target: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Write an `.npz` beside `target` and move it into place, so no half file is ever seen."""
+    """Write an `.npz` whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written; what was there before is kept.
+    """
     if not target.parent.is_dir():
         raise InvalidSetting(f"{target}: the folder {target.parent} does not exist")
-    with atomic.replacing(target) as temporary, temporary.open("wb") as stream:
+    with files.replacing(target) as temporary, temporary.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
