@@ -32,8 +32,10 @@ from likely.density import (
 from likely.devices import place
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.evaluate.likelihood import nats
+from likely.heads import DiscretizedLogisticMixture
 from likely.models import MODELS
 from likely.noise import Noise
+from likely.sampling import METHODS
 from likely.verify import verify
 from likely.verify.subject import all_images
 
@@ -82,6 +84,8 @@ CASES = [
     for spec in SPECS
     for conditional in (False, True)
 ]  # fmt: skip
+
+EXPLICIT = [name for name, found in MODELS.items() if not issubclass(found.load(), ImplicitDensity)]
 
 
 def built(name: str, spec: DataSpec, conditional: bool = False, **changes: Any) -> GenerativeModel:
@@ -240,6 +244,68 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Q
     return out
 
 
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_a_block_of_autocast_changes_no_answer(name: str, spec: str, conditional: bool) -> None:
+    model = built(name, SPECS[spec], conditional)
+    x, context = images(SPECS[spec]), context_for(model, 4)
+    methods = METHODS if isinstance(model, Autoregressive) else ()
+    if methods and model.reach(1) is None:
+        methods = tuple(method for method in methods if method != "wavefront")
+
+    def answers() -> dict[str, Tensor]:
+        found = {query.value: value for query, value in _offers(model, x, context).items()}
+        found.pop(
+            Query.LOG_PROB.value, None
+        )  # what a fit computes in the precision of its settings
+        found.pop(Query.POSTERIOR.value, None)
+        for method in methods:
+            found[method] = model.sample(4, context=context, method=method)
+        if isinstance(model, LatentVariable):
+            z = Noise("z").normal(4, model.latent)
+            found["drawn"] = model.decode(z, context, Noise("x").uniform(*x.shape))
+            found["decoded"] = model.decode_mean(z, context)
+        if isinstance(model, Autoregressive) and model.order is None:
+            stream = model.stream(4, context)
+            for channel in range(x.shape[1]):
+                stream.push(x[:, channel, 0, 0])
+            found["stream"] = torch.cat([stream.log_table(), stream.log_prob[:, None]], 1)
+        return found
+
+    plain = answers()
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = model.scaled(x).flatten(1) @ torch.ones(x[0].numel(), 1)
+        inside = answers()
+    assert lowered.dtype is torch.bfloat16
+    assert set(inside) == set(plain)
+    for query, value in plain.items():
+        assert inside[query].dtype == value.dtype
+        assert torch.equal(inside[query], value), query
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_no_sampler_makes_a_table_of_all_levels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixture over many levels is drawn without one: it would take gigabytes."""
+
+    def refuse(*_: Any) -> Tensor:
+        raise AssertionError("a table of all levels")
+
+    model = built(name, SPECS["colour"])
+    monkeypatch.setattr(DiscretizedLogisticMixture, "log_table", refuse)
+    x = model.sample(3)
+    if isinstance(model, Autoregressive):
+        for method in ("naive", "incremental", "jacobi"):
+            model.sample(2, method=method)
+        observed = torch.zeros(4, 4, dtype=torch.bool)
+        if model.order is None:
+            model.complete(x, observed)
+    if isinstance(model, OrderedDensity):
+        model.complete(x, model.rank < 2)
+    if isinstance(model, LatentVariable):
+        model.reconstruct(x)
+        model.interpolate(x, x.flip(0), 2)
+        model.decode_mean(torch.zeros(1, model.latent))
+
+
 def _interpolated(model: GenerativeModel, x: Tensor, context: Tensor | None) -> Tensor:
     """A path of five images for each of four; its ends are those of the codes."""
     if isinstance(model, LatentVariable):
@@ -320,9 +386,6 @@ def test_labels_are_needed_to_condition_on_them(name: str) -> None:
     bare = dataclasses.replace(SPECS["binary"], classes=())
     with pytest.raises(InvalidSetting, match="conditional=true needs labels"):
         built(name, bare, True)
-
-
-EXPLICIT = [name for name, found in MODELS.items() if not issubclass(found.load(), ImplicitDensity)]
 
 
 @pytest.mark.parametrize("name", EXPLICIT)

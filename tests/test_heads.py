@@ -64,6 +64,79 @@ def test_log_prob_is_the_table_entry(head: Head) -> None:
 
 
 @pytest.mark.parametrize("head", HEADS, ids=IDS)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 3e-6)])
+def test_the_quantile_of_a_uniform_number_is_distributed_as_the_table_says(
+    head: Head, temperature: float, dtype: torch.dtype, near: float
+) -> None:
+    """The numbers that a level is drawn at are an interval as long as the level is probable."""
+    for scale in (0.5, 4.0):
+        p = head.tempered(parameters(head, 1, scale)[..., :1, :1].to(dtype), temperature)
+        x = images(head, 1)[..., :1, :1]
+        for channel in range(head.channels):
+
+            def drawn(u: Tensor, p: Tensor = p, x: Tensor = x, channel: int = channel) -> Tensor:
+                n = len(u)
+                wide = p.expand(n, -1, -1, -1), x.expand(n, -1, -1, -1)
+                return head.quantile(*wide, channel, u[:, None, None])[:, 0, 0]
+
+            levels = torch.arange(head.levels)
+            # Where draws pass each level: everything below a bound is drawn at or below it.
+            low, high = (torch.full((head.levels,), v, dtype=torch.float64) for v in (0.0, 1.0))
+            for _ in range(54):
+                middle = (low + high) / 2
+                passed = drawn(middle) > levels
+                low, high = torch.where(passed, low, middle), torch.where(passed, middle, high)
+            bounds = torch.cat([torch.zeros(1, dtype=torch.float64), high])
+            mass = head.log_table(p, x, channel)[0, :, 0, 0].double().exp()
+            assert float((bounds.diff() - mass).abs().max()) < near
+            grid = torch.linspace(0, 1 - 2**-53, 4001, dtype=torch.float64)
+            assert bool((drawn(grid).diff() >= 0).all())
+
+
+@pytest.mark.parametrize("head", HEADS, ids=IDS)
+@pytest.mark.parametrize("size", [0.0, 30.0, 1000.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_quantiles_and_means_are_levels_at_extremes(
+    head: Head, size: float, dtype: torch.dtype
+) -> None:
+    p, x = (size * parameters(head).sign()).to(dtype), images(head)
+    for channel in range(head.channels):
+        for u in (0.0, 0.5, 1 - 2**-53):
+            at = torch.full((2, 2, 3), u, dtype=torch.float64)
+            level = head.quantile(p, x, channel, at)
+            assert 0 <= int(level.min()) <= int(level.max()) < head.levels
+        mean = head.mean(p, x, channel)
+        assert -1e-9 <= float(mean.min()) <= float(mean.max()) <= head.levels - 1 + 1e-9
+
+
+@pytest.mark.parametrize("head", HEADS, ids=IDS)
+def test_the_mean_is_that_of_the_table(head: Head) -> None:
+    levels = torch.arange(head.levels, dtype=torch.float64)
+    for scale in (0.1, 1.5, 6.0):
+        p, x = parameters(head, scale=scale), images(head)
+        for channel in range(head.channels):
+            expected = torch.einsum("blhw,l->bhw", head.log_table(p, x, channel).exp(), levels)
+            found = head.mean(p, x, channel)
+            torch.testing.assert_close(found, expected, rtol=0, atol=2e-9)
+
+
+@pytest.mark.parametrize("levels", [2, 20, 33, 34, 256, 5000])
+@pytest.mark.parametrize("log_scale", [-9.0, -5.0, -4.0, -3.0, -1.0, 3.0, 20.0, 40.0])
+def test_the_mean_of_a_logistic_holds_at_every_scale_and_place(
+    levels: int, log_scale: float
+) -> None:
+    head = DiscretizedLogisticMixture(1, levels, 1)
+    mean = torch.tensor([-30.0, -1.2, -1.0, -0.97, -0.2, 0.0, 0.31, 0.9, 1.0, 1.1, 9.0])
+    p = torch.zeros(1, 3, 1, len(mean), dtype=torch.float64)
+    p[0, 1, 0], p[0, 2] = mean, log_scale
+    x = torch.zeros(1, 1, 1, len(mean), dtype=torch.int64)
+    numbers = torch.arange(levels, dtype=torch.float64)
+    expected = torch.einsum("blhw,l->bhw", head.log_table(p, x, 0).exp(), numbers)
+    torch.testing.assert_close(head.mean(p, x, 0), expected, rtol=1e-12, atol=2e-9)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=IDS)
 def test_a_table_reads_earlier_channels_only(head: Head) -> None:
     p, x = parameters(head), images(head)
     for channel in range(head.channels):

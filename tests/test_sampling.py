@@ -11,7 +11,7 @@ from likely import sampling
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive, in_drawing_order
 from likely.errors import InvalidSetting, Unanswerable
-from likely.heads import head_for
+from likely.heads import Bernoulli, Head, head_for
 from likely.models import MODELS
 from likely.models.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn import PixelCNN
@@ -93,6 +93,38 @@ def test_fixed_points_of_whole_passes_where_rows_recur() -> None:
     for row, image in enumerate(seen):
         assert torch.equal(image[:, :, : row + 1], naive[:, :, : row + 1])
     assert len(seen) == 5
+
+
+class Flips:
+    """Every dimension is the opposite of the one before it, nearly always."""
+
+    def __init__(self, channels: int) -> None:
+        self.head: Head = Bernoulli(channels)
+        self.shape = (channels, 2, 3)
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        chain = x.permute(0, 2, 3, 1).flatten(1).double()
+        before = torch.cat([torch.zeros(len(x), 1, dtype=torch.float64), chain[:, :-1]], 1)
+        logits = 9.0 - 18.0 * before
+        return logits.unflatten(1, (x.shape[2], x.shape[3], x.shape[1])).permute(0, 3, 1, 2)
+
+    def program(self) -> None:
+        """None."""
+
+    def reach(self, rows: int) -> None:
+        """All columns."""
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_fixed_point_waits_for_every_channel_of_a_pixel(channels: int, start: int) -> None:
+    """Where a pixel changed, its later channels may change again; they are drawn once more."""
+    model = Flips(channels)
+    uniform = Noise(7).uniform(4, *model.shape)
+    blank = torch.zeros(4, *model.shape, dtype=torch.int64)
+    naive = ancestral(model, uniform, blank, start, None, "naive")
+    assert torch.equal(ancestral(model, uniform, blank, start, None, "jacobi"), naive)
+    assert 0.3 < float(naive.double().mean()) < 0.7
 
 
 class NoProgram:
@@ -432,3 +464,11 @@ def test_an_unknown_method_and_a_hole_are_refused() -> None:
     x = torch.zeros(1, 1, 5, 6, dtype=torch.int64)
     with pytest.raises(Unanswerable, match="raster order"):
         model.complete(x, observed)
+
+
+@pytest.mark.parametrize("method", ["naive", "incremental", "jacobi"])
+def test_a_block_of_autocast_changes_no_integer(method: str) -> None:
+    model = model_for(*CASES[3]).float()
+    plain = drawn(model, method)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(drawn(model, method), plain)

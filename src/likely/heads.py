@@ -1,9 +1,10 @@
 r"""Heads: the likelihood of one pixel's channels given the network's output there.
 
-A head declares its distribution once, in two forms that must agree (tests hold them to it):
-`log_prob` for all pixels at once, and `log_table`, the log-probabilities of every level of one
-channel given the channels before it. Sampling inverts the table at a given uniform number, so
-one uniform a dimension decides the drawn integers, whichever way the parameters were computed.
+A head declares its distribution once, in forms that must agree (tests hold them to it):
+`log_prob` for all pixels at once, `log_table`, the log-probabilities of every level of one channel
+given the channels before it, and `quantile` and `mean` of that channel, which need no table where
+there are many levels. Sampling takes the quantile of a given uniform number, so one uniform a
+dimension decides the drawn integers, whichever way the parameters were computed.
 
 Sources: van den Oord et al. 2016 (softmax over levels), Salimans et al. 2017 (discretized
 logistic mixture, eqs. 1-3; the mixture index is shared by the channels of a pixel, the means of
@@ -62,6 +63,26 @@ class Head(abc.ABC):
             channel: in [0, C).
         """
 
+    def quantile(self, parameters: Tensor, x: Tensor, channel: int, uniform: Tensor) -> Tensor:
+        """The level whose cumulative probability, given the channels before, passes a number.
+
+        A uniform number becomes a draw of x_channel. The sums are taken in float64.
+
+        Args:
+            parameters: [B, parameters, H, W].
+            x: int64 [B, C, H, W]; only channels before `channel` are read.
+            channel: in [0, C).
+            uniform: [B, H, W] in [0, 1).
+
+        Returns:
+            int64 [B, H, W].
+        """
+        return invert(self.log_table(parameters, x, channel), uniform)
+
+    def mean(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
+        """E[x_channel | x_<channel] in levels, float64 [B, H, W]; arguments of `log_table`."""
+        return mean_of(self.log_table(parameters, x, channel))
+
     @abc.abstractmethod
     def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
         """Parameters of the distribution at a temperature; 1 changes nothing.
@@ -81,6 +102,28 @@ class Head(abc.ABC):
         Returns:
             [parameters, H, W].
         """
+
+
+def invert(log_table: Tensor, uniform: Tensor) -> Tensor:
+    """The inverse of a discrete distribution function: the level whose cumulative mass holds u.
+
+    Args:
+        log_table: log-probabilities of every level, [B, levels, ...].
+        uniform: [B, ...] in [0, 1).
+
+    Returns:
+        int64 [B, ...].
+    """
+    cumulative = log_table.double().exp().cumsum(1)
+    # Scaled by the last value, which is one up to rounding: the top level cannot be overshot.
+    below = uniform.unsqueeze(1) * cumulative[:, -1:]
+    return (cumulative[:, :-1] <= below).sum(1)
+
+
+def mean_of(log_table: Tensor) -> Tensor:
+    """The mean of a distribution over levels given as log-probabilities, float64 [B, ...]."""
+    levels = torch.arange(log_table.shape[1], dtype=torch.float64, device=log_table.device)
+    return torch.einsum("bl...,l->b...", log_table.double().exp(), levels)
 
 
 class Bernoulli(Head):
@@ -152,6 +195,8 @@ class DiscretizedLogisticMixture(Head):
     FLOOR = -7.0
     # Far above any use: beyond it the mass of a bin underflows and its gradient is NaN.
     CEILING = 40.0
+    # Levels on either side of a logistic's mean that its expectation adds up one by one.
+    NEAR = 16
 
     def __init__(self, channels: int, levels: int, components: int = 10) -> None:
         if components < 1:
@@ -176,18 +221,59 @@ class DiscretizedLogisticMixture(Head):
         return torch.stack(out, 1)
 
     def log_table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
+        weights, mean, log_scale = self._mixture(parameters, x, channel)
+        levels = torch.arange(self.levels, device=x.device)[None, None, :, None, None]
+        # [B, K, L, H, W]
+        mass = self._log_bin(levels, mean.unsqueeze(2), log_scale.unsqueeze(2))
+        return (weights.unsqueeze(2) + mass).logsumexp(1)
+
+    def quantile(self, parameters: Tensor, x: Tensor, channel: int, uniform: Tensor) -> Tensor:
+        """By bisection: the masses of the bins up to level l add up to a sum of K sigmoids.
+
+        P(x <= l) = sum_k pi_k sigma((x_l + h - mu_k) / s_k), and 1 at the highest level.
+        """
+        weights, mean, log_scale = self._mixture(parameters.double(), x, channel)
+        weights, inverse = weights.exp(), (-log_scale).exp()
+        level = torch.zeros_like(uniform, dtype=torch.int64)
+        step = 1 << (self.levels - 1).bit_length()
+        while step := step // 2:
+            higher = level + step  # Is it this level at least?
+            edge = (higher.double() - 0.5) * (2.0 / (self.levels - 1)) - 1.0
+            below = (edge.unsqueeze(1) - mean).mul_(inverse).sigmoid_().mul_(weights).sum(1)
+            level = torch.where((higher < self.levels) & (below <= uniform), higher, level)
+        return level
+
+    def mean(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
+        r"""The sum over l of P(x > l), which is one of sigmoids for each component.
+
+        sigma(a - l d), l = 0 ... n - 1: some levels around a / d one by one, and what is far from
+        there, where the terms bend little or vanish, by the Euler-Maclaurin formula; right to
+        about 1e-9 levels at any scale.
+        """
+        weights, mean, log_scale = self._mixture(parameters.double(), x, channel)
+        inverse, count = (-log_scale).exp(), self.levels - 1
+        distance, near = inverse * (2.0 / count), min(2 * self.NEAR, count)
+        at = (mean + 1.0) * (count / 2.0) - 0.5  # in levels: a / d
+        first = (at.clamp(0, count) - self.NEAR).round().clamp(0, count - near)
+        total = first.clone()
+        for term in range(near):
+            total += ((at - first - term) * distance).sigmoid_()
+        if near < count:
+            total += _sum_of_sigmoids(at - first - near, count - first - near, distance)
+            total -= _sum_of_sigmoids(first - 1 - at, first, distance)
+        return (weights.exp() * total).sum(1)
+
+    def _mixture(
+        self, parameters: Tensor, x: Tensor, channel: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights, means and log-scales of a channel given those before, [B, K, H, W] each."""
         logits, means, log_scales, couplings = self._split(parameters)
         weights = log_softmax(logits, 1)
         for before in range(channel):
             mean = self._mean(means, couplings, x, before)
             weights = weights + self._log_bin(x[:, None, before], mean, log_scales[:, :, before])
         weights = log_softmax(weights, 1)
-        mean = self._mean(means, couplings, x, channel)
-        levels = torch.arange(self.levels, device=x.device)[None, None, :, None, None]
-        mass = self._log_bin(
-            levels, mean.unsqueeze(2), log_scales[:, :, channel].unsqueeze(2)
-        )  # [B, K, L, H, W]
-        return (weights.unsqueeze(2) + mass).logsumexp(1)
+        return weights, self._mean(means, couplings, x, channel), log_scales[:, :, channel]
 
     def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
         """Logits of the components divided by the temperature, scales multiplied by it.
@@ -258,6 +344,26 @@ class DiscretizedLogisticMixture(Head):
         inner = logsigmoid(upper) + logsigmoid(-lower) + gap
         mass = torch.where(level == 0, logsigmoid(upper), inner)
         return torch.where(level == self.levels - 1, logsigmoid(-lower), mass)
+
+
+def _sum_of_sigmoids(start: Tensor, terms: Tensor, distance: Tensor) -> Tensor:
+    """sum of sigma((start - l) distance), l = 0 ... terms - 1, by the midpoint rule.
+
+    Its error falls as exp(start distance) where start is below zero, and with the distance.
+    """
+    upper, lower = (start + 0.5) * distance, (start + 0.5 - terms) * distance
+    # Where they are near each other, log (1 + e^upper) / (1 + e^lower) without a difference.
+    gap = terms * distance
+    close = torch.log1p(lower.sigmoid() * torch.expm1(gap.clamp(max=1.0)))
+    integral = torch.where(gap < 1.0, close, softplus(upper) - softplus(lower)) / distance
+
+    def correction(t: Tensor) -> Tensor:
+        s = t.sigmoid()
+        slope = s * (1.0 - s)
+        third = slope * (1.0 - 6.0 * slope)
+        return distance * (-slope / 24 + distance**2 * third * (7 / 5760))
+
+    return integral + correction(upper) - correction(lower)
 
 
 HEADS = ("auto", "bernoulli", "categorical", "logistic-mixture")

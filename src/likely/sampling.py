@@ -35,6 +35,7 @@ from torch import Tensor
 from likely.errors import InvalidSetting, nearest
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
 from likely.nn.drawing import Draw, invert
+from likely.nn.precision import full_precision, without_autocast
 from likely.nn.program import Moment, Program
 from likely.nn.program_torch import TorchExecutor
 
@@ -158,6 +159,19 @@ def ancestral(
     draw = Draw(model.head, uniform, temperature)
     x = x.clone()
     x.flatten(2)[:, :, start:] = 0
+    with without_autocast(x.device):
+        return _filled(model, draw, x, start, context, method, watch)
+
+
+def _filled(
+    model: Steppable,
+    draw: Draw,
+    x: Tensor,
+    start: int,
+    context: Tensor | None,
+    method: Method,
+    watch: Watch | None,
+) -> Tensor:
     if method == "wavefront":
         return _wavefront(model, draw, x, start, context, watch)
     if method == "naive":
@@ -214,7 +228,13 @@ class Stream:
         self._table: Tensor | None = None
         stepper.begin_row(None)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self._x.device
+
     @torch.no_grad()
+    @full_precision
     def log_table(self) -> Tensor:
         """log p(x_i = level | what came in) for the next dimension i, float64 [B, levels]."""
         if self.place is None:
@@ -228,6 +248,7 @@ class Stream:
         return self._table
 
     @torch.no_grad()
+    @full_precision
     def push(self, levels: Tensor) -> None:
         """Take in the next dimension of every image, int64 [B]."""
         table = self.log_table()

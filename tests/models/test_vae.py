@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from likely.data.spec import Dataset, DataSpec, digest_of
+from likely.density import DiagonalGaussian, latent
 from likely.models.settings import VAESettings
 from likely.models.vae import VAE
 
@@ -65,3 +66,44 @@ def test_a_dead_encoder_has_a_bounded_scale() -> None:
     q = model.posterior(torch.ones(1, 1, 4, 4, dtype=torch.int64))
     assert bool(q.log_scale.isfinite().all())
     assert float(q.log_scale.detach().max()) <= 4
+
+
+@pytest.mark.parametrize("network", ["dense", "conv"])
+def test_images_are_coded_and_decoded_some_at_a_time(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, no more than a bounded number is in the networks' memory."""
+    spec = DataSpec("t", (3, 4, 6), 256, classes=("a", "b"))
+    model = built(spec, network=network, conditional=True, components=2).double()
+    torch.manual_seed(1)
+    x, labels = torch.randint(256, (11, *spec.shape)), torch.arange(11) % 2
+    z = torch.randn(11, 3, dtype=torch.float64)
+    uniform = torch.rand(11, *spec.shape, dtype=torch.float64)
+
+    def answers() -> list[torch.Tensor]:
+        return [
+            model.decode(z, labels, uniform),
+            model.decode_mean(z, labels),
+            model.reconstruct(x, labels),
+            model.interpolate(x, x.flip(0), 3, labels),
+            model.sample(11, context=labels),
+        ]
+
+    whole, seen = answers(), [0]
+    likelihood, posterior = model.likelihood, model.posterior
+
+    def decoding(z: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        seen.append(len(z))
+        return likelihood(z, context)
+
+    def encoding(x: torch.Tensor, context: torch.Tensor | None = None) -> DiagonalGaussian:
+        seen.append(len(x))
+        return posterior(x, context)
+
+    monkeypatch.setattr(latent, "DECODED", 4 * model.head.parameters * 24)
+    monkeypatch.setattr(latent, "ENCODED", 4 * spec.dimensions)
+    monkeypatch.setattr(model, "likelihood", decoding)
+    monkeypatch.setattr(model, "posterior", encoding)
+    for found, expected in zip(answers(), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
+    assert max(seen) == 4

@@ -12,6 +12,7 @@ from likely.data.spec import Dataset
 from likely.density.taxonomy import Answer, Guarantee, Query, TractableDensity, at_least_float
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Head
+from likely.nn.precision import full_precision
 from likely.nn.program import Builder, Cells, Program
 from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
@@ -133,6 +134,7 @@ class Autoregressive(TractableDensity):
         uniform = noise.uniform(n, *self.spec.shape)  # [n, C, H, W]
         return self.draw_from(uniform, context, method, watch, temperature)
 
+    @full_precision
     def draw_from(
         self,
         uniform: Tensor,
@@ -188,6 +190,7 @@ class Autoregressive(TractableDensity):
         """
 
     @torch.no_grad()
+    @full_precision
     def program(self) -> Program | None:
         """The incremental evaluation with the present weights, or None."""
         groups = 1 if self.head.couples_channels else self.spec.shape[0]
@@ -202,6 +205,7 @@ class Autoregressive(TractableDensity):
             return None
         return Stepper(program, TorchExecutor(program, batch, context))
 
+    @full_precision
     def stream(self, batch: int = 1, context: Tensor | int | None = None) -> Stream:
         """Score images as they come in, or look at the conditionals on the way.
 
@@ -226,6 +230,7 @@ class Autoregressive(TractableDensity):
         return Stream(stepper, self.head, self.spec.shape, blank)
 
     @torch.no_grad()
+    @full_precision
     def conditional(
         self,
         x: Tensor,
@@ -260,6 +265,7 @@ class Autoregressive(TractableDensity):
         table = self.head.log_table(at_least_float(parameters[pixel]), x[pixel], channel)
         return table[..., 0, 0].exp()
 
+    @full_precision
     def complete(
         self,
         x: Tensor,

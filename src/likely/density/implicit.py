@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.density.taxonomy import Answer, GenerativeModel, Guarantee, Query, path_weights
+from likely.nn.precision import full_precision
 from likely.noise import Noise
 
 
@@ -68,6 +69,7 @@ class ImplicitDensity(GenerativeModel):
         """Activations of the discriminator at integers x [B, *shape], [B, features]."""
 
     @torch.no_grad()
+    @full_precision
     def interpolate(
         self, n: int, steps: int = 8, *, seed: int = 0, context: Tensor | int | None = None
     ) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -15,12 +16,18 @@ from likely.density.taxonomy import (
     Guarantee,
     Query,
     at_least_float,
+    chunks,
     path_weights,
 )
 from likely.errors import InvalidSetting
-from likely.heads import Head
+from likely.heads import Head, mean_of
+from likely.nn.precision import full_precision
 from likely.noise import Noise
-from likely.sampling import invert
+
+# Parameters of p(x | z) that are in memory at a time: what is made of them stays in the caches.
+DECODED = 2**20
+# Values of images that are encoded at a time.
+ENCODED = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +157,7 @@ class LatentVariable(ApproximateDensity):
         return self.decode(z, context, uniform)
 
     @torch.no_grad()
+    @full_precision
     def decode(
         self, z: Tensor, context: Tensor | None = None, uniform: Tensor | None = None
     ) -> Tensor:
@@ -163,35 +171,57 @@ class LatentVariable(ApproximateDensity):
         Returns:
             int64 [B, *shape].
         """
-        parameters = at_least_float(self.likelihood(z, context))
-        x = torch.zeros(len(z), *self.spec.shape, dtype=torch.int64, device=z.device)
-        for channel in range(self.spec.shape[0]):
-            table = self.head.log_table(parameters, x, channel)  # [B, levels, H, W]
-            if uniform is None:
-                x[:, channel] = mean_level(table)
-            else:
-                x[:, channel] = invert(table, uniform[:, channel])
+        if uniform is None:
+            return self._means(z, context)[1]
+        x = torch.zeros(len(z), *self.spec.shape, dtype=torch.int64, device=self.device)
+        for part, parameters in self._decoded(z, context):
+            for channel in range(self.spec.shape[0]):
+                at = uniform[part, channel]
+                x[part, channel] = self.head.quantile(parameters, x[part], channel, at)
         return x
 
     @torch.no_grad()
+    @full_precision
     def decode_mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """E[x | z] in level units, not rounded: float [B, *shape] (what papers show)."""
-        parameters = at_least_float(self.likelihood(z, context))
-        x = torch.zeros(len(z), *self.spec.shape, dtype=torch.int64, device=z.device)
-        means = []
-        for channel in range(self.spec.shape[0]):
-            table = self.head.log_table(parameters, x, channel)
-            means.append(_mean_of(table))
-            x[:, channel] = means[-1].round().to(torch.int64)
-        return torch.stack(means, 1)
+        return self._means(z, context)[0]
+
+    def _means(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """E[x | z] channel by channel, given those before rounded; and rounded itself."""
+        shape = (len(z), *self.spec.shape)
+        means = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        x = torch.zeros(shape, dtype=torch.int64, device=self.device)
+        for part, parameters in self._decoded(z, context):
+            for channel in range(self.spec.shape[0]):
+                means[part, channel] = self.head.mean(parameters, x[part], channel)
+                x[part, channel] = means[part, channel].round().to(torch.int64)
+        return means, x
+
+    def _decoded(self, z: Tensor, context: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """The parameters of p(x | z) for some examples after others."""
+        z = z.to(self.device, next(self.parameters()).dtype)
+        _, height, width = self.spec.shape
+        size = max(1, DECODED // (self.head.parameters * height * width))
+        for part in chunks(len(z), size):
+            labels = None if context is None else context[part]
+            yield part, at_least_float(self.likelihood(z[part], labels))
 
     @torch.no_grad()
+    @full_precision
     def features(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
         """The mean of q(z | x), [B, latent]."""
         x = self.integers(x)
-        return self.posterior(x, self.labels(context, len(x))).mean
+        labels = self.labels(context, len(x))
+        size = max(1, ENCODED // self.spec.dimensions)
+        return torch.cat(
+            [
+                self.posterior(x[part], None if labels is None else labels[part]).mean
+                for part in chunks(len(x), size)
+            ]
+        )
 
     @torch.no_grad()
+    @full_precision
     def interpolate(
         self, first: Tensor, last: Tensor, steps: int = 8, context: Tensor | int | None = None
     ) -> Tensor:
@@ -212,18 +242,12 @@ class LatentVariable(ApproximateDensity):
         return torch.stack(path, 1)
 
     @torch.no_grad()
+    @full_precision
     def reconstruct(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
         """Decode the mean of q(z | x): int64 [B, *shape]."""
-        x = self.integers(x)
-        labels = self.labels(context, len(x))
-        return self.decode(self.posterior(x, labels).mean, labels)
-
-
-def _mean_of(log_table: Tensor) -> Tensor:
-    levels = torch.arange(log_table.shape[1], dtype=torch.float64, device=log_table.device)
-    return torch.einsum("bl...,l->b...", log_table.double().exp(), levels)
+        return self.decode(self.features(x, context), self.labels(context, len(x)))
 
 
 def mean_level(log_table: Tensor) -> Tensor:
     """The mean of a distribution over levels, rounded: int64 [B, ...]."""
-    return _mean_of(log_table).round().to(torch.int64)
+    return mean_of(log_table).round().to(torch.int64)

@@ -10,8 +10,8 @@ from torch import Tensor
 from likely.density.taxonomy import Answer, Guarantee, Query, TractableDensity, at_least_float
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Head
+from likely.nn.precision import full_precision
 from likely.noise import Noise
-from likely.sampling import invert
 
 
 class OrderedDensity(TractableDensity):
@@ -47,7 +47,7 @@ class OrderedDensity(TractableDensity):
         """Draw the pixels whose rank is at least `known`.
 
         Each dimension inverts its conditional's distribution function at its uniform number
-        (`likely.sampling.invert`).
+        (`Head.quantile`).
 
         Args:
             x: int64 [B, C, H, W]; pixels of lower rank are kept, the others are ignored.
@@ -93,6 +93,7 @@ class OrderedDensity(TractableDensity):
         return self.fill(blank, uniform, 0, context)
 
     @torch.no_grad()
+    @full_precision
     def conditional(
         self,
         x: Tensor,
@@ -126,6 +127,7 @@ class OrderedDensity(TractableDensity):
         return table[..., 0, 0].exp()
 
     @torch.no_grad()
+    @full_precision
     def complete(
         self, x: Tensor, observed: Tensor, *, seed: int = 0, context: Tensor | int | None = None
     ) -> Tensor:
@@ -164,7 +166,6 @@ def fill_naively(
     for now in torch.unique(rank[rank >= known]).tolist():
         for channel in range(x.shape[1]):
             parameters = at_least_float(model.conditionals(x, context))
-            table = model.head.log_table(parameters, x, channel)
-            drawn = invert(table, uniform[:, channel])
+            drawn = model.head.quantile(parameters, x, channel, uniform[:, channel])
             x[:, channel] = torch.where(rank == now, drawn, x[:, channel])
     return x

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from likely.data.spec import Batch, Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
+from likely.nn.precision import full_precision
 from likely.noise import Noise
 
 
@@ -114,6 +115,7 @@ class GenerativeModel(nn.Module, abc.ABC):
         """
         return self.in_chunks(n, seed, context, chunk, self.draw)
 
+    @full_precision
     def in_chunks(
         self,
         n: int,

@@ -40,6 +40,7 @@ from likely.density import (
 )
 from likely.errors import Diverged, InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
+from likely.nn.precision import without_autocast
 from likely.noise import Noise
 from likely.verify import Proofs, verify, weights_digest
 
@@ -142,7 +143,7 @@ def per_example_nll(
             x, context = _tensors(model, labelled, part)
             noise = Noise("likelihood", seed, part.start, device=model.device)
             # An autocast block around this call must not lower the precision.
-            with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            with torch.no_grad(), without_autocast(model.device):
                 log_prob = measure(x, noise, context)
             values[part] = -log_prob.double().cpu().numpy()
             _refuse_non_finite(model, data, values[part], part.start)
@@ -286,7 +287,7 @@ def latent_diagnostics(
         for part in chunks(len(data), batch_size):
             x, context = _tensors(model, labelled, part)
             noise = Noise("diagnostics", seed, part.start, device=model.device)
-            with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            with torch.no_grad(), without_autocast(model.device):
                 reconstruction, kl = model.elbo_terms(x, noise, context)
                 mean = model.posterior(model.integers(x), model.labels(context, len(x))).mean
             distortions += (-reconstruction.double()).tolist()

@@ -29,6 +29,7 @@ from likely.density import ImplicitDensity
 from likely.errors import InvalidSetting
 from likely.models.settings import DCGANSettings
 from likely.nn.normalization import BatchNorm2d
+from likely.nn.precision import full_precision
 from likely.noise import Noise
 from likely.objectives import DISCRIMINATOR, GENERATOR
 
@@ -147,6 +148,7 @@ class DCGAN(ImplicitDensity):
         return images
 
     @torch.no_grad()
+    @full_precision
     def features(self, x: Tensor) -> Tensor:
         """All convolutions of the discriminator, max-pooled to at most 4 x 4 (sec. 5.1)."""
         maps = self.discriminator.features(self.scaled(self.integers(x)))

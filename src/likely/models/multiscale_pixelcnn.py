@@ -35,11 +35,12 @@ from likely.models.gated_pixelcnn import GatedPixelCNN
 from likely.models.settings import GatedPixelCNNSettings, MultiscalePixelCNNSettings
 from likely.nn.channel_norm import ChannelNorm
 from likely.nn.masked import GroupedPointwise, linear_gate, pointwise
+from likely.nn.precision import full_precision
 from likely.nn.program import Builder, Cells, Program
 from likely.nn.program_torch import TorchExecutor
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
-from likely.sampling import Stepper, ancestral, invert
+from likely.sampling import Stepper, ancestral
 
 
 class MappedWindow(nn.Module):
@@ -170,6 +171,7 @@ class MultiscalePixelCNN(OrderedDensity):
         return parameters
 
     @torch.no_grad()
+    @full_precision
     def fill(self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None) -> Tensor:
         x = x.masked_fill(self.rank >= known, 0)
         if known < int(self.given.sum()):
@@ -185,9 +187,9 @@ class MultiscalePixelCNN(OrderedDensity):
                 for channel in range(x.shape[1]):
                     found = at_least_float(stepper.pixel(x[:, :, row], column, channel))
                     pixel = x[:, :, row, column, None, None]
-                    table = self.head.log_table(found[..., None, None], pixel, channel)
-                    at = uniform[:, channel, row, column]
-                    x[:, channel, row, column] = invert(table[..., 0, 0], at)
+                    at = uniform[:, channel, row, column, None, None]
+                    level = self.head.quantile(found[..., None, None], pixel, channel, at)
+                    x[:, channel, row, column] = level[:, 0, 0]
         return x
 
     @torch.no_grad()

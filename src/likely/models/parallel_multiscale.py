@@ -33,8 +33,8 @@ from likely.density import OrderedDensity, at_least_float
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.settings import ParallelMultiscaleSettings
+from likely.nn.precision import full_precision
 from likely.noise import Dropout
-from likely.sampling import invert
 
 
 class Block(nn.Module):
@@ -223,6 +223,7 @@ class ParallelMultiscale(OrderedDensity):
         return self.first.expand(batch, -1) if context is None else self.first[context]
 
     @torch.no_grad()
+    @full_precision
     def fill(self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None) -> Tensor:
         x = x.masked_fill(self.rank >= known, 0)
         pixel = (slice(None), slice(None), slice(0, 1), slice(0, 1))
@@ -246,5 +247,5 @@ class ParallelMultiscale(OrderedDensity):
         """Draw the channels of one group at some places of x, in place."""
         drawn, parameters = x[place], at_least_float(parameters)
         for channel in range(x.shape[1]) if self.groups == 1 else (group,):
-            table = self.head.log_table(parameters, drawn, channel)
-            drawn[:, channel] = invert(table, uniform[place][:, channel])
+            at = uniform[place][:, channel]
+            drawn[:, channel] = self.head.quantile(parameters, drawn, channel, at)

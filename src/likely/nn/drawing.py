@@ -7,23 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from likely.errors import InvalidSetting
-from likely.heads import Head
-
-
-def invert(log_table: Tensor, uniform: Tensor) -> Tensor:
-    """The inverse of a discrete distribution function: the level whose cumulative mass holds u.
-
-    Args:
-        log_table: log-probabilities of every level, [B, levels, ...].
-        uniform: [B, ...] in [0, 1).
-
-    Returns:
-        int64 [B, ...].
-    """
-    cumulative = log_table.double().exp().cumsum(1)
-    # Scaled by the last value, which is one up to rounding: the top level cannot be overshot.
-    below = uniform.unsqueeze(1) * cumulative[:, -1:]
-    return (cumulative[:, :-1] <= below).sum(1)
+from likely.heads import Head, invert
 
 
 class Draw:
@@ -58,7 +42,9 @@ class Draw:
         """
         wide = self.head.tempered(parameters.double(), self.temperature).unsqueeze(2)
         for channel in channels:
-            table = self.head.log_table(wide, x[:, :, row : row + 1, columns], channel)
-            x[:, channel, row, columns] = invert(
-                table[:, :, 0], self.uniform[:, channel, row, columns]
-            )
+            pixels = x[:, :, row : row + 1, columns]
+            at = self.uniform[:, channel, row : row + 1, columns]
+            x[:, channel, row : row + 1, columns] = self.head.quantile(wide, pixels, channel, at)
+
+
+__all__ = ["Draw", "invert"]

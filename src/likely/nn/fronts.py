@@ -18,7 +18,6 @@ few long contiguous pieces.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -26,6 +25,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from likely.nn.precision import without_autocast
 
 # (first cell, number of cells) that read, (first cell) that is read.
 Link = tuple[int, int, int]
@@ -272,8 +273,6 @@ def sweep(z: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, fronts: Fronts, bat
     # States add up over many fronts: float32 or better, whatever the maps were computed in.
     if z.is_meta:  # shapes alone: nothing to sweep
         return z[:, : z.shape[1] // 4]
-    kind = z.device.type
-    known = torch.amp.autocast_mode.is_autocast_available(kind)
-    with torch.autocast(kind, enabled=False) if known else contextlib.nullcontext():
+    with without_autocast(z.device):
         found: Tensor = _Sweep.apply(z.to(weight.dtype), weight, h0, c0, fronts, batch)  # type: ignore[no-untyped-call]
     return found
