@@ -36,8 +36,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import RESULTS, write_result
+from common import RESULTS, sha256, write_result
 from likely import data, runs
+from likely.checkpoint import read_json, write_json
 from likely.density import GenerativeModel, ImplicitDensity, LatentVariable, TractableDensity
 from likely.devices import choose_device
 from likely.evaluate.classifier import default_extractor
@@ -129,8 +130,8 @@ def keep(out: Path, name: str, model: GenerativeModel) -> None:
     save_png(sheet, folder / "samples.png")
 
 
-def trained(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Train, or go on; what the training took, or None where it was stopped."""
+def trained(options: argparse.Namespace) -> bool:
+    """Train, or go on; whether it came to its end."""
     recipes = RECIPES
     if choose_device(options.device).type == "cuda":
         recipes = RECIPES | ON_A_CARD
@@ -147,11 +148,37 @@ def trained(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.start_from is not None:
         begin_from(model, runs.load(options.start_from).model)
         options.out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(options.start_from / "fit.json", options.out / BEFORE)
+        write_json(options.out / BEFORE, before(options.start_from))
     runs.describe(options.out, recipe.model, model, {"name": "mnist", "binarize": "static"})
     run = fit(model, train, recipe.objective, settings, out=options.out, progress=show)
     print(run.status, flush=True)
-    return {"steps": run.step, "seconds": round(run.seconds, 1)} if run.finished else None
+    return run.finished
+
+
+def before(folder: Path) -> dict[str, Any]:
+    """Settings of the run whose weights are gone on from, and what all its updates took."""
+    fitted: dict[str, Any] = read_json(folder / "fit.json")
+    return {**fitted, "took": took(folder)}
+
+
+def took(folder: Path) -> dict[str, Any]:
+    """Updates, seconds and hardware of a finished run, and of the runs that it went on from.
+
+    The seconds are those of the clock beside the records, or of the result of a kept run.
+    """
+    made = read_json(folder / "environment.json")
+    found: dict[str, Any] = {
+        "steps": int(last_record(folder / "metrics.jsonl")["step"]),
+        "trained on": made.get("cuda_device") or made["processor"],
+    }
+    result = folder.with_suffix(".json")
+    if (folder / "timing.jsonl").exists():
+        found["seconds"] = round(last_record(folder / "timing.jsonl")["seconds"], 1)
+    elif result.exists() and "seconds" in (about := read_json(result)["about"]):
+        found["seconds"] = about["seconds"]
+    if (folder / BEFORE).exists() and "took" in (earlier := read_json(folder / BEFORE)):
+        found["before"] = earlier["took"]
+    return found
 
 
 def begin_from(model: GenerativeModel, trained: GenerativeModel) -> None:
@@ -201,27 +228,18 @@ def main() -> None:
     parser.add_argument("--train-only", action="store_true", help="measure later, by --weights")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.weights is None:
-        took = trained(options)
-        if took is None or options.train_only:
-            return
-        folder = options.out
-    else:
-        folder = options.weights
-        took = {"steps": int(last_record(folder / "metrics.jsonl")["step"])}
-        if (folder / "timing.jsonl").exists():
-            took["seconds"] = round(last_record(folder / "timing.jsonl")["seconds"], 1)
+    if options.weights is None and (not trained(options) or options.train_only):
+        return
+    folder = options.weights or options.out
     # As anyone will read it: from the files.
     model = runs.load(folder).model
     train, test = data.load("mnist", binarize="static")
     figures, about = measure(options.model, model, train, test, folder_of(options.model))
-    made = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    about["trained on"] = made.get("cuda_device") or made["processor"]
-    about |= {"parameters": sum(p.numel() for p in model.parameters()), **took}
-    fitted = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
-    settings = {"model": to_json(model.settings), **fitted}
+    about |= {"parameters": sum(p.numel() for p in model.parameters()), **took(folder)}
+    about["weights sha256"] = sha256(folder / "weights.safetensors")
+    settings = {"model": to_json(model.settings), **read_json(folder / "fit.json")}
     if (folder / BEFORE).exists():
-        settings["before"] = json.loads((folder / BEFORE).read_text(encoding="utf-8"))
+        settings["before"] = read_json(folder / BEFORE)
     keep(folder, options.model, model)
     path = write_result(f"mnist-static-{options.model}", figures, settings, about)
     for name, value in figures.items():

@@ -2,160 +2,336 @@
 
     python bench/mnist_table.py
 
-Reads what `bench/mnist.py` left under bench/results/, and writes bench/results/mnist-static.json
-and docs/mnist-table.md. Neighbours are compared image by image, because the standard error of a
-paired difference is several times smaller than that of either mean.
+Reads what `bench/mnist.py` and `bench/mnist_rows.py` left under bench/results/, and writes
+bench/results/mnist-static.json and docs/mnist-table.md. Neighbours are compared image by image,
+because the standard error of a paired difference is several times smaller than that of either mean.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common import RESULTS, write_result
+from common import RESULTS, sha256, write_result
+from mnist_rows import PREFIX, evaluation, kept, old, rows
+from published import NONE, PUBLISHED
 
 PAGE = Path(__file__).parent.parent / "docs" / "mnist-table.md"
-PREFIX = "mnist-static-"
-# Published figures that a model is held against, nats; the PixelCNN's for the gated one.
-PUBLISHED = {
-    "fvsbn": 97.5, "nade": 88.4, "made": 86.7, "pixelcnn": 81.3, "row-lstm": 80.6,
-    "diagonal-bilstm": 79.3, "gated-pixelcnn": 81.3,
-}  # fmt: skip
+# A warm restart from another row: that row's record says what the weights had cost before.
+WENT_ON_FROM = {"row-lstm": "row-lstm-narrow"}
+# A first part whose clock was not kept.
+BEFORE = {"pixelcnn": {"steps": 5_000, "trained on": "NVIDIA H200"}}
+# Likelihoods that were read on the test split for weights that the table no longer has, nats.
+EARLIER = {
+    "pixelcnn": "82.18 (24 channels, 8,000 updates of 16 images)",
+    "row-lstm": "81.94 (7 layers of 16, 8,000 updates of 16 images), and 80.85, which is "
+    "`row-lstm-narrow` now",
+    "fvsbn": "97.85, which is `fvsbn-flat` now",
+    "made": "88.77, which is `made-flat` now",
+}
 HEAD = """# Statically binarised MNIST: the table
 
 Larochelle's file, 50,000 training, 10,000 validation and 10,000 test images of 784 binary pixels.
-Validation made every choice; the test split was read once for each row. `=` is an exact
-likelihood, `<=` a bound. The difference is to the exact row above, image by image.
+`=` is an exact likelihood, `<=` a bound; ± is one standard error over the test images. The
+difference is to the exact row above, image by image. Published figures are those of the papers, as
+printed, whatever their model ([below](#what-the-papers-print)).
 
-| model | test nats | published | difference | weights | updates | training | on | samples/s |
-|---|---|---|---|---|---|---|---|---|
+| model | test nats | published | difference | weights | updates | training, s | on |
+|---|---|---|---|---|---|---|---|
+"""
+NOTES = """
+Written by `python bench/mnist_table.py` from `bench/results/`. Training is in wall-clock seconds,
+of one core of a processor that other work used too, or of a card that ten trainings shared. Where
+a training went on from finished weights, all its parts are shown, in order.
+
+## How often the test split was read
+
+Recipes, sizes and stopping were chosen by the validation split. For the weights of each row the
+test split was measured once, when they were finished; measuring the same weights again
+([below](#checking-a-row)) only repeats that number. Some models were trained again, with other
+recipes, after the test figure of an earlier try was known:
+
+"""
+PAPERS = """
+## What the papers print
+
+| row | published nats | where | their model | differs here |
+|---|---|---|---|---|
+"""
+CHECKS = """
+## Checking a row
+
+`likely evaluate` reads the weights that the repository keeps and measures the test split with
+them. The last column is what came out (`python bench/mnist_rows.py recheck`), on another day and
+for most rows on another kind of processor.
+
+| row | command | committed nats | measured again |
+|---|---|---|---|
 """
 PROS = """
 ## The lecture's pros and cons, measured
 
-Statically binarised MNIST throughout; speeds are those of one or two processor cores that were
-busy with other work, and differ between machines.
+Statically binarised MNIST throughout. Fréchet distances are between 2,000 samples and 2,000 test
+images; ± is their standard error. {extractor}
 
 | kind | the lecture says | measured here |
 |---|---|---|
 """
-TAIL = """
-Written by `python bench/mnist_table.py` from `bench/results/`. Training is in seconds, of one core
-of a processor that other trainings used too, or of a card that ten of them shared.
-"""
+ONE_EXTRACTOR = "All are measured with one extractor (`python bench/mnist_rows.py samples`)."
+SEVERAL = "Extractors fitted on two machines were used, so they compare only roughly."
 
 
-def row_of(path: Path) -> dict[str, Any] | None:
-    """What the table needs of one result; None where the model has no likelihood."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    estimate = record["about"].get("estimate")
-    if estimate is None:
+@dataclasses.dataclass
+class Row:
+    """What the table needs of one result.
+
+    Attributes:
+        name: of the row.
+        about: what the result says of the weights and of their training.
+        each: nats of every test image, where they are exact.
+    """
+
+    name: str
+    about: dict[str, Any]
+    each: np.ndarray[Any, Any] | None = None
+
+    @property
+    def estimate(self) -> dict[str, Any]:
+        """Nats on the test split, as `likely.Estimate` writes it."""
+        estimate: dict[str, Any] = self.about["estimate"]
+        return estimate
+
+    @property
+    def nats(self) -> float:
+        return float(self.estimate["value"])
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """Updates, seconds and hardware of each part of the training."""
+        before = self.about.get("before", BEFORE.get(self.name))
+        if self.name in WENT_ON_FROM:
+            before = record_of(WENT_ON_FROM[self.name])["about"]
+        parts = [self.about]
+        while before is not None:
+            parts.insert(0, before)
+            before = before.get("before")
+        return parts
+
+
+def record_of(name: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(
+        (RESULTS / f"{PREFIX}{name}.json").read_text(encoding="utf-8")
+    )
+    return record
+
+
+def row_of(name: str) -> Row | None:
+    """A row of the table; None where the model has no likelihood, or was not measured."""
+    if not (RESULTS / f"{PREFIX}{name}.json").exists():
         return None
-    name = path.stem.removeprefix(PREFIX)
-    each = path.with_suffix("") / "test-nats.npy"
-    about, figures = record["about"], record["figures"]
-    return {
-        "name": name, "nats": estimate["value"], "error": estimate["standard_error"],
-        "relation": estimate["relation"], "each": np.load(each) if each.exists() else None,
-        "parameters": about["parameters"], "steps": about.get("steps"),
-        "seconds": about.get("seconds"),
-        "where": "NVIDIA" if "NVIDIA" in about.get("trained on", "") else "core",
-        "rate": figures.get(f"{PREFIX[:-1]}/{name}/sampling-speed"),
-    }  # fmt: skip
+    about = record_of(name)["about"]
+    if "estimate" not in about:
+        return None
+    each = RESULTS / f"{PREFIX}{name}" / "test-nats.npy"
+    return Row(name, about, np.load(each) if each.exists() else None)
 
 
-def paired(better: dict[str, Any], worse: dict[str, Any]) -> tuple[float, float] | None:
+def paired(better: Row, worse: Row) -> tuple[float, float] | None:
     """Mean difference in nats of two rows over the same images, and its standard error."""
-    if better["each"] is None or worse["each"] is None:
+    if better.each is None or worse.each is None:
         return None
-    difference = worse["each"].astype(np.float64) - better["each"]
+    difference = worse.each.astype(np.float64) - better.each
     return float(difference.mean()), float(difference.std(ddof=1) / len(difference) ** 0.5)
 
 
-def pros_and_cons(paired_nats: dict[str, float]) -> str:
+def whole_training(row: Row) -> list[str]:
+    """Updates, seconds and hardware, of all parts."""
+
+    steps = [f"{part['steps']:,}" for part in row.parts]
+    seconds = [f"{p['seconds']:,.0f}" if p.get("seconds") else "not kept" for p in row.parts]
+    where = ["H200" if "H200" in p.get("trained on", "") else "one core" for p in row.parts]
+    return [" + ".join(parts) for parts in (steps, seconds, where)]
+
+
+def measured(estimate: dict[str, Any] | None, form: str = ".2f") -> str:
+    """An estimate with its error."""
+    if estimate is None:
+        return "not measured"
+    return f"{estimate['value']:{form}} ± {estimate['standard_error']:{form}}"
+
+
+def of_papers(found: list[Row]) -> str:
+    """The published figures and their sources."""
+    lines = [
+        f"| `{row.name}` | {p.nats} | [{p.source}]({p.link}) | {p.theirs} | {p.ours} |"
+        for row in found
+        if (p := PUBLISHED.get(row.name)) is not None
+    ]
+    return PAPERS + "\n".join(lines) + f"\n\n{NONE}\n"
+
+
+def of_checks(found: list[Row]) -> str:
+    """Which rows can be measured again, and what came out."""
+    again = old("recheck").get("about", {})
+    lines, lost = [], []
+    for row in found:
+        weights = kept(row.name)
+        if weights is None:
+            lost.append(row)
+            continue
+        check, came = again.get(row.name), "not yet"
+        if check is not None and check["sha256"] == sha256(weights):
+            came = f"{check['again']['relation']} {check['again']['value']:.5f}"
+        lines.append(
+            f"| `{row.name}` | `{evaluation(row.name)}` | {row.estimate['relation']} "
+            f"{row.nats:.5f} | {came} |"
+        )
+    text = CHECKS + "\n".join(lines) + "\n"
+    for row in lost:
+        whole = row.about.get("weights sha256")
+        mark = (
+            f"the SHA-256 of `weights.safetensors` is `{whole}`"
+            if whole
+            else "the hash of the file was not kept, that of the settings and weights begins with "
+            f"`{row.about['proofs']['digest']}` (`likely.verify.weights_digest`)"
+        )
+        text += (
+            f"\nThe weights of `{row.name}` ({row.about['parameters'] * 4 / 1e6:.0f} MB) are too "
+            f"large to keep; {mark}. Training them again on another kind of processor sums in "
+            "another order and ends at other weights, near these.\n"
+        )
+    return text
+
+
+def pros_and_cons(figures: dict[str, float]) -> str:
     """What the lecture says of each kind, with a measured figure in the place of each adjective."""
-
-    def of(name: str) -> dict[str, float]:
-        record = json.loads((RESULTS / f"{PREFIX}{name}.json").read_text(encoding="utf-8"))
-        prefix = f"{PREFIX[:-1]}/{name}/"
-        return {k.removeprefix(prefix): v for k, v in record["figures"].items()}
-
-    rnn, cnn, vae, gan = map(of, ("diagonal-bilstm", "gated-pixelcnn", "vae", "dcgan"))
-    about = json.loads((RESULTS / f"{PREFIX}vae.json").read_text(encoding="utf-8"))["about"]
-    gap = vae["test-elbo-nats"] - vae["test-iw500-nats"]
+    rnn, cnn, vae, gan = map(scores_of, ("diagonal-bilstm", "gated-pixelcnn", "vae", "dcgan"))
+    floor = {
+        e["quantity"]: e for e in old("samples").get("about", record_of("vae")["about"])["floor"]
+    }
+    timed = old("rates").get("about", {}).get("rows", {})
+    nats = {name: record_of(name)["about"]["estimate"] for name in
+            ("diagonal-bilstm", "gated-pixelcnn", "vae")}  # fmt: skip
+    elbo = record_of("vae")["figures"]["mnist-static/vae/test-elbo-nats"]
+    others = old("recheck").get("about", {}).get("vae", {}).get("others", [])
+    spread = f"± {others[0]['standard_error']:.2f}" if others else "± (not kept)"
+    gap = elbo - nats["vae"]["value"]
     near, error = min(
-        (abs(paired_nats[name]), paired_nats[name.replace("/nats", "/standard-error")])
-        for name in paired_nats
+        (abs(figures[name]), figures[name.replace("/nats", "/standard-error")])
+        for name in figures
         if name.endswith("/nats") and "-over-" in name
     )
-    floor = rnn["floor/frechet"]
+
+    def rate(*names: str) -> str:
+        speeds = [f"{timed[n]['estimate']['value']:,.0f} ({n})" for n in names if n in timed]
+        return f"images/s: {', '.join(speeds)}" if speeds else "not measured in one run yet"
+
+    def frechet(of: dict[str, Any]) -> str:
+        return measured(of.get("frechet"))
+
     lines = [
         ("PixelRNN, PixelCNN", "+ explicit likelihood p(x)",
-         f"Diagonal BiLSTM = {rnn['test-nats']:.2f}, Gated PixelCNN = {cnn['test-nats']:.2f} nats; "
-         "the fitted conditionals are proven to sum to one"),
+         f"Diagonal BiLSTM = {measured(nats['diagonal-bilstm'])}, Gated PixelCNN = "
+         f"{measured(nats['gated-pixelcnn'])} nats; `likely verify` checks the fitted weights"),
         ("", "+ a good metric to evaluate by",
-         f"the closest neighbours of the table are {near:.2f} +- {error:.2f} nats apart, image by "
+         f"the closest neighbours of the table are {near:.2f} ± {error:.2f} nats apart, image by "
          "image"),
         ("", "+ good samples",
-         f"Fréchet distance {rnn['frechet']:.2f} and {cnn['frechet']:.2f}; a second real set has "
-         f"{floor:.2f}"),
+         f"Fréchet distance {frechet(rnn)} and {frechet(cnn)}; training images score "
+         f"{frechet(floor)}"),
         ("", "- generation is sequential: slow",
-         f"{rnn['sampling-speed']:,.0f} and {cnn['sampling-speed']:,.0f} images/s with the "
-         f"incremental sampler (VAE {vae['sampling-speed']:,.0f}, DCGAN "
-         f"{gan['sampling-speed']:,.0f}); the naive one is [hundreds of times](sampling.md) "
-         "slower"),
+         f"{rate('diagonal-bilstm', 'gated-pixelcnn', 'vae', 'dcgan')}; the naive loop: "
+         "[sampling](sampling.md)"),
         ("VAE", "+ inference of q(z given x): features",
-         f"{about['active units']} of 50 coordinates carry information"),
+         f"{record_of('vae')['about']['active units']} of 50 coordinates carry information"),
         ("", "- a lower bound only",
-         f"<= {vae['test-elbo-nats']:.2f} nats (ELBO), <= {vae['test-iw500-nats']:.2f} with 500 "
-         f"importance samples: the first bound hides at least {gap:.2f}"),
+         f"ELBO: <= {elbo:.2f} {spread} nats; with 500 importance samples: <= "
+         f"{measured(nats['vae'])}; so the first is off by {gap:.1f} or more"),
         ("", "- blurrier samples than a GAN's",
-         f"Fréchet distance {vae['frechet']:.2f} against {gan['frechet']:.2f}"),
+         f"Fréchet distance {frechet(vae)} against {frechet(gan)}"),
         ("GAN", "+ the best samples",
-         f"Fréchet distance {gan['frechet']:.2f} (VAE {vae['frechet']:.2f}), precision "
-         f"{gan['precision']:.2f} ({vae['precision']:.2f}), recall {gan['recall']:.2f} "
-         f"({vae['recall']:.2f}); on these digits the PixelRNN's are the best: "
-         f"{rnn['frechet']:.2f}, {rnn['precision']:.2f}, {rnn['recall']:.2f}"),
-        ("", "+ one pass a sample", f"{gan['sampling-speed']:,.0f} images/s"),
+         f"Fréchet distance {frechet(gan)} (VAE {frechet(vae)}, Diagonal BiLSTM {frechet(rnn)}), "
+         f"precision {measured(gan.get('precision'))} ({measured(vae.get('precision'))}, "
+         f"{measured(rnn.get('precision'))}), recall {measured(gan.get('recall'))} "
+         f"({measured(vae.get('recall'))}, {measured(rnn.get('recall'))})"),
+        ("", "+ one pass a sample", rate("dcgan")),
         ("", "- no p(x), no p(z given x)",
          "`log_prob` does not exist: the class has no such method"),
     ]  # fmt: skip
+    one = len({each["frechet"]["fingerprint"] for each in (rnn, cnn, vae, gan, floor)}) == 1
+    about = ONE_EXTRACTOR if one else SEVERAL
     body = "\n".join(f"| {kind} | {claim} | {figure} |" for kind, claim, figure in lines)
-    return f"{PROS}{body}\n"
+    return PROS.format(extractor=about) + body + "\n"
 
 
-def shown(value: Any, form: str) -> str:
-    return "" if value is None else format(value, form)
+def scores_of(name: str) -> dict[str, Any]:
+    """What was measured of a row's samples, together with the other rows' where that was done."""
+    together = old("samples").get("about", {}).get("rows", {})
+    kept = together[name] if name in together else record_of(name)["about"]
+    return {estimate["quantity"]: estimate for estimate in kept["samples"]}
+
+
+def of_rates() -> str:
+    """Speeds of all samplers, from one run on one machine; nothing before there is such a run."""
+    record = old("rates")
+    if not record:
+        return ""
+    machine = record["environment"]
+    fastest = sorted(record["about"]["rows"].items(), key=lambda row: -row[1]["estimate"]["value"])
+    lines = [
+        f"| `{name}` | {measured(row['estimate'], '.4g')} | {row['weights'].split('.')[0]} |"
+        for name, row in fastest
+    ]
+    return (
+        "\n## Sampling\n\nImages a second, 64 a call, all in one run "
+        f"(`{record['command']}`, {record['date']}, {machine['processor']}, "
+        f"{record['settings']['threads']} thread). Where the weights are not kept the network has "
+        "fresh ones, which cost the same.\n\n| row | images/s | weights |\n|---|---|---|\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+def built() -> tuple[str, list[str], dict[str, float]]:
+    """The page, the lines of its table, and the figures."""
+    found = [row for name in rows() if (row := row_of(name)) is not None]
+    found.sort(key=lambda row: row.nats)
+    figures: dict[str, float] = {}
+    lines = []
+    for index, row in enumerate(found):
+        relation = row.estimate["relation"]
+        if relation == "=":
+            figures[f"mnist-static/{row.name}/test-nats"] = row.nats
+            figures[f"mnist-static/{row.name}/test-nats-standard-error"] = row.estimate[
+                "standard_error"
+            ]
+        better = next((r for r in reversed(found[:index]) if r.each is not None), None)
+        difference = None if better is None else paired(better, row)
+        apart = "" if difference is None else f"{difference[0]:+.2f} ± {difference[1]:.2f}"
+        if better is not None and difference is not None:
+            pair = f"mnist-static/{row.name}-over-{better.name}"
+            figures[f"{pair}/nats"], figures[f"{pair}/standard-error"] = difference
+        printed = PUBLISHED[row.name].nats if row.name in PUBLISHED else ""
+        lines.append(
+            f"| `{row.name}` | {relation} {measured(row.estimate)} | {printed} | {apart} | "
+            f"{row.about['parameters']:,} | {' | '.join(whole_training(row))} |"
+        )
+    earlier = [f"- `{name}`: {said}." for name, said in EARLIER.items()]
+    page = [
+        HEAD + "\n".join(lines) + "\n", NOTES + "\n".join(earlier) + "\n", of_papers(found),
+        of_checks(found), of_rates(), pros_and_cons(figures),
+    ]  # fmt: skip
+    return "".join(page), lines, figures
 
 
 def main() -> None:
-    found = [row_of(path) for path in sorted(RESULTS.glob(f"{PREFIX}*.json"))]
-    rows = sorted((row for row in found if row is not None), key=lambda row: row["nats"])
-    figures: dict[str, float] = {}
-    lines = []
-    for index, row in enumerate(rows):
-        if row["relation"] == "=":
-            figures[f"mnist-static/{row['name']}/test-nats"] = row["nats"]
-        better = next((r for r in reversed(rows[:index]) if r["each"] is not None), None)
-        difference = None if better is None else paired(better, row)
-        apart = "" if difference is None else f"{difference[0]:+.2f} +- {difference[1]:.2f}"
-        if better is not None and difference is not None:
-            pair = f"mnist-static/{row['name']}-over-{better['name']}"
-            figures[f"{pair}/nats"], figures[f"{pair}/standard-error"] = difference
-        lines.append(
-            f"| `{row['name']}` | {row['relation']} {row['nats']:.2f} +- {row['error']:.2f} | "
-            f"{shown(PUBLISHED.get(row['name']), '.1f')} | {apart} | {row['parameters']:,} | "
-            f"{shown(row['steps'], ',')} | {shown(row['seconds'], ',.0f')} | {row['where']} | "
-            f"{shown(row['rate'], '.3g')} |"
-        )
-    exact = [row["nats"] for row in rows if row["relation"] == "="]
-    if exact:
-        figures["mnist-static/best/test-nats"] = min(exact)
-    write_result("mnist-static", figures, {"published": PUBLISHED}, {})
-    page = HEAD + "\n".join(lines) + "\n" + TAIL + pros_and_cons(figures)
+    page, lines, figures = built()
+    printed = {name: published.nats for name, published in PUBLISHED.items()}
+    write_result("mnist-static", figures, {"published": printed}, {})
     PAGE.write_text(page, encoding="utf-8")
     print("\n".join(lines))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 from pathlib import Path
@@ -12,7 +13,14 @@ from torch import nn
 
 from fit_cases import differing, end_of, fit_case, stop_at
 from likely.checkpoint import read_tensors
-from likely.optimizers import AveragedWeights, is_matrix, optimizer_for, orthogonalized
+from likely.optimizers import (
+    ADAM_SHARE,
+    AveragedWeights,
+    is_matrix,
+    optimizer_for,
+    orthogonalized,
+    set_rate,
+)
 from likely.settings import FitSettings
 
 
@@ -104,6 +112,70 @@ def test_muon_leaves_small_matrices_and_biases_to_adam() -> None:
         gradient = torch.full(shape, 0.5)
         # The first step of Adam is its rate, whatever the gradient.
         assert torch.allclose(muon_steps([gradient]), torch.full(shape, -0.01))
+
+
+# Four matrices, two of one shape, one wide, one with a side of just 16; a bias and a first kernel.
+SHAPES = [(40, 2, 3, 3), (16, 20), (24, 20), (24, 20), (20,), (64, 1, 3, 3)]
+
+
+def test_muon_moves_every_weight_by_its_definition() -> None:
+    """Momentum, Adam beside it, decay of both and a changing rate, against plain recursions."""
+    generator = torch.Generator().manual_seed(3)
+    draw = functools.partial(torch.randn, generator=generator, dtype=torch.float64)
+    start = [draw(*shape) for shape in SHAPES]
+    settings = FitSettings(
+        optimizer="muon", learning_rate=0.1, beta1=0.8, beta2=0.97, weight_decay=0.3
+    )
+    moved = [nn.Parameter(weight.clone()) for weight in start]
+    optimizer = optimizer_for(settings, moved)
+    expected, momentum = [weight.clone() for weight in start], [0.0 * weight for weight in start]
+    mean, square = [0.0 * weight for weight in start], [0.0 * weight for weight in start]
+    for step, rate in enumerate((0.1, 0.05, 0.2), 1):
+        gradients = [draw(*shape) for shape in SHAPES]
+        for parameter, gradient in zip(moved, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        set_rate(optimizer, rate)
+        optimizer.step()
+        for i, gradient in enumerate(gradients):
+            kept = expected[i] * (1 - rate * 0.3)
+            if i < 4:
+                momentum[i] = 0.8 * momentum[i] + gradient
+                wanted = (gradient + 0.8 * momentum[i]).flatten(1)
+                scale = max(1.0, wanted.shape[0] / wanted.shape[1]) ** 0.5
+                change = scale * orthogonalized(wanted).reshape(gradient.shape)
+            else:
+                mean[i] = 0.9 * mean[i] + 0.1 * gradient
+                square[i] = 0.97 * square[i] + 0.03 * gradient**2
+                unbiased = (square[i] / (1 - 0.97**step)).sqrt()
+                change = ADAM_SHARE * mean[i] / (1 - 0.9**step) / unbiased
+            expected[i] = kept - rate * change
+    for parameter, value in zip(moved, expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), value, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "rmsprop"])
+def test_later_steps_take_both_betas_the_decay_and_the_rate(kind: str) -> None:
+    """Three gradients, three rates, by hand."""
+    settings = FitSettings(
+        optimizer=kind, learning_rate=0.1, beta1=0.6, beta2=0.95, weight_decay=0.3  # type: ignore[arg-type]
+    )  # fmt: skip
+    parameter = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    optimizer = optimizer_for(settings, [parameter])
+    w, mean, square = 2.0, 0.0, 0.0
+    for step, (rate, g) in enumerate([(0.1, 0.5), (0.05, -2.0), (0.2, 1.0)], 1):
+        parameter.grad = torch.tensor([g], dtype=torch.float64)
+        set_rate(optimizer, rate)
+        optimizer.step()
+        if kind == "adamw":
+            w -= rate * 0.3 * w
+        else:
+            g += 0.3 * w
+        mean, square = 0.6 * mean + 0.4 * g, 0.95 * square + 0.05 * g * g
+        if kind == "rmsprop":
+            w -= rate * g / math.sqrt(square)
+        else:
+            w -= rate * mean / (1 - 0.6**step) / math.sqrt(square / (1 - 0.95**step))
+        assert float(parameter.detach()) == pytest.approx(w, rel=1e-6)
 
 
 def test_muon_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ another corner of the image than the top left; `GatedPixelCNNEnsemble` is the mi
 that begin at different corners, log p(x) = log (1/K) sum_k p_k(x) (as Uria, Murray and Larochelle
 2014 mix orders). `GatedPixelCNNOrders` mixes one network's densities in eight orders, by rows or by
 columns from each corner: the order enters as a label, and each training example is shown in an
-order drawn at random, which also keeps the network from learning its examples by heart (Jain,
+order drawn at random, which also keeps the network from overfitting (Jain,
 Abbeel and Pathak 2020 share a network between orders, Jun et al. 2020 between augmentations).
 """
 

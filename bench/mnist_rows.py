@@ -1,0 +1,190 @@
+"""The rows of the MNIST table, from the weights that the repository keeps.
+
+    python bench/mnist_rows.py recheck                    # all rows, or those named
+    python bench/mnist_rows.py recheck fvsbn nade
+    python bench/mnist_rows.py samples diagonal-bilstm vae dcgan
+    python bench/mnist_rows.py rates                      # every sampler, one run
+
+`recheck` gives a copy of each kept run to `likely evaluate --split test` and holds the result
+against the committed figure. `samples` measures samples of the rows with one extractor, so that
+their distances share a column; a row measured with another extractor is dropped. Both may be
+run in parts. `rates` times all samplers in one run on one machine, and only as a whole.
+
+Results: bench/results/mnist-static-{recheck,samples,rates}.json; `bench/mnist_table.py` reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common import RESULTS, sha256, write_result
+from likely import data, runs
+from likely.checkpoint import read_json
+from likely.data.spec import DataSpec
+from likely.density import GenerativeModel
+from likely.devices import environment
+from likely.evaluate.classifier import default_extractor
+from likely.evaluate.samples import SampleReference, samples_per_second
+
+PREFIX = "mnist-static-"
+WEIGHTS = "weights.safetensors"
+IMAGES = 2_000  # of each side of the distances
+SECONDS = 4.0  # of timed calls of each sampler, after one that is not counted
+PARTS = ("recheck", "samples", "rates")
+
+
+def rows() -> list[str]:
+    """Names of the rows whose run is kept, with its weights or without."""
+    folders = [path for path in RESULTS.glob(f"{PREFIX}*") if (path / "config.json").exists()]
+    return sorted(path.name.removeprefix(PREFIX) for path in folders)
+
+
+def kept(name: str) -> Path | None:
+    """The weights of a row, where the repository has them."""
+    path = RESULTS / f"{PREFIX}{name}" / WEIGHTS
+    return path if path.exists() else None
+
+
+def evaluation(name: str) -> str:
+    """The command that measures a row again."""
+    bound = " --importance-samples 500" if name == "vae" else ""
+    return f"likely evaluate bench/results/{PREFIX}{name} --split test{bound}"
+
+
+def rechecked(name: str) -> dict[str, Any] | None:
+    """The committed likelihood of a row and what its kept weights give; None without a likelihood.
+
+    The run is copied, because `likely evaluate` writes its report into it.
+    """
+    record = json.loads((RESULTS / f"{PREFIX}{name}.json").read_text(encoding="utf-8"))
+    committed = record["about"].get("estimate")
+    weights = kept(name)
+    if committed is None or weights is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / weights.parent.name
+        shutil.copytree(weights.parent, copy)
+        words = evaluation(name).replace(f"bench/results/{PREFIX}{name}", str(copy)).split()[1:]
+        done = subprocess.run(
+            [sys.executable, "-m", "likely", *words, "--no-sample-metrics", "--json"],
+            stdout=subprocess.PIPE, check=True, text=True,
+        )  # fmt: skip
+    estimates = json.loads(done.stdout)["evaluations"]["test"]["estimates"]
+    nats = [e for e in estimates if e["quantity"] == "nll" and e["unit"] == "nats"]
+    (again,) = (e for e in nats if e["about"] == committed["about"])
+    assert again["fingerprint"] == committed["fingerprint"], "the test images are others"
+    return {
+        "command": evaluation(name), "committed": committed, "again": again,
+        "others": [e for e in nats if e is not again], "sha256": sha256(weights),
+        "environment": environment(),
+    }  # fmt: skip
+
+
+def recheck(names: list[str]) -> None:
+    about = old("recheck").get("about", {})
+    for name in names:
+        found = rechecked(name)
+        if found is None:
+            print(f"{name}: no likelihood, or its weights are not kept")
+            continue
+        about[name] = found
+        committed, again = found["committed"]["value"], found["again"]["value"]
+        print(f"{name}: committed {committed:.6f}, again {again:.6f} nats", flush=True)
+        figures = {}
+        for row, each in sorted(about.items()):
+            figures[f"mnist-static-recheck/{row}/nats"] = each["again"]["value"]
+            figures[f"mnist-static-recheck/{row}/difference-nats"] = (
+                each["again"]["value"] - each["committed"]["value"]
+            )
+        write_result(f"{PREFIX}recheck", figures, {}, about)
+
+
+def samples(names: list[str]) -> None:
+    train, test = data.load("mnist", binarize="static")
+    # Larochelle's file has no labels: the features are those of the dynamic binarisation.
+    extractor = default_extractor(data.load("mnist", binarize="dynamic")[0])
+    reference = SampleReference(train, test, extractor, n=IMAGES)
+    about = old("samples").get("about", {})
+    if about.get("fingerprint") != reference.fingerprint:
+        about = {"rows": {}}
+    about |= {
+        "fingerprint": reference.fingerprint, "extractor": extractor.description,
+        "floor": [estimate.to_json() for estimate in reference.floor],
+    }  # fmt: skip
+    for name in names:
+        weights = kept(name)
+        if weights is None:
+            print(f"{name}: its weights are not kept")
+            continue
+        drawn = runs.load(weights.parent).model.sample(reference.n, seed=0)
+        estimates = reference.metrics(drawn)
+        about["rows"][name] = {
+            "samples": [estimate.to_json() for estimate in estimates],
+            "sha256": sha256(weights), "environment": environment(),
+        }  # fmt: skip
+        print(f"{name}: Frechet distance {estimates[0]}", flush=True)
+        figures = {
+            f"mnist-static-samples/{row}/{e['quantity']}": e["value"]
+            for row, each in sorted(about["rows"].items())
+            for e in each["samples"]
+        }
+        write_result(f"{PREFIX}samples", figures, {"images": IMAGES}, about)
+
+
+def rates() -> None:
+    figures, about = {}, {}
+    for name in rows():
+        speed = samples_per_second(sampler(name), seconds=SECONDS)
+        figures[f"mnist-static-rates/{name}/images-per-second"] = speed.value
+        about[name] = {"estimate": speed.to_json(), "weights": WEIGHTS if kept(name) else "fresh"}
+        print(f"{name}: {speed}", flush=True)
+    settings = {"seconds": SECONDS, "threads": torch.get_num_threads()}
+    print(write_result(f"{PREFIX}rates", figures, settings, {"rows": about}))
+
+
+def sampler(name: str) -> GenerativeModel:
+    """The model of a row; fresh weights, which cost the same, where its own are not kept."""
+    folder = RESULTS / f"{PREFIX}{name}"
+    if kept(name):
+        return runs.load(folder).model
+    config = read_json(folder / "config.json")
+    spec = DataSpec("mnist", (1, 28, 28), 2)
+    return runs.build(config["model"], spec, config["settings"]).eval()
+
+
+def old(part: str) -> dict[str, Any]:
+    """What was measured before."""
+    path = RESULTS / f"{PREFIX}{part}.json"
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("rows", nargs="*", help="names of rows [all]; not for rates")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    unknown = set(options.rows) - set(rows())
+    if unknown or (options.rows and options.part == "rates"):
+        parser.error(f"rates takes no rows; the rows are {', '.join(rows())}")
+    torch.set_num_threads(options.threads)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    if options.part == "rates":
+        rates()
+    else:
+        {"recheck": recheck, "samples": samples}[options.part](options.rows or rows())
+
+
+if __name__ == "__main__":
+    main()

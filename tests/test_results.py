@@ -1,0 +1,106 @@
+"""The pages of results say what `bench/results` holds, each number with its relation and error."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that imports a module of the benchmarks."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    return importlib.import_module
+
+
+def test_the_pages_are_what_their_generators_write(bench: Any) -> None:
+    """After a new result: python bench/mnist_table.py && python bench/tables.py."""
+    docs = ROOT / "docs"
+    assert bench("mnist_table").built()[0] == (docs / "mnist-table.md").read_text()
+    assert bench("tables").page() == (docs / "results.md").read_text()
+
+
+def test_every_likelihood_says_how_it_relates_to_the_truth() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    rows = re.findall(r"^\| `(.*)` \| (.*) \|$", page, re.MULTILINE)
+    likelihoods = [(name, value) for name, value in rows if re.search(r"nats|bits-per-dim", name)]
+    assert len(likelihoods) > 40
+    for name, value in likelihoods:
+        assert re.match(r"(=|<=|~) -?[\d.]+ (± [\d.]+|\(error not kept\))$", value), (name, value)
+        assert ("elbo" in name or "-iw" in name or "/vae" in name) == value.startswith("<="), name
+    distances = [value for name, value in rows if name.endswith(("/frechet", "/kid", "/recall"))]
+    assert len(distances) > 40
+    assert all(re.match(r"~ .* ± ", value) for value in distances)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("set/pixelcnn/test-nats", "= 80.25 ± 0.20"),
+        ("set/vae/test-iw500-nats", "<= 83.881 (error not kept)"),
+        ("set/vae-small/validation-bits-per-dim", "<= 6.622 (error not kept)"),
+        ("set/a-over-b/nats", "= 0.646 ± 0.020"),
+        ("set/pixelcnn/frechet", "~ 0.62 ± 0.14"),
+        ("set/pixelcnn/floor/frechet", "~ 0.34 ± 0.10"),
+        ("set/seconds", "3.25"),
+    ],
+)
+def test_a_figure_is_printed_with_its_relation_and_error(name: str, shown: str, bench: Any) -> None:
+    record = {
+        "figures": {
+            "set/pixelcnn/test-nats": 80.2491, "set/pixelcnn/test-nats-standard-error": 0.1972,
+            "set/vae/test-iw500-nats": 83.8811, "set/vae-small/validation-bits-per-dim": 6.622,
+            "set/a-over-b/nats": 0.6461, "set/a-over-b/standard-error": 0.0196,
+            "set/pixelcnn/frechet": 0.6182, "set/pixelcnn/floor/frechet": 0.3353,
+            "set/seconds": 3.25,
+        },
+        "about": {
+            "samples": [{"quantity": "frechet", "standard_error": 0.1433}],
+            "floor": [{"quantity": "frechet", "standard_error": 0.1045}],
+        },
+    }  # fmt: skip
+    tables = bench("tables")
+    assert tables.shown(name, record) == shown
+    assert "standard-error" not in tables.table(record)
+
+
+def test_published_figures_are_printed_as_the_papers_print_them(bench: Any) -> None:
+    """To the digit, with a source each, beside rows that lose to them too; no other model's."""
+    page = (ROOT / "docs" / "mnist-table.md").read_text()
+    published = bench("published").PUBLISHED
+    printed = {
+        "diagonal-bilstm": "79.20", "row-lstm": "80.54", "pixelcnn": "81.30", "nade": "88.33",
+        "made": "86.64", "fvsbn": "97.45",
+    }  # fmt: skip
+    for name, figure in published.items():
+        assert figure.nats == printed[name.split("-narrow")[0].split("-flat")[0].split("-small")[0]]
+        assert figure.link.startswith("https://")
+    table, _, rest = page.partition("Written by")
+    cells = dict(re.findall(r"^\| `(.*?)` \| .*? \| (.*?) \|", table, re.MULTILINE))
+    assert len(cells) > 12
+    for name, cell in cells.items():
+        assert cell == (published[name].nats if name in published else ""), name
+        assert name not in published or f"]({published[name].link})" in rest
+    assert cells["gated-pixelcnn"] == ""
+
+
+def test_a_warm_restart_shows_all_parts_of_its_training(bench: Any) -> None:
+    table = bench("mnist_table")
+    first = {"steps": 500, "seconds": 10.0, "trained on": "NVIDIA H200"}
+    second = {"steps": 2_000, "trained on": "AMD EPYC", "before": first}
+    row = table.Row("any", {"steps": 30, "seconds": 1.0, "before": second})
+    assert table.whole_training(row) == [
+        "500 + 2,000 + 30", "10 + not kept + 1", "H200 + one core + one core",
+    ]  # fmt: skip
+    for result in (ROOT / "bench" / "results").glob("mnist-static-*.json"):
+        record = json.loads(result.read_text())
+        if "before" in record["settings"]:
+            name = result.stem.removeprefix("mnist-static-")
+            assert len(table.Row(name, record["about"]).parts) > 1, name
