@@ -23,15 +23,25 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
-from likely.errors import InvalidData
+from likely.data.deep import Unreadable as Unreadable
+from likely.data.deep import (
+    is_signed,
+    is_sixteen,
+    raw_mode,
+    refuse_tiff,
+    scaled,
+    sixteen_bit_planes,
+)
 
 Bytes = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 1 << 26
-"""Largest number of pixels that is decoded by default (8192 x 8192: at most about 1 GB)."""
+"""Largest number of pixels that is decoded by default (8192 x 8192: about 1 GB, and half more of
+16-bit colour)."""
 
-# Formats that start other programs, are only stubs, or hold sound and text beside pictures.
-_NEVER = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# Formats that start other programs, are only stubs, hold sound and text beside pictures, or
+# physical quantities whose scale Pillow does not read.
+_NEVER = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MCIDAS", "MPEG", "WMF"}
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,12 +53,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0 tags
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's
 _one_large_at_a_time = threading.Lock()
-
-
-class Unreadable(InvalidData):
-    """This file is no image that can be read; the message is the reason alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,18 +119,26 @@ def decoded(
         with _one_large_at_a_time if large else contextlib.nullcontext():
             if channels is None:
                 channels = 1 if _is_grey(image) else 3
-            if size is not None:  # a JPEG decodes at a fraction of its size, if that is enough
-                image.draft(None, (3 * max(size), 3 * max(size)))
-            image.load()
+            if is_sixteen(image):
+                with _opened(path, max_pixels) as again:
+                    flats = sixteen_bit_planes(image, again)
+            else:
+                if size is not None:  # a JPEG decodes at a fraction of its size, if that will do
+                    image.draft(None, (3 * max(size), 3 * max(size)))
+                raw = raw_mode(image)
+                image.load()
+                flats = [_flattened(image, raw)]
             turn = _TURNS.get(_orientation(image))
-            flat = _flattened(image)
-            if turn is not None:
-                flat = flat.transpose(turn)
-            if flat.mode == "RGB" and channels == 1:
-                flat = flat.convert("L")
-            if size is not None:
-                flat = _fitted(flat, size)
-            return _planes(np.asarray(flat), channels)
+            planes = []
+            for flat in flats:
+                if turn is not None:
+                    flat = flat.transpose(turn)
+                if flat.mode == "RGB" and channels == 1:
+                    flat = flat.convert("L")
+                planes.append(np.asarray(flat if size is None else _fitted(flat, size)))
+            if len(planes) == 3 and channels == 1:
+                planes = [sum(w * p for w, p in zip(_LUMA, planes, strict=True))]
+            return _planes(planes[0] if len(planes) == 1 else np.stack(planes, 2), channels)
 
 
 def _planes(pixels: npt.NDArray[np.generic], channels: int) -> Bytes:
@@ -152,6 +166,7 @@ def _opened(path: Path | io.BytesIO, max_pixels: int) -> Iterator[Image.Image]:
                     raise Unreadable("empty file (0 bytes)")
                 stream: io.BufferedReader | io.BytesIO = stack.enter_context(path.open("rb"))
             else:
+                path.seek(0)
                 stream = path
             image = stack.enter_context(Image.open(stream, formats=formats))
             width, height = image.size
@@ -161,16 +176,29 @@ def _opened(path: Path | io.BytesIO, max_pixels: int) -> Iterator[Image.Image]:
                 raise Unreadable(
                     f"announces {width} x {height} pixels, more than the limit of {max_pixels}"
                 )
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                refuse_tiff(image)
             yield image
     except Unreadable:
         raise
     except UnidentifiedImageError as error:
-        raise Unreadable("not an image, or one whose header is damaged") from error
+        raise Unreadable(_unidentified(path)) from error
     except MemoryError as error:
         raise Unreadable("needs more memory than there is") from error
     # Decoders answer damaged bytes with whatever exception their code happens to meet.
     except Exception as error:
         raise Unreadable(str(error).rstrip(".") or type(error).__name__) from error
+
+
+def _unidentified(path: Path | io.BytesIO) -> str:
+    if isinstance(path, Path):
+        with path.open("rb") as stream:
+            start = stream.read(4)
+    else:
+        start = path.getvalue()[:4]
+    if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "a TIFF with a type of pixels that is not read, or a damaged header; save it as PNG"
+    return "not an image, or one whose header is damaged"
 
 
 @contextlib.contextmanager
@@ -185,7 +213,7 @@ def quiet() -> Iterator[None]:
 
 
 def _is_grey(image: Image.Image) -> bool:
-    if image.mode in _GREY or image.mode.startswith("I;16"):
+    if image.mode in _GREY or image.mode.startswith("I;16") or raw_mode(image).startswith("LA;16"):
         return True
     if image.mode != "P" or image.palette is None:
         return False
@@ -206,11 +234,19 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _flattened(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB, or F with values in [0, 255] for deeper ones; no alpha."""
+def _flattened(image: Image.Image, raw: str) -> Image.Image:
+    """The image in mode L or RGB, or F with values in [0, 255] for deeper ones; no alpha.
+
+    Args:
+        image: decoded.
+        raw: how its pixels were stored, from `raw_mode`.
+    """
     mode = image.mode
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        return _scaled(image)
+    if mode in ("I", "F") or mode.startswith("I;16") or is_signed(image):
+        return scaled(image)
+    key = image.info.get("transparency")
+    if mode in ("1", "L", "RGB") and isinstance(key, int | tuple):
+        return _without_key(image, key, raw)
     if mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[mode])
     grey = mode in _GREY
@@ -230,36 +266,16 @@ def _flattened(image: Image.Image) -> Image.Image:
     return image if mode in ("L", "RGB") else image.convert("L" if grey else "RGB")
 
 
-def _scaled(image: Image.Image) -> Image.Image:
-    """Deep or floating-point grey as mode F in [0, 255], by the real depth of the file."""
-    values = np.asarray(image)
-    bits, signed, inverted = (16 if image.mode != "F" else 32), False, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        bits = int(tags.get(_BITS, (bits,))[0])
-        signed = int(tags.get(_SAMPLE_FORMAT, (1,))[0]) == 2
-        inverted = tags.get(_PHOTOMETRIC) == 0  # WhiteIsZero
-    if image.mode == "F":
-        white = 1.0
-        if not np.isfinite(values).all():
-            raise Unreadable("floating-point pixels that are not finite")
-    else:
-        white = float(2 ** (bits - 1 if signed else bits) - 1)
-        if bits == 32 and not signed:
-            values = values.view(np.uint32)  # Pillow keeps the bits in a signed type
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > white:
-        raise Unreadable(
-            f"pixels from {low:g} to {high:g} where its type promises 0 to {white:g}; "
-            "rescale it, or give the array as .npy"
-        )
-    shades = values.astype(np.float32) * np.float32(255.0 / white)
-    if inverted:
-        shades = np.float32(255.0) - shades
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        shades[values == transparent] = 255.0
-    return Image.fromarray(shades)
+def _without_key(image: Image.Image, key: int | tuple[int, ...], raw: str) -> Image.Image:
+    """Mode L or RGB with white where the pixels have the colour that stands for transparent."""
+    plain = image.convert("L") if image.mode == "1" else image
+    bits = {"1": 1, "L;2": 2, "L;4": 4}.get(raw, 8)
+    top = 2**bits - 1
+    # Of a key, the bits that the image has count (PNG specification, section 11.3.2.1).
+    shade = (np.atleast_1d(key).astype(np.int64) & top) * 255 // top
+    pixels = np.array(plain)
+    pixels[(pixels.reshape(*pixels.shape[:2], -1) == shade).all(2)] = 255
+    return Image.fromarray(pixels)
 
 
 def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:

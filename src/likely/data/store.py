@@ -34,7 +34,7 @@ from likely.data.spec import (
 )
 from likely.errors import InvalidData
 
-_FORMAT = 1  # raise it when the files below, or what is written into them, change meaning
+_FORMAT = 2  # raise it when the files below, or what is written into them, change meaning
 _TEMPORARY = ".making-"
 
 
