@@ -73,9 +73,38 @@ def test_a_terminated_state_that_goes_on_leads_to_an_added_end() -> None:
     assert mdp.states == 4
     assert mdp.terminal.tolist() == [False, False, False, True]
     assert optimal(mdp)[0] == pytest.approx((0.5 + 0.5) / (1 - 0.125))
+    # Without a distribution of first states, episodes may begin in state 1, whose row goes on.
     alone = from_table({k: table[k] for k in (0, 1)}, 0.5)
-    assert alone.states == 2
-    assert alone.terminal.tolist() == [False, True]
+    assert alone.states == 3
+    assert alone.terminal.tolist() == [False, False, True]
+    assert optimal(alone)[0] == optimal(mdp)[0]
+    still = from_table({0: table[0], 1: {0: [(1.0, 1, 0.0, False)]}}, 0.5)
+    assert still.terminal.tolist() == [False, True]
+
+
+BANDIT = {0: {0: [(1.0, 0, 3.0, True)], 1: [(1.0, 0, 5.0, True)]}}
+ROUND = {0: {0: [(1.0, 1, 0.0, False)]}, 1: {0: [(1.0, 0, 1.0, True)]}}
+
+
+@pytest.mark.parametrize(("table", "values"), [(BANDIT, [5.0]), (ROUND, [0.9, 1.0])])
+@pytest.mark.parametrize("where", ["table", "environment", "environment with a start"])
+def test_a_terminated_transition_may_name_a_state_that_lives(
+    table: dict, values: list[float], where: str
+) -> None:
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Environment(gymnasium.Env):
+        observation_space = gymnasium.spaces.Discrete(len(table))
+        action_space = gymnasium.spaces.Discrete(1)
+        P = table
+
+    given = table if where == "table" else Environment()
+    if where == "environment with a start":
+        given.initial_state_distrib = np.eye(len(table))[0]
+    mdp = MDP.from_gymnasium(given, discount=0.9)
+    found = solve(mdp, 1e-9).value
+    assert np.allclose(found[: len(values)], values, rtol=0.0, atol=1e-9)
+    assert mdp.terminal.tolist() == [False] * len(values) + [True]
 
 
 def test_an_environment_without_a_table_is_refused() -> None:

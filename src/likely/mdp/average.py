@@ -64,7 +64,8 @@ def average_reward(
         began -= resumed.seconds
     try:
         while iterations < limit:
-            found = engine.residual(value, floor, top, best)
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = engine.residual(value, floor, top, best)
             low, high, gap = found.low, found.high, found.gap
             iterations += 1
             error = 0.5 * (high - low)
@@ -73,6 +74,9 @@ def average_reward(
                 trace.append(TracePoint(iterations, float(iterations), seconds, error))
             if error <= tolerance:
                 outcome = "converged"
+                break
+            if not np.isfinite(error):
+                outcome = "overflow"
                 break
             if high - low <= 4.0 * gap:
                 outcome = "rounding"
@@ -85,12 +89,16 @@ def average_reward(
             if stale > 1000:
                 outcome = "iterations"
                 break
-            value += (1.0 - tau) * top
-            value -= value[0]
+            with np.errstate(over="ignore", invalid="ignore"):
+                value += (1.0 - tau) * top
+                value -= value[0]
             if checkpoint is not None and checkpoint.due():
                 checkpoint.save({"value": value}, iterations, iterations, seconds, trace)
     except KeyboardInterrupt:
         outcome, low = "interrupted", -np.inf
+    if outcome == "overflow":  # the backup of zero needs only the rewards
+        value[:] = 0.0
+        low = -np.inf
     if low == -np.inf:  # interrupted, or resumed at its limit
         found = engine.residual(value, floor, top, best)
         low, high = found.low, found.high
@@ -99,8 +107,10 @@ def average_reward(
         checkpoint.save({"value": value}, iterations, iterations, seconds, trace)
     if sign < 0.0:
         low, high = -high, -low
-    middle = 0.5 * (low + high)
-    status = sentence(outcome, 0.5 * (high - low), tolerance, iterations, seconds)
+    middle = 0.5 * low + 0.5 * high
+    middle = middle if np.isfinite(middle) else 0.0
+    reach = max(high - middle, middle - low)
+    status = sentence(outcome, reach, tolerance, iterations, seconds)
     status = status.replace("|V - V*|", "|gain - gain*|")
     if outcome == "iterations" and stale > 1000:
         status += "; the bounds no longer narrow: the gain probably differs between states"

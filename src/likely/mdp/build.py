@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from likely.mdp.problem import MDP, _frozen, smallest_int
 
 IntArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
+UNIT = 2.0**-53  # relative error of one operation
 
 
 def from_pairs(
@@ -59,11 +61,13 @@ def from_pairs(
     ended = _terminal(terminal, len(pairs_of) - 1)
     checks.successors(pairs_of, rows, columns, labels, names)
     checks.probabilities(pairs_of, rows, weights, labels, names)
-    expected, parts = _rewards(reward, successor_reward, rows, columns, weights)
-    checks.rewards(expected, pairs_of, labels, *names)
+    checks.distinct(pairs_of, labels, names)
+    expected, parts = _rewards(reward, successor_reward, len(rows) - 1, len(columns))
     pieces = _Pieces(pairs_of, rows, columns, weights, expected, labels, parts, ended)
     pieces.drop_terminal_pairs()
     checks.dangling(pieces.pair_ptr, pieces.terminal, names[0])
+    pieces.fold(row_tolerance)
+    checks.rewards(pieces.reward, pieces.pair_ptr, pieces.pair_action, *names)
     pieces.merge()
     start = _initial(initial, len(pairs_of) - 1)
     appended = pieces.complete_rows(missing, row_tolerance, names)
@@ -90,7 +94,10 @@ class _Pieces:
         self.pair_ptr, self.indptr, self.indices = pair_ptr, indptr, indices
         self.probability, self.reward, self.pair_action = probability, reward, pair_action
         self.successor_reward, self.terminal = successor_reward, terminal
-        self.row_defect = 0.0
+        self.longest = 0  # successors of a row before repeated ones are merged
+        self.merged = False
+        self.sums: FloatArray | None = None  # of the rows, where they are known exactly
+        self.row_defect, self.reward_defect = 0.0, 0.0
 
     def drop_terminal_pairs(self) -> None:
         """Terminal states have no pairs."""
@@ -106,6 +113,55 @@ class _Pieces:
             self.successor_reward = self.successor_reward[entries]
         self.pair_ptr = np.concatenate([[0], np.cumsum(np.where(self.terminal, 0, counts))])
 
+    def fold(self, tolerance: float) -> None:
+        """Take rewards of transitions into the expected reward, with the row as it is meant.
+
+        That is the row divided by its sum, unless the rest of a short row ends the episode. Sums
+        have twice the precision of float64, so that large rewards may cancel; what even they
+        lose is `reward_defect`.
+        """
+        lengths = np.diff(self.indptr)
+        self.longest = int(lengths.max(initial=0))
+        huge = float(self.probability.max(initial=0.0)) > 2.0**500  # refused by `complete_rows`
+        if self.successor_reward is None or not len(lengths) or huge:
+            return
+        parts = self.successor_reward
+        largest = float(np.abs(parts).max(initial=0.0))
+        if not math.isfinite(largest):
+            self._fold_not_finite(parts, lengths)
+            return
+        # A power of two, by which rewards of any size are scaled without rounding.
+        scale = math.ldexp(1.0, min(max(math.frexp(largest)[1], -1021), 1023))
+        scaled = parts / scale
+        high, low = _row_sums(*_products(self.probability, scaled), lengths)
+        mass, rest = _row_sums(self.probability, np.zeros_like(self.probability), lengths)
+        self.sums = mass + rest
+        # Within the tolerance a row is rescaled; `complete_rows` refuses or completes others.
+        even = (lengths == 0) | (self.sums - 1.0 < -tolerance)
+        mass, rest = np.where(even, 1.0, mass), np.where(even, 0.0, rest)
+        ratio = high / mass
+        product, error = _products(ratio, mass)
+        ratio = ratio + (((high - product) - error) + (low - ratio * rest)) / mass
+        pair = np.repeat(np.arange(len(lengths)), lengths)
+        size = np.bincount(pair, self.probability * abs(scaled), len(lengths)) / mass
+        levels = self.longest.bit_length() + 8.0
+        lost = levels * levels * 4.0 * UNIT * UNIT * float(size.max(initial=0.0))
+        self.reward_defect = (lost + self.longest * 2.0**-1070) * scale
+        if bool(self.reward.any()):
+            # Both kinds of reward: their sum rounds once more.
+            folded = ratio * scale
+            self.successor_reward = parts + np.repeat(self.reward, lengths)
+            self.reward_defect += 2.0 * UNIT * float((abs(folded) + abs(self.reward)).max())
+            self.reward = self.reward + folded
+        else:
+            self.reward = ratio * scale
+
+    def _fold_not_finite(self, parts: FloatArray, lengths: IntArray) -> None:
+        """Let the check of the rewards name the pair."""
+        wrong = np.repeat(np.arange(len(lengths)), lengths)[~np.isfinite(parts)]
+        self.reward = self.reward.copy()
+        self.reward[wrong] = parts[~np.isfinite(parts)]
+
     def merge(self) -> None:
         """Sort each row, merge repeated successors, drop zeros.
 
@@ -120,6 +176,7 @@ class _Pieces:
         if rows.has_canonical_format and not zeros:
             return
         rows = rows.copy()
+        self.merged = True
         parts = None
         if self.successor_reward is not None:
             mass = self.probability * self.successor_reward
@@ -141,7 +198,7 @@ class _Pieces:
 
         shape = (len(self.indptr) - 1, len(self.pair_ptr) - 1)
         rows = sparse.csr_array((self.probability, self.indices, self.indptr), shape=shape)
-        sums = rows @ np.ones(shape[1])  # [pairs]
+        sums = rows @ np.ones(shape[1]) if self.sums is None else self.sums  # [pairs]
         defect = sums - 1.0
         wrong = (np.abs(defect) > tolerance) if missing == "refuse" else (defect > tolerance)
         if bool(wrong.any()):
@@ -155,14 +212,17 @@ class _Pieces:
             sums[short] = 1.0
         # A row sum is only known to a few units of rounding; nothing smaller is worth a rescale.
         uneven = np.abs(sums - 1.0) > 8.0 * np.finfo(np.float64).eps
+        # The rounding of the sum, of merging repeated successors, and of the division.
+        rounding = (self.longest - 1) * (2 if self.merged else 1) * UNIT * (1.0 + 1e-6)
         if bool(uneven.any()):
             self.probability = self.probability / np.repeat(
                 np.where(uneven, sums, 1.0), np.diff(self.indptr)
             )
             sums[uneven] = 1.0
-        # What is left, plus the rounding of the sum itself (and of the division, where made).
-        longest = int(np.diff(self.indptr).max()) if len(self.indptr) > 1 else 0
-        self.row_defect = float(np.abs(sums - 1.0).max(initial=0.0)) + (longest + 2) * 2.0**-53
+            # Numbers below 2^-1022 have fewer digits.
+            smallest = max(float(self.probability.min(initial=1.0)), 2.0**-1074)
+            rounding += 2.0 * UNIT + 2.0**-1074 / smallest
+        self.row_defect = float(np.abs(sums - 1.0).max(initial=0.0)) + max(rounding, 0.0)
         return len(short) > 0
 
     def _append_end(self, short: IntArray, mass: FloatArray) -> None:
@@ -204,6 +264,7 @@ class _Pieces:
             terminal=_frozen(self.terminal),
             pair_action=_frozen(self.pair_action.astype(label, copy=False)),
             row_defect=self.row_defect,
+            reward_defect=self.reward_defect,
             initial=None if initial is None else _frozen(initial),
             successor_reward=None if parts is None else _frozen(parts),
             state_names=names[0],
@@ -295,9 +356,9 @@ def from_sparse(
     order = by_state[usable]
     rows = stacked[order]
     listed = isinstance(reward, (list, tuple)) and all(sparse.issparse(r) for r in reward)
+    expected, parts = None, None
     if listed:
-        gains = sparse.vstack([sparse.csr_array(r) for r in reward], format="csr")[order]
-        expected = np.asarray((gains.multiply(rows)).sum(axis=1)).ravel()
+        parts = _on_moves([sparse.csr_array(r) for r in reward], matrices, order, rows)
     else:
         gain = np.asarray(reward, dtype=np.float64)
         if gain.shape == (states,):
@@ -310,9 +371,33 @@ def from_sparse(
     return MDP.from_pairs(
         np.concatenate([[0], np.cumsum(usable.reshape(states, actions).sum(axis=1))]),
         rows.indptr, rows.indices, rows.data, expected, discount,
-        pair_action=np.tile(np.arange(actions), states)[usable], terminal=terminal,
-        initial=initial, state_names=state_names, action_names=action_names,
+        pair_action=np.tile(np.arange(actions), states)[usable], successor_reward=parts,
+        terminal=terminal, initial=initial, state_names=state_names, action_names=action_names,
     )  # fmt: skip
+
+
+def _on_moves(reward: list[Any], transition: list[Any], order: IntArray, rows: Any) -> FloatArray:
+    """The entries of reward matrices at the places that `rows`, the matrices in `order`, hold."""
+    from scipy import sparse
+
+    shapes = [r.shape for r in reward]
+    if shapes != [t.shape for t in transition]:
+        raise InvalidData(
+            f"reward matrices have shapes {shapes}, expected those of the transitions"
+        )
+    gains = sparse.vstack(reward, format="csr")[order]
+    gains.sum_duplicates()
+    width = rows.shape[1]
+
+    def places(matrix: Any) -> IntArray:
+        row = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+        return np.asarray(row * width + matrix.indices)
+
+    known, wanted = places(gains), places(rows)
+    at = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
+    if not len(known):
+        return np.zeros(len(wanted))
+    return np.where(known[at] == wanted, np.asarray(gains.data, dtype=np.float64)[at], 0.0)
 
 
 def _integers(given: npt.ArrayLike, name: str) -> IntArray:
@@ -380,14 +465,10 @@ def _initial(given: npt.ArrayLike | None, states: int) -> FloatArray | None:
 def _rewards(
     reward: npt.ArrayLike | None,
     successor_reward: npt.ArrayLike | None,
-    indptr: IntArray,
-    indices: IntArray,
-    probability: FloatArray,
+    pairs: int,
+    transitions: int,
 ) -> tuple[FloatArray, FloatArray | None]:
-    """The expected reward [pairs] and, where given, the reward of each transition."""
-    from scipy import sparse
-
-    pairs = len(indptr) - 1
+    """The reward [pairs] (0 where there is none) and that of each transition, if any."""
     if reward is None and successor_reward is None:
         raise InvalidData("no rewards; give reward [pairs] or successor_reward [transitions]")
     expected = np.zeros(pairs)
@@ -398,13 +479,47 @@ def _rewards(
     if successor_reward is None:
         return expected, None
     parts = np.ascontiguousarray(successor_reward, dtype=np.float64)
-    if parts.shape != indices.shape:
+    if parts.shape != (transitions,):
         raise InvalidData(
-            f"successor_reward has shape {parts.shape}, expected [{len(indices)}] (transitions)"
+            f"successor_reward has shape {parts.shape}, expected [{transitions}] (transitions)"
         )
-    columns = int(indices.max()) + 1 if len(indices) else 1
-    folded = sparse.csr_array((probability * parts, indices, indptr), shape=(pairs, columns))
-    total = expected + folded @ np.ones(columns)
-    if reward is not None:
-        parts = parts + np.repeat(expected, np.diff(indptr))
-    return total, parts
+    return expected, parts
+
+
+def _products(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """a b without error, as a sum of two numbers (Veltkamp 1968, Dekker 1971); |a|, |b| < 2^990."""
+    product = a * b
+    pieces = []
+    for x in (a, b):
+        wide = 134217729.0 * x  # 2^27 + 1
+        upper = wide - (wide - x)
+        pieces += [upper, x - upper]
+    a1, a2, b1, b2 = pieces
+    return product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
+
+
+def _row_sums(
+    high: FloatArray, low: FloatArray, lengths: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Sums [rows] of high + low over consecutive rows, as pairs of numbers (Knuth 1969).
+
+    Neighbours in a row are added until one pair of numbers is left of each.
+    """
+    while len(lengths) and int(lengths.max()) > 1:
+        starts = np.cumsum(lengths) - lengths
+        halves = (lengths + 1) // 2
+        row = np.repeat(np.arange(len(lengths)), halves)
+        place = 2 * (np.arange(len(row)) - np.repeat(np.cumsum(halves) - halves, halves))
+        left = starts[row] + place
+        alone = place + 1 >= lengths[row]
+        right = np.where(alone, left, left + 1)
+        a, b = high[left], np.where(alone, 0.0, high[right])
+        total = a + b
+        other = total - a
+        low = low[left] + np.where(alone, 0.0, low[right])
+        low += (a - (total - other)) + (b - other)
+        high, lengths = total, halves
+    full = lengths > 0
+    sums, rests = np.zeros(len(lengths)), np.zeros(len(lengths))
+    sums[full], rests[full] = high, low
+    return sums, rests

@@ -20,6 +20,7 @@ __all__ = ["Certificate", "certify"]
 
 FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53
+LARGEST = float(np.finfo(np.float64).max)
 BLOCK = 1 << 21  # transitions handled at once, so that a check needs little memory
 
 
@@ -83,18 +84,24 @@ def certify(
         from likely.mdp.operators import policy_weights
 
         weights = policy_weights(mdp, policy)
-    low, high, greedy_low, defect = _residuals(mdp, sign * v, sign, weights)
-    lower, upper = _bounds(mdp, sign * v, low, high, defect)
-    loss = math.nan
-    if weights is None:
-        # Greedy loses at most upper - (its own lower bound), state by state.
-        attained, _ = _bounds(mdp, sign * v, greedy_low, high, defect)
-        loss = float(np.max(upper - attained, initial=0.0))
-    if sign < 0.0:
-        lower, upper = -upper, -lower
-    error = float(np.max(np.maximum(upper - v, v - lower), initial=0.0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high, greedy_low, defect = _residuals(mdp, sign * v, sign, weights)
+        lower, upper = _bounds(mdp, sign * v, low, high, defect)
+        loss = math.nan
+        if weights is None:
+            # Greedy loses at most upper - (its own lower bound), state by state.
+            attained, _ = _bounds(mdp, sign * v, greedy_low, high, defect)
+            loss = _largest(upper - attained)
+        if sign < 0.0:
+            lower, upper = -upper, -lower
+        error = _largest(np.maximum(upper - v, v - lower))
     residual = float(np.max(np.maximum(np.abs(low), np.abs(high)), initial=0.0))
     return Certificate(lower, upper, error, loss, residual)
+
+
+def _largest(distance: FloatArray) -> float:
+    """The largest distance, rounded up; infinite where one is not a number."""
+    return float(np.max(np.nan_to_num(distance, nan=np.inf), initial=0.0)) * (1.0 + 2.0 * UNIT)
 
 
 def _residuals(
@@ -118,26 +125,28 @@ def _residuals(
             if weights is None:
                 low[live] = np.maximum.reduceat(q_low, at)
                 high[live] = np.maximum.reduceat(q_high, at)
-                middle = np.maximum.reduceat(q_low + q_high, at)
-                picked = np.repeat(middle, np.diff(np.append(at, len(q_low))))
-                # The greedy pair maximises the middle; ties may hide the worse of two.
-                greedy[live] = np.minimum.reduceat(
-                    np.where(q_low + q_high == picked, q_low, np.inf), at
-                )
+                # Whatever rounds as it likes may take any pair that could be the greedy one.
+                surely = np.repeat(low[live], np.diff(np.append(at, len(q_low))))
+                greedy[live] = np.minimum.reduceat(np.where(q_high >= surely, q_low, np.inf), at)
             else:
                 share = weights[start : start + len(q_low)]
-                low[live] = np.add.reduceat(share * q_low, at)
-                high[live] = np.add.reduceat(share * q_high, at)
+                low[live] = np.add.reduceat(np.where(share > 0.0, share * q_low, 0.0), at)
+                high[live] = np.add.reduceat(np.where(share > 0.0, share * q_high, 0.0), at)
                 # Mixing rounds too: relative to the sizes that are mixed, and to how far the
                 # weights are from one.
                 counts = np.diff(np.append(at, len(q_low)))
-                size = np.add.reduceat(share * np.maximum(abs(q_low), abs(q_high)), at)
-                off = abs(np.add.reduceat(share, at) - 1.0) + counts * UNIT
-                slack = (counts + 2) * UNIT * size + off * (1.0 + mdp.discount) * abs(v).max()
-                slack += off * float(abs(mdp.reward).max())
+                reach = np.where(share > 0.0, np.maximum(abs(q_low), abs(q_high)), 0.0)
+                size = np.add.reduceat(share * reach, at)
+                off = abs(np.add.reduceat(share, at) - 1.0)
+                off += (np.add.reduceat(share > 0.0, at, dtype=np.int64) - 1) * UNIT
+                # Weights that are meant to sum to one, or those that are there.
+                slack = ((counts + 2) * UNIT + 2.0 * off) * size + off * abs(v[live]) + 1e-300
                 low[live] -= slack
                 high[live] += slack
+                worst = max(worst, defect + float(off.max()) * (1.0 + defect))
         first = last
+    low[~(low < np.inf)], high[~(high > -np.inf)] = -np.inf, np.inf
+    greedy[~(greedy < np.inf)] = -np.inf
     return low, high, greedy, worst
 
 
@@ -159,9 +168,18 @@ def _pairs(
     drift = (1.0 - mdp.discount) * here
     q = reward + mdp.discount * np.add.reduceat(terms, at) - drift
     size = abs(reward) + mdp.discount * np.add.reduceat(abs(terms), at) + abs(drift)
-    defect = abs(np.add.reduceat(p, at) - 1.0) + counts * UNIT
-    error = (counts + 8) * UNIT * size + mdp.discount * defect * abs(here) + 1e-300
-    return q - error, q + error, float(defect.max())
+    # How far the rows are from one here, and how far from the rows that are meant.
+    defect = abs(np.add.reduceat(p, at) - 1.0) + (counts - 1) * UNIT
+    defect = np.maximum(defect, mdp.row_defect)
+    error = ((counts + 8) * UNIT + defect) * size + mdp.discount * defect * abs(here)
+    error += mdp.reward_defect + 1e-300
+    # Where a value overflows nothing is known.
+    q_low, q_high = np.nan_to_num(q - error, nan=-np.inf, posinf=-np.inf, neginf=-np.inf), q + error
+    return (
+        q_low,
+        np.nan_to_num(q_high, nan=np.inf, posinf=np.inf, neginf=np.inf),
+        float(defect.max()),
+    )
 
 
 def _bounds(
@@ -169,16 +187,21 @@ def _bounds(
 ) -> tuple[FloatArray, FloatArray]:
     """MacQueen-Porteus bounds; terminal states have residual 0, which joins the extremes."""
     least, most = float(low.min()), float(high.max())
-    small, large = mdp.discount * (1.0 - defect), mdp.discount * (1.0 + defect)
-    if large >= 1.0:
-        raise InvalidSetting(f"discount {mdp.discount} is 1 up to the rounding of the rows")
+    small = large = mdp.discount
+    if defect > 0.0 and mdp.discount * (1.0 + defect) + 4.0 * UNIT < 1.0:
+        # Rows as they are stored; divided by their exact sum they have the discount itself.
+        large = mdp.discount * (1.0 + defect) + 4.0 * UNIT
+        small = max(0.0, mdp.discount * (1.0 - defect) - 4.0 * UNIT)
     narrow, wide = small / (1.0 - small), large / (1.0 - large)
-    add_low = least * (wide if least < 0.0 else narrow)
-    add_high = most * (wide if most > 0.0 else narrow)
-    lower = v + low + add_low
-    upper = v + high + add_high
-    lower -= 8.0 * UNIT * (abs(v) + abs(low) + abs(add_low))
-    upper += 8.0 * UNIT * (abs(v) + abs(high) + abs(add_high))
+    add_low = min(least * (wide if least < 0.0 else narrow), LARGEST)
+    add_high = max(most * (wide if most > 0.0 else narrow), -LARGEST)
+    # What overflows is rounded towards the truth.
+    lower = np.minimum(v + low + add_low, LARGEST)
+    upper = np.maximum(v + high + add_high, -LARGEST)
+    lower -= 8.0 * UNIT * abs(v) + 8.0 * UNIT * abs(low) + 16.0 * UNIT * abs(add_low)
+    upper += 8.0 * UNIT * abs(v) + 8.0 * UNIT * abs(high) + 16.0 * UNIT * abs(add_high)
+    lower = np.nan_to_num(lower, nan=-np.inf, posinf=LARGEST, neginf=-np.inf)
+    upper = np.nan_to_num(upper, nan=np.inf, posinf=np.inf, neginf=-LARGEST)
     lower[mdp.terminal] = 0.0
     upper[mdp.terminal] = 0.0
     return lower, upper

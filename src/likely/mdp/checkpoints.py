@@ -67,8 +67,8 @@ class Checkpoint:
     ) -> None:  # fmt: skip
         """Write the state and the counters, atomically."""
         header = {
-            "format": FORMAT, "version": 1, "identity": self.identity, "iterations": iterations,
-            "backups": backups, "seconds": seconds,
+            "format": FORMAT, "version": 2, "identity": self.identity, "iterations": iterations,
+            "backups": backups, "seconds": seconds, "digest": digest_of(arrays),
             "trace": [dataclasses.astuple(point) for point in trace],
         }  # fmt: skip
         written = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
@@ -88,9 +88,11 @@ class Checkpoint:
             return None
         with reading(self.path, what="not a checkpoint of a solve"):
             arrays = read_npz(self.path, NUMBERS)
-            fields = ("format", "identity", "iterations", "backups", "seconds", "trace")
+            fields = ("format", "identity", "iterations", "backups", "seconds", "trace", "digest",
+                      "version")  # fmt: skip
             header = record_of(parse_json(bytes(arrays.pop("header"))), *fields, what="a header")
-            same = header["format"] == FORMAT
+            same = header["format"] == FORMAT and header["version"] == 2
+            whole = header["digest"] == digest_of(arrays) and int(header["iterations"]) >= 0
             identity = header["identity"]
             counters = (
                 int(header["iterations"]), float(header["backups"]), float(header["seconds"]),
@@ -105,7 +107,22 @@ class Checkpoint:
                 f"{self.path}: this checkpoint belongs to another problem ({identity}); delete it "
                 "or give another path"
             )
+        if not whole:
+            raise InvalidData(
+                f"{self.path}: this checkpoint was damaged or changed after it was written; "
+                "delete it or give another path"
+            )
         return Resumed(arrays, *counters, trace)
+
+
+def digest_of(arrays: Mapping[str, Array]) -> str:
+    """Of the names, types, shapes and numbers of some arrays."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def identity_of(mdp: MDP, **asked: Any) -> dict[str, Any]:

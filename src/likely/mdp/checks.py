@@ -82,6 +82,27 @@ def structure(
         raise InvalidData(f"pair_action holds {pair_action.min()}; action labels start at 0")
 
 
+def distinct(pair_ptr: IntArray, pair_action: IntArray, names: tuple[Names, Names]) -> None:
+    """Raise InvalidData on the first state two of whose pairs have the same action label."""
+    pairs = len(pair_action)
+    if pairs < 2:
+        return
+    first = np.zeros(pairs, dtype=np.bool_)  # of its state
+    starts = pair_ptr[:-1]
+    first[starts[starts < pairs]] = True
+    if bool((first[1:] | (pair_action[1:] > pair_action[:-1])).all()):
+        return
+    owner = np.repeat(np.arange(len(pair_ptr) - 1), np.diff(pair_ptr))
+    order = np.lexsort((pair_action, owner))
+    same = (np.diff(owner[order]) == 0) & (np.diff(pair_action[order].astype(np.int64)) == 0)
+    if bool(same.any()):
+        pair = int(order[1:][same].min())
+        raise InvalidData(
+            f"{where(pair, pair_ptr, pair_action, *names)}: more than one pair has this action "
+            "label; expected labels that differ within a state, else a policy would not say which"
+        )
+
+
 def successors(
     pair_ptr: IntArray,
     indptr: IntArray,

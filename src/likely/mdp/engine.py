@@ -135,10 +135,27 @@ def value_shifts(engine: Engine, residual: Residual) -> tuple[float, float]:
     discount widened by the row sums, and rounded outwards.
     """
     small, large = engine.contraction()
-    low = residual.low * (large / (1.0 - large) if residual.low < 0.0 else small / (1.0 - small))
-    high = residual.high * (large / (1.0 - large) if residual.high > 0.0 else small / (1.0 - small))
+    narrow, wide = small / (1.0 - small), large / (1.0 - large)
+    low = residual.low * (wide if residual.low < 0.0 else narrow)
+    high = residual.high * (wide if residual.high > 0.0 else narrow)
+    # What overflows is rounded towards the truth.
+    low, high = min(low, kernels.LARGEST), max(high, -kernels.LARGEST)
     slack = 8.0 * kernels.UNIT
     return low - slack * abs(low), high + slack * abs(high)
+
+
+def widened(discount: float, defect: float) -> tuple[float, float]:
+    """The discount times the least and the largest sum of a row, both below 1.
+
+    Rows that are divided by their exact sum have the discount itself, so it is used where the
+    stored rows, taken as they are, would not contract.
+    """
+    if defect == 0.0:
+        return discount, discount
+    large = discount * (1.0 + defect) + 4.0 * kernels.UNIT
+    if large >= 1.0:
+        return discount, discount
+    return max(0.0, discount * (1.0 - defect) - 4.0 * kernels.UNIT), large
 
 
 class StoredEngine:
@@ -161,7 +178,7 @@ class StoredEngine:
         self.exact_probability = mdp.probability
         self.probability = mdp.probability if probability is None else probability
         self.reward = reward
-        self.defect = mdp.row_defect
+        self.defect, self.reward_defect = mdp.row_defect, mdp.reward_defect
         self.pieces = threads.ranges(mdp.states, thread_count)
         self.settled: Array = np.zeros(0, dtype=np.bool_)
         self.second: FloatArray = np.zeros(0)
@@ -175,8 +192,8 @@ class StoredEngine:
         def part(start: int, stop: int) -> Any:
             return kernels.residual(
                 self.pair_ptr, self.indptr, self.indices, self.exact_probability, self.reward,
-                self.discount, self.defect, value, floor, top, best, self.settled,
-                self.second, start, stop,
+                self.discount, self.defect, self.reward_defect, value, floor, top, best,
+                self.settled, self.second, start, stop,
             )  # fmt: skip
 
         parts = threads.run(part, self.pieces)
@@ -198,7 +215,7 @@ class StoredEngine:
 
     def contraction(self) -> tuple[float, float]:
         """See `Engine`."""
-        return self.discount * (1.0 - self.defect), self.discount * (1.0 + self.defect)
+        return widened(self.discount, self.defect)
 
     def sweep(
         self, value: Array, best: Array, order: Order,
@@ -354,7 +371,7 @@ class GeneratedEngine:
 
     def contraction(self) -> tuple[float, float]:
         """See `Engine`."""
-        return self.discount * (1.0 - self.worst), self.discount * (1.0 + self.worst)
+        return widened(self.discount, self.worst)
 
     def sweep(
         self, value: Array, best: Array, order: Order,

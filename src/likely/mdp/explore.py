@@ -91,7 +91,7 @@ def from_step(
                     f"state {state!r}, action {action!r}: step gives no outcome; expected "
                     "(probability, next state, reward) at least once"
                 )
-            for successor, (chance, gain) in row.items():
+            for successor, chance, gain in row:
                 if successor not in number:
                     if len(order) >= max_states:
                         raise InvalidData(
@@ -126,9 +126,9 @@ def from_step(
 
 def _outcomes(
     outcomes: Iterable[tuple[float, State, float]], state: State, action: Action
-) -> dict[State, tuple[float, float]]:
-    """Successors with (probability, expected reward on the way), repeated ones merged."""
-    row: dict[State, tuple[float, float]] = {}
+) -> list[tuple[State, float, float]]:
+    """Successors with their probability and the reward on the way; some may be repeated."""
+    row: list[tuple[State, float, float]] = []
     for outcome in outcomes:
         try:
             chance, successor, reward = outcome
@@ -143,10 +143,8 @@ def _outcomes(
                 "probability >= 0 and a finite reward"
             )
         if chance > 0.0:
-            known, gain = row.get(successor, (0.0, 0.0))
-            both = known + chance
-            row[successor] = (both, (known * gain + chance * reward) / both)
-    total = math.fsum(chance for chance, _ in row.values())
+            row.append((successor, chance, float(reward)))
+    total = math.fsum(chance for _, chance, _ in row)
     if row and abs(total - 1.0) > 1e-9:
         raise InvalidData(
             f"state {state!r}, action {action!r}: the probabilities sum to {total:.12g}, expected 1"

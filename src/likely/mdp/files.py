@@ -188,7 +188,7 @@ def _explicit(source: Path, given: FileOptions) -> tuple[MDP, Question | None]:
 
 def _ending(mdp: MDP, target: NDArray[np.bool_], reach: bool) -> MDP:
     """The discounted problem that ends in the target; entering pays 1 where `reach` is asked."""
-    return MDP.from_pairs(
+    ending = MDP.from_pairs(
         mdp.pair_ptr,
         mdp.indptr,
         mdp.indices,
@@ -200,6 +200,11 @@ def _ending(mdp: MDP, target: NDArray[np.bool_], reach: bool) -> MDP:
         terminal=target,
         initial=mdp.initial,
         action_names=mdp.action_names,
+    )
+    return dataclasses.replace(
+        ending,
+        row_defect=max(ending.row_defect, mdp.row_defect),
+        reward_defect=ending.reward_defect if reach else mdp.reward_defect,
     )
 
 

@@ -188,13 +188,14 @@ def sweep(
             count, reward = row(state, action, parameters, successors, weights)
             if not count:
                 continue
+            chosen = chosen if chosen >= 0 else np.int64(action)
             q = backed_up(count, reward, state, discount, value, successors, weights)
             chosen = np.int64(action) if q > top else chosen
             top = q if q > top else top
             kept = q if action == old else kept
         change = top - value[state]
         value[state] = top
-        best[state] = old if kept == top else chosen
+        best[state] = old if kept == top and old >= 0 else chosen
         low, high = min(low, change), max(high, change)
         if abs(change) > still:
             front, rear = min(front, i), max(rear, i)
@@ -286,7 +287,7 @@ def march(row, parameters, slots, labels, actions, terminal, discount, value, be
                 else:
                     stay += weights[k]
             q = (reward + discount * total) / (1.0 - discount * stay)
-            chosen = np.int64(action) if q > top else chosen
+            chosen = np.int64(action) if q > top or chosen < 0 else chosen
             top = q if q > top else top
         value[state] = top
         best[state] = chosen
@@ -326,11 +327,15 @@ def residual(
                 size += abs(term)
                 mass += weights[k]
             d = reward + discount * total - drift
-            defect = abs(mass - 1.0) + count * UNIT
+            defect = abs(mass - 1.0) + (count - 1) * UNIT
             worst = defect if defect > worst else worst
-            error = (count + 7.0) * UNIT * (abs(reward) + discount * size + abs(drift))
+            weight = (count + 8.0) * UNIT + defect
+            error = weight * (abs(reward) + discount * size + abs(drift))
             error += discount * defect * abs(here) + 1e-300
-            ceiling = d + error if d + error > ceiling else ceiling
+            bound = d + error
+            bound = bound if bound == bound else np.inf  # not a number
+            ceiling = bound if bound > ceiling else ceiling
+            chosen = chosen if chosen >= 0 else np.int64(action)
             greater = d > chosen_d
             chosen = np.int64(action) if greater else chosen
             chosen_error = error if greater else chosen_error
@@ -338,10 +343,11 @@ def residual(
             held = action == old
             old_d = d if held else old_d
             old_error = error if held else old_error
-        if old_d + old_error >= chosen_d - chosen_error:
+        if old >= 0 and old_d + old_error >= chosen_d - chosen_error:
             chosen, chosen_d, chosen_error = old, old_d, old_error
         best[state] = chosen
-        floor[state] = chosen_d - chosen_error
+        least = chosen_d - chosen_error
+        floor[state] = least if least == least else -np.inf
         top[state] = ceiling
         low, high = min(low, floor[state]), max(high, ceiling)
         gap = max(gap, ceiling - floor[state])

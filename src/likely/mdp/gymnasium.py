@@ -5,8 +5,10 @@ of `(probability, next_state, reward, terminated)`. Two things in it are easy to
 
 - A transition flagged `terminated` ends the episode: nothing is earned after it, whatever the
   table says about the state that it names. Where that state is only ever entered so, it becomes
-  a terminal state; where it is also entered without the flag (Taxi names a state in which the
-  ride could go on), the transition leads to one added terminal state, "end".
+  a terminal state, unless something says that it lives: it is entered without the flag too (Taxi
+  names a state in which the ride could go on), episodes may begin there, or, where the table
+  comes without a distribution of first states, its own row moves on or pays. Then the transition
+  leads to one added terminal state, "end".
 - Rows repeat successors; they are merged.
 
 The time limit that `gymnasium.make` wraps around an environment truncates episodes; it is not
@@ -104,11 +106,17 @@ def from_table(
     source = np.array([e[0] for e in entries], dtype=np.int64)
     successor = np.array([e[3] for e in entries], dtype=np.int64)
     done = np.array([e[5] for e in entries], dtype=bool)
+    possible = np.array([e[2] for e in entries], dtype=np.float64) > 0.0
     beyond = (successor < 0) | (successor >= states)
     if beyond.any():
         s, a, _, t, _, _ = entries[int(np.flatnonzero(beyond)[0])]
         raise InvalidData(f"state {s}, action {a}: successor {t} is not in 0..{states - 1}")
-    terminal = _terminal_states(source, successor, done, states, start)
+    moves = (successor != source) & ~done
+    goes_on = np.zeros(states, dtype=bool)
+    goes_on[source[possible & (moves | (np.array([e[4] for e in entries]) != 0.0))]] = True
+    # Without a distribution any state whose row goes on may be the first.
+    begins = goes_on if start is None else start > 0.0
+    terminal = _terminal_states(source[possible], successor[possible], done[possible], begins)
     to_end = done & ~terminal[successor] & ~terminal[source]
     added = int(to_end.any())
     successor = np.where(to_end, states, successor)
@@ -134,14 +142,12 @@ def _terminal_states(
     source: NDArray[np.int64],
     successor: NDArray[np.int64],
     done: NDArray[np.bool_],
-    states: int,
-    start: NDArray[np.float64] | None,
+    begins: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """[S] states that are only ever entered by terminated transitions."""
-    terminal = np.zeros(states, dtype=bool)
+    """[S] states that are only ever entered by terminated transitions, where nothing `begins`."""
+    terminal = np.zeros(len(begins), dtype=bool)
     terminal[successor[done]] = True
-    if start is not None:
-        terminal &= start == 0.0
+    terminal &= ~begins
     while True:
         # What a terminal state's own row says does not count: the episode is over there.
         alive = ~done & ~terminal[source]

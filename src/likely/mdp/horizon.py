@@ -104,6 +104,9 @@ def backward_induction(
             f"{seconds:.3g} s; |V - V*| <= {worst:.3g} from time {steps} on and "
             f"{float(error.max()):.3g} before; the bounds hold all the same"
         )
+    elif not np.isfinite(worst):
+        outcome = "overflow"
+        status += "; values are too large for the numbers, the bounds hold all the same"
     return Solution(
         policy=policy,
         value=value,
@@ -128,7 +131,7 @@ class _Backup:
         self.first, self.owner = mdp.pair_ptr[self.live], mdp.pair_state
         self.terms = float(np.diff(mdp.indptr).max(initial=0)) + 4.0
         self.magnitude = mdp.discount * (1.0 + mdp.row_defect)
-        self.pays = float(np.abs(mdp.reward).max(initial=0.0))
+        self.pays = float(np.abs(mdp.reward).max(initial=0.0))  # the most in a step, about
 
     def step(
         self, after: FloatArray, error_after: FloatArray, value: FloatArray, error: FloatArray
@@ -139,16 +142,22 @@ class _Backup:
         value[mdp.terminal] = self.last[mdp.terminal]
         if not len(live):
             return policy
-        q = state_action_values(mdp, after)
+        with np.errstate(over="ignore", invalid="ignore"):
+            q = state_action_values(mdp, after)
         value[live] = self.sign * np.maximum.reduceat(self.sign * q, self.first)
+        policy[live] = mdp.pair_action[self.first]
         rows = np.flatnonzero(q == value[self.owner])[::-1]
         policy[self.owner[rows]] = mdp.pair_action[rows]
         # One backup rounds by a few units of its largest term and passes on what it was given;
         # rows that miss one by the defect add to it.
         largest = float(np.abs(after).max())
-        rounding = self.terms * UNIT * (self.pays + mdp.discount * largest)
-        rounding += mdp.discount * mdp.row_defect * largest
+        rounding = self.terms * UNIT * self.pays + self.terms * UNIT * mdp.discount * largest
+        rounding += mdp.row_defect * self.pays + mdp.discount * mdp.row_defect * largest
+        rounding += mdp.reward_defect + 1e-300
         error[live] = self.magnitude * float(error_after.max()) + rounding
+        # Beyond the range of the numbers nothing is known.
+        lost = live[~(np.abs(value[live]) + error[live] < np.inf)]
+        value[lost], error[lost] = 0.0, np.inf
         return policy
 
     def bound(
@@ -162,7 +171,8 @@ class _Backup:
         terminal = self.mdp.terminal
         final = float(np.abs(self.last).max(initial=0.0))
         most = float((np.abs(value[steps]) + error[steps]).max(initial=0.0))
+        pays = self.pays * (1.0 + self.mdp.row_defect) + self.mdp.reward_defect + 1e-300
         for step in range(steps - 1, -1, -1):
-            most = (self.pays + self.magnitude * max(most, final)) * (1.0 + 1e-12)
+            most = (pays + self.magnitude * max(most, final)) * (1.0 + 1e-12)
             value[step], policy[step] = np.where(terminal, self.last, 0.0), -1
             error[step] = np.where(terminal, 0.0, most)

@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit
 
 UNIT = 2.0**-53  # half the spacing of float64 at 1: the relative error of one operation
+LARGEST = float(np.finfo(np.float64).max)
 
 # Sweeps only have to converge; how they round does not matter, because the bounds come from
 # `residual`, which is compiled without these liberties.
@@ -72,7 +73,7 @@ def backup(pair_ptr, indptr, indices, probability, reward, discount, value, out,
             low, high = min(low, 0.0), max(high, 0.0)
             continue
         old = np.int64(best[state])
-        chosen, top, kept = old, -np.inf, -np.inf
+        chosen, top, kept = max(old, np.int64(first)), -np.inf, -np.inf
         begin = np.uint64(indptr[first])
         for pair in range(first, last):
             end = np.uint64(indptr[pair + _ONE])
@@ -82,7 +83,7 @@ def backup(pair_ptr, indptr, indices, probability, reward, discount, value, out,
             top = q if q > top else top
             kept = q if np.int64(pair) == old else kept
         out[state] = top
-        best[state] = old if kept == top else chosen
+        best[state] = old if kept == top and old >= 0 else chosen
         change = top - value[state]
         low, high = min(low, change), max(high, change)
     return low, high
@@ -107,7 +108,7 @@ def sweep(
         if first == last:
             continue
         old = np.int64(best[state])
-        chosen, top, kept = old, -np.inf, -np.inf
+        chosen, top, kept = max(old, np.int64(first)), -np.inf, -np.inf
         begin = np.uint64(indptr[first])
         for pair in range(np.uint64(first), np.uint64(last)):
             total, loop = 0.0, 0.0
@@ -130,7 +131,7 @@ def sweep(
             chosen = np.int64(pair) if q > top else chosen
             top = q if q > top else top
             kept = q if np.int64(pair) == old else kept
-        chosen = old if kept == top else chosen
+        chosen = old if kept == top and old >= 0 else chosen
         change = top - value[state]
         value[state] = top
         best[state] = chosen
@@ -142,19 +143,22 @@ def sweep(
 
 @_exact
 def residual(
-    pair_ptr, indptr, indices, probability, reward, discount, defect, value,
+    pair_ptr, indptr, indices, probability, reward, discount, defect, reward_defect, value,
     floor, top, best, settled, second, start, stop,
 ):  # fmt: skip
     """Rigorous bounds on T value - value, state by state, rounding included.
 
     For every action d = r + discount sum p (v' - v) - (1 - discount) v, which equals
     r + discount P v - v without the cancellation of two large numbers. Its rounding error is at
-    most (k + 7) u (|r| + discount sum p |v' - v| + (1 - discount) |v|), and a row that sums to
-    1 + e, |e| <= defect, adds discount |e| |v|.
+    most (k + 8) u (|r| + discount sum p |v' - v| + (1 - discount) |v|). Probabilities that are
+    not quite those of the row that is meant, |p - p'| <= defect p', add at most defect times the
+    same; taken as they are, with a sum of 1 + e, |e| <= defect, they add discount |e| |v|. What
+    the reward lost when it was folded is `reward_defect`.
 
     top[s] >= max_a (exact d); floor[s] <= exact d of the greedy pair best[s]. The pair that
     `best` held before is kept where rounding cannot tell it from the greedy one, so that policy
-    iteration does not cycle on ties. Returns min floor, max top and max (top - floor).
+    iteration does not cycle on ties. Returns min floor, max top and max (top - floor). Where a
+    value overflows, the bounds of the state are infinite, and best[s] is still one of its pairs.
 
     `settled` [S] marks states all of whose other actions are proven not to be optimal: there
     only best[s] is backed up. `second` [S] gets the largest d of any other action. Both may be
@@ -173,12 +177,12 @@ def residual(
         here = np.float64(value[state])
         drift = kept * here
         fixed = abs(drift)
-        slack = discount * defect * abs(here) + 1e-300
+        slack = discount * defect * abs(here) + reward_defect + 1e-300
         old = np.int64(best[state])
         if eliminating and settled[state]:
             first = pair_ptr.dtype.type(old)
             last = first + pair_ptr.dtype.type(1)
-        chosen, chosen_d, chosen_error = np.int64(-1), -np.inf, 0.0
+        chosen, chosen_d, chosen_error = np.int64(first), -np.inf, 0.0
         old_d, old_error = -np.inf, 0.0
         ceiling, runner = -np.inf, -np.inf
         begin = np.uint64(indptr[first])
@@ -190,10 +194,12 @@ def residual(
                 total += term
                 size += abs(term)
             d = reward[pair] + discount * total - drift
-            count = np.float64(end - begin) + 7.0
+            count = np.float64(end - begin) + 8.0
             begin = end
-            error = count * UNIT * (abs(reward[pair]) + discount * size + fixed) + slack
+            weight = count * UNIT + defect
+            error = weight * (abs(reward[pair]) + discount * size + fixed) + slack
             bound = d + error
+            bound = bound if bound == bound else np.inf  # not a number
             # By selection, not by branches, as in `backup`.
             second_best = ceiling if bound > ceiling else bound
             runner = second_best if second_best > runner else runner
@@ -205,10 +211,11 @@ def residual(
             held = np.int64(pair) == old
             old_d = d if held else old_d
             old_error = error if held else old_error
-        if old_d + old_error >= chosen_d - chosen_error:
+        if old >= 0 and old_d + old_error >= chosen_d - chosen_error:
             chosen, chosen_d, chosen_error = old, old_d, old_error
         best[state] = chosen
-        floor[state] = chosen_d - chosen_error
+        least = chosen_d - chosen_error
+        floor[state] = least if least == least else -np.inf
         top[state] = ceiling
         if eliminating:
             second[state] = runner
@@ -249,11 +256,16 @@ def finish(terminal, value, floor, top, shift_low, shift_high, start, stop):
             top[state] = 0.0
             continue
         here = np.float64(value[state])
-        size = abs(here)
+        size = 8.0 * UNIT * abs(here)
+        # What lies beyond the largest number is rounded towards it, never away from the truth.
         lower = here + floor[state] + shift_low
-        lower -= 4.0 * UNIT * (size + abs(floor[state]) + abs(shift_low))
+        lower = LARGEST if lower > LARGEST else lower
+        lower -= size + 8.0 * UNIT * abs(floor[state]) + 8.0 * UNIT * abs(shift_low)
         upper = here + top[state] + shift_high
-        upper += 4.0 * UNIT * (size + abs(top[state]) + abs(shift_high))
+        upper = -LARGEST if upper < -LARGEST else upper
+        upper += size + 8.0 * UNIT * abs(top[state]) + 8.0 * UNIT * abs(shift_high)
+        lower = lower if lower == lower else -np.inf
+        upper = upper if upper == upper else np.inf
         floor[state] = lower
         top[state] = upper
         widest = max(widest, upper - lower)
@@ -445,7 +457,7 @@ def settle(pair_ptr, indptr, indices, probability, reward, discount, value, best
             if first == last:
                 continue
             old = np.int64(best[state])
-            chosen, top = old, -np.inf
+            chosen, top = max(old, np.int64(first)), -np.inf
             for pair in range(first, last):
                 total, loop = 0.0, 0.0
                 for k in range(indptr[pair], indptr[pair + 1]):

@@ -43,7 +43,10 @@ def linear_programming(task: Task) -> Iterator[None]:
     """The linear program, then policy iteration from its solution to remove what HiGHS leaves."""
     if task.mdp is None:
         raise InvalidSetting('method="linear-programming" needs stored rows')
-    task.value[:] = solve_program(task.mdp)
+    try:
+        task.value[:] = solve_program(task.mdp)
+    except LikelyError:  # numbers too large for HiGHS; policy iteration needs no start
+        task.value[:] = 0.0
     task.value[task.mdp.terminal] = 0.0
     task.changed(0.0)
     yield from policy_iteration(task)

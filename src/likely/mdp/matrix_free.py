@@ -25,6 +25,7 @@ from numba import njit
 
 from likely.errors import InvalidData
 from likely.mdp import checks, generated
+from likely.mdp.kernels import UNIT
 from likely.mdp.problem import MDP, _frozen
 
 # How a row function should be compiled. Inlined, and without numba's reference counts, which
@@ -103,10 +104,13 @@ class MatrixFree:
         generated.write_all(
             *self.head, self.terminal, pair_ptr, indptr, indices, probability, reward, action
         )
-        return MDP.from_pairs(
+        stored = MDP.from_pairs(
             pair_ptr, indptr, indices, probability, reward, self.discount,
             pair_action=action, terminal=self.terminal,
         )  # fmt: skip
+        # Repeated successors were added up.
+        rounding = 2.0 * self.width * UNIT
+        return dataclasses.replace(stored, row_defect=stored.row_defect + rounding)
 
 
 # ----------------------------------------------------------------------- the slippery grid

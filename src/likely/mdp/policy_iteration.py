@@ -33,7 +33,11 @@ def policy_iteration(task: Task) -> Iterator[None]:
             continue
         previous = task.best.copy()
         rows = _rows(task)
-        task.value[:] = _direct(rows)
+        solved = _direct(rows)
+        if bool(np.isfinite(solved).all()):
+            np.copyto(task.value, solved, casting="same_kind")
+        else:  # singular up to rounding, or beyond the range of the numbers: a plain backup
+            np.add(task.value, task.top, out=task.value, casting="same_kind")
         task.changed(1.0)
 
 
@@ -102,7 +106,7 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
         start = task.value + task.top
         residual = rows.constants - matrix @ start
         norm = float(np.linalg.norm(residual))
-        if norm > 0.0:
+        if 0.0 < norm < np.inf:
             count = [0]
 
             def counted(_: Any, count: list[int] = count) -> None:
@@ -119,7 +123,7 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
             better = bool(np.isfinite(found).all()) and (
                 np.abs(rows.constants - matrix @ found).max() <= np.abs(residual).max()
             )
-            if better:
+            if better and float(np.abs(found).max()) <= np.finfo(task.value.dtype).max:
                 task.value[:] = found
                 task.changed(share)
                 continue
@@ -161,13 +165,22 @@ def _system(rows: PolicyRows) -> Any:
 
 
 def _direct(rows: PolicyRows) -> Array:
-    """Solve (I - discount P_pi) v = r: dense when small, else sparse LU, refined once."""
+    """Solve (I - discount P_pi) v = r: dense when small, else sparse LU, refined once.
+
+    Not finite where the system is singular up to rounding.
+    """
     matrix = _system(rows)
     if matrix.shape[0] <= 400:
-        return np.asarray(np.linalg.solve(matrix.toarray(), rows.constants))
+        try:
+            return np.asarray(np.linalg.solve(matrix.toarray(), rows.constants))
+        except np.linalg.LinAlgError:
+            return np.full_like(rows.constants, np.nan)
     from scipy.sparse import linalg
 
-    factors = linalg.splu(matrix.tocsc())
+    try:
+        factors = linalg.splu(matrix.tocsc())
+    except RuntimeError:  # SuperLU's word for singular
+        return np.full_like(rows.constants, np.nan)
     value = factors.solve(rows.constants)
     value += factors.solve(rows.constants - matrix @ value)
     return np.asarray(value)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidSetting, nearest
+from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.certificates import certify
 from likely.mdp.operators import policy_weights
 from likely.mdp.problem import MDP, is_discounting
@@ -18,6 +18,7 @@ from likely.mdp.problem import MDP, is_discounting
 __all__ = ["Evaluation", "evaluate"]
 
 FloatArray = npt.NDArray[np.float64]
+UNIT = 2.0**-53
 METHODS = ("direct", "sweeps", "gauss-seidel", "gmres", "bicgstab")
 
 
@@ -86,20 +87,26 @@ def evaluate(
     value = np.zeros(mdp.states)
     if start is not None:
         value[:] = np.asarray(start, dtype=np.float64)
+        if not bool(np.isfinite(value).all()):
+            raise InvalidData("start: expected finite numbers")
         value[mdp.terminal] = 0.0
     history: dict[int, FloatArray] = {0: value.copy()} if 0 in keep else {}
     iterations = 0
-    if method in ("sweeps", "gauss-seidel"):
-        value, iterations = _sweep(
-            mdp, chain, gain, weights, value, method, tolerance, sweeps, set(keep), history
-        )
-    else:
-        value, iterations = _linear(mdp, chain, gain, method, tolerance, value)
-    lower, upper = policy_bounds(mdp, chain, gain, weights, value)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if method in ("sweeps", "gauss-seidel"):
+            value, iterations = _sweep(
+                mdp, chain, gain, weights, value, method, tolerance, sweeps, set(keep), history
+            )
+        else:
+            value, iterations = _linear(mdp, chain, gain, method, tolerance, value)
+        note = ""
+        if not bool(np.isfinite(value).all()):
+            value, note = np.zeros(mdp.states), "; values are too large for the numbers"
+        lower, upper = policy_bounds(mdp, chain, gain, weights, value)
+        error = float(np.maximum(upper - value, value - lower).max(initial=0.0))
     seconds = time.perf_counter() - began
-    error = float(np.maximum(upper - value, value - lower).max(initial=0.0))
     count = "" if method == "direct" else f" after {iterations} iterations"
-    status = f"evaluated by {method}{count} in {seconds:.3g} s; |V - V^pi| <= {error:.3g}"
+    status = f"evaluated by {method}{count} in {seconds:.3g} s; |V - V^pi| <= {error:.3g}{note}"
     return Evaluation(value, lower, upper, iterations, status, history)
 
 
@@ -126,9 +133,15 @@ def _linear(
     if method == "direct":
         if mdp.states <= 400:
             dense = system.toarray()
-            value = np.linalg.solve(dense, gain)
-            return value + np.linalg.solve(dense, gain - system @ value), 0
-        factors = linalg.splu(system.tocsc())
+            try:
+                value = np.linalg.solve(dense, gain)
+                return value + np.linalg.solve(dense, gain - system @ value), 0
+            except np.linalg.LinAlgError:  # singular up to rounding
+                return np.full(mdp.states, np.nan), 0
+        try:
+            factors = linalg.splu(system.tocsc())
+        except RuntimeError:  # SuperLU's word for singular
+            return np.full(mdp.states, np.nan), 0
         value = factors.solve(gain)
         return value + factors.solve(gain - system @ value), 0
     count = [0]
@@ -148,7 +161,7 @@ def _linear(
         if bool(np.isfinite(step).all()):
             value = value + step
         residual = float(np.abs(gain - system @ value).max(initial=0.0))
-        if info == 0 or residual <= target:
+        if info == 0 or residual <= target or not np.isfinite(residual):
             return value, count[0]
         for _ in range(50):  # Richardson steps always make progress
             value = gain + mdp.discount * (chain @ value)
@@ -189,6 +202,8 @@ def _sweep(
         change = float(np.abs(following - value).max(initial=0.0))
         value = following
         count += 1
+        if not np.isfinite(change):
+            break
         if count in keep:
             history[count] = value.copy()
         # The bounds cost a solve when undiscounted: ask for them only when the change is small
@@ -197,7 +212,8 @@ def _sweep(
             count >= 8 and count & (count - 1) == 0
         )):  # fmt: skip
             low, high = policy_bounds(mdp, chain, gain, weights, value)
-            if float((high - low).max(initial=0.0)) <= tolerance or change == 0.0:
+            reach = np.maximum(high - value, value - low)
+            if float(reach.max(initial=0.0)) <= tolerance or change == 0.0:
                 break
     return value, count
 
@@ -211,7 +227,14 @@ def policy_bounds(
         return certificate.lower, certificate.upper
     from likely.mdp.transient import bounds
 
-    return bounds(mdp.terminal, chain, gain, value, mdp.row_defect)
+    # Mixing the pairs of a state rounds once a pair, and large rewards may cancel in it.
+    owner, counts = mdp.pair_state, np.diff(mdp.pair_ptr)
+    totals = np.bincount(owner, weights, minlength=mdp.states)
+    off = float(np.abs(totals - 1.0)[~mdp.terminal].max(initial=0.0))
+    mixing = (int(counts.max(initial=0)) + 2) * UNIT + off
+    size = np.bincount(owner, weights * abs(mdp.reward), minlength=mdp.states)
+    lost = np.asarray((mixing + 2.0 * UNIT + mdp.row_defect) * size + mdp.reward_defect, np.float64)
+    return bounds(mdp.terminal, chain, gain, value, mdp.row_defect + mixing, gain_error=lost)
 
 
 def _require_ending(mdp: MDP, chain: Any) -> None:

@@ -50,7 +50,11 @@ class MDP:
         discount: in (0, 1]; 1 is for total reward, finite horizon and average reward.
         terminal: [S] True where the episode has ended (value 0, no pairs).
         pair_action: [pairs] action label of each pair, 0..A-1.
-        row_defect: bound on |sum of a row - 1|, rounding of the sum included.
+        row_defect: bound on |sum of a row - 1|, rounding of the sum included, and on the relative
+            difference between a stored probability and the one that is meant: the row that was
+            given, divided by its sum.
+        reward_defect: bound on what `reward` lost, beyond one rounding, when rewards of
+            transitions were folded; 0 for rewards of pairs.
         initial: [S] distribution of the first state, or None.
         successor_reward: [transitions] r(s, a, s') where given, or None. `reward` is its
             expectation; simulation uses it.
@@ -70,6 +74,7 @@ class MDP:
     successor_reward: FloatArray | None = None
     state_names: tuple[str, ...] | None = None
     action_names: tuple[str, ...] | None = None
+    reward_defect: float = 0.0
 
     # ------------------------------------------------------------------ shape
     @property
@@ -132,7 +137,17 @@ class MDP:
         if new.shape != (self.pairs,):
             raise InvalidData(f"rewards have shape {new.shape}, expected [{self.pairs}] (pairs)")
         checks.rewards(new, self.pair_ptr, self.pair_action, self.state_names, self.action_names)
-        return dataclasses.replace(self, reward=_frozen(new), successor_reward=None)
+        return dataclasses.replace(
+            self, reward=_frozen(new), successor_reward=None, reward_defect=0.0
+        )
+
+    def negated(self) -> MDP:
+        """The same process with all rewards negated: to minimise is to maximise in it."""
+        parts = self.successor_reward
+        return dataclasses.replace(
+            self, reward=_frozen(-self.reward),
+            successor_reward=None if parts is None else _frozen(-parts),
+        )  # fmt: skip
 
     def pair_of(self, policy: npt.ArrayLike) -> IntArray:
         """[S] row of each state's chosen pair for a deterministic policy [S] of action labels.
@@ -172,18 +187,20 @@ class MDP:
             reward: [pairs] r(s, a), or None where `successor_reward` alone is given. Where both
                 are given they add up.
             discount: in (0, 1].
-            pair_action: [pairs] action labels; by default 0, 1, ... within each state.
+            pair_action: [pairs] action labels, which differ within a state; by default 0, 1, ...
             successor_reward: [transitions] r(s, a, s'), folded into the expected reward.
             terminal: [S] bool, or a list of states. Pairs of terminal states are dropped.
             initial: [S] distribution, or one state.
             state_names, action_names: for people; [S] and [A].
             missing: what a row that sums to less than one means: "refuse" (an error), or
                 "terminate" (the rest ends the episode: one terminal state is appended).
-            row_tolerance: how far a row may be from one. Within it, rows are rescaled.
+            row_tolerance: how far a row may be from one. Within it, rows are divided by their
+                sum, also for the expectation of `successor_reward`.
 
         Raises:
             InvalidData: negative, NaN or not-summing-to-one probabilities, states without
-                actions, non-finite rewards; the message names the state and the action.
+                actions or with two pairs of one label, non-finite rewards; the message names
+                the state and the action.
             InvalidSetting: a discount outside (0, 1], an unknown `missing`.
         """
         from likely.mdp import build
@@ -303,6 +320,8 @@ class MDP:
             "format": "likely.mdp",
             "version": 1,
             "discount": self.discount,
+            "row_defect": self.row_defect,
+            "reward_defect": self.reward_defect,
             "state_names": self.state_names,
             "action_names": self.action_names,
         }
@@ -335,6 +354,15 @@ class MDP:
             terminal=arrays["terminal"], initial=arrays.get("initial"),
             state_names=names[0], action_names=names[1],
         )  # fmt: skip
+        # The rounding of the rows that were given first: those here are already rescaled.
+        defects = [float(header.get(name, 0.0)) for name in ("row_defect", "reward_defect")]
+        if not all(0.0 <= defect < math.inf for defect in defects):
+            raise InvalidData(
+                f"header: the bounds on rounding are {defects}, expected numbers >= 0"
+            )
+        loaded = dataclasses.replace(
+            loaded, row_defect=max(loaded.row_defect, defects[0]), reward_defect=defects[1]
+        )
         parts = arrays.get("successor_reward")
         if parts is None:
             return loaded

@@ -188,7 +188,10 @@ def _horizon(mdp: MDP, max_steps: int, tail: float) -> tuple[int, float]:
     if largest == 0.0:
         return max_steps, 0.0
     scale = largest / (1.0 - mdp.discount)
-    needed = max(1, math.ceil(math.log(min(1.0, tail / scale)) / math.log(mdp.discount)))
+    share = min(1.0, tail / scale)
+    if not share > 0.0:
+        return max_steps, scale * mdp.discount**max_steps
+    needed = max(1, math.ceil(math.log(share) / math.log(mdp.discount)))
     steps = min(max_steps, needed)
     return steps, scale * mdp.discount**steps
 

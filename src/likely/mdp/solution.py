@@ -45,13 +45,15 @@ class Solution:
     Attributes:
         policy: [S] action label of each state, -1 where there is nothing to choose; [H, S] for a
             finite horizon.
-        value: [S] middle of the interval; [H + 1, S] for a finite horizon.
+        value: [S] within `error` of the truth; [H + 1, S] for a finite horizon. Of a discounted
+            solve that converged, one backup of it (`certify`) proves the tolerance.
         lower, upper: like `value`. The optimal value lies between them, state by state, with
             floating-point rounding included, also when the solve was stopped early. For a
             discounted maximisation `lower` also bounds the value of `policy` from below (for a
             minimisation, `upper` from above).
         iterations: iterations of the method.
-        outcome: "converged", "iterations", "time", "interrupted", "stopped" or "rounding".
+        outcome: "converged", "iterations", "time", "interrupted", "stopped", "rounding" or
+            "overflow" (values beyond the range of the numbers; bounds may be infinite).
         status: the outcome as a sentence.
         trace: certified error against work and time.
         about: method, criterion and other settings that a reader needs.
@@ -79,13 +81,13 @@ class Solution:
 
     @property
     def error(self) -> float:
-        """Certified bound on max |value - V*|: half the widest interval."""
+        """Certified bound on max |value - V*|: the largest distance to an end of the interval."""
         if not self.value.size:
             return 0.0
         # inf - inf is nan where both ends agree on an infinite value: no uncertainty there.
-        with np.errstate(invalid="ignore"):
-            width = np.where(self.upper == self.lower, 0.0, self.upper - self.lower)
-        return float(width.max()) / 2.0
+        with np.errstate(invalid="ignore", over="ignore"):
+            reach = np.maximum(self.upper - self.value, self.value - self.lower)
+        return float(np.where(self.upper == self.lower, 0.0, reach).max()) * (1.0 + 2.0**-52)
 
     @property
     def q(self) -> FloatArray | None:
@@ -109,6 +111,7 @@ def sentence(outcome: str, error: float, tolerance: float, iterations: int, seco
         "interrupted": "interrupted",
         "stopped": "stopped by the callback",
         "rounding": "stopped where rounding limits the bounds",
+        "overflow": "stopped where values are too large for the numbers",
     }
     unit = "iteration" if iterations == 1 else "iterations"
     text = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Iterator
@@ -144,9 +145,10 @@ def _discounted(
 
     if limits.checkpoint is not None:
         resume(limits.checkpoint, task)
-    outcome = drive(task, method_named(method), limits)
-    seconds = task.seconds
-    value, lower, upper = task.finish()
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        outcome = drive(task, method_named(method), limits)
+        seconds = task.seconds
+        value, lower, upper = task.finish()
     if sign < 0.0:
         value, lower, upper = -value, -upper, -lower
     best = task.best
@@ -164,13 +166,14 @@ def _discounted(
         },
         None, problem if isinstance(problem, MDP) else None,
     )  # fmt: skip
-    # Frozen, but the sentence needs the final width of the interval.
-    object.__setattr__(
-        solution,
-        "status",
-        sentence(outcome, task.error, task.tolerance, task.iterations, seconds),
-    )
-    return solution
+    # The tolerance is met when the interval that is returned meets it.
+    error = solution.error
+    if outcome in ("converged", "rounding", "overflow") and error <= task.tolerance:
+        outcome = "converged"
+    elif outcome == "converged":
+        outcome = "rounding"
+    status = sentence(outcome, error, task.tolerance, task.iterations, seconds)
+    return dataclasses.replace(solution, outcome=outcome, status=status)
 
 
 def method_named(method: str) -> Callable[[Task], Iterator[None]]:
@@ -262,7 +265,7 @@ def _task(
         value[problem.terminal] = 0.0
         return Task(generated, None, tolerance, value, options)
     count = threading.choose(thread_count, problem.transitions)
-    mdp = problem if sign > 0.0 else problem.with_reward(-problem.reward)
+    mdp = problem if sign > 0.0 else problem.negated()
     if start is not None:
         value[problem.terminal] = 0.0
     rounded = None

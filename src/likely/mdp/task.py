@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from likely.errors import InvalidData
 from likely.mdp.checkpoints import Checkpoint
-from likely.mdp.engine import Engine, Residual, value_shifts
+from likely.mdp.engine import Engine, Residual, StoredEngine, value_shifts
+from likely.mdp.kernels import UNIT
 from likely.mdp.problem import MDP
 from likely.mdp.solution import Progress, TracePoint
 
@@ -48,7 +50,11 @@ class Task:
         engine: its kernels.
         value: [S] the current value; any finite vector is legal at any time.
         best: [S] pair (or action label) that is greedy in `value` after `check`.
-        error: certified sup-norm error after `check`.
+        tolerance: the error that was asked for.
+        goal: the error to work for; below the tolerance where the interval meets it but the
+            value, by itself, does not.
+        answer: [S] a value whose one backup proves the tolerance, once there is one.
+        error: certified sup-norm error after `check`; infinite where values overflow.
         fresh: whether the bounds belong to the present `value`.
         backups: work so far, in backups of all pairs.
     """
@@ -59,7 +65,7 @@ class Task:
     ) -> None:  # fmt: skip
         self.engine = engine
         self.mdp = mdp
-        self.tolerance = tolerance
+        self.tolerance = self.goal = tolerance
         self.options = options
         self.value = value
         states = engine.states
@@ -69,6 +75,7 @@ class Task:
         self.residual = Residual(-math.inf, math.inf, 0.0)
         self.shifts = (-math.inf, math.inf)
         self.error = math.inf
+        self.answer: FloatArray | None = None
         self.fresh = False
         self.backups = 0.0
         self.iterations = 0
@@ -83,7 +90,7 @@ class Task:
     @property
     def target_span(self) -> float:
         """Span of T v - v at which the bounds meet the tolerance."""
-        return 2.0 * self.tolerance * (1.0 - self.engine.discount) / self.engine.discount
+        return 2.0 * self.goal * (1.0 - self.engine.discount) / self.engine.discount
 
     def check(self) -> None:
         """One backup: greedy policy, rigorous residual, certified error of `value`."""
@@ -94,6 +101,49 @@ class Task:
         self.error = 0.5 * (high - low + self.residual.gap) * (1.0 + 1e-9)
         self.fresh = True
         self.backups += 1.0
+
+    def prove(self) -> bool:
+        """Look for a value that anyone can check: one whose one backup proves the tolerance.
+
+        The middle of the interval is within the tolerance, but a backup of it need not show that.
+        So it is backed up once more. If that does not do, the solve goes on from it, with a
+        tighter goal.
+        """
+        answer = self.value if self.value.dtype == np.float64 else self.value.astype(np.float64)
+        np.add(self.floor, self.top, out=self.floor)
+        self.floor *= 0.5
+        answer += self.floor
+        terminal = self.engine.terminal
+        if bool(terminal.any()):
+            answer[terminal] = 0.0
+        else:  # nothing tells a common shift of all states from the truth but the bounds
+            answer += 0.5 * self.shifts[0] + 0.5 * self.shifts[1]
+        # All actions, also those that were found not to be optimal.
+        engine, best = self.engine, self.best
+        partly = isinstance(engine, StoredEngine) and (
+            self.pair_map is not None or engine.settled.size
+        )
+        if partly:
+            assert isinstance(engine, StoredEngine)
+            assert self.mdp is not None
+            pieces = len(engine.pieces)
+            engine = StoredEngine(self.mdp, self.mdp.reward, self.mdp.discount, pieces)
+            best = np.full_like(self.best, -1)
+        residual = engine.residual(answer, self.floor, self.top, best)
+        low, high = value_shifts(engine, residual)
+        self.backups += 1.0
+        error = max(residual.high + high, -(residual.low + low)) * (1.0 + 1e-9)
+        error += 16.0 * UNIT * max(float(answer.max()), -float(answer.min()))
+        if error <= self.tolerance:
+            self.engine, self.best, self.answer = engine, best, answer
+            self.pair_map = None if partly else self.pair_map
+            self.residual, self.shifts, self.error = residual, (low, high), error
+            return True
+        self.goal *= min(0.5, max(0.1, 0.7 * self.tolerance / error))
+        if answer is not self.value:
+            np.copyto(self.value, answer, casting="same_kind")
+        self.check()
+        return False
 
     def start_below(self) -> None:
         """Unless a start was given, start at a value that no state can fall below.
@@ -136,14 +186,23 @@ class Task:
         return self.residual.high - self.residual.low <= 64.0 * spacing
 
     def finish(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Value, lower and upper at the present value."""
-        if not self.fresh:
+        """Value, lower and upper at the present value, or at the answer."""
+        if self.answer is None and not self.fresh:
             self.check()
+        if not math.isfinite(self.error):  # the backup of zero needs only the rewards
+            self.value[:] = 0.0
+            self.check()
+        value: FloatArray = self.value if self.answer is None else self.answer
         lower, upper = self.floor, self.top
-        self.engine.finish(self.value, lower, upper, *self.shifts)
+        self.engine.finish(value, lower, upper, *self.shifts)
         self.fresh = False  # floor and top now hold bounds
-        middle = lower + upper
-        middle *= 0.5
+        if self.answer is not None:  # one backup away from the interval, maybe
+            return value, np.minimum(lower, value, out=lower), np.maximum(upper, value, out=upper)
+        middle = 0.5 * lower
+        middle += 0.5 * upper
+        endless = ~np.isfinite(middle)
+        if bool(endless.any()):
+            middle[endless] = np.clip(value[endless], lower[endless], upper[endless])
         return middle, lower, upper
 
 
@@ -164,7 +223,13 @@ def drive(task: Task, method: Method, limits: Limits) -> str:
                 ):
                     outcome = "stopped"
                     break
-                if task.error <= task.tolerance or task.at_rounding():
+                if not math.isfinite(task.error):
+                    outcome = "overflow"
+                    break
+                if task.error <= task.goal and task.prove():
+                    outcome = "converged"
+                    break
+                if task.at_rounding():
                     outcome = "rounding"
                     break
             if ended:
@@ -183,14 +248,18 @@ def drive(task: Task, method: Method, limits: Limits) -> str:
     if not task.fresh:
         task.check()
         task.trace.append(TracePoint(task.iterations, task.backups, task.seconds, task.error))
+    if not math.isfinite(task.error):
+        return "overflow"
+    if outcome != "converged" and task.error <= task.goal and task.prove():
+        outcome = "converged"
     if limits.checkpoint is not None:
         save_checkpoint(limits.checkpoint, task)
-    return "converged" if task.error <= task.tolerance else outcome
+    return outcome
 
 
 def save_checkpoint(checkpoint: Checkpoint, task: Task) -> None:
     """Write the value and the counters."""
-    value = np.asarray(task.value, dtype=np.float64)
+    value = np.asarray(task.value if task.answer is None else task.answer, dtype=np.float64)
     checkpoint.save({"value": value}, task.iterations, task.backups, task.seconds, task.trace)
 
 
@@ -199,6 +268,9 @@ def resume(checkpoint: Checkpoint, task: Task) -> None:
     found = checkpoint.load({"value": task.value.shape})
     if found is None:
         return
+    if "value" not in found.arrays or not bool(np.isfinite(found.arrays["value"]).all()):
+        raise InvalidData(f"{checkpoint.path}: its value is not finite numbers; delete it")
     task.value[:] = found.arrays["value"]
+    task.value[task.engine.terminal] = 0.0
     task.iterations, task.backups = found.iterations, found.backups
     task.seconds_before, task.trace = found.seconds, found.trace

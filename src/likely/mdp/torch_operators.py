@@ -8,6 +8,7 @@ name; `likely.mdp` itself never imports torch.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import warnings
 
@@ -145,7 +146,9 @@ def solve(
             trace.append(
                 TracePoint(iteration, float(iteration), time.perf_counter() - began, error)
             )
-            if error <= 0.5 * tolerance:
+            if not math.isfinite(error):
+                break
+            if error <= 0.45 * tolerance:
                 value = following
                 outcome = "converged"
                 break
@@ -156,9 +159,15 @@ def solve(
         value = following
     final = value.double().cpu().numpy().copy()
     final[mdp.terminal] = 0.0
+    if not bool(np.isfinite(final).all()):
+        outcome, final = "overflow", np.zeros(mdp.states)
     certificate = certify(mdp, final)
-    middle = 0.5 * (certificate.lower + certificate.upper)
-    error = 0.5 * float((certificate.upper - certificate.lower).max())
+    if certificate.error > tolerance and outcome != "overflow" and not ends:
+        # The middle of the interval differs from the sweep by a shift of all states.
+        middle = 0.5 * certificate.lower + 0.5 * certificate.upper
+        if bool(np.isfinite(middle).all()):
+            final, certificate = middle, certify(mdp, middle)
+    error = certificate.error
     if error <= tolerance:
         outcome = "converged"
     elif outcome == "converged":
@@ -168,9 +177,9 @@ def solve(
     seconds = time.perf_counter() - began
     return Solution(
         policy=policy,
-        value=middle,
-        lower=certificate.lower,
-        upper=certificate.upper,
+        value=final,
+        lower=np.minimum(certificate.lower, final),
+        upper=np.maximum(certificate.upper, final),
         iterations=iteration,
         outcome=outcome,
         status=sentence(outcome, error, tolerance, iteration, seconds),

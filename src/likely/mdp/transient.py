@@ -35,12 +35,13 @@ def bounds(
     value: FloatArray,
     defect: float,
     ends: FloatArray | None = None,
+    gain_error: FloatArray | float = 0.0,
 ) -> tuple[FloatArray, FloatArray]:
     """Bounds [S] on the undiscounted value of a chain that ends with probability one.
 
     `chain` has empty rows for terminal states, whose value is 0; `ends` [S] is the probability
-    that a row ends without a stored move. Returns infinite bounds where rounding does not allow
-    a proof.
+    that a row ends without a stored move; `gain_error` bounds what `gain` lost. Returns infinite
+    bounds where rounding does not allow a proof.
     """
     live = ~terminal
     if not bool(live.any()):
@@ -66,6 +67,11 @@ def bounds(
     # Mixing pairs into the chain rounds each entry and reward once more.
     error = (2 * counts + 12) * UNIT * size + (2 * defect + (counts + 4) * UNIT) * abs(value)
     error += (counts + 8) * UNIT * (abs(chain) @ abs(value)) + 8 * UNIT * abs(gain)
+    # Each probability may be off by the defect, relatively, and the reward with them.
+    error += defect * size + gain_error + np.where(size > 0.0, 1e-300, 0.0)
+    if not bool(np.isfinite(residual).all() and np.isfinite(error).all()):
+        infinite = np.where(live, np.inf, 0.0)
+        return -infinite, infinite
     ratio = (abs(residual) + error)[live] / margin[live]
     reach = float(ratio.max()) * (1.0 + 1e-12)
     spread = np.where(live, reach * weight + 4 * UNIT * abs(value), 0.0)

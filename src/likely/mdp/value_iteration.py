@@ -111,6 +111,7 @@ def anderson(task: Task) -> Iterator[None]:
         accepted = False
         if len(values) > 1:
             task.value[:] = _combine(values, residuals)
+            task.value[task.engine.terminal] = 0.0
             task.check()
             worst = max(abs(task.residual.low), abs(task.residual.high))
             accepted = bool(np.isfinite(task.error)) and worst <= bound
@@ -125,7 +126,10 @@ def anderson(task: Task) -> Iterator[None]:
 def _combine(values: list[Array], residuals: list[Array]) -> Array:
     newest = residuals[-1]
     steps = np.stack([newest - r for r in residuals[:-1]], axis=1)  # [S, depth - 1]
-    weights, *_ = np.linalg.lstsq(steps, newest, rcond=1e-10)
+    try:
+        weights, *_ = np.linalg.lstsq(steps, newest, rcond=1e-10)
+    except np.linalg.LinAlgError:  # differences beyond the range of the numbers
+        return values[-1] + newest
     mixed = values[-1] + newest
     for weight, v, r in zip(weights, values[:-1], residuals[:-1], strict=True):
         mixed -= weight * ((values[-1] + newest) - (v + r))
@@ -153,10 +157,10 @@ def action_elimination(task: Task) -> Iterator[None]:
         task.backups += 1.0
         low, high = task.shifts
         owner = np.repeat(np.arange(mdp.states), np.diff(engine.pair_ptr.view(mdp.indptr.dtype)))
-        size = abs(task.value[owner]) + abs(q)
+        largest = float(abs(task.value).max(initial=0.0))
+        size = abs(task.value[owner]) + abs(q) + largest + abs(low) + abs(high)
         width = float(np.diff(engine.indptr.view(mdp.indptr.dtype)).max(initial=0)) + 12.0
-        slack = width * kernels.UNIT * (size + abs(task.value).max())
-        slack += 2.0 * engine.defect * abs(task.value).max()
+        slack = (width * kernels.UNIT + 2.0 * engine.defect) * size + engine.reward_defect
         keep = q + high + slack >= (task.value + task.floor + low)[owner]
         np.add(task.value, task.top, out=task.value, casting="same_kind")
         task.fresh = False
