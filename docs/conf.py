@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "Likely"
 author = "The Likely developers"
+copyright = "The Likely developers"
 release = __version__
 
 extensions = [
@@ -20,7 +21,7 @@ extensions = [
     "mathml",
 ]
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -32,6 +33,8 @@ napoleon_use_ivar = True
 html_theme = "furo"
 html_title = "Likely"
 html_math_renderer = "mathml"
+html_static_path = ["static"]
+html_css_files = ["likely.css"]
 
 
 def _plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
