@@ -22,7 +22,7 @@ from torch import Tensor
 
 from likely import data as data_room
 from likely import runs
-from likely.checkpoint import read_json
+from likely.checkpoint import CheckpointError, read_json
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset
 from likely.density import (
@@ -41,8 +41,10 @@ from likely.evaluate.features import Extractor
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll
 from likely.evaluate.report import ModelReport, Report, ReportFiles, neighbour_pairs, write_report
 from likely.evaluate.samples import SampleReference, samples_per_second
+from likely.files import reading, record_of
 from likely.fit import Run, fit
 from likely.health import diagnose
+from likely.journal import METRICS, TIMING, read_lines
 from likely.models import entry
 from likely.settings import FitSettings, from_mapping, to_json
 from likely.verify import Proofs, verify
@@ -229,9 +231,11 @@ def _opened(
             f"{directory} was fitted to {spec.name}, shape {spec.shape} with {spec.levels} levels; "
             f"{train.spec.name} has shape {train.spec.shape} with {train.spec.levels}"
         )
-    metrics = _records(saved.directory / "metrics.jsonl")
-    clock = _records(saved.directory / "timing.jsonl")
-    fit_settings = read_json(saved.directory / "fit.json")
+    metrics = read_lines(saved.directory / METRICS)
+    clock = [line["seconds"] for line in read_lines(saved.directory / TIMING) if "seconds" in line]
+    path = saved.directory / "fit.json"
+    with reading(path, what="damaged", kind=CheckpointError):
+        fit_settings = record_of(read_json(path))
     return Fitted(
         saved.directory.name,
         saved.model,
@@ -239,17 +243,9 @@ def _opened(
         wanted,
         metrics,
         fit_settings,
-        clock[-1]["seconds"] if clock else None,
+        clock[-1] if clock else None,
         f"{metrics[-1]['step']:.0f} steps" if metrics else "not fitted",
     )
-
-
-def _records(path: Path) -> list[dict[str, float]]:
-    import json
-
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 class _Bench:

@@ -47,6 +47,7 @@ from likely.devices import (
     place,
 )
 from likely.errors import Diverged, InvalidSetting
+from likely.files import reading
 from likely.journal import Journal
 from likely.noise import Noise, derived_seed, noise_for
 from likely.objectives import Objective, default_objective
@@ -57,8 +58,15 @@ from likely.optimizers import (
     restore_optimizers,
     set_rate,
 )
-from likely.resume import STATE, copy_into, refuse_other_run
-from likely.settings import FitSettings, to_json
+from likely.resume import (
+    ANEW,
+    STATE,
+    about_fit,
+    copy_into,
+    refuse_lost_state,
+    refuse_other_run,
+)
+from likely.settings import FitSettings
 from likely.stopping import StopRequests
 
 Progress = Callable[["Run", dict[str, float]], None]
@@ -443,6 +451,8 @@ class _Loop:
                 if resume and self.team.any(self.team.leads and found):
                     self._load()
                 else:
+                    if resume and self.directory is not None and self.team.leads:
+                        refuse_lost_state(self.directory)
                     self._start()
             yield
 
@@ -452,20 +462,15 @@ class _Loop:
         self.average.restart()
         if self.directory is not None and self.team.leads:
             checkpoint.write_json(self.directory / "fit.json", self._about())
-            # From here on no state of an older run can be taken for one of this run.
-            for name in (STATE, "best.safetensors", "health.json"):
+            # From here on nothing of an older run can be taken for a part of this run. The
+            # weights go first: without a state they would look like those of a broken run.
+            for name in ("weights.safetensors", STATE, "best.safetensors", "health.json"):
                 (self.directory / name).unlink(missing_ok=True)
             checkpoint.write_json(self.directory / "environment.json", environment())
         self.journal.start()
 
     def _about(self) -> dict[str, Any]:
-        """What a resumed run must share with its beginning."""
-        return {
-            "fit": to_json(self.settings),
-            "objective": {"name": type(self.objective).__name__, **to_json(self.objective)},
-            "training_fingerprint": self.data.spec.fingerprint,
-            "model": {"name": type(self.model).__name__, **to_json(self.model.settings)},
-        }
+        return about_fit(self.model, self.data, self.objective, self.settings)
 
     def _save(self) -> None:
         """Everything that the next step depends on, in one file."""
@@ -500,21 +505,23 @@ class _Loop:
     def _load(self) -> None:
         assert self.directory is not None
         path = self.directory / STATE
-        tensors, about = checkpoint.read_tensors(path)
+        tensors, about = checkpoint.read_tensors(path, ANEW)
         refuse_other_run(self.directory, about, self._about())
         groups = checkpoint.unflatten(tensors)
-        try:
+        what = "no state of a fit of this model"
+        with reading(path, what=what, remedy=ANEW, kind=checkpoint.CheckpointError):
             step, best = int(about["step"]), float(about["best"])
             self.seconds = float(about["seconds"])
+            if not 0 <= step <= self.settings.steps:
+                raise ValueError(f"step is {step}")
+            sums = groups.get("sums", {})
+            if any(sum.shape or not sum.is_floating_point() for sum in sums.values()):
+                raise ValueError("sums are no numbers")
             copy_into(self.model.state_dict(), groups["model"])
             copy_into(self.average.tensors, groups["average"])
             restore_optimizers(self.optimizers, groups.get("optimizer", {}))
-        except (KeyError, ValueError, IndexError, RuntimeError) as error:
-            raise checkpoint.CheckpointError(
-                f"{path} is no state of a fit of this model ({error}); delete it to start anew"
-            ) from error
         self.step, self.best = step, best
-        self.sums = {name: t.to(self.device) for name, t in groups.get("sums", {}).items()}
+        self.sums = {name: t.to(self.device) for name, t in sums.items()}
         self.journal.resume(self.step)
         self.findings = health.diagnose(self.journal.records)
 
@@ -525,11 +532,15 @@ class _Loop:
             if self.directory is None:
                 best = self.best_weights or best
             else:
-                best, about = checkpoint.read_tensors(self.directory / "best.safetensors")
+                path = self.directory / "best.safetensors"
+                best, about = checkpoint.read_tensors(path, ANEW)
+                what = "no weights of this model"
+                with reading(path, what=what, remedy=ANEW, kind=checkpoint.CheckpointError):
+                    copy_into(self.average.tensors, best)
+                    kept = {"step": about["step"]}
                 with self.team.together():
                     if self.team.leads:
-                        path = self.directory / "weights.safetensors"
-                        checkpoint.write_tensors(path, best, {"step": about["step"]})
+                        checkpoint.write_tensors(self.directory / "weights.safetensors", best, kept)
         self.model.load_state_dict(best)
         self.model.eval()
         self.findings = health.diagnose(self.journal.records)

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 from likely import checkpoint
 from likely.errors import MissingDependency
+from likely.files import parse_json, reading
+
+
+class ForeignLines(UserWarning):
+    """A log holds lines that are no records; the message names the file and the first of them."""
+
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 
@@ -96,21 +104,43 @@ class Journal:
             self._events = self._writer_class(self._folder or "runs", purge_step=step + 1)
 
 
-def read_lines(path: Path, until: int) -> list[dict[str, float]]:
-    """The whole records up to a step; a line cut short by a kill or a full disk is dropped."""
-    records = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise checkpoint.CheckpointError(f"cannot read {path}: {error}") from error
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record["step"] <= until:
+def read_lines(path: Path, until: float = math.inf) -> list[dict[str, float]]:
+    """The whole records up to a step.
+
+    A last line cut short by a kill or a full disk is dropped; so is, with a warning, any other line
+    that is no record: a log that somebody else wrote to must not keep a fit from going on.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    with reading(path, kind=checkpoint.CheckpointError):
+        content = path.read_bytes() if path.exists() else b""
+    *lines, rest = content.split(b"\n")
+    records, foreign = [], []
+    for number, line in enumerate([*lines, rest], start=1):
+        record = _record(line)
+        if record is not None and record["step"] <= until:
             records.append(record)
+        elif record is None and line.strip() and number <= len(lines):
+            foreign.append(number)
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        warnings.warn(
+            f"{path}, line {foreign[0]}{more}: no record of a fit; left out", ForeignLines, 2
+        )
     return records
+
+
+def _record(line: bytes) -> dict[str, float] | None:
+    """The numbers of a line by their names; None where it is no record."""
+    try:
+        record = parse_json(line.decode())
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or "step" not in record:
+        return None
+    numbers = all(type(value) in (int, float) for value in record.values())
+    return record if numbers and math.isfinite(record["step"]) else None
 
 
 def _append(path: Path, line: str) -> None:
@@ -129,6 +159,6 @@ def _summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingDependency(
-            "tensorboard=true needs the extra: pip install 'likely[tensorboard]'"
+            "tensorboard=true needs TensorBoard: pip install tensorboard"
         ) from error
     return SummaryWriter

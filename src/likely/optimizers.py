@@ -163,7 +163,12 @@ def optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
 
 
 def restore_optimizers(optimizers: Optimizers, saved: Mapping[str, Tensor]) -> None:
-    """Give each optimiser its saved state, each tensor in the memory order of its parameter."""
+    """Give each optimiser its saved state, each tensor in the memory order of its parameter.
+
+    Raises:
+        KeyError: a part of the state of a parameter is missing.
+        ValueError: a part has another shape or type, or belongs to no parameter.
+    """
     for player, optimizer in optimizers.items():
         state = optimizer.state_dict()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -172,12 +177,29 @@ def restore_optimizers(optimizers: Optimizers, saved: Mapping[str, Tensor]) -> N
             owner, index, slot = name.rsplit(".", 2)
             if owner != player:
                 continue
+            if not (index.isdecimal() and int(index) < len(parameters)):
+                raise ValueError(f"{name}: {player} has {len(parameters)} parameters")
             like = parameters[int(index)]
+            if not tensor.is_floating_point() or tensor.shape not in (like.shape, torch.Size()):
+                raise ValueError(f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}")
             if tensor.shape == like.shape:
                 tensor = torch.empty_like(like).copy_(tensor)
             slots.setdefault(int(index), {})[slot] = tensor
+        for number, kept in slots.items():
+            missing = _parts(optimizer, parameters[number]) - kept.keys()
+            if missing:
+                raise KeyError(f"{player}.{number}.{min(missing)}")
         state["state"] = slots
         optimizer.load_state_dict(state)
+
+
+def _parts(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> set[str]:
+    """What an optimiser keeps for a parameter."""
+    if isinstance(optimizer, Muon):
+        return {"momentum"} if is_matrix(parameter) else {"step", "mean", "square"}
+    if isinstance(optimizer, torch.optim.RMSprop):
+        return {"step", "square_avg"}
+    return {"step", "exp_avg", "exp_avg_sq"}
 
 
 class AveragedWeights:

@@ -7,18 +7,24 @@ state.safetensors   model.*, average.*, optimizer.<player>.<parameter>.<slot>, s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from likely.checkpoint import read_json
+from likely.checkpoint import CheckpointError, read_json
 from likely.errors import InvalidSetting
+from likely.files import parse_json, reading, record_of
 from likely.settings import FitSettings, to_json
 
+if TYPE_CHECKING:
+    from likely.data.spec import Dataset
+    from likely.density import GenerativeModel
+    from likely.objectives import Objective
+
 STATE = "state.safetensors"
+ANEW = "restore it from a copy, or start anew with --no-resume (in Python: resume=False)"
 
 # Pauses, the device, logging, compilation and graphs do not change what is being fitted.
 FREE_SETTINGS = frozenset({"checkpoint_seconds", "device", "tensorboard", "compile", "graphs"})
@@ -36,8 +42,12 @@ def refuse_other_run(directory: Path, state: Mapping[str, str], now: Mapping[str
         InvalidSetting: they differ; the message names every field.
     """
     # States of before the settings were kept in them stand beside their fit.json.
-    written = state.get("about")
-    saved = json.loads(written) if written else read_json(directory / "fit.json")
+    written, path = state.get("about"), directory / ("fit.json" if "about" not in state else STATE)
+    with reading(path, what="damaged", remedy=ANEW, kind=CheckpointError):
+        saved = record_of(
+            parse_json(written) if written else read_json(path, ANEW), "fit", "training_fingerprint"
+        )
+        record_of(saved["fit"])
     defaults = to_json(FitSettings())
     changed = [
         name
@@ -54,17 +64,45 @@ def refuse_other_run(directory: Path, state: Mapping[str, str], now: Mapping[str
         )
 
 
+def about_fit(
+    model: GenerativeModel, data: Dataset, objective: Objective, settings: FitSettings
+) -> dict[str, Any]:
+    """What a resumed run must share with its beginning, as fit.json keeps it."""
+    return {
+        "fit": to_json(settings),
+        "objective": {"name": type(objective).__name__, **to_json(objective)},
+        "training_fingerprint": data.spec.fingerprint,
+        "model": {"name": type(model).__name__, **to_json(model.settings)},
+    }
+
+
+def refuse_lost_state(directory: Path) -> None:
+    """A run whose state is gone cannot be resumed, and its weights must not be overwritten.
+
+    Raises:
+        InvalidSetting: there are weights and no state.
+    """
+    if (directory / "weights.safetensors").exists() and not (directory / STATE).exists():
+        raise InvalidSetting(
+            f"{directory} holds the weights of a fit but no {STATE}, so it cannot be resumed, and "
+            "a fit from step 0 would overwrite them; restore the file, give another directory, or "
+            "start anew with --no-resume (in Python: resume=False)"
+        )
+
+
 def copy_into(state: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Copy values and keep the memory order: sums in another order differ in the last bit.
 
     Raises:
         KeyError: the names differ.
-        ValueError: a shape differs.
+        ValueError: a shape or a type differs.
     """
     if state.keys() != saved.keys():
         raise KeyError(", ".join(sorted(state.keys() ^ saved.keys())[:4]))
     for name, tensor in state.items():
         if tensor.shape != saved[name].shape:
             raise ValueError(f"{name} is {tuple(saved[name].shape)}, not {tuple(tensor.shape)}")
+        if tensor.dtype != saved[name].dtype:
+            raise ValueError(f"{name} is {saved[name].dtype}, not {tensor.dtype}")
     for name, tensor in state.items():
         tensor.copy_(saved[name])

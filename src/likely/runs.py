@@ -16,19 +16,24 @@ No pickle is ever loaded.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from likely import checkpoint
 from likely.data.spec import DataSpec
 from likely.density import GenerativeModel
 from likely.devices import place
-from likely.errors import InvalidSetting
+from likely.errors import InvalidData, InvalidSetting
+from likely.files import allow, reading, record_of
 from likely.models import MODELS, ModelEntry, entry
 from likely.noise import derived_seed
+from likely.resume import STATE
 from likely.settings import from_mapping, to_json
 
 
@@ -89,35 +94,91 @@ def describe(
     )
 
 
-def load(directory: str | Path, weights: str = "weights.safetensors") -> SavedRun:
-    """Read a run directory.
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """What config.json says, its fields of the right kind.
 
     Raises:
-        CheckpointError: a file is missing or broken.
-        InvalidSetting: it is no run directory, or of a model that is not known here.
+        InvalidSetting: the directory is no run.
+        CheckpointError: the file is damaged; the message names the field.
     """
-    directory = Path(directory)
-    if not (directory / "config.json").is_file():
+    path = Path(directory) / "config.json"
+    if not path.is_file():
         raise InvalidSetting(
             f"{directory} is not a run: it has no config.json; "
             "`likely fit MODEL --data DATA --out DIRECTORY` makes one"
         )
-    config = checkpoint.read_json(directory / "config.json")
-    found = entry(str(config["model"]))
-    spec = DataSpec.from_json(config["spec"])
-    model = _construct(found, spec, from_mapping(found.settings, config["settings"]), 0)
-    tensors, _ = checkpoint.read_tensors(directory / weights)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+    with _config_file(path):
+        config = record_of(checkpoint.read_json(path), "model", "settings", "spec", "data")
+        for field in ("settings", "spec", "data"):
+            with _config_file(path, field):
+                record_of(config[field])
+        record_of(config["data"], "name")
+        for field, value in (("model", config["model"]), ("data", config["data"]["name"])):
+            if not isinstance(value, str):
+                raise InvalidData(f"{field}: expected a name, given {value!r}")
+    return config
+
+
+def _config_file(path: Path, field: str = "") -> contextlib.AbstractContextManager[None]:
+    return reading(
+        path, field, what="damaged", kind=checkpoint.CheckpointError,
+        remedy="restore it from a copy, or fit again in another directory",
+    )  # fmt: skip
+
+
+def load(directory: str | Path, weights: str = "weights.safetensors") -> SavedRun:
+    """Read a run directory.
+
+    Raises:
+        CheckpointError: a file is missing or broken, or does not fit the others.
+        InvalidSetting: it is no run directory.
+    """
+    directory = Path(directory)
+    config = read_config(directory)
+    path = directory / "config.json"
+    # A run that can be resumed writes its weights again.
+    again = (directory / STATE).is_file() and weights == "weights.safetensors"
+    remedy = "run the same `likely fit` command again" if again else "fit again"
+    tensors, _ = checkpoint.read_tensors(
+        directory / weights, f"restore it from a copy, or {remedy} to make it anew"
+    )
+    with _config_file(path, "model"):
+        found = entry(config["model"])
+    with _config_file(path, "spec"):
+        spec = DataSpec.from_json(config["spec"])
+    with _config_file(path, "settings"):
+        settings = from_mapping(found.settings, config["settings"])
+        _refuse_another_size(path, config["settings"], spec, tensors)
+        with torch.device("meta"):  # it takes no memory before it is known to fit
+            shapes = _shapes(_construct(found, spec, settings, 0).state_dict())
+    wrong = sorted(dict(shapes.items() ^ _shapes(tensors).items()))
+    if wrong:
         raise checkpoint.CheckpointError(
-            f"{directory / weights} does not fit the settings in config.json: {detail}"
-        ) from error
+            f"{directory / weights} does not fit the settings in config.json: "
+            f"{', '.join(wrong[:4])} {'differs' if len(wrong) == 1 else 'differ'}"
+        )
+    model = _construct(found, spec, settings, 0)
+    model.load_state_dict(tensors)
     # The memory order in which convolutions run fastest.
     place(model, torch.device("cpu"))
     model.eval()
     return SavedRun(directory, found.name, model, dict(config["data"]), config)
 
 
-__all__ = ["MODELS", "SavedRun", "build", "describe", "load"]
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+
+
+def _refuse_another_size(
+    path: Path, settings: dict[str, Any], spec: DataSpec, tensors: Mapping[str, Tensor]
+) -> None:
+    """No size of a network is larger than the count of its weights; nor is an image, by far."""
+    held = sum(tensor.numel() for tensor in tensors.values())
+    allow(path, 8 * held, 64 * spec.dimensions, f"a shape of {spec.shape}")
+    for name, value in settings.items():
+        sizes = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int)]
+        if max(sizes, default=0) > max(held, 10_000):
+            raise InvalidData(f"{name} is {value}, and the weights are {held} numbers")
+
+
+__all__ = ["MODELS", "SavedRun", "build", "describe", "load", "read_config"]

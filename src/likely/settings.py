@@ -193,8 +193,24 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
 
 
 def to_json(settings: object) -> dict[str, Any]:
-    """A dictionary of plain values that `from_mapping` reads back."""
-    record: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))  # type: ignore[call-overload]
+    """A dictionary of plain values that `from_mapping` reads back.
+
+    Raises:
+        InvalidSetting: it is no dataclass of plain values, so no file can keep it.
+    """
+    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+        raise InvalidSetting(
+            f"a run keeps its settings in a file, and {type(settings).__name__} is no dataclass "
+            "whose fields could be written there; decorate the class with "
+            "@dataclasses.dataclass(frozen=True)"
+        )
+    try:
+        record: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    except (TypeError, ValueError) as error:
+        raise InvalidSetting(
+            f"a run keeps its settings in a file, and a field of {type(settings).__name__} cannot "
+            f"be written there ({error}); use numbers, text, and tuples of them"
+        ) from error
     return record
 
 

@@ -12,7 +12,8 @@ import torch
 
 from likely import checkpoint
 from likely.density import GenerativeModel
-from likely.errors import ProofFailed
+from likely.errors import InvalidData, ProofFailed
+from likely.files import reading, record_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +119,20 @@ class Proofs:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Proofs:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            InvalidData: a field is missing, or of another kind.
+        """
         proofs = []
+        wanted = {"model": str, "digest": str, "quick": bool, "seed": int, "proofs": list}
+        for key, kind in wanted.items():
+            if not isinstance(record_of(record, key)[key], kind):
+                raise InvalidData(f'"{key}" is no {kind.__name__}')
         for entry in record["proofs"]:
+            record_of(entry, *(field.name for field in dataclasses.fields(Proof)))
+            if not (isinstance(entry["passed"], bool) and isinstance(entry["vital"], bool)):
+                raise InvalidData('"passed" and "vital" are true or false')
             numbers = {
                 key: math.nan if entry[key] is None else float(entry[key])
                 for key in ("measured", "tolerance")
@@ -136,7 +148,10 @@ class Proofs:
     @classmethod
     def load(cls, path: str | Path) -> Proofs:
         """Read what `save` wrote."""
-        return cls.from_json(checkpoint.read_json(Path(path)))
+        remedy = "delete it, and `likely verify` writes it again"
+        record = checkpoint.read_json(Path(path), remedy)
+        with reading(path, what="damaged", remedy=remedy, kind=checkpoint.CheckpointError):
+            return cls.from_json(record)
 
 
 def weights_digest(model: GenerativeModel) -> str:
