@@ -79,9 +79,9 @@ def reading(
     except MemoryError as error:
         raise TooLarge(f"{name}: too large for the memory of this machine") from error
     except Exception as error:  # decoders raise anything at all when bytes are damaged
-        if isinstance(error, OSError) and error.errno is not None:  # it is the system's
-            gone = isinstance(error, FileNotFoundError)
-            reason = "no such file" if gone else str(error.strerror)
+        gone = isinstance(error, FileNotFoundError)
+        if gone or (isinstance(error, OSError) and error.errno is not None):  # the system's
+            reason = "no such file" if gone else str(getattr(error, "strerror", error))
             raise kind(f"cannot read {name}: {reason}{end}") from error
         raise kind(f"{opening}{name}: {what} ({_reason(error)}){end}") from error
 

@@ -50,7 +50,7 @@ from likely.errors import Diverged, InvalidSetting
 from likely.files import reading
 from likely.journal import Journal
 from likely.noise import Noise, derived_seed, noise_for
-from likely.objectives import Objective, default_objective
+from likely.objectives import Loss, Objective, default_objective
 from likely.optimizers import (
     AveragedWeights,
     optimizer_for,
@@ -312,12 +312,29 @@ class _Loop:
         s = self.settings
         with autocast(s.precision, self.device):
             loss = self.objective.loss(self.model, x, context, player, noise, step)
+        self._refuse_other_loss(loss, len(x))
         terms = {name: term.sum() / s.batch_size for name, term in loss.terms.items()}
         total = loss.value.sum() / s.batch_size
         prior = self.model.negative_log_prior()
         if prior is not None:
             total = total + prior * (len(x) / s.batch_size / len(self.data))
         return total, terms
+
+    def _refuse_other_loss(self, loss: Any, count: int) -> None:
+        """An objective gives a number an example, so that a mean over any batch can be taken."""
+        name = type(self.objective).__name__
+        if not isinstance(loss, Loss):
+            raise InvalidSetting(
+                f"{name}.loss must return likely.objectives.Loss(value, terms), given "
+                f"{type(loss).__name__}"
+            )
+        for part, value in {"value": loss.value, **loss.terms}.items():
+            if not isinstance(value, Tensor) or value.shape != (count,):
+                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise InvalidSetting(
+                    f"{name}.loss: {part} must be a tensor of one number an example, "
+                    f"[{count}], given {shape}"
+                )
 
     def _noise(self, player: str, first: int = 0) -> Noise:
         """The noise of this update, for the rows of the batch from `first` on."""

@@ -21,7 +21,6 @@ from likely.settings import FitSettings, to_json
 if TYPE_CHECKING:
     from likely.data.spec import Dataset
     from likely.density import GenerativeModel
-    from likely.objectives import Objective
 
 STATE = "state.safetensors"
 ANEW = "restore it from a copy, or start anew with --no-resume (in Python: resume=False)"
@@ -65,7 +64,7 @@ def refuse_other_run(directory: Path, state: Mapping[str, str], now: Mapping[str
 
 
 def about_fit(
-    model: GenerativeModel, data: Dataset, objective: Objective, settings: FitSettings
+    model: GenerativeModel, data: Dataset, objective: object, settings: FitSettings
 ) -> dict[str, Any]:
     """What a resumed run must share with its beginning, as fit.json keeps it."""
     return {

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop after the current step."""
+"""SIGINT, SIGTERM and SIGHUP as a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ import signal
 from types import FrameType
 from typing import Any
 
+# SIGHUP comes when a terminal is closed; Windows has none.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+def exit_code(status: str) -> int:
+    """What a command that was stopped returns, as a shell would: 128 and the signal's number."""
+    named = (number for number in SIGNALS if number.name in status)
+    return 128 + next(named, signal.SIGINT)
+
 
 class StopRequests:
-    """A context in which the two signals are noted instead of ending the process.
+    """A context in which these signals are noted instead of ending the process.
+
+    A hangup that is ignored already (`nohup likely fit ...`) stays ignored.
 
     A second SIGINT raises KeyboardInterrupt at once: the last checkpoint is then what is kept.
 
@@ -27,8 +40,10 @@ class StopRequests:
 
     def __enter__(self) -> StopRequests:
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._note)
+            for number in SIGNALS:
+                hangup = number not in (signal.SIGINT, signal.SIGTERM)
+                if not (hangup and signal.getsignal(number) is signal.SIG_IGN):
+                    self._handlers[number] = signal.signal(number, self._note)
         except ValueError:
             # Not the main thread (a notebook's worker): signals go to whoever runs there.
             self._handlers = {}

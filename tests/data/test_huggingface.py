@@ -33,7 +33,7 @@ def test_without_the_library_the_error_names_what_to_install(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "datasets", None)
     file = tmp_path / "some.parquet"
     file.write_bytes(b"")
-    with pytest.raises(MissingDependency, match=r'pip install "likely\[datasets\]"'):
+    with pytest.raises(MissingDependency, match="pip install datasets"):
         data.load(file)
 
 

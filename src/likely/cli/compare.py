@@ -13,6 +13,7 @@ from likely.cli.output import note, say, say_json, wrapped
 from likely.cli.parser import Parser, device_option, one_of, whole
 from likely.cli.values import converted_field
 from likely.errors import InvalidSetting
+from likely.stopping import exit_code
 
 if TYPE_CHECKING:
     from likely.compare_job import Outcome
@@ -117,7 +118,7 @@ def _stem(request: dict[str, Any]) -> str:
 def _conclude(outcome: Outcome, as_json: bool) -> int:
     if outcome.report is None or outcome.files is None:
         note(f"likely: {outcome.status}")
-        return 143 if "SIGTERM" in outcome.status else 130
+        return exit_code(outcome.status)
     if as_json:
         from likely.evaluate.report import report_json
 

@@ -17,6 +17,7 @@ from likely.cli.values import Request, requested
 from likely.errors import InvalidData, InvalidSetting
 from likely.models import MODELS, entry
 from likely.settings import FitSettings, from_mapping, to_json
+from likely.stopping import exit_code
 
 if TYPE_CHECKING:
     from likely.data import Dataset
@@ -79,9 +80,8 @@ def run(options: argparse.Namespace) -> int:
 
     title = f"{request.model.name} on {train.spec.name}"
     weights = sum(p.numel() for p in model.parameters())
-    goes_on = request.resume and (request.out / "state.safetensors").exists()
     note(
-        f"{'resuming' if goes_on else 'fitting'} {title}: {weights:,} weights, "
+        f"{_doing(request, model, train, objective, settings)} {title}: {weights:,} weights, "
         f"{len(train):,} examples, {settings.steps:,} steps of {settings.batch_size}"
     )
     described = _described(request.out, request.model.name, model, record)
@@ -92,6 +92,25 @@ def run(options: argparse.Namespace) -> int:
         )  # fmt: skip
     findings = _findings(found, train) if found.finished and leads() else []
     return _conclude(found, title, request, record, findings, options.json)
+
+
+def _doing(
+    request: Request, model: GenerativeModel, train: Dataset, objective: Objective,
+    settings: FitSettings,
+) -> str:  # fmt: skip
+    """What is going to be done with the run in --out; refused before anything is announced."""
+    from likely import checkpoint
+    from likely.resume import ANEW, STATE, about_fit, refuse_lost_state, refuse_other_run
+
+    if not request.resume:
+        return "fitting"
+    refuse_lost_state(request.out)
+    path = request.out / STATE
+    if not path.exists():
+        return "fitting"
+    state = checkpoint.read_strings(path, ANEW)
+    refuse_other_run(request.out, state, about_fit(model, train, objective, settings))
+    return "already fitted:" if state.get("step") == str(settings.steps) else "resuming"
 
 
 @contextlib.contextmanager
@@ -190,27 +209,33 @@ def _refuse_other_run(
     request: Request, model: GenerativeModel, data: dict[str, Any], objective: Objective
 ) -> None:
     """The run in --out must be this one, or there must be none."""
-    from likely import checkpoint
+    from likely import checkpoint, runs
+    from likely.files import reading, record_of
 
     out, name = request.out, request.model.name
     if not (out / "config.json").exists():
         return
-    config = checkpoint.read_json(out / "config.json")
-    same_data = config.get("data") == data and config.get("spec") == plain(model.spec.to_json())
-    if config.get("model") != name or not same_data:
+    config = runs.read_config(out)
+    spec = plain(model.spec.to_json())
+    differing = {key for key in spec if config["spec"].get(key) != spec[key]}
+    if config["model"] != name or config["data"] != data or differing:
+        what = "images" if differing - {"classes"} else "classes"
+        other = f" (the same name, other {what})" if config["data"] == data and differing else ""
         raise InvalidSetting(
-            f"--out {out} holds a run of {config.get('model')} on {_data_words(config['data'])}, "
-            f"not of {name} on {_data_words(data)}"
-            + (" (the same name, other images)" if config.get("data") == data else "")
-            + "; give another directory"
+            f"--out {out} holds a run of {config['model']} on {_data_words(config['data'])}, "
+            f"not of {name} on {_data_words(data)}{other}; give another directory"
         )
     if not request.resume:
         return
-    old, new = config.get("settings", {}), to_json(model.settings)
+    old, new = config["settings"], to_json(model.settings)
     changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
-    fitted = checkpoint.read_json(out / "fit.json") if (out / "fit.json").exists() else {}
-    then = fitted.get("objective")
-    now = {"name": type(objective).__name__, **dataclasses.asdict(objective)}  # type: ignore[call-overload]
+    path = out / "fit.json"
+    with reading(path, what="damaged", kind=checkpoint.CheckpointError):
+        fitted = record_of(checkpoint.read_json(path) if path.exists() else {})
+        then = fitted.get("objective")
+        if then is not None:
+            record_of(then, "name")
+    now = {"name": type(objective).__name__, **to_json(objective)}
     if then is not None and then != now:
         changed.append(f"objective {_objective_words(then)} -> {_objective_words(now)}")
     if changed:
@@ -300,7 +325,7 @@ def _conclude(
         )
     if not found.finished:
         note(f"likely: {found.status}")
-        return 143 if "SIGTERM" in found.status else 130
+        return exit_code(found.status)
     if not as_json:
         from likely.cli.progress import duration
 

@@ -132,7 +132,7 @@ def _library() -> Any:
     except ImportError as error:
         raise MissingDependency(
             "Hugging Face folders and parquet files are read through the library datasets, which "
-            'is not installed: pip install "likely[datasets]"'
+            "is not installed: pip install datasets"
         ) from error
     return library
 

@@ -11,7 +11,7 @@ from likely.data.arrays import from_file
 from likely.data.catalogue import CATALOGUE
 from likely.data.download import Progress
 from likely.data.labels import unseen
-from likely.data.prepare import Binarize, check_settings, prepared
+from likely.data.prepare import Binarize, check_settings, prepared, whole
 from likely.data.registry import named
 from likely.data.spec import Dataset
 from likely.errors import InvalidData, InvalidSetting, nearest
@@ -70,9 +70,20 @@ def load(
     (1250, 250, 297)
     """
     check_settings(binarize, levels)
+    whole("seed", seed)
     if not 0 <= seed < 1 << 63:
         raise InvalidSetting(f"seed must be in [0, 2^63), given {seed}")
-    name = os.fspath(source)
+    whole("channels", channels)
+    for side in size if isinstance(size, tuple | list) else (size,):
+        whole("size", side)
+    if not isinstance(strict, bool):
+        raise InvalidSetting(f"strict: expected True or False, given {strict!r}")
+    if not isinstance(source, str | os.PathLike):
+        raise InvalidSetting(
+            f"a data set is a name or a path, given {type(source).__name__}; "
+            "data.from_array takes an array"
+        )
+    name = str(os.fspath(source))
     if name in CATALOGUE:
         _only_for_folders(name, size, channels, strict)
         static = binarize == "static" and name == "mnist"

@@ -20,6 +20,11 @@ _BINARIZE = ("static", "dynamic", "threshold")
 
 def check_settings(binarize: str | None, levels: int | None) -> None:
     """Refuse what no data set can do, before anything is read."""
+    if not (binarize is None or isinstance(binarize, str)):
+        raise InvalidSetting(
+            f"binarize: expected one of {', '.join(_BINARIZE)}, or None, given {binarize!r}"
+        )
+    whole("levels", levels)
     if binarize is not None and binarize not in _BINARIZE:
         raise InvalidSetting(f'binarize="{binarize}" is unknown: {nearest(binarize, _BINARIZE)}')
     if levels is not None and not 2 <= levels <= 65536:
@@ -28,6 +33,12 @@ def check_settings(binarize: str | None, levels: int | None) -> None:
         raise InvalidSetting(
             f'binarize="{binarize}" gives 2 levels, so levels={levels} contradicts it; give one'
         )
+
+
+def whole(name: str, value: object) -> None:
+    """Refuse a setting that is neither None nor a whole number."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+        raise InvalidSetting(f"{name}: expected a whole number, given {value!r}")
 
 
 def requantised(data: Dataset, levels: int) -> Dataset:

@@ -8,6 +8,7 @@ import enum
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -126,8 +127,10 @@ class GenerativeModel(nn.Module, abc.ABC):
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """n examples by `draw(noise, how many, labels)`, a chunk at a time; see `sample`."""
-        if n < 1:
-            raise InvalidSetting(f"sample: n must be at least 1, given {n}")
+        for name, value in (("n", n), ("seed", seed), ("chunk", chunk)):
+            if not isinstance(value, int | np.integer) or (name != "seed" and value < 1):
+                least = "" if name == "seed" else " of at least 1"
+                raise InvalidSetting(f"sample: {name} must be a number{least}, given {value!r}")
         labels = self.labels(context, n)
         was_training = self.training
         self.eval()
@@ -171,7 +174,7 @@ class GenerativeModel(nn.Module, abc.ABC):
                 f"{type(self).__name__} is conditional on {self.classes} classes: "
                 "give context=<label> or one label an example"
             )
-        given = torch.as_tensor(context)
+        given = self._tensor(context)
         if given.is_floating_point() or given.is_complex():
             # Rounding 0.9 (or NaN) to some class would be an answer to another question.
             raise InvalidSetting(f"context: labels must be integers, given {given.dtype}")
@@ -189,6 +192,20 @@ class GenerativeModel(nn.Module, abc.ABC):
             )
         return labels
 
+    def _tensor(self, context: Any) -> Tensor:
+        """What was given as a context, which may be anything, as a tensor."""
+        try:
+            return torch.as_tensor(context)
+        except (TypeError, ValueError, RuntimeError) as error:
+            wanted = f"numbers of shape {self.context_shape}" if self.context_shape else "labels"
+            hint = ""
+            if isinstance(context, str) and context in self.spec.classes:
+                hint = f'; the class "{context}" has the number {self.spec.classes.index(context)}'
+            shown = f'"{context}"' if isinstance(context, str) else type(context).__name__
+            raise InvalidSetting(
+                f"context: expected {wanted}, as a number or a tensor, given {shown}{hint}"
+            ) from error
+
     def _floats_for(self, context: Tensor | int | None, n: int) -> Tensor:
         """A context that is a vector or a map, [n, *context_shape]."""
         shape = self.context_shape
@@ -197,7 +214,7 @@ class GenerativeModel(nn.Module, abc.ABC):
                 f"{type(self).__name__} is conditional on numbers of shape {shape}: give a "
                 "context for each example, or one for all"
             )
-        given = torch.as_tensor(context).to(self.device, next(self.parameters()).dtype)
+        given = self._tensor(context).to(self.device, next(self.parameters()).dtype)
         if given.shape == shape:
             given = given.expand(n, *shape)
         if given.shape != (n, *shape):

@@ -111,7 +111,7 @@ class InceptionFeatures:
         except (ImportError, RuntimeError) as error:  # torchvision fails with a RuntimeError
             raise MissingDependency(
                 f"Inception features need torch-fidelity and a working torchvision ({error}); "
-                "install with: pip install 'likely[inception]'"
+                "install with: pip install torch-fidelity torchvision"
             ) from error
         self.spec = spec
         self._network: Any = library.FeatureExtractorInceptionV3(

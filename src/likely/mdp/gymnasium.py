@@ -61,9 +61,10 @@ def from_gymnasium(environment: Any, discount: float = 0.99) -> MDP:
 def world_from_gymnasium(environment: Any, discount: float = 0.99) -> World:
     """As `from_gymnasium`, with the geometry of the environments that have one."""
     made = _make(environment) if isinstance(environment, str) else environment
-    bare = made.unwrapped
-    spec = made.spec
-    name = type(bare).__name__ if spec is None else str(spec.id)
+    # A class of one's own may have only the table.
+    bare = getattr(made, "unwrapped", made)
+    known = getattr(getattr(made, "spec", None), "id", None)
+    name = type(bare).__name__ if known is None else str(known)
     table = getattr(bare, "P", None)
     if not isinstance(table, Mapping):
         raise InvalidData(
@@ -165,7 +166,7 @@ def _make(name: str) -> Any:
         import gymnasium
     except ImportError:
         raise MissingDependency(
-            f"{name} needs Gymnasium, which is not installed; pip install 'likely[gymnasium]'"
+            f"{name} needs Gymnasium, which is not installed: pip install gymnasium"
         ) from None
     try:
         return gymnasium.make(name)
