@@ -169,6 +169,7 @@ def _report(source: str, given: dict[str, Any], as_json: bool) -> int:
                 "read": report.read,
                 "ignored": report.ignored,
                 "skipped": skipped,
+                "remarks": list(report.remarks),
                 "shape": list(spec.shape),
                 "levels": spec.levels,
             }

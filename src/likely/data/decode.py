@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import io
 import os
 import statistics
@@ -23,15 +24,6 @@ from likely.errors import InvalidData, InvalidSetting
 PRESET_SIZES = (8, 28, 32, 64)
 """The sides for which every model has settings that work untuned."""
 
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
 _BLOCK = 256
 
 
@@ -51,18 +43,21 @@ class FolderReport:
         read: number of images read.
         skipped: files that could not be read, in the order of their paths.
         ignored: number of files whose suffix says that they are no image, as .txt.
+        remarks: what else a person should know, a sentence each.
     """
 
     folder: str
     read: int
     skipped: tuple[Skipped, ...]
     ignored: int = 0
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         total = self.read + len(self.skipped)
         text = f"{self.folder}: read {self.read} of {total} files"
         if self.ignored:
             text += f" ({self.ignored} more are no images by their suffix)"
+        text += "".join(f"\n  {remark}" for remark in self.remarks)
         return text + "".join(f"\n  skipped {s.path}: {s.reason}" for s in self.skipped)
 
 
@@ -248,10 +243,31 @@ def refused(home: str, skipped: Sequence[Skipped]) -> InvalidData:
     )
 
 
+def shared(
+    values: npt.NDArray[Any], splits: Sequence[Split | None] | None, names: Sequence[str]
+) -> str:
+    """A remark where the same image lies in the training split and in another; "" where none."""
+    if splits is None or len(set(splits)) < 2:
+        return ""
+    digests = [hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in values]
+    trained = {
+        d: i for i, (d, split) in enumerate(zip(digests, splits, strict=True)) if split == "train"
+    }
+    twice = [i for i, d in enumerate(digests) if splits[i] != "train" and d in trained]
+    if not twice:
+        return ""
+    first = twice[0]
+    count = f"{len(twice)} {'images' if len(twice) > 1 else 'image'}"
+    return (
+        f"{count} of the test or validation split can be found in the training split too, as "
+        f"{names[first]} = {names[trained[digests[first]]]}"
+    )
+
+
 def divided(
     name: str,
     values: npt.NDArray[Any],
-    splits: Sequence[Split] | None,
+    splits: Sequence[Split | None] | None,
     labels: npt.NDArray[np.int64] | None,
     classes: tuple[str, ...],
     preprocessing: tuple[str, ...],

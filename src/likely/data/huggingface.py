@@ -20,7 +20,6 @@ import PIL
 
 from likely.data.arrays import from_array
 from likely.data.decode import (
-    SPLIT_NAMES,
     FolderData,
     FolderReport,
     Inputs,
@@ -31,6 +30,7 @@ from likely.data.decode import (
     refused,
 )
 from likely.data.download import Progress
+from likely.data.layout import SPLIT_WORDS as SPLIT_NAMES
 from likely.data.pixels import MAX_PIXELS
 from likely.data.places import cache_folder
 from likely.data.spec import Dataset, Split, completed

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import PIL
 
 from likely.data.decode import (
-    SPLIT_NAMES,
     FolderData,
     FolderReport,
     Inputs,
@@ -19,10 +18,11 @@ from likely.data.decode import (
     decode,
     divided,
     refused,
+    shared,
 )
 from likely.data.download import Progress
-from likely.data.pixels import MAX_PIXELS
-from likely.data.spec import Split
+from likely.data.layout import Folders, arranged
+from likely.data.pixels import MAX_PIXELS, Unreadable, quiet, read_header
 from likely.data.store import Source, key_of, stamp, stored
 from likely.errors import InvalidData
 
@@ -51,91 +51,175 @@ def from_folder(
 
     Every image is cropped around its centre and resized to one shape; see `likely.data.pixels`.
     Sub-folders give class labels where every image lies in one and there are at least two.
-    Sub-folders called `train`, `validation` and `test`, where there are no others and there is
-    `train`, give the splits; what is lacking is held out by a fixed seed. The decoded images are
-    kept in the cache and memory-mapped; they are decoded again when any file changes.
+    Sub-folders called `train`, `validation` and `test` (see `likely.data.layout`) give the splits;
+    what is lacking is held out by a fixed seed. Single files beside them are left out and named;
+    splits that are not clear are refused. Links are followed. The decoded images are kept in the
+    cache and memory-mapped; they are decoded again when any file changes.
 
     Args:
         path: of the folder.
         size: side, or (H, W); by default the preset (8, 28, 32, 64) nearest to the median of the
             images' shorter sides.
         channels: 1 (grey) or 3 (red, green, blue); by default 1 where every image is grey.
-        strict: refuse the folder if any file cannot be read, instead of skipping the file.
+        strict: refuse the folder if any file cannot be read or is in no split, or a link leads
+            nowhere, instead of skipping it.
         max_pixels: files that announce more are skipped before they are decoded.
         progress: called with ("decode", files done, files in all).
 
     Raises:
-        InvalidData: no folder, fewer than 3 readable images, or `strict` and one unreadable.
+        InvalidData: no folder, fewer than 3 readable images, splits that are not clear, or `strict`
+            and a file that cannot be read.
     """
     folder = Path(path).expanduser()
     shaping = Shaping.checked(size, channels, max_pixels)
-    files, ignored = _listed(folder)
+    files, empty, skips, ignored = _listed(folder)
+    names = [_printable(file.relative_to(folder)) for file in files]
+    splits_at = arranged(
+        str(folder),
+        [Path(name).parts[:-1] for name in names],
+        empty,
+        lambda position: _is_readable(files[position], max_pixels),
+    )
+    skips += _left_out(names, splits_at.left_out)
+    kept_names = [name for i, name in enumerate(names) if i not in splits_at.left_out]
+    rows = [i for i in range(len(files)) if i not in splits_at.left_out]
+    if strict and skips:
+        raise refused(str(folder), skips)
     name = folder.resolve().name
     settings = (shaping.size, channels, max_pixels, PIL.__version__)
-    key = key_of("folder", name, settings, [stamp(file) for file in files])
-    # Names that are no UTF-8 are kept in a form that can be printed and stored.
-    names = [os.fsencode(f.relative_to(folder)).decode("utf-8", "backslashreplace") for f in files]
-    inputs = Inputs(str(folder), names, lambda start, stop: files[start:stop])
+    key = key_of(
+        "folder", name, settings, [(names[i], *stamp(files[i])) for i in rows], splits_at.splits
+    )
+    inputs = Inputs(
+        str(folder), kept_names, lambda start, stop: [files[i] for i in rows[start:stop]]
+    )
 
     def build(scratch: Path) -> Source:
         values, kept, skipped = decode(inputs, shaping, scratch, strict, progress)
-        parents = [Path(names[position]).parts[:-1] for position in kept]
-        splits = _splits(parents)
-        if splits is not None:
-            parents = [parts[1:] for parts in parents]
-        labels, classes = _labels(parents)
+        readable = [rows[position] for position in kept]
+        splits = None if splits_at.splits is None else [splits_at.splits[i] for i in readable]
+        for split in splits_at.expected:
+            if splits is not None and split not in splits:
+                raise InvalidData(f"{folder}: no image of the {split} split is readable")
+        labels, classes, note = _labels([splits_at.classes[i] for i in readable])
         steps = (f"fit={values.shape[2]}x{values.shape[3]}",)
-        return divided(name, values, splits, labels, classes, steps, {"skipped": skipped})
+        remarks = [note, shared(values, splits, [names[i] for i in readable])]
+        notes = {"skipped": skipped, "remarks": [remark for remark in remarks if remark]}
+        return divided(name, values, splits, labels, classes, steps, notes)
 
     train, test, notes = stored(key, build)
-    skipped = tuple(Skipped(*entry) for entry in notes["skipped"])
-    if strict and skipped:
-        raise refused(str(folder), skipped)
-    report = FolderReport(str(folder), len(files) - len(skipped), skipped, ignored)
-    return FolderData(train, test, report)
+    unread = tuple(sorted([*skips, *(Skipped(*entry) for entry in notes["skipped"])]))
+    if strict and unread:
+        raise refused(str(folder), unread)
+    read = len(rows) - len(notes["skipped"])
+    return FolderData(
+        train, test, FolderReport(str(folder), read, unread, ignored, tuple(notes["remarks"]))
+    )
 
 
-def _listed(folder: Path) -> tuple[list[Path], int]:
-    """The files that may be images, sorted by path, and the number of those ignored."""
+def _printable(path: Path) -> str:
+    """Names that are no UTF-8 in a form that can be printed and stored."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _is_readable(file: Path, max_pixels: int) -> bool:
+    with quiet():
+        try:
+            read_header(file, max_pixels)
+        except Unreadable:
+            return False
+    return True
+
+
+def _left_out(names: list[str], reasons: dict[int, str]) -> list[Skipped]:
+    """What is in no split, a line per file, or per folder of more than five."""
+    folders: dict[str, list[int]] = {}
+    for position in reasons:
+        folders.setdefault(str(Path(names[position]).parent), []).append(position)
+    lines = []
+    for folder, positions in folders.items():
+        if len(positions) > 5:
+            text = reasons[positions[0]].replace("lies", "lie", 1)
+            lines.append(Skipped(f"{folder}/", f"{len(positions)} files {text}"))
+        else:
+            lines += [Skipped(names[i], reasons[i]) for i in positions]
+    return lines
+
+
+def _listed(folder: Path) -> tuple[list[Path], list[Folders], list[Skipped], int]:
+    """What a folder holds, links followed, each folder once.
+
+    Returns:
+        The files that may be images, sorted by path; the folders that hold none; links that lead
+        nowhere or in a circle; the number of files that are no images by their suffix.
+    """
     if not folder.is_dir():
         raise InvalidData(f"{folder} is not a folder")
     files: list[Path] = []
+    visited: list[Path] = []
+    skips: list[Skipped] = []
     ignored = 0
-
-    def refuse(error: OSError) -> None:
-        raise InvalidData(f"cannot list {error.filename}: {error.strerror}") from error
-
-    for parent, inner, names in os.walk(folder, onerror=refuse):
-        inner[:] = [name for name in inner if not name.startswith((".", "__MACOSX"))]
-        for name in names:
-            path = Path(parent, name)
-            if name.startswith(".") or not path.is_file():
+    above = {(s.st_dev, s.st_ino) for s in (p.stat() for p in folder.resolve().parents)}
+    seen: dict[tuple[int, int], Path] = {}
+    todo, links = [folder], list[Path]()
+    while todo or links:
+        place = todo.pop() if todo else links.pop(0)  # links last: a folder has its own name
+        try:
+            status = place.stat()
+            mark = (status.st_dev, status.st_ino)
+            if mark in seen or mark in above:
+                other = _printable(seen[mark].relative_to(folder)) if mark in seen else "a parent"
+                reason = f"a link to a folder that is read as {other}"
+                if mark in above or seen[mark] in (folder, *place.parents):
+                    reason = "a link to a folder that holds it"
+                skips.append(Skipped(_printable(place.relative_to(folder)) + "/", reason))
                 continue
-            if path.suffix.lower() in _COMPANIONS:
+            seen[mark] = place
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError as error:
+            raise InvalidData(f"cannot list {error.filename}: {error.strerror}") from error
+        visited.append(place)
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.name.startswith((".", "__MACOSX")):
+                continue
+            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and path.is_dir()):
+                (links if entry.is_symlink() else todo).append(path)
+            elif path.suffix.lower() in _COMPANIONS:
                 ignored += 1
+            elif entry.is_symlink() and not path.exists():
+                target = _printable(path.readlink())
+                skips.append(
+                    Skipped(_printable(path.relative_to(folder)), f"a broken link to {target}")
+                )
             else:
                 files.append(path)
+        links.sort()
     if not files:
-        raise InvalidData(f"{folder} holds no image" + f" ({ignored} other files)" * bool(ignored))
-    return sorted(files, key=lambda file: file.relative_to(folder).as_posix()), ignored
-
-
-def _splits(parents: list[tuple[str, ...]]) -> list[Split] | None:
-    """Split of each image from its first sub-folder, where these are splits and no others."""
-    if not all(parents):
-        return None
-    heads = {parts[0].lower() for parts in parents}
-    if not heads <= SPLIT_NAMES.keys() or "train" not in {SPLIT_NAMES[head] for head in heads}:
-        return None
-    return [SPLIT_NAMES[parts[0].lower()] for parts in parents]
+        detail = f"; {skips[0].path}: {skips[0].reason}" if skips else ""
+        raise InvalidData(
+            f"{folder} holds no image" + f" ({ignored} other files)" * bool(ignored) + detail
+        )
+    files.sort(key=lambda file: file.relative_to(folder).as_posix())
+    filled = {parent for file in files for parent in file.parents}
+    empty = [p for p in visited if p not in filled]
+    return files, [Path(_printable(p.relative_to(folder))).parts for p in empty], skips, ignored
 
 
 def _labels(
-    parents: list[tuple[str, ...]],
-) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...]]:
-    """Class of each image from its first sub-folder; none unless all have one and two differ."""
+    parents: list[Folders],
+) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...], str]:
+    """Class of each image from its first sub-folder; none unless all have one and two differ.
+
+    Returns:
+        Labels or None, names of the classes, and a remark where files beside folders cost them.
+    """
+    while all(parents) and len({parts[0] for parts in parents}) == 1:
+        parents = [parts[1:] for parts in parents]
     classes = tuple(sorted({parts[0] for parts in parents if parts}))
-    if len(classes) < 2 or not all(parents):
-        return None, ()
+    loose = sum(not parts for parts in parents)
+    if len(classes) < 2 or loose:
+        note = f"no labels: {loose} images lie beside the folders {', '.join(classes[:5])}"
+        return None, (), note if len(classes) > 1 else ""
     number = {name: i for i, name in enumerate(classes)}
-    return np.array([number[parts[0]] for parts in parents], np.int64), classes
+    return np.array([number[parts[0]] for parts in parents], np.int64), classes, ""

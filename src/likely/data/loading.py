@@ -23,7 +23,7 @@ _ARRAYS = (".npy", ".npz")
 
 
 class SkippedFiles(UserWarning):
-    """Some files of a folder could not be read; the message names them with the reasons."""
+    """Some files of a folder could not be read, or there is a remark; the message names all."""
 
 
 class UnseenClasses(UserWarning):
@@ -96,7 +96,7 @@ def load(
         raise _unknown(name)
     if path.is_dir() or path.suffix.lower() == ".parquet":
         data = _folder(path, size, channels, levels, strict, progress)
-        if data.report.skipped:
+        if data.report.skipped or data.report.remarks:
             warnings.warn(str(data.report), SkippedFiles, stacklevel=2)
         train, test = data.train, data.test
     elif path.suffix.lower() in _ARRAYS:
