@@ -81,9 +81,11 @@ def test_a_stop_says_so_and_another_seed_ends_elsewhere(tmp_path: Path) -> None:
 
 
 def test_signals_are_handled_only_during_the_fit() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    assert before[0] is not signal.SIG_DFL  # Python's: it raises KeyboardInterrupt
     fit_case("vae-dense", None, steps=2)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
@@ -97,6 +99,18 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
     assert fit_case("vae-dense", tmp_path / "a").finished
     fit_case("vae-dense", tmp_path / "b")
     assert differing(end_of(tmp_path / "a"), end_of(tmp_path / "b")) == []
+
+
+def test_only_an_interrupt_after_an_interrupt_does_not_wait(tmp_path: Path) -> None:
+    """A supervisor may send SIGTERM again and again; the checkpoint is written all the same."""
+
+    def again(run: Run, record: dict[str, float]) -> None:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+
+    run = fit_case("vae-dense", tmp_path, progress=again)
+    assert "stopped by SIGINT after 2 of 10 steps" in run.status
+    assert read_tensors(tmp_path / "state.safetensors")[1]["step"] == "2"
 
 
 def test_a_fit_in_a_thread_runs_without_signals() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from fit_cases import model_of, training_data
+from likely import runs
 from likely.density import ImplicitDensity, LatentVariable
 from likely.errors import InvalidSetting
 from likely.noise import Noise
@@ -21,6 +25,7 @@ from likely.objectives import (
     NegativeLogLikelihood,
     NonSaturatingGAN,
     Objective,
+    OrderAgnosticLikelihood,
     RelativisticGAN,
     default_objective,
 )
@@ -124,6 +129,18 @@ def test_the_two_games_by_hand() -> None:
     pairs = RelativisticGAN(penalty=3.0)
     torch.testing.assert_close(value(pairs, DISCRIMINATOR), softplus(fake - real) + 1.5 * (r1 + r2))
     torch.testing.assert_close(value(pairs, GENERATOR), softplus(real - fake))
+    # What is logged: the logits, the share that D judges right, the penalties before their weight.
+    right = {plain: ((real > 0).double() + (fake < 0).double()) / 2, pairs: (real > fake).double()}
+    for objective, penalty in ((plain, 0 * r1), (pairs, r1 + r2)):
+        terms = objective.loss(model, x, None, DISCRIMINATOR, Noise(0), 0).terms
+        expected = {
+            "discriminator_loss": value(objective, DISCRIMINATOR), "real_logit": real,
+            "fake_logit": fake, "discriminator_accuracy": right[objective],
+            "gradient_penalty": penalty,
+        }  # fmt: skip
+        assert terms.keys() == expected.keys()
+        for name, term in terms.items():
+            torch.testing.assert_close(term.double(), expected[name].detach(), msg=name)
 
 
 @pytest.mark.parametrize("objective", [NonSaturatingGAN(1.0), RelativisticGAN()])
@@ -135,3 +152,32 @@ def test_the_discriminators_loss_sends_nothing_to_the_generator(objective: Objec
     assert all(p.grad is not None for p in players[DISCRIMINATOR].parameters())
     objective.loss(model, images(), None, GENERATOR, Noise(0), 0).value.sum().backward()
     assert all(p.grad is not None for p in players[GENERATOR].parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        ("gated-pixelcnn", NegativeLogLikelihood()), ("vae", NegativeELBO()),
+        ("vae", ImportanceWeighted(2)), ("deep-nade", OrderAgnosticLikelihood()),
+        ("dcgan", NonSaturatingGAN(1.0)), ("dcgan", RelativisticGAN()),
+    ],
+)  # fmt: skip
+def test_labels_reach_everything_that_a_loss_asks(name: str, objective: Objective) -> None:
+    """Each method that takes a context is given that of the batch, for every player."""
+    model = runs.build(name, training_data().spec, {"conditional": True}, 0)
+    labels, contexts = torch.arange(4), []
+    for method in ("log_prob", "elbo_terms", "importance_bound", "given", "generate", "criticise"):
+        asked = getattr(model, method, None)
+        if asked is None:
+            continue
+
+        def noted(*args: Any, asked: Any = asked, **named: Any) -> Any:
+            contexts.append(inspect.signature(asked).bind(*args, **named).arguments.get("context"))
+            return asked(*args, **named)
+
+        setattr(model, method, noted)
+    for player in objective.players(model):
+        before = len(contexts)
+        objective.loss(model, images(), labels, player, Noise(0), 0)
+        assert len(contexts) > before
+    assert all(context is labels for context in contexts)
