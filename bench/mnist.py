@@ -7,6 +7,7 @@
     python bench/mnist.py fvsbn          --out runs/mnist-fvsbn
     python bench/mnist.py nade           --out runs/mnist-nade
     python bench/mnist.py made           --out runs/mnist-made
+    python bench/mnist.py made-small     --out runs/mnist-made-small
     python bench/mnist.py deep-nade      --out runs/mnist-deep-nade
     python bench/mnist.py vae            --out runs/mnist-vae
     python bench/mnist.py dcgan          --out runs/mnist-dcgan

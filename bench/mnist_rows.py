@@ -35,6 +35,8 @@ from likely.density import GenerativeModel
 from likely.devices import environment
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.samples import SampleReference, samples_per_second
+from likely.models import MODELS
+from likely.settings import from_mapping
 
 PREFIX = "mnist-static-"
 WEIGHTS = "weights.safetensors"
@@ -158,8 +160,11 @@ def sampler(name: str) -> GenerativeModel:
     if kept(name):
         return runs.load(folder).model
     config = read_json(folder / "config.json")
-    spec = DataSpec("mnist", (1, 28, 28), 2)
-    return runs.build(config["model"], spec, config["settings"]).eval()
+    found = MODELS[config["model"]]
+    # As `runs.load` reads it: a setting that an older run did not know has its default.
+    settings = from_mapping(found.settings, config["settings"])
+    model: GenerativeModel = found.load()(DataSpec.from_json(config["spec"]), settings)
+    return model.eval()
 
 
 def old(part: str) -> dict[str, Any]:

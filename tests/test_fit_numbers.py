@@ -18,6 +18,7 @@ from likely.checkpoint import read_tensors
 from likely.data.spec import Dataset
 from likely.density import Autoregressive
 from likely.fit import fit
+from likely.objectives import Loss, NegativeELBO
 from likely.optimizers import optimizer_for
 from likely.settings import FitSettings
 
@@ -133,6 +134,38 @@ def run_players() -> list[str]:
     objective = CASES["dcgan-r1"][2]
     assert objective is not None
     return list(objective.players(model_of("dcgan-r1")))
+
+
+def test_every_update_trains_the_model_also_after_a_validation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dropout and batch statistics are those of training, though validation switched them off."""
+    training: list[bool] = []
+    loss = NegativeELBO.loss
+
+    def noted(self: NegativeELBO, model: nn.Module, *rest: Any) -> Loss:
+        training.append(model.training)
+        return loss(self, model, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(NegativeELBO, "loss", noted)
+    fit_case("vae-dense", None, validate_every=2)
+    assert training == [True] * 10
+
+
+def test_an_update_leaves_the_other_player_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No gradient stays with it, which its own next update would add to."""
+    players: list[torch.optim.Optimizer] = []
+
+    def check(optimizer: torch.optim.Optimizer) -> None:
+        players.extend([optimizer] if optimizer not in players else [])
+        for other in players:
+            gradients = [p.grad for p in other.param_groups[0]["params"]]
+            assert (other is optimizer) == any(g is not None for g in gradients)
+
+    watching(monkeypatch, check)
+    run = fit_case("dcgan-r1", None, steps=3)
+    assert len(players) == 2
+    assert all(parameter.requires_grad for parameter in run.model.parameters())
 
 
 def test_each_player_is_clipped_by_its_own_norm(monkeypatch: pytest.MonkeyPatch) -> None:
