@@ -151,6 +151,8 @@ def error_of(name: str, record: dict[str, Any]) -> tuple[float | None, str]:
     if name.startswith("ablation/") and "/validation-" in name and part in runs:
         nats = [run["nats"] for run in runs[part]]
         return (max(nats) - min(nats)) * figures[name] / statistics.mean(nats), ""
+    if "again" in (checked := record["about"].get(part, {})) and name.endswith("/nats"):
+        return checked["again"]["standard_error"], ""
     stem = name.removesuffix("/nats").removesuffix("/value")
     for key in (name + end for name in (name, stem) for end in ERRORS):
         if key in figures and key != name:
@@ -171,6 +173,8 @@ def estimate_of(name: str, about: dict[str, Any]) -> dict[str, Any] | None:
 
 def relation_of(name: str, record: dict[str, Any]) -> str:
     """How a figure relates to the truth; nothing for what was counted or timed."""
+    if name.endswith("/difference-nats"):
+        return ""
     if "worth" in name:
         return "~"
     if any(word in name for word in LIKELIHOODS):
