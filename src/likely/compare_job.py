@@ -41,7 +41,7 @@ from likely.evaluate.features import Extractor
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll
 from likely.evaluate.report import ModelReport, Report, ReportFiles, neighbour_pairs, write_report
 from likely.evaluate.samples import SampleReference, samples_per_second
-from likely.files import reading, record_of
+from likely.files import reading, record_of, refuse_unwritable
 from likely.fit import Run, fit
 from likely.health import diagnose
 from likely.journal import METRICS, TIMING, read_lines
@@ -115,8 +115,9 @@ class Outcome:
 
     Attributes:
         report: the numbers and images.
-        files: where they were written.
-        finished: False when a fit was stopped by a signal; nothing is written then.
+        files: where they were written; None when a fit was stopped, or they cannot be written.
+        finished: False when a fit was stopped by a signal, and nothing is written; or when the
+            report, which is here all the same, cannot be written.
         status: a sentence.
     """
 
@@ -173,10 +174,15 @@ def run(
     names = [item.name for item in fitted]
     if len(set(names)) < len(names):
         raise InvalidSetting(f"the runs need different names to be compared, given {names}")
+    refuse_unwritable(out / "report.html")
     reports = [bench.measure(item) for item in fitted]
     table = compare_models([report.result for report in reports], bench.floor(fitted[0].request))
     report = bench.report(fitted, reports, table, command)
-    return Outcome(report, write_report(report, out), True, "all models measured")
+    try:
+        files = write_report(report, out)
+    except CheckpointError as error:
+        return Outcome(report, None, False, f"measured, but not kept: {error}")
+    return Outcome(report, files, True, "all models measured")
 
 
 def _fit(
@@ -223,6 +229,7 @@ def _opened(
     """A saved run; refused where its data are not what it was fitted to."""
     saved = runs.load(directory)
     place(saved.model, choose_device(settings.device))
+    runs.data_options(saved)
     wanted = request or saved.data
     train, _ = bench.data(wanted)
     spec = saved.model.spec

@@ -315,6 +315,8 @@ def refuse_unwritable(path: Path) -> None:
     Raises:
         CheckpointError: its folder, or the nearest one above it, cannot be written.
     """
+    if path.is_dir():
+        raise CheckpointError(f"cannot write {path}: it is a folder; give the name of a file")
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ import torch
 from torch import Tensor
 
 from likely import checkpoint
+from likely.data import load as load_data
 from likely.data.spec import DataSpec
 from likely.density import GenerativeModel
 from likely.devices import place
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.files import allow, reading, record_of
 from likely.models import MODELS, ModelEntry, entry
 from likely.noise import derived_seed
@@ -165,6 +167,22 @@ def load(directory: str | Path, weights: str = "weights.safetensors") -> SavedRu
     return SavedRun(directory, found.name, model, dict(config["data"]), config)
 
 
+def data_options(run: SavedRun) -> dict[str, Any]:
+    """How to load the data of a run: arguments of `likely.data.load`.
+
+    Raises:
+        CheckpointError: config.json names options that it does not have.
+    """
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in run.data.items()}
+    options["source"] = options.pop("name")
+    valid = inspect.signature(load_data).parameters.keys() - {"progress"}
+    with _config_file(run.directory / "config.json", "data"):
+        for key in options:
+            if key not in valid:
+                raise InvalidData(f'there is no option "{key}": {nearest(key, valid)}')
+    return options
+
+
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
     return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
 
@@ -181,4 +199,4 @@ def _refuse_another_size(
             raise InvalidData(f"{name} is {value}, and the weights are {held} numbers")
 
 
-__all__ = ["MODELS", "SavedRun", "build", "describe", "load", "read_config"]
+__all__ = ["MODELS", "SavedRun", "build", "data_options", "describe", "load", "read_config"]

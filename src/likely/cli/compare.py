@@ -17,6 +17,7 @@ from likely.stopping import exit_code
 
 if TYPE_CHECKING:
     from likely.compare_job import Outcome
+    from likely.evaluate.report import Report
 
 EXAMPLE = """\
   likely compare --data digits
@@ -116,24 +117,33 @@ def _stem(request: dict[str, Any]) -> str:
 
 
 def _conclude(outcome: Outcome, as_json: bool) -> int:
-    if outcome.report is None or outcome.files is None:
+    if outcome.report is None:
         note(f"likely: {outcome.status}")
         return exit_code(outcome.status)
     if as_json:
         from likely.evaluate.report import report_json
 
         say_json(report_json(outcome.report))
-        return 0
+    else:
+        _print(outcome.report)
+    if outcome.files is None:
+        note(f"likely: {outcome.status}")
+        return 2
+    if not as_json:
+        say(f"\nreport: {outcome.files.html}\nnumbers: {outcome.files.json}")
+        sheets = ", ".join(str(sheet) for sheet in outcome.files.sheets[:1])
+        say(f"sheets: {sheets} and others")
+    return 0
+
+
+def _print(report: Report) -> None:
     from rich.console import Console
 
     from likely.evaluate.tables import terminal_table
 
-    Console().print(terminal_table(outcome.report.comparison))
-    sentences = outcome.report.comparison.sentences()
+    Console().print(terminal_table(report.comparison))
+    sentences = report.comparison.sentences()
     told = [sentence for sentence in sentences if sentence.startswith(TOLD)]
     for sentence in told:
         say(wrapped(sentence))
     say(f"and {len(sentences) - len(told)} more verdicts in the report")
-    say(f"\nreport: {outcome.files.html}\nnumbers: {outcome.files.json}")
-    say("sheets: " + ", ".join(str(sheet) for sheet in outcome.files.sheets[:1]) + " and others")
-    return 0

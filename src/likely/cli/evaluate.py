@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import note, rows, say, say_json
 from likely.cli.parser import Parser, one_of, whole
-from likely.cli.saved import Conditioned, chosen_split, data_of, labels_for, opened, run_argument
+from likely.cli.saved import (
+    Conditioned,
+    chosen_split,
+    data_of,
+    kept,
+    labels_for,
+    opened,
+    run_argument,
+)
 
 if TYPE_CHECKING:
     from likely.data import Dataset
@@ -76,11 +84,11 @@ def configure(parser: Parser, choice: str | None) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and keep the numbers in the run."""
-    from likely import checkpoint
     from likely.density import ImplicitDensity, Query
     from likely.verify import weights_digest
 
     found = opened(options)
+    before = _report_of(found)
     train, test = data_of(found)
     part = chosen_split(train, test, options.split)
     model = found.model
@@ -100,13 +108,12 @@ def run(options: argparse.Namespace) -> int:
         "unanswerable": refused,
         "notes": notes,
     }
-    report = _merged(found, weights_digest(model), options.split, record)
-    checkpoint.write_json(found.directory / "report.json", report)
+    report = _merged(found, before, weights_digest(model), options.split, record)
     if options.json:
         say_json(report)
-        return 0
-    _print(found, part, estimates, refused, notes)
-    return 0
+    else:
+        _print(found, part, estimates, refused, notes)
+    return kept(found.directory / "report.json", report, told=not options.json)
 
 
 def _likelihood(
@@ -167,17 +174,36 @@ def _sampler(model: GenerativeModel) -> Conditioned:
     return Conditioned(model)
 
 
+def _report_of(found: SavedRun) -> dict[str, Any]:
+    """What report.json says so far, its fields of the right kind; empty where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    from likely import checkpoint
+    from likely.estimate import Estimate
+    from likely.files import reading, record_of
+
+    path = found.directory / "report.json"
+    if not path.exists():
+        return {}
+    remedy = "delete it, and `likely evaluate` writes it again"
+    report = checkpoint.read_json(path, remedy)
+    with reading(path, what="damaged", remedy=remedy, kind=checkpoint.CheckpointError):
+        for record in record_of(record_of(report, "evaluations")["evaluations"]).values():
+            record_of(record_of(record, "data", "estimates")["data"], "fingerprint")
+            for estimate in record["estimates"]:
+                Estimate.from_json(record_of(estimate))
+    return dict(report)
+
+
 def _merged(
-    found: SavedRun, digest: str, split: str, record: dict[str, Any]
-) -> dict[str, Any]:  # fmt: skip
+    found: SavedRun, old: dict[str, Any], digest: str, split: str, record: dict[str, Any]
+) -> dict[str, Any]:
     """The report with this evaluation in it; numbers of other weights are dropped.
 
     What was measured before on the same split and not now (sample metrics, say) stays.
     """
-    from likely import checkpoint
-
-    path = found.directory / "report.json"
-    old = checkpoint.read_json(path) if path.exists() else {}
     evaluations = old.get("evaluations", {}) if old.get("weights") == digest else {}
     before = evaluations.get(split)
     if before and before["data"]["fingerprint"] == record["data"]["fingerprint"]:
@@ -224,7 +250,6 @@ def _print(
         say(f"  {text}")
     if floors:
         say("\nfloor: what training images score in the place of samples")
-    say(f"\nwritten to {found.directory / 'report.json'}")
 
 
 def _last_name(lines: list[tuple[str, str]]) -> str:

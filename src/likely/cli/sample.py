@@ -79,12 +79,16 @@ def run(options: argparse.Namespace) -> int:
     from likely import checkpoint
     from likely.cli.progress import counting, duration
     from likely.evaluate.sheets import png, sample_sheet
+    from likely.files import refuse_unwritable
 
     out = _path(getattr(options, "out", None), ".png", "--out")
     array = _path(getattr(options, "npy", None), ".npy", "--npy")
     trace = _path(getattr(options, "progressive", None), ".png", "--progressive")
     found = opened(options)
     out = out or found.directory / "samples" / f"seed-{options.seed}.png"
+    for path in (out, array, trace):
+        if path is not None:
+            refuse_unwritable(path)
     labels = labels_for(found.model, options.number, getattr(options, "label", None))
     began = time.monotonic()
     with counting(f"drawing {options.number} images from {found.name}") as show:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from likely.cli.output import fail, say
 from likely.cli.parser import Parser, device_option
 from likely.errors import InvalidData, InvalidSetting, nearest
 
@@ -35,15 +37,11 @@ def opened(options: argparse.Namespace) -> SavedRun:
 
 def data_of(run: SavedRun) -> tuple[Dataset, Dataset]:
     """Training and test set of a run; refused where they are not what it was fitted to."""
-    from likely import data
+    from likely import data, runs
     from likely.cli.progress import loading
 
-    arguments = dict(run.data)
-    size = arguments.get("size")
-    if isinstance(size, list):
-        arguments["size"] = tuple(size)
     with loading() as progress:
-        train, test = data.load(arguments.pop("name"), progress=progress, **arguments)
+        train, test = data.load(**runs.data_options(run), progress=progress)
     if train.spec.fingerprint != run.model.spec.fingerprint:
         raise InvalidData(
             f"{run.directory} was fitted to {run.model.spec.name} with fingerprint "
@@ -51,6 +49,22 @@ def data_of(run: SavedRun) -> tuple[Dataset, Dataset]:
             "Bring the old data back, or fit again"
         )
     return train, test
+
+
+def kept(path: Path, record: dict[str, Any], *, told: bool) -> int:
+    """Write what was measured, which has been printed already; the exit code.
+
+    A run that cannot be written (somebody else's, a full disk) costs the file, not the numbers.
+    """
+    from likely import checkpoint
+
+    try:
+        checkpoint.write_json(path, record)
+    except checkpoint.CheckpointError as error:
+        return fail(error, "measured, but not kept")
+    if told:
+        say(f"\nwritten to {path}")
+    return 0
 
 
 def chosen_split(train: Dataset, test: Dataset, split: str) -> Dataset:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from likely.cli.output import say, say_json, width
 from likely.cli.parser import Parser, whole
-from likely.cli.saved import data_of, opened, run_argument
+from likely.cli.saved import data_of, kept, opened, run_argument
+
+if TYPE_CHECKING:
+    from likely.runs import SavedRun
+    from likely.verify import Proofs
 
 EXAMPLE = """\
   likely verify runs/vae
@@ -48,11 +53,17 @@ def run(options: argparse.Namespace) -> int:
     _, test = data_of(found)
     with working(f"proving {found.name} in {found.directory}"):
         proofs = verify(found.model, test, options.seed, quick=options.quick)
-    if not options.quick:
-        proofs.save(found.directory / "proofs.json")
     if options.json:
         say_json({"run": str(found.directory), **proofs.to_json()})
-        return 0 if proofs.passed else 1
+    else:
+        _print(found, proofs)
+    written = 0
+    if not options.quick:
+        written = kept(found.directory / "proofs.json", proofs.to_json(), told=False)
+    return written if proofs.passed else 1
+
+
+def _print(found: SavedRun, proofs: Proofs) -> None:
     for proof in proofs.proofs:
         word = "passed" if proof.passed else "FAILED"
         head = f"{word}  {proof.name}"
@@ -63,4 +74,3 @@ def run(options: argparse.Namespace) -> int:
     count, failed = len(proofs.proofs), len(proofs.failed)
     say(f"\n{found.name}: " + (f"{failed} of {count} proofs FAILED" if failed else
                                f"all {count} proofs passed"))  # fmt: skip
-    return 1 if failed else 0

@@ -117,13 +117,29 @@ def _solve(given: argparse.Namespace) -> None:
         np.asarray(part[0] if steps else part)
         for part in (found.value, found.lower, found.upper, found.policy)
     )
+    if given.json:
+        print_json(solution_record(world, found, everything=world.mdp.states <= JSON_STATES))
+    else:
+        _show_solution(world, found, (value, lower, upper), policy)
+    # What took long is told before a full disk can lose it.
     if given.out is not None:
         write_solution(given.out, world, found)
     if given.plot is not None:
         draw(given.plot, world, value, f"{world.name}, discount {world.mdp.discount:g}")
-    if given.json:
-        print_json(solution_record(world, found, everything=world.mdp.states <= JSON_STATES))
-        return
+    if not given.json:
+        for path in (given.out, given.plot):
+            if path is not None:
+                say(Console(), f"wrote {path}")
+
+
+def _show_solution(
+    world: World,
+    found: Solution,
+    bounds: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+    policy: NDArray[Any],
+) -> None:
+    """A solution in the terminal; `bounds` are its value, lower and upper ends."""
+    value, lower, upper = bounds
     console = Console()
     heading(console, world)
     how = [f"{key} {found.about[key]}" for key in ("criterion", "method") if key in found.about]
@@ -136,9 +152,6 @@ def _solve(given: argparse.Namespace) -> None:
         low, high = float(lower.min()), float(upper.max())
         say(console, f"average reward a step, over all starts: {terminal.interval(low, high)}")
     show_values(console, world, value, lower, upper, policy)
-    for path in (given.out, given.plot):
-        if path is not None:
-            say(console, f"wrote {path}")
 
 
 def _policy(word: str, world: World, given: argparse.Namespace) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from likely.errors import InvalidSetting
+from likely.files import refuse_unwritable
 from likely.mdp import pictures, plots, terminal
 from likely.mdp.policies import greedy_pairs
 from likely.mdp.problem import MDP, write_npz
@@ -80,6 +81,7 @@ def check_target(path: str | None, endings: Sequence[str]) -> None:
         raise InvalidSetting(f"{path}: expected a file ending in {' or '.join(endings)}")
     if not target.parent.is_dir():
         raise InvalidSetting(f"{path}: the folder {target.parent} does not exist")
+    refuse_unwritable(target)
 
 
 PICTURES = (".png", ".pdf", ".svg")
