@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import socket
@@ -32,6 +33,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.break_after: list[int] = []  # bytes after which the first, second, ... answer breaks
         self.statuses: list[int] = []  # error codes of the first, second, ... answer
         self.requests: list[str | None] = []  # Range header of each request
+        self.drips = ""  # "body" or "headers": that part comes byte by byte
+        self.stopping = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is what some tests are about: no traceback."""
@@ -62,13 +65,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         body = body[start:]
+        if self.server.drips == "headers":
+            self.flush_headers()
+            self._drip(b"X-Filler: " + bytes(60_000))
+            return
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.server.break_after:
+        if self.server.drips == "body":
+            self._drip(body)
+        elif self.server.break_after:
             self.wfile.write(body[: self.server.break_after.pop(0)])
             self.close_connection = True
         else:
             self.wfile.write(body)
+
+    def _drip(self, content: bytes) -> None:
+        """A byte now and then: no single wait is long."""
+        with contextlib.suppress(OSError):
+            for at in range(len(content)):
+                self.wfile.write(content[at : at + 1])
+                if self.server.stopping.wait(0.02):
+                    return
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -246,3 +263,31 @@ def test_two_at_once_fetch_once(server, tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert len(server.requests) == 1
     assert left(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("part", ["body", "headers"])
+def test_a_server_that_drips_bytes_is_left_in_time(server, tmp_path, part):
+    """No wait for a byte is ever long, so only an overall limit ends it."""
+    server.drips = part
+    with pytest.raises(InvalidData, match=r"file did not arrive within 0\.4 s .*go on"):
+        download([server.url], tmp_path / "file", sha256=SHA256, timeout=5.0, limit=0.4)
+    server.stopping.set()
+    assert not (tmp_path / "file").exists()
+    if part == "body":
+        kept = (tmp_path / "file.part").read_bytes()
+        assert kept
+        assert CONTENT.startswith(kept)
+        server.drips = ""
+        download([server.url], tmp_path / "file", sha256=SHA256)
+        assert server.requests[-1] == f"bytes={len(kept)}-"
+
+
+def test_the_limit_counts_tries_and_pauses_and_the_wait_for_others(server, tmp_path):
+    server.statuses = [503] * 10
+    with pytest.raises(InvalidData, match=r"within 0\.2 s"):
+        download([server.url], tmp_path / "file", sha256=SHA256, pause=60.0, limit=0.2)
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / "file.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InvalidData, match=r"within 0\.2 s"):
+            download([server.url], tmp_path / "file", sha256=SHA256, limit=0.2)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import io
 import os
+import queue
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from likely import __version__
 from likely.errors import InvalidData
@@ -29,6 +32,78 @@ _CHUNK = 1 << 18
 
 class _Permanent(Exception):
     """The server's answer will be the same next time."""
+
+
+class _OutOfTime(Exception):
+    """The overall limit is reached."""
+
+
+class _Clock:
+    """What time is left.
+
+    A socket's timeout begins anew with every byte; a wait by this clock ends at the overall limit
+    at the latest.
+    """
+
+    def __init__(self, timeout: float, limit: float) -> None:
+        self.timeout = timeout
+        self._end = time.monotonic() + limit
+
+    def left(self) -> float:
+        """Seconds to the limit; raises _OutOfTime where there are none."""
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
+            raise _OutOfTime
+        return seconds
+
+    def wait(self) -> float:
+        """Seconds that the next bytes may take."""
+        return min(self.timeout, self.left())
+
+
+def _opened(request: urllib.request.Request, clock: _Clock) -> http.client.HTTPResponse:
+    """The answer to a request, read by the clock."""
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    wait = clock.wait()
+
+    def open_it() -> None:
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=wait))
+        except BaseException as error:
+            answers.put(error)
+
+    # Headers drip in behind urlopen, out of reach: a thread waits for them, and can be left.
+    threading.Thread(target=open_it, daemon=True).start()
+    try:
+        answer = answers.get(timeout=clock.left())
+    except queue.Empty:
+        raise _OutOfTime from None
+    if isinstance(answer, BaseException):
+        raise answer
+    assert isinstance(answer, http.client.HTTPResponse)
+    answer.fp = io.BufferedReader(_Timed(answer.fp, clock))
+    return answer
+
+
+class _Timed(io.RawIOBase):
+    """The bytes of a socket, each read within what the clock allows."""
+
+    def __init__(self, stream: io.BufferedReader, clock: _Clock) -> None:
+        self._stream, self._clock = stream, clock
+        self._socket: socket.socket | None = getattr(stream.raw, "_sock", None)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wait = self._clock.wait()
+        if self._socket is not None:
+            self._socket.settimeout(wait)
+        return self._stream.readinto1(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _CannotWrite(Exception):
@@ -45,6 +120,7 @@ def download(
     attempts: int = 4,
     pause: float = 1.0,
     timeout: float = 30.0,
+    limit: float = 3600.0,
 ) -> Path:
     """Fetch a file, or continue fetching it.
 
@@ -57,6 +133,8 @@ def download(
         attempts: tries for each address; a break in the transfer continues where it stopped.
         pause: seconds before the second try, doubled for each further one.
         timeout: seconds without a byte after which a try is given up.
+        limit: seconds after which all is given up, tries, pauses and the wait for another process
+            included, however steadily a few bytes drip in.
 
     Returns:
         target.
@@ -67,17 +145,24 @@ def download(
     """
     part = target.with_name(target.name + ".part")
     reasons: list[str] = []
+    clock = _Clock(timeout, limit)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(target.name + ".lock")):
+        with _locked(target.with_name(target.name + ".lock"), clock):
             if target.is_file():  # another process fetched it while this one waited
                 return target
             for url in urls:
-                reason = _fetch(url, part, sha256, size, progress, attempts, pause, timeout)
+                reason = _fetch(url, part, sha256, size, progress, attempts, pause, clock)
                 if reason is None:
                     part.replace(target)
                     return target
                 reasons.append(f"{url}: {reason}")
+    except _OutOfTime as error:
+        have = part.stat().st_size if part.is_file() else 0
+        raise InvalidData(
+            f"{target.name} did not arrive within {limit:g} s ({have} bytes did, and are kept); "
+            "run the same again to go on, or fetch the file by other means"
+        ) from error
     except (OSError, _CannotWrite) as error:
         raise InvalidData(
             f"cannot write {target}: {error}; make room or set LIKELY_CACHE to a folder that can "
@@ -94,22 +179,24 @@ def _fetch(
     progress: Progress | None,
     attempts: int,
     pause: float,
-    timeout: float,
+    clock: _Clock,
 ) -> str | None:
     """Complete `part` from one address. Returns None, or the reason why not."""
     reason = "no attempt was made"
     for attempt in range(attempts):
         if attempt:
-            time.sleep(pause * 2 ** (attempt - 1))
+            time.sleep(min(pause * 2 ** (attempt - 1), clock.left()))
         resumed = part.is_file() and part.stat().st_size > 0
         try:
-            _transfer(url, part, size, progress, timeout)
+            _transfer(url, part, size, progress, clock)
         except _Permanent as error:
             return str(error)
         except TimeoutError:
-            reason = f"no answer within {timeout:g} s"
+            clock.left()
+            reason = f"no answer within {clock.timeout:g} s"
             continue
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+            clock.left()
             reason = _plain(error)
             if isinstance(error, urllib.error.URLError) and isinstance(
                 error.reason, socket.gaierror
@@ -127,7 +214,7 @@ def _fetch(
 
 
 def _transfer(
-    url: str, part: Path, size: int | None, progress: Progress | None, timeout: float
+    url: str, part: Path, size: int | None, progress: Progress | None, clock: _Clock
 ) -> None:
     """One request: append to `part` what it lacks. Raises where the transfer is not complete."""
     if not url.startswith(("http://", "https://")):
@@ -142,9 +229,8 @@ def _transfer(
     if have:
         headers["Range"] = f"bytes={have}-"
     try:
-        answer = urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=timeout
-        )
+        request = urllib.request.Request(url, headers=headers)
+        answer = _opened(request, clock)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:  # our part is not a beginning of what the server has
@@ -172,7 +258,7 @@ def _transfer(
 
 
 def _copy(
-    answer: IO[bytes],
+    answer: http.client.HTTPResponse,
     out: IO[bytes],
     have: int,
     total: int | None,
@@ -180,7 +266,7 @@ def _copy(
     progress: Progress | None,
 ) -> None:
     """Copy the body; what arrived before a break stays. Raises where it is too short or long."""
-    while block := answer.read(_CHUNK):
+    while block := answer.read1(_CHUNK):  # what is there, so that a break keeps it
         have += len(block)
         if total is not None and have > total:
             raise _Permanent(f"the server sent more than the {total} bytes it should")
@@ -224,19 +310,25 @@ def _plain(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, clock: _Clock) -> Iterator[None]:
     """Hold a lock file, so that two processes never append to one `.part`."""
     try:
         import fcntl
     except ImportError:  # not POSIX: two simultaneous downloads are then up to the user
         yield
         return
-    stream = path.open("w")
-    fcntl.flock(stream, fcntl.LOCK_EX)
-    while not _is_open_at(stream, path):  # its last holder removed it while this one waited
-        stream.close()
+    while True:
         stream = path.open("w")
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_open_at(stream, path):  # else its last holder removed it just now
+                break
+        except BlockingIOError:
+            time.sleep(min(0.1, clock.left()))
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData
-from likely.files import NUMBERS, parse_json, read_npz, reading, record_of
+from likely.files import (
+    NUMBERS,
+    CheckpointError,
+    parse_json,
+    read_npz,
+    reading,
+    record_of,
+    refuse_unwritable,
+)
 from likely.mdp.problem import MDP, write_npz
 from likely.mdp.solution import TracePoint
 
 Array = npt.NDArray[Any]
 FORMAT = "likely.mdp.checkpoint"
+
+
+class UnwrittenCheckpoint(UserWarning):
+    """A checkpoint of a solve cannot be written; the last one that could is kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +68,8 @@ class Checkpoint:
         self, path: str | os.PathLike[str], every: float, identity: dict[str, Any]
     ) -> None:
         self.path, self.every, self.identity = Path(path), every, identity
+        if self.path.parent.is_dir():
+            refuse_unwritable(self.path)
         self._saved = time.perf_counter()
 
     def due(self) -> bool:
@@ -65,14 +80,20 @@ class Checkpoint:
         self, arrays: Mapping[str, Array], iterations: int, backups: float, seconds: float,
         trace: Iterable[TracePoint],
     ) -> None:  # fmt: skip
-        """Write the state and the counters, atomically."""
+        """Write the state and the counters, atomically.
+
+        A disk that is full by then costs the checkpoint, with a warning, and not the solve.
+        """
         header = {
             "format": FORMAT, "version": 2, "identity": self.identity, "iterations": iterations,
             "backups": backups, "seconds": seconds, "digest": digest_of(arrays),
             "trace": [dataclasses.astuple(point) for point in trace],
         }  # fmt: skip
         written = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        write_npz(self.path, {**arrays, "header": written})
+        try:
+            write_npz(self.path, {**arrays, "header": written})
+        except CheckpointError as error:
+            warnings.warn(f"{error}; the solve goes on", UnwrittenCheckpoint, stacklevel=2)
         self._saved = time.perf_counter()
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Resumed | None:
