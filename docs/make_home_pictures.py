@@ -81,8 +81,8 @@ def nats(folder: Path) -> Path:
         colour = EXACT if exact else BOUND
         axes.plot(value, place, "o" if exact else "|", color=colour, markersize=8)
         if not exact:
-            axes.annotate("", (value - 3, place), (value, place),
-                          arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.8})  # fmt: skip
+            arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1.8}
+            axes.annotate("", (value - 3, place), (value, place), arrowprops=arrow)
         axes.text(value + 0.5, place, f"{'=' if exact else '≤'} {value:.2f}", va="center",
                   fontsize=9, color=colour)  # fmt: skip
     axes.set_yticks(range(len(values)), [label for label, _, _ in values], fontsize=9)
