@@ -115,6 +115,13 @@ def simulate(
     lengths = np.zeros(episodes, dtype=np.int64)
     alive = np.flatnonzero(~mdp.terminal[state])
     weight = 1.0
+    gains = mdp.reward if mdp.successor_reward is None else mdp.successor_reward
+    if len(gains) and not horizon * float(np.abs(gains).max()) < 1e300:
+        largest = float(np.abs(gains).max())
+        raise InvalidSetting(
+            f"simulation: rewards up to {largest:.3g} over {horizon} steps are too large to add up; "
+            "scale the rewards"
+        )
     for _ in range(horizon):
         if len(alive) == 0:
             break

@@ -254,7 +254,8 @@ def _task(
             raise InvalidData(
                 f"start of shape {given.shape}: expected finite numbers [{problem.states}]"
             )
-        value[:] = sign * given
+        with np.errstate(over="ignore"):  # a start that float32 cannot hold ends the solve
+            value[:] = sign * given
     if not isinstance(problem, MDP):
         if sign < 0.0:
             raise InvalidSetting(
