@@ -1,4 +1,4 @@
-"""Finite input never ends the process: what overflows stops a solve with a sentence and true bounds.
+"""Finite input never ends the process: overflow stops a solve with a sentence and true bounds.
 
 Each case runs in a process of its own, so that a crash is a failing test and not the end of all.
 """

@@ -46,10 +46,22 @@ class CassandraModel:
 
     def expected_rewards(self) -> NDArray[np.float64]:
         """[A, S] expected reward of each action in each state."""
-        action, state, successor, probability = self._transitions()
-        order = np.argsort(action * len(self.states) + state, kind="stable")
-        action, state, successor = action[order], state[order], successor[order]
-        probability = probability[order]
+        action, state, _, probability = self._transitions()
+        flat = np.bincount(
+            action * len(self.states) + state,
+            weights=probability * self.move_rewards(),
+            minlength=len(self.actions) * len(self.states),
+        )
+        return flat.reshape(len(self.actions), len(self.states)).astype(np.float64)
+
+    def owners(self) -> NDArray[np.int64]:
+        """[transitions] the state-action pair of each transition, states first."""
+        action, state, _, _ = self._transitions()
+        return state * len(self.actions) + action
+
+    def move_rewards(self) -> NDArray[np.float64]:
+        """[transitions] reward of each move, actions first; the mean over observations."""
+        action, state, successor, _ = self._transitions()
         width = len(self.observations) if self._rewards_see_observations() else 1
         value = np.zeros((len(action), width))  # [transitions, O or 1]
         first = np.searchsorted(
@@ -71,13 +83,7 @@ class CassandraModel:
             mean = (weight * value).sum(axis=1)
         else:
             mean = value[:, 0]
-        flat = np.bincount(
-            action * len(self.states) + state,
-            weights=probability * mean,
-            minlength=len(self.actions) * len(self.states),
-        )
-        table = self.sign * flat.reshape(len(self.actions), len(self.states))
-        return table.astype(np.float64)
+        return np.asarray(self.sign * mean, dtype=np.float64)
 
     def _rewards_see_observations(self) -> bool:
         return any(s.observation is not None or s.values.shape[1] > 1 for s in self.rewards)

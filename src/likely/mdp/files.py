@@ -116,8 +116,9 @@ def from_cassandra(model: CassandraModel, source: str = "<text>", underlying: bo
         np.concatenate([[0], np.cumsum([len(row) for row in rows])]),
         np.array([t for row in rows for t in row], dtype=np.int64),
         np.array([p for row in rows for p in row.values()]),
-        model.expected_rewards().T.ravel(),
+        None,
         model.discount,
+        successor_reward=model.move_rewards()[np.argsort(model.owners(), kind="stable")],
         pair_action=np.tile(np.arange(actions), states),
         initial=model.start,
         state_names=model.states,
@@ -129,14 +130,16 @@ def from_explicit(model: prism.ExplicitModel, discount: float = 1.0) -> MDP:
     """The MDP of an explicit model with all its choices; `init` states are its start."""
     names, labels = _action_labels(model)
     initial = model.labels.get("init")
+    moves = model.move_reward if model.move_reward is not None and model.move_reward.any() else None
     return MDP.from_pairs(
         model.pair_ptr,
         model.indptr,
         model.indices,
         model.probability,
-        model.reward,
+        model.reward if moves is None else model.choice_reward,
         discount,
         pair_action=labels,
+        successor_reward=moves,
         initial=None if initial is None or not initial.any() else initial / initial.sum(),
         action_names=names,
     )

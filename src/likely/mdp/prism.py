@@ -42,6 +42,8 @@ class ExplicitModel:
         reward: [choices] expected reward of each choice, zero without a reward file.
         actions: [choices] the action's name, empty where the file gives none.
         labels: name to [S] truth values.
+        choice_reward: [choices] the part of `reward` that is not of transitions.
+        move_reward: [transitions] rewards of transitions.
     """
 
     pair_ptr: NDArray[np.int64]
@@ -51,6 +53,8 @@ class ExplicitModel:
     reward: NDArray[np.float64]
     actions: tuple[str, ...]
     labels: dict[str, NDArray[np.bool_]]
+    choice_reward: NDArray[np.float64] | None = None
+    move_reward: NDArray[np.float64] | None = None
 
     @property
     def states(self) -> int:
@@ -201,12 +205,12 @@ def _read_labels(path: Path, states: int) -> dict[str, NDArray[np.bool_]]:
 
 def _read_rewards(
     path: Path, keys: dict[tuple[int, int], int], model: ExplicitModel
-) -> NDArray[np.float64]:
-    """[choices] what one reward file adds to each choice."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[choices], [transitions] what one reward file adds to each choice and to each move."""
     _, rows = _counts(path, _lines(path))
     if len(rows[0][1]) == 2 and rows[0][1][0] == str(model.states):
         rows = rows[1:]  # "states entries": no state has this number, so it is a header
-    added = np.zeros(len(model.reward))
+    added, moves = np.zeros(len(model.reward)), np.zeros(len(model.indices))
     for line, words in rows:
         if not 2 <= len(words) <= 5:
             raise _fail(path, line, f"expected 2 to 5 columns, given {len(words)}")
@@ -225,14 +229,14 @@ def _read_rewards(
             added[row] += reward
             continue
         successor = _index(path, line, words[2], "successor")
-        entry = slice(model.indptr[row], model.indptr[row + 1])
-        chance = model.probability[entry][model.indices[entry] == successor]
-        if len(chance) == 0:
+        start, stop = model.indptr[row], model.indptr[row + 1]
+        there = start + np.flatnonzero(model.indices[start:stop] == successor)
+        if len(there) == 0:
             raise _fail(
                 path, line, f"choice {choice} of state {state} does not lead to {successor}"
             )
-        added[row] += reward * float(chance.sum())
-    return added
+        moves[there] += reward
+    return added, moves
 
 
 def read_explicit(
@@ -255,11 +259,15 @@ def read_explicit(
         model, keys = _read_model(path)
     if labels is not None:
         model = dataclasses.replace(model, labels=read_labels(labels, model.states))
-    total = model.reward
+    total, moves = model.reward, np.zeros(len(model.indices))
     for file in map(Path, rewards):
         with reading(file):
-            total = total + _read_rewards(file, keys, model)
-    return dataclasses.replace(model, reward=total)
+            added, of_moves = _read_rewards(file, keys, model)
+            total, moves = total + added, moves + of_moves
+    row = np.repeat(np.arange(len(total)), np.diff(model.indptr))
+    mass = np.bincount(row, model.probability, len(total))
+    folded = np.bincount(row, model.probability * moves, len(total)) / np.maximum(mass, 1e-300)
+    return dataclasses.replace(model, reward=total + folded, choice_reward=total, move_reward=moves)
 
 
 def _read_model(path: Path) -> tuple[ExplicitModel, dict[tuple[int, int], int]]:

@@ -119,8 +119,8 @@ def simulate(
     if len(gains) and not horizon * float(np.abs(gains).max()) < 1e300:
         largest = float(np.abs(gains).max())
         raise InvalidSetting(
-            f"simulation: rewards up to {largest:.3g} over {horizon} steps are too large to add up; "
-            "scale the rewards"
+            f"simulation: rewards up to {largest:.3g} over {horizon} steps are too large to add "
+            "up; scale the rewards"
         )
     for _ in range(horizon):
         if len(alive) == 0:
