@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import json
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fit_cases import CASES, SETTINGS, fit_case, model_of, training_data
+from fit_cases import CASES, SETTINGS, fit_case, model_of, stop_at, training_data
 from likely import runs
 from likely.checkpoint import read_tensors
 from likely.data.spec import Dataset
-from likely.density import Autoregressive
+from likely.density import Autoregressive, ImplicitDensity
 from likely.fit import fit
+from likely.noise import Noise
 from likely.objectives import Loss, NegativeELBO
 from likely.optimizers import optimizer_for
 from likely.settings import FitSettings
@@ -102,6 +106,19 @@ def test_the_logged_terms_are_what_the_bound_is_made_of() -> None:
         assert min(record["distortion"], record["kl"]) >= 0
 
 
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that ticks once a call: each step takes one second."""
+    ticks = itertools.count()
+    clock = types.SimpleNamespace(monotonic=lambda: float(next(ticks)))
+    monkeypatch.setattr(importlib.import_module("likely.fit"), "time", clock)
+    assert fit_case("vae-dense", tmp_path, progress=stop_at(4)).seconds == 4.0
+    assert fit_case("vae-dense", tmp_path).seconds == 10.0
+    clocks = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert clocks == [{"step": step, "seconds": float(step)} for step in (2, 4, 6, 8, 10)]
+
+
 # -- updates -----------------------------------------------------------------------------------
 
 
@@ -150,6 +167,26 @@ def test_every_update_trains_the_model_also_after_a_validation(
     monkeypatch.setattr(NegativeELBO, "loss", noted)
     fit_case("vae-dense", None, validate_every=2)
     assert training == [True] * 10
+
+
+def test_no_two_updates_share_their_noise() -> None:
+    """Of two players and five steps; the next fit has the same noise again."""
+    drawn: list[list[bytes]] = []
+    for _ in range(2):
+        model = model_of("dcgan-r1")
+        assert isinstance(model, ImplicitDensity)
+        latents, seen = model.latents, []
+
+        def noted(noise: Noise, n: int, latents: Any = latents, seen: Any = seen) -> Tensor:
+            z: Tensor = latents(noise, n)
+            seen.append(z.numpy().tobytes())
+            return z
+
+        model.latents = noted  # type: ignore[method-assign]
+        fit(model, training_data(), CASES["dcgan-r1"][2], SETTINGS, steps=5)
+        drawn.append(seen[:10])
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 10
 
 
 def test_an_update_leaves_the_other_player_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,13 @@ def stands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 CASES: dict[str, dict[str, Any]] = {
-    "gated-pixelcnn": {"channels": 8, "layers": 2, "head_channels": 8, "dropout": 0.25},
+    "gated-pixelcnn": {
+        "channels": 8,
+        "layers": 2,
+        "head_channels": 8,
+        "dropout": 0.25,
+        "conditional": True,
+    },
     "gated-pixelcnn-orders": {"channels": 8, "layers": 2, "head_channels": 8},
     "made": {"hidden": 30, "masks": 3, "prior": "none", "dropout": 0.1},
     "vae": {"network": "dense", "hidden": 16, "latent": 4},

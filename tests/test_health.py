@@ -12,6 +12,7 @@ import torch
 
 from fit_cases import fit_case, model_of, training_data
 from likely import runs
+from likely.density import LatentVariable
 from likely.fit import fit
 from likely.health import Finding, active_units, diagnose
 from likely.objectives import NegativeELBO
@@ -109,6 +110,77 @@ def test_oscillation_is_wide_slow_and_repeated() -> None:
     assert diagnose(gan(generator_loss=1.0 + 0.1 * swing)) == []
     scatter = np.random.default_rng(0).uniform(0.2, 1.8, N)
     assert diagnose(gan(generator_loss=scatter)) == []
+
+
+def overfitting_by(share: float) -> list[dict[str, float]]:
+    """Validation ends higher than its best, 80 nats, by that share of it."""
+    return records(nll=FALLING, validation=80.0 * (1 + share * (np.arange(N) > 15)))
+
+
+def vanishing_to(share: float) -> list[dict[str, float]]:
+    """The generator's gradient falls to that share of what it was."""
+    return gan(gradient_norm_generator=np.where(np.arange(N) < N // 2, 0.5, 0.5 * share))
+
+
+GROWING = np.where(np.arange(N) < N // 2, 1.0, 1.3)
+
+
+@pytest.mark.parametrize(
+    ("silent", "speaks", "said"),
+    [
+        (overfitting_by(0.0045), overfitting_by(0.0055), "overfitting"),
+        (records(kl=0.105), records(kl=0.095), "posterior collapse"),
+        # Seven records say nothing, eight do.
+        (records(kl=0.0)[:7], records(kl=0.0)[:8], "posterior collapse"),
+        # The last quarter counts, ten records.
+        (
+            records(kl=np.where(np.arange(N) < N - 10, 0.0, 0.2)),
+            records(kl=np.where(np.arange(N) < N - 10, 0.2, 0.0)),
+            "posterior collapse",
+        ),
+        (
+            gan(generator_loss=GROWING, discriminator_accuracy=0.945),
+            gan(generator_loss=GROWING, discriminator_accuracy=0.955),
+            "too strong",
+        ),
+        (
+            gan(generator_loss=GROWING, real_logit=4.9, fake_logit=0.0),
+            gan(generator_loss=GROWING, real_logit=5.1, fake_logit=0.0),
+            "too strong",
+        ),
+        (
+            gan(generator_loss=GROWING - 0.15 * (GROWING > 1), discriminator_accuracy=0.99),
+            gan(generator_loss=GROWING - 0.05 * (GROWING > 1), discriminator_accuracy=0.99),
+            "too strong",
+        ),
+        (vanishing_to(1.1e-3), vanishing_to(0.9e-3), "gradient vanishes"),
+    ],
+)
+def test_each_threshold_on_both_sides(
+    silent: list[dict[str, float]], speaks: list[dict[str, float]], said: str
+) -> None:
+    assert said not in words(diagnose(silent))
+    assert said in words(diagnose(speaks))
+
+
+@pytest.mark.parametrize(("active", "warns"), [(0, True), (1, True), (2, False)])
+def test_fewer_than_a_tenth_of_the_latents_are_too_few(
+    active: int, warns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 latents; a mean of variance 0.011 over the data is active, one of 0.009 is not."""
+    model = runs.build("vae", training_data().spec, {"latent": 20, "hidden": 8}, 0)
+    assert isinstance(model, LatentVariable)
+    sign = torch.where(torch.arange(500) % 2 == 0, 1.0, -1.0)[:, None]
+    spread = torch.where(torch.arange(20) < active, 0.011, 0.009).sqrt()
+
+    def posterior(x: torch.Tensor, *_: object) -> torch.distributions.Normal:
+        return torch.distributions.Normal(sign[: len(x)] * spread, 1.0)
+
+    monkeypatch.setattr(model, "posterior", posterior)
+    assert active_units(model, training_data()) == active
+    found = diagnose([], model, training_data())
+    assert ("posterior collapse" in words(found)) == warns
+    assert [f.severity for f in found] == ["failure" if active == 0 else "warning"] * warns
 
 
 def test_findings_are_sorted_and_say_what_to_do() -> None:
