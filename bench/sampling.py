@@ -138,7 +138,7 @@ def arithmetic(program: Program) -> tuple[float, float, float]:
             cells = (-(-height // one.out.stride)) * (-(-width // one.out.stride)) / one.period**2
             if program.memories[one.out.value].vector:  # computed anew at each dimension
                 cells *= program.groups
-        elif isinstance(one, Grow | Accumulate):
+        elif isinstance(one, Grow | Accumulate) and one.weight is not None:
             size, cells = float(one.weight.numel()), 1.0
         else:
             continue

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, elu, layer_norm, pad
 
 from likely.errors import InvalidSetting
+from likely.nn import program_compiled
+from likely.nn import program_kernels as kernels
 from likely.nn.masked import conv_taps, pointwise, shift_down
 from likely.nn.program import Builder, Cells, Moment, Program, Tap, features_of, shifted
 from likely.nn.program_compiled import CompiledExecutor
@@ -339,6 +343,69 @@ def test_a_matrix_applied_to_a_vector_gives_a_vector(channels: int) -> None:
     check(build, output, x, expected, context)
     with pytest.raises(InvalidSetting, match="joined with a feature map"):
         build.linear([Tap(a, deeper)], plus=[build.image()])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("run", [1, 2, 5, 32])
+def test_what_grows_from_the_drawn_values_is_begun_for_a_run_of_pixels(
+    channels: int, run: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hidden units and outputs that read all values before them, as a MADE's, run by run."""
+    monkeypatch.setattr(program_compiled, "RUN", run)
+    shape = (channels, 3, 4)
+    size = 12 * channels
+    build = Builder(shape, LEVELS, groups=channels)
+    x = torch.randint(LEVELS, (3, *shape), generator=torch.Generator().manual_seed(2))
+    context = torch.tensor([2, 0, 1])
+    # Some dimensions have no hidden unit, others several.
+    ends = list(itertools.accumulate(3 * i % 4 for i in range(size)))
+    first = [0, *ends[:-1]]
+    hidden = ends[-1]
+    into, deeper = lively(size, hidden), lively(hidden, hidden)
+    read, direct = lively(hidden, size), lively(size, size)
+    biases, shift = lively(3, hidden), lively(hidden)
+    order, one_more = range(size), range(1, size + 1)
+    values = build.drawn(build.image(factor=1.0, offset=0.0))
+    below = build.grow(values, into, build.by_label(biases), first, ends, order)
+    below = build.map("sigmoid", below)
+    above = build.map("tanh", build.grow(below, deeper, shift, first, ends, ends), 0.5)
+    output = build.grow(values, direct, lively(size), order, one_more, order)
+    output = build.grow(above, read, output, order, one_more, ends)
+    flat = x.permute(0, 2, 3, 1).flatten(1).double()  # channels innermost
+    h, g = (torch.zeros(3, hidden, dtype=torch.float64) for _ in range(2))
+    expected = torch.zeros(3, size, dtype=torch.float64)
+    for i in range(size):
+        new, seen = slice(first[i], ends[i]), slice(0, ends[i])
+        h[:, new] = torch.sigmoid(flat[:, :i] @ into[:i, new] + biases[context][:, new])
+        g[:, new] = 0.5 * torch.tanh(h[:, seen] @ deeper[seen, new] + shift[new])
+        expected[:, i] = flat[:, :i] @ direct[:i, i] + lively(size)[i] + g[:, seen] @ read[seen, i]
+    expected = expected.reshape(3, 3, 4, channels).permute(0, 3, 1, 2)
+    check(build, build.pick(output, 1), x, expected, context)
+    codes = CompiledExecutor(build.finish(build.pick(output, 1)), 2, context[:2]).code[:, 0]
+    assert (codes == kernels.GROW_RUN).sum() == 4 * channels
+    assert (codes == kernels.MAP_NEW).sum() == 2 * channels
+
+
+def test_what_is_read_before_it_is_final_is_not_begun_early() -> None:
+    """A vector that changes as a whole, or of which more is read than is known by then."""
+    size = 12
+    build = Builder((1, 3, 4), LEVELS)
+    image = build.image(factor=1.0, offset=0.0)
+    x = torch.randint(LEVELS, (3, 1, 3, 4), generator=torch.Generator().manual_seed(2))
+    values, order, ends = build.drawn(image), range(size), range(1, size + 1)
+    everything = build.map("sigmoid", values)  # one half where nothing is known
+    first = build.grow(everything, lively(size, size), lively(size), order, ends, [size] * size)
+    running = build.running(lively(size))
+    build.accumulate(running, image, lively(size, size))
+    output = build.grow(running, lively(size, size), first, order, ends, [size] * size)
+    flat = x.flatten(1).double()
+    expected = torch.zeros(3, size, dtype=torch.float64)
+    for i in range(size):
+        known = torch.where(torch.arange(size) < i, flat, 0.0)
+        now = lively(size) + known @ lively(size, size)
+        expected[:, i] = known.sigmoid() @ lively(size, size)[:, i] + lively(size)[i]
+        expected[:, i] += now @ lively(size, size)[:, i]
+    check(build, build.pick(output, 1), x, expected.reshape(3, 1, 3, 4))
 
 
 def test_layer_normalisation_and_labels() -> None:

@@ -65,14 +65,18 @@ class FVSBN(UnitModel):
 
     def matrix(self, n: int) -> Tensor:
         """The weights between the first n units as a matrix, [n O, n I], zero from the diagonal."""
-        units = self.units
+        units, both = self.units, self.square(n)
         if self.local is None:
-            return self.triangle(n)
-        both: Tensor = self.local(self.triangle(units.count))[
-            : n * units.outputs, : n * units.inputs
-        ]
+            return both
         before = torch.ones(n, n, device=both.device).tril(-1)
         return both * torch.kron(before, before.new_ones(units.outputs, units.inputs))
+
+    def square(self, n: int) -> Tensor:
+        """`matrix`, with what the prior's parts give beyond the diagonal."""
+        if self.local is None:
+            return self.triangle(n)
+        both: Tensor = self.local(self.triangle(self.units.count))
+        return both[: n * self.units.outputs, : n * self.units.inputs]
 
     def negative_log_prior(self) -> Tensor | None:
         return None if self.local is None else self.local.negative_log_prior(self.weight)
@@ -88,5 +92,5 @@ class FVSBN(UnitModel):
 
     def vectors(self, build: Builder) -> Cells:
         bias = of_label(build, self.bias.flatten(1))
-        weight = self.matrix(self.units.count)
+        weight = self.square(self.units.count)  # only what comes before a unit is read
         return self.outputs_of(build, self.known(build), weight, bias, self.before)

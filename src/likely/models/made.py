@@ -200,7 +200,8 @@ class MADE(UnitModel):
         total = of_label(build, self.bias[:, drawn].flatten(1))
         direct = self.masked_direct()
         if direct is not None:
-            total = self.outputs_of(build, known, direct[rows][:, columns], total, self.before)
+            direct = _arranged(direct, rows, columns)
+            total = self.outputs_of(build, known, direct, total, self.before)
         for mask in masks:
             below, places, seen = known, columns, self.before
             for layer, weight in enumerate(self.masked_weights(mask)):
@@ -211,11 +212,12 @@ class MADE(UnitModel):
                 ).tolist()
                 new = [0, *ends[:-1]]
                 grown = build.grow(
-                    below, weight[own][:, places].t(),
+                    below, _arranged(weight, own, places).t(),
                     of_label(build, self.hidden_biases[layer][:, own]), new, ends, seen,
                 )  # fmt: skip
                 below, places, seen = build.relu(grown), own, ends
-            readout = self.masked_output(mask)[rows][:, places] / len(masks)
+            readout = _arranged(self.masked_output(mask), rows, places)
+            readout = readout / len(masks) if len(masks) > 1 else readout
             total = self.outputs_of(build, below, readout, total, seen)
         assert isinstance(total, Cells)  # there is a mask
         return total
@@ -316,6 +318,14 @@ def degrees_of_homes(of_units: Tensor, layers: int, hidden: int) -> Tensor:
     count = len(of_units)
     homes = of_units.repeat_interleave(-(-hidden // count)).clamp(max=max(1, count - 1))
     return homes.expand(1, layers, -1).clone()
+
+
+def _arranged(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """matrix[rows][:, columns], without a copy where they stand in order already."""
+    for side, places in enumerate((rows, columns)):
+        if not torch.equal(places, torch.arange(len(places), device=places.device)):
+            matrix = matrix.index_select(side, places)
+    return matrix
 
 
 def _spread(places: Tensor, size: int) -> Tensor:

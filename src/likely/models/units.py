@@ -108,11 +108,7 @@ class UnitModel(Autoregressive):
 
     def known(self, build: Builder) -> Cells:
         """The inputs of the units so far, zero beyond, as a vector [N I]; `before` counts them."""
-        image = build.image(factor=1.0 / self.units.top, offset=0.0)
-        size = self.units.count * self.units.inputs
-        values = build.running(self.bias.new_zeros(size))
-        build.accumulate(values, image, torch.eye(size).to(self.bias))
-        return values
+        return build.drawn(build.image(factor=1.0 / self.units.top, offset=0.0))
 
     @property
     def before(self) -> Sequence[int]:

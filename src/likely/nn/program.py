@@ -195,11 +195,11 @@ class Attend:
 
 @dataclasses.dataclass(frozen=True)
 class Accumulate:
-    """After value i is drawn: out += x_i * weight[i]."""
+    """After value i is drawn: out += x_i * weight[i]; without a weight out[i] = x_i."""
 
     out: Cells
     image: Cells
-    weight: Tensor
+    weight: Tensor | None
     moment: Moment = Moment.LATE
     backwards: bool = False
 
@@ -672,6 +672,18 @@ class Builder:
         """
         self._note(Accumulate(running, image, weight.detach()))
 
+    def drawn(self, image: Cells) -> Cells:
+        """The values drawn so far, x_i for value i = (row W + column) C + channel; zero beyond.
+
+        Args:
+            image: of `image`; gives x_i.
+        """
+        self._recurs = True
+        channels, height, width = self.shape
+        values = self._memory(height * width * channels, 1, Moment.PIXEL, vector=True)
+        self._note(Accumulate(values, image, None))
+        return values
+
     def grow(
         self,
         x: Cells,
@@ -742,7 +754,7 @@ class Builder:
         for one in self.instructions:
             if isinstance(one, Linear) and one.taps:
                 return one.taps[0].weight
-            if isinstance(one, Accumulate | Grow):
+            if isinstance(one, Accumulate | Grow) and one.weight is not None:
                 return one.weight
         raise InvalidSetting("a program without weights")
 

@@ -8,6 +8,7 @@ stay in the first caches; the others keep the rows and columns that are read of 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ from likely.nn.program_vectors import VECTOR_BYTES
 Array = np.ndarray[Any, Any]
 COLUMNS = 17  # of the table of instructions
 MOST_TAPS = 256
+# Pixels whose outputs from what is known at the first of them are one matrix product.
+RUN = 32
 
 
 @dataclasses.dataclass
@@ -108,6 +111,8 @@ class CompiledExecutor:
         self._floats: list[float] = []
         self._integers: list[int] = []
         self._size = 0
+        self._parts_of: dict[tuple[Any, ...], int] = {}
+        self.settled = _settled(program)
         self.places = self._allocate()
         self._images = self._image_views()
         self.output = self._operand(program.output, 0, 1, program.output.stride)
@@ -117,7 +122,7 @@ class CompiledExecutor:
         self.at_pixel = [self._lower(program.at(Moment.PIXEL), group) for group in groups]
         self.late = [self._lower(self._late(group), group) for group in groups]
         begin = len(self._code)
-        for one in program.at(Moment.PIXEL, Moment.LATE):
+        for one in program.at(Moment.PIXEL, Moment.LATE) if self.side_by_side else ():
             # Side by side it goes layer by layer: all groups of a pixel are read by the next.
             for group in groups if one.moment is Moment.PIXEL else groups[-1:]:
                 self._lower([one], group)
@@ -353,6 +358,12 @@ class CompiledExecutor:
             self._operands.append(list(line))
         return self._known_views[line]
 
+    def _once(self, key: tuple[Any, ...], make: Callable[[], int]) -> int:
+        """Where a part of an instruction stands, which is laid down the first time."""
+        if key not in self._parts_of:
+            self._parts_of[key] = make()
+        return self._parts_of[key]
+
     def _weight(self, x: Array) -> int:
         """Lay weights down; returns where."""
         at = self._held
@@ -378,7 +389,8 @@ class CompiledExecutor:
             if one.moment not in (Moment.PIXEL,) or self.program.groups == 1:
                 own = -1
             if isinstance(one, Map | Linear) and self.program.memories[one.out.value].vector:
-                own = -1
+                # All of it, but where it is known which features are new at this channel.
+                own = group if one.out.value in self.settled else -1
             split = max([x.groups for x in reads(one)], default=1)
             if isinstance(one, Accumulate):
                 size = self.program.shape[0] // self.program.groups
@@ -412,6 +424,15 @@ class CompiledExecutor:
             case Map():
                 count = one.out.features if group < 0 else one.out.features // groups
                 inputs = [view(x) for x in one.inputs]
+                if one.out.value in self.settled:
+                    ends = self.settled[one.out.value]
+                    self._note(one, kernels.MAP_NEW, {
+                        5: view(one.out), 6: one.out.features, 7: inputs[0], 8: inputs[0],
+                        9: kernels.MAP_OPS.index(one.op), 10: self._float(one.factor),
+                        11: self._numbers([one.out.features, *ends]), 15: self.program.groups,
+                        16: max(0, group),
+                    })  # fmt: skip
+                    return
                 self._note(one, kernels.MAP, {
                     5: view(one.out), 6: self._count(one, count, group, groups), 7: inputs[0],
                     8: inputs[-1], 9: kernels.MAP_OPS.index(one.op), 10: self._float(one.factor),
@@ -446,18 +467,24 @@ class CompiledExecutor:
                     13: self.program.columns(memory), 14: one.values.features // share,
                 })  # fmt: skip
             case Grow():
-                size = len(one.first)
-                table = len(self._integers)
-                self._integers += [*one.first, *one.last, *one.seen]
                 shared, start = -1, -1
                 if isinstance(one.bias, Tensor):
-                    shared = self._vector(one.bias)
+                    bias = one.bias
+                    shared = self._once((id(one), "bias"), lambda: self._vector(bias))
                 else:
                     start = self._operand(one.bias, 0, 1, stride)
+                same = {5: view(one.out), 7: view(one.x), 9: shared, 12: start,
+                        15: self.program.groups, 16: max(0, group)}  # fmt: skip
+                known = self.settled.get(one.x.value)
+                if known is not None and all(a <= b for a, b in zip(one.seen, known, strict=True)):
+                    self._note(one, kernels.GROW_RUN, {**same, **self._run(one, max(0, group))})
+                    return
+                weight = self._once(
+                    (id(one), "weight"), lambda: self._weight(one.weight.t().numpy())
+                )
                 self._note(one, kernels.GROW, {
-                    5: view(one.out), 6: one.weight.shape[0], 7: view(one.x),
-                    8: self._weight(one.weight.t().numpy()), 9: shared, 10: table, 11: size,
-                    12: start, 15: self.program.groups, 16: max(0, group),
+                    **same, 6: one.weight.shape[0], 8: weight, 11: len(one.first),
+                    10: self._numbers([*one.first, *one.last, *one.seen]),
                 })  # fmt: skip
             case Pick():
                 values_at = {15: self.program.groups, 16: max(0, group)}
@@ -467,12 +494,68 @@ class CompiledExecutor:
             case Accumulate():
                 raise AssertionError("it is lowered channel by channel")
 
+    def _numbers(self, some: Sequence[int]) -> int:
+        """Lay integers down; returns where."""
+        at = len(self._integers)
+        self._integers += some
+        return at
+
+    def _run(self, one: Grow, group: int) -> dict[int, int]:
+        """The weights of a `Grow` whose inputs are final when they are read, run by run.
+
+        What the pixels of a run read of the inputs known at its first pixel is one product with
+        all their outputs, which stand packed as those of a convolution; the rest stands output by
+        output.
+        """
+        groups, lanes = self.program.groups, self.lanes
+        first, last, seen = (list(x[group::groups]) for x in (one.first, one.last, one.seen))
+        matrix = one.weight.numpy()
+        pixels: list[int] = []  # of each first and last output, inputs, place in the run
+        runs: list[int] = []  # of each inputs, weights, vectors of outputs; rest, its inputs
+        widest = 0
+        for begin in range(0, len(first), RUN):
+            end, known = min(len(first), begin + RUN), seen[begin]
+            place = 0
+            for i in range(begin, end):
+                pixels += first[i], last[i], seen[i], place
+                place += last[i] - first[i]
+            some: Any = slice(first[begin], last[end - 1])
+            if first[begin + 1 : end] != last[begin : end - 1]:  # other groups' outputs between
+                some = np.concatenate([np.arange(first[i], last[i]) for i in range(begin, end)])
+            vectors = -(-place // lanes)
+            widest = max(widest, vectors)
+            packed = np.zeros((known, vectors * lanes), self.type)
+            packed[:, :place] = matrix[:known, some]
+            most = max(seen[begin:end])
+            rest = self._weight(matrix[known:most, some].T)
+            runs += known, self._panels(packed), vectors, rest, most - known
+        return {
+            6: len(first), 8: self._take(self.batch * widest * lanes), 11: widest * lanes,
+            10: self._numbers(pixels), 13: self._numbers(runs), 14: RUN,
+        }  # fmt: skip
+
+    def _panels(self, matrix: Array) -> int:
+        """Lay a matrix down in panels of up to four vectors of outputs; returns where."""
+        vectors = matrix.shape[1] // self.lanes
+        wide = -(-vectors // max(1, -(-vectors // 4)))
+        at = self._held
+        for first in range(0, vectors, max(1, wide)):
+            self._weight(matrix[:, first * self.lanes : (first + wide) * self.lanes])
+        return at
+
     def _accumulate(self, one: Accumulate, channel: int) -> None:
         image = dataclasses.replace(one.image, start=one.image.start + channel)
+        if one.weight is None:
+            self._note(one, kernels.KEEP, {
+                5: self._operand(one.out, 0, 1, 1), 7: self._operand(image, 0, 1, 1),
+                15: self.program.shape[0], 16: channel,
+            })  # fmt: skip
+            return
+        weight = one.weight
         self._note(one, kernels.ACCUMULATE, {
-            5: self._operand(one.out, 0, 1, 1), 6: one.weight.shape[1],
+            5: self._operand(one.out, 0, 1, 1), 6: weight.shape[1],
             7: self._operand(image, 0, 1, 1),
-            8: self._weight(one.weight.numpy()),
+            8: self._once((id(one), "weight"), lambda: self._weight(weight.numpy())),
             15: self.program.shape[0], 16: channel,
         })  # fmt: skip
 
@@ -570,6 +653,31 @@ class CompiledExecutor:
         item = self.mem.itemsize
         strides = tuple(step * item for step in steps)
         return np.lib.stride_tricks.as_strided(self.mem[base:], shape, strides)
+
+
+def _settled(program: Program) -> dict[int, tuple[int, ...]]:
+    """Vectors whose features are written once, in order: how many are final at each dimension.
+
+    That is once they are written there; what is not written yet is as it was at first.
+    """
+    vectors, groups = program.memories, program.groups
+    count = program.shape[1] * program.shape[2] * groups
+    found: dict[int, tuple[int, ...]] = {}
+    for one in program.instructions:
+        match one:
+            case Accumulate():
+                found.pop(one.out.value, None)
+                if one.weight is None:
+                    size = program.shape[0] // groups
+                    found[one.out.value] = tuple(range(0, count * size, size))
+            case Grow():
+                if one.first == (0, *one.last[:-1]):
+                    found[one.out.value] = one.last
+            case Map(inputs=(x,)):
+                whole = (x.start, x.features) == (0, vectors[x.value].features)
+                if x.value in found and whole and one.op != "copy":
+                    found[one.out.value] = found[x.value]
+    return found
 
 
 def _runs(some: list[Instruction]) -> list[list[Instruction]]:

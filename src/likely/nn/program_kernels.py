@@ -29,7 +29,7 @@ _loose: Any = njit(nogil=True, error_model="numpy", fastmath={"contract", "reass
 _entry: Any = njit(nogil=True, error_model="numpy", cache=True)
 
 BASE, KEPT, ROW_STEP, STRIDE, UP, COLUMN_STEP, IMAGE_STEP, RATIO, COARSE = range(9)
-LINEAR, MAP, LSTM, NORMALIZE, ATTEND, ACCUMULATE, GROW, PICK = range(8)
+LINEAR, MAP, LSTM, NORMALIZE, ATTEND, ACCUMULATE, GROW, PICK, KEEP, GROW_RUN, MAP_NEW = range(11)
 MAP_OPS = (*MAPS, "softplus")
 BERNOULLI, CATEGORICAL, MIXTURE = range(3)
 
@@ -308,6 +308,69 @@ def _grow(code, operands, rows, integers, mem, weights, batch, index):
             mem[rows[out] + image * operands[out, IMAGE_STEP] + unit] = total
 
 
+@_loose
+def _rest(mem, weights, read, at, count, total):
+    for i in range(count):
+        total += mem[read + i] * weights[at + i]
+    return total
+
+
+@_jit
+def _grow_run(code, operands, rows, table, integers, mem, weights, batch, pixel, lanes):
+    """What the first pixel of a run knows is multiplied for all of its pixels together."""
+    out, x, bias, start, length = code[5], code[7], code[9], code[12], code[14]
+    sums, step = code[8], code[11]
+    run = code[13] + 5 * (pixel // length)
+    known = integers[run]
+    if pixel % length == 0:
+        vectors = integers[run + 2]
+        panels = max(1, -(-vectors // 4))
+        wide = -(-vectors // panels)
+        panels = -(-vectors // max(1, wide))
+        table[0, 0], table[0, 1], table[0, 2] = rows[x], operands[x, IMAGE_STEP], known
+        _matmul(mem, weights, sums, step, np.int64(-1), np.int64(0), np.int64(-1), table, batch,
+                np.int64(1), known, integers[run + 1], wide, panels,
+                vectors - wide * (panels - 1), lanes)  # fmt: skip
+    line = code[10] + 4 * pixel
+    first, last, place = integers[line], integers[line + 1], integers[line + 3]
+    count, width = integers[line + 2] - known, integers[run + 4]
+    for image in range(batch):
+        read = rows[x] + image * operands[x, IMAGE_STEP] + known
+        to = rows[out] + image * operands[out, IMAGE_STEP]
+        for unit in range(first, last):
+            total = mem[sums + image * step + place + unit - first]
+            if start >= 0:
+                total += mem[rows[start] + image * operands[start, IMAGE_STEP] + unit]
+            else:
+                total += weights[bias + unit]
+            own = integers[run + 3] + (place + unit - first) * width
+            mem[to + unit] = _rest(mem, weights, read, own, count, total)
+
+
+@_jit
+def _map_new(code, operands, rows, integers, floats, mem, batch, index):
+    """Only what became final since the dimension before; everything at the first."""
+    out, x = code[5], code[7]
+    first = integers[code[11] + index] if index else np.int64(0)
+    last = integers[code[11] + index + 1] if index else code[6]
+    if first == last:
+        return
+    for image in range(batch):
+        _apply(code[9], mem, rows[out] + image * operands[out, IMAGE_STEP] + first,
+               rows[x] + image * operands[x, IMAGE_STEP] + first,
+               rows[x] + image * operands[x, IMAGE_STEP] + first, last - first,
+               floats[code[10]])  # fmt: skip
+
+
+@_jit
+def _keep(code, operands, rows, mem, batch, cell, index):
+    out, image_view = code[5], code[7]
+    at, to = _place(operands, rows, image_view, cell), rows[out] + index
+    for image in range(batch):
+        value = mem[at + image * operands[image_view, IMAGE_STEP]]
+        mem[to + image * operands[out, IMAGE_STEP]] = value
+
+
 @_jit
 def _pick(code, operands, rows, mem, batch, cell, index):
     out, x, size = code[5], code[7], code[6]
@@ -364,6 +427,13 @@ def _execute(code, begin, end, operands, rows, taps, table, floats, integers, sc
                     _accumulate(one, operands, rows, mem, weights, batch, cell, dimension)
                 elif op == GROW:
                     _grow(one, operands, rows, integers, mem, weights, batch, dimension)
+                elif op == GROW_RUN:
+                    _grow_run(one, operands, rows, table, integers, mem, weights, batch,
+                              row * width + cell, lanes)  # fmt: skip
+                elif op == MAP_NEW:
+                    _map_new(one, operands, rows, integers, floats, mem, batch, dimension)
+                elif op == KEEP:
+                    _keep(one, operands, rows, mem, batch, cell, dimension)
                 else:
                     _pick(one, operands, rows, mem, batch, cell, dimension)
 
@@ -450,9 +520,8 @@ def _draw(mem, at, channel, head, temperature, u, x, image, row, column, chances
     if kind == MIXTURE:
         return _draw_mixture(mem, at, channel, head, temperature, u, x, image, row, column, chances)
     if kind == BERNOULLI:
-        logit = mem[at + channel] / temperature
-        zero, one = math.exp(_log_sigmoid(-logit)), math.exp(_log_sigmoid(logit))
-        return np.int64(1) if zero <= u * (zero + one) else np.int64(0)
+        zero = _sigmoid_of(-mem[at + channel] / temperature)
+        return np.int64(1) if zero <= u else np.int64(0)
     first = at + channel * levels
     top = float(mem[first])
     for level in range(1, levels):

@@ -391,7 +391,10 @@ class TorchExecutor:
         for channel in channels:
             index = (row * self.program.shape[2] + column) * self.program.shape[0] + channel
             value = held[-1, memory.left + column, :, channel]
-            running += value[:, None] * one.weight[index]
+            if one.weight is None:
+                running[:, index] = value
+            else:
+                running += value[:, None] * one.weight[index]
 
 
 class CapturedRow:
