@@ -86,3 +86,10 @@ def test_a_policy_that_never_ends_has_no_undiscounted_value() -> None:
     assert evaluate(mdp, [1, -1]).value[0] == 1.0
     with pytest.raises(InvalidSetting, match="never reaches a terminal state"):
         evaluate(mdp, [0, -1])
+
+
+def test_a_start_that_does_not_fit_is_refused() -> None:
+    mdp = random_mdp(5, 2, 2, 0.9)
+    for start in (np.zeros(4), np.full(5, np.nan), np.full(5, np.inf)):
+        with pytest.raises(InvalidData, match=r"expected finite numbers \[5\]"):
+            evaluate(mdp, "uniform", "sweeps", start=start)

@@ -11,7 +11,7 @@ import pytest
 from mdp_exact import Stated, outside
 from scipy import sparse
 
-from likely.errors import InvalidData
+from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, certify, solve
 from likely.mdp.explore import from_step
 from likely.mdp.files import load
@@ -154,3 +154,18 @@ def test_two_pairs_of_a_state_with_one_label_are_refused() -> None:
 def test_a_function_whose_actions_repeat_is_refused() -> None:
     with pytest.raises(InvalidData, match="more than one pair has this action label"):
         from_step(lambda s, a: [(1.0, 0, 1.0)], [0], ["go", "go"], 0.9)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rewards_of_transitions_that_are_not_finite_are_named(bad: float) -> None:
+    with pytest.raises(InvalidData, match=r"state 1, action 0: reward .* is not finite"):
+        MDP.from_pairs(
+            [0, 1, 2], [0, 1, 2], [1, 0], [1.0, 1.0], None, 0.9, successor_reward=[1.0, bad]
+        )
+
+
+def test_a_discount_of_zero_is_refused_and_the_smallest_one_is_solved() -> None:
+    with pytest.raises(InvalidSetting, match="discount 0"):
+        MDP.from_pairs([0, 1], [0, 1], [0], [1.0], [1.0], 0.0)
+    mdp = MDP.from_pairs([0, 1], [0, 1], [0], [1.0], [3.0], 5e-324)
+    assert solve(mdp, 1e-9).value.tolist() == [3.0]

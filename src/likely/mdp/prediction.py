@@ -86,9 +86,12 @@ def evaluate(
         _require_ending(mdp, chain)
     value = np.zeros(mdp.states)
     if start is not None:
-        value[:] = np.asarray(start, dtype=np.float64)
-        if not bool(np.isfinite(value).all()):
-            raise InvalidData("start: expected finite numbers")
+        given = np.asarray(start, dtype=np.float64)
+        if given.shape != value.shape or not bool(np.isfinite(given).all()):
+            raise InvalidData(
+                f"start of shape {given.shape}: expected finite numbers [{mdp.states}]"
+            )
+        value[:] = given
         value[mdp.terminal] = 0.0
     history: dict[int, FloatArray] = {0: value.copy()} if 0 in keep else {}
     iterations = 0
