@@ -73,6 +73,8 @@ DATA = (
     Field("data", "image_channels", "channels", int, "of images from a folder: 1 (grey) or 3"),
     Field("data", "strict", "strict", bool, "refuse a folder with an unreadable image instead "
           "of skipping the image"),
+    Field("data", "image_column", "image", str, "column of the images in parquet files"),
+    Field("data", "label_column", "label", str, "column of the labels in parquet files"),
 )  # fmt: skip
 
 RUN = (
@@ -198,7 +200,14 @@ def _words(hint: Any) -> list[str]:
 
 
 def _metavar(field: Field) -> str:
-    named = {"data": "DATA", "out": "DIR", "image_size": "N", "device": "NAME"}
+    named = {
+        "data": "DATA",
+        "out": "DIR",
+        "image_size": "N",
+        "image_column": "NAME",
+        "label_column": "NAME",
+        "device": "NAME",
+    }
     if field.name in named:
         return named[field.name]
     hint = field.hint

@@ -279,7 +279,7 @@ def divided(
         name: of the data set.
         values: uint8 [N, C, H, W].
         splits: of each example where the user made splits, or None to hold out by a fixed seed.
-        labels: int64 [N] or None.
+        labels: int64 [N] or None; -1 marks the examples of a split that has no labels.
         classes: names of the labels.
         preprocessing: for the specification.
         notes: kept with the data.
@@ -294,7 +294,8 @@ def divided(
         spec = DataSpec(
             name, values.shape[1:], 256, split, preprocessing, len(rows), "", classes
         )  # the digest is taken where the split is written
-        return Dataset(spec, mine, None if labels is None else labels[rows])
+        numbers = None if labels is None or labels[rows].min() < 0 else labels[rows]
+        return Dataset(spec, mine, numbers)
 
     owners = np.array(splits or [])
     train = part("train")

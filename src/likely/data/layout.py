@@ -40,7 +40,7 @@ _PLAIN = frozenset(
         *("jpeg", "jpg", "png", "sample", "samples"),
     )
 )
-_LEFT_OUT = frozenset(("unlabeled", "unlabelled", "unsupervised", "extra"))
+LEFT_OUT = frozenset(("unlabeled", "unlabelled", "unsupervised", "extra"))
 
 Folders = tuple[str, ...]
 Meaning = Split | Literal["unclear"] | None
@@ -170,7 +170,7 @@ def arranged(
     for position, (place, owner) in enumerate(zip(folders, owners, strict=True)):
         if owner is not None:
             continue
-        extra = any(word in _LEFT_OUT for name in place for word in words_of(name))
+        extra = any(word in LEFT_OUT for name in place for word in words_of(name))
         loose = place == base[: len(place)]
         if pairs and extra:
             left_out[position] = f"lies outside the splits {named}"

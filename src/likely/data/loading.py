@@ -38,6 +38,8 @@ def load(
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     strict: bool = False,
+    image: str | None = None,
+    label: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Dataset, Dataset]:
@@ -54,6 +56,8 @@ def load(
         channels: 1 or 3, of images from a folder.
         strict: refuse a folder with an unreadable file, instead of skipping the file with a
             `SkippedFiles` warning.
+        image: column of the images in parquet files and Hugging Face folders.
+        label: column of the labels in them.
         seed: of the draws of binarize="dynamic", not negative.
         progress: called with (what, done, total) while files are downloaded or decoded.
 
@@ -86,6 +90,7 @@ def load(
     name = str(os.fspath(source))
     if name in CATALOGUE:
         _only_for_folders(name, size, channels, strict)
+        _only_for_tables(name, image, label)
         static = binarize == "static" and name == "mnist"
         train, test = named(name, static=static, progress=progress)
         if static:
@@ -95,12 +100,13 @@ def load(
     if not path.exists():
         raise _unknown(name)
     if path.is_dir() or path.suffix.lower() == ".parquet":
-        data = _folder(path, size, channels, levels, strict, progress)
+        data = _folder(path, size, channels, levels, strict, image, label, progress)
         if data.report.skipped or data.report.remarks:
             warnings.warn(str(data.report), SkippedFiles, stacklevel=2)
         train, test = data.train, data.test
     elif path.suffix.lower() in _ARRAYS:
         _only_for_folders(name, size, channels, strict)
+        _only_for_tables(name, image, label)
         train, test = from_file(path, None if binarize else levels)
         levels = None
     else:
@@ -131,6 +137,8 @@ def _folder(
     channels: int | None,
     levels: int | None,
     strict: bool,
+    image: str | None,
+    label: str | None,
     progress: Progress | None,
 ) -> FolderData:
     """Images, or what the library `datasets` reads."""
@@ -139,10 +147,12 @@ def _folder(
     from likely.data.images import from_folder
 
     if not is_huggingface(path):
+        _only_for_tables(str(path), image, label)
         return from_folder(path, size=size, channels=channels, strict=strict, progress=progress)
     return from_huggingface(
-        path, size=size, channels=channels, levels=levels, strict=strict, progress=progress
-    )
+        path, size=size, channels=channels, levels=levels, strict=strict, image=image, label=label,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _only_for_folders(
@@ -155,6 +165,15 @@ def _only_for_folders(
     ):
         if given:
             raise InvalidSetting(f"{setting} is for folders of images; {name} has its own shape")
+
+
+def _only_for_tables(name: str, image: str | None, label: str | None) -> None:
+    for setting, column in (("image", image), ("label", label)):
+        if column is not None:
+            raise InvalidSetting(
+                f'{setting}="{column}" names a column of parquet files or a Hugging Face folder; '
+                f"{name} has none"
+            )
 
 
 def _unknown(name: str) -> InvalidSetting:
