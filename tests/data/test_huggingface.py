@@ -236,7 +236,7 @@ def test_splits_of_a_saved_set_are_kept_or_refused(tmp_path):
     (tmp_path / "files").mkdir()
     for name, values in (("train", range(9)), ("test", ())):
         _table(library, values).to_parquet(str(tmp_path / "files" / f"{name}.parquet"))
-    with pytest.raises(InvalidData, match="the test split holds no example|cannot be read"):
+    with pytest.raises(InvalidData, match=r"the test split holds no example|cannot be read"):
         data.load(tmp_path / "files")
 
 

@@ -317,3 +317,49 @@ def test_what_is_no_file_is_named(tmp_path: Path):
     home = tree(tmp_path / "home", "cat")
     os.mkfifo(home / "cat" / "pipe.png")
     assert [s.reason for s in from_folder(home).report.skipped] == ["not a regular file"]
+
+
+# Arrays
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("train", "test"), ("train", "test")),
+        (("X_train", "y_train", "X_test", "y_test"), ("train", None, "test", None)),
+        (("TRAIN", "Valid", "TEST"), ("train", "validation", "test")),
+        (("x_train", "x_dev", "x_eval"), ("train", "validation", "test")),
+        (("train_images", "test_images", "train_ids"), ("train", "test", None)),
+        (("train", "validation_x"), ("train", "validation")),
+    ],
+)
+def test_the_arrays_of_a_file_keep_their_splits(tmp_path: Path, names, splits):
+    arrays, wanted = {}, {"train": [], "validation": [], "test": []}
+    for place, (name, split) in enumerate(zip(names, splits, strict=True)):
+        if split is None:
+            arrays[name] = np.arange(12) % 3
+        else:
+            arrays[name] = np.full((12, 2, 2), place, np.uint8)
+            wanted[split].append(place)
+    np.savez(tmp_path / "mine.npz", **arrays)
+    train, test = load(tmp_path / "mine.npz")
+    for part, split in ((train, "train"), (train.validation, "validation"), (test, "test")):
+        assert levels_of(part) == set(wanted[split] or wanted["train"])
+        assert (part.labels is not None) == ("y_train" in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("train", "holdout"), "holdout names a split beside train"),
+        (("x_train", "test_pictures_2"), "test_pictures_2 names a split beside x_train"),
+        (("train", "x_train", "test"), "train and x_train both name the train split"),
+        (("train", "val", "dev"), "val and dev both name the validation split"),
+        (("images", "test"), "holds images, test; expected either"),
+        (("x_dev", "x_test"), "holds x_dev, x_test; expected either"),
+    ],
+)
+def test_arrays_of_unclear_splits_are_refused(tmp_path: Path, names, reason: str):
+    np.savez(tmp_path / "mine.npz", **{name: np.zeros((12, 2, 2), np.uint8) for name in names})
+    with pytest.raises(InvalidData, match=reason):
+        load(tmp_path / "mine.npz")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.data.labels import coded, united
+from likely.data.layout import SPLIT_WORDS, split_of_file, words_of
 from likely.data.readers import check_header, read_npz, reading
 from likely.data.spec import (
     Dataset,
@@ -30,16 +31,8 @@ Layout = Literal["auto", "channels-first", "channels-last"]
 
 _LARGE = 1 << 28  # bytes; a larger .npy is split on disk, not in memory
 _BLOCK = 4096
-_DATA_KEYS = {
-    "train": ("train", "x_train", "train_x", "train_images", "images_train"),
-    "validation": ("validation", "valid", "val", "x_valid", "x_val", "valid_images", "val_images"),
-    "test": ("test", "x_test", "test_x", "test_images", "images_test"),
-}
-_LABEL_KEYS = {
-    "train": ("train_labels", "y_train", "train_y", "labels_train"),
-    "validation": ("validation_labels", "valid_labels", "val_labels", "y_valid", "y_val"),
-    "test": ("test_labels", "y_test", "test_y", "labels_test"),
-}
+_DATA_WORDS = frozenset(("x", "image", "images", "data", "values", "set"))
+_LABEL_WORDS = frozenset(("y", "label", "labels", "target", "targets"))
 _WHOLE_KEYS = ("images", "x", "data", "values", "arr_0")
 _WHOLE_LABEL_KEYS = ("labels", "label", "y", "targets", "target")
 
@@ -234,33 +227,62 @@ def from_file(
 
 def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tuple[Dataset, Dataset]:
     arrays = read_npz(file)
-    keys: dict[Split, str] = {}
-    split: Split
-    for split in ("train", "validation", "test"):
-        found = next((key for key in _DATA_KEYS[split] if key in arrays), None)
-        if found is not None:
-            keys[split] = found
-    whole = next((key for key in _WHOLE_KEYS if key in arrays), None)
+    keys, label_keys = _split_keys(file, list(arrays))
+    lower = {key.lower(): key for key in arrays}
+    whole = next((lower[key] for key in _WHOLE_KEYS if key in lower), None)
     if whole is None and len(arrays) == 1 and not keys:
         whole = next(iter(arrays))
-    if ("train" in keys) == (whole is not None):
+    if ("train" in keys) == (whole is not None) or (whole is not None and keys):
         raise InvalidData(
             f"{file} holds {', '.join(arrays) or 'no array'}; expected either train (and test, "
             "validation), or all examples in one piece as images"
         )
     if whole is not None:
-        labels = next((arrays[k] for k in _WHOLE_LABEL_KEYS if k in arrays), None)
+        labels = next((arrays[lower[k]] for k in _WHOLE_LABEL_KEYS if k in lower), None)
         title = f"{file}, {whole}"
         data = from_array(arrays[whole], levels, labels, name=title, layout=layout)
         return train_and_test(_named(data, name))
     parts: dict[Split, Dataset] = {}
     for split, key in keys.items():
-        labels = next((arrays[k] for k in _LABEL_KEYS[split] if k in arrays), None)
+        labels = arrays.get(label_keys.get(split, ""))
         title = f"{file}, {key}"
         parts[split] = from_array(
             arrays[key], levels, labels, name=title, split=split, layout=layout
         )
     return completed(united({k: _named(part, name) for k, part in parts.items()}))
+
+
+def _split_keys(file: Path, names: list[str]) -> tuple[dict[Split, str], dict[Split, str]]:
+    """The arrays of examples and of labels by split, as "x_train", "TEST" and "dev_labels".
+
+    Raises:
+        InvalidData: two arrays for one, or a split that only arrays of other names mention.
+    """
+    data: dict[Split, str] = {}
+    labels: dict[Split, str] = {}
+    others: list[str] = []
+    for name in names:
+        meaning = split_of_file(name)
+        words = {word for word in words_of(name) if word not in SPLIT_WORDS}
+        owner = labels if words and words <= _LABEL_WORDS else data
+        if meaning is None:
+            continue
+        if meaning == "unclear" or not words <= (_LABEL_WORDS if owner is labels else _DATA_WORDS):
+            others.append(name)
+        elif meaning in owner:
+            raise InvalidData(
+                f"{file}: {owner[meaning]} and {name} both name the {meaning} split; keep one"
+            )
+        else:
+            owner[meaning] = name
+    for name in others:
+        meaning = split_of_file(name)
+        if data and (meaning == "unclear" or meaning not in data):
+            raise InvalidData(
+                f"{file}: {name} names a split beside {', '.join(data.values())}; call examples "
+                "train, validation and test (or x_train, ...), labels train_labels (y_train, ...)"
+            )
+    return data, labels
 
 
 def _named(data: Dataset, name: str) -> Dataset:
