@@ -73,7 +73,8 @@ def reading(
     except (InvalidData, InvalidSetting, CheckpointError) as error:
         if str(path) in str(error):
             raise
-        raise kind(f"{name}: {error}") from error
+        # Of a data file the error itself says what to do; of a run's, the caller knows.
+        raise kind(f"{name}: {error}{end if kind is CheckpointError else ''}") from error
     except LikelyError:
         raise
     except MemoryError as error:

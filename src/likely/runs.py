@@ -28,7 +28,7 @@ from torch import Tensor
 
 from likely import checkpoint
 from likely.data import load as load_data
-from likely.data.spec import DataSpec
+from likely.data.spec import Dataset, DataSpec
 from likely.density import GenerativeModel
 from likely.devices import place
 from likely.errors import InvalidData, InvalidSetting, nearest
@@ -183,6 +183,20 @@ def data_options(run: SavedRun) -> dict[str, Any]:
     return options
 
 
+def data_of(run: SavedRun, progress: Any = None) -> tuple[Dataset, Dataset]:
+    """Training and test set that a run was fitted to, as config.json says where they are.
+
+    Args:
+        run: from `load`.
+        progress: as in `likely.data.load`.
+
+    Raises:
+        CheckpointError: they are not there, or cannot be read.
+    """
+    with _config_file(run.directory / "config.json", "data"):
+        return load_data(**data_options(run), progress=progress)
+
+
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
     return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
 
@@ -199,4 +213,13 @@ def _refuse_another_size(
             raise InvalidData(f"{name} is {value}, and the weights are {held} numbers")
 
 
-__all__ = ["MODELS", "SavedRun", "build", "data_options", "describe", "load", "read_config"]
+__all__ = [
+    "MODELS",
+    "SavedRun",
+    "build",
+    "data_of",
+    "data_options",
+    "describe",
+    "load",
+    "read_config",
+]

@@ -185,8 +185,9 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
 
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidSetting(f"{path} is not valid YAML: {error}") from error
+    except Exception as error:  # its errors, and those of Python's numbers and dates
+        reason = " ".join(str(error).split())
+        raise InvalidSetting(f"{path} is not valid YAML: {reason}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InvalidSetting(f"{path}: expected a mapping of field names to values at the top")
     return values

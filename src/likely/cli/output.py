@@ -27,7 +27,9 @@ def say(text: str = "") -> None:
 def note(text: str) -> None:
     """A line about the work, on stderr."""
     if leads():
-        print(text, file=sys.stderr, flush=True)
+        # A terminal that was closed must not end the work before it is saved.
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def say_json(document: Any) -> None:

@@ -63,7 +63,8 @@ class FitProgress:
 
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
-            self._bar.stop()
+            with contextlib.suppress(OSError):
+                self._bar.stop()
 
     def __call__(self, run: Run, record: dict[str, float]) -> None:
         """What `likely.fit` calls at every log record."""
@@ -72,7 +73,8 @@ class FitProgress:
             self._first = (run.step, time.monotonic())
         losses = self._losses(record)
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=run.step, losses=losses)
+            with contextlib.suppress(OSError):  # closed: the fit is about to be told so
+                self._bar.update(self._task, completed=run.step, losses=losses)
             return
         now = time.monotonic()
         due = now - self._last_line >= LINE_SECONDS
@@ -176,12 +178,17 @@ class StageProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_stage()
-        if self._console.is_terminal:
-            self._bar.stop()
+        with contextlib.suppress(OSError):
+            self._end_stage()
+            if self._console.is_terminal:
+                self._bar.stop()
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         """What a job calls: what is being done, how much of it, of how much."""
+        with contextlib.suppress(OSError):  # the terminal was closed
+            self._show(stage, done, total)
+
+    def _show(self, stage: str, done: float, total: float) -> None:
         if stage != self._stage:
             self._end_stage()
             self._stage, self._began = stage, time.monotonic()

@@ -37,11 +37,11 @@ def opened(options: argparse.Namespace) -> SavedRun:
 
 def data_of(run: SavedRun) -> tuple[Dataset, Dataset]:
     """Training and test set of a run; refused where they are not what it was fitted to."""
-    from likely import data, runs
+    from likely import runs
     from likely.cli.progress import loading
 
     with loading() as progress:
-        train, test = data.load(**runs.data_options(run), progress=progress)
+        train, test = runs.data_of(run, progress)
     if train.spec.fingerprint != run.model.spec.fingerprint:
         raise InvalidData(
             f"{run.directory} was fitted to {run.model.spec.name} with fingerprint "

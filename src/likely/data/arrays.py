@@ -220,9 +220,20 @@ def from_file(
             raise InvalidData(f"{file}: expected an array of numbers, given {dtype} {shape}")
         x = np.load(file, mmap_mode="r", allow_pickle=False)
     if math.prod(shape) * dtype.itemsize <= _LARGE:
-        return train_and_test(from_array(np.array(x), levels, name=name, layout=layout))
+        whole = from_array(np.array(x), levels, name=str(file), layout=layout)
+        return _parts(file, _named(whole, name))
     key = key_of("array", stamp(file), levels, layout)
-    return stored(key, lambda _: Source(from_array(x, levels, name=name, layout=layout)))[:2]
+
+    def build(_: Path) -> Source:
+        return Source(_named(from_array(x, levels, name=str(file), layout=layout), name))
+
+    return stored(key, build)[:2]
+
+
+def _parts(file: Path, data: Dataset) -> tuple[Dataset, Dataset]:
+    """Training and test set of data in one piece; too few examples are said of the file."""
+    with reading(file):
+        return train_and_test(data)
 
 
 def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tuple[Dataset, Dataset]:
@@ -241,7 +252,7 @@ def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tupl
         labels = next((arrays[lower[k]] for k in _WHOLE_LABEL_KEYS if k in lower), None)
         title = f"{file}, {whole}"
         data = from_array(arrays[whole], levels, labels, name=title, layout=layout)
-        return train_and_test(_named(data, name))
+        return _parts(file, _named(data, name))
     parts: dict[Split, Dataset] = {}
     for split, key in keys.items():
         labels = arrays.get(label_keys.get(split, ""))
@@ -249,7 +260,8 @@ def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tupl
         parts[split] = from_array(
             arrays[key], levels, labels, name=title, split=split, layout=layout
         )
-    return completed(united({k: _named(part, name) for k, part in parts.items()}))
+    with reading(file):
+        return completed(united({k: _named(part, name) for k, part in parts.items()}))
 
 
 def _split_keys(file: Path, names: list[str]) -> tuple[dict[Split, str], dict[Split, str]]:

@@ -74,7 +74,7 @@ def load(
     (1250, 250, 297)
     """
     check_settings(binarize, levels)
-    whole("seed", seed)
+    whole("seed", seed, optional=False)
     if not 0 <= seed < 1 << 63:
         raise InvalidSetting(f"seed must be in [0, 2^63), given {seed}")
     whole("channels", channels)

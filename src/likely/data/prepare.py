@@ -35,9 +35,11 @@ def check_settings(binarize: str | None, levels: int | None) -> None:
         )
 
 
-def whole(name: str, value: object) -> None:
-    """Refuse a setting that is neither None nor a whole number."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+def whole(name: str, value: object, *, optional: bool = True) -> None:
+    """Refuse a setting that is no whole number, nor, where it is optional, None."""
+    if (value is not None or not optional) and (
+        isinstance(value, bool) or not isinstance(value, int | np.integer)
+    ):
         raise InvalidSetting(f"{name}: expected a whole number, given {value!r}")
 
 
