@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from likely.data import read_image
 from likely.data.pixels import Unreadable, read_header
@@ -204,3 +205,15 @@ def test_physical_quantities_are_no_shades():
     header = "".join(card.ljust(80) for card in cards).ljust(2880)
     with pytest.raises(Unreadable, match="not an image"):
         read(header.encode() + bytes(2880))
+
+
+def test_a_jpeg_2000_of_few_bits_is_refused():
+    stream = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (16, 16), dtype=np.uint8)).save(stream, "JPEG2000")
+    content = bytearray(stream.getvalue())
+    assert read(bytes(content)).shape == (16, 16, 1)
+    precision = content.index(b"\xff\x4f\xff\x51") + 2 + 40
+    assert content[precision] == 7  # bits less one
+    content[precision] = 3
+    with pytest.raises(Unreadable, match="JPEG 2000 of 4 bits"):
+        read(bytes(content))

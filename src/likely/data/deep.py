@@ -7,6 +7,7 @@ byte order, it keeps the low byte, so that two decodings give the values whole.
 from __future__ import annotations
 
 import re
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -165,3 +166,23 @@ def refuse_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
         raise Unreadable("a TIFF of subsampled YCbCr without JPEG compression; save it as RGB")
     if int(tags.get(_SUBFILE, 0)) & 1:
         raise Unreadable("a TIFF whose first page is a reduced copy; save the full page alone")
+
+
+def refuse_few_bits(stream: BinaryIO) -> None:
+    """Refuse a JPEG 2000 of fewer than 8 bits, whose white Pillow takes for a grey.
+
+    Raises:
+        Unreadable: the reason.
+    """
+    place = stream.tell()
+    stream.seek(0)
+    header = stream.read(1 << 16)
+    stream.seek(place)
+    start = header.find(b"\xff\x4f\xff\x51") + 2  # start of the codestream, then its SIZ marker
+    if start < 2 or len(header) < start + 40:
+        return
+    count = int.from_bytes(header[start + 38 : start + 40], "big")
+    for precision in header[start + 40 : start + 40 + 3 * count : 3]:
+        bits = (precision & 0x7F) + 1
+        if bits < 8:
+            raise Unreadable(f"a JPEG 2000 of {bits} bits a value; save it as PNG")

@@ -28,6 +28,7 @@ from likely.data.deep import (
     is_signed,
     is_sixteen,
     raw_mode,
+    refuse_few_bits,
     refuse_tiff,
     scaled,
     sixteen_bit_planes,
@@ -178,6 +179,8 @@ def _opened(path: Path | io.BytesIO, max_pixels: int) -> Iterator[Image.Image]:
                 )
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 refuse_tiff(image)
+            if image.format == "JPEG2000":
+                refuse_few_bits(stream)
             yield image
     except Unreadable:
         raise
