@@ -34,13 +34,14 @@ from likely.nn.program import (
     Program,
     one_stride,
     reads,
+    shifted,
     writes,
 )
 from likely.nn.program_torch import matrices
 from likely.nn.program_vectors import VECTOR_BYTES
 
 Array = np.ndarray[Any, Any]
-COLUMNS = 17  # of the table of instructions
+COLUMNS = 20  # of the table of instructions
 MOST_TAPS = 256
 # Pixels whose outputs from what is known at the first of them are one matrix product.
 RUN = 32
@@ -270,8 +271,10 @@ class CompiledExecutor:
                 found[index] = _Place(base, kept, columns * step, step, 0, memory.left)
                 continue
             line = columns * batch * step
-            base = self._take(memory.rows * line)
-            found[index] = _Place(base, memory.rows, line, batch * step, step, memory.left)
+            # What is attended to is packed cell by cell: the cell before stands in two rows.
+            kept = memory.rows if not memory.whole else self._rows_read(index)
+            base = self._take(kept * line)
+            found[index] = _Place(base, kept, line, batch * step, step, memory.left)
         free: list[tuple[int, int]] = []  # (size, base)
         order = program.at(Moment.PIXEL) + program.at(Moment.LATE)
         last_use = {x.value: at for at, one in enumerate(order) for x in reads(one)}
@@ -297,6 +300,15 @@ class CompiledExecutor:
                 found[index] = _Place(self._take(batch * step), 1, 0, 0, step, 0)
         self._take(8 * self.lanes * batch)  # whole vectors may be read past the end
         return [place for place in found if place is not None]
+
+    def _rows_read(self, index: int) -> int:
+        """Rows of a memory that instructions other than attention read, at least two."""
+        some = [one for one in self.program.instructions if not isinstance(one, Attend)]
+        return max([2, *(x.up + 1 for one in some for x in reads(one) if x.value == index)])
+
+    def _whole(self, count: int) -> int:
+        """Rounded up to whole vectors."""
+        return -(-count // self.lanes) * self.lanes
 
     def _pixel_buffers(self) -> set[int]:
         """Maps that are read at their own pixel only."""
@@ -460,11 +472,27 @@ class CompiledExecutor:
                     self._operand(x, group if share > 1 else 0, share, stride)
                     for x in (one.out, one.query, one.keys, one.values)
                 ]
+                above = [
+                    self._operand(shifted(x, 1), group if share > 1 else 0, share, stride)
+                    for x in (one.keys, one.values)
+                ]
+                heads, cells = one.heads // share, memory.rows * self.program.columns(memory)
+                sizes = [x.features // one.heads for x in (one.keys, one.values)]
+                # Keys side by side, and the vectors of a value.
+                room = [self._whole(cells) * sizes[0], cells * self._whole(sizes[1])]
+                packed = [
+                    self._once(
+                        (id(one), group if share > 1 else 0, k),
+                        lambda size=size: self._take(self.batch * heads * size),  # type: ignore[misc]
+                    )
+                    for k, size in enumerate(room)
+                ]
                 self._note(one, kernels.ATTEND, {
                     5: own[0], 6: one.query.features // share, 7: own[1],
                     8: own[2], 9: own[3], 10: self._float(one.scale),
-                    11: one.heads // share, 12: int(one.current),
+                    11: heads, 12: int(one.current),
                     13: self.program.columns(memory), 14: one.values.features // share,
+                    15: above[0], 16: above[1], 17: packed[0], 18: packed[1], 19: cells,
                 })  # fmt: skip
             case Grow():
                 shared, start = -1, -1
@@ -616,7 +644,8 @@ class CompiledExecutor:
         self.floats = np.array([*self._floats, 1.0], np.float64)
         self.integers = np.array([*self._integers, 0], np.int64)
         # Vectors are whole: the last one may reach beyond.
-        self.scores = np.zeros(program.shape[1] * program.shape[2] + 64, self.type)
+        widest = max(memory.features for memory in program.memories)
+        self.scores = np.zeros(program.shape[1] * program.shape[2] + widest + 128, self.type)
         self.weights = np.concatenate([*self._weights, np.zeros(64, self.type)])
         self.mem = np.zeros(self._size, self.type)
         self.chances = np.zeros((3, max(1, program.output.features)))

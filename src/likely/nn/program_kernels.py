@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from likely.nn.program_vectors import HEIGHTS, MAPS, TILES, lstm
+from likely.nn.program_vectors import HEIGHTS, MAPS, TILES, lstm, meet, soften, weigh
 
 _jit: Any = njit(nogil=True, error_model="numpy")
-# Sums of attention and of vectors may be taken in any order.
+# Sums over vectors may be taken in any order.
 _loose: Any = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
 _entry: Any = njit(nogil=True, error_model="numpy", cache=True)
 
@@ -210,83 +210,87 @@ def _lstm(code, operands, rows, mem, batch, cell):
         at += step
 
 
+@_loose
+def _total(mem, at, count):
+    total = 0.0
+    for i in range(count):
+        total += float(mem[at + i])
+    return total
+
+
+@_loose
+def _squares(mem, at, count, mean):
+    total = 0.0
+    for i in range(count):
+        total += (float(mem[at + i]) - mean) ** 2
+    return total
+
+
 @_jit
 def _normalize(code, operands, rows, floats, mem, weights, batch, cell):
     out, x, count = code[5], code[7], code[6]
     for image in range(batch):
         at = _place(operands, rows, x, cell) + image * operands[x, IMAGE_STEP]
         to = _place(operands, rows, out, cell) + image * operands[out, IMAGE_STEP]
-        mean = 0.0
-        for i in range(count):
-            mean += mem[at + i]
-        mean /= count
-        variance = 0.0
-        for i in range(count):
-            variance += (mem[at + i] - mean) ** 2
-        scale = 1.0 / math.sqrt(variance / count + floats[code[10]])
+        mean = _total(mem, at, count) / count
+        variance = _squares(mem, at, count, mean) / count
+        scale = 1.0 / math.sqrt(variance + floats[code[10]])
         for i in range(count):
             value = (mem[at + i] - mean) * scale
             mem[to + i] = value * weights[code[8] + i] + weights[code[9] + i]
 
 
-@_loose
-def _dot(mem, a, b, count):
-    total = mem[a] * mem[b]
-    for i in range(1, count):
-        total += mem[a + i] * mem[b + i]
-    return total
-
-
-@_loose
-def _add_scaled(mem, to, x, factor, count):
-    for i in range(count):
-        mem[to + i] += factor * mem[x + i]
+@_jit
+def _remember(code, operands, rows, mem, batch, row, place, lanes):
+    """Key and value of a cell, where attention reads them: keys a vector of cells side by side."""
+    columns, cells, heads = code[13], code[19], code[11]
+    k_size, v_size = code[6] // heads, code[14] // heads
+    wide = -(-v_size // lanes) * lanes
+    above = place // columns < row
+    keys, values = (code[15], code[16]) if above else (code[8], code[9])
+    key = _place(operands, rows, keys, place % columns)
+    value = _place(operands, rows, values, place % columns)
+    for part in range(batch * heads):
+        image, head = part // heads, part % heads
+        at = key + image * operands[keys, IMAGE_STEP] + head * k_size
+        to = code[17] + (part * -(-cells // lanes) + place // lanes) * k_size * lanes
+        for i in range(k_size):
+            mem[to + i * lanes + place % lanes] = mem[at + i]
+        at = value + image * operands[values, IMAGE_STEP] + head * v_size
+        to = code[18] + (part * cells + place) * wide
+        for i in range(v_size):
+            mem[to + i] = mem[at + i]
 
 
 @_jit
-def _attend(code, operands, rows, floats, mem, batch, row, cell, scores):
-    out, query, keys, values = code[5], code[7], code[8], code[9]
-    heads, columns = code[11], code[13]
-    scale = mem.dtype.type(floats[code[10]])
+def _attend(code, operands, rows, floats, mem, batch, row, cell, scores, lanes):
+    out, query, heads, columns, cells = code[5], code[7], code[11], code[13], code[19]
     count = row * columns + cell + code[12]
     k_size, v_size = code[6] // heads, code[14] // heads
+    wide, blocks = -(-v_size // lanes) * lanes, -(-count // lanes)
+    held = -(-cells // lanes) * lanes  # behind the scores
+    if count:
+        _remember(code, operands, rows, mem, batch, row, count - 1, lanes)
     for image in range(batch):
         to = _place(operands, rows, out, cell) + image * operands[out, IMAGE_STEP]
-        for i in range(code[14]):
-            mem[to + i] = 0.0
-        if count == 0:
-            continue
         at = _place(operands, rows, query, cell) + image * operands[query, IMAGE_STEP]
-        key = operands[keys, BASE] + image * operands[keys, IMAGE_STEP]
-        value = operands[values, BASE] + image * operands[values, IMAGE_STEP]
         for head in range(heads):
-            index, line = 0, key + head * k_size
-            best = mem.dtype.type(-np.inf)
-            while index < count:
-                place, stop = line, min(index + columns, count)
-                while index < stop:
-                    score = scale * _dot(mem, at + head * k_size, place, k_size)
-                    scores[index] = score
-                    best = max(best, score)
-                    place += operands[keys, COLUMN_STEP]
-                    index += 1
-                line += operands[keys, ROW_STEP]
-            for index in range(count):
-                scores[index] -= best
-            _exp(scores, 0, 0, 0, count, 1.0)
-            total = 0.0
-            for index in range(count):
-                total += scores[index]
-            part, here = 1.0 / total, to + head * v_size
-            index, line = 0, value + head * v_size
-            while index < count:
-                place, stop = line, min(index + columns, count)
-                while index < stop:
-                    weight = mem.dtype.type(scores[index] * part)
-                    _add_scaled(mem, here, place, weight, v_size)
-                    place += operands[values, COLUMN_STEP]
-                    index += 1
-                line += operands[values, ROW_STEP]
+            here = to + head * v_size
+            if count == 0:
+                for i in range(v_size):
+                    mem[here + i] = 0.0
+                continue
+            part = image * heads + head
+            meet(mem, scores, at + head * k_size,
+                 code[17] + part * -(-cells // lanes) * k_size * lanes, k_size, blocks,
+                 floats[code[10]])  # fmt: skip
+            for index in range(count, blocks * lanes):
+                scores[index] = -np.inf
+            total = soften(scores, blocks)
+            weigh(mem, scores, held, code[18] + part * cells * wide, wide, count,
+                  1.0 / float(total))  # fmt: skip
+            for i in range(v_size):
+                mem[here + i] = scores[held + i]
 
 
 @_loose
@@ -422,7 +426,8 @@ def _execute(code, begin, end, operands, rows, taps, table, floats, integers, sc
                 elif op == NORMALIZE:
                     _normalize(one, operands, rows, floats, mem, weights, batch, cell)
                 elif op == ATTEND:
-                    _attend(one, operands, rows, floats, mem, batch, row // stride, cell, scores)
+                    _attend(one, operands, rows, floats, mem, batch, row // stride, cell, scores,
+                            lanes)  # fmt: skip
                 elif op == ACCUMULATE:
                     _accumulate(one, operands, rows, mem, weights, batch, cell, dimension)
                 elif op == GROW:

@@ -1,7 +1,8 @@
 """Vector instructions for the compiled executor, as LLVM code that numba inlines.
 
-Two things a loop in numba does not get by itself: a matrix product whose sums stay in registers
-(`TILES`), and exp, tanh and sigmoid on whole vectors (`MAPS`, `lstm`). Each image's sums run over
+What a loop in numba does not get by itself: a matrix product whose sums stay in registers
+(`TILES`), exp, tanh and sigmoid on whole vectors (`MAPS`, `lstm`), and attention to keys that stand
+side by side (`meet`, `soften`, `weigh`). Each image's sums run over
 the inputs in the same order whatever the batch, so an image does not depend on its batch.
 
 Arguments `mem` and `weights` are flat arrays of one type, float32 or float64; places are offsets
@@ -307,10 +308,121 @@ def _tile(rows: int, vectors: int) -> Any:
     return product
 
 
+@intrinsic
+def _meet(typingctx, mem, scores, query, keys, size, blocks, scale):
+    """scores[i] = scale <query, key i>; keys stand as many side by side as a vector has lanes.
+
+    mem[keys + (block size + f) lanes + lane] is feature f of key block lanes + lane.
+    """
+    signature = types.void(mem, scores, *[types.int64] * 4, types.float64)
+
+    def generate(context, builder, signature, args):
+        kinds = signature.args
+        data = _data(context, builder, kinds[0], args[0])
+        found = _data(context, builder, kinds[1], args[1])
+        _, _, query, keys, size, blocks, scale = args
+        bits = kinds[0].dtype.bitwidth
+        e = _Emit(builder, bits, 8 * VECTOR_BYTES // bits)
+        scale = builder.fptrunc(scale, ir.FloatType()) if bits == 32 else scale
+        with cgutils.for_range(builder, blocks) as block:
+            total = cgutils.alloca_once(builder, e.type)
+            builder.store(e.constant(0.0), total)
+            first = builder.add(keys, builder.mul(block.index, builder.mul(size, _const(e.lanes))))
+            with cgutils.for_range(builder, size) as k:
+                asked = builder.load(builder.gep(data, [builder.add(query, k.index)]))
+                key = e.load(data, builder.add(first, builder.mul(k.index, _const(e.lanes))))
+                builder.store(e.fma(e.splat(asked), key, builder.load(total)), total)
+            result = e.mul(builder.load(total), e.splat(scale))
+            e.store(result, found, builder.mul(block.index, _const(e.lanes)))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _soften(typingctx, scores, blocks):
+    """scores = exp(scores - max) for some vectors; returns their sum."""
+    signature = scores.dtype(scores, types.int64)
+
+    def generate(context, builder, signature, args):
+        kind = signature.args[0]
+        data = _data(context, builder, kind, args[0])
+        blocks, bits = args[1], kind.dtype.bitwidth
+        e = _Emit(builder, bits, 8 * VECTOR_BYTES // bits)
+
+        def lanes(x: Any) -> list[Any]:
+            return [builder.extract_element(x, ir.Constant(_I32, i)) for i in range(e.lanes)]
+
+        best = cgutils.alloca_once_value(builder, e.load(data, _const(0)))
+        with cgutils.for_range(builder, blocks) as loop:
+            x = e.load(data, builder.mul(loop.index, _const(e.lanes)))
+            builder.store(e.where(x, ">", builder.load(best), x, builder.load(best)), best)
+        top, *others = lanes(builder.load(best))
+        for other in others:
+            top = builder.select(builder.fcmp_ordered(">", other, top), other, top)
+        shift, sums = e.splat(top), cgutils.alloca_once_value(builder, e.constant(0.0))
+        with cgutils.for_range(builder, blocks) as loop:
+            at = builder.mul(loop.index, _const(e.lanes))
+            x = e.exp(e.sub(e.load(data, at), shift))
+            e.store(x, data, at)
+            builder.store(e.add(builder.load(sums), x), sums)
+        total, *others = lanes(builder.load(sums))
+        for other in others:
+            total = builder.fadd(total, other)
+        return total
+
+    return signature, generate
+
+
+@intrinsic
+def _weigh(typingctx, mem, scores, out, values, width, count, factor):
+    """scores[out + j] = factor sum_i scores[i] mem[values + i width + j], j < width."""
+    signature = types.void(mem, scores, *[types.int64] * 4, types.float64)
+
+    def generate(context, builder, signature, args):
+        kinds = signature.args
+        data = _data(context, builder, kinds[0], args[0])
+        found = _data(context, builder, kinds[1], args[1])
+        _, _, out, values, width, count, factor = args
+        bits = kinds[0].dtype.bitwidth
+        e = _Emit(builder, bits, 8 * VECTOR_BYTES // bits)
+        factor = builder.fptrunc(factor, ir.FloatType()) if bits == 32 else factor
+        runs = builder.sdiv(count, _const(4))
+        with cgutils.for_range(builder, builder.sdiv(width, _const(e.lanes))) as part:
+            column = builder.mul(part.index, _const(e.lanes))
+            sums = [cgutils.alloca_once(builder, e.type) for _ in range(4)]
+
+            def add(total: Any, i: Any, column: Any = column) -> None:
+                weight = builder.load(builder.gep(found, [i]))
+                place = builder.add(builder.add(values, builder.mul(i, width)), column)
+                builder.store(
+                    e.fma(e.splat(weight), e.load(data, place), builder.load(total)), total
+                )
+
+            for total in sums:
+                builder.store(e.constant(0.0), total)
+            with cgutils.for_range(builder, runs) as loop:
+                first = builder.mul(loop.index, _const(4))
+                for k, total in enumerate(sums):
+                    add(total, builder.add(first, _const(k)))
+            done = builder.mul(runs, _const(4))
+            with cgutils.for_range(builder, builder.sub(count, done)) as loop:
+                add(sums[0], builder.add(done, loop.index))
+            a, b, c, d = (builder.load(total) for total in sums)
+            result = e.mul(e.add(e.add(a, b), e.add(c, d)), e.splat(factor))
+            e.store(result, found, builder.add(out, column))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 # Numba adds the first argument itself.
 lstm: Any = _lstm
+meet: Any = _meet
+soften: Any = _soften
+weigh: Any = _weigh
 MAPS = {op: _map(op) for op in (*_ONE, *_TWO)}
 TILES = {(rows, v): _tile(rows, v) for v, heights in HEIGHTS.items() for rows in heights}
 
 
-__all__ = ["HEIGHTS", "MAPS", "TILES", "VECTOR_BYTES", "lstm"]
+__all__ = ["HEIGHTS", "MAPS", "TILES", "VECTOR_BYTES", "lstm", "meet", "soften", "weigh"]
