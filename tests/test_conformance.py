@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+import likely
 from likely import checkpoint, runs
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
@@ -29,6 +31,7 @@ from likely.density import (
     Query,
     TractableDensity,
 )
+from likely.density.taxonomy import VECTOR_MODELS
 from likely.devices import place
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.evaluate.likelihood import nats
@@ -71,6 +74,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2},
     "dcgan": {"latent": 4, "channels": 4},
 }  # fmt: skip
+
+VECTORS = [name for name, found in MODELS.items() if found.load().takes_vectors]
 
 SPECS = {
     "binary": DataSpec("binary", (1, 5, 4), 2, classes=("a", "b", "c")),
@@ -424,6 +429,141 @@ def _probabilities(model: GenerativeModel, everything: Tensor) -> Tensor:
         for x in everything
     ]
     return torch.stack([(likelihood * weight).sum() for likelihood in each])
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("shape", [(1, 2, 1), (3, 1, 6), (1, 9, 1), (1, 1, 1), (7,)], ids=str)
+def test_any_shape_is_right_or_refused_in_a_sentence(name: str, shape: tuple[int, ...]) -> None:
+    """Images of one row or one column, a single pixel, and vectors."""
+    spec = DataSpec("odd", shape, 3 if len(shape) == 3 else 2, classes=("a", "b", "c"))
+    if len(shape) == 1 and name not in VECTORS:
+        with pytest.raises(InvalidSetting, match=f"vectors of 7 dimensions: take {VECTOR_MODELS}"):
+            built(name, spec)
+        return
+    if name == "dcgan":
+        with pytest.raises(InvalidSetting, match="at least 4 x 4"):
+            built(name, spec)
+        return
+    model = built(name, spec, conditional=True)
+    data = dataset(spec, 12)
+    likely.fit(model, data, steps=1, batch_size=6)
+    proofs = verify(model, data, quick=True)
+    assert proofs.passed, str(proofs)
+    labels = context_for(model, 12)
+    x = model.sample(12, seed=1, context=labels)
+    assert x.shape == (12, *shape)
+    assert nats(model, data, proofs=proofs).n == 12
+    assert all(answer.shape[0] == 4 for answer in _of_odd_shape(model, x[:4], labels[:4]))
+    if isinstance(model, TractableDensity) and spec.levels**spec.dimensions < 300:
+        total = model.log_prob(all_images(shape, spec.levels), context_of_all(spec)).exp().sum()
+        assert float(total) == pytest.approx(1.0, abs=1e-4)
+
+
+def context_of_all(spec: DataSpec) -> Tensor:
+    return torch.zeros(spec.levels**spec.dimensions, dtype=torch.int64)
+
+
+def _of_odd_shape(model: GenerativeModel, x: Tensor, labels: Tensor) -> Iterator[Tensor]:
+    """What can be asked beside samples, each of the shape of the data."""
+    if isinstance(model, Autoregressive):
+        pixels = x.shape[-2:] if x.ndim == 4 else x.shape[1:]
+        nothing = torch.zeros(pixels, dtype=torch.bool)
+        first = nothing.clone()
+        if model.order is None:
+            first.view(-1)[0] = True
+        done = model.complete(x, first, seed=3, context=labels)
+        assert done.shape == x.shape
+        assert torch.equal(done.flatten(1)[:, :1] * first.any(), x.flatten(1)[:, :1] * first.any())
+        for method in ("naive", "incremental"):
+            drawn = model.sample(4, seed=1, context=labels, method=method)
+            assert torch.equal(drawn, model.sample(4, seed=1, context=labels))
+        for bad in (torch.zeros(3, 3, 3, dtype=torch.bool), nothing.float()):
+            with pytest.raises(InvalidData, match="observed"):
+                model.complete(x, bad, context=labels)
+        yield done
+    if isinstance(model, LatentVariable):
+        z = model.posterior(x, labels).mean
+        for image in (model.decode(z, labels), model.reconstruct(x, labels)):
+            assert image.shape == x.shape
+            yield image
+        assert model.decode_mean(z, labels).shape == x.shape
+        assert model.interpolate(x, x, 3, labels).shape == (4, 3, *x.shape[1:])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_presets_take_vectors_or_the_model_says_who_does(name: str) -> None:
+    for length in (1, 24, 784):
+        spec = DataSpec("vectors", (length,), 2)
+        found = MODELS[name]
+        settings, fit = found.settings.preset(spec), found.settings.fit_preset(spec)
+        assert fit.steps > 0
+        assert getattr(settings, "prior", "none") == "none"  # dimensions have no distance
+        with torch.device("meta"):
+            if name in VECTORS:
+                assert found.load()(spec, settings).spec.shape == (length,)
+            else:
+                with pytest.raises(InvalidSetting, match=VECTOR_MODELS):
+                    found.load()(spec, settings)
+    with pytest.raises(InvalidSetting, match="reshape"):
+        runs.build(name, DataSpec("flat", (4, 4), 2))
+
+
+def test_the_models_that_take_vectors_are_those_that_a_refusal_names() -> None:
+    assert VECTOR_MODELS.replace(" or ", ", ").split(", ") == VECTORS
+    spec = DataSpec("vectors", (6,), 2)
+    with pytest.raises(InvalidSetting, match="network=dense"):
+        runs.build("vae", spec, {"network": "conv"})
+
+
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_answers_do_not_depend_on_an_autocast_block(
+    name: str, spec: str, conditional: bool
+) -> None:
+    model = built(name, SPECS[spec], conditional)
+    x, context = images(SPECS[spec]), context_for(model, 4)
+    asked = [density(model, x, context), *_offers(model, x, context).values()]
+    with torch.autocast("cpu", torch.bfloat16):
+        again = [density(model, x, context), *_offers(model, x, context).values()]
+    assert all(torch.equal(a, b) for a, b in zip(asked, again, strict=True))
+
+
+@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+def test_every_question_about_images_refuses_what_is_none(
+    name: str, spec: str, conditional: bool
+) -> None:
+    model = built(name, SPECS[spec], conditional)
+    x, context, top = images(SPECS[spec]), context_for(model, 4), SPECS[spec].levels
+    questions: dict[str, Callable[[Tensor], Any]] = {}
+    if isinstance(model, TractableDensity):
+        questions["log_prob"] = lambda bad: model.log_prob(bad, context)
+    if isinstance(model, LatentVariable):
+        noise = Noise("bad")
+        questions |= {
+            "elbo": lambda bad: model.elbo(bad, noise, context),
+            "elbo_terms": lambda bad: model.elbo_terms(bad, noise, context),
+            "importance_bound": lambda bad: model.importance_bound(bad, 2, noise, context),
+            "posterior": lambda bad: model.posterior(bad, context),
+            "features": lambda bad: model.features(bad, context),
+            "reconstruct": lambda bad: model.reconstruct(bad, context),
+            "interpolate (first)": lambda bad: model.interpolate(bad, x, 2, context),
+            "interpolate (last)": lambda bad: model.interpolate(x, bad, 2, context),
+        }
+    if isinstance(model, ImplicitDensity):
+        questions["features"] = lambda bad: model.features(bad)
+    if isinstance(model, Autoregressive | OrderedDensity):
+        observed = torch.zeros(x.shape[2:], dtype=torch.bool)
+        questions["conditional"] = lambda bad: model.conditional(bad, 0, 0, 0, context)
+        questions["complete"] = lambda bad: model.complete(bad, observed, context=context)
+    for question, ask in questions.items():
+        for bad, said in (
+            (x[:, :, :-1], "shape"),
+            (x / top, "integers"),
+            (torch.full_like(x, top), rf"\[0, {top}\)"),
+            (x - top, rf"\[0, {top}\)"),
+        ):
+            with pytest.raises(InvalidData, match=said):
+                ask(bad)
+            assert question
 
 
 @pytest.mark.parametrize("name", MODELS)

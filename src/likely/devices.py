@@ -61,11 +61,36 @@ def gains_by_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """The autocast block for a precision; a block without effect for float32."""
+    """The autocast block for a precision; float32 also inside another autocast block."""
     wanted = precision == "bfloat16" or (precision == "auto" and gains_by_bfloat16(device))
-    if not wanted:
+    if wanted:
+        return torch.autocast(device.type, torch.bfloat16)
+    if not torch.is_autocast_enabled(device.type):
         return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, enabled=False)
+
+
+def convolved_precision(
+    precision: Precision, device: torch.device, grid: tuple[int, int, int]
+) -> Precision:
+    """The precision in which images of that shape can be convolved: "auto" becomes float32 where
+    bfloat16 comes out wrong.
+
+    On processors, oneDNN's bfloat16 convolutions whose result is one pixel wide and several high
+    read memory that nobody wrote (torch 2.13); narrow upright images come to that after strides.
+
+    Raises:
+        InvalidSetting: bfloat16 was asked for.
+    """
+    _, height, width = grid
+    if device.type != "cpu" or precision == "float32" or width >= min(8, height):
+        return precision
+    if precision == "auto":
+        return "float32"
+    raise InvalidSetting(
+        f"precision=bfloat16: the processor's convolutions are wrong for images as narrow as "
+        f"{height} x {width}; take precision=float32, or turn the images"
+    )
 
 
 def place(model: nn.Module, device: torch.device) -> None:

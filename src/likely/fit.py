@@ -42,6 +42,7 @@ from likely.devices import (
     autocast,
     choose_device,
     compiled,
+    convolved_precision,
     environment,
     fastest_convolutions,
     place,
@@ -49,6 +50,7 @@ from likely.devices import (
 from likely.errors import Diverged, InvalidSetting
 from likely.files import reading
 from likely.journal import Journal
+from likely.nn.precision import reduced_precision
 from likely.noise import Noise, derived_seed, noise_for
 from likely.objectives import Loss, Objective, default_objective
 from likely.optimizers import (
@@ -169,6 +171,7 @@ class _Loop:
         self.settings, self.directory = settings, directory
         self.device = choose_device(settings.device)
         self.team = Team.join(self.device)
+        self.precision = convolved_precision(settings.precision, self.device, model.spec.grid)
         if settings.batch_size % (settings.micro_batches * self.team.size):
             raise InvalidSetting(
                 f"batch_size={settings.batch_size} does not divide into {self.team.size} "
@@ -310,7 +313,7 @@ class _Loop:
         The prior of the weights counts once for all training examples.
         """
         s = self.settings
-        with autocast(s.precision, self.device):
+        with autocast(self.precision, self.device), reduced_precision():
             loss = self.objective.loss(self.model, x, context, player, noise, step)
         self._refuse_other_loss(loss, len(x))
         terms = {name: term.sum() / s.batch_size for name, term in loss.terms.items()}

@@ -378,7 +378,7 @@ def head_for(name: str, spec: DataSpec, components: int = 10) -> Head:
     Raises:
         InvalidSetting: an unknown name, or a Bernoulli for more than two levels.
     """
-    channels = spec.shape[0]
+    channels = spec.grid[0]
     if name == "auto":
         name = "bernoulli" if spec.levels == 2 else "categorical"
         name = name if spec.levels <= 32 else "logistic-mixture"

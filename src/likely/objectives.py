@@ -194,6 +194,7 @@ class OrderAgnosticLikelihood(Objective):
         noise: Noise, step: int | Tensor,
     ) -> Loss:  # fmt: skip
         assert isinstance(model, OrderAgnostic)
+        x = model.integers(x)
         batch, channels, height, width = x.shape
         groups = 1 if model.head.couples_channels else channels
         total = groups * height * width

@@ -241,7 +241,8 @@ class Stream:
             raise InvalidSetting("the images are complete: there is no next dimension")
         if self._table is None:
             row, column, channel = self.place
-            parameters = self._stepper.pixel(self._x[:, :, row], column, channel)
+            with torch.autocast(self._x.device.type, enabled=False):
+                parameters = self._stepper.pixel(self._x[:, :, row], column, channel)
             pixel = self._x[:, :, row, column, None, None]
             wide = parameters.double()[..., None, None]
             self._table = self._head.log_table(wide, pixel, channel)[..., 0, 0]

@@ -74,6 +74,30 @@ class DataSpec:
         """Number of scalar dimensions D of one example."""
         return math.prod(self.shape)
 
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) in which models compute: a vector of D is one row of D pixels.
+
+        Raises:
+            InvalidSetting: examples that are neither images nor vectors.
+        """
+        if len(self.shape) == 1:
+            return 1, 1, self.shape[0]
+        if len(self.shape) != 3:
+            raise InvalidSetting(
+                f"{self.name}: models take images of shape (C, H, W) or vectors of shape (D,), "
+                f"given examples of shape {self.shape}; reshape them"
+            )
+        channels, height, width = self.shape
+        return channels, height, width
+
+    @property
+    def side(self) -> int:
+        """The longer side of an image; of a vector, that of a square of as many dimensions."""
+        if len(self.shape) == 1:
+            return math.isqrt(self.dimensions - 1) + 1
+        return max(self.grid[1:])
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that identify the data a number is about."""

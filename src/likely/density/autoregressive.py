@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import Dataset
-from likely.density.taxonomy import Answer, Guarantee, Query, TractableDensity, at_least_float
+from likely.density.taxonomy import (
+    Answer,
+    Guarantee,
+    Query,
+    TractableDensity,
+    at_least_float,
+)
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Head
 from likely.nn.precision import full_precision
@@ -60,6 +66,7 @@ class Autoregressive(TractableDensity):
     def kind(self) -> str:
         return "explicit, tractable"
 
+    @full_precision
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = self.integers(x)
         parameters = self.conditionals(x, self.labels(context, len(x)))
@@ -131,7 +138,7 @@ class Autoregressive(TractableDensity):
         watch: Watch | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        uniform = noise.uniform(n, *self.spec.shape)  # [n, C, H, W]
+        uniform = noise.uniform(n, *self.spec.grid)  # [n, C, H, W]
         return self.draw_from(uniform, context, method, watch, temperature)
 
     @full_precision
@@ -193,8 +200,8 @@ class Autoregressive(TractableDensity):
     @full_precision
     def program(self) -> Program | None:
         """The incremental evaluation with the present weights, or None."""
-        groups = 1 if self.head.couples_channels else self.spec.shape[0]
-        build = Builder(self.spec.shape, self.spec.levels, groups)
+        groups = 1 if self.head.couples_channels else self.spec.grid[0]
+        build = Builder(self.spec.grid, self.spec.levels, groups)
         output = self.incremental(build)
         return None if output is None else build.finish(output)
 
@@ -226,8 +233,8 @@ class Autoregressive(TractableDensity):
         stepper = self.stepper(batch, labels)
         if stepper is None:
             raise InvalidSetting(f"{type(self).__name__} has no incremental form to stream into")
-        blank = torch.zeros(batch, *self.spec.shape, dtype=torch.int64, device=self.device)
-        return Stream(stepper, self.head, self.spec.shape, blank)
+        blank = torch.zeros(batch, *self.spec.grid, dtype=torch.int64, device=self.device)
+        return Stream(stepper, self.head, self.spec.grid, blank)
 
     @torch.no_grad()
     @full_precision
@@ -243,8 +250,8 @@ class Autoregressive(TractableDensity):
 
         Args:
             x: integers [B, *shape]; only what comes before the dimension is read.
-            row: of the pixel.
-            column: of the pixel.
+            row: of the pixel; 0 for vectors.
+            column: of the pixel; the dimension of a vector.
             channel: of the pixel.
             context: labels, as for `sample`.
 
@@ -255,7 +262,7 @@ class Autoregressive(TractableDensity):
             InvalidSetting: no such dimension.
         """
         x = self.integers(x)
-        place, shape = (channel, row, column), self.spec.shape
+        place, shape = (channel, row, column), self.spec.grid
         if any(not 0 <= at < side for at, side in zip(place, shape, strict=True)):
             raise InvalidSetting(f"no dimension {place} in a shape of {shape}")
         # In raster order rows below are not read.
@@ -281,8 +288,8 @@ class Autoregressive(TractableDensity):
 
         Args:
             x: integers [B, *shape]; unobserved values are ignored.
-            observed: bool [H, W]; must be a prefix of the model's order (of raster order: the
-                top rows, and the left part of the next one).
+            observed: bool [H, W] ([D] for vectors); must be a prefix of the model's order (of
+                raster order: the top rows, and the left part of the next one).
             seed: of the noise.
             context: labels, as for `sample`.
             temperature: as for `sample`.
@@ -293,6 +300,7 @@ class Autoregressive(TractableDensity):
             Unanswerable: the observed pixels are no prefix of the order.
         """
         x = self.integers(x)
+        observed = self.mask(observed)
         in_order = arranged(self, observed[None, None]).flatten()
         known = int(in_order.sum())
         if not bool(in_order[:known].all()):
@@ -304,7 +312,8 @@ class Autoregressive(TractableDensity):
         noise = Noise(seed, "complete", device=self.device)
         uniform = noise.uniform(*x.shape)
         labels = self.labels(context, len(x))
-        return self._filled(uniform, x, known, labels, method, watch, temperature)
+        filled = self._filled(uniform, x, known, labels, method, watch, temperature)
+        return self.as_data(filled)
 
     @property
     def _order_name(self) -> str:
@@ -339,6 +348,8 @@ class DrawingOrder(Autoregressive):
     arranged image.
     """
 
+    takes_vectors = True
+
     def __init__(self, model: Autoregressive, order: Tensor) -> None:
         super().__init__(model.spec, model.classes)
         self.model, self.permutation = model, order
@@ -354,7 +365,7 @@ class DrawingOrder(Autoregressive):
         return self.model.has_blind_spot
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        _, height, width = self.spec.shape
+        _, height, width = self.spec.grid
         drawn = self.permutation[: x.shape[2] * width].to(x.device)
         whole = x.new_zeros(*x.shape[:2], height * width)
         image = whole.index_copy(2, drawn, x.flatten(2)).reshape(*x.shape[:2], height, width)

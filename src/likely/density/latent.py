@@ -75,6 +75,7 @@ class LatentVariable(ApproximateDensity):
     def kind(self) -> str:
         return "explicit, approximate"
 
+    @full_precision
     def elbo_terms(
         self, x: Tensor, noise: Noise, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -90,10 +91,12 @@ class LatentVariable(ApproximateDensity):
         reconstruction = self.head.log_prob(at_least_float(parameters), x).sum((1, 2, 3))
         return reconstruction, q.kl_to_standard()
 
+    @full_precision
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
         reconstruction, kl = self.elbo_terms(x, noise, context)
         return reconstruction - kl.sum(-1)
 
+    @full_precision
     def importance_bound(
         self, x: Tensor, k: int, noise: Noise, context: Tensor | None = None, chunk: int = 2048
     ) -> Tensor:
@@ -153,7 +156,7 @@ class LatentVariable(ApproximateDensity):
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         dtype = next(self.parameters()).dtype
         z = noise.normal(n, self.latent, dtype=dtype)
-        uniform = noise.uniform(n, *self.spec.shape)
+        uniform = noise.uniform(n, *self.spec.grid)
         return self.decode(z, context, uniform)
 
     @torch.no_grad()
@@ -166,33 +169,33 @@ class LatentVariable(ApproximateDensity):
         Args:
             z: [B, latent].
             context: labels [B] or None.
-            uniform: [B, *shape] in [0, 1), or None for the mean.
+            uniform: [B, C, H, W] in [0, 1), or None for the mean.
 
         Returns:
             int64 [B, *shape].
         """
         if uniform is None:
-            return self._means(z, context)[1]
-        x = torch.zeros(len(z), *self.spec.shape, dtype=torch.int64, device=self.device)
+            return self.as_data(self._means(z, context)[1])
+        x = torch.zeros(len(z), *self.spec.grid, dtype=torch.int64, device=self.device)
         for part, parameters in self._decoded(z, context):
-            for channel in range(self.spec.shape[0]):
+            for channel in range(self.spec.grid[0]):
                 at = uniform[part, channel]
                 x[part, channel] = self.head.quantile(parameters, x[part], channel, at)
-        return x
+        return self.as_data(x)
 
     @torch.no_grad()
     @full_precision
     def decode_mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """E[x | z] in level units, not rounded: float [B, *shape] (what papers show)."""
-        return self._means(z, context)[0]
+        return self.as_data(self._means(z, context)[0])
 
     def _means(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """E[x | z] channel by channel, given those before rounded; and rounded itself."""
-        shape = (len(z), *self.spec.shape)
+        shape = (len(z), *self.spec.grid)
         means = torch.zeros(shape, dtype=torch.float64, device=self.device)
         x = torch.zeros(shape, dtype=torch.int64, device=self.device)
         for part, parameters in self._decoded(z, context):
-            for channel in range(self.spec.shape[0]):
+            for channel in range(self.spec.grid[0]):
                 means[part, channel] = self.head.mean(parameters, x[part], channel)
                 x[part, channel] = means[part, channel].round().to(torch.int64)
         return means, x
@@ -200,7 +203,7 @@ class LatentVariable(ApproximateDensity):
     def _decoded(self, z: Tensor, context: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """The parameters of p(x | z) for some examples after others."""
         z = z.to(self.device, next(self.parameters()).dtype)
-        _, height, width = self.spec.shape
+        _, height, width = self.spec.grid
         size = max(1, DECODED // (self.head.parameters * height * width))
         for part in chunks(len(z), size):
             labels = None if context is None else context[part]

@@ -13,8 +13,14 @@ import torch
 from torch import Tensor
 
 from likely.density.autoregressive import Autoregressive
-from likely.density.taxonomy import Answer, Guarantee, Query, TractableDensity
+from likely.density.taxonomy import (
+    Answer,
+    Guarantee,
+    Query,
+    TractableDensity,
+)
 from likely.heads import Head
+from likely.nn.precision import full_precision
 from likely.noise import Noise
 
 
@@ -52,6 +58,7 @@ class Mixture(TractableDensity):
     def kind(self) -> str:
         return "explicit, tractable"
 
+    @full_precision
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         members = self.members()
         each = torch.stack([member.log_prob(x, context) for member in members])  # [K, B]
@@ -75,8 +82,8 @@ class Mixture(TractableDensity):
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         members = self.members()
         chosen = (noise.uniform(n) * len(members)).long()  # [n]
-        uniform = noise.uniform(n, *self.spec.shape)
-        out = torch.zeros(n, *self.spec.shape, dtype=torch.int64, device=self.device)
+        uniform = noise.uniform(n, *self.spec.grid)
+        out = torch.zeros(n, *self.spec.grid, dtype=torch.int64, device=self.device)
         for index, member in enumerate(members):
             rows = (chosen == index).nonzero()[:, 0]
             if len(rows):

@@ -7,7 +7,13 @@ import abc
 import torch
 from torch import Tensor
 
-from likely.density.taxonomy import Answer, Guarantee, Query, TractableDensity, at_least_float
+from likely.density.taxonomy import (
+    Answer,
+    Guarantee,
+    Query,
+    TractableDensity,
+    at_least_float,
+)
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Head
 from likely.nn.precision import full_precision
@@ -66,8 +72,9 @@ class OrderedDensity(TractableDensity):
     @property
     def groups(self) -> int:
         """Parts of the parameters that belong to channels of their own."""
-        return 1 if self.head.couples_channels else self.spec.shape[0]
+        return 1 if self.head.couples_channels else self.spec.grid[0]
 
+    @full_precision
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = self.integers(x)
         parameters = self.conditionals(x, self.labels(context, len(x)))
@@ -144,7 +151,7 @@ class OrderedDensity(TractableDensity):
         """
         x = self.integers(x)
         rank = self.rank.to(x.device)
-        observed = observed.to(x.device)
+        observed = self.mask(observed)
         known = int(rank[~observed].min()) if not bool(observed.all()) else int(rank.max()) + 1
         if not torch.equal(observed, rank < known):
             raise Unanswerable(

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import enum
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from likely.data.spec import Batch, Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.nn.precision import full_precision
 from likely.noise import Noise
+
+# The models that take examples of shape (D,); `takes_vectors` of each says the same.
+VECTOR_MODELS = "fvsbn, nade, deep-nade, eonade, made, made-ensemble or vae"
 
 
 class Query(enum.Enum):
@@ -57,7 +60,11 @@ class GenerativeModel(nn.Module, abc.ABC):
         context_shape: of the vector (K,) or the map (K, H, W) that each example is conditioned
             on; () for labels and for an unconditional model.
         settings: the frozen dataclass it was built from.
+        takes_vectors: whether examples may be vectors (D,). Inside, every model computes in the
+            layout (C, H, W) of `spec.grid`, where a vector is one row of grey pixels.
     """
+
+    takes_vectors: ClassVar[bool] = False
 
     spec: DataSpec
     classes: int
@@ -66,6 +73,11 @@ class GenerativeModel(nn.Module, abc.ABC):
 
     def __init__(self, spec: DataSpec, classes: int, context_shape: tuple[int, ...] = ()) -> None:
         super().__init__()
+        if len(spec.grid) != len(spec.shape) and not self.takes_vectors:
+            raise InvalidSetting(
+                f"{type(self).__name__} takes images of shape (C, H, W), and {spec.name} holds "
+                f"vectors of {spec.dimensions} dimensions: take {VECTOR_MODELS}"
+            )
         self.spec = spec
         self.classes = classes
         self.context_shape = context_shape
@@ -93,7 +105,7 @@ class GenerativeModel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
-        """Draw n examples from the given noise: integers [n, *shape] (int64)."""
+        """Draw n examples from the given noise: int64 [n, *shape]."""
 
     @torch.no_grad()
     def sample(
@@ -136,16 +148,17 @@ class GenerativeModel(nn.Module, abc.ABC):
         self.eval()
         try:
             # Beside the images themselves, the memory is that of a chunk.
-            images = torch.empty(n, *self.spec.shape, dtype=torch.int64, device=self.device)
+            images = torch.empty(n, *self.spec.grid, dtype=torch.int64, device=self.device)
             for start in range(0, n, chunk):
                 stop = min(n, start + chunk)
                 # A stream a chunk, all of the same length: the first images do not depend on n.
                 noise = Noise(seed, "sample", start, device=self.device, rows=(0, chunk))
                 part = None if labels is None else labels[start:stop]
-                images[start:stop] = draw(noise, stop - start, part)
+                drawn = draw(noise, stop - start, part)
+                images[start:stop] = drawn.reshape(stop - start, *self.spec.grid)
                 if progress is not None:
                     progress(stop)
-            return images
+            return self.as_data(images)
         finally:
             self.train(was_training)
 
@@ -226,20 +239,43 @@ class GenerativeModel(nn.Module, abc.ABC):
         return given
 
     def integers(self, x: Tensor) -> Tensor:
-        """x as int64 on the model's device; refuses a wrong shape, type or range."""
+        """x as int64 on the model's device, [B, *spec.grid].
+
+        Raises:
+            InvalidData: another shape than that of the data, floats, or levels out of range.
+        """
         if x.is_floating_point() or x.is_complex():
             raise InvalidData(f"expected integers in [0, {self.spec.levels}), given {x.dtype}")
-        if tuple(x.shape[1:]) != self.spec.shape:
+        if x.ndim == 0 or tuple(x.shape[1:]) not in (self.spec.shape, self.spec.grid):
             raise InvalidData(
-                f"expected examples of shape {self.spec.shape}, given {tuple(x.shape[1:])}"
+                f"expected a batch of examples of shape {self.spec.shape}, [B, "
+                f"{', '.join(map(str, self.spec.shape))}], given {list(x.shape)}"
             )
-        x = x.to(self.device, torch.int64)
+        x = x.to(self.device, torch.int64).reshape(len(x), *self.spec.grid)
         if x.numel() and not captured() and (int(x.min()) < 0 or int(x.max()) >= self.spec.levels):
             raise InvalidData(
                 f"expected values in [0, {self.spec.levels}), "
                 f"given {int(x.min())} to {int(x.max())}"
             )
         return x
+
+    def mask(self, observed: Tensor) -> Tensor:
+        """Which pixels are observed, bool [H, W] of `spec.grid` on the model's device.
+
+        Raises:
+            InvalidData: another shape or type than one boolean for each pixel.
+        """
+        wanted = self.spec.shape[-2:] if len(self.spec.shape) == 3 else self.spec.shape
+        if observed.dtype != torch.bool or tuple(observed.shape) != wanted:
+            raise InvalidData(
+                f"observed: expected one boolean for each pixel, bool {list(wanted)}, given "
+                f"{observed.dtype} {list(observed.shape)}"
+            )
+        return observed.to(self.device).reshape(self.spec.grid[1:])
+
+    def as_data(self, x: Tensor) -> Tensor:
+        """What was computed in the layout of `spec.grid`, in the data's shape: [..., *shape]."""
+        return x if self.spec.shape == self.spec.grid else x.flatten(-3)
 
     def scaled(self, x: Tensor) -> Tensor:
         """Integers in [0, levels) to floats in [-1, 1], in the dtype of the weights."""

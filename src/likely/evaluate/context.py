@@ -52,7 +52,7 @@ def context_map(
     Raises:
         InvalidSetting: a place outside the image.
     """
-    height, width = model.spec.shape[1:]
+    height, width = model.spec.grid[1:]
     for row, column in places:
         if not (0 <= row < height and 0 <= column < width):
             raise InvalidSetting(f"no pixel ({row}, {column}) in an image of {height} x {width}")
@@ -82,7 +82,7 @@ def context_picture(
         data: examples to look at beside random images.
         seed: of the random images.
     """
-    height, width = model.spec.shape[1:]
+    height, width = model.spec.grid[1:]
     if places is None:
         places = [
             (height // 4, width // 4),

@@ -143,6 +143,7 @@ class DCGAN(ImplicitDensity):
         uniform = noise.uniform(n, self.latent)
         return (2.0 * uniform - 1.0).to(next(self.parameters()).dtype)
 
+    @full_precision
     def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         images: Tensor = self.generator(z, context)
         return images
@@ -158,6 +159,7 @@ class DCGAN(ImplicitDensity):
         ]
         return torch.cat(pooled, 1)
 
+    @full_precision
     def criticise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         logit: Tensor = self.discriminator(x, context)
         return logit

@@ -43,7 +43,7 @@ class DeepNADE(UnitModel, OrderAgnostic):
     """One network for all orders, used in one; see the module's docstring.
 
     Args:
-        spec: of the data, shape (C, H, W).
+        spec: of the data, shape (C, H, W) or (D,).
         settings: `DeepNADESettings.preset(spec)` by default.
 
     >>> model = DeepNADE(DataSpec("digits", (1, 28, 28), 2))
@@ -129,9 +129,11 @@ class EoNADE(Mixture, OrderAgnostic):
     """A mixture over orders of one DeepNADE; see the module's docstring.
 
     Args:
-        spec: of the data, shape (C, H, W).
+        spec: of the data, shape (C, H, W) or (D,).
         settings: `EoNADESettings.preset(spec)` by default.
     """
+
+    takes_vectors = True
 
     def __init__(self, spec: DataSpec, settings: EoNADESettings | None = None) -> None:
         settings = settings or EoNADESettings.preset(spec)

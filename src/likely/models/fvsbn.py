@@ -32,7 +32,7 @@ class FVSBN(UnitModel):
     """The model; see the module's docstring.
 
     Args:
-        spec: of the data, shape (C, H, W).
+        spec: of the data, shape (C, H, W) or (D,).
         settings: `FVSBNSettings.preset(spec)` by default.
 
     >>> model = FVSBN(DataSpec("digits", (1, 28, 28), 2), FVSBNSettings(prior="none"))

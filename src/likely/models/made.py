@@ -55,7 +55,7 @@ class MADE(UnitModel):
     """The model; see the module's docstring.
 
     Args:
-        spec: of the data, shape (C, H, W).
+        spec: of the data, shape (C, H, W) or (D,).
         settings: `MADESettings.preset(spec)` by default.
 
     >>> model = MADE(DataSpec("digits", (1, 28, 28), 2), MADESettings(hidden=50, masks=4))
@@ -227,9 +227,11 @@ class MADEEnsemble(Mixture):
     """A mixture of one MADE's densities in several random orders; see the module's docstring.
 
     Args:
-        spec: of the data, shape (C, H, W).
+        spec: of the data, shape (C, H, W) or (D,).
         settings: `MADEEnsembleSettings.preset(spec)` by default.
     """
+
+    takes_vectors = True
 
     degrees: Tensor
 
@@ -280,7 +282,7 @@ def unit_degrees(units: Units, order: Tensor | None) -> np.ndarray[Any, np.dtype
 def pixel_order(spec: DataSpec, number: int = 0) -> Tensor:
     """A random order of the pixels, the same for every model of that image size, [H W]."""
     random = np.random.Generator(np.random.Philox(derived_seed("pixel order", number)))
-    return torch.from_numpy(random.permutation(spec.shape[1] * spec.shape[2]))
+    return torch.from_numpy(random.permutation(spec.grid[1] * spec.grid[2]))
 
 
 def hidden_degrees(

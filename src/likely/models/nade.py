@@ -37,7 +37,7 @@ class NADE(UnitModel):
     """The model; see the module's docstring.
 
     Args:
-        spec: of the data, shape (C, H, W).
+        spec: of the data, shape (C, H, W) or (D,).
         settings: `NADESettings.preset(spec)` by default.
 
     >>> model = NADE(DataSpec("digits", (1, 28, 28), 2))

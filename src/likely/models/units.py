@@ -1,4 +1,4 @@
-r"""Images as vectors, for models that are written for vectors (FVSBN, NADE, MADE).
+r"""Images as vectors, for models that are written for vectors (FVSBN, NADE, MADE), and vectors.
 
 A vector model orders the dimensions into N units and gives O outputs for unit u from the I
 inputs of each unit before it. A unit is a channel of a pixel; where the head couples the
@@ -34,7 +34,7 @@ class Units:
     """
 
     def __init__(self, spec: DataSpec, head: Head) -> None:
-        self.channels, self.height, self.width = spec.shape
+        self.channels, self.height, self.width = spec.grid
         self.top = spec.levels - 1
         self.groups = 1 if head.couples_channels else self.channels
         self.parameters = head.parameters
@@ -74,6 +74,7 @@ class UnitModel(Autoregressive):
         bias: [1, N, O]; a row for each class where the model is conditional.
     """
 
+    takes_vectors = True
     uses_each_weight_once = True
 
     def __init__(self, spec: DataSpec, settings: Any) -> None:
@@ -89,7 +90,7 @@ class UnitModel(Autoregressive):
     @torch.no_grad()
     def start_at(self, data: Dataset) -> None:
         """Set the biases so that the model starts at the mean image of the data."""
-        mean = torch.from_numpy(np.asarray(data.pixel_mean(), np.float64))
+        mean = torch.from_numpy(np.asarray(data.pixel_mean(), np.float64)).reshape(self.spec.grid)
         self.bias.copy_(self.units.biases(self.head.bias_for(mean)).expand_as(self.bias))
 
     @property

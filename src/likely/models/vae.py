@@ -25,6 +25,7 @@ from likely.density import DiagonalGaussian, LatentVariable, at_least_float
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.settings import VAESettings
+from likely.nn.precision import full_precision
 from likely.nn.residual import Down, ResidualBlock, Up, sizes
 
 
@@ -102,15 +103,22 @@ class VAE(LatentVariable):
     """The model; see the module's docstring.
 
     Args:
-        spec: of the data, shape (C, H, W).
-        settings: sizes; `VAESettings.preset(spec)` by default.
+        spec: of the data, shape (C, H, W) or (D,).
+        settings: sizes; `VAESettings.preset(spec)` by default. Vectors need network="dense".
     """
+
+    takes_vectors = True
 
     def __init__(self, spec: DataSpec, settings: VAESettings | None = None) -> None:
         settings = settings or VAESettings.preset(spec)
         super().__init__(spec, len(spec.classes) if settings.conditional else 0)
         if settings.conditional and not spec.classes:
             raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        if settings.network == "conv" and len(spec.shape) == 1:
+            raise InvalidSetting(
+                f"network=conv convolves images [C, H, W], and {spec.name} holds vectors of "
+                f"{spec.dimensions}: take network=dense"
+            )
         self.settings = settings
         self.latent = settings.latent
         self.head = head_for(settings.head, spec, settings.components)
@@ -119,35 +127,37 @@ class VAE(LatentVariable):
         self.encoder: nn.Module
         self.decoder: nn.Module
         if s.network == "dense":
-            _, h, w = spec.shape
+            _, h, w = spec.grid
             self.encoder = DenseTrunk(dims, s.hidden, s.layers, 2 * s.latent)
             self.decoder = DenseTrunk(s.latent, s.hidden, s.layers, params * h * w)
         else:
-            self.encoder = ConvEncoder(spec.shape, s.channels, s.blocks, 2 * s.latent)
-            self.decoder = ConvDecoder(spec.shape, s.channels, s.blocks, s.latent, params)
+            self.encoder = ConvEncoder(spec.grid, s.channels, s.blocks, 2 * s.latent)
+            self.decoder = ConvDecoder(spec.grid, s.channels, s.blocks, s.latent, params)
         # Per pixel, filled by `start_at`; the networks then learn what differs from the mean.
-        self.output_bias = nn.Parameter(torch.zeros(params, *spec.shape[1:]))
+        self.output_bias = nn.Parameter(torch.zeros(params, *spec.grid[1:]))
         self.label_in = nn.Embedding(self.classes, dims) if self.classes else None
         self.label_out = nn.Embedding(self.classes, s.latent) if self.classes else None
 
     @torch.no_grad()
     def start_at(self, data: Dataset) -> None:
         """Set the output bias so that the decoder starts at the mean image of the data."""
-        mean = torch.from_numpy(np.asarray(data.pixel_mean(), np.float64))
+        mean = torch.from_numpy(np.asarray(data.pixel_mean(), np.float64)).reshape(self.spec.grid)
         self.output_bias.copy_(self.head.bias_for(mean))
 
+    @full_precision
     def posterior(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
-        x = self.scaled(x)
-        if self.label_in is not None and context is not None:
-            x = x + self.label_in(context).unflatten(1, self.spec.shape)
+        x, labels = self.scaled(self.integers(x)), self.labels(context, len(x))
+        if self.label_in is not None:
+            x = x + self.label_in(labels).unflatten(1, self.spec.grid)
         code = self.encoder(x.flatten(1) if self.settings.network == "dense" else x)
         mean, log_scale = at_least_float(code).chunk(2, -1)
         # Scales far outside this range only overflow; the clamp never binds in a fitted model.
         return DiagonalGaussian(mean, log_scale.clamp(-8.0, 4.0))
 
+    @full_precision
     def likelihood(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        if self.label_out is not None and context is not None:
-            z = z + self.label_out(context)
+        if self.label_out is not None:
+            z = z + self.label_out(self.labels(context, len(z)))
         parameters: Tensor = self.decoder(z)
         if self.settings.network == "dense":
             parameters = parameters.reshape(-1, *self.output_bias.shape)

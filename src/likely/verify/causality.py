@@ -53,20 +53,21 @@ def causality(subject: Subject) -> Iterator[Proof]:
         subject = dataclasses.replace(subject, model=view, x=arranged(model, subject.x))
         model = view
     _, height, width = model.spec.shape
-    side = min(6 if model.spec.shape[0] == 1 and not subject.quick else 4, height, width)
-    found = _smaller(subject, model, side)
+    most = 6 if model.spec.shape[0] == 1 and not subject.quick else 4
+    sides = min(most, height), min(most, width)
+    found = _smaller(subject, model, sides)
     locations = _locations(subject, found is not None and found[1])
     what = f"{len(locations)} of {height * width} pixels"
     if len(locations) == height * width:
         what = f"all {len(locations)} pixels"
     leaks = _leaks(subject, model, subject.x[: 1 if subject.quick else 2], locations)
     whose = f"Largest derivative by {{}}, over the largest of all; {what}, in float64."
-    if found is not None and found[1] and side < max(height, width):
-        grid = _grid(side, side)
-        x = _random_images(subject, side)
+    if found is not None and found[1] and sides != (height, width):
+        grid = _grid(*sides)
+        x = _random_images(subject, sides)
         inner = _leaks(subject, found[0], x, grid)
         leaks = {kind: max(value, inner[kind]) for kind, value in leaks.items()}
-        whose += f" The same weights on {side} x {side} images: all pixels."
+        whose += f" The same weights on {sides[0]} x {sides[1]} images: all pixels."
     causes = {
         "self": "the dimension that is predicted",
         "channel": "a channel that comes later in the same pixel",
@@ -82,12 +83,12 @@ def causality(subject: Subject) -> Iterator[Proof]:
 
 
 def _smaller(
-    subject: Subject, model: Autoregressive, side: int
+    subject: Subject, model: Autoregressive, sides: tuple[int, int]
 ) -> tuple[Autoregressive, bool] | None:
-    """`smaller_or_none` for square images, drawing in raster order."""
+    """`smaller_or_none` for images of height and width `sides`, drawing in raster order."""
     spec = model.spec
     own = model.model if isinstance(model, DrawingOrder) else model
-    found = smaller_or_none(own, (spec.shape[0], side, side), spec.levels, subject.seed)
+    found = smaller_or_none(own, (spec.shape[0], *sides), spec.levels, subject.seed)
     if found is None:
         return None
     small, fitted = found
@@ -99,9 +100,9 @@ def _grid(height: int, width: int) -> list[Location]:
     return [(row, column) for row in range(height) for column in range(width)]
 
 
-def _random_images(subject: Subject, side: int) -> Tensor:
+def _random_images(subject: Subject, sides: tuple[int, int]) -> Tensor:
     channels = subject.model.spec.shape[0]
-    uniform = subject.noise("grid", side).uniform(1, channels, side, side)
+    uniform = subject.noise("grid", *sides).uniform(1, channels, *sides)
     return (uniform * subject.model.spec.levels).to(torch.int64)
 
 
@@ -310,7 +311,11 @@ def _largest_step_error(
 
 
 def _past_is_seen(subject: Subject) -> Proof:
-    """Every earlier dimension within reach has a derivative that is not zero."""
+    """Every earlier dimension within reach has a derivative that is not zero.
+
+    What can be seen is a matter of the architecture, so all weights are moved at random: one that
+    the data left at zero, because a pixel is constant, makes no blind spot.
+    """
     whole = subject.model
     assert isinstance(whole, Autoregressive)
     channels, height, width = whole.spec.shape
@@ -318,18 +323,20 @@ def _past_is_seen(subject: Subject) -> Proof:
     if work_of(whole, backward=True) * channels * height * width < QUICK_BUDGET:
         largest = 8
     model, fitted = whole, True
-    side = min(largest, height, width)
-    if (side, side) != (height, width):
-        found = _smaller(subject, whole, side)
+    sides = min(largest, height), min(largest, width)
+    if sides != (height, width):
+        found = _smaller(subject, whole, sides)
         if found is not None:
             model, fitted = found
     height, width = model.spec.shape[1:]
     uniform = subject.noise("past").uniform(PAST_IMAGES, channels, height, width)
     seen: dict[tuple[Location, int], Tensor] = {}
     reach = missing = expected = 0
-    # A rectified unit that is off hides what it sees: more images until nothing is hidden.
-    for image in (uniform * whole.spec.levels).long():
-        for place, group, entry in seen_by(subject, model, image, _grid(height, width)):
+    # A rectified unit that is off hides what it sees: more images, and weights that are moved
+    # further, until nothing is hidden.
+    for attempt, image in enumerate((uniform * whole.spec.levels).long()):
+        moved = _moved(subject, model, attempt)
+        for place, group, entry in seen_by(subject, moved, image, _grid(height, width)):
             old = seen.get((place, group))
             seen[place, group] = entry > 0 if old is None else old | (entry > 0)
         reach = _reach(seen, height, width)
@@ -337,6 +344,7 @@ def _past_is_seen(subject: Subject) -> Proof:
         if expected and not missing:
             break
     whose = "the fitted weights" if fitted else "fresh weights of the same settings"
+    whose += ", all moved at random"
     return Proof.at_most(
         "the past is seen",
         missing if expected else float(height * width > 1),
@@ -348,10 +356,22 @@ def _past_is_seen(subject: Subject) -> Proof:
     )
 
 
+def _moved(subject: Subject, model: Autoregressive, attempt: int) -> Autoregressive:
+    """A copy whose weights are each moved at random: by a tenth of what their tensor's are at the
+    first attempt, by as much as they are from the fourth on."""
+    twin = copy.deepcopy(model)
+    noise = subject.noise("moved", attempt)
+    for parameter in twin.parameters():
+        size = (float(parameter.square().mean().sqrt()) if parameter.numel() else 0.0) or 1.0
+        size *= min(1.0, 0.1 * 3**attempt)
+        parameter.add_(size * noise.normal(*parameter.shape, dtype=parameter.dtype))
+    return twin
+
+
 def _reach(seen: dict[tuple[Location, int], Tensor], height: int, width: int) -> int:
     """The shorter of the distances seen straight up and straight left, in pixels.
 
-    An image of one row (column) has no pixels above (to the left); the other way decides.
+    An image of one row (column) has no pixels above (to the left): there the other way decides.
     """
     corner = (height - 1, width - 1)
     by_pixel = torch.stack([m.any(0) for (place, _), m in seen.items() if place == corner]).any(0)

@@ -70,11 +70,11 @@ def subject_of(model: GenerativeModel, data: Dataset | None, quick: bool, seed: 
     exact = exact_copy(model)
     levels, rows = model.spec.levels, 4
     noise = Noise("verify", seed, "probe")
-    x = (noise.uniform(rows, *model.spec.shape) * levels).to(torch.int64)
+    x = (noise.uniform(rows, *model.spec.grid) * levels).to(torch.int64)
     if data is not None and len(data):
         batch = data.batch(slice(0, rows // 2))
         given = torch.from_numpy(batch.x.astype("int64"))
-        x[: len(given)] = given
+        x[: len(given)] = given.reshape(len(given), *model.spec.grid)
     context = None
     if model.classes:
         context = torch.arange(rows) % model.classes
@@ -88,6 +88,10 @@ def exact_copy(model: GenerativeModel) -> GenerativeModel:
     # A module's noise is a live generator; the copy gets none of it.
     twin = copy.deepcopy(model).cpu().double().eval()
     twin.requires_grad_(False)
+    # The proofs look at pixels: a model of vectors is proved in the layout it computes in.
+    for module in twin.modules():
+        if isinstance(module, GenerativeModel) and module.spec.shape != module.spec.grid:
+            module.spec = dataclasses.replace(module.spec, shape=module.spec.grid)
     return twin
 
 

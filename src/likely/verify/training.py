@@ -8,16 +8,19 @@ import math
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
-from likely.density import ImplicitDensity
+from likely.density import GenerativeModel, ImplicitDensity
 from likely.errors import InvalidSetting
 from likely.noise import Choice, noise_for
 from likely.objectives import NonSaturatingGAN, default_objective
 from likely.verify.proofs import Proof
-from likely.verify.subject import Subject
+from likely.verify.subject import Subject, smaller_or_none
 
 # So many that one of four alternatives is missed with a probability below 1e-7.
 DRAWS = 64
+# A side at which the weights of every network have something to read.
+LARGE_ENOUGH = 8
 
 
 def gradients_reach_every_weight(subject: Subject) -> Proof:
@@ -27,12 +30,11 @@ def gradients_reach_every_weight(subject: Subject) -> Proof:
     it cannot see the discriminator's last bias. A model that draws alternatives in training (the
     networks of a mixture, masks) is asked until all weights were reached, `DRAWS` times at most.
     """
-    model = copy.deepcopy(subject.model).train()
-    model.requires_grad_(True)
+    names = list(subject.model.named_parameters())
     try:
-        implicit = isinstance(model, ImplicitDensity)
-        objective = NonSaturatingGAN() if implicit else default_objective(model)
-        players = objective.players(model)
+        dead = _dead(subject, subject.model, subject.x, subject.context)
+        if dead:
+            dead = _dead_at_any_size(subject, dead)
     except InvalidSetting as error:
         return Proof.at_most(
             "gradients reach every weight",
@@ -41,23 +43,6 @@ def gradients_reach_every_weight(subject: Subject) -> Proof:
             f"No objective fits: {error}.",
             vital=False,
         )
-    reached: set[int] = set()
-    draws = DRAWS if any(isinstance(layer, Choice) for layer in model.modules()) else 1
-    for draw, (player, module) in itertools.product(range(draws), players.items()):
-        if all(id(parameter) in reached for parameter in module.parameters()):
-            continue
-        model.zero_grad(set_to_none=True)
-        noise = subject.noise("gradient", player, draw)
-        with torch.enable_grad(), noise_for(model, noise):
-            loss = objective.loss(model, subject.x, subject.context, player, noise, 0)
-            loss.value.sum().backward()  # type: ignore[no-untyped-call]
-        for parameter in module.parameters():
-            # NaN is a gradient that is not zero, but no use: it counts as dead.
-            gradient = parameter.grad
-            if gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()):
-                reached.add(id(parameter))
-    names = list(model.named_parameters())
-    dead = [name for name, parameter in names if id(parameter) not in reached]
     which = f" Not reached: {', '.join(dead[:5])}." if dead else ""
     return Proof.at_most(
         "gradients reach every weight",
@@ -66,6 +51,54 @@ def gradients_reach_every_weight(subject: Subject) -> Proof:
         f"Tensors, of {len(names)}, with no gradient that is finite and not zero.{which}",
         vital=False,
     )
+
+
+def _dead_at_any_size(subject: Subject, dead: list[str]) -> list[str]:
+    """Of these weights, those that no larger image of the same class and settings reaches either.
+
+    A network for images of one row holds weights for the rows above, which no pixel here has.
+    """
+    channels, height, width = subject.model.spec.grid
+    sides = max(height, LARGE_ENOUGH), max(width, LARGE_ENOUGH)
+    if sides == (height, width):
+        return dead
+    spec = subject.model.spec
+    found = smaller_or_none(subject.model, (channels, *sides), spec.levels, subject.seed)
+    if found is None:
+        return dead
+    uniform = subject.noise("larger").uniform(len(subject.x), channels, *sides)
+    x = (uniform * spec.levels).to(torch.int64)
+    context = subject.context
+    if len(found[0].context_shape) == 3 and context is not None:
+        context = subject.noise("larger context").normal(
+            len(x), *found[0].context_shape, dtype=torch.float64
+        )
+    return sorted(set(dead) & set(_dead(subject, found[0], x, context)))
+
+
+def _dead(subject: Subject, model: GenerativeModel, x: Tensor, context: Tensor | None) -> list[str]:
+    """Names of the weights that no player's loss on these images reaches."""
+    model = copy.deepcopy(model).train()
+    model.requires_grad_(True)
+    implicit = isinstance(model, ImplicitDensity)
+    objective = NonSaturatingGAN() if implicit else default_objective(model)
+    players = objective.players(model)
+    reached = {id(parameter) for parameter in model.parameters() if not parameter.numel()}
+    draws = DRAWS if any(isinstance(layer, Choice) for layer in model.modules()) else 1
+    for draw, (player, module) in itertools.product(range(draws), players.items()):
+        if all(id(parameter) in reached for parameter in module.parameters()):
+            continue
+        model.zero_grad(set_to_none=True)
+        noise = subject.noise("gradient", player, draw)
+        with torch.enable_grad(), noise_for(model, noise):
+            loss = objective.loss(model, x, context, player, noise, 0)
+            loss.value.sum().backward()  # type: ignore[no-untyped-call]
+        for parameter in module.parameters():
+            # NaN is a gradient that is not zero, but no use: it counts as dead.
+            gradient = parameter.grad
+            if gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()):
+                reached.add(id(parameter))
+    return [name for name, parameter in model.named_parameters() if id(parameter) not in reached]
 
 
 def images_in_range(subject: Subject) -> Iterator[Proof]:

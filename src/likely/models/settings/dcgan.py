@@ -34,7 +34,7 @@ class DCGANSettings:
     @classmethod
     def preset(cls, spec: DataSpec) -> DCGANSettings:
         """Sizes that work without tuning, by the side of the image."""
-        side = max(spec.shape[1:])
+        side = spec.side
         if side <= 12:
             return cls(latent=32, channels=64)
         if side <= 32:
@@ -51,6 +51,6 @@ class DCGANSettings:
             steps=3000, batch_size=64, learning_rate=1e-3, beta1=0.0, beta2=0.9, clip=0.0,
             ema=0.995, final_learning_rate=0.1,
         )  # fmt: skip
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return adversarial
         return dataclasses.replace(adversarial, steps=20_000, learning_rate=3e-4, ema=0.999)

@@ -37,14 +37,14 @@ class DeepNADESizes:
     @classmethod
     def preset(cls, spec: DataSpec) -> Self:
         """Sizes that work without tuning, by the side of the image."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return cls(hidden=300, components=3)
         return cls()
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=4000, batch_size=64, learning_rate=1e-3, ema=0.99)
         return FitSettings(
             steps=50_000, batch_size=100, learning_rate=1e-3, warmup=200, validation_examples=256

@@ -27,7 +27,11 @@ def local_prior(spec: DataSpec) -> bool:
     """Whether presets of dense models take the prior between pixels: where it was measured.
 
     Colour and larger images have too many weights for matrices that are put together anew at
-    every update.
+    every update; the dimensions of a vector have no distance.
     """
-    side = max(spec.shape[1:])
-    return spec.shape[0] == 1 and (side <= 12 or (side <= 28 and spec.levels == 2))
+    side = spec.side
+    return (
+        len(spec.shape) == 3
+        and spec.grid[0] == 1
+        and (side <= 12 or (side <= 28 and spec.levels == 2))
+    )

@@ -39,12 +39,12 @@ class FVSBNSettings:
     def preset(cls, spec: DataSpec) -> FVSBNSettings:
         """The one size there is; more components and a prior where the images are small."""
         prior: Prior = "local" if local_prior(spec) else "none"
-        return cls(components=3 if max(spec.shape[1:]) <= 12 else 1, prior=prior)
+        return cls(components=3 if spec.side <= 12 else 1, prior=prior)
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=2000, batch_size=64, learning_rate=5e-3, ema=0.99)
         if local_prior(spec):
             # Concave: a high rate, and a decay to zero.

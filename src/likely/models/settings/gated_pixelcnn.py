@@ -72,8 +72,8 @@ class GatedPixelCNNSettings(GatedPixelCNNSizes):
     @classmethod
     def preset(cls, spec: DataSpec) -> GatedPixelCNNSettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = max(spec.shape[1:])
-        colour = spec.shape[0] > 1
+        side = spec.side
+        colour = spec.grid[0] > 1
         if side <= 12:
             return cls(channels=48, layers=6, first_kernel=5, head_channels=96, dropout=0.1)
         if side <= 28 and not colour:
@@ -85,9 +85,9 @@ class GatedPixelCNNSettings(GatedPixelCNNSizes):
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
-        if max(spec.shape[1:]) <= 28 and spec.shape[0] == 1:
+        if spec.side <= 28 and spec.grid[0] == 1:
             return SMALL_GREY
         return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
 
@@ -145,7 +145,7 @@ class GatedPixelCNNOrdersSettings(GatedPixelCNNSizes):
     @classmethod
     def preset(cls, spec: DataSpec) -> GatedPixelCNNOrdersSettings:
         """The sizes of one network; all orders that the shape of the image has."""
-        orders = 8 if spec.shape[1] == spec.shape[2] else 4
+        orders = 8 if spec.grid[1] == spec.grid[2] else 4
         return cls(**GatedPixelCNNSettings.preset(spec).of_one(orders=orders))
 
     @classmethod

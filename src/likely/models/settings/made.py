@@ -70,10 +70,10 @@ class MADESettings(MADESizes):
     @classmethod
     def preset(cls, spec: DataSpec) -> MADESettings:
         """Sizes that work without tuning, by the side of the image."""
-        side = max(spec.shape[1:])
+        side = spec.side
         if local_prior(spec):
             # Ten hidden units for each pixel.
-            hidden = 10 * spec.shape[1] * spec.shape[2]
+            hidden = 10 * spec.grid[1] * spec.grid[2]
             return cls(hidden=hidden, layers=1, prior="local", components=3 if side <= 12 else 5)
         if side <= 12:
             return cls(hidden=500, masks=4, dropout=0.2, components=3)
@@ -84,7 +84,7 @@ class MADESettings(MADESizes):
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=2000, batch_size=64, learning_rate=2e-3, ema=0.99)
         if local_prior(spec):
             return FitSettings(
@@ -112,7 +112,7 @@ class MADEEnsembleSettings(MADESizes):
     @classmethod
     def preset(cls, spec: DataSpec) -> MADEEnsembleSettings:
         """Sizes that work without tuning, by the side of the image."""
-        side = max(spec.shape[1:])
+        side = spec.side
         if side <= 12:
             return cls(hidden=500, dropout=0.1, components=3)
         if side <= 28:
@@ -122,6 +122,6 @@ class MADEEnsembleSettings(MADESizes):
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return MADESettings.fit_preset(spec)
         return FitSettings(steps=15_000, batch_size=100, learning_rate=1e-3, warmup=200)

@@ -57,10 +57,10 @@ class MultiscalePixelCNNSettings:
     @classmethod
     def preset(cls, spec: DataSpec) -> MultiscalePixelCNNSettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = max(spec.shape[1:])
+        side = spec.side
         if side <= 12:
             return cls(small_layers=4, layers=4, first_kernel=5, dropout=0.1)
-        if side <= 28 and spec.shape[0] == 1:
+        if side <= 28 and spec.grid[0] == 1:
             return cls()
         return cls(
             channels=126, small_layers=10, layers=8, map_channels=64, head_channels=252,
@@ -70,7 +70,7 @@ class MultiscalePixelCNNSettings:
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
         return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
 
@@ -103,17 +103,17 @@ class ParallelMultiscaleSettings:
     @classmethod
     def preset(cls, spec: DataSpec) -> ParallelMultiscaleSettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = max(spec.shape[1:])
+        side = spec.side
         if side <= 12:
             return cls(channels=48, blocks=2, dropout=0.2)
-        if side <= 28 and spec.shape[0] == 1:
+        if side <= 28 and spec.grid[0] == 1:
             return cls(dropout=0.1)
         return cls(channels=128, blocks=6, dropout=0.1)
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
         return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
 

@@ -35,13 +35,13 @@ class NADESettings:
     @classmethod
     def preset(cls, spec: DataSpec) -> NADESettings:
         """Sizes that work without tuning, by the side of the image."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return cls(hidden=200, components=3)
         return cls()
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=1500, batch_size=64, learning_rate=4e-3, ema=0.99)
         return FitSettings(steps=10_000, batch_size=100, learning_rate=5e-3, warmup=200)

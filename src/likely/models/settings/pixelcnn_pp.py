@@ -52,8 +52,8 @@ class PixelCNNPPSettings:
     @classmethod
     def preset(cls, spec: DataSpec) -> PixelCNNPPSettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = max(spec.shape[1:])
-        colour = spec.shape[0] > 1
+        side = spec.side
+        colour = spec.grid[0] > 1
         if side <= 12:
             return cls(channels=24, blocks=2, scales=2, components=5, dropout=0.2)
         if side <= 28 and not colour:
@@ -65,7 +65,7 @@ class PixelCNNPPSettings:
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning; large images as in the paper's code."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
         return FitSettings(
             steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500, beta1=0.95,

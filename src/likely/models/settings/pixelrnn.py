@@ -46,7 +46,7 @@ class PixelRNNSizes:
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=700, batch_size=64, learning_rate=4e-3, ema=0.99)
         return FitSettings(steps=40_000, batch_size=16, learning_rate=1e-3, warmup=500)
 
@@ -68,9 +68,9 @@ class RowLSTMSettings(PixelRNNSizes):
     @classmethod
     def preset(cls, spec: DataSpec) -> RowLSTMSettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return cls(hidden=24, layers=3, first_kernel=5, head_channels=48)
-        if spec.shape[0] == 1 and max(spec.shape[1:]) <= 28:
+        if spec.grid[0] == 1 and spec.side <= 28:
             return cls(hidden=24, layers=6, head_channels=48)
         return cls(hidden=126, layers=12, head_channels=1023)
 
@@ -89,9 +89,9 @@ class DiagonalBiLSTMSettings(PixelRNNSizes):
     @classmethod
     def preset(cls, spec: DataSpec) -> DiagonalBiLSTMSettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return cls(hidden=24, layers=2, first_kernel=5, head_channels=48)
-        if spec.shape[0] == 1 and max(spec.shape[1:]) <= 28:
+        if spec.grid[0] == 1 and spec.side <= 28:
             return cls()
         return cls(hidden=126, layers=12, head_channels=1023)
 

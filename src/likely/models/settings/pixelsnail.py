@@ -55,8 +55,8 @@ class PixelSNAILSettings:
     @classmethod
     def preset(cls, spec: DataSpec) -> PixelSNAILSettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = max(spec.shape[1:])
-        colour = spec.shape[0] > 1
+        side = spec.side
+        colour = spec.grid[0] > 1
         if side <= 12:
             return cls(
                 channels=48, blocks=2, convolutions=2, first_kernel=5, heads=3, head_channels=96,
@@ -72,6 +72,6 @@ class PixelSNAILSettings:
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
         return FitSettings(steps=60_000, batch_size=16, learning_rate=1e-3, warmup=500, ema=0.9995)

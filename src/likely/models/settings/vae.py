@@ -45,9 +45,15 @@ class VAESettings:
     @classmethod
     def preset(cls, spec: DataSpec) -> VAESettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = max(spec.shape[1:])
+        side = spec.side
         # An ordered head learns levels from few images; a softmax has to see each of them.
         head: HeadName = "auto" if spec.levels == 2 else "logistic-mixture"
+        if len(spec.shape) == 1:
+            small = side <= 12
+            return cls(
+                latent=16 if small else 50, network="dense", head=head,
+                components=3 if small else 5,
+            )  # fmt: skip
         if side <= 12:
             return cls(latent=16, channels=16, head=head, components=3)
         if side <= 28:
@@ -59,6 +65,6 @@ class VAESettings:
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
-        if max(spec.shape[1:]) <= 12:
+        if spec.side <= 12:
             return FitSettings(steps=2000, batch_size=64, learning_rate=1e-3, ema=0.99)
         return FitSettings(steps=20_000, batch_size=100, learning_rate=1e-3, warmup=500)
