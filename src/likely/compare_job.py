@@ -30,6 +30,7 @@ from likely.density import (
     GenerativeModel,
     ImplicitDensity,
     LatentVariable,
+    context_of,
 )
 from likely.devices import choose_device, environment, place
 from likely.errors import InvalidData, InvalidSetting, ProofFailed
@@ -38,7 +39,7 @@ from likely.evaluate.charts import panels_from_metrics
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.compare import ComparisonTable, ModelResult, compare_models
 from likely.evaluate.features import Extractor
-from likely.evaluate.likelihood import latent_diagnostics, per_example_nll
+from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, quantity_of
 from likely.evaluate.report import ModelReport, Report, ReportFiles, neighbour_pairs, write_report
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.files import reading, record_of, refuse_unwritable
@@ -315,9 +316,9 @@ class _Bench:
             try:
                 found, values = self._likelihood(item, test, proofs)
                 estimates += found
-                per_example[("nll", "nats")] = values
+                per_example[(quantity_of(model), "nats")] = values
             except ProofFailed as error:
-                refused["nll"] = str(error)
+                refused[quantity_of(model)] = str(error)
         if isinstance(model, LatentVariable):
             diagnostics = latent_diagnostics(model, test, seed=seed)
             notes.append(
@@ -424,16 +425,24 @@ def _pictures(
         test = relabelled(test, model.spec.classes)
     batch = test.batch(slice(0, count))
     x = torch.from_numpy(batch.x.astype(np.int64))
-    context = torch.from_numpy(batch.label) if model.classes and batch.label is not None else None
+    context = context_of(model, batch)
     if isinstance(model, LatentVariable):
         rebuilt = model.reconstruct(x, context).cpu()
         return {"Test images (first row) and their reconstructions": torch.stack([x, rebuilt])}
-    if isinstance(model, Autoregressive):
-        observed = torch.zeros(test.spec.shape[1:], dtype=torch.bool)
-        observed[: test.spec.shape[1] // 2] = True
+    if isinstance(model, Autoregressive) and model.order is None:
+        _, height, width = test.spec.grid
+        observed = torch.zeros(height, width, dtype=torch.bool)
+        observed[: height // 2] = True
+        caption = "Test images, their upper halves, and lower halves drawn from p(lower | upper)"
+        if height == 1:
+            observed[0, : width // 2] = True
+            caption = (
+                "Test examples, their left halves, and right halves drawn from p(right | left)"
+            )
+        if len(test.spec.shape) == 1:
+            observed = observed[0]
         drawn = model.complete(x, observed, seed=seed, context=context).cpu()
         hidden = torch.where(observed, x, 0)
-        caption = "Test images, their upper halves, and lower halves drawn from p(lower | upper)"
         return {caption: torch.stack([x, hidden, drawn])}
     if isinstance(model, ImplicitDensity):
         labels = torch.zeros(3, dtype=torch.int64) if model.classes else None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -28,8 +29,40 @@ __all__ = [
     "nats_to_bits_per_dim",
 ]
 
-# Two-sided 95 % normal quantile: the width at which two estimates are called different.
+# Two-sided 95 % normal quantile: in standard errors, how far apart two estimates of many examples
+# are called different. Few examples need more (`confidence_width`).
 CONFIDENCE_Z = 1.959963984540054
+
+
+@functools.lru_cache(maxsize=1024)
+def confidence_width(n: int) -> float:
+    """Two-sided 95 % quantile of Student's t with n - 1 degrees of freedom; infinite at n = 1.
+
+    >>> [round(confidence_width(n), 3) for n in (2, 3, 10, 100)]
+    [12.706, 4.303, 2.262, 1.984]
+    """
+    freedom = n - 1
+    if freedom < 1:
+        return math.inf
+    if freedom > 200:  # Cornish-Fisher: within 1e-4 from here on
+        return CONFIDENCE_Z + (CONFIDENCE_Z**3 + CONFIDENCE_Z) / (4 * freedom)
+    low, high = 0.0, 16.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < 0.95 else (low, middle)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """P(|T| < t) of Student's t, by its finite sum (Abramowitz and Stegun 1964, 26.7.3-4)."""
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2 == 1
+    term, total = (cosine if odd else 1.0), 0.0
+    for power in range(1 if odd else 0, freedom - 1, 2):
+        total += term
+        term *= cosine**2 * (power + 1) / (power + 2)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
 class Relation(enum.Enum):
@@ -69,8 +102,10 @@ class Estimate:
         value: the number itself, in `unit`.
         unit: "nats", "bits/dim", "" for pure numbers.
         relation: how `value` relates to the true quantity.
-        quantity: what is measured, as "nll", "frechet", "kid", ...
-        standard_error: standard error of `value` over the `n` examples; 0 when exact.
+        quantity: what is measured, as "nll", "frechet", "kid", ...; what it is given belongs to
+            it, as "nll-given-label".
+        standard_error: standard error of `value` over the `n` examples; 0 when exact, infinite
+            where one example says nothing about it.
         n: number of examples that the number is a mean over.
         fingerprint: of the data (and, for feature distances, of the extractor).
         lower_is_better: direction of the quantity; None when there is none.
@@ -118,7 +153,7 @@ class Estimate:
             variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
             error = math.sqrt(variance / n)
         else:
-            error = 0.0
+            error = math.inf
         return cls(mean, unit, relation, quantity, error, n, fingerprint, lower_is_better, about)
 
     @property
@@ -145,10 +180,18 @@ class Estimate:
     def versus(self, other: Estimate) -> Comparison:
         """Compare with `other`: BETTER means that this one is better.
 
-        The order is partial. Exact numbers differ when they are further apart than 1.96
-        standard errors of their difference (taken as independent, which is conservative for
-        numbers on the same images). A bound only decides in the direction it bounds.
+        The order is partial. Exact numbers differ when they are further apart than 95 % of
+        Student's t allow for the standard error of their difference (taken as independent, which
+        is conservative for numbers on the same images); one example decides nothing. A bound only
+        decides in the direction it bounds.
         """
+        given, others = _condition(self.quantity), _condition(other.quantity)
+        if given != others and _base(self.quantity) == _base(other.quantity):
+            return Comparison(
+                Verdict.INCOMPARABLE,
+                f"{_likelihood(given)} and {_likelihood(others)} are different quantities: what "
+                "is given tells part of x, so the two numbers differ for equally good models",
+            )
         if (self.quantity, self.unit) != (other.quantity, other.unit):
             return Comparison(
                 Verdict.INCOMPARABLE,
@@ -158,11 +201,12 @@ class Estimate:
         if self.fingerprint != other.fingerprint:
             return Comparison(
                 Verdict.INCOMPARABLE,
-                f"the data differ (fingerprints {self.fingerprint} and {other.fingerprint})",
+                f"the data {f'or what is given with them ({given}s) ' if given else ''}differ "
+                f"(fingerprints {self.fingerprint} and {other.fingerprint})",
             )
         if self.lower_is_better is None:
             return Comparison(Verdict.UNDECIDED, f"{self.quantity} has no better direction")
-        slack = CONFIDENCE_Z * math.hypot(self.standard_error, other.standard_error)
+        slack = self._slack(other)
         below, above = self._surely_below(other, slack), other._surely_below(self, slack)
         if below or above:
             better = below == self.lower_is_better
@@ -170,6 +214,13 @@ class Estimate:
             sign = "<" if below else ">"
             return Comparison(verdict, f"{self} {sign} {other}")
         return Comparison(Verdict.UNDECIDED, self._why_undecided(other, slack))
+
+    def _slack(self, other: Estimate) -> float:
+        """Half the width of the 95 % interval of the difference; that of the smaller n."""
+        error = math.hypot(self.standard_error, other.standard_error)
+        if error == 0.0 or math.isinf(error):
+            return error
+        return error * confidence_width(min(e.n for e in (self, other) if e.standard_error > 0))
 
     def _surely_below(self, other: Estimate, slack: float) -> bool:
         if Relation.APPROXIMATE in (self.relation, other.relation):
@@ -180,6 +231,12 @@ class Estimate:
 
     def _why_undecided(self, other: Estimate, slack: float) -> str:
         gap = abs(self.value - other.value)
+        if math.isinf(slack):
+            n = min(self.n, other.n)
+            return (
+                f"{self} and {other} differ by {gap:.4g}, and {n} example"
+                f"{'s do' if n > 1 else ' does'} not say how far chance alone moves them"
+            )
         if self.relation == other.relation and self.relation in (
             Relation.EXACT,
             Relation.APPROXIMATE,
@@ -195,20 +252,31 @@ class Estimate:
     def __str__(self) -> str:
         digits = _digits(self.standard_error, self.value)
         text = f"{self.relation.value} {self.value:.{digits}f}"
+        if math.isinf(self.standard_error):
+            return f"{text} {self.unit}".rstrip() + f" (n = {self.n}, error unknown)"
         if self.standard_error > 0.0:
             text += f" +- {self.standard_error:.{digits}f}"
         return f"{text} {self.unit}".rstrip()
 
     def to_json(self) -> dict[str, Any]:
-        """A flat dictionary; `from_json` reads it back."""
+        """A flat dictionary; `from_json` reads it back. An unknown error is None."""
         record = dataclasses.asdict(self)
+        if math.isinf(self.standard_error):
+            record["standard_error"] = None
         record["relation"] = self.relation.value
         return record
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Estimate:
         """Read what `to_json` wrote."""
-        return cls(**{**record, "relation": Relation(record["relation"])})
+        error = record["standard_error"]
+        return cls(
+            **{
+                **record,
+                "relation": Relation(record["relation"]),
+                "standard_error": math.inf if error is None else error,
+            }
+        )
 
 
 def nats_to_bits_per_dim(dimensions: int) -> float:
@@ -222,9 +290,22 @@ def nats_to_bits_per_dim(dimensions: int) -> float:
     return 1.0 / (dimensions * math.log(2.0))
 
 
+def _base(quantity: str) -> str:
+    """The quantity without what it is given."""
+    return quantity.partition("-given-")[0]
+
+
+def _condition(quantity: str) -> str:
+    return quantity.partition("-given-")[2]
+
+
+def _likelihood(given: str) -> str:
+    return f"log p(x | {given})" if given else "log p(x)"
+
+
 def _digits(error: float, value: float) -> int:
     """Decimals to print: two significant digits of the error, else four of the value."""
-    scale = error if error > 0.0 else abs(value) / 100.0
+    scale = error if 0.0 < error < math.inf else abs(value) / 100.0
     if scale <= 0.0 or not math.isfinite(scale):
         return 2
     return min(8, max(0, 1 - math.floor(math.log10(scale))))

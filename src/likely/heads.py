@@ -186,13 +186,14 @@ class DiscretizedLogisticMixture(Head):
     P(x) = sum_k pi_k [sigma((x + h - mu_k)/s_k) - sigma((x - h - mu_k)/s_k)], h half a bin; the
     lowest bin reaches to -inf and the highest to +inf, so the levels sum to one. With three
     channels mu_G += a x_R and mu_B += b x_R + c x_G, (a, b, c) = tanh of outputs. log s is
-    kept in [-7, 40]. Unlike the published code, small bins take no density shortcut: the mass is
-    computed as a difference of logs that stays accurate, so it always sums to one.
+    kept in [floor, 40]; the floor is -7 up to 256 levels, and -3 - log(levels - 1) above, where a
+    bin may hold all but a billionth of the mass. Unlike the published code, small bins take no
+    density shortcut: the mass is computed as a difference of logs that stays accurate, so it
+    always sums to one.
 
     Outputs a pixel: K logits, K C means, K C log-scales, K C (C - 1) / 2 couplings.
     """
 
-    FLOOR = -7.0
     # Far above any use: beyond it the mass of a bin underflows and its gradient is NaN.
     CEILING = 40.0
     # Levels on either side of a logistic's mean that its expectation adds up one by one.
@@ -202,6 +203,8 @@ class DiscretizedLogisticMixture(Head):
         if components < 1:
             raise InvalidSetting(f"a mixture needs at least one component, given {components}")
         self.channels, self.levels, self.components = channels, levels, components
+        # A bin of 16-bit data is 1/65535 high: at a scale of exp(-7) it would hold a hundredth.
+        self.floor = -7.0 if levels <= 256 else -3.0 - math.log(levels - 1)
         self.pairs = channels * (channels - 1) // 2
         self.parameters = components * (1 + 2 * channels + self.pairs)
         self.couples_channels = True
@@ -311,7 +314,7 @@ class DiscretizedLogisticMixture(Head):
         return (
             logits,
             means.reshape(b, k, c, h, w),
-            log_scales.reshape(b, k, c, h, w).clamp(self.FLOOR, self.CEILING),
+            log_scales.reshape(b, k, c, h, w).clamp(self.floor, self.CEILING),
             torch.tanh(couplings).reshape(b, k, self.pairs, h, w),
         )
 
@@ -336,7 +339,12 @@ class DiscretizedLogisticMixture(Head):
         """
         inverse = (-log_scale).exp()
         half = 1.0 / (self.levels - 1)
-        centred = self._scaled(level, mean.dtype) - mean
+        if self.levels <= 256:
+            centred = self._scaled(level, mean.dtype) - mean
+        else:
+            # In units of a level the difference to the mean is exact in float32 near the mean.
+            centre = (mean + 1.0) * ((self.levels - 1) / 2)
+            centred = (level.to(mean.dtype) - centre) * (2.0 * half)
         upper = (centred + half) * inverse
         lower = (centred - half) * inverse
         # log(1 - exp(-d)), d = 2 h / s > 0

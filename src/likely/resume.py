@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from likely.checkpoint import CheckpointError, read_json
+from likely.density import condition_of
 from likely.errors import InvalidSetting
 from likely.files import parse_json, reading, record_of
 from likely.settings import FitSettings, to_json
@@ -56,6 +57,10 @@ def refuse_other_run(directory: Path, state: Mapping[str, str], now: Mapping[str
     changed += [name for name in ("objective", "model") if saved.get(name, now[name]) != now[name]]
     if saved["training_fingerprint"] != now["training_fingerprint"]:
         changed.append("data")
+    # Runs from before labels were looked at did not note them.
+    given = now.get("condition_fingerprint")
+    if saved.get("condition_fingerprint", given) != given and "data" not in changed:
+        changed.append("labels or contexts of the data")
     if changed:
         raise InvalidSetting(
             f"{directory} holds a run with other settings ({', '.join(changed)} differ); "
@@ -67,7 +72,11 @@ def about_fit(
     model: GenerativeModel, data: Dataset, objective: object, settings: FitSettings
 ) -> dict[str, Any]:
     """What a resumed run must share with its beginning, as fit.json keeps it."""
+    condition = condition_of(model)
+    # What log p(x | label) learns depends on the labels, too.
+    given = {"condition_fingerprint": data.fingerprint_given(condition)} if condition else {}
     return {
+        **given,
         "fit": to_json(settings),
         "objective": {"name": type(objective).__name__, **to_json(objective)},
         "training_fingerprint": data.spec.fingerprint,

@@ -151,9 +151,9 @@ def test_bad_settings_and_bad_images_are_refused(extractor: NetworkFeatures) -> 
         extractor(np.full((1, 1, 8, 8), 200, np.uint8))
     with pytest.raises(InvalidData, match="shape"):
         extractor(np.zeros((1, 3, 8, 8), np.uint8))
-    sequences = DataSpec("sequences", (5,), 4, n=3)
+    sequences = DataSpec("sequences", (5, 5), 4, n=3)
     with pytest.raises(InvalidData, match=r"images \[C, H, W\]"):
-        default_extractor(Dataset(sequences, np.zeros((3, 5), np.uint8)))
+        default_extractor(Dataset(sequences, np.zeros((3, 5, 5), np.uint8)))
 
 
 # -- Inception --------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ EXAMPLE = """\
 DEFAULT = None
 SPLITS = ("test", "validation")
 # The verdicts that are printed; the report has them all.
-TOLD = ("nll [nats]", "frechet")
+TOLD = ("nll [nats]", "nll-given-label [nats]", "nll-given-context [nats]", "frechet")
 
 
 def choices() -> Mapping[str, str]:

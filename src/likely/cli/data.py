@@ -124,10 +124,10 @@ def _describe(source: str, given: dict[str, Any], as_json: bool) -> int:
         return 0
     channels, *sides = spec.shape
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
-    facts = [
-        ("images", f"{'x'.join(map(str, sides))}, {colour}, {spec.levels} levels, "
-                   f"{spec.dimensions} dimensions"),
-    ]  # fmt: skip
+    what = f"{'x'.join(map(str, sides))}, {colour}, {spec.levels} levels"
+    facts = [("images", f"{what}, {spec.dimensions} dimensions")]
+    if not sides:
+        facts = [("vectors", f"{spec.dimensions} dimensions, {spec.levels} levels")]
     if spec.preprocessing:
         facts.append(("prepared by", ", ".join(spec.preprocessing)))
     facts.extend(

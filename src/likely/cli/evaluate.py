@@ -33,6 +33,10 @@ SPLITS = ("test", "validation", "train")
 # How the quantities of `likely.evaluate.samples` are called in the table.
 NAMES = {
     "nll": "-log p(x)",
+    "nll-given-label": "-log p(x | label)",
+    "nll-given-context": "-log p(x | context)",
+    "rate-given-label": "rate",
+    "distortion-given-label": "distortion",
     "frechet": "Frechet distance",
     "kid": "kernel distance",
     "nearest-train-pixels": "nearest (pixels)",
@@ -237,7 +241,7 @@ def _print(
     for estimate in estimates:
         about, _, floor = estimate.about.partition("; floor ")
         text = str(estimate)
-        if estimate.quantity == "nll":
+        if estimate.quantity.partition("-given-")[0] == "nll":
             text += f"  ({about})"
         elif floor:
             floors = True

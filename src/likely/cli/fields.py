@@ -47,8 +47,18 @@ class Field:
 class _Shape:
     """As much of a data specification as a preset reads."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
     levels: int = 256
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The shape."""
+        return self.shape
+
+    @property
+    def side(self) -> int:
+        """The longer side of the image."""
+        return max(self.shape[1:])
 
 
 # The objectives with their settings, as in `likely.objectives` (which imports torch).

@@ -46,7 +46,8 @@ def configure(parser: Parser, choice: str | None) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--npy", metavar="FILE.npy",
-        help="also write the images as integers in [0, levels), uint8 or uint16 [N, C, H, W]",
+        help="also write the images as integers in [0, levels), uint8 or uint16 [N, C, H, W]; "
+        "vectors [N, D]",
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=whole(0), default=0, metavar="N",
@@ -107,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         np.save(buffer, values, allow_pickle=False)
         checkpoint.write_bytes(array, buffer.getvalue())
     if trace is not None:
-        height = images.shape[2]
+        height = found.model.spec.grid[1]
         rows = sample_sheet(
             frames, levels, columns=height,
             caption=f"{found.name} on {found.model.spec.name}: after each row of pixels, seed "
@@ -153,7 +154,7 @@ def _drawn(
         return model.sample(options.number, seed=options.seed, context=labels).cpu(), torch.empty(0)
 
     def watch(row: int, x: Tensor) -> None:
-        if len(frames) < model.spec.shape[1]:  # of the first chunk only
+        if len(frames) < model.spec.grid[1]:  # of the first chunk only
             frames.append(x[:SHOWN].cpu().clone())
 
     images = model.sample(

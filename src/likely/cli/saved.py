@@ -38,7 +38,9 @@ def opened(options: argparse.Namespace) -> SavedRun:
 def data_of(run: SavedRun) -> tuple[Dataset, Dataset]:
     """Training and test set of a run; refused where they are not what it was fitted to."""
     from likely import runs
+    from likely.checkpoint import read_json
     from likely.cli.progress import loading
+    from likely.density import condition_of
 
     with loading() as progress:
         train, test = runs.data_of(run, progress)
@@ -47,6 +49,13 @@ def data_of(run: SavedRun) -> tuple[Dataset, Dataset]:
             f"{run.directory} was fitted to {run.model.spec.name} with fingerprint "
             f"{run.model.spec.fingerprint}; what is there now has {train.spec.fingerprint}. "
             "Bring the old data back, or fit again"
+        )
+    path, condition = run.directory / "fit.json", condition_of(run.model)
+    fitted = read_json(path).get("condition_fingerprint") if path.exists() else None
+    if condition and fitted not in (None, train.fingerprint_given(condition)):
+        raise InvalidData(
+            f"{run.directory} was fitted to the images that are there now with another {condition} "
+            "for each; bring the old ones back, or fit again"
         )
     return train, test
 

@@ -23,6 +23,8 @@ from likely.errors import InvalidData, InvalidSetting, nearest
 
 Split = Literal["train", "validation", "test"]
 IntArray = npt.NDArray[Any]
+# What a conditional likelihood is given; "" for none.
+Condition = Literal["", "label", "context"]
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 VALIDATION_SEED = 20140501
@@ -211,6 +213,24 @@ class Dataset:
             f"Dataset({s.name}, {s.split}, n={s.n}, shape={s.shape}, levels={s.levels}, "
             f"fingerprint={s.fingerprint})"
         )
+
+    def fingerprint_given(self, condition: Condition) -> str:
+        """Twelve hexadecimal digits of the examples, and of what a likelihood of them is given.
+
+        log p(x) is about the examples alone, `spec.fingerprint`; log p(x | label) is about the
+        labels, too, in their order.
+
+        Raises:
+            InvalidData: there is no such condition.
+        """
+        if not condition:
+            return self.spec.fingerprint
+        column = self.labels if condition == "label" else self.contexts
+        if column is None:
+            raise InvalidData(f"{self.spec.name} ({self.spec.split}) has no {condition}")
+        plain = np.asarray(column, np.int64 if condition == "label" else np.float32)
+        text = f"{self.spec.fingerprint} {condition} {digest_of(plain)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def batch(self, index: npt.NDArray[np.int64] | slice, epoch: int = 0) -> Batch:
         """Read examples: a function of (index, epoch), nothing else.

@@ -33,6 +33,7 @@ from likely.density.taxonomy import (
     at_least_float,
     captured,
     chunks,
+    condition_of,
     conditioned_on,
     context_of,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "at_least_float",
     "captured",
     "chunks",
+    "condition_of",
     "conditioned_on",
     "context_of",
     "fill_naively",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from likely.data.spec import Batch, Dataset, DataSpec
+from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.nn.precision import full_precision
 from likely.noise import Noise
@@ -196,7 +196,7 @@ class GenerativeModel(nn.Module, abc.ABC):
             labels = labels.expand(n)
         if labels.shape != (n,):
             raise InvalidSetting(f"context: expected {n} labels, given {tuple(labels.shape)}")
-        if captured():
+        if _hidden(labels):
             return labels
         if bool((labels < 0).any()) or bool((labels >= self.classes).any()):
             raise InvalidSetting(
@@ -234,7 +234,7 @@ class GenerativeModel(nn.Module, abc.ABC):
             raise InvalidSetting(
                 f"context: expected numbers of shape {(n, *shape)}, given {tuple(given.shape)}"
             )
-        if not captured() and not bool(given.isfinite().all()):
+        if not _hidden(given) and not bool(given.isfinite().all()):
             raise InvalidSetting("context: expected finite numbers")
         return given
 
@@ -252,7 +252,7 @@ class GenerativeModel(nn.Module, abc.ABC):
                 f"{', '.join(map(str, self.spec.shape))}], given {list(x.shape)}"
             )
         x = x.to(self.device, torch.int64).reshape(len(x), *self.spec.grid)
-        if x.numel() and not captured() and (int(x.min()) < 0 or int(x.max()) >= self.spec.levels):
+        if x.numel() and not _hidden(x) and (int(x.min()) < 0 or int(x.max()) >= self.spec.levels):
             raise InvalidData(
                 f"expected values in [0, {self.spec.levels}), "
                 f"given {int(x.min())} to {int(x.max())}"
@@ -292,6 +292,11 @@ def captured() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
+def _hidden(x: Tensor) -> bool:
+    """Whether the values cannot be looked at: they are recorded, or only their shape is known."""
+    return x.is_meta or captured()
+
+
 def conditioned_on(spec: DataSpec, wanted: bool) -> tuple[int, tuple[int, ...]]:
     """(number of classes, shape of a context) that a model of this data is conditioned on.
 
@@ -313,6 +318,11 @@ def context_of(model: GenerativeModel, batch: Batch) -> Tensor | None:
     """What the model takes of a batch: labels int64 [B], floats [B, *context_shape], or None."""
     given = batch.context if model.context_shape else batch.label if model.classes else None
     return None if given is None else torch.from_numpy(given).to(model.device)
+
+
+def condition_of(model: GenerativeModel) -> Condition:
+    """What the model's likelihood is given: "label", "context" (numbers), or "" for nothing."""
+    return "context" if model.context_shape else "label" if model.classes else ""
 
 
 class TractableDensity(GenerativeModel):

@@ -77,6 +77,8 @@ class ClassifierSettings:
 class NetworkFeatures:
     """Features of the small network: convolution, ReLU and pooling until 4x4, then a layer.
 
+    Vectors have no neighbouring pixels: of them the features are the layer alone.
+
     Attributes:
         spec: of the training data (shape and levels are those of the images it takes).
         held_out_accuracy: share of held-out targets that the classifier gets right; None for the
@@ -111,13 +113,19 @@ class NetworkFeatures:
     @property
     def description(self) -> str:
         features = len(self.weights["mean"])
+        if self.held_out_accuracy is None and len(self.spec.shape) == 1:
+            return (
+                f"{features} random projections of the values, because the training data of "
+                f"{self.spec.name} has no labels"
+            )
         if self.held_out_accuracy is None:
             return (
                 f"{features} features of a convolutional network with fixed random weights, "
                 f"because the training data of {self.spec.name} has no labels"
             )
+        kind = "classifier" if len(self.spec.shape) == 1 else "convolutional classifier"
         return (
-            f"{features} features of a small convolutional classifier fitted on the training "
+            f"{features} features of a small {kind} fitted on the training "
             f"{self.fitted_on} of {self.spec.name}; held-out accuracy "
             f"{self.held_out_accuracy:.3f} (n = {self.held_out})"
         )
@@ -134,10 +142,11 @@ class NetworkFeatures:
             0 and an average variance of 1.
         """
         x = checked_images(x, self.spec)
-        parts = [
-            _hidden(self.weights, _scaled(x[start : start + BATCH], self.spec.levels)).double()
-            for start in range(0, len(x), BATCH)
-        ]
+        with torch.autocast("cpu", enabled=False):
+            parts = [
+                _hidden(self.weights, _scaled(x[start : start + BATCH], self.spec.levels)).double()
+                for start in range(0, len(x), BATCH)
+            ]
         if not parts:
             return torch.zeros(0, len(self.weights["mean"]), dtype=torch.float64)
         return (torch.cat(parts) - self.weights["mean"]) / self.weights["scale"]
@@ -153,7 +162,8 @@ def default_extractor(
     """The offline extractor for a training set: from the cache, else fitted now.
 
     Args:
-        train: training images, [C, H, W] each; labels or attributes where there are any.
+        train: training images, [C, H, W] each, or vectors [D]; labels or attributes where there
+            are any.
         settings: of the network and its training.
         cache: folder that keeps fitted extractors; `likely.data.places.cache_folder()` by
             default. A broken file in it is made again; a folder that cannot be written is no
@@ -164,10 +174,10 @@ def default_extractor(
         The extractor, the same for the same training data and settings.
     """
     settings = settings or ClassifierSettings()
-    if len(train.spec.shape) != 3:
+    if len(train.spec.shape) not in (1, 3):
         raise InvalidData(
-            f"the default extractor is for images [C, H, W]; {train.spec.name} has "
-            f"examples of shape {list(train.spec.shape)}"
+            f"the default extractor is for images [C, H, W] and vectors [D]; {train.spec.name} "
+            f"has examples of shape {list(train.spec.shape)}"
         )
     folder = (cache_folder() / "extractors") if cache is None else cache
     key = json.dumps(
@@ -197,11 +207,11 @@ def _start(spec: DataSpec, features: int, outputs: int, seed: int) -> dict[str, 
         weights[f"{name}.weight"] = torch.randn(shape, generator=generator) * spread
         weights[f"{name}.bias"] = torch.zeros(shape[0])
 
-    channels, height, width = spec.shape
+    channels, height, width = spec.grid
     depth = 0
     # Small images get wide layers at once; large ones start narrow, which is where time goes.
     wide = 32 if max(height, width) <= 16 else 16
-    while depth == 0 or max(height, width) > 4:
+    while len(spec.shape) == 3 and (depth == 0 or max(height, width) > 4):
         layer(f"convolution{depth}", (wide, channels, 3, 3))
         channels, wide = wide, min(64, wide * 2)
         height, width = math.ceil(height / 2), math.ceil(width / 2)

@@ -20,7 +20,7 @@ from typing import Any
 
 from likely.density import Answer, Guarantee, Query
 from likely.errors import InvalidSetting
-from likely.estimate import CONFIDENCE_Z, Comparison, Estimate, Relation, Verdict
+from likely.estimate import Comparison, Estimate, Relation, Verdict, confidence_width
 
 __all__ = [
     "Column",
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Quantities that a model without a density cannot have.
-LIKELIHOOD = ("nll",)
+LIKELIHOOD = ("nll", "nll-given-label", "nll-given-context")
 
 Key = tuple[str, str]  # quantity, unit
 
@@ -298,16 +298,21 @@ def paired_comparison(
     if plain.verdict is Verdict.INCOMPARABLE or left.lower_is_better is None:
         return plain
     n = len(left_values)
-    if n != len(right_values) or n < 2:
+    if n != len(right_values) or n < 1:
         raise InvalidSetting(
-            f"a paired test needs the same examples on both sides, at least 2; given {n} and "
+            f"a paired test needs the same examples on both sides; given {n} and "
             f"{len(right_values)} values"
+        )
+    if n == 1:
+        return Comparison(
+            Verdict.UNDECIDED,
+            f"{left} and {right}: one image does not say how far chance alone moves the difference",
         )
     differences = [a - b for a, b in zip(left_values, right_values, strict=True)]
     mean = math.fsum(differences) / n
     variance = math.fsum((d - mean) ** 2 for d in differences) / (n - 1)
     error = math.sqrt(variance / n)
-    slack = CONFIDENCE_Z * error
+    slack = confidence_width(n) * error
     shown = f"{left} and {right}: on the same {n} images they differ by {mean:+.4g} +- {error:.2g}"
     # `left` is surely below when even its upper end is below the lower end of `right`.
     below = _bounds(left, Relation.UPPER) and _bounds(right, Relation.LOWER) and mean + slack < 0
@@ -357,8 +362,11 @@ def _missing(result: ModelResult, column: Column, own: Mapping[Column, Estimate]
     if column.quantity in LIKELIHOOD and answer and answer.guarantee is Guarantee.NONE:
         return Missing("no density", answer.reason)
     for other in own:
+        # The verdict INCOMPARABLE says why.
         if (other.quantity, other.unit) == (column.quantity, column.unit):
-            return Missing("other data", "")  # the verdict INCOMPARABLE says why
+            return Missing("other data", "")
+        if column.quantity in LIKELIHOOD and other.quantity in LIKELIHOOD:
+            return Missing("other quantity", "")
     return Missing("not measured", "")
 
 
@@ -415,7 +423,9 @@ def _incomparable(
     for left, right in itertools.combinations(results, 2):
         for column, a in chosen[left.name].items():
             for other, b in chosen[right.name].items():
-                if (column.title, column.unit) != (other.title, other.unit) or column == other:
+                likelihoods = column.quantity in LIKELIHOOD and other.quantity in LIKELIHOOD
+                same = column.quantity == other.quantity or likelihoods
+                if not same or column.unit != other.unit or column == other:
                     continue
                 if column in chosen[right.name] or other in chosen[left.name]:
                     continue  # they do meet elsewhere

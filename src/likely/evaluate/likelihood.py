@@ -36,6 +36,7 @@ from likely.density import (
     Query,
     TractableDensity,
     chunks,
+    condition_of,
     context_of,
 )
 from likely.errors import Diverged, InvalidData, InvalidSetting
@@ -53,6 +54,7 @@ __all__ = [
     "nats",
     "per_example_nll",
     "proofs_of",
+    "quantity_of",
 ]
 
 QUANTITY = "nll"
@@ -72,9 +74,10 @@ class PerExample:
     Attributes:
         values: nats, float64 [N]; the truth is at most this where `relation` is "<=".
         relation: EXACT or UPPER.
-        fingerprint: of the data.
+        fingerprint: of the data, and of the labels or contexts where the likelihood is given them.
         dimensions: of one example.
         about: how they were computed.
+        quantity: "nll", or "nll-given-label" or "nll-given-context" of a conditional model.
     """
 
     values: FloatArray
@@ -82,6 +85,7 @@ class PerExample:
     fingerprint: str
     dimensions: int
     about: str
+    quantity: str = QUANTITY
 
     def nats(self) -> Estimate:
         """Their mean in nats per example, with its standard error."""
@@ -89,7 +93,7 @@ class PerExample:
             self.values.tolist(),
             unit="nats",
             relation=self.relation,
-            quantity=QUANTITY,
+            quantity=self.quantity,
             fingerprint=self.fingerprint,
             about=self.about,
         )
@@ -151,7 +155,15 @@ def per_example_nll(
                 progress(part.stop, len(data))
     finally:
         model.train(was_training)
-    return PerExample(values, relation, data.spec.fingerprint, data.spec.dimensions, about)
+    fingerprint = data.fingerprint_given(condition_of(model))
+    quantity = quantity_of(model)
+    return PerExample(values, relation, fingerprint, data.spec.dimensions, about, quantity)
+
+
+def quantity_of(model: GenerativeModel, base: str = QUANTITY) -> str:
+    """The name of a likelihood of this model: what it is given belongs to the quantity."""
+    condition = condition_of(model)
+    return f"{base}-given-{condition}" if condition else base
 
 
 def log_likelihood(
@@ -303,8 +315,8 @@ def latent_diagnostics(
             values,
             unit="nats",
             relation=Relation.EXACT,
-            quantity=quantity,
-            fingerprint=data.spec.fingerprint,
+            quantity=quantity_of(model, quantity),
+            fingerprint=data.fingerprint_given(condition_of(model)),
             lower_is_better=None,
         )
         for quantity, values in (("rate", rates), ("distortion", distortions))

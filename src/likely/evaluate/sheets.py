@@ -31,8 +31,13 @@ TARGET = 52  # pixels that the longer side of an image should reach
 
 
 def to_rgb(images: Images, levels: int) -> Bytes:
-    """Integers [N, C, H, W] in [0, levels) to uint8 [N, H, W, 3]; C is 1 or 3."""
+    """Integers [N, C, H, W] in [0, levels) to uint8 [N, H, W, 3]; C is 1 or 3.
+
+    Vectors [N, D] are images of one row.
+    """
     x = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    if x.ndim == 2:
+        x = x[:, None, None]
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise InvalidData(
             f"a sheet shows images [N, C, H, W] with 1 or 3 channels, given {list(x.shape)}"
@@ -78,8 +83,9 @@ def sample_sheet(
 
 
 def grid_sheet(images: Images, levels: int, caption: str = "") -> Image.Image:
-    """Rows of images that belong together column by column, integers [R, N, C, H, W]."""
-    if images.ndim != 5:
+    """Rows of images that belong together column by column, integers [R, N, C, H, W] (or
+    vectors [R, N, D])."""
+    if images.ndim not in (3, 5):
         raise InvalidData(f"a grid needs images [R, N, C, H, W], given {list(images.shape)}")
     columns = images.shape[1]
     flat = images.reshape(-1, *images.shape[2:])
@@ -106,7 +112,11 @@ def neighbour_sheet(
         caption: a line of text under the grid.
     """
     shape = tuple(neighbours.shape)
-    if len(shape) != 5 or shape[0] != len(samples) or shape[2:] != tuple(samples.shape[1:]):
+    if (
+        len(shape) not in (3, 5)
+        or shape[0] != len(samples)
+        or shape[2:] != tuple(samples.shape[1:])
+    ):
         raise InvalidData(
             f"expected neighbours [N, K, C, H, W] of samples {list(samples.shape)}, "
             f"given {list(shape)}"

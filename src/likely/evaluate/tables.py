@@ -30,7 +30,7 @@ FLOOR_NAME = "training images"
 
 # Heading, and the quantities below it in this order.
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Likelihood of test images", ("nll", "negative-elbo")),
+    ("Likelihood of test images", ("nll", "nll-given-label", "nll-given-context", "negative-elbo")),
     (
         "Samples against test images",
         ("frechet", "kid", "precision", "recall", "density", "coverage"),
@@ -52,6 +52,8 @@ OTHER = "Other"
 
 NAMES = {
     "nll": "negative log-likelihood",
+    "nll-given-label": "negative log-likelihood given the label",
+    "nll-given-context": "negative log-likelihood given the context",
     "negative-elbo": "negative ELBO",
     "frechet": "Fréchet distance",
     "kid": "kernel distance (KID)",
@@ -67,6 +69,8 @@ NAMES = {
 # For the terminal, where room is scarce.
 SHORT = {
     "nll": "nll",
+    "nll-given-label": "nll given label",
+    "nll-given-context": "nll given context",
     "negative-elbo": "-ELBO",
     "frechet": "Fréchet distance",
     "kid": "KID",

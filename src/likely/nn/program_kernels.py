@@ -472,6 +472,7 @@ def _draw_mixture(mem, at, channel, head, temperature, u, x, image, row, column,
     """
     levels, channels, parts = head[1], head[2], head[3]
     half = 1.0 / (levels - 1)
+    floor = -7.0 if levels <= 256 else -3.0 - math.log(levels - 1)
     top = -np.inf
     for k in range(parts):
         chance = mem[at + k] / temperature
@@ -484,7 +485,7 @@ def _draw_mixture(mem, at, channel, head, temperature, u, x, image, row, column,
                 slot = at + parts * (1 + 2 * channels) + k * (channels * (channels - 1) // 2)
                 mean += math.tanh(mem[slot + pair + earlier]) * value
             raw = mem[at + parts * (1 + channels) + place] + math.log(temperature)
-            scale = min(max(raw, -7.0), 40.0)
+            scale = min(max(raw, floor), 40.0)
             inverse = math.exp(-scale)
             if before == channel:
                 chances[1, k], chances[2, k] = mean, inverse
