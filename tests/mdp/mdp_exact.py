@@ -131,14 +131,16 @@ def optimal(pairs: list[list[Pair]], discount: Fraction) -> Value:
             return value
 
 
-def mixed(pairs: list[list[Pair]], weights: list[list[Fraction]]) -> list[Pair | None]:
-    """The chain of a stochastic policy, whose weights are divided by their sum."""
+def mixed(
+    pairs: list[list[Pair]], weights: list[list[Fraction]], literal: bool = False
+) -> list[Pair | None]:
+    """The chain of a stochastic policy, whose weights are divided by their sum (or are not)."""
     chain: list[Pair | None] = []
     for actions, shares in zip(pairs, weights, strict=True):
         if not actions:
             chain.append(None)
             continue
-        total = sum(shares, Fraction(0))
+        total = Fraction(1) if literal else sum(shares, Fraction(0))
         gain, moves = Fraction(0), Row()
         for (reward, row), share in zip(actions, shares, strict=True):
             gain += share / total * reward

@@ -183,14 +183,15 @@ def cycle(seed: int, discount: float = 0.999) -> Stated:
     return Stated(rows, [[float(r)] for r in pay], discount)
 
 
-def hold_at(mdp: MDP, value: np.ndarray, truth: list[Fraction], about: object) -> None:
+def hold_at(mdp: MDP | MatrixFree, value: np.ndarray, truth: list[Fraction], about: object) -> None:
     """Both bounds from one backup of `value`, by the kernels and by `certify`, hold the truth."""
     solution = solve(mdp, 1e-320, "value-iteration", start=value, max_iterations=0)
     wrong = outside(solution.lower, solution.upper, truth)
     assert not wrong, ("kernel", about, wrong)
-    certificate = certify(mdp, value)
-    wrong = outside(certificate.lower, certificate.upper, truth)
-    assert not wrong, ("certify", about, wrong)
+    if isinstance(mdp, MDP):
+        certificate = certify(mdp, value)
+        wrong = outside(certificate.lower, certificate.upper, truth)
+        assert not wrong, ("certify", about, wrong)
 
 
 def rounded(truth: list[Fraction]) -> np.ndarray:
@@ -483,6 +484,21 @@ def test_actions_whose_rewards_cancel_in_the_mixture(discount: float) -> None:
             assert not outside(found.lower, found.upper, truth), seed
 
 
+@pytest.mark.parametrize("literal", [False, True])
+def test_weights_of_a_policy_that_miss_one(literal: bool) -> None:
+    """Divided by their sum, or as they are: relative to what is mixed, and to the value."""
+    loop = [[(1.0, 0)]] * 2
+    for excess in (-4e-10, 4e-10):
+        shares = [0.5 + excess, 0.5]
+        for pay in ([1e9, -1e9], [1.0, 1.0]):
+            problem = Stated([loop], [pay], 0.9)
+            chain = mdp_exact.mixed(problem.exact(), [_rational(np.array(shares))], literal)
+            truth = mdp_exact.chain_value(chain, Fraction(0.9))
+            for value in (np.zeros(1), rounded(truth), np.array([10.0])):
+                found = certify(problem.mdp(), value, np.array(shares))
+                assert not outside(found.lower, found.upper, truth), (literal, excess, pay, value)
+
+
 # -------------------------------------------------------------------------- generated rows
 @row_function
 def _table_row(state, action, parameters, successors, weights):  # type: ignore[no-untyped-def]
@@ -530,3 +546,49 @@ def test_bounds_of_generated_rows() -> None:
             check(solution, truth, (seed, limit, solution.status))
             stored = solve(matrix_free.stored(), 1e-300, max_iterations=limit)
             check(stored, truth, (seed, limit, stored.status))
+
+
+def free(problem: Stated) -> MatrixFree:
+    """The rows generated instead of stored, padded with successors of probability 0."""
+    rows = problem.rows
+    shape = (len(rows), len(rows[0]), max(len(row) for state in rows for row in state))
+    target, probability = np.zeros(shape, dtype=np.int64), np.zeros(shape)
+    for s, a in np.ndindex(shape[:2]):
+        for k, (p, t) in enumerate(rows[s][a]):
+            probability[s, a, k], target[s, a, k] = p, t
+    return generated(target, probability, np.array(problem.reward), problem.discount)
+
+
+def test_each_term_of_the_bounds_of_generated_rows() -> None:
+    for seed in range(60):  # the rounding of a backup
+        problem = cycle(seed)
+        truth = mdp_exact.optimal(problem.exact(), Fraction(problem.discount))
+        hold_at(free(problem), rounded(truth) + 1e-3, truth, seed)
+    # Rows that miss one by less than is refused: relative to the moves, ...
+    rows = [[[(0.5 + 4e-13, 1), (0.5, 2)]], [[(1.0, 1)]], [[(1.0, 2)]]]
+    problem = Stated(rows, [[0.0], [1e9], [-1e9]], 1e-3)
+    truth = mdp_exact.optimal(problem.exact(), Fraction(problem.discount))
+    hold_at(free(problem), rounded(truth), truth, "relative")
+    for literal in (False, True):  # ... and as they are
+        row = [(0.5 + 4e-13, 0), (0.5, 1)]
+        problem = Stated([[row], [row]], [[1.0], [1.0]], 0.999, literal=literal)
+        truth = mdp_exact.optimal(problem.exact(), Fraction(problem.discount))
+        for value in (np.zeros(2), np.full(2, 1000.0), rounded(truth)):
+            hold_at(free(problem), value, truth, literal)
+    tiny = 5e-324  # products that underflow
+    rows = [[[(0.5, 1), (0.5, 2)]], [[(1.0, 1)]], [[(1.0, 2)]]]
+    problem = Stated(rows, [[0.0], [tiny], [tiny]], 0.5)
+    truth = mdp_exact.optimal(problem.exact(), Fraction(1, 2))
+    for value in (np.array([0.0, 3 * tiny, tiny]), np.array([tiny, 0.0, 3 * tiny])):
+        hold_at(free(problem), value, truth, "tiny")
+
+
+def test_both_kinds_of_rewards_that_cancel() -> None:
+    """A reward of the pair and one of its moves round once more where they are added."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        pay = float(rng.random())
+        gain = [1e9 * pay * 1.1, 1e9 * pay * (1.0 - 0.03 / 0.7)]
+        problem = Stated([[[(0.3, 0), (0.7, 0)]]], [[1e-7 - 1e9 * pay]], 0.99, [[gain]])
+        truth = mdp_exact.optimal(problem.exact(), Fraction(problem.discount))
+        hold_at(problem.mdp(), np.zeros(1), truth, seed)

@@ -134,13 +134,13 @@ def _residuals(
                 high[live] = np.add.reduceat(np.where(share > 0.0, share * q_high, 0.0), at)
                 # Mixing rounds too: relative to the sizes that are mixed, and to how far the
                 # weights are from one.
-                counts = np.diff(np.append(at, len(q_low)))
                 reach = np.where(share > 0.0, np.maximum(abs(q_low), abs(q_high)), 0.0)
                 size = np.add.reduceat(share * reach, at)
                 off = abs(np.add.reduceat(share, at) - 1.0)
                 off += (np.add.reduceat(share > 0.0, at, dtype=np.int64) - 1) * UNIT
-                # Weights that are meant to sum to one, or those that are there.
-                slack = ((counts + 2) * UNIT + 2.0 * off) * size + off * abs(v[live]) + 1e-300
+                # Weights that are meant to sum to one, or those that are there; 2 off also stands
+                # for the rounding of the mixture.
+                slack = (2.0 * off + 2.0 * UNIT) * size + off * abs(v[live]) + 1e-300
                 low[live] -= slack
                 high[live] += slack
                 worst = max(worst, defect + float(off.max()) * (1.0 + defect))

@@ -166,11 +166,8 @@ def _discounted(
         },
         None, problem if isinstance(problem, MDP) else None,
     )  # fmt: skip
-    # The tolerance is met when the interval that is returned meets it.
     error = solution.error
-    if outcome in ("converged", "rounding", "overflow") and error <= task.tolerance:
-        outcome = "converged"
-    elif outcome == "converged":
+    if outcome == "converged" and error > task.tolerance:
         outcome = "rounding"
     status = sentence(outcome, error, task.tolerance, task.iterations, seconds)
     return dataclasses.replace(solution, outcome=outcome, status=status)
