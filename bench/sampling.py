@@ -5,13 +5,15 @@ the rows below left out, incrementally and by Jacobi iteration; seconds of one l
 the fastest means; the ratios; the memory of the caches.
 
 Times are medians of a few repetitions in turn, so that a slow minute of the machine meets all of
-them; one uncounted round goes before. The naive loops would take hours: their passes are timed at
-a few rows, and the loop over all dimensions is the sum (`about` says so). Pieces are merged into
-one result file, so a long benchmark may be run in parts:
+them; one uncounted round goes before. The library's naive loop (rows below left out) is measured in
+full, once, at the batch sizes of `--naive`; at the others it would take hours: passes are timed at a
+few rows, and the loop over all dimensions is the sum (`about` and `settings` say which is which).
+Pieces are merged into one result file, so a long benchmark may be run in parts:
 
     python bench/sampling.py gated-pixelcnn --data mnist
     python bench/sampling.py gated-pixelcnn --data cifar10 --batches 256 --repeats 2
     python bench/sampling.py gated-pixelcnn --data mnist --many 10000   # memory and time
+    python bench/sampling.py vae --data mnist-256 --batches 64          # of a VAE: samples a second
     python bench/sampling.py gated-pixelcnn --data mnist --first        # the first call: compiling
     python bench/sampling.py pixelcnn --data digits --quick             # writes nothing
 """
@@ -37,7 +39,7 @@ from torch import Tensor
 from common import RESULTS, write_result
 from likely import runs
 from likely.data.spec import DataSpec
-from likely.density import Autoregressive
+from likely.density import Autoregressive, LatentVariable
 from likely.devices import environment
 from likely.nn.drawing import Draw
 from likely.nn.program import Accumulate, Grow, Linear, Moment, Program
@@ -48,7 +50,9 @@ PART = 64  # images of a pass over a part of a batch
 SPECS = {
     "digits": DataSpec("digits", (1, 8, 8), 17, n=1),
     "mnist": DataSpec("mnist", (1, 28, 28), 2, n=1),
+    "mnist-256": DataSpec("mnist-256", (1, 28, 28), 256, n=1),
     "cifar10": DataSpec("cifar10", (3, 32, 32), 256, n=1),
+    "colour-64": DataSpec("colour-64", (3, 64, 64), 256, n=1),
 }
 
 
@@ -64,7 +68,11 @@ def main() -> None:
         figures.update(first_call(options, prefix))
     elif options.many:
         figures.update(many(options, prefix))
+    elif isinstance(model, LatentVariable):
+        for batch in options.batches:
+            figures.update(decoded(model, batch, options, f"{prefix}/b{batch}"))
     else:
+        assert isinstance(model, Autoregressive)
         figures.update(work(model, prefix))
         for batch in options.batches:
             figures.update(measured(model, batch, options, f"{prefix}/b{batch}"))
@@ -76,6 +84,7 @@ def main() -> None:
     settings = {
         "model": str(model.settings), "threads": torch.get_num_threads(),
         "repeats": options.repeats, "weights": weights,
+        "naive measured in full at batches": options.naive,
     }  # fmt: skip
     print(merged(prefix, figures, settings))
 
@@ -86,6 +95,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", choices=sorted(SPECS), default="mnist")
     parser.add_argument("--batches", type=lambda s: [int(b) for b in s.split(",")],
                         default=[1, 16, 64, 256])  # fmt: skip
+    parser.add_argument("--naive", type=lambda s: [int(b) for b in s.split(",") if b], default=[1],
+                        help="batches whose naive loop is timed in full [1]")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="of torch [its own choice]")
     parser.add_argument("--run", help="a run directory with trained weights [fresh weights]")
@@ -100,7 +111,7 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def built(options: argparse.Namespace) -> tuple[Autoregressive, str]:
+def built(options: argparse.Namespace) -> tuple[Autoregressive | LatentVariable, str]:
     """The model in evaluation mode, and what its weights are."""
     if options.run:
         model = runs.load(options.run).model
@@ -110,7 +121,7 @@ def built(options: argparse.Namespace) -> tuple[Autoregressive, str]:
         torch.manual_seed(0)
         model = runs.build(options.model, SPECS[options.data], {})
         about = "fresh, seed 0"
-    assert isinstance(model, Autoregressive)
+    assert isinstance(model, Autoregressive | LatentVariable)
     assert model.spec.shape == SPECS[options.data].shape
     return model.eval(), about
 
@@ -188,7 +199,42 @@ def measured(
     }
     if batch == 1:
         figures[f"{key}/auto-per-pass"] = seconds["auto"] / seconds[best]
+    if batch in options.naive:
+        start = time.perf_counter()
+        drawn = model.sample(batch, seed=1, method="naive")
+        spent = time.perf_counter() - start
+        figures[f"{key}/naive-measured-seconds"] = spent
+        figures[f"{key}/naive-measured-over-incremental"] = spent / incremental
+        differ = (drawn != ways["incremental"]()).float().mean()
+        figures[f"{key}/naive-measured-draws-differing"] = float(differ)
     return figures | phases(model, batch, key)
+
+
+def decoded(
+    model: LatentVariable, batch: int, options: argparse.Namespace, key: str
+) -> dict[str, float]:
+    """Seconds of the answers of a VAE, and of its decoder alone over as many codes."""
+    x = torch.randint(model.spec.levels, (batch, *model.spec.shape))
+    context = torch.zeros(batch, dtype=torch.int64) if model.classes else None
+    z = Noise("z").normal(batch, model.latent)
+
+    def decoder() -> None:
+        with torch.no_grad():
+            for some in z.split(16):
+                model.likelihood(some, None if context is None else context[: len(some)])
+
+    ways: dict[str, Callable[[], Any]] = {
+        "sample": lambda: model.sample(batch, seed=1, context=context),
+        "reconstruct": lambda: model.reconstruct(x, context),
+        "decode-mean": lambda: model.decode_mean(z, context),
+        "decoder": decoder,
+    }
+    seconds = in_turn(ways, options.repeats)
+    figures = {f"{key}/{name}-seconds": value for name, value in seconds.items()}
+    figures[f"{key}/samples-per-second"] = batch / seconds["sample"]
+    figures[f"{key}/reconstructions-per-second"] = batch / seconds["reconstruct"]
+    figures[f"{key}/sample-per-decoder"] = seconds["sample"] / seconds["decoder"]
+    return figures
 
 
 def phases(model: Autoregressive, batch: int, key: str) -> dict[str, float]:
@@ -358,8 +404,8 @@ def many(options: argparse.Namespace, prefix: str) -> dict[str, float]:
     for n in (options.many // 10, options.many):
         seconds, peak = child(
             options,
-            "start = time.perf_counter(); model.sample(n, seed=0, progress=lambda done: "
-            "print(f'{done} of {n}', file=sys.stderr)); spent = time.perf_counter() - start",
+            "start = time.perf_counter(); model.sample(n, seed=0); "
+            "spent = time.perf_counter() - start",
             n,
         )
         figures[f"{prefix}/n{n}/seconds"] = seconds
@@ -416,7 +462,8 @@ def merged(prefix: str, figures: dict[str, float], settings: dict[str, Any]) -> 
     piece = {**settings, "environment": environment()}
     all_settings = {**old.get("settings", {}), prefix: piece}
     about = {
-        "naive": "extrapolated: dimensions times the median of one pass (naive), and the integral "
+        "naive": "naive-measured: the library's naive loop (rows below left out) in full, once; "
+        "extrapolated: dimensions times the median of one pass (naive), and the integral "
         "over rows of passes timed at four heights (naive-cropped), plus the draws",
         "pass": "the fastest float32 likelihood pass: eager, channels_last, or compiled where "
         "measured; fastest-pass: of any precision",
