@@ -12,7 +12,6 @@ from mdp_examples import random_mdp
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, METHODS, Progress, Solution, certify, evaluate, grid, solve
-from likely.mdp import solvers as solvers_module
 
 
 @pytest.fixture(scope="module")
@@ -233,19 +232,6 @@ def test_orders_change_the_work_and_not_the_answer(order: str) -> None:
         assert solution.iterations <= 3
     if order == "forward":
         assert solution.iterations > 100
-
-
-def test_auto_changes_its_mind_when_its_first_choice_is_slow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(solvers_module, "PATIENT", 3)
-    monkeypatch.setattr(solvers_module, "SMALL", 10)
-    ring = grid(40, 40, goals=[], discount=0.9999).stored()
-    rng = np.random.default_rng(0)
-    noisy = ring.with_reward(ring.reward + rng.random(ring.pairs))
-    solution = solve(noisy, 1e-6)
-    assert solution.converged
-    assert solution.about["method"] == "auto (policy-iteration)"
 
 
 def test_a_problem_without_choices_or_states_to_solve() -> None:

@@ -206,6 +206,10 @@ class StoredEngine:
         self.settled = np.zeros(self.states, dtype=np.bool_)
         self.second = np.full(self.states, np.inf)
 
+    def end_elimination(self) -> None:
+        """Back up every action again: `best` may be changed by others from now on."""
+        self.settled, self.second = np.zeros(0, dtype=np.bool_), np.zeros(0)
+
     def eliminate(self, value: Array, floor: FloatArray, shifts: tuple[float, float]) -> float:
         """Settle states by the newest residual; the fraction of settled states."""
         count = kernels.settle_states(

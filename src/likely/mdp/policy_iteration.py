@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidSetting
-from likely.mdp import kernels
+from likely.mdp import direct, kernels
 from likely.mdp.engine import NATURAL, GeneratedEngine, PolicyRows, StoredEngine
 from likely.mdp.task import Task
 
@@ -21,7 +21,11 @@ Array = npt.NDArray[Any]
 
 
 def policy_iteration(task: Task) -> Iterator[None]:
-    """Evaluate the greedy policy by a direct solve, improve, until nothing changes."""
+    """Evaluate the greedy policy by a direct solve, improve, until nothing changes.
+
+    Where the factors of a policy would fill the memory, which is known before they are made (see
+    `direct`), the rest is left to `inexact_policy_iteration`.
+    """
     previous: Array | None = None
     while True:
         task.check()
@@ -32,13 +36,15 @@ def policy_iteration(task: Task) -> Iterator[None]:
             task.fresh = False
             continue
         previous = task.best.copy()
-        rows = _rows(task)
-        solved = _direct(rows)
+        solved, cost = direct.evaluation(_rows(task))
+        if solved is None:
+            yield from inexact_policy_iteration(task)
+            return
         if bool(np.isfinite(solved).all()):
             np.copyto(task.value, solved, casting="same_kind")
         else:  # singular up to rounding, or beyond the range of the numbers: a plain backup
             np.add(task.value, task.top, out=task.value, casting="same_kind")
-        task.changed(1.0)
+        task.changed(cost / max(1, task.engine.transitions))
 
 
 def modified_policy_iteration(task: Task) -> Iterator[None]:
@@ -64,25 +70,29 @@ def modified_policy_iteration(task: Task) -> Iterator[None]:
             task.changed(share)
     if stored is not None:
         stored.begin_elimination()
-    while True:
-        task.check()
-        yield
-        span = task.residual.high - task.residual.low
-        stop = max(0.02 * span, 0.3 * task.target_span)
+    try:
+        while True:
+            task.check()
+            yield
+            span = task.residual.high - task.residual.low
+            stop = max(0.02 * span, 0.3 * task.target_span)
+            if stored is not None:
+                settled = stored.eliminate(task.value, task.floor, task.shifts)
+                # Once every action is known, what is left is to evaluate.
+                stop = stop if settled < 0.99 else 0.3 * task.target_span
+                rows = _rows(task, rows)
+            else:
+                rows = task.engine.policy_rows(task.best, NATURAL, False)
+            np.add(task.value, task.top, out=task.value, casting="same_kind")
+            for _ in range(limit):
+                low, high = rows.backup(task.value, out)
+                task.value, out = out, task.value
+                task.changed(share)
+                if high - low <= stop:
+                    break
+    finally:
         if stored is not None:
-            settled = stored.eliminate(task.value, task.floor, task.shifts)
-            # Once every action is known, what is left is to evaluate.
-            stop = stop if settled < 0.99 else 0.3 * task.target_span
-            rows = _rows(task, rows)
-        else:
-            rows = task.engine.policy_rows(task.best, NATURAL, False)
-        np.add(task.value, task.top, out=task.value, casting="same_kind")
-        for _ in range(limit):
-            low, high = rows.backup(task.value, out)
-            task.value, out = out, task.value
-            task.changed(share)
-            if high - low <= stop:
-                break
+            stored.end_elimination()
 
 
 def inexact_policy_iteration(task: Task) -> Iterator[None]:
@@ -102,7 +112,7 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
         task.check()
         yield
         rows = _rows(task)
-        matrix = _system(rows)
+        matrix = direct.system(rows)
         start = task.value + task.top
         residual = rows.constants - matrix @ start
         norm = float(np.linalg.norm(residual))
@@ -148,39 +158,3 @@ def _rows(task: Task, reuse: PolicyRows | None = None) -> PolicyRows:
         raise InvalidSetting('this method needs stored rows; use problem.stored() or "auto"')
     assert isinstance(task.engine, StoredEngine)
     return task.engine.policy_rows(task.best, NATURAL, False, reuse)
-
-
-def _system(rows: PolicyRows) -> Any:
-    """I - discount P_pi as a CSR array."""
-    from scipy import sparse
-
-    states = len(rows.constants)
-    size = int(rows.row_ptr[-1])
-    signed = rows.row_ptr.dtype
-    moves = sparse.csr_array(
-        (rows.weights[:size], rows.columns[:size].view(signed), rows.row_ptr),
-        shape=(states, states),
-    )
-    return sparse.eye_array(states, format="csr") - moves
-
-
-def _direct(rows: PolicyRows) -> Array:
-    """Solve (I - discount P_pi) v = r: dense when small, else sparse LU, refined once.
-
-    Not finite where the system is singular up to rounding.
-    """
-    matrix = _system(rows)
-    if matrix.shape[0] <= 400:
-        try:
-            return np.asarray(np.linalg.solve(matrix.toarray(), rows.constants))
-        except np.linalg.LinAlgError:
-            return np.full_like(rows.constants, np.nan)
-    from scipy.sparse import linalg
-
-    try:
-        factors = linalg.splu(matrix.tocsc())
-    except RuntimeError:  # SuperLU's word for singular
-        return np.full_like(rows.constants, np.nan)
-    value = factors.solve(rows.constants)
-    value += factors.solve(rows.constants - matrix @ value)
-    return np.asarray(value)

@@ -25,7 +25,7 @@ __all__ = ["CRITERIA", "METHODS", "solve"]
 
 # Modules are imported when their method is asked for: the first needs numba, others HiGHS.
 METHODS = {
-    "auto": ("solvers", "_auto"),
+    "auto": ("auto", "auto"),
     "value-iteration": ("value_iteration", "value_iteration"),
     "gauss-seidel": ("value_iteration", "gauss_seidel"),
     "prioritized-sweeping": ("value_iteration", "prioritized_sweeping"),
@@ -47,10 +47,6 @@ OPTIONS = {
     "modified-policy-iteration": ("sweeps",),
     "inexact-policy-iteration": ("krylov", "alpha"),
 }
-SMALL = 50_000  # transitions that fit into the cache with room to spare
-DIRECT = 200_000  # states up to which a sparse LU of a policy is a good second choice
-FILLED = 2_000  # the same where moves lead anywhere, so that the factors are full
-PATIENT = 100  # iterations after which "auto" changes to its second choice
 
 
 def solve(
@@ -180,56 +176,6 @@ def method_named(method: str) -> Callable[[Task], Iterator[None]]:
         importlib.import_module(f"likely.mdp.{module}"), name
     )
     return found
-
-
-def _auto(task: Task) -> Iterator[None]:
-    """Pick by the problem: its size, how fast moves lead far away, whether episodes end."""
-    from likely.mdp import graph
-
-    mdp = task.mdp
-    if mdp is None:
-        plan = ["frontier"]
-    elif mdp.transitions <= SMALL and (bool(mdp.terminal.any()) or not graph.mixes_fast(mdp, 4)):
-        plan = ["settle", "policy-iteration"]
-    elif graph.mixes_fast(mdp, 6):
-        # No order helps. Without an end the span falls fast, whatever the discount, unless moves
-        # go round in circles; with one, the slow mode is left to a Krylov method.
-        ends = bool(mdp.terminal.any()) and mdp.discount > 0.95
-        plan = ["inexact-policy-iteration"]
-        if not ends:
-            second = "policy" if mdp.states <= FILLED else "inexact-policy"
-            plan = ["modified-policy-iteration", f"{second}-iteration"]
-    else:
-        # A direct solve has no trouble with slow modes, but needs memory for its fill.
-        second = "policy-iteration" if mdp.states <= DIRECT else "inexact-policy-iteration"
-        plan = ["frontier", second]
-    for position, name in enumerate(plan):
-        task.options["chosen"] = f"auto ({name})"
-        run = _settle if name == "settle" else method_named(name)
-        begun = task.iterations
-        for _ in run(task):
-            yield
-            # The first choice suits most problems of its class. One that it does not suit goes
-            # on with the robust choice, from the value reached.
-            if position + 1 < len(plan) and task.iterations - begun >= PATIENT:
-                break
-
-
-def _settle(task: Task) -> Iterator[None]:
-    """Everything in one kernel call: Python is only entered again for the check."""
-    from likely.mdp import kernels
-    from likely.mdp.engine import StoredEngine
-
-    engine = task.engine
-    assert isinstance(engine, StoredEngine)
-    target = 0.3 * task.target_span
-    while True:
-        sweeps, backups, _ = kernels.settle(*engine.rows, task.value, task.best, target, PATIENT)
-        task.iterations += sweeps - 1  # the driver counts the last one
-        task.changed(backups / max(1, len(engine.reward)))
-        task.check()
-        yield
-        target *= 0.5
 
 
 def _task(

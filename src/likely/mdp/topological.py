@@ -65,7 +65,7 @@ def topological(task: Task) -> Iterator[None]:
     while True:
         work = solve_components(
             mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, mdp.reward, mdp.discount,
-            task.value, members, bounds, threshold, 10_000,
+            task.value, members, bounds, threshold, 1000,
         )  # fmt: skip
         task.changed(work / max(1, mdp.states))
         task.check()
