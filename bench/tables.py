@@ -52,6 +52,7 @@ TITLES = {
     "cifar10-pixelcnn-pp": "PixelCNN++ on CIFAR-10, minutes of a card",
     "ablation": "What each improvement of PixelCNN++ is worth on the 8x8 digits",
     "resume-kills": "Runs killed at random moments",
+    "fuzz": "Damaged files of every kind",
     "throughput": "Training throughput against a plain loop, on a processor",
     "throughput-cuda": "Training throughput against a plain loop, on a card",
     "sampling-cuda-mnist-gated-pixelcnn": "Sampling on a card",

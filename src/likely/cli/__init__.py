@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process when None.
 
     Returns:
-        The exit code: 0, 1 (a proof failed), 2 (bad input), 130 (SIGINT) or 143 (SIGTERM).
+        The exit code: 0, 1 (a proof failed), 2 (bad input), 129 (SIGHUP), 130 (SIGINT) or
+        143 (SIGTERM).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -199,7 +199,7 @@ def _opened(folder: Path) -> tuple[Dataset, Dataset, dict[str, Any]] | None:
         train = parts["train"]
         train.validation = parts["validation"]
         return train, parts["test"], index["notes"]
-    except (OSError, ValueError, KeyError):
+    except Exception:  # damaged in whatever way: it is made again
         return None
 
 
