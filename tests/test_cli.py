@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import likely
-from likely import objectives
+from likely import atomic, objectives
 from likely.cli import main
 from likely.cli.fields import DATA, OBJECTIVE, OBJECTIVES, RUN, fields_of, settings_fields
 from likely.cli.parser import COMMANDS, build, module_of
@@ -423,6 +423,25 @@ def test_compare_writes_the_report_of_given_runs(
     assert "no density" in text
     for name in ("report.html", "report.json"):
         assert (tmp_path / "c" / name).is_file()
+
+
+def test_a_comparison_is_told_where_it_cannot_be_kept(
+    fitted: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk at the very end: the table is there, the exit code says the rest."""
+
+    def full(path: Path) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic, "_created", full)
+    words = ["--samples", "40", "--importance-samples", "0", "--out", str(tmp_path / "c")]
+    capsys.readouterr()
+    assert main(["compare", str(fitted["vae"]), *words]) == 2
+    told = capsys.readouterr()
+    assert "more verdicts in the report" in told.out
+    assert "report:" not in told.out
+    assert "measured, but not kept: cannot write" in told.err
+    assert "No space left on device" in told.err
 
 
 # -- lists and scripts --------------------------------------------------------------------
