@@ -490,10 +490,10 @@ def test_weights_of_a_policy_that_miss_one(literal: bool) -> None:
     loop = [[(1.0, 0)]] * 2
     for excess in (-4e-10, 4e-10):
         shares = [0.5 + excess, 0.5]
-        for pay in ([1e9, -1e9], [1.0, 1.0]):
-            problem = Stated([loop], [pay], 0.9)
+        for pay, discount in (([1e9, -1e9], 0.9), ([1.0, 1.0], 0.9), ([1.0, 1.0], 1e-3)):
+            problem = Stated([loop], [pay], discount)
             chain = mdp_exact.mixed(problem.exact(), [_rational(np.array(shares))], literal)
-            truth = mdp_exact.chain_value(chain, Fraction(0.9))
+            truth = mdp_exact.chain_value(chain, Fraction(discount))
             for value in (np.zeros(1), rounded(truth), np.array([10.0])):
                 found = certify(problem.mdp(), value, np.array(shares))
                 assert not outside(found.lower, found.upper, truth), (literal, excess, pay, value)
@@ -566,7 +566,7 @@ def test_each_term_of_the_bounds_of_generated_rows() -> None:
         hold_at(free(problem), rounded(truth) + 1e-3, truth, seed)
     # Rows that miss one by less than is refused: relative to the moves, ...
     rows = [[[(0.5 + 4e-13, 1), (0.5, 2)]], [[(1.0, 1)]], [[(1.0, 2)]]]
-    problem = Stated(rows, [[0.0], [1e9], [-1e9]], 1e-3)
+    problem = Stated(rows, [[0.0], [1e9], [1e9]], 1e-3)
     truth = mdp_exact.optimal(problem.exact(), Fraction(problem.discount))
     hold_at(free(problem), rounded(truth), truth, "relative")
     for literal in (False, True):  # ... and as they are

@@ -137,10 +137,12 @@ def _residuals(
                 reach = np.where(share > 0.0, np.maximum(abs(q_low), abs(q_high)), 0.0)
                 size = np.add.reduceat(share * reach, at)
                 off = abs(np.add.reduceat(share, at) - 1.0)
-                off += (np.add.reduceat(share > 0.0, at, dtype=np.int64) - 1) * UNIT
-                # Weights that are meant to sum to one, or those that are there; 2 off also stands
-                # for the rounding of the mixture.
-                slack = (2.0 * off + 2.0 * UNIT) * size + off * abs(v[live]) + 1e-300
+                mixed = np.add.reduceat(share > 0.0, at, dtype=np.int64)  # pairs that are taken
+                off += (mixed - 1) * UNIT
+                # The rounding of the mixture; weights that are meant to sum to one, or those that
+                # are there.
+                slack = (mixed + 2) * UNIT * size + off * abs(v[live]) + 1e-300
+                slack += 2.0 * off * np.maximum(abs(low[live]), abs(high[live]))
                 low[live] -= slack
                 high[live] += slack
                 worst = max(worst, defect + float(off.max()) * (1.0 + defect))
