@@ -321,16 +321,17 @@ class _Bench:
                 refused[quantity_of(model)] = str(error)
         if isinstance(model, LatentVariable):
             diagnostics = latent_diagnostics(model, test, seed=seed)
-            notes.append(
-                f"{diagnostics.active} of {diagnostics.latent} latent coordinates are used."
-            )
+            if diagnostics.active is not None:
+                notes.append(
+                    f"{diagnostics.active} of {diagnostics.latent} latent coordinates are used."
+                )
             estimates += [diagnostics.rate, diagnostics.distortion]
         reference = self.reference(item.request)
         self.progress(f"drawing {reference.n} images from {item.name}", 0, 1)
-        samples = model.sample(reference.n, seed=seed, context=_labels(model, reference.n))
+        samples = model.sample(reference.n, seed=seed, context=reference.context_for(model))
         self.progress(f"measuring the images of {item.name}", 0, 1)
         estimates += reference.metrics(samples)
-        speed = samples_per_second(_InTurn(model))
+        speed = samples_per_second(_InTurn(model, reference.context_for(model)))
         notes += [str(finding) for finding in diagnose(item.metrics, model, train)]
         result = ModelResult(
             item.name, model.kind, (*estimates, speed), model.answers(), per_example, refused
@@ -396,18 +397,17 @@ class _Bench:
 
 
 class _InTurn:
-    """A sampler that asks a conditional model for all classes in turn."""
+    """A sampler that draws with the contexts of the test images, again and again."""
 
-    def __init__(self, model: GenerativeModel) -> None:
-        self.model = model
+    def __init__(self, model: GenerativeModel, context: Tensor | None) -> None:
+        self.model, self.context = model, context
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n images, integers [n, *shape]."""
-        return self.model.sample(n, seed=seed, context=_labels(self.model, n))
-
-
-def _labels(model: GenerativeModel, n: int) -> Tensor | None:
-    return torch.arange(n) % model.classes if model.classes else None
+        context = self.context
+        if context is not None:
+            context = context.repeat(-(-n // len(context)), *[1] * (context.ndim - 1))[:n]
+        return self.model.sample(n, seed=seed, context=context)
 
 
 def _proof_note(proofs: Proofs) -> str:

@@ -79,7 +79,8 @@ class Run:
     """A fitted model and how it came about.
 
     Attributes:
-        model: with the averaged weights of the best validation (the last, where none is made).
+        model: with the averaged weights of the best validation (the last, where none is made); of a
+            run that was stopped, the averaged weights so far, as in weights.safetensors.
         settings: of the fit.
         step: updates done.
         status: a sentence.
@@ -248,6 +249,8 @@ class _Loop:
                     self._save()
                     last_save = time.monotonic()
                 if stopping and self.step < settings.steps:
+                    self.model.load_state_dict(self.average.tensors)
+                    self.model.eval()
                     where = f" saved in {self.directory};" if self.directory else ""
                     return self._state(
                         f"stopped by {stop.name} after {self.step} of {settings.steps} steps;"
@@ -563,7 +566,7 @@ class _Loop:
                         checkpoint.write_tensors(self.directory / "weights.safetensors", best, kept)
         self.model.load_state_dict(best)
         self.model.eval()
-        self.findings = health.diagnose(self.journal.records)
+        self.findings = health.diagnose(self.journal.records, self.model)
         if len(self.journal.records) >= health.ENOUGH:
             self.findings = health.diagnose(self.journal.records, self.model, self.data)
         with self.team.together():

@@ -23,7 +23,12 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import Dataset
-from likely.density import GenerativeModel, ImplicitDensity, LatentVariable
+from likely.density import (
+    GenerativeModel,
+    ImplicitDensity,
+    LatentVariable,
+    context_of,
+)
 
 if TYPE_CHECKING:
     from likely.fit import Run
@@ -36,6 +41,8 @@ LOSSES = ("nll", "negative_elbo", "negative_importance_bound")
 # Fewer records than this say nothing about a trend.
 ENOUGH = 8
 ACTIVE_VARIANCE = 0.01
+# Nats of KL beyond which inactive units are not a collapse onto the prior.
+WASTED = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +75,13 @@ def diagnose(
     """
     records = run if isinstance(run, Sequence) else run.metrics
     findings = [finding for check in _CHECKS for finding in check(records)]
+    if model is not None:
+        findings += _worse_than_uniform(records, model)
     if model is not None and data is not None:
         if isinstance(model, ImplicitDensity):
             findings += _mode_collapse(model, data)
         if isinstance(model, LatentVariable):
-            findings += _inactive_units(model, data)
+            findings += _inactive_units(records, model, data)
     return sorted(findings, key=lambda finding: finding.severity != "failure")
 
 
@@ -112,6 +121,22 @@ def _loss_not_falling(records: Records) -> list[Finding]:
                 )
             ]
     return []
+
+
+def _worse_than_uniform(records: Records, model: GenerativeModel) -> list[Finding]:
+    """Even the best validation is far above that of equally likely levels, which needs no fit."""
+    _, validation = _series(records, "validation")
+    uniform = model.spec.dimensions * math.log(model.spec.levels)
+    if len(validation) == 0 or not validation.min() > 2 * uniform:
+        return []
+    return [
+        Finding(
+            "failure",
+            f"the fit diverged: the best validation is {validation.min():.4g} nats, and levels "
+            f"that are all equally likely would have {uniform:.4g}",
+            "a lower learning_rate, a longer warmup, or gradient clipping (clip=1)",
+        )
+    ]
 
 
 def _overfitting(records: Records) -> list[Finding]:
@@ -167,16 +192,27 @@ def active_units(model: LatentVariable, data: Dataset, limit: int = 500) -> int:
 def _mean_codes(model: LatentVariable, data: Dataset, limit: int) -> Tensor:
     batch = data.batch(_spread(len(data), limit))
     x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-    labels = None
-    if model.classes and batch.label is not None:
-        labels = torch.from_numpy(batch.label).to(model.device)
-    return model.posterior(x, labels).mean
+    return model.posterior(x, context_of(model, batch)).mean
 
 
-def _inactive_units(model: LatentVariable, data: Dataset) -> list[Finding]:
+def _inactive_units(records: Records, model: LatentVariable, data: Dataset) -> list[Finding]:
+    if bool((data.values == data.values[:1]).all()):
+        return []  # one example, or equal ones: nothing can vary
     active = active_units(model, data)
     if active >= max(1, model.latent // 10):
         return []
+    _, kl = _series(records, "kl")
+    rate = float(_tail(kl).mean()) if len(kl) else 0.0
+    if rate > WASTED:
+        return [
+            Finding(
+                "warning",
+                f"the encoder is not fitted yet: {active} of {model.latent} latent units are "
+                f"active (their posterior mean varies over the data by more than "
+                f"{ACTIVE_VARIANCE}), so that most of the KL term's {rate:.3g} nats is wasted",
+                "more steps",
+            )
+        ]
     return [
         Finding(
             "warning" if active else "failure",
@@ -263,6 +299,8 @@ def _mode_collapse(model: ImplicitDensity, data: Dataset, n: int = 250) -> list[
     n = len(batch.x)
     real = torch.from_numpy(batch.x.astype(np.float64)).flatten(1)
     labels = torch.from_numpy(batch.label) if model.classes and batch.label is not None else None
+    if n < 3 or bool((real == real[:1]).all()):
+        return []  # they say nothing of how far examples lie apart
     fake = model.sample(n, seed=0, context=labels).cpu().double().flatten(1)
     far = _mean_distance(fake) / max(_mean_distance(real), 1e-12)
     near = _nearest_distance(fake) / max(_nearest_distance(real), 1e-12)

@@ -13,14 +13,13 @@ from likely.cli.saved import (
     chosen_split,
     data_of,
     kept,
-    labels_for,
     opened,
     run_argument,
 )
+from likely.errors import InvalidData, InvalidSetting
 
 if TYPE_CHECKING:
     from likely.data import Dataset
-    from likely.density import GenerativeModel
     from likely.estimate import Estimate
     from likely.runs import SavedRun
 
@@ -105,7 +104,13 @@ def run(options: argparse.Namespace) -> int:
         estimates += _likelihood(found, part, options.importance_samples, options.seed, notes)
     if options.sample_metrics:
         number = getattr(options, "samples", None)
-        estimates += _sample_metrics(found, train, part, number, options.seed)
+        try:
+            estimates += _sample_metrics(found, train, part, number, options.seed)
+        except (InvalidSetting, InvalidData) as error:
+            if number is not None:
+                raise
+            # The likelihood is measured: few images are no reason to keep it back.
+            notes.append(f"no numbers about samples: {error}")
     record = {
         "data": {**part.spec.to_json(), "fingerprint": part.spec.fingerprint},
         "estimates": [estimate.to_json() for estimate in estimates],
@@ -146,7 +151,10 @@ def _likelihood(
         estimates += [values.nats(), values.bits_per_dim()]
     if latent:
         diagnostics = latent_diagnostics(model, part, seed=seed)
-        notes.append(f"{diagnostics.active} of {diagnostics.latent} latent coordinates are used")
+        if diagnostics.active is not None:
+            notes.append(
+                f"{diagnostics.active} of {diagnostics.latent} latent coordinates are used"
+            )
         estimates += [diagnostics.rate, diagnostics.distortion]
         if diagnostics.warning:
             notes.append(diagnostics.warning)
@@ -165,17 +173,13 @@ def _sample_metrics(
     with working("fitting the feature extractor, or finding it in the cache"):
         reference = SampleReference(train, part, default_extractor(train), n=number)
     with working(f"drawing {reference.n:,} images from {found.name}"):
-        labels = labels_for(found.model, reference.n, None)
-        samples = found.model.sample(reference.n, seed=seed, context=labels)
+        context = reference.context_for(found.model)
+        samples = found.model.sample(reference.n, seed=seed, context=context)
     with working("measuring them"):
         estimates = reference.metrics(samples)
     with working("timing the sampler"):
-        speed = samples_per_second(_sampler(found.model))
+        speed = samples_per_second(Conditioned(found.model, reference.context_for))
     return [*estimates, speed]
-
-
-def _sampler(model: GenerativeModel) -> Conditioned:
-    return Conditioned(model)
 
 
 def _report_of(found: SavedRun) -> dict[str, Any]:

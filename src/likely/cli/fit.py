@@ -328,8 +328,10 @@ def _conclude(
         return exit_code(found.status)
     if not as_json:
         from likely.cli.progress import duration
+        from likely.density import ApproximateDensity
 
-        ending = f"; best validation {best:.2f} nats" if values else ""
+        relation = "<= " if isinstance(found.model, ApproximateDensity) else "= "
+        ending = f"; best validation {relation}{best:.2f} nats" if values else ""
         say(wrapped(f"{title}: {found.status} in {duration(found.seconds)}{ending}"))
         say(f"saved in {request.out}\n\nnext:")
         say(f"  likely sample {request.out} -n 64 -o samples.png")

@@ -71,7 +71,7 @@ class FitProgress:
         self._validation = record.get("validation", self._validation)
         if self._first is None:
             self._first = (run.step, time.monotonic())
-        losses = self._losses(record)
+        losses = self._losses(run, record)
         if self._console.is_terminal:
             with contextlib.suppress(OSError):  # closed: the fit is about to be told so
                 self._bar.update(self._task, completed=run.step, losses=losses)
@@ -82,11 +82,19 @@ class FitProgress:
             self._last_line = now
             note(f"step {run.step} of {self._steps}: {losses}{self._left(run.step, now)}")
 
-    def _losses(self, record: dict[str, float]) -> str:
+    def _losses(self, run: Run, record: dict[str, float]) -> str:
+        from likely.density import ApproximateDensity
+
         values = dict(record)
         if self._validation is not None:
             values["validation"] = self._validation
-        return " ".join(f"{name} {values[key]:.4g}" for key, name in SHOWN.items() if key in values)
+        bound = "<= " if isinstance(run.model, ApproximateDensity) else ""
+        signs = {"validation": bound}
+        return " ".join(
+            f"{name} {signs.get(key, '')}{values[key]:.4g}"
+            for key, name in SHOWN.items()
+            if key in values
+        )
 
     def _left(self, step: int, now: float) -> str:
         first, began = self._first or (step, now)

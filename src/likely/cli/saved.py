@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +122,21 @@ def _class(spec: DataSpec, classes: int, label: str) -> int:
 
 
 class Conditioned:
-    """A sampler that asks a conditional model for all classes in turn."""
+    """A sampler that draws with the first of the contexts that a reference gives, again and again.
 
-    def __init__(self, model: GenerativeModel) -> None:
-        self._model = model
+    Args:
+        model: what draws.
+        context_for: as `SampleReference.context_for`.
+    """
+
+    def __init__(
+        self, model: GenerativeModel, context_for: Callable[[GenerativeModel], Tensor | None]
+    ) -> None:
+        self._model, self._context = model, context_for(model)
 
     def sample(self, n: int, *, seed: int = 0) -> Any:
         """n images, integers [n, *shape]."""
-        return self._model.sample(n, seed=seed, context=labels_for(self._model, n, None))
+        context = self._context
+        if context is not None:
+            context = context.repeat(-(-n // len(context)), *[1] * (context.ndim - 1))[:n]
+        return self._model.sample(n, seed=seed, context=context)

@@ -60,6 +60,8 @@ __all__ = [
 QUANTITY = "nll"
 # Variance over the data of a coordinate's posterior mean, above which it is used (Burda 2016).
 ACTIVE = 0.01
+# Nats of KL beyond which unused coordinates are not a collapse onto the prior.
+WASTED = 1.0
 
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -256,7 +258,8 @@ class LatentDiagnostics:
     """What a latent-variable model uses its code for.
 
     Attributes:
-        active: coordinates whose posterior mean varies: Var_x(E[z|x]) > 0.01 (Burda 2016).
+        active: coordinates whose posterior mean varies: Var_x(E[z|x]) > 0.01 (Burda 2016); None
+            where the examples are all alike, as one is: nothing can vary there.
         latent: all coordinates.
         rate: mean KL(q(z|x) || p(z)), nats: what the code carries.
         distortion: mean -log p(x|z), z ~ q(z|x), nats: what is left to say. Their sum is the
@@ -264,7 +267,7 @@ class LatentDiagnostics:
         warning: a sentence when the posterior has collapsed, fully or in part; "" otherwise.
     """
 
-    active: int
+    active: int | None
     latent: int
     rate: Estimate
     distortion: Estimate
@@ -309,7 +312,8 @@ def latent_diagnostics(
         model.train(was_training)
     centres = torch.cat(means)
     variance = centres.var(0, correction=0)
-    active = int((variance > ACTIVE).sum())
+    alike = bool((data.values == data.values[:1]).all())
+    active = None if alike else int((variance > ACTIVE).sum())
     estimates = [
         Estimate.mean_of(
             values,
@@ -321,15 +325,22 @@ def latent_diagnostics(
         )
         for quantity, values in (("rate", rates), ("distortion", distortions))
     ]
-    warning = _collapse_warning(active, model.latent, estimates[0].value)
+    warning = "" if active is None else collapse_words(active, model.latent, estimates[0].value)
     return LatentDiagnostics(active, model.latent, estimates[0], estimates[1], warning)
 
 
-def _collapse_warning(active: int, latent: int, rate: float) -> str:
+def collapse_words(active: int, latent: int, rate: float) -> str:
     """What to tell a person whose code carries little; "" when all is well."""
     remedy = (
         "a warm-up of the KL term (NegativeELBO(warmup=...)), free nats, or a smaller latent helps"
     )
+    if active * 10 <= latent and rate > WASTED:
+        which = f"only {active}" if active else "none"
+        return (
+            f"the encoder is not fitted yet: {which} of the {latent} latent coordinates "
+            f"depend{'s' if not active else ''} on x, so that most of the KL term's {rate:.3g} "
+            "nats is wasted; fit for more steps"
+        )
     if active == 0:
         return (
             f"the posterior has collapsed: none of the {latent} latent coordinates depends on x "

@@ -63,7 +63,7 @@ class Memorisation:
         floor: the same for test images.
         ratio: sample / floor. Well below 1: samples hug training images.
         closer: share of samples nearer to a training image than all but a hundredth of the test
-            images are; 0.01 is what fresh images have.
+            images are, or equal to one; 0.01 is what fresh images have.
     """
 
     sample: Measured
@@ -208,6 +208,6 @@ def _ratio(above: Tensor, below: Tensor) -> Measured:
 
 def _closer(near: Tensor, floor: Tensor) -> Measured:
     limit = float(torch.quantile(floor, 0.01))
-    share = float((near < limit).double().mean())
+    share = float(((near < limit) | (near == 0)).double().mean())
     moved = (share * len(near) + 2.0) / (len(near) + 4.0)
     return Measured(share, math.sqrt(moved * (1.0 - moved) / (len(near) + 4.0)))

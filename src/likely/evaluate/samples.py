@@ -22,10 +22,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from likely.data.labels import relabelled
 from likely.data.spec import Dataset
+from likely.density import GenerativeModel, condition_of, context_of
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation
 from likely.evaluate.distances import Measured, frechet_distance, kernel_distance
@@ -116,12 +119,34 @@ class SampleReference:
             )
         self.train, self.test, self.extractor = train, test, extractor
         self.n, self.k = n, k
-        self.images = _choice(test, n, seed)  # [n, *shape]
+        self.index = _chosen(test, n, seed)
+        self.images = checked_images(test.batch(self.index).x, test.spec)  # [n, *shape]
         self.features = extractor(self.images)  # [n, F]
         self._seed = seed
         parts: list[Any] = [train.spec.fingerprint, test.spec.fingerprint, extractor.fingerprint]
         text = json.dumps([*parts, n, k, seed])
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def context_for(self, model: GenerativeModel) -> Tensor | None:
+        """What to draw the samples of a conditional model with: that of the test images.
+
+        The samples of a perfect model then follow the test images, however often each class
+        occurs. None for an unconditional model.
+
+        Raises:
+            InvalidData: the test images come without what the model is conditioned on.
+        """
+        condition = condition_of(model)
+        if not condition:
+            return None
+        test = relabelled(self.test, model.spec.classes) if condition == "label" else self.test
+        context = context_of(model, test.batch(self.index))
+        if context is None:
+            raise InvalidData(
+                f"{test.spec.name} ({test.spec.split}) has no {condition} for each image, which "
+                f"{type(model).__name__} is conditioned on"
+            )
+        return context
 
     def metrics(self, samples: Images) -> list[Estimate]:
         """All numbers about a model's samples.
@@ -215,6 +240,8 @@ class SampleReference:
     def _estimates(self, values: dict[str, Measured], samples: bool) -> list[Estimate]:
         found = []
         for quantity, measured in values.items():
+            if not math.isfinite(measured.value):
+                continue  # a ratio to a floor of 0: every test image repeats a training image
             about = self._about(quantity, samples)
             if samples:
                 floor = self._floor[quantity]
@@ -334,14 +361,17 @@ def _machine(device: torch.device) -> str:
     )
 
 
+def _chosen(data: Dataset, n: int, seed: int) -> npt.NDArray[np.int64]:
+    """Positions of n images of a data set, chosen by the seed, in the order of the set."""
+    if n == len(data):
+        return np.arange(n, dtype=np.int64)
+    generator = np.random.Generator(np.random.Philox(seed))
+    return np.sort(generator.choice(len(data), n, replace=False)).astype(np.int64)
+
+
 def _choice(data: Dataset, n: int, seed: int) -> Tensor:
     """n images of a data set, chosen by the seed, in the order of the set."""
-    if n == len(data):
-        index = np.arange(n, dtype=np.int64)
-    else:
-        generator = np.random.Generator(np.random.Philox(seed))
-        index = np.sort(generator.choice(len(data), n, replace=False)).astype(np.int64)
-    return checked_images(data.batch(index).x, data.spec)
+    return checked_images(data.batch(_chosen(data, n, seed)).x, data.spec)
 
 
 def _nearer(pixels: Memorisation, features: Memorisation) -> Measured:
