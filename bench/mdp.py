@@ -4,6 +4,7 @@
     python bench/mdp.py --only frozen-lake-8x8 taxi                       # some problems
     python bench/mdp.py --without-peers --side 300                        # quick
     python bench/mdp.py --only taxi --keep taxi.json                      # one piece, kept aside
+    python bench/mdp.py --only auto --without-peers --keep auto.json      # auto on many shapes
     python bench/mdp.py --merge *.json                                    # pieces to one result
 
 A problem may be measured against some of the peers at a time (--against); merging puts the pieces
@@ -12,7 +13,9 @@ Every measurement is a process of its own. The peers (pymdptoolbox, QuantEcon, m
 in a virtual environment that is created under --peers when it is missing. Building a problem is
 not timed, neither for them nor for us; compiled code is warm for all. Ours counts a solve when
 the error that it certifies is at most 1e-6, the peers count as soon as their true error is, and
-even if their value is only right up to a constant.
+even if their value is only right up to a constant. Ours uses every core that it may; most peers
+have one thread. So each ratio comes twice: `speedup` of the times on the clock, and
+`speedup-per-core`, one thread of ours against the processor time of the peer.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ LARGE = {
     "pymdptoolbox": ("value_iteration",),
     "mdpsolver": ("vi/standard",),
 }
-OTHERS = ("1e7", "bandwidth", "references")
+OTHERS = ("auto", "1e7", "bandwidth", "references")
 PROBLEMS = ("random-1e5", "grid-1e6-0.99", "grid-1e6-0.999", "frozen-lake-8x8", "taxi")
 
 
@@ -105,10 +108,16 @@ def work_ours(args: argparse.Namespace) -> dict[str, Any]:
         solution = solve(mdp, TARGET)
         seconds.append(time.perf_counter() - start)
     assert solution is not None
+    alone = []
+    for _ in range(args.repeats):
+        start = time.perf_counter()
+        solve(mdp, TARGET, threads=1)
+        alone.append(time.perf_counter() - start)
     start = time.perf_counter()
     certificate = certify(mdp, solution.value)
     return {
-        "seconds": seconds, "error": solution.error, "met": solution.converged,
+        "seconds": seconds, "seconds_on_one_thread": alone, "threads": threads_used(),
+        "error": solution.error, "met": solution.converged,
         "method": solution.about["method"], "backups": solution.about["backups"],
         "recheck_seconds": time.perf_counter() - start, "recheck_error": certificate.error,
         "peak_gb": peak_gb(),
@@ -232,9 +241,75 @@ def work_references(args: argparse.Namespace) -> dict[str, Any]:
     return {"matched": matched, "of": len(entries), "seconds": time.perf_counter() - start}
 
 
+def work_auto(args: argparse.Namespace) -> dict[str, Any]:
+    """`auto` and every other method on one thread, on problems of every shape.
+
+    A method is stopped once it has taken longer than auto, as it cannot be the best then.
+    """
+    from likely.mdp import METHODS as HOUSE
+    from likely.mdp import solve
+    from mdp_shapes import SHAPES
+
+    # The linear program is never near the best at these sizes, and cannot be stopped.
+    methods = [m for m in HOUSE if m not in ("auto", "linear-programming")]
+    for name in ("slippery-grid", "garnet", "function", "queues", "layers"):
+        for method in ("auto", *methods):
+            solve(SHAPES[name](400, 0.9), TARGET, method, threads=1)  # compiled from here on
+    record: dict[str, Any] = {}
+    small = 10_000 if args.side >= 1000 else 1_000
+    cases = [(name, small, discount) for name in SHAPES for discount in (0.99, 0.9999)]
+    large = ("function", "one-function", "permutation", "inventory", "queues")
+    cases += [(name, 10 * small, 0.9999) for name in large]
+    for name, states, discount in cases:
+        mdp = SHAPES[name](states, discount)
+
+        def timed(method: str, most: float, problem: Any = mdp) -> tuple[float, float, Any]:
+            clock, work = time.perf_counter(), time.process_time()
+            found = solve(
+                problem, TARGET, method, threads=1, max_seconds=6.0 * most + 1.0,
+                callback=lambda _: time.process_time() - work > most,
+            )  # fmt: skip
+            return time.perf_counter() - clock, time.process_time() - work, found
+
+        runs = [timed("auto", 600.0) for _ in range(args.repeats)]
+        auto = {
+            "seconds": statistics.median(r[0] for r in runs),
+            "cpu_seconds": statistics.median(r[1] for r in runs),
+            "method": runs[0][2].about["method"], "met": runs[0][2].converged,
+        }  # fmt: skip
+        others = {}
+        for method in methods:
+            first = timed(method, 1.2 * auto["cpu_seconds"])
+            if first[2].converged:
+                again = [timed(method, 600.0) for _ in range(args.repeats)]
+                others[method] = {
+                    "seconds": statistics.median(r[0] for r in again),
+                    "cpu_seconds": statistics.median(r[1] for r in again),
+                }
+        best = min((others[m]["cpu_seconds"], m) for m in others) if others else None
+        ratio = auto["cpu_seconds"] / best[0] if best else 1.0
+        record[f"{name}-{states}-{discount}"] = {
+            "auto": auto, "others": others, "best": best[1] if best else "auto",
+            "auto_over_best": max(1.0, ratio),
+        }  # fmt: skip
+        print(
+            f"  {name} {states} {discount}: auto {auto['cpu_seconds']:.4f} CPU-s "
+            f"({auto['method']}), best {best or 'auto'}, ratio {ratio:.2f}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+    return record
+
+
+def threads_used() -> int:
+    """Threads that ours may use."""
+    from likely.mdp import threads
+
+    return threads.available()
+
+
 WORKERS = {
-    "ours": work_ours, "truth": work_truth, "huge": work_huge, "bandwidth": work_bandwidth,
-    "import": work_import, "references": work_references,
+    "ours": work_ours, "auto": work_auto, "truth": work_truth, "huge": work_huge,
+    "bandwidth": work_bandwidth, "import": work_import, "references": work_references,
 }  # fmt: skip
 
 
@@ -273,6 +348,20 @@ def peers_python(folder: Path) -> tuple[str, dict[str, str]]:
     shown = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     versions: dict[str, str] = json.loads(shown.stdout)
     return str(python), versions
+
+
+def check_needs(wanted: list[str]) -> None:
+    """Say at once what a run lacks, not after minutes."""
+    from importlib.util import find_spec
+
+    lacking = []
+    if "taxi" in wanted and find_spec("gymnasium") is None:
+        lacking.append("taxi needs gymnasium: pip install 'likely[gymnasium]'")
+    if "references" in wanted and "LIKELY_DATA" not in os.environ:
+        lacking.append("references needs LIKELY_DATA, the folder of the benchmark models")
+    if lacking:
+        rest = "; ".join(lacking)
+        raise SystemExit(f"{rest}; or leave them out with --only (problems: {', '.join(wanted)})")
 
 
 def measure(name: str, args: argparse.Namespace, python: str | None) -> dict[str, Any]:
@@ -336,12 +425,13 @@ def main() -> None:
     if args.merge:
         merge(args.merge)
         return
+    wanted = args.only or [*PROBLEMS, *OTHERS]
+    check_needs(wanted)
     args.cache.mkdir(parents=True, exist_ok=True)
     python, versions = None, {}
     if not args.without_peers and set(PROBLEMS) & set(args.only or PROBLEMS):
         python, versions = peers_python(args.peers)
     details: dict[str, Any] = {}
-    wanted = args.only or [*PROBLEMS, *OTHERS]
     ours("import", args)  # compiles what is not on disk yet
     details["import"] = ours("import", args)
     for name in [p for p in PROBLEMS if p in wanted]:
@@ -355,7 +445,10 @@ def main() -> None:
     if "bandwidth" in wanted:
         details["bandwidth"] = record = ours("bandwidth", args)
         print("bandwidth", record, flush=True)
-    if "references" in wanted and "LIKELY_DATA" in os.environ:
+    if "auto" in wanted:
+        details["auto"] = ours("auto", args)
+        print("auto", json.dumps(details["auto"], indent=1), flush=True)
+    if "references" in wanted:
         details["references"] = ours("references", args)
     print(json.dumps(figures_of(details), indent=2))
     settings = {"target": TARGET, "side": args.side, "repeats": args.repeats, "limit": args.limit,
@@ -389,6 +482,19 @@ def figures_of(details: dict[str, Any]) -> dict[str, float]:
         if times and record["ours"]["met"]:
             figures[f"mdp/{name}/peer-seconds"] = min(times)
             figures[f"mdp/{name}/speedup"] = min(times) / mine
+        alone = record["ours"].get("seconds_on_one_thread")
+        work = [
+            statistics.median(found.get("cpu_seconds", found["seconds"]))
+            for peer, found in record.items()
+            if peer not in ("ours", "truth") and found.get("met")
+        ]
+        if work and alone and record["ours"]["met"]:
+            figures[f"mdp/{name}/speedup-per-core"] = min(work) / statistics.median(alone)
+    if details.get("auto") and "failed" not in details["auto"]:
+        figures["mdp/auto/worst-over-best"] = max(
+            case["auto_over_best"] for case in details["auto"].values()
+        )
+        figures["mdp/auto/problems"] = len(details["auto"])
     for key in [k for k in ("1e7", "1e7-matrix-free") if "seconds" in details.get(k, {})]:
         figures[f"mdp/{key}/seconds"] = statistics.median(details[key]["seconds"])
         figures[f"mdp/{key}/peak-gb"] = details[key]["peak_gb"]

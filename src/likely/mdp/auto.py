@@ -60,7 +60,7 @@ def auto(task: Task) -> Iterator[None]:
     methods = _racing(ends, deep, mixing, mdp.discount)
     name = next(iter(methods))
     rates = dict.fromkeys(methods, math.inf)
-    budget, patience, level = TRIAL, 8, int(ends)
+    budget, patience, level = 2.0 * TRIAL if mixing else TRIAL, 8, int(ends)
     while True:
         forecast = Forecast(task)
         yield from _watched(task, name, methods[name], forecast, budget)
