@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mdp_examples import random_mdp, two_arms
 
 from likely.errors import InvalidSetting
-from likely.mdp import MDP, bellman_optimality, evaluate, grid, solve, ssp, worlds
+from likely.mdp import MDP, bellman_optimality, evaluate, grid, solve, ssp, ssp_kernels, worlds
 from likely.mdp.benchmarks import read_benchmark
 from likely.mdp.end_components import Rows, maximal_end_components
 
@@ -284,15 +284,16 @@ def test_a_total_reward_stopped_early_has_bounds_that_hold(
         stopped = solve(maze, 1e-8, criterion="total", max_seconds=1e-9)
     else:
         calls = []
-        evaluate = ssp.evaluate
+        advance = ssp_kernels.advance
 
         def third_is_interrupted(*given: Any) -> Any:
             calls.append(1)
             if len(calls) == 3:
                 raise KeyboardInterrupt
-            return evaluate(*given)
+            return advance(*given)
 
-        monkeypatch.setattr(ssp, "evaluate", third_is_interrupted)
+        monkeypatch.setattr(ssp, "PORTION", 1)
+        monkeypatch.setattr(ssp_kernels, "advance", third_is_interrupted)
         stopped = solve(maze, 1e-8, criterion="total")
     assert stopped.outcome == how
     assert bool(np.isfinite(stopped.lower).all())

@@ -6,9 +6,15 @@ of Bertsekas and Tsitsiklis 1991). Then T has one fixed point, and
 
     L <= T L  implies  L <= V*,        U >= T U  implies  V* <= U.
 
-Policy iteration finds V; the value of its policy is L. U = V + c w is then *checked* pair by
-pair, with w the largest expected number of steps over all nearly optimal policies.
+Strongly connected components ("blocks") are solved one after the other, successors first. A state
+on its own takes one backup. A larger block is swept: x <- T x, and beside it a weight y, what of
+the unit mass is still in the block (the idea of sound value iteration, Quatmann and Katoen 2018).
+x + u y is an upper bound as soon as u (y - P y) >= r + P x - x for every action, and x + l y a
+lower one, so the ratios of two sweeps give u and l; one backup, rounded outwards, proves them.
+Where sweeps are slow, policy iteration finds x and y: by a band where the block is narrow, by a
+Krylov method otherwise. Nothing is factorised whose cost is not known beforehand.
 """
+# mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 
@@ -21,192 +27,241 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from likely.mdp.transient import UNIT, bounds
+from likely.mdp import ssp_kernels as kernels
+from likely.mdp import ssp_linear as linear
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 
-
-# Told of a policy [K], the iterations made, and whether it is the last.
-Keep = Callable[[Array, int, bool], None]
-
-
-def nothing(chosen: Array, iteration: int, last: bool) -> None:
-    """Keep nothing."""
+UNIT = kernels.UNIT
+PORTION = 20_000_000  # transitions visited between two looks at the clock (about 0.1 s)
+LAST_PORTION = 50_000_000  # the same for bounds of what is left, where a solve was stopped
+PATIENCE = 150_000  # transitions swept before a block counts as slow
+WIDEST = 400  # a band may cost so many operations per transition of its block ...
+LARGEST = 40_000_000  # ... or has at most so many numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Paths:
-    """Rows [pairs, K] with sums of at most one; what is missing ends the path.
+    """Rows of K states sorted by blocks, successors first; what is missing of a row ends the path.
 
     Attributes:
-        pair_ptr: [K + 1]; every state has a pair.
-        rows: CSR array [pairs, K].
-        reward: [pairs].
-        ends: [pairs] probability that the pair ends the path.
-        defect: bound on |row sum + ends - 1|.
+        row_ptr: [K + 1]; every state has a row.
+        entry_ptr, column, weight: CSR array [rows, K].
+        gain: [rows].
+        pair_of: [rows] pair of the MDP, -1 for stopping.
+        block_ptr: [blocks + 1].
+        level: [blocks] blocks of several states on the longest path from here, this one included.
+        unit: bound on the relative rounding of a backup, and on |row sum + end - 1|.
     """
 
-    pair_ptr: Array
-    rows: Any
-    reward: FloatArray
-    ends: FloatArray
-    defect: float
+    row_ptr: Array
+    entry_ptr: Array
+    column: Array
+    weight: FloatArray
+    gain: FloatArray
+    pair_of: Array
+    block_ptr: Array
+    level: Array
+    unit: float
 
     @property
     def states(self) -> int:
         """Number of states K."""
-        return len(self.pair_ptr) - 1
+        return len(self.row_ptr) - 1
 
     @property
-    def owner(self) -> Array:
-        """[pairs] state of each pair."""
-        return np.repeat(np.arange(self.states), np.diff(self.pair_ptr))
+    def rows(self) -> tuple[Array, Array, Array, FloatArray, FloatArray]:
+        """The leading arguments of the kernels."""
+        return self.row_ptr, self.entry_ptr, self.column, self.weight, self.gain
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class Solved:
-    """Bounds on the optimal value [K], the chosen pair [K], and the policy iterations made.
+    """Bounds on the optimal value [K], and how far the solve has come.
 
-    `outcome` is "converged", "iterations", "time" or "interrupted".
+    Attributes:
+        lower, upper: [K], proven at any time.
+        chosen: [K] row whose backup shows `lower`; -1 where none does.
+        xy: [K, 2] value and weight at work, see `ssp_kernels.sweep`.
+        place: block, rounds in it, sweeps in it, sweeps at which to try policy iteration.
+        local: what `ssp_kernels.work_round` keeps.
+        iterations: rounds in all blocks.
+        outcome: "converged", "iterations", "time" or "interrupted".
     """
 
     lower: FloatArray
     upper: FloatArray
     chosen: Array
-    iterations: int
-    outcome: str
+    xy: FloatArray
+    place: Array
+    local: FloatArray
+    iterations: int = 0
+    outcome: str = "converged"
 
+    @classmethod
+    def start(cls, states: int, low: float, high: float) -> Solved:
+        """Nothing known but that values are in [low, high]."""
+        return cls(
+            np.full(states, float(low)), np.full(states, float(high)),
+            np.full(states, -1, dtype=np.int64),
+            np.zeros((states, 2)), np.zeros(4, dtype=np.int64), np.zeros(9),
+        )  # fmt: skip
 
-def ending_policy(paths: Paths) -> Array:
-    """[K] pairs of a policy that ends with probability one, by breadth first search backwards."""
-    chosen = np.full(paths.states, -1, dtype=np.int64)
-    owner = paths.owner
-    hit = paths.ends > 0.0
-    while True:
-        found = np.flatnonzero(hit & (chosen[owner] < 0))[::-1]
-        if not len(found):
-            return chosen
-        chosen[owner[found]] = found
-        done = (chosen >= 0).astype(np.float64)
-        hit = (paths.rows @ done) > 0.0
-
-
-def evaluate(paths: Paths, chosen: Array, gain: FloatArray) -> FloatArray:
-    """Undiscounted value of a policy that ends: sparse LU, refined once."""
-    from scipy import sparse
-    from scipy.sparse import linalg
-
-    system = (sparse.eye_array(paths.states, format="csr") - paths.rows[chosen]).tocsr()
-    right = gain[chosen]
-    if paths.states <= 300:
-        dense = system.toarray()
-        value = np.linalg.solve(dense, right)
-        return np.asarray(value + np.linalg.solve(dense, right - system @ value))
-    factors = linalg.splu(system.tocsc())
-    value = factors.solve(right)
-    return np.asarray(value + factors.solve(right - system @ value))
-
-
-def improve(
-    paths: Paths, gain: FloatArray, start: Array, usable: npt.NDArray[np.bool_] | None, limit: int,
-    until: float = math.inf, keep: Keep = nothing,
-) -> tuple[FloatArray, Array, int, str]:  # fmt: skip
-    """Policy iteration: value, policy, iterations, and the outcome.
-
-    `until` is a time of `time.perf_counter`; `keep` is told of each better policy. However it
-    ends, the value is that of the policy.
-    """
-    chosen = start
-    first = paths.pair_ptr[:-1]
-    owner = paths.owner
-    value = evaluate(paths, chosen, gain)
-    iteration = 0
-    try:
-        while iteration < limit:
-            iteration += 1
-            q = gain + paths.rows @ value
-            if usable is not None:
-                q = np.where(usable, q, -np.inf)
-            best = np.maximum.reduceat(q, first)
-            # Ties within rounding keep the old pair: otherwise policies may cycle or never end.
-            slack = 1e-11 * (np.abs(value) + float(np.abs(gain).max(initial=0.0)))
-            better = best > q[chosen] + slack
-            if not bool(better.any()):
-                return value, chosen, iteration, "converged"
-            if time.perf_counter() >= until:
-                return value, chosen, iteration, "time"
-            at = np.flatnonzero((q == best[owner]) & better[owner])[::-1]
-            following = chosen.copy()
-            following[owner[at]] = at
-            improved = evaluate(paths, following, gain)
-            chosen, value = following, improved
-            keep(chosen, iteration, False)
-            if not bool(np.isfinite(value).all()):
-                break
-    except KeyboardInterrupt:
-        return value, chosen, iteration, "interrupted"
-    return value, chosen, iteration, "iterations"
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """What a checkpoint keeps."""
+        names = ("lower", "upper", "chosen", "xy", "place", "local")
+        return {name: getattr(self, name) for name in names}
 
 
 def solve_paths(
-    paths: Paths, limit: int = 1000, until: float = math.inf, start: Array | None = None,
-    keep: Keep = nothing,
-) -> Solved:  # fmt: skip
-    """Solve and bound; bounds are infinite where nothing could be proven.
+    paths: Paths,
+    tolerance: float,
+    solved: Solved,
+    limit: int | None = None,
+    until: float = math.inf,
+    keep: Callable[[Solved, bool], None] = lambda solved, last: None,
+) -> None:
+    """Solve and bound, in place; bounds stay as they were where nothing could be proven.
 
     Args:
         paths: the problem.
-        limit: policy iterations.
+        tolerance: half the width of the bounds to reach in every state.
+        solved: where to start from, and the result.
+        limit: rounds.
         until: a time of `time.perf_counter`.
-        start: [K] pairs of a policy that ends with probability one; one is found by default.
-        keep: told of each better policy, and of the last one.
+        keep: told of progress between portions of work, and of the end.
     """
-    start = ending_policy(paths) if start is None else start
-    value, chosen, iterations, outcome = improve(
-        paths, paths.reward, start, None, limit, until, keep
-    )
-    keep(chosen, iterations, True)
-    chain = paths.rows[chosen].tocsr()
-    live = np.zeros(paths.states, dtype=np.bool_)
-    lower, _ = bounds(live, chain, paths.reward[chosen], value, paths.defect, paths.ends[chosen])
-    upper = np.full(paths.states, np.inf)
-    if outcome == "converged":
-        upper = _upper(paths, value, chosen)
-    return Solved(lower, upper, chosen, iterations, outcome)
+    blocks = len(paths.block_ptr) - 1
+    levels = max(1, int(paths.level.max(initial=0)))
+    guess, picked = np.empty(paths.states), np.full(paths.states, -1, dtype=np.int64)
+
+    def advance(error: float, rounds: int, budget: int) -> int:
+        made = kernels.advance(
+            *paths.rows, paths.block_ptr, paths.level, solved.xy, solved.lower, solved.upper,
+            solved.chosen, guess, picked, paths.unit, error, levels, rounds, budget, PATIENCE,
+            solved.local, solved.place,
+        )  # fmt: skip
+        return int(made)
+
+    solved.outcome = "converged"
+    try:
+        while True:
+            if time.perf_counter() >= until:
+                solved.outcome = "time"
+                break
+            left = (1 << 60) if limit is None else limit - solved.iterations
+            solved.iterations += advance(tolerance, max(0, left), PORTION)
+            keep(solved, False)
+            if solved.place[0] >= blocks:
+                break
+            if limit is not None and solved.iterations >= limit:
+                solved.outcome = "iterations"
+                break
+            if solved.place[2] >= solved.place[3] > 0:
+                _policy_iteration(paths, tolerance, solved, picked, until)
+                solved.place[3] *= 3
+    except KeyboardInterrupt:
+        solved.outcome = "interrupted"
+    keep(solved, True)
+    if solved.outcome in ("time", "interrupted"):  # any finite bounds for what is left
+        advance(1e300, 200, LAST_PORTION)
 
 
-def _upper(paths: Paths, value: FloatArray, chosen: Array) -> FloatArray:
-    """U = value + c w with T U <= U checked pair by pair; infinite if no w was found."""
-    from scipy import sparse
+def _policy_iteration(
+    paths: Paths, tolerance: float, solved: Solved, picked: Array, until: float
+) -> None:
+    """A better x and y for the block at work; what comes out is only a guess."""
+    block = int(solved.place[0])
+    first, last = int(paths.block_ptr[block]), int(paths.block_ptr[block + 1])
+    xy, n = solved.xy, last - first
+    chain = _Chain(paths, first, last, picked, until)
+    before, right, moved = xy[first:last].copy(), np.empty(n), np.empty(n)
+    scale = float(np.abs(before[:, 0]).max())
+    picked[first:last] = -1
+    goal = max(0.02 * tolerance * float(solved.local[6]), 4.0 * UNIT * scale)
+    # x belongs to the middle of the bounds outside, so it may lie beside the bounds inside.
+    least = solved.lower[first:last] - solved.local[2]
+    most = solved.upper[first:last] + solved.local[3]
+    error = math.inf
+    for _ in range(30):
+        for _ in range(2):
+            kernels.sweep(*paths.rows, xy, first, last, *solved.local[:2], True)
+        changed = linear.greedy(*paths.rows, xy, first, last, picked, 1e-12 * scale)
+        linear.right_side(*paths.rows[1:], xy, first, last, picked, right)
+        linear.apply(*paths.rows[1:4], first, last, picked, xy[first:last, 0], moved)
+        right -= moved
+        previous, error = error, float(np.abs(right).max())
+        if error <= goal or (not changed and error > 0.5 * previous):
+            break
+        if changed:
+            chain.renew()
+        change = chain.solve(right, max(goal, 0.02 * error))
+        if change is None:  # a policy that does not end, or no convergence
+            xy[first:last] = before
+            return
+        np.clip(xy[first:last, 0] + change, least, most, out=xy[first:last, 0])
+    chain.renew()
+    steps = chain.solve(np.ones(n), 0.1)
+    if steps is None or float(steps.min()) < 0.5:
+        xy[first:last] = before
+        return
+    chain.steps, chain.longest = steps, float(steps.max())
+    error += 8.0 * paths.unit * scale
+    for _ in range(20):
+        tie = 4.0 * error * chain.longest
+        if not linear.longer(*paths.rows, xy, chain.steps, first, last, picked, tie):
+            break
+        chain.renew()
+        steps = chain.solve(np.ones(n), 0.1)
+        if steps is None or float(steps.min()) < 0.5:
+            return
+        chain.steps, chain.longest = steps, float(steps.max())
+    xy[first:last, 1] = chain.steps / chain.longest
+    solved.local[0], solved.local[1], solved.local[7] = 1.0 / chain.longest, tie, -2.0
 
-    owner = paths.owner
-    counts = np.diff(paths.rows.indptr)
-    pair_of_entry = np.repeat(np.arange(len(owner)), counts)
-    spread = paths.rows.data * (value[paths.rows.indices] - value[owner[pair_of_entry]])
-    # r + P v - v without cancellation; the mass that ends takes v(s) with it.
-    loss = paths.ends * value[owner]
-    advantage = paths.reward + np.bincount(pair_of_entry, spread, minlength=len(owner)) - loss
-    size = np.abs(paths.reward) + np.abs(loss)
-    size += np.bincount(pair_of_entry, np.abs(spread), minlength=len(owner))
-    error = (counts + 10) * UNIT * size + (paths.defect + 4 * UNIT) * np.abs(value[owner])
-    scale = float(np.abs(value).max(initial=0.0)) + float(np.abs(paths.reward).max(initial=0.0))
-    moves = sparse.csr_array(paths.rows)
-    for near in (1e-10, 1e-8, 1e-6, 1e-4):
-        usable = advantage >= -near * scale
-        usable[chosen] = True
-        steps, _, _, outcome = improve(paths, np.ones(len(owner)), chosen, usable, 50)
-        if outcome != "converged" or not bool((steps > 0.0).all()):
-            continue
-        change = moves @ steps - steps[owner]
-        change += (counts + 6) * UNIT * (moves @ steps + steps[owner])
-        change += paths.defect * float(steps.max())
-        worst = advantage + error
-        falling = change < -0.25
-        if not bool((falling | (worst < 0.0)).all()):
-            continue
-        reach = float(np.max(worst[falling] / -change[falling], initial=0.0))
-        reach = max(reach, 0.0) * (1.0 + 1e-12)
-        if bool((worst[~falling] + reach * np.maximum(change[~falling], 0.0) <= 0.0).all()):
-            return value + reach * steps + 4 * UNIT * (np.abs(value) + reach * steps)
-    return np.full(paths.states, np.inf)
+
+class _Chain:
+    """Systems (I - P) z = right side with the chain of `picked` in one block."""
+
+    def __init__(self, paths: Paths, first: int, last: int, picked: Array, until: float) -> None:
+        self.paths, self.first, self.last, self.picked = paths, first, last, picked
+        self.until = until
+        n = last - first
+        entries = int(paths.entry_ptr[paths.row_ptr[last]] - paths.entry_ptr[paths.row_ptr[first]])
+        place, band = linear.narrow_order(*paths.rows[:3], first, last)
+        self.place, self.band = place, int(band)
+        cost = n * self.band * self.band
+        self.direct = cost <= WIDEST * entries and n * (2 * self.band + 1) <= LARGEST
+        self.factors = np.empty((n, 2 * self.band + 1)) if self.direct else None
+        self.portion = max(1, PORTION // (4 * entries))
+        self.steps: FloatArray = np.zeros(n)
+        self.longest = 1.0
+
+    def renew(self) -> None:
+        """Take up a change of `picked`."""
+        if self.factors is not None:
+            linear.band_factors(
+                *self.paths.rows[1:4], self.first, self.last, self.picked, self.place, self.band,
+                self.factors,
+            )  # fmt: skip
+
+    def solve(self, right: FloatArray, goal: float) -> FloatArray | None:
+        """A solution with a residual of at most `goal`, None where there was none."""
+        chain = (*self.paths.rows[1:4], self.first, self.last, self.picked)
+        if self.factors is not None:
+            out = np.empty(len(right))
+            linear.band_solve(self.factors, self.place, self.band, right, out)
+            return out if bool(np.isfinite(out).all()) else None
+        work, scalars = np.zeros((8, len(right))), np.zeros(3)
+        work[1] = right
+        largest = float(np.abs(work[1]).max())
+        limit = 100 + 4 * int(math.sqrt(len(right)))
+        for _ in range(0, limit, self.portion):
+            if largest <= goal:
+                return np.array(work[0])
+            largest = float(linear.krylov(*chain, work, scalars, self.portion, goal))
+            if not math.isfinite(largest) or time.perf_counter() >= self.until:
+                return None
+        return np.array(work[0]) if largest <= goal else None

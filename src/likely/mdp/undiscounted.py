@@ -2,15 +2,16 @@
 
 "The change is small" proves nothing without a discount (Haddad and Monmege 2014). Here the graph
 decides first: states of value zero, one or infinity are found exactly; end components that cost
-nothing are collapsed; what is left is a shortest path problem with one fixed point (`ssp`),
-solved by policy iteration and proven by one inductive check from each side. Interval iteration
-(Baier et al. 2017) is there for early stopping: its bounds hold after any number of sweeps.
+nothing are merged, those that break even too (`zero_gain`); what is left is a shortest path
+problem with one fixed point, solved and proven component by component (`ssp`).
 """
+# mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ import numpy.typing as npt
 
 from likely.errors import InvalidSetting
 from likely.mdp import end_components as graph
+from likely.mdp import ssp_kernels as kernels
+from likely.mdp import zero_gain
 from likely.mdp.build import mask_of
 from likely.mdp.checkpoints import Checkpoint, Resumed
 from likely.mdp.problem import MDP
 from likely.mdp.solution import Solution, TracePoint, sentence
 from likely.mdp.ssp import Paths, Solved, solve_paths
-from likely.mdp.transient import UNIT
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -40,7 +42,10 @@ class _Case:
         self.usable: Mask = np.ones(mdp.pairs, dtype=np.bool_)
         self.fixed: FloatArray = np.zeros(mdp.states)  # value where not open
         self.reward: FloatArray = np.zeros(mdp.pairs)
+        self.range = (-np.inf, np.inf)
+        self.circular = True  # whether open states may be gone round in for ever
         self.may_stop = False  # whether a free end component may be stayed in for ever
+        self.potential: dict[int, Fraction] = {}  # of states whose cycles break even
 
 
 def reachability(
@@ -68,21 +73,22 @@ def reachability(
     else:
         never = ~graph.cannot_avoid(case.rows, goal, through)
         surely = goal | (~graph.can_reach(case.rows, never, ~goal) & ~never)
+        case.circular = False
     surely |= goal
     case.fixed[surely] = sign
     case.open = ~never & ~surely
-    case.reward = sign * _mass(mdp, surely)
+    case.range = (min(0.0, sign), max(0.0, sign))
     limits = _Limits(began, max_iterations, max_seconds, checkpoint)
-    solved = _solve(case, tolerance, limits, (-1.0, 0.0) if sign < 0.0 else (0.0, 1.0))
-    chosen = solved.chosen
+    solved = _solve(case, tolerance, limits)
     if objective == "max":
         # Inside the region of probability one the policy must make progress, not only stay.
-        chosen = _progress(case, chosen, goal, surely & ~goal)
+        region = surely & ~goal
+        usable = case.rows.every(surely) & region[case.rows.owner]
+        solved.take(graph.inward_policy(case.rows, usable, goal), region)
     else:
         # Where the target can be avoided for ever, the policy must do so.
-        avoiding = np.flatnonzero(case.rows.every(never) & never[case.rows.owner])[::-1]
-        chosen[case.rows.owner[avoiding]] = avoiding
-    return _solution(mdp, solved, chosen, sign, tolerance, limits.began, {
+        solved.take(_inside(case.rows, never), never)
+    return _solution(mdp, solved, sign, tolerance, limits.began, {
         "criterion": "reachability", "objective": objective, "target": int(goal.sum()),
     })  # fmt: skip
 
@@ -99,47 +105,84 @@ def total_reward(
 ) -> Solution:
     """Expected undiscounted sum of rewards; see `solve(criterion="total")`.
 
-    With `target`, rewards are collected until the target is reached, and a state from which it
-    is not reached with probability one has value infinity (as in PRISM: for "max" under some
-    policy, for "min" under every policy). Without, the sum runs for ever or until a terminal
-    state; it must be bounded above (for "max"), and is minus infinity where every policy may be
-    caught in a cycle that costs.
+    With `target`, rewards are collected until the target is reached: what states of the target
+    could do is not looked at. A state from which the target is not reached with probability one
+    has value infinity (as in PRISM: for "max" under some policy, for "min" under every policy).
+    Without, the sum runs for ever or until a terminal state, over the policies whose sum settles
+    or falls for ever. No cycle may gain on average. The value is minus infinity (for "max")
+    where every policy may be caught in a cycle that costs.
     """
     began = time.perf_counter()
     sign = 1.0 if objective == "max" else -1.0
     case = _Case(mdp)
     case.reward = sign * mdp.reward
+    reason = ""
     if target is None:
-        free = (case.reward == 0.0) & case.rows.every(~mdp.terminal)
-        component, _ = graph.maximal_end_components(case.rows, free)
-        rest = mdp.terminal | (component >= 0)
-        finite = graph.surely_reach(case.rows, rest, ~rest)
-        _check_bounded(mdp, case.reward)
-        case.open = finite & ~mdp.terminal
-        case.fixed[~finite] = -np.inf
-        case.usable = case.rows.every(finite)
-        case.may_stop = True
+        reason = _until_the_end(case)
     else:
-        goal = mask_of(target, mdp.states, "target")
-        through = ~goal & ~mdp.terminal
-        if objective == "max":
-            finite = graph.always_reach(case.rows, goal, through)
-        else:
-            finite = graph.surely_reach(case.rows, goal, through)
-            _check_bounded(mdp, case.reward)
-        case.open = finite & ~goal
-        case.fixed[~finite] = np.inf * sign
-        case.usable = case.rows.every(finite)
+        reason = _until_target(case, mask_of(target, mdp.states, "target"), objective)
     limits = _Limits(began, max_iterations, max_seconds, checkpoint)
-    solved = _solve(case, tolerance, limits, (-np.inf, np.inf))
-    return _solution(mdp, solved, solved.chosen, sign, tolerance, limits.began, {
-        "criterion": "total", "objective": objective,
-    })  # fmt: skip
+    solved = _solve(case, tolerance, limits)
+    if target is not None and objective == "max":
+        # Where the value is infinite the policy must be able to miss the target.
+        goal = mask_of(target, mdp.states, "target")
+        endless = np.isinf(case.fixed)
+        missed = ~graph.cannot_avoid(case.rows, goal, ~goal & ~mdp.terminal)
+        solved.take(graph.approach(case.rows, missed, endless)[1], endless)
+        solved.take(_inside(case.rows, missed), missed)
+    about = {"criterion": "total", "objective": objective}
+    return _solution(mdp, solved, sign, tolerance, limits.began, about, reason)
 
 
-def _mass(mdp: MDP, inside: Mask) -> FloatArray:
-    """[pairs] probability of moving inside."""
-    return np.asarray(mdp.transition @ inside.astype(np.float64))
+def _until_the_end(case: _Case) -> str:
+    """Without a target; returns why values are infinite."""
+    mdp, rows = case.mdp, case.rows
+    live: Mask = np.ones(mdp.pairs, dtype=np.bool_)
+    component, inside = graph.maximal_end_components(rows, case.reward == 0.0)
+    rest = mdp.terminal | (component >= 0)
+    finite = graph.surely_reach(rows, rest, ~rest)
+    case.potential = zero_gain.potentials(mdp, rows, case.reward, live, component, inside)
+    for state in case.potential:
+        if not finite[state]:
+            raise InvalidSetting(
+                f"total reward: a cycle through {mdp.state_name(state)} breaks even for ever, so "
+                'that the sum never settles; give a discount below 1, or criterion="average"'
+            )
+    case.open = finite & ~mdp.terminal
+    case.fixed[~finite] = -np.inf
+    case.usable = rows.every(finite)
+    case.may_stop = True
+    return "every policy may be caught in a cycle that goes on for ever"
+
+
+def _until_target(case: _Case, goal: Mask, objective: str) -> str:
+    """With a target; returns why values are infinite."""
+    mdp, rows = case.mdp, case.rows
+    through = ~goal & ~mdp.terminal
+    if objective == "max":
+        finite = graph.always_reach(rows, goal, through)
+        case.fixed[~finite] = np.inf
+        case.circular = False
+        reason = "some policy may miss the target"
+    else:
+        finite = graph.surely_reach(rows, goal, through)
+        case.fixed[~finite] = -np.inf
+        reason = "every policy may miss the target"
+    case.open = finite & ~goal
+    case.usable = rows.every(finite)
+    if case.circular:
+        live = case.usable & case.open[rows.owner] & rows.every(case.open)
+        component, inside = graph.maximal_end_components(rows, live & (case.reward == 0.0))
+        case.potential = zero_gain.potentials(mdp, rows, case.reward, live, component, inside)
+    return reason
+
+
+def _inside(rows: graph.Rows, region: Mask) -> Array:
+    """[S] pairs that stay in the region, -1 where there is none."""
+    chosen = np.full(rows.states, -1, dtype=np.int64)
+    pairs = np.flatnonzero(rows.every(region) & region[rows.owner])[::-1]
+    chosen[rows.owner[pairs]] = pairs
+    return chosen
 
 
 class _Outcome:
@@ -152,7 +195,12 @@ class _Outcome:
         self.iterations = 0
         self.outcome = "converged"
         self.trace: list[TracePoint] = []
-        self.method = "policy-iteration"
+        self.method = "sound-value-iteration"
+
+    def take(self, pairs: Array, where: Mask) -> None:
+        """Choose these pairs [S] there, except where one is -1."""
+        taken = where & (pairs >= 0)
+        self.chosen[taken] = pairs[taken]
 
 
 @dataclasses.dataclass
@@ -170,145 +218,185 @@ class _Limits:
         return np.inf if self.max_seconds is None else self.began + self.max_seconds
 
 
-def _solve(case: _Case, tolerance: float, limits: _Limits, range_: tuple[float, float]) -> _Outcome:
+def _solve(case: _Case, tolerance: float, limits: _Limits) -> _Outcome:
     outcome = _Outcome(case)
     if not bool(case.open.any()):
         return outcome
-    group, inside, paths, pair_of = _collapse(case)
-    bounded = np.isfinite(range_[0]) and np.isfinite(range_[1])
-    intervals = bounded and not (limits.max_iterations is None and limits.max_seconds is None)
+    merged = _merge(case)
+    paths = merged.paths
+    bounded = bool(np.isfinite(case.range).all())
+    intervals = bounded and limits.max_iterations is not None
     resumed = None
     if limits.checkpoint is not None:
-        shape = (paths.states,)
-        resumed = limits.checkpoint.load(dict.fromkeys(("low", "high", "chosen"), shape))
+        shapes = {name: a.shape for name, a in Solved.start(paths.states, 0.0, 0.0).arrays.items()}
+        size = (paths.states,)
+        resumed = limits.checkpoint.load(
+            {**shapes, **dict.fromkeys(("low", "high", "picked"), size)}
+        )
     if resumed is not None:  # by the method that wrote it
         intervals = "low" in resumed.arrays
         limits.began -= resumed.seconds
         outcome.trace = resumed.trace
     if intervals:
-        found = _intervals(paths, tolerance, range_, limits, outcome, resumed)
+        solved = _intervals(paths, tolerance, case.range, limits, outcome, resumed)
     else:
-        found = _policies(paths, range_, limits, resumed)
-        outcome.iterations, outcome.outcome = found.iterations, found.outcome
+        solved = _blocks(paths, tolerance, _simple_range(case, paths), limits, resumed)
+    outcome.iterations, outcome.outcome = solved.iterations, solved.outcome
     members = np.flatnonzero(case.open)
-    outcome.lower[members] = np.maximum(found.lower, range_[0])[group[members]]
-    outcome.upper[members] = np.minimum(found.upper, range_[1])[group[members]]
-    rows = pair_of[found.chosen]  # [groups] pair of the MDP, -1 for stopping
-    taken = rows[rows >= 0]
-    outcome.chosen[case.rows.owner[taken]] = taken
-    settled = outcome.chosen >= 0
-    filled = graph.inward_policy(case.rows, group, inside, settled)
-    missing = (outcome.chosen < 0) & (filled >= 0)
-    outcome.chosen[missing] = filled[missing]
-    # A component in which the policy stops stays inside.
-    rest = np.flatnonzero(inside)[::-1]
-    stopped = np.full(case.mdp.states, -1, dtype=np.int64)
-    stopped[case.rows.owner[rest]] = rest
-    missing = case.open & (outcome.chosen < 0)
-    outcome.chosen[missing] = stopped[missing]
+    place = merged.number[members]
+    outcome.lower[members] = np.maximum(solved.lower, case.range[0])[place]
+    outcome.upper[members] = np.minimum(solved.upper, case.range[1])[place]
+    _lift(case, outcome)
+    outcome.take(_policy(case, merged, solved.chosen), case.open)
     return outcome
 
 
-def _collapse(case: _Case) -> tuple[Array, Mask, Paths, Array]:
-    """Open states with free end components merged; groups [S], pairs inside, paths, pair map."""
-    from scipy import sparse
+def _simple_range(case: _Case, paths: Paths) -> tuple[float, float]:
+    """Bounds without any work: nothing is ever paid, or nothing is ever lost."""
+    low, high = case.range
+    if not case.circular or bool((paths.gain >= 0.0).all()):
+        low = max(low, 0.0 if bool((paths.gain >= 0.0).all()) else -np.inf)
+    if bool((paths.gain <= 0.0).all()):
+        high = min(high, 0.0)
+    return low, high
 
+
+@dataclasses.dataclass
+class _Merged:
+    """Open states with free end components merged.
+
+    Attributes:
+        paths: over the merged states.
+        number: [S] state of `paths`, -1 where not open.
+        inside: [pairs] pairs that stay inside a merged component.
+        waiting: [S] whether one may stay for ever for nothing.
+        waits: [pairs] pairs that do.
+    """
+
+    paths: Paths
+    number: Array
+    inside: Mask
+    waiting: Mask
+    waits: Mask
+
+
+def _merge(case: _Case) -> _Merged:
     mdp, rows = case.mdp, case.rows
     live = case.usable & case.open[rows.owner]
-    free = live & (case.reward == 0.0) & rows.every(case.open)
-    component, inside = graph.maximal_end_components(rows, free)
-    group = np.full(mdp.states, -1, dtype=np.int64)
+    inside = np.zeros(mdp.pairs, dtype=np.bool_)
+    component = np.full(mdp.states, -1, dtype=np.int64)
+    waiting, waits = component >= 0, inside
+    reward = case.reward
+    if case.circular:
+        closed = live & rows.every(case.open)
+        component, inside = graph.maximal_end_components(rows, closed & (reward == 0.0))
+        if case.may_stop:
+            waiting, waits = component >= 0, inside
+        if case.potential:
+            reward = zero_gain.shaped(mdp, rows, reward, live, case.potential)
+            component, inside = graph.maximal_end_components(rows, closed & (reward == 0.0))
     count = int(component.max(initial=-1)) + 1
-    group[component >= 0] = component[component >= 0]
+    group = component.copy()
     single = np.flatnonzero(case.open & (component < 0))
     group[single] = count + np.arange(len(single))
-    total = count + len(single)
-    kept = np.flatnonzero(live & ~inside)
-    owner = group[rows.owner[kept]]
-    if case.may_stop:
-        kept = np.concatenate([kept, np.full(count, -1, dtype=np.int64)])
-        owner = np.concatenate([owner, np.arange(count)])
-    order = np.argsort(owner, kind="stable")
-    kept, owner = kept[order], owner[order]
-    real = kept >= 0
-    # Rows over groups: columns of open states are merged, the rest of the mass ends the path.
-    members = np.flatnonzero(case.open)
-    merge = sparse.csr_array(
-        (np.ones(len(members)), (members, group[members])), shape=(mdp.states, total)
-    )
-    moves = (mdp.transition[np.maximum(kept, 0)] @ merge).tocsr()
-    moves = sparse.csr_array(sparse.diags_array(real.astype(np.float64)) @ moves)
-    moves.eliminate_zeros()
-    ends = np.where(real, _mass(mdp, ~case.open)[np.maximum(kept, 0)], 1.0)
-    # `reward` of a reachability problem already holds what the fixed states are worth.
-    reward = np.where(real, case.reward[np.maximum(kept, 0)], 0.0)
-    pair_ptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=total))])
+    stops = np.full(count + len(single), np.nan)
+    for_stop = np.flatnonzero(waiting)
+    stops[group[for_stop]] = 0.0
+    for state, height in case.potential.items():
+        if waiting[state]:
+            best = stops[group[state]]
+            stops[group[state]] = max(-float(height), best if best != 0.0 else -np.inf)
+    *pieces, number = kernels.quotient(
+        mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, reward, case.fixed,
+        live & ~inside, group, len(stops), stops,
+    )  # fmt: skip
     longest = int(np.diff(mdp.indptr).max(initial=0))
-    paths = Paths(pair_ptr, moves, reward, ends, mdp.row_defect + 2.0 * longest * UNIT)
-    empty = np.flatnonzero(np.diff(pair_ptr) == 0)
+    unit = mdp.row_defect + (longest + 8) * kernels.UNIT
+    paths = Paths(*pieces, unit)
+    empty = np.flatnonzero(np.diff(paths.row_ptr) == 0)
     if len(empty):
-        state = int(np.flatnonzero(group == empty[0])[0])
+        state = int(np.flatnonzero(case.open)[np.argmax(number[group[case.open]] == empty[0])])
         raise InvalidSetting(
             f"{mdp.state_name(state)} can never end: an end component without an exit; "
             "the criterion is not defined there"
         )
-    return group, inside, paths, kept
+    number = np.where(case.open, number[np.maximum(group, 0)], -1)
+    return _Merged(paths, number, inside, waiting, waits)
 
 
-def _check_bounded(mdp: MDP, reward: FloatArray) -> None:
-    """Refuse cycles that pay: the total reward of staying in them is not bounded, or undecided."""
-    if not bool((reward > 0.0).any()):
-        return
-    rows = graph.Rows.of(mdp)
-    component, inside = graph.maximal_end_components(rows, np.ones(mdp.pairs, dtype=np.bool_))
-    paying = inside & (reward > 0.0)
-    if not bool(paying.any()):
-        return
-    from likely.mdp.average import average_reward
-
-    for label in np.unique(component[rows.owner[paying]]):
-        part = np.flatnonzero(component == label)
-        pairs = np.flatnonzero(inside & (component[rows.owner] == label))
-        number = np.full(mdp.states, -1, dtype=np.int64)
-        number[part] = np.arange(len(part))
-        sub = mdp.transition[pairs][:, part].tocsr()
-        loop = MDP.from_pairs(
-            np.concatenate([[0], np.cumsum(np.bincount(number[rows.owner[pairs]]))]),
-            sub.indptr, sub.indices, sub.data, reward[pairs], 1.0,
-        )  # fmt: skip
-        scale = float(np.abs(loop.reward).max())
-        best = average_reward(loop, 1e-9 * scale, max_iterations=100_000)
-        if best.upper[0] < 0.0:
+def _lift(case: _Case, outcome: _Outcome) -> None:
+    """Add the potentials again, rounded outwards."""
+    for state, height in case.potential.items():
+        if not case.open[state]:
             continue
-        what = "pays without end" if best.lower[0] > 0.0 else "may pay without end or break even"
-        raise InvalidSetting(
-            f"total reward: a cycle through {mdp.state_name(int(part[0]))} {what} (average reward "
-            f"in [{best.lower[0]:.3g}, {best.upper[0]:.3g}] a step); give a discount below 1, or "
-            'criterion="average"'
-        )
+        for bounds, direction in ((outcome.lower, -np.inf), (outcome.upper, np.inf)):
+            if np.isfinite(bounds[state]):
+                exact = Fraction(float(bounds[state])) + height
+                near = float(exact)
+                wrong = Fraction(near) > exact if direction < 0.0 else Fraction(near) < exact
+                bounds[state] = np.nextafter(near, direction) if wrong else near
 
 
-def _policies(
-    paths: Paths, range_: tuple[float, float], limits: _Limits, resumed: Resumed | None
-) -> Solved:
-    """Policies are improved one by one; each gives a proven lower bound."""
-    checkpoint, made = limits.checkpoint, 0 if resumed is None else resumed.iterations
-    start = None if resumed is None else resumed.arrays["chosen"]
+def _policy(case: _Case, merged: _Merged, chosen: Array) -> Array:
+    """[S] pairs of the rows [K] that were chosen, and of the ways to them inside components."""
+    rows, paths = case.rows, merged.paths
+    pairs = np.full(case.mdp.states, -1, dtype=np.int64)
+    stopping = np.zeros(paths.states, dtype=np.bool_)
+    taken = chosen >= 0
+    behind = paths.pair_of[chosen[taken]]
+    stopping[np.flatnonzero(taken)[behind < 0]] = True
+    behind = behind[behind >= 0]
+    pairs[rows.owner[behind]] = behind
+    if bool(merged.waiting.any()):
+        stays = merged.waiting & stopping[np.maximum(merged.number, 0)]
+        if case.potential:  # the best of the places to wait
+            stays &= _best_places(case, merged, stays)
+        waits = np.flatnonzero(merged.waits & stays[rows.owner])[::-1]
+        pairs[rows.owner[waits]] = waits
+    settled = pairs >= 0
+    for way in (
+        graph.inward_policy(rows, merged.inside, settled),
+        # Nothing was proven there: a policy that ends.
+        graph.approach(rows, ~case.open | settled, case.open, case.usable)[1],
+    ):
+        missing = (pairs < 0) & (way >= 0)
+        pairs[missing] = way[missing]
+    return pairs
 
-    def keep(chosen: Array, iteration: int, last: bool) -> None:
+
+def _best_places(case: _Case, merged: _Merged, stays: Mask) -> Mask:
+    """Of the states `stays`, those with the least potential of their merged component."""
+    least: dict[int, Fraction] = {}
+    zero = Fraction(0)
+    for state in np.flatnonzero(stays).tolist():
+        height = case.potential.get(state, zero)
+        group = int(merged.number[state])
+        least[group] = min(least.get(group, height), height)
+    best = np.zeros_like(stays)
+    for state in np.flatnonzero(stays).tolist():
+        best[state] = case.potential.get(state, zero) == least[int(merged.number[state])]
+    return best
+
+
+def _blocks(
+    paths: Paths, tolerance: float, range_: tuple[float, float], limits: _Limits,
+    resumed: Resumed | None,
+) -> Solved:  # fmt: skip
+    """Component by component; see `ssp`."""
+    solved = Solved.start(paths.states, *range_)
+    if resumed is not None:
+        for name, array in resumed.arrays.items():
+            setattr(solved, name, array)
+        solved.iterations = resumed.iterations
+    checkpoint = limits.checkpoint
+
+    def keep(state: Solved, last: bool) -> None:
         if checkpoint is not None and (last or checkpoint.due()):
-            seconds, count = time.perf_counter() - limits.began, made + iteration
-            checkpoint.save({"chosen": chosen}, count, count, seconds, ())
+            seconds, made = time.perf_counter() - limits.began, state.iterations
+            checkpoint.save(state.arrays, made, made, seconds, ())
 
-    limit = max(0, (limits.max_iterations or 1000) - made)
-    try:
-        found = solve_paths(paths, limit, limits.until, start, keep)
-    except KeyboardInterrupt:  # before the first policy was evaluated
-        found = Solved(
-            np.full(paths.states, range_[0]), np.full(paths.states, range_[1]),
-            np.asarray(paths.pair_ptr[:-1]), 0, "interrupted",
-        )  # fmt: skip
-    return dataclasses.replace(found, iterations=made + found.iterations)
+    solve_paths(paths, tolerance, solved, limits.max_iterations, limits.until, keep)
+    return solved
 
 
 def _intervals(
@@ -319,74 +407,48 @@ def _intervals(
     outcome: _Outcome,
     resumed: Resumed | None,
 ) -> Solved:
-    """Interval iteration: T from below and from above, every backup rounded outwards."""
+    """Interval iteration (Baier et al. 2017): T from both ends, every backup rounded outwards."""
     outcome.method = "interval-iteration"
-    first = paths.pair_ptr[:-1]
-    counts = np.diff(paths.rows.indptr)
-    low = np.full(paths.states, range_[0])
-    high = np.full(paths.states, range_[1])
+    solved = Solved.start(paths.states, *range_)
     if resumed is not None:
-        low, high = resumed.arrays["low"], resumed.arrays["high"]
-        outcome.iterations = resumed.iterations
-    top = max(abs(range_[0]), abs(range_[1]))
-    # One backup rounds by at most this; the defect of a row moves it by as much again.
-    slack = float(counts.max(initial=0) + 4) * UNIT * 2.0 * top + paths.defect * top
-    limit = limits.max_iterations if limits.max_iterations is not None else 10_000_000
+        solved.lower, solved.upper = resumed.arrays["low"], resumed.arrays["high"]
+        solved.chosen, solved.iterations = resumed.arrays["picked"], resumed.iterations
+    limit = limits.max_iterations if limits.max_iterations is not None else 1 << 60
 
     def save() -> None:
         if limits.checkpoint is not None:
-            made, seconds = outcome.iterations, time.perf_counter() - limits.began
-            limits.checkpoint.save(
-                {"low": low, "high": high}, made, 2 * made, seconds, outcome.trace
-            )
+            made, seconds = solved.iterations, time.perf_counter() - limits.began
+            arrays = {"low": solved.lower, "high": solved.upper, "picked": solved.chosen}
+            limits.checkpoint.save(arrays, made, 2 * made, seconds, outcome.trace)
 
-    outcome.outcome = "iterations"
-    chosen = np.asarray(first)
+    solved.outcome = "iterations"
     try:
-        while outcome.iterations < limit:
-            q = paths.reward + paths.rows @ low
-            # A monotone operator maps a lower bound to a lower bound; the better one is kept.
-            low = np.maximum(low, np.maximum.reduceat(q, first) - slack)
-            above = np.maximum.reduceat(paths.reward + paths.rows @ high, first) + slack
-            high = np.minimum(high, above)
-            outcome.iterations += 1
-            error = 0.5 * float((high - low).max())
+        while solved.iterations < limit:
+            error = 0.5 * float(kernels.interval_sweep(
+                *paths.rows, solved.lower, solved.upper, solved.chosen, paths.unit
+            ))  # fmt: skip
+            solved.iterations += 1
             seconds = time.perf_counter() - limits.began
-            if outcome.iterations & (outcome.iterations - 1) == 0 or error <= tolerance:
-                outcome.trace.append(
-                    TracePoint(outcome.iterations, 2.0 * outcome.iterations, seconds, error)
-                )
+            if solved.iterations & (solved.iterations - 1) == 0 or error <= tolerance:
+                made = solved.iterations
+                outcome.trace.append(TracePoint(made, 2.0 * made, seconds, error))
             if error <= tolerance:
-                outcome.outcome = "converged"
+                solved.outcome = "converged"
                 break
             if time.perf_counter() >= limits.until:
-                outcome.outcome = "time"
+                solved.outcome = "time"
                 break
             if limits.checkpoint is not None and limits.checkpoint.due():
                 save()
     except KeyboardInterrupt:
-        outcome.outcome = "interrupted"
+        solved.outcome = "interrupted"
     save()
-    q = paths.reward + paths.rows @ low
-    best = np.maximum.reduceat(q, first)
-    at = np.flatnonzero(q == best[paths.owner])[::-1]
-    chosen = np.array(first)
-    chosen[paths.owner[at]] = at
-    return Solved(low, high, chosen, outcome.iterations, outcome.outcome)
-
-
-def _progress(case: _Case, chosen: Array, goal: Mask, region: Mask) -> Array:
-    """Fill the region of probability one with pairs that stay in it and approach the goal."""
-    inside = goal | region
-    usable = case.rows.every(inside) & region[case.rows.owner]
-    inward = graph.inward_policy(case.rows, np.zeros(0), usable, goal)
-    filled = np.where(region & (inward >= 0), inward, chosen)
-    return np.asarray(filled)
+    return solved
 
 
 def _solution(
-    mdp: MDP, solved: _Outcome, chosen: Array, sign: float, tolerance: float, began: float,
-    about: dict[str, Any],
+    mdp: MDP, solved: _Outcome, sign: float, tolerance: float, began: float,
+    about: dict[str, Any], reason: str = "",
 ) -> Solution:  # fmt: skip
     lower, upper = solved.lower, solved.upper
     if sign < 0.0:
@@ -401,12 +463,19 @@ def _solution(
         solved.outcome = "rounding"
     seconds = time.perf_counter() - began
     status = sentence(solved.outcome, error, tolerance, solved.iterations, seconds)
+    endless = np.flatnonzero(np.isinf(lower) & (lower == upper))
+    if len(endless):
+        states = "1 state" if len(endless) == 1 else f"{len(endless)} states"
+        status += (
+            f"; V* is {value[endless[0]]:g} in {states} ({mdp.state_name(int(endless[0]))}"
+            f"{', ...' if len(endless) > 1 else ''}): {reason}"
+        )
     # States that have pairs but where all is decided: any pair will do.
     policy = np.full(mdp.states, -1, dtype=np.int64)
     live = ~mdp.terminal
     policy[live] = mdp.pair_action[mdp.pair_ptr[:-1][live]]
-    known = chosen >= 0
-    policy[known] = mdp.pair_action[chosen[known]]
+    known = solved.chosen >= 0
+    policy[known] = mdp.pair_action[solved.chosen[known]]
     about |= {"method": solved.method, "tolerance": tolerance, "seconds": seconds}
     return Solution(
         policy=policy, value=value, lower=lower, upper=upper, iterations=solved.iterations,
