@@ -30,7 +30,7 @@ def contains(solution: Solution, truth: list[object], sign: float) -> None:
         else:
             assert isinstance(exact, Fraction), s
             assert Fraction(low) <= exact <= Fraction(high), (s, low, high, float(exact))
-            assert high - low <= 2e-6, (s, low, high)
+            assert high - low <= 2e-6 * max(1.0, abs(float(exact))), (s, low, high)
 
 
 def attained(mdp: MDP, solution: Solution, truth: list[object], target: set[int] | None,
@@ -52,7 +52,7 @@ def attained(mdp: MDP, solution: Solution, truth: list[object], target: set[int]
             )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 1_000_000), objective=st.sampled_from(["max", "min"]),
     dyadic=st.booleans(),
@@ -66,7 +66,7 @@ def test_reachability_is_the_best_policy(seed: int, objective: str, dyadic: bool
     attained(mdp, solution, truth, target, True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     seed=st.integers(0, 1_000_000), objective=st.sampled_from(["max", "min"]),
     rewards=st.sampled_from(sorted(REWARDS)), dyadic=st.booleans(), aimed=st.booleans(),
@@ -105,13 +105,28 @@ def refused(
             chain: Chain = {s: rows[s][a] for s, a in policy.items() if s not in goal}
             for s in chain:
                 members = reachable(chain, s)
-                if all(t in chain and s in reachable(chain, t) for t in members):
-                    if sign * gain(chain, sorted(members)) > 0:
-                        return
+                closed = all(t in chain and s in reachable(chain, t) for t in members)
+                if closed and sign * gain(chain, sorted(members)) > 0:
+                    return
         pytest.fail(f"refused although no cycle pays: {message}")
     assert "breaks even for ever" in message
     assert target is None
-    assert None in truth
+    # From some state all that is left is to break even for ever, or to lose without end.
+    assert any(
+        own is None and (exact is None or exact == -sign * float("inf"))
+        for policy in policies(mdp)
+        for own, exact in zip(of_policy(mdp, policy, None, False), truth, strict=True)
+    )
+
+
+def test_going_round_is_cheap_and_leaving_dear() -> None:
+    # Value iteration from 0 would need a million sweeps to see that leaving is best.
+    mdp = MDP.from_pairs([0, 1, 3, 3], [0, 1, 2, 3], [1, 0, 2], [1.0] * 3, [-0.1, -0.1, -1e5],
+                         1.0, terminal=[2])  # fmt: skip
+    solution = solve(mdp, criterion="total")
+    assert solution.converged
+    assert solution.policy.tolist() == [0, 1, -1]
+    assert np.abs(solution.value - [-100000.1, -1e5, 0.0]).max() <= 1e-6
 
 
 def test_what_the_target_could_do_is_not_looked_at() -> None:
@@ -137,11 +152,9 @@ def test_cycles_that_break_even_are_gone_round_as_it_suits() -> None:
     mdp = MDP.from_pairs([0, 1, 3], [0, 1, 2, 3], [1, 0, 1], [1.0] * 3, [1.0, -1.0, 0.0], 1.0)
     assert solve(mdp, criterion="total").value.tolist() == [1.0, 0.0]
     # Without a place to wait the sum never settles.
+    round_only = MDP.from_pairs([0, 1, 2], [0, 1, 2], [1, 0], [1.0] * 2, [1.0, -1.0], 1.0)
     with pytest.raises(InvalidSetting, match="breaks even for ever"):
-        solve(mdp_without_waiting := MDP.from_pairs(
-            [0, 1, 2], [0, 1, 2], [1, 0], [1.0] * 2, [1.0, -1.0], 1.0
-        ), criterion="total")  # fmt: skip
-    assert mdp_without_waiting.pairs == 2
+        solve(round_only, criterion="total")
     # Until a target the cycle must be left, from its better side.
     out = MDP.from_pairs([0, 2, 4, 4], [0, 1, 2, 3, 4], [1, 2, 0, 2], [1.0] * 4,
                          [1.0, -3.0, -1.0, -3.0], 1.0, terminal=[2])  # fmt: skip
@@ -185,7 +198,7 @@ def test_rounding_decides_and_is_paid_for(objective: str, seed: int) -> None:
         weights += [p, 1.0 - p]
         indptr.append(len(indices))
         reward.append(float(rng.random() * 1e9 / 3.0))
-    mdp = MDP.from_pairs(list(range(states)) + [states - 1], indptr, indices, weights, reward,
+    mdp = MDP.from_pairs([*range(states), states - 1], indptr, indices, weights, reward,
                          1.0, terminal=[states - 1])  # fmt: skip
     truth = chain_value(mdp)
     solution = solve(mdp, 1e-30, criterion="total", objective=objective)
@@ -193,7 +206,7 @@ def test_rounding_decides_and_is_paid_for(objective: str, seed: int) -> None:
         assert Fraction(float(solution.lower[s])) <= truth[s] <= Fraction(float(solution.upper[s]))
     assert solution.error <= 1e-9 * float(max(truth))
     acyclic = MDP.from_pairs(
-        list(range(states)) + [states - 1], list(range(states)), list(range(1, states)),
+        [*range(states), states - 1], list(range(states)), list(range(1, states)),
         [1.0] * (states - 1), reward, 1.0, terminal=[states - 1],
     )  # fmt: skip
     truth = chain_value(acyclic)

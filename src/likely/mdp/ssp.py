@@ -145,7 +145,7 @@ def solve_paths(
         )  # fmt: skip
         return int(made)
 
-    solved.outcome = "converged"
+    solved.outcome, reached = "converged", (-1, math.inf)
     try:
         while True:
             if time.perf_counter() >= until:
@@ -160,7 +160,11 @@ def solve_paths(
                 solved.outcome = "iterations"
                 break
             if solved.place[2] >= solved.place[3] > 0:
-                _policy_iteration(paths, tolerance, solved, picked, until)
+                before, reached = reached, (int(solved.place[0]), float(solved.local[4]))
+                if before[0] == reached[0] and math.inf > reached[1] > 0.7 * before[1]:
+                    solved.local[7] = -3.0  # nothing helps any more
+                else:
+                    _policy_iteration(paths, tolerance, solved, picked, until)
                 solved.place[3] *= 3
     except KeyboardInterrupt:
         solved.outcome = "interrupted"
@@ -175,51 +179,71 @@ def _policy_iteration(
     """A better x and y for the block at work; what comes out is only a guess."""
     block = int(solved.place[0])
     first, last = int(paths.block_ptr[block]), int(paths.block_ptr[block + 1])
-    xy, n = solved.xy, last - first
     chain = _Chain(paths, first, last, picked, until)
-    before, right, moved = xy[first:last].copy(), np.empty(n), np.empty(n)
-    scale = float(np.abs(before[:, 0]).max())
-    picked[first:last] = -1
+    before = solved.xy[first:last].copy()
+    # The greedy policy is nearly always good. Where going round is cheap and leaving dear it may
+    # never leave; improved from one that leaves, policies always do.
+    for leaving in (False, True):
+        if leaving and not linear.leaving(*paths.rows[:4], first, last, picked):
+            return
+        if not leaving:
+            picked[first:last] = -1
+        if _improve(chain, tolerance, solved, leaving) and _lengthen(chain, solved):
+            return
+        solved.xy[first:last] = before
+
+
+def _improve(chain: _Chain, tolerance: float, solved: Solved, leaving: bool) -> bool:
+    """Improve x by better and better policies, from the policy of the chain if `leaving`."""
+    paths, first, last, picked = chain.paths, chain.first, chain.last, chain.picked
+    x, n = solved.xy[first:last, 0], last - first
+    right, moved = np.empty(n), np.empty(n)
+    scale = max(float(np.abs(x).max()), float(np.abs(paths.gain).max()))
     goal = max(0.02 * tolerance * float(solved.local[6]), 4.0 * UNIT * scale)
     # x belongs to the middle of the bounds outside, so it may lie beside the bounds inside.
     least = solved.lower[first:last] - solved.local[2]
     most = solved.upper[first:last] + solved.local[3]
-    error = math.inf
-    for _ in range(30):
-        for _ in range(2):
-            kernels.sweep(*paths.rows, xy, first, last, *solved.local[:2], True)
-        changed = linear.greedy(*paths.rows, xy, first, last, picked, 1e-12 * scale)
-        linear.right_side(*paths.rows[1:], xy, first, last, picked, right)
-        linear.apply(*paths.rows[1:4], first, last, picked, xy[first:last, 0], moved)
+    chain.error = math.inf
+    for turn in range(50 if leaving else 30):
+        changed = 1
+        if turn or not leaving:
+            for _ in range(0 if leaving else 2):
+                kernels.sweep(*paths.rows, solved.xy, first, last, *solved.local[:2], True)
+            changed = linear.greedy(*paths.rows, solved.xy, first, last, picked, 1e-12 * scale)
+        linear.right_side(*paths.rows[1:], solved.xy, first, last, picked, right)
+        linear.apply(*paths.rows[1:4], first, last, picked, x.copy(), moved)
         right -= moved
-        previous, error = error, float(np.abs(right).max())
-        if error <= goal or (not changed and error > 0.5 * previous):
+        previous, chain.error = chain.error, float(np.abs(right).max())
+        if chain.error <= goal or (not changed and chain.error > 0.5 * previous):
             break
         if changed:
             chain.renew()
-        change = chain.solve(right, max(goal, 0.02 * error))
+        change = chain.solve(right, max(goal, (1e-6 if leaving else 0.02) * chain.error))
         if change is None:  # a policy that does not end, or no convergence
-            xy[first:last] = before
-            return
-        np.clip(xy[first:last, 0] + change, least, most, out=xy[first:last, 0])
-    chain.renew()
-    steps = chain.solve(np.ones(n), 0.1)
-    if steps is None or float(steps.min()) < 0.5:
-        xy[first:last] = before
-        return
-    chain.steps, chain.longest = steps, float(steps.max())
-    error += 8.0 * paths.unit * scale
+            return False
+        np.clip(x + change, least, most, out=x)
+        scale = max(scale, float(np.abs(x).max()))
+    chain.error += 8.0 * paths.unit * scale
+    return True
+
+
+def _lengthen(chain: _Chain, solved: Solved) -> bool:
+    """y from the steps of the slowest policy among those that are about as good."""
+    paths, first, last = chain.paths, chain.first, chain.last
+    tie, longest = 0.0, 1.0
+    steps: FloatArray = np.ones(last - first)
     for _ in range(20):
-        tie = 4.0 * error * chain.longest
-        if not linear.longer(*paths.rows, xy, chain.steps, first, last, picked, tie):
-            break
         chain.renew()
-        steps = chain.solve(np.ones(n), 0.1)
-        if steps is None or float(steps.min()) < 0.5:
-            return
-        chain.steps, chain.longest = steps, float(steps.max())
-    xy[first:last, 1] = chain.steps / chain.longest
-    solved.local[0], solved.local[1], solved.local[7] = 1.0 / chain.longest, tie, -2.0
+        solution = chain.solve(np.ones(last - first), 0.1)
+        if solution is None or float(solution.min()) < 0.5:
+            return False
+        steps, longest = solution, float(solution.max())
+        tie = 4.0 * chain.error * longest
+        if not linear.longer(*paths.rows, solved.xy, steps, first, last, chain.picked, tie):
+            break
+    solved.xy[first:last, 1] = steps / longest
+    solved.local[0], solved.local[1], solved.local[7] = 1.0 / longest, tie, -2.0
+    return True
 
 
 class _Chain:
@@ -236,8 +260,7 @@ class _Chain:
         self.direct = cost <= WIDEST * entries and n * (2 * self.band + 1) <= LARGEST
         self.factors = np.empty((n, 2 * self.band + 1)) if self.direct else None
         self.portion = max(1, PORTION // (4 * entries))
-        self.steps: FloatArray = np.zeros(n)
-        self.longest = 1.0
+        self.error = math.inf  # of one backup at x
 
     def renew(self) -> None:
         """Take up a change of `picked`."""

@@ -16,7 +16,8 @@ from numba import njit
 from likely.mdp.end_components import strong_components
 
 UNIT = 2.0**-53
-TINY = 1e-300  # more than what underflow can take from a sum of products
+TINY = 1e-300  # more than what underflow can take from a product ...
+SMALL = 1e-280  # ... which happens below this
 
 _sweep: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 _exact: Any = njit(nogil=True, cache=True, error_model="numpy")
@@ -126,6 +127,12 @@ def quotient(pair_ptr, indptr, indices, probability, reward, fixed, keep, group,
 
 
 @_exact
+def lost(product, factor):
+    """What underflow may have taken from a product."""
+    return TINY if abs(product) < SMALL and factor != 0.0 else 0.0
+
+
+@_exact
 def single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit):
     """Both bounds of a state by one backup, rounded outwards; moves to itself are solved for.
 
@@ -143,14 +150,12 @@ def single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, un
             a, b = weight[k] * lower[following], weight[k] * upper[following]
             below += a
             above += b
-            size_low += abs(a) + (TINY if lower[following] != 0.0 else 0.0)
-            size_high += abs(b) + (TINY if upper[following] != 0.0 else 0.0)
-        if entry_ptr[row] < entry_ptr[row + 1]:
-            below -= unit * size_low + (TINY if size_low > 0.0 else 0.0)
-            above += unit * size_high + (TINY if size_high > 0.0 else 0.0)
-        elif size_low > 0.0 and unit > 0.0:
-            below -= unit * size_low
-            above += unit * size_high
+            size_low += abs(a)
+            size_high += abs(b)
+            below -= lost(a, lower[following])
+            above += lost(b, upper[following])
+        below -= unit * size_low
+        above += unit * size_high
         if loop > 0.0:
             exit = 1.0 - loop
             below = _quotient_below(below, exit, 2.0 * unit)
@@ -180,14 +185,15 @@ def prove_upper(row_ptr, entry_ptr, column, weight, gain, upper, guess, first, l
     """Whether T guess <= guess on first..last, every backup rounded up by `unit` of its terms."""
     for s in range(first, last):
         for row in range(row_ptr[s], row_ptr[s + 1]):
-            total, size = gain[row], abs(gain[row]) + abs(guess[s]) + TINY
+            total, size = gain[row], abs(gain[row]) + abs(guess[s])
             for k in range(entry_ptr[row], entry_ptr[row + 1]):
                 following = column[k]
                 inside = first <= following < last
-                term = weight[k] * (guess[following] if inside else upper[following])
-                total += term
-                size += abs(term) + TINY
-            if not total + unit * size + TINY <= guess[s]:
+                value = guess[following] if inside else upper[following]
+                term = weight[k] * value
+                total += term + lost(term, value)
+                size += abs(term)
+            if not total + unit * size <= guess[s]:
                 return False
     return True
 
@@ -198,14 +204,15 @@ def prove_lower(row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, 
     for s in range(first, last):
         best = -np.inf
         for row in range(row_ptr[s], row_ptr[s + 1]):
-            total, size = gain[row], abs(gain[row]) + abs(guess[s]) + TINY
+            total, size = gain[row], abs(gain[row]) + abs(guess[s])
             for k in range(entry_ptr[row], entry_ptr[row + 1]):
                 following = column[k]
                 inside = first <= following < last
-                term = weight[k] * (guess[following] if inside else lower[following])
-                total += term
-                size += abs(term) + TINY
-            total -= unit * size + TINY
+                value = guess[following] if inside else lower[following]
+                term = weight[k] * value
+                total += term - lost(term, value)
+                size += abs(term)
+            total -= unit * size
             if total > best:
                 best = total
                 picked[s] = row
@@ -268,7 +275,7 @@ def guess_bounds(
         middle, middle_falls = -np.inf, 0.0
         for row in range(row_ptr[s], row_ptr[s + 1]):
             high, low, held, mid = gain[row], gain[row], 0.0, gain[row]
-            size = abs(gain[row]) + max(abs(x_high), abs(x_low)) + 2.0 * TINY
+            size = abs(gain[row]) + max(abs(x_high), abs(x_low))
             for k in range(entry_ptr[row], entry_ptr[row + 1]):
                 following = column[k]
                 if first <= following < last:
@@ -280,7 +287,7 @@ def guess_bounds(
                 high += a
                 low += b
                 mid += weight[k] * xy[following, 0]
-                size += max(abs(a), abs(b)) + 2.0 * TINY
+                size += max(abs(a), abs(b))
             if mid > middle:
                 middle, middle_falls = mid, y_here - held
             # high and low are finite unless a bound outside is not: then there is no proof.
@@ -331,8 +338,8 @@ def work_round(
     `state` is kept between rounds: [0] what y gains in a sweep, so that it falls everywhere; [1]
     within which x rows count as equally good; [2], [3] what the bounds outside the block are
     wide; [4] the width of the bounds inside; [5] what rounding may make of it; [6] the share of
-    y that leaves in a sweep; [7] negative to keep [0], -2 where x and y come from a policy; [8]
-    the last width where rounding seemed to limit it.
+    y that leaves in a sweep; [7] negative to keep [0], -2 where x and y come from a policy, -3 to
+    give up; [8] the last width where rounding seemed to limit it.
     """
     delta, tie, below, above = state[0], state[1], state[2], state[3]
     change, top = 0.0, 1.0
@@ -349,8 +356,12 @@ def work_round(
         row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, 2.25 * unit,
         below, above,
     )  # fmt: skip
-    most = u_least + 1e-9 * abs(u_least) + TINY
-    least = l_most - 1e-9 * abs(l_most) - TINY
+    most = u_least + 1e-9 * abs(u_least)
+    least = l_most - 1e-9 * abs(l_most)
+    if 0.0 < abs(most) < SMALL:
+        most = SMALL
+    if 0.0 < abs(least) < SMALL:
+        least = -SMALL
     upper_fits = np.isfinite(most) and most <= u_most
     lower_fits = np.isfinite(least) and least >= l_least
     if upper_fits:
@@ -424,7 +435,8 @@ def advance(
             )
             state[0], state[1], state[6], state[7] = 1e-12, 0.0, 0.0, 0.0
             place[2], place[3] = 0, max(48, patience // entries)
-        sweeps = 1 if state[7] == -2.0 else 6 * 2 ** min(place[1] // 3, 4)
+        hopeless = state[7] == -3.0
+        sweeps = 1 if state[7] < -1.0 else 6 * 2 ** min(place[1] // 3, 4)
         work_round(
             row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, chosen, guess, picked,
             first, last, unit, sweeps, state,
@@ -443,7 +455,7 @@ def advance(
             state[7], state[8] = -1.0, width
         elif state[7] < 0.0:
             state[7] = 0.0
-        if done:
+        if done or hopeless:
             for s in range(first, last):
                 xy[s, 1] = 0.0
                 single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit)
@@ -467,12 +479,12 @@ def interval_sweep(row_ptr, entry_ptr, column, weight, gain, lower, upper, chose
             size_low, size_high = abs(gain[row]), abs(gain[row])
             for k in range(entry_ptr[row], entry_ptr[row + 1]):
                 a, b = weight[k] * lower[column[k]], weight[k] * upper[column[k]]
-                below += a
-                above += b
+                below += a - lost(a, lower[column[k]])
+                above += b + lost(b, upper[column[k]])
                 size_low += abs(a)
                 size_high += abs(b)
-            below -= unit * size_low + TINY
-            above += unit * size_high + TINY
+            below -= unit * size_low
+            above += unit * size_high
             if below > low:
                 low, best = below, row
             high = max(high, above)

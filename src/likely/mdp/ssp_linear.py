@@ -47,6 +47,31 @@ def greedy(row_ptr, entry_ptr, column, weight, gain, xy, first, last, picked, ti
 
 
 @_kernel
+def leaving(row_ptr, entry_ptr, column, weight, first, last, picked):
+    """Rows of a policy that leaves the block with probability one; whether there is one."""
+    picked[first:last] = -1
+    left = last - first
+    while left > 0:
+        before = left
+        for s in range(first, last):
+            if picked[s] >= 0:
+                continue
+            for row in range(row_ptr[s], row_ptr[s + 1]):
+                total, leads = 0.0, False
+                for k in range(entry_ptr[row], entry_ptr[row + 1]):
+                    total += weight[k]
+                    outside = not first <= column[k] < last
+                    leads = leads or outside or (column[k] != s and picked[column[k]] >= 0)
+                if leads or total < 1.0 - 1e-14:
+                    picked[s] = row
+                    left -= 1
+                    break
+        if left == before:
+            return False
+    return True
+
+
+@_kernel
 def longer(row_ptr, entry_ptr, column, weight, gain, xy, steps, first, last, picked, tie):
     """Rows within `tie` of the best that take longer than `picked` by half a step.
 

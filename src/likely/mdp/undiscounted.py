@@ -254,8 +254,8 @@ def _solve(case: _Case, tolerance: float, limits: _Limits) -> _Outcome:
 def _simple_range(case: _Case, paths: Paths) -> tuple[float, float]:
     """Bounds without any work: nothing is ever paid, or nothing is ever lost."""
     low, high = case.range
-    if not case.circular or bool((paths.gain >= 0.0).all()):
-        low = max(low, 0.0 if bool((paths.gain >= 0.0).all()) else -np.inf)
+    if bool((paths.gain >= 0.0).all()):
+        low = max(low, 0.0)
     if bool((paths.gain <= 0.0).all()):
         high = min(high, 0.0)
     return low, high
@@ -306,13 +306,14 @@ def _merge(case: _Case) -> _Merged:
         if waiting[state]:
             best = stops[group[state]]
             stops[group[state]] = max(-float(height), best if best != 0.0 else -np.inf)
-    *pieces, number = kernels.quotient(
+    pieces: tuple[Any, ...] = kernels.quotient(
         mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, reward, case.fixed,
         live & ~inside, group, len(stops), stops,
     )  # fmt: skip
+    row_ptr, entry_ptr, column, weight, gain, pair_of, block_ptr, level, number = pieces
     longest = int(np.diff(mdp.indptr).max(initial=0))
     unit = mdp.row_defect + (longest + 8) * kernels.UNIT
-    paths = Paths(*pieces, unit)
+    paths = Paths(row_ptr, entry_ptr, column, weight, gain, pair_of, block_ptr, level, unit)
     empty = np.flatnonzero(np.diff(paths.row_ptr) == 0)
     if len(empty):
         state = int(np.flatnonzero(case.open)[np.argmax(number[group[case.open]] == empty[0])])
