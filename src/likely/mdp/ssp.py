@@ -53,6 +53,7 @@ class Paths:
         block_ptr: [blocks + 1].
         level: [blocks] blocks of several states on the longest path from here, this one included.
         unit: bound on the relative rounding of a backup, and on |row sum + end - 1|.
+        loss: bound on what a gain has lost before.
     """
 
     row_ptr: Array
@@ -64,6 +65,7 @@ class Paths:
     block_ptr: Array
     level: Array
     unit: float
+    loss: float = 0.0
 
     @property
     def states(self) -> int:
@@ -140,8 +142,8 @@ def solve_paths(
     def advance(error: float, rounds: int, budget: int) -> int:
         made = kernels.advance(
             *paths.rows, paths.block_ptr, paths.level, solved.xy, solved.lower, solved.upper,
-            solved.chosen, guess, picked, paths.unit, error, levels, rounds, budget, PATIENCE,
-            solved.local, solved.place,
+            solved.chosen, guess, picked, paths.unit, paths.loss, error, levels, rounds, budget,
+            PATIENCE, solved.local, solved.place,
         )  # fmt: skip
         return int(made)
 
@@ -223,7 +225,7 @@ def _improve(chain: _Chain, tolerance: float, solved: Solved, leaving: bool) -> 
             return False
         np.clip(x + change, least, most, out=x)
         scale = max(scale, float(np.abs(x).max()))
-    chain.error += 8.0 * paths.unit * scale
+    chain.error += 8.0 * paths.unit * scale + paths.loss
     return True
 
 

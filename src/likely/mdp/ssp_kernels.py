@@ -133,7 +133,7 @@ def lost(product, factor):
 
 
 @_exact
-def single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit):
+def single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit, loss):
     """Both bounds of a state by one backup, rounded outwards; moves to itself are solved for.
 
     That is all there is to a state that cannot come back otherwise.
@@ -154,8 +154,8 @@ def single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, un
             size_high += abs(b)
             below -= lost(a, lower[following])
             above += lost(b, upper[following])
-        below -= unit * size_low
-        above += unit * size_high
+        below -= unit * size_low + loss
+        above += unit * size_high + loss
         if loop > 0.0:
             exit = 1.0 - loop
             below = _quotient_below(below, exit, 2.0 * unit)
@@ -181,7 +181,7 @@ def _quotient_below(part, exit, unit):
 
 
 @_exact
-def prove_upper(row_ptr, entry_ptr, column, weight, gain, upper, guess, first, last, unit):
+def prove_upper(row_ptr, entry_ptr, column, weight, gain, upper, guess, first, last, unit, loss):
     """Whether T guess <= guess on first..last, every backup rounded up by `unit` of its terms."""
     for s in range(first, last):
         for row in range(row_ptr[s], row_ptr[s + 1]):
@@ -193,13 +193,15 @@ def prove_upper(row_ptr, entry_ptr, column, weight, gain, upper, guess, first, l
                 term = weight[k] * value
                 total += term + lost(term, value)
                 size += abs(term)
-            if not total + unit * size <= guess[s]:
+            if not total + (unit * size + loss) <= guess[s]:
                 return False
     return True
 
 
 @_exact
-def prove_lower(row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, first, last, unit):
+def prove_lower(
+    row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, first, last, unit, loss
+):
     """Whether guess <= T guess on first..last, rounded down; `picked` are rows that show it."""
     for s in range(first, last):
         best = -np.inf
@@ -212,7 +214,7 @@ def prove_lower(row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, 
                 term = weight[k] * value
                 total += term - lost(term, value)
                 size += abs(term)
-            total -= unit * size
+            total -= unit * size + loss
             if total > best:
                 best = total
                 picked[s] = row
@@ -260,7 +262,8 @@ def sweep(row_ptr, entry_ptr, column, weight, gain, xy, first, last, delta, tie,
 
 @_exact
 def guess_bounds(
-    row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, unit, below, above
+    row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, unit, loss, below,
+    above,
 ):  # fmt: skip
     """Between which u is x + above + u y an upper bound, and l for x - below + l y a lower one.
 
@@ -291,7 +294,7 @@ def guess_bounds(
             if mid > middle:
                 middle, middle_falls = mid, y_here - held
             # high and low are finite unless a bound outside is not: then there is no proof.
-            excess = high - x_high + unit * size
+            excess = high - x_high + unit * size + 1.01 * loss
             grows = (1.0 + unit) * held - (1.0 - unit) * y_here
             if grows < 0.0:
                 u_least = max(u_least, -excess / grows)
@@ -299,7 +302,7 @@ def guess_bounds(
                 u_most = min(u_most, -excess / grows)
             elif excess > 0.0:
                 u_most = -np.inf
-            gained = low - x_low - unit * size
+            gained = low - x_low - unit * size - 1.01 * loss
             if gained > best:
                 best, best_size = gained, size
                 best_falls = (1.0 + unit) * y_here - (1.0 - unit) * held
@@ -331,7 +334,7 @@ def widths_outside(entry_ptr, column, row_ptr, xy, lower, upper, first, last):
 @_exact
 def work_round(
     row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, chosen, guess, picked,
-    first, last, unit, sweeps, state,
+    first, last, unit, loss, sweeps, state,
 ):  # fmt: skip
     """Sweeps over one block, then a guess of both bounds and their proof, then a better x.
 
@@ -354,7 +357,7 @@ def work_round(
     # The guess rounds on its own account, so it leaves the proof some room.
     u_least, u_most, l_least, l_most, largest, shift = guess_bounds(
         row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, 2.25 * unit,
-        below, above,
+        loss, below, above,
     )  # fmt: skip
     most = u_least + 1e-9 * abs(u_least)
     least = l_most - 1e-9 * abs(l_most)
@@ -367,14 +370,16 @@ def work_round(
     if upper_fits:
         for s in range(first, last):
             guess[s] = xy[s, 0] + above + most * xy[s, 1]
-        if prove_upper(row_ptr, entry_ptr, column, weight, gain, upper, guess, first, last, unit):
+        if prove_upper(
+            row_ptr, entry_ptr, column, weight, gain, upper, guess, first, last, unit, loss
+        ):
             for s in range(first, last):
                 upper[s] = min(upper[s], guess[s])
     if lower_fits:
         for s in range(first, last):
             guess[s] = xy[s, 0] - below + least * xy[s, 1]
         if prove_lower(
-            row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, first, last, unit
+            row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, first, last, unit, loss
         ):
             for s in range(first, last):
                 if guess[s] > lower[s] or chosen[s] < 0:
@@ -397,14 +402,14 @@ def work_round(
     if decay > 0.0:
         state[6] = decay
     state[1], state[4] = tie, width
-    state[5] = unit * largest / max(0.3 * state[6], delta * scale, 1e-16)
+    state[5] = (unit * largest + loss) / max(0.3 * state[6], delta * scale, 1e-16)
     state[0] = delta * scale if state[7] < 0.0 else max(1e-3 * state[6], 1e-12)
 
 
 @_exact
 def advance(
     row_ptr, entry_ptr, column, weight, gain, block_ptr, level, xy, lower, upper, chosen, guess,
-    picked, unit, tolerance, levels, rounds, budget, patience, state, place,
+    picked, unit, loss, tolerance, levels, rounds, budget, patience, state, place,
 ):  # fmt: skip
     """Solve blocks until the budget of visited transitions, or the rounds, are spent.
 
@@ -419,7 +424,9 @@ def advance(
         first, last = block_ptr[position], block_ptr[position + 1]
         entries = entry_ptr[row_ptr[last]] - entry_ptr[row_ptr[first]] + last - first
         if last - first == 1:
-            single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, first, unit)
+            single(
+                row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, first, unit, loss
+            )
             if np.isfinite(lower[first]) and np.isfinite(upper[first]):
                 xy[first, 0] = 0.5 * (lower[first] + upper[first])
             budget -= entries
@@ -439,7 +446,7 @@ def advance(
         sweeps = 1 if state[7] < -1.0 else 6 * 2 ** min(place[1] // 3, 4)
         work_round(
             row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, chosen, guess, picked,
-            first, last, unit, sweeps, state,
+            first, last, unit, loss, sweeps, state,
         )  # fmt: skip
         made += 1
         budget -= entries * (sweeps + 4)
@@ -458,7 +465,9 @@ def advance(
         if done or hopeless:
             for s in range(first, last):
                 xy[s, 1] = 0.0
-                single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit)
+                single(
+                    row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit, loss
+                )
                 if np.isfinite(lower[s]) and np.isfinite(upper[s]):
                     xy[s, 0] = 0.5 * (lower[s] + upper[s])
             place[0] += 1
@@ -469,7 +478,7 @@ def advance(
 
 
 @_exact
-def interval_sweep(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, unit):
+def interval_sweep(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, unit, loss):
     """One Gauss-Seidel sweep of both bounds, rounded outwards; the better bound is kept."""
     width = 0.0
     for s in range(row_ptr.shape[0] - 1):
@@ -483,8 +492,8 @@ def interval_sweep(row_ptr, entry_ptr, column, weight, gain, lower, upper, chose
                 above += b + lost(b, upper[column[k]])
                 size_low += abs(a)
                 size_high += abs(b)
-            below -= unit * size_low
-            above += unit * size_high
+            below -= unit * size_low + loss
+            above += unit * size_high + loss
             if below > low:
                 low, best = below, row
             high = max(high, above)

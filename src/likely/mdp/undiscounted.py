@@ -312,8 +312,9 @@ def _merge(case: _Case) -> _Merged:
     )  # fmt: skip
     row_ptr, entry_ptr, column, weight, gain, pair_of, block_ptr, level, number = pieces
     longest = int(np.diff(mdp.indptr).max(initial=0))
+    loss = mdp.reward_defect if bool(reward.any()) else 0.0
     unit = mdp.row_defect + (longest + 8) * kernels.UNIT
-    paths = Paths(row_ptr, entry_ptr, column, weight, gain, pair_of, block_ptr, level, unit)
+    paths = Paths(row_ptr, entry_ptr, column, weight, gain, pair_of, block_ptr, level, unit, loss)
     empty = np.flatnonzero(np.diff(paths.row_ptr) == 0)
     if len(empty):
         state = int(np.flatnonzero(case.open)[np.argmax(number[group[case.open]] == empty[0])])
@@ -426,7 +427,7 @@ def _intervals(
     try:
         while solved.iterations < limit:
             error = 0.5 * float(kernels.interval_sweep(
-                *paths.rows, solved.lower, solved.upper, solved.chosen, paths.unit
+                *paths.rows, solved.lower, solved.upper, solved.chosen, paths.unit, paths.loss
             ))  # fmt: skip
             solved.iterations += 1
             seconds = time.perf_counter() - limits.began
