@@ -36,25 +36,24 @@ EARLIER = {
 }
 HEAD = """# Statically binarised MNIST: the table
 
-Larochelle's file, 50,000 training, 10,000 validation and 10,000 test images of 784 binary pixels.
-`=` is an exact likelihood, `<=` a bound; ± is one standard error over the test images. The
-difference is to the exact row above, image by image. Published figures are those of the papers, as
-printed, whatever their model ([below](#what-the-papers-print)).
+Larochelle's binarisation: 50,000 training, 10,000 validation and 10,000 test images of 784 binary
+pixels. `=` is an exact likelihood, `<=` a bound; ± is one standard error over the test images. The
+difference is the paired difference to the exact row above. Published figures are quoted as printed;
+their models may differ from ours ([below](#what-the-papers-print)).
 
 | model | test nats | published | difference | weights | updates | training, s | on |
 |---|---|---|---|---|---|---|---|
 """
 NOTES = """
-Written by `python bench/mnist_table.py` from `bench/results/`. Training is in wall-clock seconds,
-of one core of a processor that other work used too, or of a card that ten trainings shared. Where
-a training went on from finished weights, all its parts are shown, in order.
+Written by `python bench/mnist_table.py` from `bench/results/`. Training times are wall-clock
+seconds on one core of a busy CPU, or on a GPU shared by eleven fits. Where training was continued
+from finished weights, all parts are listed in order.
 
 ## How often the test split was read
 
-Recipes, sizes and stopping were chosen by the validation split. For the weights of each row the
-test split was measured once, when they were finished; measuring the same weights again
-([below](#checking-a-row)) only repeats that number. Some models were trained again, most with other
-recipes, after the test figure of an earlier try was known:
+Recipes, sizes and stopping were chosen on the validation split. The test split was evaluated once
+for the final weights of each row; [rechecks](#checking-a-row) only repeat that number. Some models
+were trained again, most with another recipe, after the test figure of an earlier attempt was known:
 
 """
 PAPERS = """
@@ -66,9 +65,8 @@ PAPERS = """
 CHECKS = """
 ## Checking a row
 
-`likely evaluate` reads the weights that the repository keeps and measures the test split with
-them. The last column is what came out (`python bench/mnist_rows.py recheck`), on another day and
-for most rows on another kind of processor.
+`likely evaluate` evaluates the committed weights on the test split. The last column is its result
+(`python bench/mnist_rows.py recheck`), on another day and for most rows on another CPU model.
 
 | row | command | committed nats | measured again |
 |---|---|---|---|
@@ -197,19 +195,19 @@ def of_checks(found: list[Row]) -> str:
         mark = (
             f"the SHA-256 of `weights.safetensors` is `{whole}`"
             if whole
-            else "the hash of the file was not kept, that of the settings and weights begins with "
+            else "its hash was not kept, the digest of settings and weights begins with "
             f"`{row.about['proofs']['digest']}` (`likely.verify.weights_digest`)"
         )
         text += (
             f"\nThe weights of `{row.name}` ({row.about['parameters'] * 4 / 1e6:.0f} MB) are too "
-            f"large to keep; {mark}. Training them again on another kind of processor sums in "
-            "another order and ends at other weights, near these.\n"
+            f"large to keep; {mark}. Training again on another CPU model sums in another order and "
+            "ends at slightly different weights.\n"
         )
     return text
 
 
 def pros_and_cons(figures: dict[str, float]) -> str:
-    """What the lecture says of each kind, with a measured figure in the place of each adjective."""
+    """What the lecture says about each kind, beside measured figures."""
     rnn, cnn, vae, gan = map(scores_of, ("diagonal-bilstm", "gated-pixelcnn", "vae", "dcgan"))
     floor = {
         e["quantity"]: e for e in old("samples").get("about", record_of("vae")["about"])["floor"]
@@ -235,7 +233,7 @@ def pros_and_cons(figures: dict[str, float]) -> str:
         return measured(of.get("frechet"))
 
     lines = [
-        ("PixelRNN, PixelCNN", "+ explicit likelihood p(x)",
+        ("PixelRNN, PixelCNN", "+ explicit likelihood $p(x)$",
          f"Diagonal BiLSTM = {measured(nats['diagonal-bilstm'])}, Gated PixelCNN = "
          f"{measured(nats['gated-pixelcnn'])} nats; `likely verify` checks the fitted weights"),
         ("", "+ a good metric to evaluate by",
@@ -247,11 +245,11 @@ def pros_and_cons(figures: dict[str, float]) -> str:
         ("", "- generation is sequential: slow",
          f"{rate('diagonal-bilstm', 'gated-pixelcnn', 'vae', 'dcgan')}; the naive loop: "
          "[sampling](sampling.md)"),
-        ("VAE", "+ inference of q(z given x): features",
+        ("VAE", "+ inference of $q(z \\mid x)$: features",
          f"{record_of('vae')['about']['active units']} of 50 coordinates carry information"),
         ("", "- a lower bound only",
          f"ELBO: <= {elbo:.2f} {spread} nats; with 500 importance samples: <= "
-         f"{measured(nats['vae'])}; so the first is off by {gap:.1f} or more"),
+         f"{measured(nats['vae'])}; so the ELBO is loose by {gap:.1f} or more"),
         ("", "- blurrier samples than a GAN's",
          f"Fréchet distance {frechet(vae)} against {frechet(gan)}"),
         ("GAN", "+ the best samples",
@@ -259,8 +257,8 @@ def pros_and_cons(figures: dict[str, float]) -> str:
          f"precision {measured(gan.get('precision'))} ({measured(vae.get('precision'))}, "
          f"{measured(rnn.get('precision'))}), recall {measured(gan.get('recall'))} "
          f"({measured(vae.get('recall'))}, {measured(rnn.get('recall'))})"),
-        ("", "+ one pass a sample", rate("dcgan")),
-        ("", "- no p(x), no p(z given x)",
+        ("", "+ one pass per sample", rate("dcgan")),
+        ("", "- no $p(x)$, no $p(z \\mid x)$",
          "`log_prob` does not exist: the class has no such method"),
     ]  # fmt: skip
     one = len({each["frechet"]["fingerprint"] for each in (rnn, cnn, vae, gan, floor)}) == 1
@@ -288,10 +286,10 @@ def of_rates() -> str:
         for name, row in fastest
     ]
     return (
-        "\n## Sampling\n\nImages a second, 64 a call, all in one run "
+        "\n## Sampling\n\nImages per second, 64 per call, all in one run "
         f"(`{record['command']}`, {record['date']}, {machine['processor']}, "
         f"{record['settings']['threads']} thread). Where the weights are not kept the network has "
-        "fresh ones, which cost the same.\n\n| row | images/s | weights |\n|---|---|---|\n"
+        "fresh ones, which take the same time.\n\n| row | images/s | weights |\n|---|---|---|\n"
         + "\n".join(lines)
         + "\n"
     )

@@ -27,6 +27,22 @@ def test_the_pages_are_what_their_generators_write(bench: Any) -> None:
     assert bench("tables").page() == (docs / "results.md").read_text()
 
 
+def test_the_page_of_results_is_for_reading(bench: Any) -> None:
+    """Figures by their names are folded away, and every result is there with its pictures."""
+    page = (ROOT / "docs" / "results.md").read_text()
+    unfolded = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    assert not re.findall(r"^\| `[^`]*/.*$", unfolded, re.MULTILINE)
+    assert len(unfolded.splitlines()) < 400
+    for result in (ROOT / "bench" / "results").glob("*.json"):
+        assert f"<summary>Figures of bench/results/{result.name}</summary>" in page
+        pictures = result.with_suffix("")
+        for kind, end in (("samples", ""), ("curve", "-curve")):
+            shown = f"](pictures/{result.stem}{end}.png)" in unfolded
+            assert shown == (pictures / f"{kind}.png").exists(), result.stem
+    scores = re.findall(r"^\| `(.*?)` \| (?:=|<=|no density)", unfolded, re.MULTILINE)
+    assert {"dcgan", "vae", "made"} < set(scores)
+
+
 def test_every_likelihood_says_how_it_relates_to_the_truth() -> None:
     page = (ROOT / "docs" / "results.md").read_text()
     rows = re.findall(r"^\| `(.*)` \| (.*) \|$", page, re.MULTILINE)
