@@ -91,7 +91,7 @@ MNIST = {
     "dcgan": ("DCGAN", ""),
 }
 SCORES = {
-    "Fréchet distance": "frechet", "KID": "kid", "precision": "precision", "recall": "recall",
+    "Fréchet": "frechet", "KID": "kid", "precision": "precision", "recall": "recall",
     "coverage": "coverage", "near copies": "near-copies",
 }  # fmt: skip
 # Commands that are ready and have not been run to their end.
@@ -160,7 +160,7 @@ def scores() -> str:
 def cells(estimates: dict[str, Any]) -> list[str]:
     """Estimates of the columns of the table of samples."""
     return [
-        measured(estimates[key], ".4f" if key in ("kid", "near-copies") else ".2f")
+        measured(estimates[key], ".3f" if key in ("kid", "near-copies") else ".2f")
         if key in estimates
         else ""
         for key in SCORES.values()
