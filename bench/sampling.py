@@ -6,7 +6,7 @@ the fastest means; the ratios; the memory of the caches.
 
 Times are medians of a few repetitions in turn, so that a slow minute of the machine meets all of
 them; one uncounted round goes before. The library's naive loop (rows below left out) is measured in
-full, once, at the batch sizes of `--naive`; at the others it would take hours: passes are timed at a
+full, once, at the batch sizes of `--naive`; at others it would take hours: passes are timed at a
 few rows, and the loop over all dimensions is the sum (`about` and `settings` say which is which).
 Pieces are merged into one result file, so a long benchmark may be run in parts:
 

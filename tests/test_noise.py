@@ -104,3 +104,12 @@ def test_noise_reaches_nested_layers_and_leaves_them_after_an_error() -> None:
     assert inner.noise is None
     torch.manual_seed(0)
     assert 0 < int((inner(torch.ones(1000)) == 0).sum()) < 1000
+
+
+@pytest.mark.parametrize("rows", [None, (0, 256), (3, 256)])
+@pytest.mark.parametrize("shape", [(1,), (1, 28, 28), (7, 3, 5, 2), (40, 9)])
+def test_the_last_numbers_of_a_stream_are_those_of_the_whole_batch(
+    rows: tuple[int, int] | None, shape: tuple[int, ...]
+) -> None:
+    expected = Noise("last", rows=rows).uniform(*shape)
+    assert torch.equal(Noise("last", rows=rows).last_uniform(*shape), expected)

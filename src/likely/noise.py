@@ -70,6 +70,16 @@ class Noise:
         drawn = torch.rand(full, generator=self.source, dtype=dtype, device=self.source.device)
         return drawn[part].to(self.device)
 
+    def last_uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """`uniform`, of a stream that nothing is drawn from afterwards.
+
+        Numbers come one after another, so those of rows behind the caller's need not be drawn.
+        """
+        first = 0 if self.rows is None else self.rows[0]
+        full = (first + shape[0], *shape[1:])
+        drawn = torch.rand(full, generator=self.source, dtype=dtype, device=self.source.device)
+        return drawn[first:].to(self.device)
+
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers, [*shape]; the first side counts rows of the batch."""
         full, part = self._span(shape)

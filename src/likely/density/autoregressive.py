@@ -138,7 +138,7 @@ class Autoregressive(TractableDensity):
         watch: Watch | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        uniform = noise.uniform(n, *self.spec.grid)  # [n, C, H, W]
+        uniform = noise.last_uniform(n, *self.spec.grid)  # [n, C, H, W]
         return self.draw_from(uniform, context, method, watch, temperature)
 
     @full_precision

@@ -145,7 +145,8 @@ class GenerativeModel(nn.Module, abc.ABC):
                 raise InvalidSetting(f"sample: {name} must be a number{least}, given {value!r}")
         labels = self.labels(context, n)
         was_training = self.training
-        self.eval()
+        if any(module.training for module in self.modules()):
+            self.eval()
         try:
             # Beside the images themselves, the memory is that of a chunk.
             images = torch.empty(n, *self.spec.grid, dtype=torch.int64, device=self.device)
@@ -160,7 +161,8 @@ class GenerativeModel(nn.Module, abc.ABC):
                     progress(stop)
             return self.as_data(images)
         finally:
-            self.train(was_training)
+            if was_training:
+                self.train()
 
     @property
     def device(self) -> torch.device:

@@ -113,6 +113,7 @@ class CompiledExecutor:
         self._integers: list[int] = []
         self._size = 0
         self._parts_of: dict[tuple[Any, ...], int] = {}
+        self._written: dict[tuple[int, int, int], list[list[int]]] = {}
         self.settled = _settled(program)
         self.places = self._allocate()
         self._images = self._image_views()
@@ -410,10 +411,19 @@ class CompiledExecutor:
                     self._accumulate(one, channel)
             elif own < 0 and split > 1:
                 for part in range(split):
-                    self._one(one, part, split)
+                    self._again(one, part, split)
             else:
-                self._one(one, own, self.program.groups if own >= 0 else 1)
+                self._again(one, own, self.program.groups if own >= 0 else 1)
         return begin, len(self._code)
+
+    def _again(self, one: Instruction, group: int, groups: int) -> None:
+        """Write a part of an instruction, the second time from what was written the first."""
+        key, begin = (id(one), group, groups), len(self._code)
+        if key in self._written:
+            self._code += self._written[key]
+            return
+        self._one(one, group, groups)
+        self._written[key] = self._code[begin:]
 
     def _note(self, one: Instruction, op: int, values: dict[int, int]) -> None:
         line = [0] * COLUMNS
@@ -480,13 +490,7 @@ class CompiledExecutor:
                 sizes = [x.features // one.heads for x in (one.keys, one.values)]
                 # Keys side by side, and the vectors of a value.
                 room = [self._whole(cells) * sizes[0], cells * self._whole(sizes[1])]
-                packed = [
-                    self._once(
-                        (id(one), group if share > 1 else 0, k),
-                        lambda size=size: self._take(self.batch * heads * size),  # type: ignore[misc]
-                    )
-                    for k, size in enumerate(room)
-                ]
+                packed = [self._take(self.batch * heads * size) for size in room]
                 self._note(one, kernels.ATTEND, {
                     5: own[0], 6: one.query.features // share, 7: own[1],
                     8: own[2], 9: own[3], 10: self._float(one.scale),
