@@ -408,14 +408,15 @@ def test_what_is_read_before_it_is_final_is_not_begun_early() -> None:
     check(build, build.pick(output, 1), x, expected.reshape(3, 1, 3, 4))
 
 
-def test_layer_normalisation_and_labels() -> None:
+@pytest.mark.parametrize("features", [4, 8, 16, 21])
+def test_layer_normalisation_and_labels(features: int) -> None:
     build = Builder(SHAPE, LEVELS)
-    h, fine = first_layer(build)
-    table, gain, shift = lively(3, 4), lively(4), lively(4, seed=1)
+    h, fine = first_layer(build, features)
+    table, gain, shift = lively(3, features), lively(features), lively(features, seed=1)
     out = build.normalize(build.add(h, build.by_label(table)), gain, shift)
     context = torch.tensor([2, 0, 1])
     summed = fine + table[context][:, :, None, None]
-    expected = layer_norm(summed.permute(0, 2, 3, 1), (4,), gain, shift).permute(0, 3, 1, 2)
+    expected = layer_norm(summed.permute(0, 2, 3, 1), (features,), gain, shift).permute(0, 3, 1, 2)
     check(build, out, images(), expected, context)
 
 

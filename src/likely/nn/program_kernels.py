@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from likely.nn.program_vectors import HEIGHTS, MAPS, TILES, lstm, meet, soften, weigh
+from likely.nn.program_vectors import HEIGHTS, MAPS, TILES, lstm, meet, soften, standardize, weigh
 
 _jit: Any = njit(nogil=True, error_model="numpy")
 # Sums over vectors may be taken in any order.
@@ -227,11 +227,14 @@ def _squares(mem, at, count, mean):
 
 
 @_jit
-def _normalize(code, operands, rows, floats, mem, weights, batch, cell):
+def _normalize(code, operands, rows, floats, mem, weights, batch, cell, lanes):
     out, x, count = code[5], code[7], code[6]
     for image in range(batch):
         at = _place(operands, rows, x, cell) + image * operands[x, IMAGE_STEP]
         to = _place(operands, rows, out, cell) + image * operands[out, IMAGE_STEP]
+        if count % lanes == 0:
+            standardize(mem, weights, to, at, count // lanes, code[8], code[9], floats[code[10]])
+            continue
         mean = _total(mem, at, count) / count
         variance = _squares(mem, at, count, mean) / count
         scale = 1.0 / math.sqrt(variance + floats[code[10]])
@@ -424,7 +427,7 @@ def _execute(code, begin, end, operands, rows, taps, table, floats, integers, sc
                 if op == LSTM:
                     _lstm(one, operands, rows, mem, batch, cell)
                 elif op == NORMALIZE:
-                    _normalize(one, operands, rows, floats, mem, weights, batch, cell)
+                    _normalize(one, operands, rows, floats, mem, weights, batch, cell, lanes)
                 elif op == ATTEND:
                     _attend(one, operands, rows, floats, mem, batch, row // stride, cell, scores,
                             lanes)  # fmt: skip

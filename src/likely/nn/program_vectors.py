@@ -1,8 +1,8 @@
 """Vector instructions for the compiled executor, as LLVM code that numba inlines.
 
 What a loop in numba does not get by itself: a matrix product whose sums stay in registers
-(`TILES`), exp, tanh and sigmoid on whole vectors (`MAPS`, `lstm`), and attention to keys that stand
-side by side (`meet`, `soften`, `weigh`). Each image's sums run over
+(`TILES`), exp, tanh and sigmoid on whole vectors (`MAPS`, `lstm`), layer normalisation
+(`standardize`), and attention to keys that stand side by side (`meet`, `soften`, `weigh`). Each image's sums run over
 the inputs in the same order whatever the batch, so an image does not depend on its batch.
 
 Arguments `mem` and `weights` are flat arrays of one type, float32 or float64; places are offsets
@@ -308,6 +308,62 @@ def _tile(rows: int, vectors: int) -> Any:
     return product
 
 
+def _added(builder: Any, e: _Emit, x: Any) -> Any:
+    """The sum of a vector's lanes, one after another."""
+    total, *others = (builder.extract_element(x, ir.Constant(_I32, i)) for i in range(e.lanes))
+    for other in others:
+        total = builder.fadd(total, other)
+    return total
+
+
+@intrinsic
+def _standardize(typingctx, mem, weights, out, x, vectors, gain, shift, eps):
+    """out = (x - mean) / sqrt(variance + eps) * gain + shift, over whole vectors."""
+    signature = types.void(mem, weights, *[types.int64] * 5, types.float64)
+
+    def generate(context, builder, signature, args):
+        kinds = signature.args
+        data = _data(context, builder, kinds[0], args[0])
+        matrix = _data(context, builder, kinds[1], args[1])
+        _, _, out, x, vectors, gain, shift, eps = args
+        bits = kinds[0].dtype.bitwidth
+        e = _Emit(builder, bits, 8 * VECTOR_BYTES // bits)
+        scalar = e.type.element
+        eps = builder.fptrunc(eps, scalar) if bits == 32 else eps
+        count = builder.sitofp(builder.mul(vectors, _const(e.lanes)), scalar)
+
+        def over(body: Any) -> None:
+            with cgutils.for_range(builder, vectors) as loop:
+                body(builder.mul(loop.index, _const(e.lanes)))
+
+        sums = cgutils.alloca_once_value(builder, e.constant(0.0))
+
+        def add(at: Any) -> None:
+            builder.store(e.add(builder.load(sums), e.load(data, builder.add(x, at))), sums)
+
+        over(add)
+        mean = e.splat(builder.fdiv(_added(builder, e, builder.load(sums)), count))
+        builder.store(e.constant(0.0), sums)
+
+        def square(at: Any) -> None:
+            value = e.sub(e.load(data, builder.add(x, at)), mean)
+            builder.store(e.fma(value, value, builder.load(sums)), sums)
+
+        over(square)
+        variance = builder.fdiv(_added(builder, e, builder.load(sums)), count)
+        scale = e.div(e.constant(1.0), e.call("sqrt", e.splat(builder.fadd(variance, eps))))
+
+        def write(at: Any) -> None:
+            value = e.mul(e.sub(e.load(data, builder.add(x, at)), mean), scale)
+            by, to = e.load(matrix, builder.add(gain, at)), e.load(matrix, builder.add(shift, at))
+            e.store(e.fma(value, by, to), data, builder.add(out, at))
+
+        over(write)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 @intrinsic
 def _meet(typingctx, mem, scores, query, keys, size, blocks, scale):
     """scores[i] = scale <query, key i>; keys stand as many side by side as a vector has lanes.
@@ -366,10 +422,7 @@ def _soften(typingctx, scores, blocks):
             x = e.exp(e.sub(e.load(data, at), shift))
             e.store(x, data, at)
             builder.store(e.add(builder.load(sums), x), sums)
-        total, *others = lanes(builder.load(sums))
-        for other in others:
-            total = builder.fadd(total, other)
-        return total
+        return _added(builder, e, builder.load(sums))
 
     return signature, generate
 
@@ -418,6 +471,7 @@ def _weigh(typingctx, mem, scores, out, values, width, count, factor):
 
 # Numba adds the first argument itself.
 lstm: Any = _lstm
+standardize: Any = _standardize
 meet: Any = _meet
 soften: Any = _soften
 weigh: Any = _weigh
@@ -425,4 +479,14 @@ MAPS = {op: _map(op) for op in (*_ONE, *_TWO)}
 TILES = {(rows, v): _tile(rows, v) for v, heights in HEIGHTS.items() for rows in heights}
 
 
-__all__ = ["HEIGHTS", "MAPS", "TILES", "VECTOR_BYTES", "lstm", "meet", "soften", "weigh"]
+__all__ = [
+    "HEIGHTS",
+    "MAPS",
+    "TILES",
+    "VECTOR_BYTES",
+    "lstm",
+    "meet",
+    "soften",
+    "standardize",
+    "weigh",
+]
