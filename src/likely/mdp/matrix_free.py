@@ -37,7 +37,16 @@ _ROW_OPTIONS: dict[str, Any] = {
     "forceinline": True,
     "_nrt": False,
 }
-row_function: Any = njit(**_ROW_OPTIONS)
+
+
+def row_function(function: Any) -> Any:
+    """Compile a function that generates a row of a `MatrixFree` (a decorator).
+
+    Args:
+        function: `(state, action, parameters, successors, probabilities) -> (count, reward)`; it
+            writes the successors and their probabilities into the two arrays.
+    """
+    return njit(**_ROW_OPTIONS)(function)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -131,3 +131,7 @@ def __getattr__(name: str) -> Any:
     if name.endswith("Settings") and name in vars(_settings):
         return vars(_settings)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_BY_CLASS, *(e.settings.__name__ for e in MODELS.values())})
