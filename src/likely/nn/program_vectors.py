@@ -2,8 +2,9 @@
 
 What a loop in numba does not get by itself: a matrix product whose sums stay in registers
 (`TILES`), exp, tanh and sigmoid on whole vectors (`MAPS`, `lstm`), layer normalisation
-(`standardize`), and attention to keys that stand side by side (`meet`, `soften`, `weigh`). Each image's sums run over
-the inputs in the same order whatever the batch, so an image does not depend on its batch.
+(`standardize`), and attention to keys that stand side by side (`meet`, `soften`, `weigh`).
+Each image's sums run over the inputs in the same order whatever the batch, so an image does not
+depend on its batch.
 
 Arguments `mem` and `weights` are flat arrays of one type, float32 or float64; places are offsets
 into them.
