@@ -115,6 +115,9 @@ def main() -> None:
         took = {
             "steps": sum(network["steps"] for network in each.values()),
             "seconds": round(sum(network["seconds"] for network in each.values()), 1),
+            "trained on": " and ".join(
+                sorted({network["trained on"] for network in each.values()})
+            ),
             "networks": each,
         }
     # As anyone will read it: from the files.

@@ -80,6 +80,11 @@ MNIST = {
         "Published: 79.20 nats (van den Oord 2016a) for seven layers of 16; this has seven of 32.",
     ),
     "gated-pixelcnn": ("Gated PixelCNN", ""),
+    "diagonal-bilstm-ensemble": (
+        "Mixture of Diagonal BiLSTMs from the four corners",
+        "Four networks with the recipe of the single one. The seconds are their sum; three of them "
+        "shared a GPU.",
+    ),
     "gated-pixelcnn-ensemble": (
         "Mixture of Gated PixelCNNs from several corners",
         "Three networks with the recipe of the single one. The seconds are the sum over the "
