@@ -5,6 +5,7 @@
     python bench/mdp.py --without-peers --side 300                        # quick
     python bench/mdp.py --only taxi --keep taxi.json                      # one piece, kept aside
     python bench/mdp.py --only auto --without-peers --keep auto.json      # auto on many shapes
+    python bench/mdp.py --only storm random-ssp-1e6 --keep storm.json     # undiscounted problems
     python bench/mdp.py --merge *.json                                    # pieces to one result
 
 A problem may be measured against some of the peers at a time (--against); merging puts the pieces
@@ -50,7 +51,7 @@ LARGE = {
     "pymdptoolbox": ("value_iteration",),
     "mdpsolver": ("vi/standard",),
 }
-OTHERS = ("auto", "1e7", "bandwidth", "references")
+OTHERS = ("auto", "storm", "random-ssp-1e6", "1e7", "bandwidth", "references")
 PROBLEMS = ("random-1e5", "grid-1e6-0.99", "grid-1e6-0.999", "frozen-lake-8x8", "taxi")
 
 
@@ -300,6 +301,81 @@ def work_auto(args: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
+def undiscounted() -> list[tuple[str, Any, Any]]:
+    """Name, problem and question of every benchmark property with over 10^4 states."""
+    from likely.mdp.benchmarks import read_benchmark
+
+    folder = Path(os.environ["LIKELY_DATA"]) / "mdp"
+    found = []
+    for path in sorted((folder / "models").glob("*.npz")):
+        model = read_benchmark(path)
+        if model.mdp.states > 10_000:
+            for asked in model.properties:
+                found.append((f"{path.stem}/{asked.name}", *model.question(asked)))
+    return found
+
+
+def work_storm(args: argparse.Namespace) -> dict[str, Any]:
+    """Ours on every undiscounted question, on one thread; the questions are written for Storm."""
+    from likely.mdp import solve
+
+    record: dict[str, Any] = {}
+    for name, mdp, asked in undiscounted():
+        options = {"criterion": asked.criterion, "objective": asked.objective,
+                   "target": asked.target, "stay": asked.stay}  # fmt: skip
+        seconds, cpu = [], []
+        solution = solve(mdp, TARGET, **options)  # warm
+        for _ in range(5 * args.repeats):
+            clock, work = time.perf_counter(), time.process_time()
+            solution = solve(mdp, TARGET, **options)
+            seconds.append(time.perf_counter() - clock)
+            cpu.append(time.process_time() - work)
+        initial = int(np.argmax(mdp.initial))
+        every = np.ones(mdp.states, dtype=bool)
+        file = args.cache / (name.replace("/", "-") + ".npz")
+        np.savez(
+            file, choice_ptr=mdp.pair_ptr, row_ptr=mdp.indptr, col=mdp.indices,
+            prob=mdp.probability, reward=mdp.reward, initial=initial, target=asked.target,
+            stay=every if asked.stay is None else asked.stay,
+        )  # fmt: skip
+        record[name] = {
+            "states": mdp.states, "file": str(file), "criterion": asked.criterion,
+            "objective": asked.objective, "seconds": seconds, "cpu_seconds": cpu,
+            "error": solution.error, "met": solution.converged, "method": solution.about["method"],
+            "lower": float(solution.lower[initial]), "upper": float(solution.upper[initial]),
+        }  # fmt: skip
+    return record
+
+
+def work_random_ssp(args: argparse.Namespace) -> dict[str, Any]:
+    """A random shortest path problem: 3 actions of 3 successors, 1 % goals, random costs."""
+    from likely.mdp import MDP, solve
+
+    def build_ssp(states: int) -> MDP:
+        rng = np.random.default_rng(0)
+        pairs = 3 * states
+        return MDP.from_pairs(
+            np.arange(0, pairs + 1, 3, dtype=np.int32),
+            np.arange(0, 3 * pairs + 1, 3, dtype=np.int32),
+            rng.integers(0, states, 3 * pairs, dtype=np.int32),
+            rng.dirichlet(np.ones(3), pairs).ravel(), -0.1 - rng.random(pairs), 1.0,
+            terminal=np.arange(states // 100),
+        )  # fmt: skip
+
+    solve(build_ssp(2000), TARGET, criterion="total")  # warm
+    mdp = build_ssp(1_000_000 if args.side >= 1000 else 100_000)
+    seconds, cpu = [], []
+    for _ in range(args.repeats):
+        clock, work = time.perf_counter(), time.process_time()
+        solution = solve(mdp, TARGET, criterion="total")
+        seconds.append(time.perf_counter() - clock)
+        cpu.append(time.process_time() - work)
+    return {
+        "states": mdp.states, "seconds": seconds, "cpu_seconds": cpu, "error": solution.error,
+        "met": solution.converged, "peak_gb": peak_gb(),
+    }  # fmt: skip
+
+
 def threads_used() -> int:
     """Threads that ours may use."""
     from likely.mdp import threads
@@ -310,6 +386,7 @@ def threads_used() -> int:
 WORKERS = {
     "ours": work_ours, "auto": work_auto, "truth": work_truth, "huge": work_huge,
     "bandwidth": work_bandwidth, "import": work_import, "references": work_references,
+    "storm": work_storm, "random-ssp-1e6": work_random_ssp,
 }  # fmt: skip
 
 
@@ -330,7 +407,7 @@ def call(command: list[str], limit: float) -> dict[str, Any]:
 
 def ours(worker: str, args: argparse.Namespace, *extra: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--worker", worker, "--side", str(args.side),
-               "--repeats", str(args.repeats), *extra]  # fmt: skip
+               "--repeats", str(args.repeats), "--cache", str(args.cache), *extra]  # fmt: skip
     return call(command, 3600.0)
 
 
@@ -350,6 +427,50 @@ def peers_python(folder: Path) -> tuple[str, dict[str, str]]:
     return str(python), versions
 
 
+def storm_python(folder: Path) -> tuple[str, str]:
+    """The interpreter of Storm's environment, made if missing, and the version of stormpy."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "stormpy", "numpy"], check=True)
+    code = "import importlib.metadata as m; print(m.version('stormpy'))"
+    shown = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return str(python), shown.stdout.strip()
+
+
+def against_storm(args: argparse.Namespace) -> dict[str, Any]:
+    """Ours and Storm's sound methods on every undiscounted question, one thread each."""
+    python, version = storm_python(args.storm)
+    record = ours("storm", args)
+    script = str(Path(__file__).with_name("mdp_storm.py"))
+    for name, entry in record.items():
+        if name == "failed":
+            break
+        entry["storm"] = call(
+            [python, script, entry.pop("file"), entry["criterion"], entry["objective"],
+             str(5 * args.repeats)], args.limit,
+        )  # fmt: skip
+        times = ", ".join(
+            f"{method.lower()} {statistics.median(found['cpu_seconds']):.4g}"
+            for method, found in entry["storm"].items()
+            if "cpu_seconds" in found
+        )
+        mine = statistics.median(entry["cpu_seconds"])
+        print(f"  {name}: ours {mine:.4g} CPU-s; {times}", flush=True)
+    return {"version": version, "questions": record}
+
+
+def storm_speedups(record: dict[str, Any], methods: tuple[str, ...]) -> list[float]:
+    """Storm's processor time over ours, for the fastest of the methods, question by question."""
+    ratios = []
+    for entry in record["questions"].values():
+        times = [statistics.median(entry["storm"][m]["cpu_seconds"]) for m in methods
+                 if "cpu_seconds" in entry["storm"].get(m, {})]  # fmt: skip
+        if times:
+            ratios.append(min(times) / statistics.median(entry["cpu_seconds"]))
+    return ratios
+
+
 def check_needs(wanted: list[str]) -> None:
     """Say at once what a run lacks, not after minutes."""
     from importlib.util import find_spec
@@ -357,8 +478,9 @@ def check_needs(wanted: list[str]) -> None:
     lacking = []
     if "taxi" in wanted and find_spec("gymnasium") is None:
         lacking.append("taxi needs gymnasium: pip install 'likely[gymnasium]'")
-    if "references" in wanted and "LIKELY_DATA" not in os.environ:
-        lacking.append("references needs LIKELY_DATA, the folder of the benchmark models")
+    for name in ("references", "storm"):
+        if name in wanted and "LIKELY_DATA" not in os.environ:
+            lacking.append(f"{name} needs LIKELY_DATA, the folder of the benchmark models")
     if lacking:
         rest = "; ".join(lacking)
         raise SystemExit(f"{rest}; or leave them out with --only (problems: {', '.join(wanted)})")
@@ -405,6 +527,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--peers", type=Path, default=Path("build/mdp-peers"))
+    parser.add_argument("--storm", type=Path, default=Path("build/mdp-storm"))
     parser.add_argument("--cache", type=Path, default=Path("build/mdp-problems"))
     parser.add_argument("--only", nargs="*", choices=[*PROBLEMS, *OTHERS], default=None)
     parser.add_argument("--without-peers", action="store_true")
@@ -448,6 +571,11 @@ def main() -> None:
     if "auto" in wanted:
         details["auto"] = ours("auto", args)
         print("auto", json.dumps(details["auto"], indent=1), flush=True)
+    if "storm" in wanted:
+        details["storm"] = against_storm(args)
+    if "random-ssp-1e6" in wanted:
+        details["random-ssp-1e6"] = record = ours("random-ssp-1e6", args)
+        print("random-ssp-1e6", record, flush=True)
     if "references" in wanted:
         details["references"] = ours("references", args)
     print(json.dumps(figures_of(details), indent=2))
@@ -502,6 +630,21 @@ def figures_of(details: dict[str, Any]) -> dict[str, float]:
         record = details["bandwidth"]
         figures["mdp/grid-1e6/backup-bandwidth-fraction"] = record["grid-1e6-0.99"]["fraction"]
         figures["mdp/random-1e5/backup-bandwidth-fraction"] = record["random-1e5"]["fraction"]
+    if "questions" in details.get("storm", {}):
+        ratios = storm_speedups(details["storm"], ("SOUND_VALUE_ITERATION",))
+        figures["mdp/storm/median-speedup"] = statistics.median(ratios)
+        figures["mdp/storm/worst-speedup"] = min(ratios)
+        fastest = storm_speedups(
+            details["storm"],
+            ("SOUND_VALUE_ITERATION", "OPTIMISTIC_VALUE_ITERATION", "INTERVAL_ITERATION",
+             "TOPOLOGICAL"),
+        )  # fmt: skip
+        figures["mdp/storm/median-speedup-against-fastest"] = statistics.median(fastest)
+        figures["mdp/storm/worst-speedup-against-fastest"] = min(fastest)
+    if "seconds" in details.get("random-ssp-1e6", {}):
+        record = details["random-ssp-1e6"]
+        figures["mdp/random-ssp-1e6/seconds"] = statistics.median(record["seconds"])
+        figures["mdp/random-ssp-1e6/peak-gb"] = record["peak_gb"]
     figures["mdp/import-seconds"] = details["import"]["import_seconds"]
     figures["mdp/first-solve-seconds"] = details["import"]["first_solve_seconds"]
     if "references" in details:
