@@ -208,11 +208,14 @@ def _surely(indptr, indices, owner, entry_ptr, entry, target, inside):
     states = target.shape[0]
     inside = inside.copy()
     usable = np.ones(owner.shape[0], dtype=np.bool_)
+    left = np.zeros(states, dtype=np.int64)  # usable pairs by state
     for pair in range(owner.shape[0]):
         for k in range(indptr[pair], indptr[pair + 1]):
             if not inside[indices[k]]:
                 usable[pair] = False
                 break
+        if usable[pair]:
+            left[owner[pair]] += 1
     queue = np.empty(states, dtype=np.int64)
     reached = np.empty(states, dtype=np.bool_)
     while True:
@@ -231,15 +234,27 @@ def _surely(indptr, indices, owner, entry_ptr, entry, target, inside):
                     reached[before] = True
                     queue[tail] = before
                     tail += 1
-        changed = False
+        depth = 0
         for state in range(states):
             if inside[state] and not reached[state]:
-                changed = True
                 inside[state] = False
-                for e in range(entry_ptr[state], entry_ptr[state + 1]):
-                    usable[entry[e]] = False
-        if not changed:
+                queue[depth] = state
+                depth += 1
+        if depth == 0:
             return inside
+        while depth > 0:  # and those that have no pair left
+            depth -= 1
+            state = queue[depth]
+            for e in range(entry_ptr[state], entry_ptr[state + 1]):
+                pair = entry[e]
+                if usable[pair]:
+                    usable[pair] = False
+                    before = owner[pair]
+                    left[before] -= 1
+                    if left[before] == 0 and inside[before] and not target[before]:
+                        inside[before] = False
+                        queue[depth] = before
+                        depth += 1
 
 
 @_kernel
@@ -322,11 +337,11 @@ def strong_components(pair_ptr, indptr, indices, usable, roots, part, label, ind
 
 
 @_kernel
-def _bury(dead, owner, entry_ptr, entry, inside, left, lost):
-    """Take a dead state's entries away, and those of the states that die of that."""
-    stack = [dead]
-    while len(stack) > 0:
-        state = stack.pop()
+def _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost):
+    """Take the entries of `depth` dead states away, and those of the states that die of that."""
+    while depth > 0:
+        depth -= 1
+        state = stack[depth]
         for e in range(entry_ptr[state], entry_ptr[state + 1]):
             pair = entry[e]
             if inside[pair]:
@@ -335,7 +350,8 @@ def _bury(dead, owner, entry_ptr, entry, inside, left, lost):
                 lost[before] = True
                 left[before] -= 1
                 if left[before] == 0:
-                    stack.append(np.int64(before))
+                    stack[depth] = before
+                    depth += 1
 
 
 @_kernel
@@ -348,9 +364,13 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
     for pair in range(owner.shape[0]):
         if inside[pair]:
             left[owner[pair]] += 1
+    stack = np.empty(states, dtype=np.int64)
+    depth = 0
     for state in range(states):
-        if pair_ptr[state] == pair_ptr[state + 1] or left[state] == 0:
-            _bury(np.int64(state), owner, entry_ptr, entry, inside, left, lost)
+        if left[state] == 0:
+            stack[depth] = state
+            depth += 1
+    _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost)
     part = np.full(states, -1, dtype=np.int64)
     label = np.full(states, -1, dtype=np.int64)
     index = np.empty(states, dtype=np.int64)
@@ -371,10 +391,9 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
         for r in range(roots.shape[0]):
             part[roots[r]] = label[roots[r]]
             lost[roots[r]] = False
+        depth = 0
         for r in range(roots.shape[0]):
             state = roots[r]
-            if left[state] == 0:
-                continue
             for pair in range(pair_ptr[state], pair_ptr[state + 1]):
                 if not inside[pair]:
                     continue
@@ -385,7 +404,9 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
                         left[state] -= 1
                         break
             if left[state] == 0:
-                _bury(np.int64(state), owner, entry_ptr, entry, inside, left, lost)
+                stack[depth] = state
+                depth += 1
+        _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost)
         leaks = np.zeros(last - first, dtype=np.bool_)
         for r in range(roots.shape[0]):
             if lost[roots[r]]:

@@ -36,7 +36,7 @@ FloatArray = npt.NDArray[np.float64]
 UNIT = kernels.UNIT
 PORTION = 20_000_000  # transitions visited between two looks at the clock (about 0.1 s)
 LAST_PORTION = 50_000_000  # the same for bounds of what is left, where a solve was stopped
-PATIENCE = 150_000  # transitions swept before a block counts as slow
+PATIENCE = 60_000  # transitions swept before a block counts as slow
 WIDEST = 400  # a band may cost so many operations per transition of its block ...
 LARGEST = 40_000_000  # ... or has at most so many numbers
 
@@ -201,7 +201,7 @@ def _improve(chain: _Chain, tolerance: float, solved: Solved, leaving: bool) -> 
     x, n = solved.xy[first:last, 0], last - first
     right, moved = np.empty(n), np.empty(n)
     scale = max(float(np.abs(x).max()), float(np.abs(paths.gain).max()))
-    goal = max(0.02 * tolerance * float(solved.local[6]), 4.0 * UNIT * scale)
+    goal = max(0.2 * tolerance * float(solved.local[6]), 4.0 * UNIT * scale)
     # x belongs to the middle of the bounds outside, so it may lie beside the bounds inside.
     least = solved.lower[first:last] - solved.local[2]
     most = solved.upper[first:last] + solved.local[3]
@@ -233,13 +233,15 @@ def _lengthen(chain: _Chain, solved: Solved) -> bool:
     """y from the steps of the slowest policy among those that are about as good."""
     paths, first, last = chain.paths, chain.first, chain.last
     tie, longest = 0.0, 1.0
-    steps: FloatArray = np.ones(last - first)
+    steps: FloatArray = np.zeros(last - first)
+    moved = np.empty(last - first)
     for _ in range(20):
         chain.renew()
-        solution = chain.solve(np.ones(last - first), 0.1)
-        if solution is None or float(solution.min()) < 0.5:
+        linear.apply(*paths.rows[1:4], first, last, chain.picked, steps, moved)
+        change = chain.solve(1.0 - moved, 0.3)
+        if change is None or float((steps + change).min()) < 0.5:
             return False
-        steps, longest = solution, float(solution.max())
+        steps, longest = steps + change, float((steps + change).max())
         tie = 4.0 * chain.error * longest
         if not linear.longer(*paths.rows, solved.xy, steps, first, last, chain.picked, tie):
             break

@@ -356,6 +356,8 @@ def _policy(case: _Case, merged: _Merged, chosen: Array) -> Array:
         waits = np.flatnonzero(merged.waits & stays[rows.owner])[::-1]
         pairs[rows.owner[waits]] = waits
     settled = pairs >= 0
+    if not bool((case.open & ~settled).any()):
+        return pairs
     for way in (
         graph.inward_policy(rows, merged.inside, settled),
         # Nothing was proven there: a policy that ends.
@@ -474,10 +476,10 @@ def _solution(
         )
     # States that have pairs but where all is decided: any pair will do.
     policy = np.full(mdp.states, -1, dtype=np.int64)
-    live = ~mdp.terminal
-    policy[live] = mdp.pair_action[mdp.pair_ptr[:-1][live]]
-    known = solved.chosen >= 0
-    policy[known] = mdp.pair_action[solved.chosen[known]]
+    if mdp.pairs:
+        pairs = np.where(solved.chosen >= 0, solved.chosen, mdp.pair_ptr[:-1])
+        policy = np.where(mdp.terminal, -1, mdp.pair_action[np.minimum(pairs, mdp.pairs - 1)])
+        policy = policy.astype(np.int64)
     about |= {"method": solved.method, "tolerance": tolerance, "seconds": seconds}
     return Solution(
         policy=policy, value=value, lower=lower, upper=upper, iterations=solved.iterations,
