@@ -356,7 +356,7 @@ def work_round(
         xy[s, 1] *= scale
     # The guess rounds on its own account, so it leaves the proof some room.
     u_least, u_most, l_least, l_most, largest, shift = guess_bounds(
-        row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, 2.25 * unit,
+        row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, 2.5 * unit,
         loss, below, above,
     )  # fmt: skip
     most = u_least + 1e-9 * abs(u_least)

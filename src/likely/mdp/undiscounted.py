@@ -254,9 +254,9 @@ def _solve(case: _Case, tolerance: float, limits: _Limits) -> _Outcome:
 def _simple_range(case: _Case, paths: Paths) -> tuple[float, float]:
     """Bounds without any work: nothing is ever paid, or nothing is ever lost."""
     low, high = case.range
-    if bool((paths.gain >= 0.0).all()):
+    if bool((paths.gain - paths.loss >= 0.0).all()):
         low = max(low, 0.0)
-    if bool((paths.gain <= 0.0).all()):
+    if bool((paths.gain + paths.loss <= 0.0).all()):
         high = min(high, 0.0)
     return low, high
 
