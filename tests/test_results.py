@@ -124,3 +124,16 @@ def test_a_warm_restart_shows_all_parts_of_its_training(bench: Any) -> None:
         if "before" in record["settings"]:
             name = result.stem.removeprefix("mnist-static-")
             assert len(table.Row(name, record["about"]).parts) > 1, name
+
+
+def test_the_gallery_shows_every_picture_with_the_figures_of_the_table() -> None:
+    gallery = (ROOT / "docs" / "gallery.md").read_text()
+    shown = set(re.findall(r"^```{figure} pictures/(\S+)$", gallery, re.MULTILINE))
+    kept = {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert kept - shown <= {"home-sampling.gif", "tutorial-samples.png"}
+    assert shown <= kept
+    table = (ROOT / "docs" / "mnist-table.md").read_text()
+    nats = dict(re.findall(r"^\| `(.*?)` \| (<?= [\d.]+) ±", table, re.MULTILINE))
+    for name, figure in nats.items():
+        caption = gallery.partition(f"pictures/mnist-static-{name}.png")[2].partition("```")[0]
+        assert f", {figure} nats" in caption, name
