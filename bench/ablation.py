@@ -6,7 +6,7 @@
 On the embedded digits (8 x 8, 17 levels). Every variant takes the same number of steps on the
 same batches and is scored by the averaged weights on the validation split; the test split is
 not read. Differences are paired by seed. Finished runs are kept in `--out`, so a stopped
-benchmark goes on where it was.
+benchmark resumes.
 """
 
 from __future__ import annotations

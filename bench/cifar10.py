@@ -81,7 +81,7 @@ def settings_of(
 
 
 def trained(options: argparse.Namespace, train: data.Dataset) -> bool:
-    """Train, or go on; whether it came to its end."""
+    """Train, or resume; whether it finished."""
     bits = train.spec.dimensions * math.log(2)
     changes, settings = settings_of(options.model, options.setting, train.spec, options.device)
     if options.steps:

@@ -15,7 +15,7 @@
     python bench/mnist.py pixelcnn --out runs/more --start-from runs/mnist-pixelcnn --steps 3000
     python bench/mnist.py vae --weights bench/results/mnist-static-vae    # measure only
 
-Each command trains (or goes on where it was stopped), proves the density, reads the test split
+Each command trains (or resumes where it was stopped), proves the density, reads the test split
 once at the end, and writes bench/results/mnist-static-<model>.json, with the run (weights,
 settings, records, samples) in the folder of the same name beside it. Anyone can recheck:
 
@@ -132,7 +132,7 @@ def keep(out: Path, name: str, model: GenerativeModel) -> None:
 
 
 def trained(options: argparse.Namespace) -> bool:
-    """Train, or go on; whether it came to its end."""
+    """Train, or resume; whether it finished."""
     recipes = RECIPES
     if choose_device(options.device).type == "cuda":
         recipes = RECIPES | ON_A_CARD

@@ -335,7 +335,7 @@ ON_A_CARD = {
 
 # For `--start-from`, where going on needs other settings than the beginning.
 GOING_ON = {
-    # The network of the card overfits after 5,000 updates (validation 80.91). It goes on with
+    # The network fitted on the GPU overfits after 5,000 updates (validation 80.91). It resumes with
     # wider kernels, a wider triangle, whose new taps begin at zero, and with dropout.
     "row-lstm": _bigger("row-lstm", {"hidden": 32, "kernel": 5, "first_kernel": 13,
                                      "dropout": 0.1},

@@ -7,7 +7,7 @@ A training step is log_prob and its gradient on a batch of binary 28 x 28 images
 with the same model evaluated pixel by pixel in Python (tests/pixelrnn_by_pixel.py, the reference
 of the tests, gradient by autograd), with the same fronts advanced by operations that autograd
 records (what the written-out backward pass gains), and with a GatedPixelCNN of the preset's depth
-and as many parameters. Sampling is compared with the naive sampler (the network anew for every
+and as many parameters. Sampling is compared with the naive sampler (the network again for every
 pixel), with one pass of the loop over pixels (such a loop draws while it goes), with a likelihood
 pass, and with the gated model's sampling. The parts of a round follow each other in one process;
 every figure is a ratio of medians over the rounds (the loop and the naive sampler: once). The

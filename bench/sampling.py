@@ -147,7 +147,7 @@ def arithmetic(program: Program) -> tuple[float, float, float]:
         if isinstance(one, Linear):
             size = float(sum(tap.weight.numel() for tap in one.taps))
             cells = (-(-height // one.out.stride)) * (-(-width // one.out.stride)) / one.period**2
-            if program.memories[one.out.value].vector:  # computed anew at each dimension
+            if program.memories[one.out.value].vector:  # recomputed at each dimension
                 cells *= program.groups
         elif isinstance(one, Grow | Accumulate) and one.weight is not None:
             size, cells = float(one.weight.numel()), 1.0

@@ -1,4 +1,4 @@
-"""The incremental sampler on a CUDA card, rows as CUDA graphs, beside a likelihood pass.
+"""The incremental sampler on a CUDA GPU, rows as CUDA graphs, beside a likelihood pass.
 
     python bench/sampling_cuda.py gated-pixelcnn --data mnist
 
@@ -25,7 +25,7 @@ from sampling import SPECS
 
 
 def in_turn(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, in turn, until the card is done."""
+    """Median seconds of each, in turn, until the GPU is done."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):
         for name, way in ways.items():

@@ -4,9 +4,9 @@
     python bench/side_by_side.py --out runs/card --seconds 540 cifar10:pixelcnn-pp
 
 A job is a model of `bench/mnist.py` (or cifar10:MODEL of `bench/cifar10.py`), with its number of
-steps where that is not the recipe's. Small networks do not fill a card: what one leaves free the
+steps where that is not the recipe's. Small networks do not fill a GPU: what one leaves free the
 others use, above all where NVIDIA's MPS runs. (Leave MPS's priorities and its limits on the share
-of the card alone: four of five convolutional networks that were started together under them had
+of the GPU alone: four of five convolutional networks that were started together under them had
 gradients that were not finite within 200 steps; without, none.) After `--seconds` every job that
 is not finished is asked to stop, saves its state, and goes on when the same command is given
 again. Jobs that are started here only train; `bench/mnist.py MODEL --weights DIRECTORY` measures.

@@ -66,7 +66,7 @@ def fit_case(
     case: str, out: Path | None, *, progress: Progress | None = None, resume: bool = True,
     **changes: Any,
 ) -> Run:  # fmt: skip
-    """One fit of the case in one thread, its model built anew."""
+    """One fit of the case in one thread, its model rebuilt."""
     torch.set_num_threads(1)
     settings = dataclasses.replace(SETTINGS, **changes)
     objective = CASES[case][2]

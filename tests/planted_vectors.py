@@ -73,7 +73,7 @@ def distinct_one_late(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class ForgetfulSampler(NADE):
-    """The incremental sampler starts anew at each row: an activation for each, of its own units."""
+    """The incremental sampler restarts at each row: an activation for each, of its own units."""
 
     def vectors(self, build: Builder) -> Cells:
         rows, hidden = self.units.height, self.settings.hidden

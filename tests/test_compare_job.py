@@ -58,7 +58,7 @@ def test_the_report_is_on_disk_and_names_what_is_not_known(outcome: Outcome, fol
 
 
 def test_fits_that_are_done_are_taken_up(outcome: Outcome, folder: Path) -> None:
-    """Again, nothing is fitted anew and every number but the clock's is the same."""
+    """Again, nothing is refitted and every number but the clock's is the same."""
     before = {
         name: (folder / "runs" / name / "state.safetensors").stat().st_mtime_ns
         for name in ONE_OF_EACH_KIND

@@ -220,7 +220,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_solve(
     refusing(monkeypatch, errno.ENOSPC)
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: io.BytesIO())
     with pytest.warns(
-        UserWarning, match=r"cannot write .*c\.npz: No space left.*the solve goes on"
+        UserWarning, match=r"cannot write .*c\.npz: No space left.*the solve continues"
     ):
         found = solve(worlds.build("inventory").mdp, checkpoint=tmp_path / "c.npz")
     assert found.converged

@@ -1,4 +1,4 @@
-"""The fit loop: goes on where it was stopped, loses nothing, and refuses what does not fit."""
+"""The fit loop: resumes where it was stopped, loses nothing, and refuses what does not fit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from likely.noise import Noise
 from likely.objectives import Loss, NegativeELBO, Objective
 from likely.optimizers import AveragedWeights
 
-# -- stopping and going on -------------------------------------------------------------------
+# -- stopping and resuming -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", ["pixelcnn", "vae", "vae-dense", "dcgan", "dcgan-r1"])
@@ -182,7 +182,7 @@ def test_starting_anew_drops_the_older_run(tmp_path: Path) -> None:
 
 
 def test_an_older_state_is_never_taken_for_the_run_begun_over_it(tmp_path: Path) -> None:
-    """Killed right after it began anew: no state of the older settings is left to resume."""
+    """Killed right after it started over: no state of the older settings is left to resume."""
 
     def killed(run: Run, record: dict[str, float]) -> None:
         raise _Killed
@@ -370,7 +370,7 @@ def test_a_broken_state_is_named(tmp_path: Path) -> None:
     tensors, about = read_tensors(state)
     for broken in (whole[: len(whole) // 2], b"", b"\xff" * 100):
         state.write_bytes(broken)
-        with pytest.raises(CheckpointError, match=r"cannot read .*state.safetensors.*start anew"):
+        with pytest.raises(CheckpointError, match=r"state.safetensors.*start from scratch"):
             fit_case("vae-dense", tmp_path)
         assert state.read_bytes() == broken
     less = {name: t for name, t in tensors.items() if name != "model.output_bias"}

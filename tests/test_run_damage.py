@@ -180,7 +180,7 @@ def test_missing_files_are_missing_and_not_broken(run: Path, capsys: Capture) ->
     assert main([*WORDS, "--out", str(run)]) == 0
     (run / "best.safetensors").unlink()
     line = refusal(capsys, *WORDS, "--out", str(run))
-    assert "best.safetensors: no such file; restore it from a copy, or start anew" in line
+    assert "best.safetensors: no such file; restore it from a copy, or start from scratch" in line
 
 
 # -- what other hands wrote --------------------------------------------------------------------

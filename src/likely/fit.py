@@ -61,7 +61,7 @@ from likely.optimizers import (
     set_rate,
 )
 from likely.resume import (
-    ANEW,
+    START_OVER,
     STATE,
     about_fit,
     copy_into,
@@ -127,7 +127,7 @@ def fit(
         seed: of data order and noise.
         out: directory of the run; nothing is written when None.
         resume: go on from the checkpoint in `out`, if there is one, of the same settings, data
-            and model; False starts anew and drops it.
+            and model; False starts from scratch and drops it.
         progress: called at every log record.
 
     Returns:
@@ -198,7 +198,7 @@ class _Loop:
         self.seconds = 0.0
         self.sums: dict[str, Tensor] = {}
         self.findings: list[health.Finding] = []
-        # On CUDA the noise of updates is drawn on the card.
+        # On CUDA the noise of updates is drawn on the GPU.
         there = graphs.available(self.device)
         self.source = torch.Generator(self.device) if there else None
         self.current_noise: Noise | None = None
@@ -254,7 +254,7 @@ class _Loop:
                     where = f" saved in {self.directory};" if self.directory else ""
                     return self._state(
                         f"stopped by {stop.name} after {self.step} of {settings.steps} steps;"
-                        f"{where} run the same command again to go on",
+                        f"{where} run the same command again to resume",
                         False,
                     )
             self._finish()
@@ -528,11 +528,11 @@ class _Loop:
     def _load(self) -> None:
         assert self.directory is not None
         path = self.directory / STATE
-        tensors, about = checkpoint.read_tensors(path, ANEW)
+        tensors, about = checkpoint.read_tensors(path, START_OVER)
         refuse_other_run(self.directory, about, self._about())
         groups = checkpoint.unflatten(tensors)
         what = "no state of a fit of this model"
-        with reading(path, what=what, remedy=ANEW, kind=checkpoint.CheckpointError):
+        with reading(path, what=what, remedy=START_OVER, kind=checkpoint.CheckpointError):
             step, best = int(about["step"]), float(about["best"])
             self.seconds = float(about["seconds"])
             if not 0 <= step <= self.settings.steps:
@@ -556,9 +556,9 @@ class _Loop:
                 best = self.best_weights or best
             else:
                 path = self.directory / "best.safetensors"
-                best, about = checkpoint.read_tensors(path, ANEW)
+                best, about = checkpoint.read_tensors(path, START_OVER)
                 what = "no weights of this model"
-                with reading(path, what=what, remedy=ANEW, kind=checkpoint.CheckpointError):
+                with reading(path, what=what, remedy=START_OVER, kind=checkpoint.CheckpointError):
                     copy_into(self.average.tensors, best)
                     kept = {"step": about["step"]}
                 with self.team.together():

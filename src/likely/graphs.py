@@ -1,7 +1,7 @@
 """Updates as CUDA graphs: thousands of small kernels for two launches.
 
 A small network's update is thousands of kernels of a few microseconds, and the processor needs
-longer to launch each than the card to run it. Here the update is recorded once and replayed
+longer to launch each than the GPU to run it. Here the update is recorded once and replayed
 with other numbers at the same addresses: the batch, the step, the learning rate, the noise.
 
 What can be recorded: one player, one process, one micro-batch, no decision that depends on a
@@ -104,7 +104,7 @@ class UpdateGraphs:
 
     Args:
         parameters: of the player.
-        source: of the noise; seeded anew for every update, read when graphs are replayed.
+        source: of the noise; seeded again for every update, read when graphs are replayed.
         gradients: (x, context, step) -> what `Gradients` holds; leaves `.grad` filled.
         move: the norm -> nothing; clips, moves the parameters.
     """

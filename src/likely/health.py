@@ -140,7 +140,7 @@ def _worse_than_uniform(records: Records, model: GenerativeModel) -> list[Findin
 
 
 def _overfitting(records: Records) -> list[Finding]:
-    """Validation rises from its best while the training loss goes on falling."""
+    """Validation rises from its best while the training loss keeps falling."""
     steps, validation = _series(records, "validation")
     if len(validation) < 4:
         return []

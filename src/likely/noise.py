@@ -161,7 +161,7 @@ class Choice(nn.Module):
 
 
 class Choices(nn.Module):
-    """One of n alternatives for each example, drawn anew at each call in training.
+    """One of n alternatives for each example, drawn again at each call in training.
 
     Outside `noise_for` it draws from torch's global generator; in evaluation there is no choice
     (None): the model takes all.

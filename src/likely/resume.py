@@ -1,4 +1,4 @@
-"""What a fit is remembered by, so that it can go on: the state file and what it must agree with.
+"""The state file of a fit and what it must agree with to be resumed.
 
 state.safetensors   model.*, average.*, optimizer.<player>.<parameter>.<slot>, sums.*
                     and, as strings, the step, the best validation, the seconds so far, the
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from likely.density import GenerativeModel
 
 STATE = "state.safetensors"
-ANEW = "restore it from a copy, or start anew with --no-resume (in Python: resume=False)"
+START_OVER = (
+    "restore it from a copy, or start from scratch with --no-resume (in Python: resume=False)"
+)
 
 # Pauses, the device, logging, compilation and graphs do not change what is being fitted.
 FREE_SETTINGS = frozenset({"checkpoint_seconds", "device", "tensorboard", "compile", "graphs"})
@@ -36,16 +38,18 @@ def refuse_other_run(directory: Path, state: Mapping[str, str], now: Mapping[str
     Args:
         directory: of the run.
         state: the strings of its state file.
-        now: what fit.json would say of the fit that wants to go on.
+        now: what fit.json would say of the fit that wants to resume.
 
     Raises:
         InvalidSetting: they differ; the message names every field.
     """
     # States of before the settings were kept in them stand beside their fit.json.
     written, path = state.get("about"), directory / ("fit.json" if "about" not in state else STATE)
-    with reading(path, what="damaged", remedy=ANEW, kind=CheckpointError):
+    with reading(path, what="damaged", remedy=START_OVER, kind=CheckpointError):
         saved = record_of(
-            parse_json(written) if written else read_json(path, ANEW), "fit", "training_fingerprint"
+            parse_json(written) if written else read_json(path, START_OVER),
+            "fit",
+            "training_fingerprint",
         )
         record_of(saved["fit"])
     defaults = to_json(FitSettings())
@@ -64,7 +68,7 @@ def refuse_other_run(directory: Path, state: Mapping[str, str], now: Mapping[str
     if changed:
         raise InvalidSetting(
             f"{directory} holds a run with other settings ({', '.join(changed)} differ); "
-            "give the same settings to resume it, or another directory to start anew"
+            "give the same settings to resume it, or another directory to start from scratch"
         )
 
 
@@ -94,7 +98,7 @@ def refuse_lost_state(directory: Path) -> None:
         raise InvalidSetting(
             f"{directory} holds the weights of a fit but no {STATE}, so it cannot be resumed, and "
             "a fit from step 0 would overwrite them; restore the file, give another directory, or "
-            "start anew with --no-resume (in Python: resume=False)"
+            "start from scratch with --no-resume (in Python: resume=False)"
         )
 
 

@@ -142,7 +142,7 @@ def load(directory: str | Path, weights: str = "weights.safetensors") -> SavedRu
     again = (directory / STATE).is_file() and weights == "weights.safetensors"
     remedy = "run the same `likely fit` command again" if again else "fit again"
     tensors, _ = checkpoint.read_tensors(
-        directory / weights, f"restore it from a copy, or {remedy} to make it anew"
+        directory / weights, f"restore it from a copy, or {remedy} to write it again"
     )
     with _config_file(path, "model"):
         found = entry(config["model"])

@@ -321,7 +321,7 @@ def test_vectors_begin_with_what_belongs_to_the_label(channels: int) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_matrix_applied_to_a_vector_gives_a_vector(channels: int) -> None:
-    """A hidden layer that is computed anew at each dimension, with a term of the label."""
+    """A hidden layer that is recomputed at each dimension, with a term of the label."""
     shape = (channels, 3, 4)
     size = 12 * channels
     build = Builder(shape, LEVELS, groups=channels)

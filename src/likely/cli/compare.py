@@ -40,7 +40,7 @@ def configure(parser: Parser, choice: str | None) -> None:
         "Compare runs; or with --data and no runs, fit a Gated PixelCNN, a VAE and a DCGAN\n"
         "first. Prints the table, and writes report.html, report.json and sample sheets.\n"
         "The order is partial: = against <= may be UNDECIDED, and numbers on different\n"
-        "data never meet. A comparison that was stopped goes on where it was."
+        "data never meet. A comparison that was stopped resumes."
     )
     parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help="directories of runs")
     parser.add_argument(

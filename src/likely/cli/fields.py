@@ -75,7 +75,7 @@ DATA = (
     Field("data", "data", "name", str, "a name (`likely data`), a folder of images, or an "
           ".npy, .npz or .parquet file"),
     Field("data", "binarize", "binarize", Literal["static", "dynamic", "threshold"],
-          "two levels: static (mnist's published file), dynamic (drawn anew each epoch), "
+          "two levels: static (mnist's published file), dynamic (drawn again each epoch), "
           "threshold (at 1/2)"),
     Field("data", "levels", "levels", int, "requantise to so many levels"),
     Field("data", "image_size", "size", str, "of images from a folder, in pixels: 64, or "
@@ -89,7 +89,7 @@ DATA = (
 
 RUN = (
     Field("run", "out", "out", str, "directory of the run; is made where it is missing"),
-    Field("run", "resume", "resume", bool, "go on with the run in --out (default), or with "
+    Field("run", "resume", "resume", bool, "resume the run in --out (default), or with "
           "--no-resume replace it"),
 )  # fmt: skip
 

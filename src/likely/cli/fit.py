@@ -100,7 +100,7 @@ def _doing(
 ) -> str:  # fmt: skip
     """What is going to be done with the run in --out; refused before anything is announced."""
     from likely import checkpoint
-    from likely.resume import ANEW, STATE, about_fit, refuse_lost_state, refuse_other_run
+    from likely.resume import START_OVER, STATE, about_fit, refuse_lost_state, refuse_other_run
 
     if not request.resume:
         return "fitting"
@@ -108,7 +108,7 @@ def _doing(
     path = request.out / STATE
     if not path.exists():
         return "fitting"
-    state = checkpoint.read_strings(path, ANEW)
+    state = checkpoint.read_strings(path, START_OVER)
     refuse_other_run(request.out, state, about_fit(model, train, objective, settings))
     return "already fitted:" if state.get("step") == str(settings.steps) else "resuming"
 
@@ -241,7 +241,7 @@ def _refuse_other_run(
     if changed:
         raise InvalidSetting(
             f"--out {out} holds a run with other settings ({'; '.join(changed)}); give the old "
-            "settings to go on with it, another directory, or --no-resume to replace it"
+            "settings to resume it, another directory, or --no-resume to replace it"
         )
 
 

@@ -17,7 +17,7 @@ from likely.cli.output import rows, width, wrapped
 from likely.errors import InvalidSetting, nearest
 
 COMMANDS: dict[str, str] = {
-    "fit": "fit a model to data; goes on where it was stopped",
+    "fit": "fit a model to data; resumes where it was stopped",
     "sample": "draw images from a run into a PNG sheet or an array",
     "evaluate": "measure a run: nats, bits/dim, distances of its samples",
     "verify": "prove that the likelihoods of a run can be trusted",

@@ -29,7 +29,7 @@ class Request:
         objective: its name, or None for the one that fits the model.
         objective_settings: its fields.
         out: directory of the run.
-        resume: go on with the run in it.
+        resume: resume the run in it.
     """
 
     model: ModelEntry

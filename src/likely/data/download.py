@@ -41,7 +41,7 @@ class _OutOfTime(Exception):
 class _Clock:
     """What time is left.
 
-    A socket's timeout begins anew with every byte; a wait by this clock ends at the overall limit
+    A socket's timeout restarts with every byte; a wait by this clock ends at the overall limit
     at the latest.
     """
 
@@ -161,7 +161,7 @@ def download(
         have = part.stat().st_size if part.is_file() else 0
         raise InvalidData(
             f"{target.name} did not arrive within {limit:g} s ({have} bytes did, and are kept); "
-            "run the same again to go on, or fetch the file by other means"
+            "run the same again to resume, or fetch the file by other means"
         ) from error
     except (OSError, _CannotWrite) as error:
         raise InvalidData(

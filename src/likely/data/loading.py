@@ -50,7 +50,7 @@ def load(
             an .npy or .npz file, of a Hugging Face `datasets` folder or of parquet files. A name
             goes before a path of the same spelling; write "./mnist" for a folder called mnist.
         binarize: "static" (mnist only: Larochelle's file, the published benchmark), "dynamic"
-            (Bernoulli draws of the intensities, anew at each epoch) or "threshold" (at 1/2).
+            (Bernoulli draws of the intensities, again in each epoch) or "threshold" (at 1/2).
         levels: requantise to so many levels; for arrays, the levels that they have.
         size: side, or (H, W), of images from a folder, in pixels.
         channels: 1 or 3, of images from a folder.

@@ -66,7 +66,7 @@ def binarised(data: Dataset, binarize: Binarize, seed: int = 0) -> Dataset:
     Args:
         data: intensities in [0, levels).
         binarize: "threshold" gives 1 where x / (levels - 1) > 1/2; "dynamic" keeps the
-            intensities and draws Bernoulli(x / (levels - 1)) pixels anew at each epoch;
+            intensities and draws Bernoulli(x / (levels - 1)) pixels again at each epoch;
             "static" exists only where a fixed draw was published (mnist).
         seed: of the dynamic draws.
     """

@@ -149,7 +149,7 @@ class Dataset:
     """Integer-coded examples with their specification.
 
     `values` may be a memory map. `intensity_levels` set means dynamic binarisation: the stored
-    values are intensities in [0, intensity_levels), and each read draws Bernoulli pixels anew
+    values are intensities in [0, intensity_levels), and each read draws Bernoulli pixels again
     from (noise_seed, split, epoch, index), so that a read is a function of its arguments and a
     resumed run sees the very same bits. (Salakhutdinov and Murray 2008, section 5.)
 
@@ -261,7 +261,7 @@ class Dataset:
         return np.where(positions < 0, positions + len(self), positions)
 
     def _binarised(self, intensity: IntArray, index: npt.NDArray[np.int64], epoch: int) -> IntArray:
-        """Bernoulli(intensity / (intensity_levels - 1)), drawn anew for each (epoch, index).
+        """Bernoulli(intensity / (intensity_levels - 1)), drawn again for each (epoch, index).
 
         Philox is counter-based, so a key for each example costs no more than one stream; its raw
         words are fixed by its definition, where the methods of `Generator` may change with numpy.

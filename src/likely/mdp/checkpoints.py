@@ -93,7 +93,7 @@ class Checkpoint:
         try:
             write_npz(self.path, {**arrays, "header": written})
         except CheckpointError as error:
-            warnings.warn(f"{error}; the solve goes on", UnwrittenCheckpoint, stacklevel=2)
+            warnings.warn(f"{error}; the solve continues", UnwrittenCheckpoint, stacklevel=2)
         self._saved = time.perf_counter()
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Resumed | None:

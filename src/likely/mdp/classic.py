@@ -193,7 +193,7 @@ def forest(
     """Forest management: wait or cut, while fire may burn it all down each year.
 
     States are the ages 0..ages-1. Waiting in the oldest age pays `old_reward`; cutting pays
-    `cut_reward` in the oldest age, 1 in the others, 0 in the youngest, and starts anew.
+    `cut_reward` in the oldest age, 1 in the others, 0 in the youngest, and the forest starts again.
     """
     _at_least("the number of ages", ages, 2)
     age = np.arange(ages)

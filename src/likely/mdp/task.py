@@ -106,7 +106,7 @@ class Task:
         """Look for a value that anyone can check: one whose one backup proves the tolerance.
 
         The middle of the interval is within the tolerance, but a backup of it need not show that.
-        So it is backed up once more. If that does not do, the solve goes on from it, with a
+        So it is backed up once more. If that does not do, the solve continues from it, with a
         tighter goal.
         """
         answer = self.value if self.value.dtype == np.float64 else self.value.astype(np.float64)

@@ -55,7 +55,7 @@ class DeepNADE(UnitModel, OrderAgnostic):
         settings = settings or DeepNADESettings.preset(spec)
         super().__init__(spec, settings)
         units, hidden = self.units, settings.hidden
-        # Hidden layers are evaluated anew for every dimension.
+        # Hidden layers are evaluated again for every dimension.
         self.uses_each_weight_once = False
         if settings.order == "random":
             self.order = pixel_order(spec)

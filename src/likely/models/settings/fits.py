@@ -26,7 +26,7 @@ SMALL_GREY = FitSettings(
 def local_prior(spec: DataSpec) -> bool:
     """Whether presets of dense models take the prior between pixels: where it was measured.
 
-    Colour and larger images have too many weights for matrices that are put together anew at
+    Colour and larger images have too many weights for matrices that are assembled again at
     every update; the dimensions of a vector have no distance.
     """
     side = spec.side
