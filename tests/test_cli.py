@@ -161,6 +161,31 @@ def test_an_unknown_field_of_a_file_names_file_and_nearest(capsys: Capture, tmp_
     assert f"{path}: latent: expected a whole number" in line
 
 
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        ("lr", "learning-rate"), ("size", "image-size"), ("batch", "batch-size"),
+        ("epochs", "steps"), ("wd", "weight-decay"),
+    ],
+)  # fmt: skip
+def test_names_of_other_programs_are_answered_with_ours(
+    given: str, ours: str, capsys: Capture, tmp_path: Path
+) -> None:
+    """As options and in --set, however near another name is spelled."""
+    words = ("fit", "vae", "--data", "digits", "--out", str(tmp_path / "r"))
+    assert f'did you mean "--{ours}"?' in complaint(capsys, *words, f"--{given}", "1")
+    line = complaint(capsys, *words, "--set", f"{given}=1")
+    assert f'did you mean "{ours.replace("-", "_")}"?' in line
+
+
+def test_the_setting_that_was_given_is_the_one_complained_of(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    """Not one that a preset derives from it."""
+    words = ("fit", "vae", "--data", "digits", "--out", str(tmp_path / "r"))
+    assert "steps must be positive, given -5" in complaint(capsys, *words, "--steps", "-5")
+
+
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(options: object) -> int:
         raise ZeroDivisionError

@@ -38,6 +38,25 @@ class Diverged(LikelyError, ArithmeticError):
     """Training met a non-finite loss; the last good checkpoint is kept."""
 
 
+# What other programs call our settings.
+ELSEWHERE = {
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "epochs": "steps",
+    "iterations": "steps",
+    "lr": "learning_rate",
+    "size": "image_size",
+    "wd": "weight_decay",
+    "z_dim": "latent",
+    "latent_dim": "latent",
+}
+
+
+def _plain(name: str) -> str:
+    """An option or a setting without its hyphens."""
+    return name.lstrip("-").replace("-", "_")
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The hint that follows an unknown name: the nearest valid one, or the whole list.
 
@@ -45,8 +64,14 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     'did you mean "channels"?'
     >>> nearest("zzz", ["channels", "layers"])
     'valid: channels, layers'
+    >>> nearest("--lr", ["--layers", "--learning-rate"])
+    'did you mean "--learning-rate"?'
     """
     options = sorted(valid)
+    elsewhere = ELSEWHERE.get(_plain(name))
+    for option in options:
+        if _plain(option) == elsewhere:
+            return f'did you mean "{option}"?'
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
         return f'did you mean "{close[0]}"?'

@@ -124,7 +124,7 @@ def fit(
         settings: everything else; `steps`, `batch_size` and `seed` override its fields.
         steps: updates.
         batch_size: examples an update.
-        seed: of data order and noise.
+        seed: seed of the data order and the noise.
         out: directory of the run; nothing is written when None.
         resume: go on from the checkpoint in `out`, if there is one, of the same settings, data
             and model; False starts from scratch and drops it.

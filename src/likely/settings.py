@@ -29,29 +29,29 @@ class FitSettings:
     """How a model is fitted.
 
     Attributes:
-        steps: updates of every player.
-        batch_size: examples an update, over all processes and micro-batches together.
-        micro_batches: parts that a batch is computed in (gradient accumulation).
+        steps: number of updates (of each player).
+        batch_size: examples per update, over all processes and micro-batches.
+        micro_batches: parts of a batch whose gradients are accumulated.
         optimizer: adam, adamw, rmsprop or muon (matrices by orthogonal updates, the rest by Adam).
-        learning_rate: at the end of the warm-up.
-        final_learning_rate: fraction of it that the schedule ends at.
-        schedule: constant, cosine or linear, after the warm-up.
-        warmup: steps over which the rate rises from zero.
-        beta1: of Adam; the momentum of Muon.
-        beta2: of Adam, also beside Muon; the smoothing constant of RMSProp.
-        weight_decay: decoupled (AdamW) or L2.
-        clip: largest gradient norm of a player; 0 for none.
-        ema: decay of the averaged weights that are evaluated and sampled; 0 for none.
-        seed: of data order and noise.
-        validate_every: steps between validations; 0 for a tenth of the steps.
-        validation_examples: examples a validation; 0 for all.
+        learning_rate: learning rate after the warm-up.
+        final_learning_rate: fraction of the learning rate at the end of the schedule.
+        schedule: of the learning rate after the warm-up: constant, cosine or linear.
+        warmup: steps over which the learning rate rises from zero.
+        beta1: first-moment decay of Adam; momentum of Muon.
+        beta2: second-moment decay of Adam (also beside Muon); smoothing constant of RMSProp.
+        weight_decay: weight decay, decoupled (adamw, muon) or L2 (adam, rmsprop).
+        clip: maximum gradient norm per player; 0 turns clipping off.
+        ema: decay of the averaged weights, which are evaluated and sampled; 0 turns averaging off.
+        seed: seed of the data order and the noise.
+        validate_every: steps between validations; 0 means a tenth of all steps.
+        validation_examples: examples per validation; 0 means all.
         log_every: steps between records in metrics.jsonl.
-        checkpoint_seconds: time between checkpoints.
-        precision: auto takes bfloat16 where the processor gains by it.
+        checkpoint_seconds: seconds between checkpoints.
+        precision: auto uses bfloat16 where it is faster.
         device: auto, cpu, cuda, cuda:1, mps.
-        compile: compile the networks with torch.compile (a minute at the start).
-        graphs: on CUDA, replay updates as CUDA graphs where they can be captured.
-        tensorboard: also write TensorBoard events (needs the extra).
+        compile: compile the networks with torch.compile (takes about a minute).
+        graphs: on CUDA, capture updates as CUDA graphs where possible.
+        tensorboard: also write TensorBoard events (needs tensorboard).
     """
 
     steps: int = 1000

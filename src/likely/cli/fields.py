@@ -77,10 +77,11 @@ DATA = (
     Field("data", "binarize", "binarize", Literal["static", "dynamic", "threshold"],
           "two levels: static (mnist's published file), dynamic (drawn again each epoch), "
           "threshold (at 1/2)"),
-    Field("data", "levels", "levels", int, "requantise to so many levels"),
-    Field("data", "image_size", "size", str, "of images from a folder, in pixels: 64, or "
+    Field("data", "levels", "levels", int, "requantise to this many levels"),
+    Field("data", "image_size", "size", str, "size of images from a folder, in pixels: 64, or "
           "48x64 for height x width"),
-    Field("data", "image_channels", "channels", int, "of images from a folder: 1 (grey) or 3"),
+    Field("data", "image_channels", "channels", int,
+          "channels of images from a folder: 1 (grey) or 3"),
     Field("data", "strict", "strict", bool, "refuse a folder with an unreadable image instead "
           "of skipping the image"),
     Field("data", "image_column", "image", str, "column of the images in parquet files"),
@@ -88,7 +89,7 @@ DATA = (
 )  # fmt: skip
 
 RUN = (
-    Field("run", "out", "out", str, "directory of the run; is made where it is missing"),
+    Field("run", "out", "out", str, "directory of the run; created if missing"),
     Field("run", "resume", "resume", bool, "resume the run in --out (default), or with "
           "--no-resume replace it"),
 )  # fmt: skip
@@ -96,8 +97,8 @@ RUN = (
 OBJECTIVE = (
     Field("objective", "objective", "name", Literal["negative-log-likelihood", "negative-elbo",
           "importance-weighted", "non-saturating-gan", "relativistic-gan"],
-          "what is minimised (by the kind of the model: negative-log-likelihood, negative-elbo "
-          "or relativistic-gan)"),
+          "loss to minimise (default by the kind of model: negative-log-likelihood, "
+          "negative-elbo or relativistic-gan)"),
     Field("objective", "objective_beta", "beta", float, "negative-elbo: weight of the KL (1)"),
     Field("objective", "objective_warmup", "warmup", int,
           "negative-elbo: steps over which that weight rises from 0 (0)"),
@@ -171,7 +172,7 @@ def add_fields(parser: Parser, entry: ModelEntry) -> None:
     """The options of `likely fit MODEL`, in groups, with defaults."""
     fields = fields_of(entry).values()
     about_presets = wrapped(
-        f"In brackets: the presets for {', '.join(SHAPES)} data, or one value where they agree."
+        f"Values in brackets are the presets for {', '.join(SHAPES)} data (one if they agree)."
     )
     titles = {
         "data": ("data", None),

@@ -150,7 +150,7 @@ def _fit_settings(request: Request, train: Dataset) -> FitSettings:
     """
     base: FitSettings = request.model.settings.fit_preset(train.spec)
     batch = min(base.batch_size, len(train))
-    warmup = min(base.warmup, request.fit.get("steps", base.steps))
+    warmup = min(base.warmup, max(request.fit.get("steps", base.steps), 0))
     base = dataclasses.replace(base, batch_size=batch, warmup=warmup)
     return from_mapping(FitSettings, request.fit, base)
 

@@ -20,7 +20,7 @@ COMMANDS: dict[str, str] = {
     "fit": "fit a model to data; resumes where it was stopped",
     "sample": "draw images from a run into a PNG sheet or an array",
     "evaluate": "measure a run: nats, bits/dim, distances of its samples",
-    "verify": "prove that the likelihoods of a run can be trusted",
+    "verify": "check the likelihood of a run with independent code",
     "compare": "compare runs, or fit one model of each kind and compare them",
     "data": "list, describe and check data sets",
     "models": "list the models and their settings",
@@ -214,8 +214,8 @@ def overview() -> str:
     """The help of `likely` itself."""
     return (
         "usage: likely COMMAND [options]\n\n"
-        "Learn p_model(x) from data, ask it questions, plan in it. Every number says how\n"
-        "it relates to the truth: = exact, <= bound, ~ approximate.\n\n"
+        "Learn p(x) from data, ask it questions; solve Markov decision processes. Every\n"
+        "number says how it relates to the truth: = exact, <= bound, ~ approximate.\n\n"
         f"commands:\n{rows(COMMANDS.items())}\n"
         "options:\n  -h, --help     this text; `likely COMMAND --help` for one command\n"
         f"  -V, --version  the version\n\n{EXAMPLES}"

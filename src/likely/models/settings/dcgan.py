@@ -16,7 +16,7 @@ class DCGANSettings:
     """DCGAN (Radford 2016): samples only, no density; generator against discriminator.
 
     Attributes:
-        latent: dimensions of the code z.
+        latent: dimensions of the latent code z.
         channels: feature maps of both networks at the highest inner resolution.
         normalize: batch (the paper's guideline) or none (for losses with gradient penalties).
         conditional: condition both networks on the class label.

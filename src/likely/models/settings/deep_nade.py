@@ -19,9 +19,9 @@ class DeepNADESizes:
     Attributes:
         hidden: units of each hidden layer.
         layers: hidden layers.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        conditional: condition on the class label (biases of each class).
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
+        conditional: condition on the class label (biases per class).
     """
 
     hidden: int = 500
@@ -53,7 +53,7 @@ class DeepNADESizes:
 
 @dataclasses.dataclass(frozen=True)
 class DeepNADESettings(DeepNADESizes):
-    """DeepNADE (Uria 2014): one network trained for every order of the pixels, used in one.
+    """DeepNADE (Uria 2014): one network for all orders of the pixels, used in one.
 
     Attributes:
         order: of the pixels; raster, or a random permutation (channels stay innermost).

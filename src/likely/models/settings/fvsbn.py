@@ -17,13 +17,13 @@ Prior = Literal["none", "local"]
 
 @dataclasses.dataclass(frozen=True)
 class FVSBNSettings:
-    """Fully visible sigmoid belief network (Frey 1998): each pixel a regression on those before.
+    """Fully visible sigmoid belief network (Frey 1998): logistic regressions on earlier pixels.
 
     Attributes:
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        prior: of the weights in the fit; none, or Gaussian by offset and distance of two pixels.
-        conditional: condition on the class label (a bias of each class).
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
+        prior: of the weights; none, or local: Gaussian by offset and distance of two pixels.
+        conditional: condition on the class label (a bias per class).
     """
 
     head: HeadName = "auto"

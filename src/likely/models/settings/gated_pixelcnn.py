@@ -25,11 +25,11 @@ class GatedPixelCNNSizes:
         layers: gated layers.
         kernel: side of the vertical kernels, odd.
         first_kernel: side of the first layer's kernels, odd.
-        dilations: of the layers after the first, in rotation.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
+        dilations: dilations of the layers after the first, in rotation.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
-        dropout: rate inside each gated layer.
+        dropout: dropout rate inside each gated layer.
         conditional: condition on the class label.
     """
 
@@ -64,7 +64,7 @@ class GatedPixelCNNSettings(GatedPixelCNNSizes):
 
     Attributes:
         conditional: condition on the context that examples come with, or else on the class label.
-        start: the corner where drawing begins; rows are drawn one after another from there.
+        start: corner where sampling begins; rows follow one another from there.
     """
 
     start: Corner = "top-left"
@@ -94,10 +94,10 @@ class GatedPixelCNNSettings(GatedPixelCNNSizes):
 
 @dataclasses.dataclass(frozen=True)
 class GatedPixelCNNEnsembleSettings(GatedPixelCNNSizes):
-    """Mixture of Gated PixelCNNs that draw from different corners: exact, better than each.
+    """Mixture of Gated PixelCNNs that start at different corners: exact likelihood.
 
     Attributes:
-        corners: networks, at most 4; one is drawn at each training step.
+        corners: number of networks, at most 4; training draws one per step.
     """
 
     corners: int = 2
@@ -125,7 +125,8 @@ class GatedPixelCNNOrdersSettings(GatedPixelCNNSizes):
     """Mixture of one Gated PixelCNN's densities in eight orders of the pixels: exact likelihood.
 
     Attributes:
-        orders: at most 8: by rows from each corner, then by columns (square images).
+        orders: number of orders, at most 8: by rows from each corner, then by columns (square
+            images).
     """
 
     orders: int = 8

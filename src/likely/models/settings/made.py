@@ -22,12 +22,12 @@ class MADESizes:
     Attributes:
         hidden: units of each hidden layer.
         layers: hidden layers.
-        masks: sets of connections; one is drawn at each training step, all are averaged after.
-        direct: connect the inputs to the outputs directly, too.
-        dropout: rate of the hidden units.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        conditional: condition on the class label (biases of each class).
+        masks: sets of connections; training draws one per step, the fitted model averages all.
+        direct: also connect the inputs to the outputs directly.
+        dropout: dropout rate of the hidden units.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
+        conditional: condition on the class label (biases per class).
     """
 
     hidden: int = 1000
@@ -47,12 +47,13 @@ class MADESizes:
 
 @dataclasses.dataclass(frozen=True)
 class MADESettings(MADESizes):
-    """MADE (Germain 2015): a dense network masked so that each pixel sees those before it.
+    """MADE (Germain 2015): a dense network with masked connections.
 
     Attributes:
-        hidden: units of each hidden layer; prior=local rounds up to as many for each pixel.
+        hidden: units of each hidden layer; prior=local rounds up to a multiple of the number of
+            pixels.
         order: of the pixels; raster, or a random permutation (channels stay innermost).
-        prior: of the weights in the fit; none, or Gaussian by offset and distance of two pixels.
+        prior: of the weights; none, or local: Gaussian by offset and distance of two pixels.
             Each hidden unit then belongs to a pixel, whose place in the order is its degree, and
             there is one mask.
     """
@@ -96,10 +97,10 @@ class MADESettings(MADESizes):
 
 @dataclasses.dataclass(frozen=True)
 class MADEEnsembleSettings(MADESizes):
-    """Ensemble of MADEs (Germain 2015): one network in several orders of the pixels, mixed.
+    """Mixture of MADEs (Germain 2015) in several orders of the pixels that share weights.
 
     Attributes:
-        orders: random orders of the pixels; one is drawn at each training step.
+        orders: number of random pixel orders; training draws one per step.
         masks: sets of connections in each order.
     """
 

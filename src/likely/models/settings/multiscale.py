@@ -25,10 +25,10 @@ class MultiscalePixelCNNSettings:
         kernel: side of the windows, odd.
         first_kernel: side of the first layer's window, odd.
         map_channels: feature maps that are made of the small image.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
-        dropout: rate inside each layer.
+        dropout: dropout rate inside each layer.
         conditional: condition on the class label.
     """
 
@@ -82,9 +82,9 @@ class ParallelMultiscaleSettings:
     Attributes:
         channels: feature maps.
         blocks: residual blocks of the network of each scale.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        dropout: rate inside each block.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
+        dropout: dropout rate inside each block.
         conditional: condition on the class label.
     """
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class NADESettings:
-    """NADE (Larochelle and Murray 2011): one hidden layer whose activation grows pixel by pixel.
+    """NADE (Larochelle and Murray 2011): one hidden layer shared by all pixels.
 
     Attributes:
         hidden: units of the hidden layer.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
-        conditional: condition on the class label (biases of each class).
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
+        conditional: condition on the class label (biases per class).
     """
 
     hidden: int = 500

@@ -22,11 +22,11 @@ class PixelCNNSettings:
         layers: residual blocks after the first convolution.
         kernel: side of the blocks' kernels, odd.
         first_kernel: side of the first layer's kernel, odd.
-        dilations: of the blocks, in rotation.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
+        dilations: dilations of the blocks, in rotation.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
-        dropout: rate inside each block.
+        dropout: dropout rate inside each block.
         conditional: condition on the context that examples come with, or else on the class label.
     """
 

@@ -24,11 +24,11 @@ class PixelCNNPPSettings:
         scales: resolutions, each half the one before; sides round up.
         resampling: strided (the paper's), or at full resolution with dilated or plain kernels.
         block: gated (concat-ELU, tanh-free gate) or relu (plain residual).
-        shortcuts: connections from each block on the way down to its mirror on the way up.
+        shortcuts: connect each block on the way down to its counterpart on the way up.
         weight_norm: normalised weights with data-dependent initialisation.
         head: distribution of a pixel; auto is the logistic mixture for colour.
-        components: of the logistic mixture.
-        dropout: rate inside each block.
+        components: number of components of the logistic mixture.
+        dropout: dropout rate inside each block.
         conditional: condition on the context that examples come with, or else on the class label.
     """
 

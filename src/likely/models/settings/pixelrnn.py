@@ -22,10 +22,10 @@ class PixelRNNSizes:
         hidden: h, features of each LSTM; the stream has 2 h. A multiple of the colour channels.
         layers: LSTM layers; of the Diagonal BiLSTM, each with two directions.
         first_kernel: side of the first layer's masked convolution, odd.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
-        dropout: rate of the states that leave a layer.
+        dropout: dropout rate of the states that leave a layer.
         conditional: condition on the class label.
     """
 
@@ -53,7 +53,7 @@ class PixelRNNSizes:
 
 @dataclasses.dataclass(frozen=True)
 class RowLSTMSettings(PixelRNNSizes):
-    """Row LSTM (van den Oord 2016): exact likelihood, row by row, sees the triangle above.
+    """Row LSTM (van den Oord 2016): exact likelihood, row by row, sees a triangle above.
 
     Attributes:
         kernel: columns of the convolutions to the state, odd.
@@ -77,10 +77,10 @@ class RowLSTMSettings(PixelRNNSizes):
 
 @dataclasses.dataclass(frozen=True)
 class DiagonalBiLSTMSettings(PixelRNNSizes):
-    """Diagonal BiLSTM (van den Oord 2016): exact likelihood, sees the whole past.
+    """Diagonal BiLSTM (van den Oord 2016): exact likelihood, sees all earlier pixels.
 
     Attributes:
-        start: the corner where drawing begins; rows are drawn one after another from there.
+        start: corner where sampling begins; rows follow one another from there.
     """
 
     layers: int = 7
@@ -98,10 +98,10 @@ class DiagonalBiLSTMSettings(PixelRNNSizes):
 
 @dataclasses.dataclass(frozen=True)
 class DiagonalBiLSTMEnsembleSettings(PixelRNNSizes):
-    """Mixture of Diagonal BiLSTMs that draw from different corners: exact, better than each.
+    """Mixture of Diagonal BiLSTMs that start at different corners: exact likelihood.
 
     Attributes:
-        corners: networks, at most 4; one is drawn at each training step.
+        corners: number of networks, at most 4; training draws one per step.
     """
 
     layers: int = 7

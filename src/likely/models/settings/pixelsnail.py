@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PixelSNAILSettings:
-    """PixelSNAIL (Chen 2018): exact likelihood, causal convolutions and attention to the past.
+    """PixelSNAIL (Chen 2018): exact likelihood, causal convolutions and attention.
 
     Attributes:
         channels: feature maps; a multiple of the colour channels.
@@ -24,10 +24,10 @@ class PixelSNAILSettings:
         first_kernel: side of the first layer's window, odd.
         heads: of each attention (for each colour channel, where the network masks colours).
         head_size: components of a query; a multiple of 4.
-        head: distribution of a pixel.
-        components: of the logistic mixture.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
-        dropout: rate inside each layer.
+        dropout: dropout rate inside each layer.
         conditional: condition on the class label.
     """
 

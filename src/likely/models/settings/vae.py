@@ -17,14 +17,14 @@ class VAESettings:
     """Variational autoencoder (Kingma and Welling 2014): a bound on the likelihood, and codes.
 
     Attributes:
-        latent: dimensions of the code z.
+        latent: dimensions of the latent code z.
         network: dense (fully connected) or conv (residual, strided).
         hidden: units of each dense layer.
         layers: dense layers of encoder and decoder each.
         channels: feature maps of the convolutional networks at full resolution.
         blocks: residual blocks at each resolution.
         head: distribution of a pixel given z.
-        components: of the logistic mixture.
+        components: number of components of the logistic mixture.
         conditional: condition encoder and decoder on the class label.
     """
 
