@@ -1,8 +1,8 @@
-"""Files that appear whole or not at all, and the end of what killed writers left behind.
+"""Atomic file writes, and the removal of temporary files that killed writers left behind.
 
-A file is written under a temporary name in the same folder, flushed to the disk, and renamed. The
-writer holds a lock on its temporary file, which the system lets go of however the process ends: a
-temporary file that nobody holds is rubbish, and the next write in that folder removes it.
+A file is written under a temporary name in the same folder, flushed to disk, and renamed. The
+writer holds a lock on its temporary file, which the system releases however the process ends: a
+temporary file without a lock is abandoned, and the next write in that folder removes it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed as they wrote to this folder."""
+    """Remove temporary files of processes that were killed while writing to this folder."""
     for path in folder.glob(f".*{ENDING}"):
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDWR)
@@ -67,7 +67,7 @@ def _created(path: Path) -> tuple[Path, int]:
 
 
 def _locked(handle: int, *, wait: bool) -> bool:
-    """Lock an open file; False where another holds it, or where the system knows no locks."""
+    """Lock an open file; False if another process holds it or the system has no locks."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -1,8 +1,8 @@
-"""Files that are either whole or not there, and a lock on the directory that holds them.
+"""Atomic file writes and the run-directory lock.
 
-A file is written under a temporary name in the same folder, flushed to the disk, and renamed.
-A full disk, an unwritable folder or a killed process leaves what was there before. Tensors go
-to safetensors; no pickle is ever read or written.
+A file is written under a temporary name in the same folder, flushed to disk, and renamed. A full
+disk, an unwritable folder or a killed process leaves the previous file intact. Tensors are stored
+as safetensors; no pickle is read or written.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Occupied(LikelyError, OSError):
 
 @contextlib.contextmanager
 def sole_writer(directory: Path) -> Iterator[None]:
-    """Hold a run directory alone; the system lets go of it however the process ends.
+    """Lock a run directory; the system releases the lock however the process ends.
 
     Temporary files that a killed process left behind are removed.
 
@@ -73,7 +73,7 @@ def sole_writer(directory: Path) -> Iterator[None]:
                 f"another fit (process {file.read().strip() or 'unknown'}) is writing to "
                 f"{directory}; wait for it, or give another directory"
             )
-        # Who holds it is for the other's message only: a full disk must not stop us here.
+        # The process id is only for the other process's message: a full disk must not stop us here.
         with contextlib.suppress(OSError):
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -84,7 +84,7 @@ def sole_writer(directory: Path) -> Iterator[None]:
 
 
 def _locked(handle: int) -> bool:
-    """Lock an open file without waiting; True also where the file system knows no locks."""
+    """Lock an open file without waiting; also True if the file system has no locks."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -109,16 +109,16 @@ def read_json(path: Path, remedy: str = "restore it from a copy") -> Any:
 
 
 def _reading(path: Path, remedy: str) -> contextlib.AbstractContextManager[None]:
-    """The boundary of every file of a run."""
+    """Error boundary of every file of a run."""
     return reading(
         path, what="damaged", remedy=remedy, kind=CheckpointError, opening="cannot read "
     )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write named tensors with a few strings beside them; equal content gives equal bytes.
+    """Write named tensors and a few strings; equal content gives equal bytes.
 
-    A checksum of it all goes into the file, which `read_tensors` compares.
+    The file contains a checksum of both, which `read_tensors` verifies.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     strings = {**about, CHECKSUM: _checksum(plain, about)}
@@ -154,8 +154,8 @@ def read_tensors(
         remedy: what to do where it cannot be read, for the message.
 
     Raises:
-        CheckpointError: missing, damaged, or changed since it was written. Files of before there
-            were checksums are taken as they are.
+        CheckpointError: missing, damaged, or changed since it was written. Older files without a
+            checksum are accepted.
     """
     with _reading(path, remedy):
         with safe_open(path, framework="pt") as file:
@@ -165,12 +165,12 @@ def read_tensors(
             about = dict(file.metadata() or {})
         written = about.pop(CHECKSUM, None)
         if written is not None and written != _checksum(tensors, about):
-            raise ValueError("it is not what was written: its checksum differs")
+            raise ValueError("its content has changed since it was written (the checksum differs)")
     return tensors, about
 
 
 def read_strings(path: Path, remedy: str = "restore it from a copy") -> dict[str, str]:
-    """The strings of a file of tensors alone, which are quick to read; nothing is compared."""
+    """Only the strings of a file of tensors, which is quick; the checksum is not verified."""
     with _reading(path, remedy), safe_open(path, framework="pt") as file:
         return {key: text for key, text in (file.metadata() or {}).items() if key != CHECKSUM}
 

@@ -298,7 +298,7 @@ class _Bench:
         )
 
     def floor(self, request: Mapping[str, Any]) -> list[Estimate]:
-        """What training images score in the place of samples."""
+        """What training images score as if they were samples."""
         return list(self.reference(request).floor)
 
     def measure(self, item: Fitted) -> ModelReport:

@@ -1,9 +1,8 @@
 """Where to compute, in which precision, and with how many processes.
 
-bfloat16 autocast is taken where the hardware multiplies it faster than float32: processors
-with AMX tiles, AMD's with AVX-512 bfloat16, and CUDA devices of compute capability 8 and above.
-Intel's with AVX-512 bfloat16 but no AMX run convolutions slower in it than in float32, so they
-keep float32.
+bfloat16 autocast is used where it is faster than float32: on CPUs with AMX tiles, AMD CPUs with
+AVX-512 bfloat16, and CUDA devices of compute capability 8 and above. Intel CPUs with AVX-512
+bfloat16 but no AMX run convolutions slower in it, so they keep float32.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from torch import Tensor, nn
 from likely.errors import InvalidSetting, LikelyError
 from likely.settings import Precision
 
-# How long a process waits for the others; longer than any validation takes.
+# How long a rank waits for the others; longer than any validation takes.
 PATIENCE_SECONDS = 600
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA, then Apple's, then the processor.
+    """The device of that name; "auto" prefers CUDA, then MPS, then the CPU.
 
     Raises:
         InvalidSetting: unknown, or not present on this machine.
@@ -54,7 +53,7 @@ def gains_by_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":
-        # By what the processor is, not by a clock: a run that is resumed must decide the same.
+        # Decided by the CPU model, not by timing: a resumed run must decide the same way.
         fast = torch.cpu._is_avx512_bf16_supported() and "AMD" in _processor("vendor_id")
         return bool(torch.cpu._is_amx_tile_supported()) or fast
     return False
@@ -96,8 +95,7 @@ def convolved_precision(
 def place(model: nn.Module, device: torch.device) -> None:
     """Move a model to a device with convolution weights in channels_last order, in place.
 
-    On CUDA, float32 is float32 from here on: the process no longer rounds the factors of
-    convolutions to TF32's ten bits, as torch does by default; likelihoods need more.
+    On CUDA this turns TF32 off for the process: likelihoods need the full precision of float32.
     """
     model.to(device)
     if device.type == "cuda":
@@ -124,7 +122,7 @@ def fastest_convolutions(device: torch.device) -> Iterator[None]:
 def compiled(
     model: nn.Module, wanted: bool, backend: str = "inductor", method: str | None = None
 ) -> Iterator[None]:
-    """The networks of `model` compiled (torch.compile) for the time of the block.
+    """Compile the networks of `model` with torch.compile for the duration of the block.
 
     Each child of the model, and each layer of a list of layers, becomes a graph; layers that
     differ in numbers only (dilations, widths) need one each, and one more for training and for
@@ -175,19 +173,19 @@ def compiled(
 
 
 class PeerFailed(LikelyError, RuntimeError):
-    """Another process of the team failed; its own message says why."""
+    """Another rank failed; its own message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Team:
-    """The processes that share a batch (started by torchrun), or this one alone.
+    """The ranks that share a batch (started by torchrun), or this single process.
 
     Gradients are summed over processes after each player's backward pass. That is what a DDP
     wrapper does, without its restriction: a gradient penalty differentiates twice, and losses
     call other methods than `forward`.
 
-    Every process takes part in the same calls in the same order. A process that fails leaves
-    the group, which ends the others' waiting at once.
+    Every rank makes the same calls in the same order. A rank that fails leaves the group, so
+    that the others stop waiting at once.
     """
 
     rank: int = 0
@@ -210,11 +208,11 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes the files."""
+        """Whether this is rank 0, which writes the files."""
         return self.rank == 0
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over the processes, in place.
+        """All-reduce each gradient (sum), in place.
 
         A parameter without a gradient has none in every process, because all compute the same
         graph; it is left out, as a single process leaves it out.
@@ -228,7 +226,7 @@ class Team:
             gradient.copy_(part.view(gradient.shape))
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of a tensor over the processes; the tensor is overwritten.
+        """All-reduce a tensor (sum); it is overwritten.
 
         Raises:
             PeerFailed: another process is gone.
@@ -245,21 +243,21 @@ class Team:
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Whether the flag is set on any rank."""
         if self.size == 1:
             return flag
         where = "cuda" if dist.get_backend() == "nccl" else "cpu"
         return bool(self.sum(torch.tensor(float(flag), device=where)))
 
     def share(self, model: nn.Module) -> None:
-        """Give every process the weights and buffers of the first."""
+        """Broadcast the weights and buffers of rank 0."""
         if self.size > 1:
             for tensor in [*model.parameters(), *model.buffers()]:
                 dist.broadcast(tensor.data, 0)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """A block that fails in every process if it fails in one (a full disk, a refusal)."""
+        """A block that fails on every rank if it fails on one (a full disk, a refusal)."""
         failure: LikelyError | None = None
         try:
             yield
@@ -273,7 +271,7 @@ class Team:
 
     @contextlib.contextmanager
     def leaving_on_failure(self) -> Iterator[None]:
-        """A block whose failure closes the connections, so that no other process waits on us."""
+        """A block whose failure closes the connections, so that no other rank waits."""
         try:
             yield
         except BaseException:

@@ -1,4 +1,4 @@
-"""Errors that a person can act on: each says what was given, what was expected, what to do.
+"""Errors to act on: each says what was given, what was expected and what to do.
 
 The command turns any `LikelyError` into one line and exit code 2; library users catch it as an
 ordinary exception.
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 
 class LikelyError(Exception):
-    """Base of all errors that are about the user's input or environment, not about a defect."""
+    """Base of all errors about the user's input or environment, as opposed to bugs."""
 
 
 class InvalidData(LikelyError, ValueError):
-    """Data that cannot be read, or is not what the specification says."""
+    """Data that cannot be read, or does not match its specification."""
 
 
 class InvalidSetting(LikelyError, ValueError):
@@ -31,7 +31,7 @@ class Unanswerable(LikelyError, TypeError):
 
 
 class ProofFailed(LikelyError):
-    """A likelihood whose proof (causality, normalisation, bounds) failed is not printed."""
+    """A check of a likelihood failed (causality, normalisation, bounds); it is not printed."""
 
 
 class Diverged(LikelyError, ArithmeticError):

@@ -1,6 +1,6 @@
-r"""Heads: the likelihood of one pixel's channels given the network's output there.
+r"""Heads: the likelihood of the channels of a pixel given the network's output there.
 
-A head declares its distribution once, in forms that must agree (tests hold them to it):
+A head implements its distribution in several forms, which the tests compare:
 `log_prob` for all pixels at once, `log_table`, the log-probabilities of every level of one channel
 given the channels before it, and `quantile` and `mean` of that channel, which need no table where
 there are many levels. Sampling takes the quantile of a given uniform number, so one uniform a
@@ -64,7 +64,7 @@ class Head(abc.ABC):
         """
 
     def quantile(self, parameters: Tensor, x: Tensor, channel: int, uniform: Tensor) -> Tensor:
-        """The level whose cumulative probability, given the channels before, passes a number.
+        """The smallest level whose CDF, given the channels before, exceeds a uniform number.
 
         A uniform number becomes a draw of x_channel. The sums are taken in float64.
 
@@ -105,7 +105,7 @@ class Head(abc.ABC):
 
 
 def invert(log_table: Tensor, uniform: Tensor) -> Tensor:
-    """The inverse of a discrete distribution function: the level whose cumulative mass holds u.
+    """Invert a discrete CDF: the level whose cumulative interval contains u.
 
     Args:
         log_table: log-probabilities of every level, [B, levels, ...].
@@ -127,7 +127,7 @@ def mean_of(log_table: Tensor) -> Tensor:
 
 
 class Bernoulli(Head):
-    """Two levels: p(x = 1) = sigmoid(logit). One logit a channel."""
+    """Two levels: p(x = 1) = sigmoid(logit). One logit per channel."""
 
     def __init__(self, channels: int) -> None:
         self.channels, self.levels, self.parameters = channels, 2, channels
@@ -150,7 +150,7 @@ class Bernoulli(Head):
 
 
 class Categorical(Head):
-    """A softmax over all levels: no notion of order. `levels` logits a channel."""
+    """A softmax over all levels: no notion of order. `levels` logits per channel."""
 
     def __init__(self, channels: int, levels: int) -> None:
         self.channels, self.levels = channels, levels
@@ -191,7 +191,7 @@ class DiscretizedLogisticMixture(Head):
     density shortcut: the mass is computed as a difference of logs that stays accurate, so it
     always sums to one.
 
-    Outputs a pixel: K logits, K C means, K C log-scales, K C (C - 1) / 2 couplings.
+    Outputs per pixel: K logits, K C means, K C log-scales, K C (C - 1) / 2 couplings.
     """
 
     # Far above any use: beyond it the mass of a bin underflows and its gradient is NaN.
@@ -297,7 +297,7 @@ class DiscretizedLogisticMixture(Head):
         c, h, w = mean.shape
         k = self.components
         centre = mean * (2.0 / (self.levels - 1)) - 1.0  # [C, H, W]
-        # One component has nobody to stand apart from.
+        # A single component needs no spread.
         ends = 0.5 if k > 1 else 0.0
         spread = torch.linspace(-ends, ends, k, dtype=mean.dtype, device=mean.device)
         means = centre[None] + spread[:, None, None, None]  # [K, C, H, W]

@@ -1,8 +1,8 @@
-"""The health monitor: says in words what is going wrong with a fit, and what to do.
+"""The health monitor: diagnoses of a fit, in words, with remedies.
 
-It reads the records of metrics.jsonl; with the model and its data it also looks at samples and
-codes. Each check is a function of one page that returns findings, most often none. A check
-speaks only when it has enough records, so the first minutes of a fit are silent.
+It reads the records of metrics.jsonl; with the model and its data it also inspects samples and
+codes. Each check is a short function that returns findings, usually none, and needs a minimum of
+records, so there are no findings in the first minutes of a fit.
 
 Sources: Burda, Grosse and Salakhutdinov 2016, sec. 5 (active units: the variance over the data
 of a latent's posterior mean exceeds 0.01); Goodfellow 2016, sec. 5.1 and 7 (mode collapse,
@@ -47,11 +47,11 @@ WASTED = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that is going wrong.
+    """A diagnosis.
 
     Attributes:
-        severity: "failure" (the result is of no use) or "warning".
-        sentence: what is seen, with the numbers.
+        severity: "failure" (the result is unusable) or "warning".
+        sentence: the observation, with numbers.
         remedy: what to try.
     """
 
@@ -66,11 +66,11 @@ class Finding:
 def diagnose(
     run: Run | Records, model: GenerativeModel | None = None, data: Dataset | None = None
 ) -> list[Finding]:
-    """What is going wrong, worst first; an empty list when nothing is seen.
+    """Findings about a fit, worst first; usually empty.
 
     Args:
         run: a run, or the records of its metrics.jsonl.
-        model: looked at too, if given with data: diversity of samples, active units.
+        model: also check the diversity of its samples and its active units (needs data).
         data: training data of the model; at most 500 examples are read.
     """
     records = run if isinstance(run, Sequence) else run.metrics

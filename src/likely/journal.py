@@ -1,8 +1,8 @@
-"""The records of a run: metrics.jsonl without a clock, timing.jsonl with it, TensorBoard's events.
+"""Records of a run: metrics.jsonl without times, timing.jsonl with them, TensorBoard events.
 
-A record is a line, appended as it is made. The two files may run ahead of the last checkpoint;
-a resumed run drops what it will do again, so that metrics.jsonl ends byte for byte as that of
-a run that was never stopped.
+Each line is a record. The two files may be ahead of the last checkpoint; a resumed run drops
+the records of steps that it will repeat, so that metrics.jsonl ends byte for byte like that of an
+uninterrupted run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from likely.files import parse_json, reading
 
 
 class ForeignLines(UserWarning):
-    """A log holds lines that are no records; the message names the file and the first of them."""
+    """A log contains lines that are not records; the message names the file and the first one."""
 
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
@@ -39,7 +39,7 @@ class Journal:
 
         Args:
             directory: of the run, or None to keep the records in memory only.
-            writes: whether this process writes files (the first of a team does).
+            writes: whether this is rank 0, which writes the files.
             tensorboard: also write events for TensorBoard.
 
         Raises:
@@ -107,8 +107,8 @@ class Journal:
 def read_lines(path: Path, until: float = math.inf) -> list[dict[str, float]]:
     """The whole records up to a step.
 
-    A last line cut short by a kill or a full disk is dropped; so is, with a warning, any other line
-    that is no record: a log that somebody else wrote to must not keep a fit from going on.
+    A truncated last line (after a kill or a full disk) is dropped. Any other line that is not a
+    record is dropped with a warning: it must not prevent the fit from resuming.
 
     Raises:
         CheckpointError: the file cannot be read.

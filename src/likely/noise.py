@@ -1,13 +1,11 @@
-"""Randomness that enters by a seed at the edges.
+"""Keyed random streams.
 
-A `Noise` is a stream of random tensors that is a function of its key alone (seed, step,
-purpose). So a run that is killed and resumed draws what the run that was never stopped would
-have drawn, and no generator state need be saved. The global generator of torch is never
-touched.
+A `Noise` is a stream of random tensors that is a function of its key alone (seed, step, purpose).
+So a resumed run draws what an uninterrupted one would have drawn, and there is no generator state
+to save. torch's global generator is never used.
 
-A stream may stand for some rows of a larger batch: it draws for the whole batch and keeps its
-own rows. Two processes with half the batch each therefore see the noise of one process with
-the whole batch.
+A stream may be for some rows of a larger batch: it draws for the whole batch and keeps these rows.
+So two ranks with half of the batch each see the noise of one process with the whole batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-r"""Objectives: what is minimised, for one player or two.
+r"""Training objectives, for one player or two.
 
-Each gives a loss for every example; the loop averages over the batch. Losses may be weighted
-and annealed; reported numbers never are (`likely.evaluate`).
+Each returns a loss per example; the loop averages over the batch. Losses may be weighted and
+annealed; reported numbers never are (`likely.evaluate`).
 
 Sources: Kingma and Welling 2014 (ELBO), Higgins et al. 2017 (beta), Burda et al. 2016 (eq. 8),
 Goodfellow et al. 2014 (non-saturating loss, sec. 3), Jolicoeur-Martineau 2019 and Huang et al.
@@ -37,10 +37,10 @@ DISCRIMINATOR = "discriminator"
 
 
 class Loss(NamedTuple):
-    """A loss and what it is made of.
+    """A loss and its parts.
 
     Attributes:
-        value: one number an example, [B].
+        value: loss per example, [B].
         terms: named parts to log, each [B], without gradient.
     """
 

@@ -127,7 +127,8 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 def optimizer_for(settings: FitSettings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), RMSProp or Muon.
 
-    On CUDA the rate is a tensor of the device, so that an update can be captured (`set_rate`).
+    On CUDA the learning rate is a tensor on the device, so that an update can be captured
+    (`set_rate`).
     """
     s = settings
     on_cuda = parameters[0].is_cuda
@@ -222,7 +223,7 @@ class AveragedWeights:
         self.tensors = copied_state(self.model)
 
     def update(self, step: int) -> None:
-        """Take in the weights after update `step` (counted from 1)."""
+        """Update the average with the weights after update `step` (counted from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         state = self.model.state_dict()
         floating = [name for name, tensor in state.items() if tensor.is_floating_point()]
@@ -234,7 +235,7 @@ class AveragedWeights:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with its averaged weights, in evaluation mode, for the time of the block."""
+        """The model with its averaged weights, in evaluation mode, within the block."""
         current = copied_state(self.model)
         self.model.load_state_dict(self.tensors)
         self.model.eval()

@@ -75,7 +75,7 @@ def refuse_other_run(directory: Path, state: Mapping[str, str], now: Mapping[str
 def about_fit(
     model: GenerativeModel, data: Dataset, objective: object, settings: FitSettings
 ) -> dict[str, Any]:
-    """What a resumed run must share with its beginning, as fit.json keeps it."""
+    """What must not change when a run is resumed, as stored in fit.json."""
     condition = condition_of(model)
     # What log p(x | label) learns depends on the labels, too.
     given = {"condition_fingerprint": data.fingerprint_given(condition)} if condition else {}
@@ -89,7 +89,7 @@ def about_fit(
 
 
 def refuse_lost_state(directory: Path) -> None:
-    """A run whose state is gone cannot be resumed, and its weights must not be overwritten.
+    """Refuse to overwrite the weights of a run whose state is lost.
 
     Raises:
         InvalidSetting: there are weights and no state.

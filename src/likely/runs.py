@@ -1,17 +1,17 @@
-"""A run is a directory: what was fitted, to what, how, and what came out.
+"""Runs: directories with everything about a fit.
 
     config.json        model, its settings, the data it was built for
     fit.json           settings of the fit, objective, fingerprint of the training data
     environment.json   versions and processor
-    metrics.jsonl      a record a line, no clock in it; timing.jsonl holds the clock
+    metrics.jsonl      one record per line, without times; timing.jsonl has the times
     weights.safetensors  averaged weights, for use
-    state.safetensors  everything the next step depends on
+    state.safetensors  the checkpoint: everything that the next step depends on
     report.json        estimates, written by `likely evaluate`
-    proofs.json        written by `likely verify`, believed while the weights are the same
-    health.json        what the monitor found wrong with the fit
+    proofs.json        written by `likely verify`, valid for these weights only
+    health.json        findings of the health monitor
     samples/           sheets, written by `likely sample` and `likely evaluate`
 
-No pickle is ever loaded.
+No pickle is loaded.
 """
 
 from __future__ import annotations

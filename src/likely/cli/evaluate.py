@@ -257,7 +257,7 @@ def _print(
     for text in notes:
         say(f"  {text}")
     if floors:
-        say("\nfloor: what training images score in the place of samples")
+        say("\nfloor: what training images score as if they were samples")
 
 
 def _last_name(lines: list[tuple[str, str]]) -> str:

@@ -45,8 +45,8 @@ def configure(parser: Parser, choice: str | None) -> None:
     found = entry(choice)
     parser.usage = f"likely fit {choice} --data DATA --out DIR [options]"
     parser.epilog = (
-        f"A settings file holds the same names: `steps: 2000`, one a line. Presets are\n"
-        f"weaker than the file, the file is weaker than options.\n\nexamples:\n"
+        f"A settings file has the same names, one per line: `steps: 2000`. Options\n"
+        f"override the file, the file overrides presets.\n\nexamples:\n"
         f"  likely fit {choice} --data digits --out runs/{choice}\n"
         f"  likely fit {choice} --data digits --config my.yaml --steps 500 --out runs/mine"
     )
@@ -115,7 +115,7 @@ def _doing(
 
 @contextlib.contextmanager
 def _enough_memory() -> Iterator[None]:
-    """Say in one line that a network or a batch does not fit in memory."""
+    """Turn an out-of-memory error into one line."""
     import torch
 
     try:
@@ -290,7 +290,7 @@ def _described(
 
 
 def _findings(found: Run, train: Dataset) -> list[str]:
-    """What went wrong in words; nothing for a healthy fit."""
+    """Print the findings of the health monitor."""
     from likely.health import diagnose
 
     findings = [str(finding) for finding in diagnose(found.metrics, found.model, train)]

@@ -1,4 +1,4 @@
-"""What the command writes: answers on stdout, progress and complaints on stderr."""
+"""Output of the command: results on stdout, progress and errors on stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 
 def leads() -> bool:
-    """Whether this process speaks: the first of those that torchrun started, or the only one."""
+    """Whether this is rank 0 (or the only process)."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""Arguments: argparse, with one clear line for each mistake.
+"""Command-line arguments: argparse with one-line errors.
 
 A command is a module of this package with `choices`, `configure` and `run`. A choice is a second
 word (`likely fit vae`, `likely data describe`) that decides which options there are, so every
@@ -51,7 +51,7 @@ class Command(Protocol):
         """Add the arguments."""
 
     def run(self, options: argparse.Namespace) -> int:
-        """Do it; the exit code."""
+        """Run the command; returns the exit code."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

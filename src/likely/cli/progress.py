@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal, a line now and then elsewhere."""
+"""Progress on stderr: a bar in a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class FitProgress:
 
 
 def duration(seconds: float) -> str:
-    """As a person says it: 42 s, 3 min 20 s, 2 h 5 min."""
+    """A duration in words: 42 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"

@@ -61,15 +61,15 @@ def configure(parser: Parser, choice: str | None) -> None:
     group = parser.add_argument_group("autoregressive models")
     group.add_argument(
         "--temperature", type=positive, default=1.0, metavar="T",
-        help="of every conditional; below 1 likelier and less varied; only 1 samples the model [1]",
+        help="temperature of every conditional; below 1: likelier, less varied; 1: the model [1]",
     )  # fmt: skip
     group.add_argument(
         "--method", default="auto", metavar="METHOD",
-        help="auto, incremental, naive, jacobi or wavefront: the same images, other times [auto]",
+        help="auto, incremental, naive, jacobi or wavefront: same images, different speed [auto]",
     )  # fmt: skip
     group.add_argument(
         "--progressive", metavar="FILE.png",
-        help=f"also a sheet of the first {SHOWN} images after each row of pixels, a line an image",
+        help=f"also a sheet of the first {SHOWN} images after each row of pixels, a line per image",
     )  # fmt: skip
 
 

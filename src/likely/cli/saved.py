@@ -1,4 +1,4 @@
-"""Runs as the commands that question them find them."""
+"""Runs as arguments of commands."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def data_of(run: SavedRun) -> tuple[Dataset, Dataset]:
 
 
 def kept(path: Path, record: dict[str, Any], *, told: bool) -> int:
-    """Write what was measured, which has been printed already; the exit code.
+    """Save results that have been printed; returns the exit code.
 
-    A run that cannot be written (somebody else's, a full disk) costs the file, not the numbers.
+    If the run is not writable (read-only, full disk), only the file is lost.
     """
     from likely import checkpoint
 

@@ -1,4 +1,4 @@
-"""What a fit was asked for, from a settings file, --set and options, in that order of strength.
+"""What a fit was asked for: a settings file, overridden by --set, overridden by options.
 
 The preset for the data is weaker than all three; it is applied where the data is known.
 """

@@ -30,9 +30,9 @@ def choices() -> Mapping[str, str]:
 def configure(parser: Parser, choice: str | None) -> None:
     """The arguments."""
     parser.description = (
-        "Prove, on the fitted weights, that the likelihoods of a run can be trusted:\n"
-        "conditionals sum to one, no pixel sees itself or the future, bounds are bounds,\n"
-        "every weight gets a gradient. Exit code 0 when all hold, 1 when one fails."
+        "Check the likelihood of a run on its fitted weights, by independent code:\n"
+        "conditionals sum to one, no pixel sees itself or later ones, bounds are bounds,\n"
+        "every weight gets a gradient. Exit code 0 if all checks pass, 1 if one fails."
     )
     run_argument(parser)
     parser.add_argument(
@@ -45,7 +45,7 @@ def configure(parser: Parser, choice: str | None) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prove, and say each proof in a sentence."""
+    """Run the checks and print a sentence for each."""
     from likely.cli.progress import working
     from likely.verify import verify
 

@@ -1,7 +1,7 @@
 """Numbers about samples, for every kind of model, each beside what training images score.
 
 `SampleReference` holds the test images, their features, and the floor: the scores of training
-images in the place of samples. A sample cannot be asked to be nearer to the test images than
+images as if they were samples. A sample cannot be asked to be nearer to the test images than
 fresh data is, so a distance is read against its floor, never against 0.
 
 N is the same on both sides and for every model, and it is part of the fingerprint: the Frechet

@@ -99,7 +99,7 @@ LEGEND = (
     "↓ less is better, ↑ more is better. = exact, ≤ the truth is at most this, ≥ at least, "
     "≈ an estimate without a bound. ± one standard error. The best number is marked only where it "
     "is surely better than every other one of its line (95 %). "
-    f'"{FLOOR_NAME}" is the floor: what fresh data scores in the place of samples.'
+    f'"{FLOOR_NAME}" is the floor: what training images score as if they were samples.'
 )
 
 
