@@ -25,9 +25,9 @@ import torch
 
 from common import write_result
 from likely import data, runs
-from likely.checkpoint import write_json
-from likely.fit import fit
+from likely.runs.checkpoint import write_json
 from likely.settings import FitSettings, to_json
+from likely.training.loop import fit
 
 BASE: dict[str, Any] = {
     "channels": 16, "blocks": 1, "scales": 2, "head": "logistic-mixture", "components": 5,

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from likely.checkpoint import write_json
 from likely.devices import environment
+from likely.runs.checkpoint import write_json
 
 RESULTS = Path(__file__).parent / "results"
 

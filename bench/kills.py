@@ -26,10 +26,11 @@ import torch
 import torch._dynamo  # what optimisers import late, once for all the forks
 
 from common import write_result
-from likely import checkpoint, runs
+from likely import runs
 from likely.data.embedded import digits
-from likely.fit import fit
+from likely.runs import checkpoint
 from likely.settings import FitSettings, to_json
+from likely.training.loop import fit
 
 MODEL = {"channels": 6, "layers": 3, "first_kernel": 3, "head_channels": 8, "dropout": 0.1}
 SETTINGS = FitSettings(

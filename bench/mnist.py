@@ -39,15 +39,15 @@ import torch
 
 from common import RESULTS, sha256, write_result
 from likely import data, runs
-from likely.checkpoint import read_json, write_json
 from likely.density import GenerativeModel, ImplicitDensity, LatentVariable, TractableDensity
 from likely.devices import choose_device
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll
 from likely.evaluate.samples import SampleReference, samples_per_second
-from likely.evaluate.sheets import sample_sheet, save_png
-from likely.fit import Run, fit
+from likely.report.sheets import sample_sheet, save_png
+from likely.runs.checkpoint import read_json, write_json
 from likely.settings import to_json
+from likely.training.loop import Run, fit
 from likely.verify import verify
 from recipes import GOING_ON, ON_A_CARD, RECIPES
 

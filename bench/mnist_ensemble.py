@@ -23,11 +23,11 @@ import torch
 
 from common import write_result
 from likely import data, runs
-from likely.checkpoint import read_json, read_tensors, write_tensors
 from likely.devices import choose_device
-from likely.fit import fit
-from likely.models.corners import REVERSED, CornerEnsemble
+from likely.models.pixelcnn.corners import REVERSED, CornerEnsemble
+from likely.runs.checkpoint import read_json, read_tensors, write_tensors
 from likely.settings import to_json
+from likely.training.loop import fit
 from mnist import folder_of, keep, last_record, measure, show
 from recipes import ON_A_CARD, RECIPES, Recipe
 

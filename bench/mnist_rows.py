@@ -29,13 +29,13 @@ import torch
 
 from common import RESULTS, sha256, write_result
 from likely import data, runs
-from likely.checkpoint import read_json
 from likely.data.spec import DataSpec
 from likely.density import GenerativeModel
 from likely.devices import environment
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.models import MODELS
+from likely.runs.checkpoint import read_json
 from likely.settings import from_mapping
 
 PREFIX = "mnist-static-"

@@ -6,15 +6,15 @@ import dataclasses
 from typing import Any
 
 from likely.data.spec import DataSpec
-from likely.models.settings import FVSBNSettings, MADESettings
-from likely.objectives import (
+from likely.models.vectors.settings import FVSBNSettings, MADESettings
+from likely.settings import FitSettings
+from likely.training.objectives import (
     NegativeELBO,
     NegativeLogLikelihood,
     Objective,
     OrderAgnosticLikelihood,
     RelativisticGAN,
 )
-from likely.settings import FitSettings
 
 MNIST = DataSpec("mnist", (1, 28, 28), 2)
 

@@ -31,13 +31,10 @@ from torch import Tensor
 
 from common import write_result
 from likely.data.spec import DataSpec
-from likely.models.gated_pixelcnn import GatedPixelCNN
-from likely.models.pixelrnn import DiagonalBiLSTM, PixelRNN, RowLSTM
-from likely.models.settings import (
-    DiagonalBiLSTMSettings,
-    GatedPixelCNNSettings,
-    RowLSTMSettings,
-)
+from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
+from likely.models.pixelcnn.settings import GatedPixelCNNSettings
+from likely.models.recurrent.pixelrnn import DiagonalBiLSTM, PixelRNN, RowLSTM
+from likely.models.recurrent.settings import DiagonalBiLSTMSettings, RowLSTMSettings
 from likely.nn import fronts, recurrent
 from likely.nn.fronts import Fronts
 from likely.noise import Noise

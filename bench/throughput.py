@@ -29,9 +29,9 @@ from common import write_result
 from likely import data, runs
 from likely.density import GenerativeModel, LatentVariable, TractableDensity
 from likely.devices import choose_device, gains_by_bfloat16
-from likely.fit import Run, fit
 from likely.noise import Noise
 from likely.settings import FitSettings, to_json
+from likely.training.loop import Run, fit
 
 BATCH = {"gated-pixelcnn": 16, "vae": 64}
 UPDATES = {"gated-pixelcnn": 1, "vae": 2}

@@ -18,7 +18,7 @@ import torch
 from likely import runs
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive, OrderedDensity
-from likely.evaluate.context import save_context_picture
+from likely.report.context import save_context_picture
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "bench" / "results"

@@ -1,9 +1,15 @@
-"""Options of every test."""
+"""Options of every test, and what several rooms share."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from likely import data
+from likely.data.spec import Dataset
+from likely.evaluate.classifier import ClassifierSettings, NetworkFeatures, default_extractor
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,3 +23,18 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     if name == "cpu":
         pytest.skip("give --device cuda to run on an accelerator")
     return torch.device(name)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[Dataset, Dataset]:
+    train, test = data.load("digits")
+    return train, test
+
+
+@pytest.fixture(scope="session")
+def extractor(
+    digits: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory
+) -> NetworkFeatures:
+    """A quickly fitted extractor of the digits."""
+    folder: Path = tmp_path_factory.mktemp("extractors")
+    return default_extractor(digits[0], ClassifierSettings(steps=150), cache=folder)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from likely import runs
-from likely.checkpoint import read_tensors
 from likely.data.embedded import digits
 from likely.data.spec import Dataset
 from likely.density import GenerativeModel
-from likely.fit import Progress, Run, fit
-from likely.objectives import NonSaturatingGAN, Objective
+from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
+from likely.training.loop import Progress, Run, fit
+from likely.training.objectives import NonSaturatingGAN, Objective
 
 SETTINGS = FitSettings(
     steps=10,

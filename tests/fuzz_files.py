@@ -27,17 +27,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from likely import checkpoint, data, runs
+from likely import data, runs
 from likely.cli.evaluate import _report_of
 from likely.data.embedded import digits
 from likely.data.readers import read_idx
 from likely.errors import LikelyError
 from likely.estimate import Estimate, Relation
-from likely.fit import fit
-from likely.journal import METRICS, TIMING, read_lines
 from likely.mdp import inputs, solve, worlds
 from likely.mdp.files import FileOptions, load_world
+from likely.runs import checkpoint
+from likely.runs.journal import METRICS, TIMING, read_lines
 from likely.settings import FitSettings, read_settings_file
+from likely.training.loop import fit
 from likely.verify import Proofs, verify
 
 GRID = "; maze\ndiscount: 0.9\nslip: 1/10\nC = back -9\nJ = jump b 2\n\n#S.C\n.#J.\nb..G\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from likely.models.pixelrnn import DiagonalBiLSTM, PixelRNN, RowLSTM
+from likely.models.recurrent.pixelrnn import DiagonalBiLSTM, PixelRNN, RowLSTM
 
 Place = tuple[int, int]
 Maps = dict[Place, Tensor]  # features of each pixel, [F, B]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive
-from likely.models.made import MADE, MADEEnsemble
+from likely.models.vectors.made import MADE, MADEEnsemble
 from likely.nn.program import Builder, Cells
 
 

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive
 from likely.heads import Bernoulli
-from likely.models.dcgan import DCGAN
-from likely.models.gated_pixelcnn import GatedPixelCNN
-from likely.models.settings import DCGANSettings, GatedPixelCNNSettings, VAESettings
-from likely.models.vae import VAE
+from likely.models.gan.dcgan import DCGAN
+from likely.models.gan.settings import DCGANSettings
+from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
+from likely.models.pixelcnn.settings import GatedPixelCNNSettings
+from likely.models.vae.settings import VAESettings
+from likely.models.vae.vae import VAE
 from likely.nn.masked import HorizontalConv
 from likely.nn.program import Builder, Cells
 from likely.noise import Noise

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from likely.data.spec import DataSpec
-from likely.models.multiscale_pixelcnn import MultiscalePixelCNN
-from likely.models.parallel_multiscale import ParallelMultiscale, Scale
-from likely.models.settings import MultiscalePixelCNNSettings, ParallelMultiscaleSettings
+from likely.models.multiscale.multiscale_pixelcnn import MultiscalePixelCNN
+from likely.models.multiscale.parallel_multiscale import ParallelMultiscale, Scale
+from likely.models.multiscale.settings import MultiscalePixelCNNSettings, ParallelMultiscaleSettings
 
 PARALLEL = ParallelMultiscaleSettings(channels=6, blocks=1, components=2)
 MULTISCALE = MultiscalePixelCNNSettings(

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from likely.data.spec import DataSpec
-from likely.models.pixelcnn import PixelCNN
-from likely.models.settings import PixelCNNSettings
+from likely.models.pixelcnn.pixelcnn import PixelCNN
+from likely.models.pixelcnn.settings import PixelCNNSettings
 from likely.nn.masked import GroupedPointwise
 from likely.nn.program import Builder, Cells
 from likely.nn.square import MaskedConv

@@ -10,8 +10,8 @@ from torch.nn.functional import conv_transpose2d, pad
 
 from likely.data.spec import DataSpec
 from likely.heads import DiscretizedLogisticMixture
-from likely.models.pixelcnn_pp import PixelCNNPP
-from likely.models.settings import PixelCNNPPSettings
+from likely.models.pixelcnn.pixelcnn_pp import PixelCNNPP
+from likely.models.pixelcnn.settings import PixelCNNPPSettings
 from likely.nn.program import Builder, Cells
 from likely.nn.streams import StreamConv, StreamGrow
 

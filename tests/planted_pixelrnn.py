@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from likely.data.spec import DataSpec
-from likely.models.pixelrnn import DiagonalBiLSTM, RowLSTM
+from likely.models.recurrent.pixelrnn import DiagonalBiLSTM, RowLSTM
 from likely.nn import fronts, recurrent
 from likely.nn.masked import GroupedPointwise, group_mask
 from likely.nn.program import Builder, Cells

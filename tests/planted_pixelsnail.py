@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from likely.data.spec import DataSpec
-from likely.models.pixelsnail import PixelSNAIL
-from likely.models.settings import PixelSNAILSettings
+from likely.models.pixelcnn.pixelsnail import PixelSNAIL
+from likely.models.pixelcnn.settings import PixelSNAILSettings
 from likely.nn.attention import CausalAttention, TurnMaps
 from likely.nn.channel_norm import ChannelNorm
 from likely.nn.program import Builder, Cells, shifted

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from likely.models import nade
-from likely.models.fvsbn import FVSBN
-from likely.models.nade import NADE
+from likely.models.vectors import nade
+from likely.models.vectors.fvsbn import FVSBN
+from likely.models.vectors.nade import NADE
 from likely.nn.program import Builder, Cells
 
 right_distinct = nade.distinct

@@ -14,13 +14,13 @@ from likely.data.spec import DataSpec
 from likely.density import Autoregressive, ImplicitDensity, LatentVariable, TractableDensity
 from likely.devices import place
 from likely.errors import Diverged
-from likely.fit import Run, fit
 from likely.models import MODELS
 from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.objectives import NegativeELBO
 from likely.sampling import Draw, ancestral
 from likely.settings import FitSettings
+from likely.training.loop import Run, fit
+from likely.training.objectives import NegativeELBO
 
 pytestmark = pytest.mark.gpu
 

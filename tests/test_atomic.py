@@ -36,7 +36,7 @@ def torn(path):
 plots.write_atomically(folder / "picture.png", torn)
 """,
     "a file of a run": """
-from likely import checkpoint
+from likely.runs import checkpoint
 with checkpoint.replacing(folder / "report.json") as path:
     path.write_bytes(b"half"); stop()
 """,
@@ -142,4 +142,4 @@ def test_temporary_files_are_made_in_one_place() -> None:
         if makers.search(path.read_text(encoding="utf-8"))
     }
     # A download that broke off goes on from its `.part`; a run directory is swept when it is held.
-    assert places == {"atomic.py", "checkpoint.py", "data/download.py"}
+    assert places == {"atomic.py", "data/download.py", "runs/checkpoint.py"}

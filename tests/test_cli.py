@@ -20,12 +20,13 @@ import torch
 from PIL import Image
 
 import likely
-from likely import atomic, objectives
+from likely import atomic
 from likely.cli import main
 from likely.cli.fields import DATA, OBJECTIVE, OBJECTIVES, RUN, fields_of, settings_fields
 from likely.cli.parser import COMMANDS, build, module_of
 from likely.models import MODELS
 from likely.settings import FitSettings
+from likely.training import objectives
 
 Capture = pytest.CaptureFixture[str]
 
@@ -317,7 +318,7 @@ def test_a_sheet_and_an_array_of_samples(
     assert record["shape"] == [1, 8, 8]
     with Image.open(sheet) as image:
         assert image.format == "PNG"
-    found = likely.runs.load(fitted[name]).model.sample(5, seed=3)
+    found = likely.runs.saved.load(fitted[name]).model.sample(5, seed=3)
     assert torch.equal(found, torch.from_numpy(values.astype(np.int64)))
 
 
@@ -347,7 +348,7 @@ def test_a_conditional_run_draws_the_class_that_is_asked_for(
 ) -> None:
     run, array = tmp_path / "run", tmp_path / "a.npy"
     assert main(fit_words("vae", run, "--conditional")) == 0
-    model = likely.runs.load(run).model
+    model = likely.runs.saved.load(run).model
     capsys.readouterr()
     words = ["sample", str(run), "-n", "12", "--npy", str(array)]
     assert document(capsys, *words, "--label", "7")["labels"] == [7] * 12
@@ -383,7 +384,7 @@ def test_evaluation_says_how_each_number_relates_to_the_truth(
     assert "k = 3" in bounds[2]["about"]
     assert found["dcgan"]["estimates"] == []
     assert "no density" in found["dcgan"]["unanswerable"]["nll"]
-    run = likely.runs.load(fitted["gated-pixelcnn"])
+    run = likely.runs.saved.load(fitted["gated-pixelcnn"])
     train, _ = likely.data.load("digits")
     assert train.validation is not None
     assert exact[0]["value"] == pytest.approx(likely.nats(run.model, train.validation).value)
@@ -407,7 +408,7 @@ def test_a_likelihood_whose_proof_failed_is_not_printed(tmp_path: Path, capsys: 
 
     run = tmp_path / "run"
     assert main(fit_words("vae", run)) == 0
-    model = likely.runs.load(run).model
+    model = likely.runs.saved.load(run).model
     leak = Proof.at_most("no future leak", 1.0, 0.0, "planted")
     Proofs("VAE", weights_digest(model), False, 0, (leak,)).save(run / "proofs.json")
     capsys.readouterr()
@@ -585,7 +586,7 @@ def test_import_likely_imports_neither_torch_nor_numpy_and_names_work() -> None:
     code = (
         "import sys, likely\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
-        "from likely.fit import Run\n"  # sets the module as an attribute of the package
+        "from likely.training.loop import Run\n"  # sets the module as an attribute of the package
         "from likely.verify import Proofs\n"
         "assert all(getattr(likely, name) is not None for name in likely.__all__)\n"
         "assert callable(likely.fit) and callable(likely.verify), 'the modules hide them'\n"

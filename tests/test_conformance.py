@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import likely
-from likely import checkpoint, runs
+from likely import runs
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
     ApproximateDensity,
@@ -38,6 +38,7 @@ from likely.evaluate.likelihood import nats
 from likely.heads import DiscretizedLogisticMixture
 from likely.models import MODELS
 from likely.noise import Noise
+from likely.runs import checkpoint
 from likely.sampling import METHODS
 from likely.verify import verify
 from likely.verify.subject import all_images

@@ -11,8 +11,8 @@ from torch import Tensor
 from likely.data.spec import DataSpec
 from likely.density import DiagonalGaussian, Guarantee, Query, at_least_float, chunks, mean_level
 from likely.errors import InvalidSetting
-from likely.models.gated_pixelcnn import GatedPixelCNN
-from likely.models.vae import VAE
+from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
+from likely.models.vae.vae import VAE
 from likely.noise import Noise
 from likely.sampling import invert
 from planted_models import GREY, PIXELCNN, SMALL_VAE, lively

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fit_cases import differing, end_of, fit_case, model_of, training_data
 from likely import runs
-from likely.checkpoint import read_tensors
 from likely.devices import (
     Team,
     autocast,
@@ -28,8 +27,9 @@ from likely.devices import (
     place,
 )
 from likely.errors import InvalidSetting
-from likely.journal import read_lines
 from likely.noise import Noise
+from likely.runs.checkpoint import read_tensors
+from likely.runs.journal import read_lines
 
 HERE = Path(__file__).parent
 CASES = ("pixelcnn", "vae", "dcgan", "dcgan-batch-r1", "dcgan-r1")

@@ -13,9 +13,9 @@ from likely.density import Autoregressive, in_drawing_order
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Bernoulli, Head, head_for
 from likely.models import MODELS
-from likely.models.gated_pixelcnn import GatedPixelCNN
-from likely.models.pixelcnn import PixelCNN
-from likely.models.settings import GatedPixelCNNSettings, PixelCNNSettings
+from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
+from likely.models.pixelcnn.pixelcnn import PixelCNN
+from likely.models.pixelcnn.settings import GatedPixelCNNSettings, PixelCNNSettings
 from likely.nn import program_kernels as kernels
 from likely.nn.program_compiled import CompiledExecutor, head_code
 from likely.nn.program_torch import TorchExecutor

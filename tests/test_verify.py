@@ -15,9 +15,9 @@ import planted_models as planted
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import GenerativeModel
 from likely.errors import InvalidSetting, ProofFailed
-from likely.models.dcgan import DCGAN
-from likely.models.gated_pixelcnn import GatedPixelCNN
-from likely.models.vae import VAE
+from likely.models.gan.dcgan import DCGAN
+from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
+from likely.models.vae.vae import VAE
 from likely.verify import Proof, Proofs, verify, weights_digest
 from likely.verify.causality import causality
 from likely.verify.subject import all_images, subject_of

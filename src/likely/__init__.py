@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from likely.evaluate.likelihood import bits_per_dim as bits_per_dim
     from likely.evaluate.likelihood import log_likelihood as log_likelihood
     from likely.evaluate.likelihood import nats as nats
-    from likely.fit import Run as Run
-    from likely.fit import fit as fit
-    from likely.objectives import ImportanceWeighted as ImportanceWeighted
-    from likely.objectives import NegativeELBO as NegativeELBO
-    from likely.objectives import NegativeLogLikelihood as NegativeLogLikelihood
-    from likely.objectives import NonSaturatingGAN as NonSaturatingGAN
-    from likely.objectives import RelativisticGAN as RelativisticGAN
     from likely.settings import FitSettings as FitSettings
+    from likely.training.loop import Run as Run
+    from likely.training.loop import fit as fit
+    from likely.training.objectives import ImportanceWeighted as ImportanceWeighted
+    from likely.training.objectives import NegativeELBO as NegativeELBO
+    from likely.training.objectives import NegativeLogLikelihood as NegativeLogLikelihood
+    from likely.training.objectives import NonSaturatingGAN as NonSaturatingGAN
+    from likely.training.objectives import RelativisticGAN as RelativisticGAN
     from likely.verify import verify as verify
 
 __version__ = "0.1.0"
@@ -60,20 +60,20 @@ _HOME = {
     "GenerativeModel": "density",
     "Guarantee": "density",
     "ImplicitDensity": "density",
-    "ImportanceWeighted": "objectives",
+    "ImportanceWeighted": "training.objectives",
     "LikelyError": "errors",
-    "NegativeELBO": "objectives",
-    "NegativeLogLikelihood": "objectives",
-    "NonSaturatingGAN": "objectives",
+    "NegativeELBO": "training.objectives",
+    "NegativeLogLikelihood": "training.objectives",
+    "NonSaturatingGAN": "training.objectives",
     "Query": "density",
     "Relation": "estimate",
-    "RelativisticGAN": "objectives",
-    "Run": "fit",
+    "RelativisticGAN": "training.objectives",
+    "Run": "training.loop",
     "TractableDensity": "density",
     "Unanswerable": "estimate",
     "Verdict": "estimate",
     "bits_per_dim": "evaluate.likelihood",
-    "fit": "fit",
+    "fit": "training.loop",
     "log_likelihood": "evaluate.likelihood",
     "nats": "evaluate.likelihood",
     "verify": "verify",
@@ -87,7 +87,7 @@ class _Package(ModuleType):
 
     The import system sets a submodule as an attribute of its package. Here a function of that
     name stays: `likely.fit(...)` works whoever imported `likely.fit` before, and
-    `from likely.fit import Run` works as ever.
+    `from likely.training.loop import Run` works as ever.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

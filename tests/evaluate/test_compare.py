@@ -25,7 +25,7 @@ from likely.evaluate.compare import (
     compare_models,
     paired_comparison,
 )
-from likely.evaluate.tables import label, number, terminal_table, typeset
+from likely.report.tables import label, number, terminal_table, typeset
 
 NO_DENSITY = {Query.LOG_PROB: Answer(Guarantee.NONE, "it only maps noise to samples")}
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_data import dataset
 
 from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.evaluate import classifier, features
 from likely.evaluate.classifier import ClassifierSettings, NetworkFeatures, default_extractor
 from likely.evaluate.features import InceptionFeatures
+from toy_data import dataset
 
 QUICK = ClassifierSettings(steps=20)
 

@@ -23,10 +23,12 @@ from likely.evaluate.likelihood import (
     per_example_nll,
     proofs_of,
 )
-from likely.models.dcgan import DCGAN
-from likely.models.gated_pixelcnn import GatedPixelCNN
-from likely.models.settings import DCGANSettings, GatedPixelCNNSettings, VAESettings
-from likely.models.vae import VAE
+from likely.models.gan.dcgan import DCGAN
+from likely.models.gan.settings import DCGANSettings
+from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
+from likely.models.pixelcnn.settings import GatedPixelCNNSettings
+from likely.models.vae.settings import VAESettings
+from likely.models.vae.vae import VAE
 from likely.verify import verify
 
 SPEC = DataSpec("toy", (1, 3, 3), 2)

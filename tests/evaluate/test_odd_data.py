@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import likely
-from likely import data, health, models, runs
+from likely import data, models, runs
 from likely.cli import main
 from likely.data.spec import Dataset, DataSpec
 from likely.estimate import Relation
@@ -24,6 +24,7 @@ from likely.evaluate.samples import SampleReference
 from likely.heads import DiscretizedLogisticMixture
 from likely.noise import Noise
 from likely.settings import FitSettings
+from likely.training import health
 
 
 class Pixels:

@@ -10,8 +10,8 @@ from torch import nn
 
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
-from likely.models.dcgan import DCGAN
-from likely.models.settings import DCGANSettings
+from likely.models.gan.dcgan import DCGAN
+from likely.models.gan.settings import DCGANSettings
 from likely.nn.normalization import BatchNorm2d
 from likely.noise import Noise
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive, arranged
-from likely.models import deep_nade
-from likely.models.deep_nade import DeepNADE, EoNADE
-from likely.models.settings import DeepNADESettings, EoNADESettings
+from likely.models.vectors import deep_nade
+from likely.models.vectors.deep_nade import DeepNADE, EoNADE
+from likely.models.vectors.settings import DeepNADESettings, EoNADESettings
 from likely.noise import Noise
-from likely.objectives import OrderAgnosticLikelihood
+from likely.training.objectives import OrderAgnosticLikelihood
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
 

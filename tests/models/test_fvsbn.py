@@ -8,11 +8,10 @@ import torch
 
 import planted_vectors as planted
 from likely.data.spec import Dataset, DataSpec, digest_of
-from likely.fit import fit
-from likely.models.fvsbn import FVSBN
-from likely.models.settings import FVSBNSettings
-from likely.models.settings.fvsbn import Prior
+from likely.models.vectors.fvsbn import FVSBN
+from likely.models.vectors.settings import FVSBNSettings, Prior
 from likely.settings import FitSettings
+from likely.training.loop import fit
 from likely.verify import verify
 from planted_models import GREY, lively
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting, Unanswerable
-from likely.models.corners import REVERSED
-from likely.models.gated_pixelcnn import (
+from likely.models.pixelcnn.corners import REVERSED
+from likely.models.pixelcnn.gated_pixelcnn import (
     GatedPixelCNN,
     GatedPixelCNNEnsemble,
     GatedPixelCNNOrders,
@@ -20,7 +20,7 @@ from likely.models.gated_pixelcnn import (
     turned,
     turned_back,
 )
-from likely.models.settings import (
+from likely.models.pixelcnn.settings import (
     Corner,
     GatedPixelCNNEnsembleSettings,
     GatedPixelCNNOrdersSettings,

@@ -15,8 +15,8 @@ import planted_made as planted
 from likely.data.spec import DataSpec
 from likely.density import arranged, in_drawing_order
 from likely.errors import InvalidSetting, Unanswerable
-from likely.models.made import MADE, MADEEnsemble, hidden_degrees
-from likely.models.settings import MADEEnsembleSettings, MADESettings
+from likely.models.vectors.made import MADE, MADEEnsemble, hidden_degrees
+from likely.models.vectors.settings import MADEEnsembleSettings, MADESettings
 from likely.noise import Noise, noise_for
 from likely.sampling import ancestral
 from likely.verify import verify

@@ -13,8 +13,8 @@ from torch import Tensor
 from likely.data.spec import DataSpec
 from likely.density import OrderedDensity, fill_naively
 from likely.errors import InvalidSetting, Unanswerable
-from likely.models.multiscale_pixelcnn import MultiscalePixelCNN
-from likely.models.parallel_multiscale import ParallelMultiscale, Scale
+from likely.models.multiscale.multiscale_pixelcnn import MultiscalePixelCNN
+from likely.models.multiscale.parallel_multiscale import ParallelMultiscale, Scale
 from likely.noise import Noise
 from likely.sampling import ancestral
 from likely.verify.subject import all_images

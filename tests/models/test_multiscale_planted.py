@@ -10,8 +10,8 @@ import torch
 import planted_multiscale as planted
 from likely.data.spec import DataSpec
 from likely.density import OrderedDensity
-from likely.models.multiscale_pixelcnn import MultiscalePixelCNN
-from likely.models.parallel_multiscale import ParallelMultiscale
+from likely.models.multiscale.multiscale_pixelcnn import MultiscalePixelCNN
+from likely.models.multiscale.parallel_multiscale import ParallelMultiscale
 from likely.verify import Proofs, verify
 from planted_models import COLOUR, GREY, lively
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 import planted_vectors as planted
 from likely.data.spec import DataSpec
-from likely.models import nade
-from likely.models.nade import NADE
-from likely.models.settings import NADESettings
+from likely.models.vectors import nade
+from likely.models.vectors.nade import NADE
+from likely.models.vectors.settings import NADESettings
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
-from likely.models.gated_pixelcnn import GatedPixelCNN
-from likely.models.pixelcnn import PixelCNN
-from likely.models.settings import GatedPixelCNNSettings, PixelCNNSettings
+from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
+from likely.models.pixelcnn.pixelcnn import PixelCNN
+from likely.models.pixelcnn.settings import GatedPixelCNNSettings, PixelCNNSettings
 from likely.noise import Noise
 from likely.sampling import ancestral
 from likely.verify import verify

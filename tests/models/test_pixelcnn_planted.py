@@ -7,7 +7,7 @@ import torch
 
 import planted_pixelcnn as planted
 from likely.data.spec import DataSpec
-from likely.models.pixelcnn import PixelCNN
+from likely.models.pixelcnn.pixelcnn import PixelCNN
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
 

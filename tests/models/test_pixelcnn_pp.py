@@ -10,8 +10,8 @@ import torch
 from likely import data, fit
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
-from likely.models.pixelcnn_pp import PixelCNNPP
-from likely.models.settings import PixelCNNPPSettings
+from likely.models.pixelcnn.pixelcnn_pp import PixelCNNPP
+from likely.models.pixelcnn.settings import PixelCNNPPSettings
 from likely.noise import Noise
 from likely.sampling import ancestral
 from likely.verify import verify

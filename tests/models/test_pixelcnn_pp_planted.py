@@ -7,7 +7,7 @@ import torch
 
 import planted_pixelcnn_pp as planted
 from likely.data.spec import DataSpec
-from likely.models.pixelcnn_pp import PixelCNNPP
+from likely.models.pixelcnn.pixelcnn_pp import PixelCNNPP
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
 

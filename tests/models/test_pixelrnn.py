@@ -11,10 +11,15 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
-from likely.models.corners import REVERSED
-from likely.models.pixelrnn import DiagonalBiLSTM, DiagonalBiLSTMEnsemble, PixelRNN, RowLSTM
-from likely.models.settings import (
-    Corner,
+from likely.models.pixelcnn.corners import REVERSED
+from likely.models.pixelcnn.settings import Corner
+from likely.models.recurrent.pixelrnn import (
+    DiagonalBiLSTM,
+    DiagonalBiLSTMEnsemble,
+    PixelRNN,
+    RowLSTM,
+)
+from likely.models.recurrent.settings import (
     DiagonalBiLSTMEnsembleSettings,
     DiagonalBiLSTMSettings,
     RowLSTMSettings,

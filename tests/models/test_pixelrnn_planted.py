@@ -9,8 +9,8 @@ import torch
 
 import planted_pixelrnn as planted
 from likely.data.spec import DataSpec
-from likely.models.pixelrnn import PixelRNN
-from likely.models.settings import DiagonalBiLSTMSettings, RowLSTMSettings
+from likely.models.recurrent.pixelrnn import PixelRNN
+from likely.models.recurrent.settings import DiagonalBiLSTMSettings, RowLSTMSettings
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from likely import sampling
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
-from likely.models.pixelsnail import PixelSNAIL
-from likely.models.settings import PixelSNAILSettings
+from likely.models.pixelcnn.pixelsnail import PixelSNAIL
+from likely.models.pixelcnn.settings import PixelSNAILSettings
 from likely.nn.attention import CausalAttention, turned, turns
 from likely.nn.channel_norm import ChannelNorm
 from likely.nn.masked import linear_gate

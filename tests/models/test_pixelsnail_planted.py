@@ -7,7 +7,7 @@ import torch
 
 import planted_pixelsnail as planted
 from likely.data.spec import DataSpec
-from likely.models.pixelsnail import PixelSNAIL
+from likely.models.pixelcnn.pixelsnail import PixelSNAIL
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
 

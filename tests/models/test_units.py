@@ -12,7 +12,7 @@ from likely import runs
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive, in_drawing_order
 from likely.heads import head_for
-from likely.models.units import Units
+from likely.models.vectors.units import Units
 from likely.nn.program_compiled import CompiledExecutor
 from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise

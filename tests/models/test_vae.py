@@ -10,8 +10,8 @@ import torch
 
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import DiagonalGaussian, latent
-from likely.models.settings import VAESettings
-from likely.models.vae import VAE
+from likely.models.vae.settings import VAESettings
+from likely.models.vae.vae import VAE
 
 SMALL = VAESettings(latent=3, network="dense", hidden=8, layers=1, channels=4)
 

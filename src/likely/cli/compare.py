@@ -13,11 +13,11 @@ from likely.cli.output import note, say, say_json, wrapped
 from likely.cli.parser import Parser, device_option, one_of, whole
 from likely.cli.values import converted_field
 from likely.errors import InvalidSetting
-from likely.stopping import exit_code
+from likely.training.stopping import exit_code
 
 if TYPE_CHECKING:
-    from likely.compare_job import Outcome
-    from likely.evaluate.report import Report
+    from likely.jobs.compare import Outcome
+    from likely.report.report import Report
 
 EXAMPLE = """\
   likely compare --data digits
@@ -87,9 +87,9 @@ def run(options: argparse.Namespace) -> int:
             "nothing to compare: give runs, as `likely compare runs/vae runs/dcgan`, or data to "
             "fit one model of each kind to, as `likely compare --data digits`"
         )
-    from likely import compare_job
     from likely.cli.fit import recorded
     from likely.cli.progress import StageProgress
+    from likely.jobs import compare as compare_job
 
     names = ("split", "steps", "importance_samples", "samples", "seed", "device")
     given = {name: getattr(options, name) for name in names if name in options}
@@ -121,7 +121,7 @@ def _conclude(outcome: Outcome, as_json: bool) -> int:
         note(f"likely: {outcome.status}")
         return exit_code(outcome.status)
     if as_json:
-        from likely.evaluate.report import report_json
+        from likely.report.report import report_json
 
         say_json(report_json(outcome.report))
     else:
@@ -139,7 +139,7 @@ def _conclude(outcome: Outcome, as_json: bool) -> int:
 def _print(report: Report) -> None:
     from rich.console import Console
 
-    from likely.evaluate.tables import terminal_table
+    from likely.report.tables import terminal_table
 
     Console().print(terminal_table(report.comparison))
     sentences = report.comparison.sentences()

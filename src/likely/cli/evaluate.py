@@ -21,7 +21,7 @@ from likely.errors import InvalidData, InvalidSetting
 if TYPE_CHECKING:
     from likely.data import Dataset
     from likely.estimate import Estimate
-    from likely.runs import SavedRun
+    from likely.runs.saved import SavedRun
 
 EXAMPLE = """\
   likely evaluate runs/vae --split test --importance-samples 500
@@ -188,9 +188,9 @@ def _report_of(found: SavedRun) -> dict[str, Any]:
     Raises:
         CheckpointError: it is damaged.
     """
-    from likely import checkpoint
     from likely.estimate import Estimate
     from likely.files import reading, record_of
+    from likely.runs import checkpoint
 
     path = found.directory / "report.json"
     if not path.exists():

@@ -61,7 +61,7 @@ class _Shape:
         return max(self.shape[1:])
 
 
-# The objectives with their settings, as in `likely.objectives` (which imports torch).
+# The objectives with their settings, as in `likely.training.objectives` (which imports torch).
 OBJECTIVES: dict[str, tuple[str, dict[str, type]]] = {
     "negative-log-likelihood": ("NegativeLogLikelihood", {}),
     "order-agnostic-likelihood": ("OrderAgnosticLikelihood", {}),

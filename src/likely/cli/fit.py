@@ -17,13 +17,13 @@ from likely.cli.values import Request, requested
 from likely.errors import InvalidData, InvalidSetting
 from likely.models import MODELS, entry
 from likely.settings import FitSettings, from_mapping, to_json
-from likely.stopping import exit_code
+from likely.training.stopping import exit_code
 
 if TYPE_CHECKING:
     from likely.data import Dataset
     from likely.density import GenerativeModel
-    from likely.fit import Run
-    from likely.objectives import Objective
+    from likely.training.loop import Run
+    from likely.training.objectives import Objective
 
 EXAMPLE = """\
   likely fit vae --data digits --out runs/vae
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     train = _load(request)
 
     from likely import runs
-    from likely.fit import fit
+    from likely.training.loop import fit
 
     settings = _fit_settings(request, train)
     with _enough_memory():
@@ -99,8 +99,8 @@ def _doing(
     settings: FitSettings,
 ) -> str:  # fmt: skip
     """What is going to be done with the run in --out; refused before anything is announced."""
-    from likely import checkpoint
-    from likely.resume import START_OVER, STATE, about_fit, refuse_lost_state, refuse_other_run
+    from likely.runs import checkpoint
+    from likely.runs.resume import START_OVER, STATE, about_fit, refuse_lost_state, refuse_other_run
 
     if not request.resume:
         return "fitting"
@@ -168,7 +168,7 @@ def recorded(data: dict[str, Any]) -> dict[str, Any]:
 
 def _objective(request: Request, model: GenerativeModel) -> Objective:
     """The one asked for, else the one of the kind; checked against the model."""
-    from likely import objectives
+    from likely.training import objectives
 
     if request.objective is None:
         default = objectives.default_objective(model)
@@ -209,8 +209,9 @@ def _refuse_other_run(
     request: Request, model: GenerativeModel, data: dict[str, Any], objective: Objective
 ) -> None:
     """The run in --out must be this one, or there must be none."""
-    from likely import checkpoint, runs
+    from likely import runs
     from likely.files import reading, record_of
+    from likely.runs import checkpoint
 
     out, name = request.out, request.model.name
     if not (out / "config.json").exists():
@@ -264,7 +265,8 @@ def _described(
     out: Path, name: str, model: GenerativeModel, data: dict[str, Any]
 ) -> Iterator[None]:
     """config.json is there while the fit runs; a fit that refuses to start leaves what was."""
-    from likely import checkpoint, runs
+    from likely import runs
+    from likely.runs import checkpoint
 
     if not leads():
         yield
@@ -291,7 +293,7 @@ def _described(
 
 def _findings(found: Run, train: Dataset) -> list[str]:
     """Print the findings of the health monitor."""
-    from likely.health import diagnose
+    from likely.training.health import diagnose
 
     findings = [str(finding) for finding in diagnose(found.metrics, found.model, train)]
     for finding in findings:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-    from likely.fit import Run
+    from likely.training.loop import Run
 
 # What a record of a fit is called on the bar, in the order shown; others are left to metrics.jsonl.
 SHOWN = {

@@ -17,7 +17,7 @@ from likely.errors import InvalidSetting
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from likely.runs import SavedRun
+    from likely.runs.saved import SavedRun
 
 EXAMPLE = """\
   likely sample runs/vae -n 64 -o samples.png
@@ -77,10 +77,10 @@ def run(options: argparse.Namespace) -> int:
     """Draw and write."""
     import numpy as np
 
-    from likely import checkpoint
     from likely.cli.progress import counting, duration
-    from likely.evaluate.sheets import png, sample_sheet
     from likely.files import refuse_unwritable
+    from likely.report.sheets import png, sample_sheet
+    from likely.runs import checkpoint
 
     out = _path(getattr(options, "out", None), ".png", "--out")
     array = _path(getattr(options, "npy", None), ".npy", "--npy")

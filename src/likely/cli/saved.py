@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from likely.data import Dataset, DataSpec
     from likely.density import GenerativeModel
-    from likely.runs import SavedRun
+    from likely.runs.saved import SavedRun
 
 
 def run_argument(parser: Parser) -> None:
@@ -39,9 +39,9 @@ def opened(options: argparse.Namespace) -> SavedRun:
 def data_of(run: SavedRun) -> tuple[Dataset, Dataset]:
     """Training and test set of a run; refused where they are not what it was fitted to."""
     from likely import runs
-    from likely.checkpoint import read_json
     from likely.cli.progress import loading
     from likely.density import condition_of
+    from likely.runs.checkpoint import read_json
 
     with loading() as progress:
         train, test = runs.data_of(run, progress)
@@ -66,7 +66,7 @@ def kept(path: Path, record: dict[str, Any], *, told: bool) -> int:
 
     If the run is not writable (read-only, full disk), only the file is lost.
     """
-    from likely import checkpoint
+    from likely.runs import checkpoint
 
     try:
         checkpoint.write_json(path, record)

@@ -12,7 +12,7 @@ from likely.cli.parser import Parser, whole
 from likely.cli.saved import data_of, kept, opened, run_argument
 
 if TYPE_CHECKING:
-    from likely.runs import SavedRun
+    from likely.runs.saved import SavedRun
     from likely.verify import Proofs
 
 EXAMPLE = """\

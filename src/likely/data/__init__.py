@@ -9,8 +9,9 @@ command can list the data sets (`likely.data.catalogue`) without importing numpy
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from likely._lazy import lazy
 
 if TYPE_CHECKING:
     from likely.data.arrays import from_array as from_array
@@ -47,14 +48,4 @@ _HOME = {
     "with_validation": "spec",
 }
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"likely.data.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'likely.data' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__, __all__ = lazy(__name__, _HOME)

@@ -11,6 +11,10 @@ from likely.density.taxonomy import Answer, GenerativeModel, Guarantee, Query, p
 from likely.nn.precision import full_precision
 from likely.noise import Noise
 
+# The players of a game, as `player_modules` names them.
+GENERATOR = "generator"
+DISCRIMINATOR = "discriminator"
+
 
 class ImplicitDensity(GenerativeModel):
     """A model that only produces samples: x = G(z), z from a fixed distribution.

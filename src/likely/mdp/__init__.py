@@ -6,21 +6,34 @@ This package imports no generative model and works on its own. Names are loaded 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from likely._lazy import lazy
 
 if TYPE_CHECKING:
-    from likely.mdp import plots, worlds
-    from likely.mdp.certificates import Certificate, certify
-    from likely.mdp.factors import factored
-    from likely.mdp.horizon import backward_induction
-    from likely.mdp.matrix_free import MatrixFree, grid, row_function
-    from likely.mdp.operators import bellman_expectation, bellman_optimality, greedy
-    from likely.mdp.prediction import Evaluation, evaluate
-    from likely.mdp.problem import MDP
-    from likely.mdp.simulation import Simulation, simulate
-    from likely.mdp.solution import Progress, Solution, TracePoint
-    from likely.mdp.solvers import CRITERIA, METHODS, solve
+    from likely.mdp import plots as plots
+    from likely.mdp import worlds as worlds
+    from likely.mdp.certificates import Certificate as Certificate
+    from likely.mdp.certificates import certify as certify
+    from likely.mdp.factors import factored as factored
+    from likely.mdp.horizon import backward_induction as backward_induction
+    from likely.mdp.matrix_free import MatrixFree as MatrixFree
+    from likely.mdp.matrix_free import grid as grid
+    from likely.mdp.matrix_free import row_function as row_function
+    from likely.mdp.operators import bellman_expectation as bellman_expectation
+    from likely.mdp.operators import bellman_optimality as bellman_optimality
+    from likely.mdp.operators import greedy as greedy
+    from likely.mdp.prediction import Evaluation as Evaluation
+    from likely.mdp.prediction import evaluate as evaluate
+    from likely.mdp.problem import MDP as MDP
+    from likely.mdp.simulation import Simulation as Simulation
+    from likely.mdp.simulation import simulate as simulate
+    from likely.mdp.solution import Progress as Progress
+    from likely.mdp.solution import Solution as Solution
+    from likely.mdp.solution import TracePoint as TracePoint
+    from likely.mdp.solvers import CRITERIA as CRITERIA
+    from likely.mdp.solvers import METHODS as METHODS
+    from likely.mdp.solvers import solve as solve
 
 _HOME = {
     "CRITERIA": "solvers",
@@ -45,43 +58,4 @@ _HOME = {
     "simulate": "simulation",
     "solve": "solvers",
 }
-_MODULES = ("plots", "worlds")
-
-__all__ = [
-    "CRITERIA",
-    "MDP",
-    "METHODS",
-    "Certificate",
-    "Evaluation",
-    "MatrixFree",
-    "Progress",
-    "Simulation",
-    "Solution",
-    "TracePoint",
-    "backward_induction",
-    "bellman_expectation",
-    "bellman_optimality",
-    "certify",
-    "evaluate",
-    "factored",
-    "greedy",
-    "grid",
-    "plots",
-    "row_function",
-    "simulate",
-    "solve",
-    "worlds",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy(__name__, _HOME, ("plots", "worlds"))

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from likely import checkpoint
 from likely.density import GenerativeModel
 from likely.errors import InvalidData, ProofFailed
 from likely.files import reading, record_of
+from likely.runs import checkpoint
 
 
 @dataclasses.dataclass(frozen=True)

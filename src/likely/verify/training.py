@@ -13,7 +13,7 @@ from torch import Tensor
 from likely.density import GenerativeModel, ImplicitDensity
 from likely.errors import InvalidSetting
 from likely.noise import Choice, noise_for
-from likely.objectives import NonSaturatingGAN, default_objective
+from likely.training.objectives import NonSaturatingGAN, default_objective
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none
 

@@ -1,0 +1,1 @@
+"""Whole jobs, the same for the command, Python and the benchmarks."""

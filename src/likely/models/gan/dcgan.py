@@ -1,0 +1,181 @@
+r"""DCGAN (Radford, Metz, Chintala 2016): convolutional generator against discriminator.
+
+x = G(z), z uniform on [-1, 1]^latent. The paper's five guidelines:
+
+1. strided convolutions in D and fractionally strided ones in G, no pooling;
+2. batch normalisation in both, except at G's output and D's input;
+3. no hidden dense layers;
+4. ReLU in G, tanh at its output;
+5. LeakyReLU (0.2) in D.
+
+Weights start at N(0, 0.02). Deviations: 4 x 4 kernels with stride 2 (no checkerboard, as in
+the widely used re-implementations) where the paper has 5 x 5; sizes that are no power of two
+are cropped at G's output; with `normalize="none"` guideline 2 is dropped for losses that
+penalise gradients (Huang et al. 2024 need no normalisation), and weights start at He scale.
+Generation uses running statistics, so an image does not depend on the batch it is drawn in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
+
+from likely.data.spec import Dataset, DataSpec
+from likely.density import ImplicitDensity
+from likely.density.implicit import DISCRIMINATOR, GENERATOR
+from likely.errors import InvalidSetting
+from likely.models.gan.settings import DCGANSettings
+from likely.nn.normalization import BatchNorm2d
+from likely.nn.precision import full_precision
+from likely.noise import Noise
+
+
+def _doublings(height: int, width: int) -> tuple[int, tuple[int, int]]:
+    """(number of doublings, first map): the smallest map of side >= 2 that grows to the image."""
+    side = max(height, width)
+    doublings = max(1, round(math.log2(side / 4))) if side > 8 else 1
+    scale = 2**doublings
+    return doublings, (math.ceil(height / scale), math.ceil(width / scale))
+
+
+class Generator(nn.Module):
+    """z [B, latent] -> images in [-1, 1], [B, C, H, W]."""
+
+    def __init__(self, spec: DataSpec, settings: DCGANSettings, classes: int) -> None:
+        super().__init__()
+        channels, self.height, self.width = spec.shape
+        doublings, self.start = _doublings(self.height, self.width)
+        batch = settings.normalize == "batch"
+        widths = [settings.channels * 2**index for index in reversed(range(doublings))]
+        self.label = nn.Embedding(classes, settings.latent) if classes else None
+        # A fractionally strided convolution of a 1 x 1 map: no hidden dense layer (guideline 3).
+        self.first = nn.ConvTranspose2d(settings.latent, widths[0], self.start, bias=not batch)
+        self.norms = nn.ModuleList(BatchNorm2d(w) if batch else nn.Identity() for w in widths)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=not batch)
+            for a, b in itertools.pairwise(widths)
+        )
+        self.last = nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1)
+        _initialise(self, 0.0 if batch else math.sqrt(2.0))
+
+    def forward(self, z: Tensor, context: Tensor | None) -> Tensor:
+        if self.label is not None and context is not None:
+            z = z * self.label(context)
+        x = relu(self.norms[0](self.first(z[:, :, None, None])))
+        for up, norm in zip(self.ups, self.norms[1:], strict=True):
+            x = relu(norm(up(x)))
+        x = torch.tanh(self.last(x))
+        return x[:, :, : self.height, : self.width]
+
+
+class Discriminator(nn.Module):
+    """Images in [-1, 1], [B, C, H, W] -> logit that they are real, [B]."""
+
+    def __init__(self, spec: DataSpec, settings: DCGANSettings, classes: int) -> None:
+        super().__init__()
+        channels, height, width = spec.shape
+        doublings, _start = _doublings(height, width)
+        batch = settings.normalize == "batch"
+        widths = [channels] + [settings.channels * 2**index for index in range(doublings)]
+        self.downs = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride=2, padding=1, bias=not batch or index == 0)
+            for index, (a, b) in enumerate(itertools.pairwise(widths))
+        )
+        # None at D's input (guideline 2).
+        self.norms = nn.ModuleList(
+            BatchNorm2d(w) if batch and index else nn.Identity()
+            for index, w in enumerate(widths[1:])
+        )
+        for _ in range(doublings):
+            height, width = height // 2, width // 2
+        self.last = nn.Conv2d(widths[-1], 1, (height, width))
+        self.label = nn.Embedding(classes, widths[-1]) if classes else None
+        _initialise(self, 0.0 if batch else math.sqrt(2.0))
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        x = self.features(x)[-1]
+        logit: Tensor = self.last(x).flatten(1).sum(1)
+        if self.label is not None and context is not None:
+            # Projection of the pooled features on the label (Miyato and Koyama 2018).
+            logit = logit + (x.sum((2, 3)) * self.label(context)).sum(1) / math.sqrt(x.shape[1])
+        return logit
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Activations of every convolution, [B, F, H, W] each."""
+        maps = []
+        for down, norm in zip(self.downs, self.norms, strict=True):
+            x = leaky_relu(norm(down(x)), 0.2)
+            maps.append(x)
+        return maps
+
+
+class DCGAN(ImplicitDensity):
+    """The model; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W), sides of at least 4 pixels.
+        settings: sizes; `DCGANSettings.preset(spec)` by default.
+    """
+
+    def __init__(self, spec: DataSpec, settings: DCGANSettings | None = None) -> None:
+        settings = settings or DCGANSettings.preset(spec)
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        if settings.conditional and not spec.classes:
+            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        if min(spec.shape[1:]) < 4:
+            raise InvalidSetting(f"DCGAN needs images of at least 4 x 4, given {spec.shape[1:]}")
+        self.settings = settings
+        self.latent = settings.latent
+        self.generator = Generator(spec, settings, self.classes)
+        self.discriminator = Discriminator(spec, settings, self.classes)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing: the generator starts at mid-grey noise."""
+
+    def player_modules(self) -> dict[str, nn.Module]:
+        return {GENERATOR: self.generator, DISCRIMINATOR: self.discriminator}
+
+    def latents(self, noise: Noise, n: int) -> Tensor:
+        uniform = noise.uniform(n, self.latent)
+        return (2.0 * uniform - 1.0).to(next(self.parameters()).dtype)
+
+    @full_precision
+    def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        images: Tensor = self.generator(z, context)
+        return images
+
+    @torch.no_grad()
+    @full_precision
+    def features(self, x: Tensor) -> Tensor:
+        """All convolutions of the discriminator, max-pooled to at most 4 x 4 (sec. 5.1)."""
+        maps = self.discriminator.features(self.scaled(self.integers(x)))
+        pooled = [
+            adaptive_max_pool2d(m, (min(4, m.shape[2]), min(4, m.shape[3]))).flatten(1)
+            for m in maps
+        ]
+        return torch.cat(pooled, 1)
+
+    @full_precision
+    def criticise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        logit: Tensor = self.discriminator(x, context)
+        return logit
+
+
+def _initialise(network: nn.Module, gain: float) -> None:
+    """N(0, 0.02) as in the paper (gain 0), or N(0, gain^2 / fan-in) without normalisation."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            weight = layer.weight
+            transposed = isinstance(layer, nn.ConvTranspose2d)
+            taps = weight[0, 0].numel()
+            strided = taps / math.prod(layer.stride) if transposed else taps
+            fan_in = weight.shape[0 if transposed else 1] * strided
+            nn.init.normal_(weight, 0.0, gain / math.sqrt(fan_in) if gain else 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, BatchNorm2d):
+            nn.init.normal_(layer.gain, 1.0, 0.02)

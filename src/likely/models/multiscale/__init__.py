@@ -1,0 +1,1 @@
+"""From coarse to fine."""

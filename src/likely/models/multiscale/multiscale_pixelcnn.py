@@ -1,0 +1,206 @@
+r"""Multi-scale PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016, section 3.6).
+
+"Pixel Recurrent Neural Networks". A small image s(x), every f-th pixel of x in both directions,
+comes first, the other pixels in raster order after it:
+
+    log p(x) = log p(s(x)) + sum_{i not in s(x)} log p(x_i | s(x), x_j of earlier raster places)
+
+The pixels of the small image are not drawn again: they are given, and only the others are
+modelled. So this is a chain rule in an order of its own and the density is exact. (A second
+model of *all* pixels, as in the paper, also gives mass to images that disagree with s(x); its
+product with p(s(x)) is only a lower bound.)
+
+The small image is modelled by a Gated PixelCNN. Of it, transposed convolutions make a feature
+map of the full size, which enters every layer of the second network through an unmasked 1 x 1
+convolution. That network is a stack of gated causal windows,
+
+    h <- h + W2 [a . sigmoid(b)],   (a, b) = window(norm(h)) + U map + V y
+
+Deviations: PixelCNN layers in place of the paper's LSTMs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from likely.data.spec import Dataset, DataSpec
+from likely.density import OrderedDensity, at_least_float
+from likely.errors import InvalidSetting
+from likely.heads import head_for
+from likely.models.multiscale.settings import MultiscalePixelCNNSettings
+from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
+from likely.models.pixelcnn.settings import GatedPixelCNNSettings
+from likely.nn.channel_norm import ChannelNorm
+from likely.nn.masked import GroupedPointwise, linear_gate, pointwise
+from likely.nn.precision import full_precision
+from likely.nn.program import Builder, Cells, Program
+from likely.nn.program_torch import TorchExecutor
+from likely.nn.square import MaskedConv
+from likely.noise import Dropout
+from likely.sampling import Stepper, ancestral
+
+
+class MappedWindow(nn.Module):
+    """h + W2 gate(window(norm(h)) + U map + V y), [B, F, H, W]."""
+
+    def __init__(
+        self, features: int, mapped: int, kernel: int, groups: int, dropout: float, classes: int
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.norm = ChannelNorm(features, groups)
+        self.window = MaskedConv(features, 2 * features, kernel, "B", groups)
+        # Unmasked: the small image is known before all other pixels.
+        self.map = nn.Conv2d(mapped, 2 * features, 1, bias=False)
+        self.label = nn.Embedding(classes, 2 * features) if classes else None
+        self.dropout = Dropout(dropout)
+        self.out = GroupedPointwise(features, features, groups)
+
+    def forward(self, h: Tensor, mapped: Tensor, context: Tensor | None) -> Tensor:
+        seen = self.window(self.norm(h)) + self.map(mapped)
+        if self.label is not None and context is not None:
+            seen = seen + self.label(context)[:, :, None, None]
+        change: Tensor = self.out(self.dropout(linear_gate(seen, self.groups)))
+        return h + change
+
+    def incremental(self, build: Builder, h: Cells, mapped: Cells) -> Cells:
+        """`forward`."""
+        given = [pointwise(build, mapped, self.map.weight, None)]
+        if self.label is not None:
+            given.append(build.by_label(self.label.weight))
+        seen = self.window.incremental(build, self.norm.incremental(build, h), given)
+        return self.out.incremental(build, build.linear_gate(seen, self.groups), [h])
+
+
+class Enlarge(nn.Module):
+    """A feature map of the full size from the small image, [B, C, h, w] to [B, M, H, W]."""
+
+    def __init__(self, channels: int, features: int, factor: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.seen = nn.Conv2d(channels, features, 3, padding=1)
+        self.up = nn.ConvTranspose2d(features, features, 2 * factor, factor, padding=factor // 2)
+        self.after = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, small: Tensor) -> Tensor:
+        height, width = self.size
+        large: Tensor = self.up(silu(self.seen(small)))
+        large = silu(large[:, :, :height, :width])
+        mapped: Tensor = silu(self.after(large))
+        return mapped
+
+
+class MultiscalePixelCNN(OrderedDensity):
+    """The model; see the module's docstring.
+
+    >>> import torch
+    >>> from likely import data, models
+    >>> train, _ = data.load("digits")
+    >>> _ = torch.manual_seed(0)
+    >>> model = models.MultiscalePixelCNN(train.spec)
+    >>> x = torch.zeros(1, 1, 8, 8, dtype=torch.int64)
+    >>> small = model.rank < 16  # the pixels of the 4 x 4 image
+    >>> model.complete(x, small, seed=0).shape  # p(x | small image), exactly
+    torch.Size([1, 1, 8, 8])
+
+    Args:
+        spec: of the data, shape (C, H, W).
+        settings: sizes; `MultiscalePixelCNNSettings.preset(spec)` by default.
+    """
+
+    given: Tensor
+
+    def __init__(self, spec: DataSpec, settings: MultiscalePixelCNNSettings | None = None) -> None:
+        settings = s = settings or MultiscalePixelCNNSettings.preset(spec)
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        if settings.conditional and not spec.classes:
+            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        self.settings = settings
+        self.head = head_for(settings.head, spec, settings.components)
+        channels, height, width = spec.shape
+        groups = self.groups
+        if settings.channels % groups or settings.head_channels % groups:
+            raise InvalidSetting(
+                f"channels={settings.channels} and head_channels={settings.head_channels} must be "
+                f"multiples of the {groups} colour channels"
+            )
+        given = torch.zeros(height, width, dtype=torch.bool, device="cpu")
+        given[:: s.factor, :: s.factor] = True
+        # The small image in raster order, then the rest in raster order.
+        order = torch.cat([given.flatten().nonzero(), (~given).flatten().nonzero()])[:, 0]
+        self.register_buffer("rank", order.argsort().reshape(height, width), persistent=False)
+        self.register_buffer("given", given, persistent=False)
+        small = dataclasses.replace(
+            spec, shape=(channels, -(-height // s.factor), -(-width // s.factor))
+        )
+        self.small = GatedPixelCNN(
+            small,
+            GatedPixelCNNSettings(
+                channels=s.channels, layers=s.small_layers, kernel=s.kernel,
+                first_kernel=s.first_kernel, head=s.head, components=s.components,
+                head_channels=s.head_channels, dropout=s.dropout, conditional=s.conditional,
+            ),
+        )  # fmt: skip
+        self.enlarge = Enlarge(channels, s.map_channels, s.factor, (height, width))
+        self.first = MaskedConv(channels, s.channels, s.first_kernel, "A", groups)
+        self.layers = nn.ModuleList(
+            MappedWindow(s.channels, s.map_channels, s.kernel, groups, s.dropout, self.classes)
+            for _ in range(s.layers)
+        )
+        self.norm = ChannelNorm(s.channels, groups)
+        self.hidden = GroupedPointwise(s.channels, s.head_channels, groups)
+        self.output = GroupedPointwise(s.head_channels, self.head.parameters, groups)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing: the output bias is one for all pixels, and the first steps find it."""
+
+    def _small(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.settings.factor, :: self.settings.factor]
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        image = self.scaled(x)
+        mapped = self.enlarge(self._small(image))
+        h = self.first(image)
+        for layer in self.layers:
+            h = layer(h, mapped, context)
+        parameters: Tensor = self.output(silu(self.hidden(self.norm(h)))).clone()
+        self._small(parameters).copy_(self.small.conditionals(self._small(x), context))
+        return parameters
+
+    @torch.no_grad()
+    @full_precision
+    def fill(self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None) -> Tensor:
+        x = x.masked_fill(self.rank >= known, 0)
+        if known < int(self.given.sum()):
+            small = ancestral(self.small, self._small(uniform), self._small(x), known, context)
+            self._small(x).copy_(small)
+        mapped = self.enlarge(self._small(self.scaled(x)))
+        program = self.program(mapped)
+        stepper = Stepper(program, TorchExecutor(program, len(x), context))
+        drawn = (self.rank >= known) & ~self.given
+        for row in range(x.shape[2]):
+            stepper.begin_row(x[:, :, row - 1] if row else None)
+            for column in drawn[row].nonzero()[:, 0].tolist():
+                for channel in range(x.shape[1]):
+                    found = at_least_float(stepper.pixel(x[:, :, row], column, channel))
+                    pixel = x[:, :, row, column, None, None]
+                    at = uniform[:, channel, row, column, None, None]
+                    level = self.head.quantile(found[..., None, None], pixel, channel, at)
+                    x[:, channel, row, column] = level[:, 0, 0]
+        return x
+
+    @torch.no_grad()
+    def program(self, mapped: Tensor) -> Program:
+        """Incremental evaluation of the second network, given its feature map [B, M, H, W]."""
+        build = Builder(self.spec.shape, self.spec.levels, self.groups)
+        given = build.by_image(mapped)
+        h = self.first.incremental(build, build.image())
+        for layer in self.layers:
+            assert isinstance(layer, MappedWindow)
+            h = layer.incremental(build, h, given)
+        hidden = self.hidden.incremental(build, self.norm.incremental(build, h))
+        return build.finish(self.output.incremental(build, build.map("silu", hidden)))

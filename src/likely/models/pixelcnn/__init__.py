@@ -1,0 +1,1 @@
+"""PixelCNN and its successors."""

@@ -1,0 +1,348 @@
+r"""Gated PixelCNN (van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu 2016).
+
+"Conditional Image Generation with PixelCNN Decoders". log p(x) = sum_i log p(x_i | x_<i) from
+two stacks: the vertical one sees all rows above, the horizontal one the pixels to the left in
+the current row and, through a 1 x 1 convolution, the vertical stack of the row above. So every
+earlier pixel within reach is seen: no blind spot. Each layer computes (eq. 2)
+
+    y = tanh(W_f * x + V_f h) . sigmoid(W_g * x + V_g h)
+
+with h a one-hot class label or a vector; a map s instead enters as V * s, an unmasked 1 x 1
+convolution (eq. 5), and so depends on the place. The horizontal stack is residual; the vertical
+one is not.
+
+Deviations: skip connections from every layer to the head (as in the 2016 PixelRNN's ablation);
+a ReLU head of two 1 x 1 convolutions; optional dropout after the gate (Salimans 2017) and
+dilation; Bernoulli and logistic-mixture heads beside the softmax. The vertical stack includes
+its own row and is shifted once, where it feeds the horizontal stack. Drawing may begin at
+another corner of the image than the top left; `GatedPixelCNNEnsemble` is the mixture of networks
+that begin at different corners, log p(x) = log (1/K) sum_k p_k(x) (as Uria, Murray and Larochelle
+2014 mix orders). `GatedPixelCNNOrders` mixes one network's densities in eight orders, by rows or by
+columns from each corner: the order enters as a label, and each training example is shown in an
+order drawn at random, which also keeps the network from overfitting (Jain,
+Abbeel and Pathak 2020 share a network between orders, Jun et al. 2020 between augmentations).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from likely.data.spec import Dataset, DataSpec
+from likely.density import Autoregressive, Mixture, conditioned_on
+from likely.errors import InvalidSetting
+from likely.heads import head_for
+from likely.models.pixelcnn.corners import REVERSED, CornerEnsemble, order_from
+from likely.models.pixelcnn.settings import (
+    Corner,
+    GatedPixelCNNEnsembleSettings,
+    GatedPixelCNNOrdersSettings,
+    GatedPixelCNNSettings,
+)
+from likely.nn.condition import optional_condition
+from likely.nn.masked import (
+    GroupedPointwise,
+    HorizontalConv,
+    Mask,
+    VerticalConv,
+    pointwise,
+    shift_down,
+)
+from likely.nn.program import Builder, Cells, shifted
+from likely.noise import Choices, Dropout
+
+
+def halves(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Split the features in two, keeping the colour groups in order in each half."""
+    if groups == 1:
+        first, second = x.chunk(2, 1)
+        return first, second
+    b, features = x.shape[:2]
+    by_group = x.reshape(b, groups, features // groups, *x.shape[2:])  # [B, G, F / G, H, W]
+    first, second = by_group.chunk(2, 2)
+    return first.flatten(1, 2), second.flatten(1, 2)
+
+
+def gate(x: Tensor, groups: int = 1) -> Tensor:
+    """tanh of one half of the features times sigmoid of the other."""
+    f, g = halves(x, groups)
+    return torch.tanh(f) * torch.sigmoid(g)
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks: (v, h) -> (v, h, skip), each [B, F, H, W]."""
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        kernel: int,
+        dilation: int,
+        *,
+        first: bool,
+        groups: int,
+        dropout: float,
+        given: tuple[int, tuple[int, ...]],
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.vertical = VerticalConv(inputs, 2 * features, kernel, dilation)
+        mask: Mask = "A" if first else "B"
+        self.horizontal = HorizontalConv(inputs, 2 * features, kernel // 2, mask, groups, dilation)
+        self.across = nn.Conv2d(2 * features, 2 * features, 1)
+        self.dropout = Dropout(dropout)
+        self.out = GroupedPointwise(features, 2 * features, groups)
+        self.residual = not first
+        self.condition = optional_condition(*given, 4 * features)
+
+    def forward(self, v: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        v_in = self.vertical(v)
+        h_in = self.horizontal(h) + self.across(shift_down(v_in))
+        if self.condition is not None and context is not None:
+            for_v, for_h = self.condition(context, v_in.shape[2]).chunk(2, 1)
+            v_in, h_in = v_in + for_v, h_in + for_h
+        gated = self.dropout(gate(h_in, self.groups))
+        out, skip = halves(self.out(gated), self.groups)
+        return gate(v_in), h + out if self.residual else out, skip
+
+    def incremental(
+        self,
+        build: Builder,
+        v: Cells,
+        h: Cells,
+        total: Cells | None,
+        labels: slice = slice(None),
+    ) -> tuple[Cells, Cells, Cells]:
+        """`forward`, with the skip connection added to `total`; `labels` as in `Condition`."""
+        v_in = self.vertical.incremental(build, v)
+        v_given = v_in
+        for_h: tuple[Cells, ...] = ()
+        if self.condition is not None:
+            half = v_in.features
+            parts = slice(half), slice(half, None)
+            for_v, below = (
+                self.condition.incremental(build, features=part, labels=labels) for part in parts
+            )
+            v_given, for_h = build.add(v_in, for_v), (below,)
+        across = pointwise(build, shifted(v_in, 1), self.across.weight, self.across.bias, for_h)
+        h_in = self.horizontal.incremental(build, h, [across])
+        gated = build.gate(h_in, self.groups)
+        features = torch.arange(2 * gated.features)[None]
+        first, second = (half[0] for half in halves(features, self.groups))
+        out = self.out.incremental(build, gated, [h] if self.residual else (), first)
+        skips = self.out.incremental(build, gated, () if total is None else [total], second)
+        return build.gate(v_given), out, skips
+
+
+class GatedPixelCNN(Autoregressive):
+    """The model; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W).
+        settings: sizes; `GatedPixelCNNSettings.preset(spec)` by default.
+    """
+
+    def __init__(self, spec: DataSpec, settings: GatedPixelCNNSettings | None = None) -> None:
+        settings = settings or GatedPixelCNNSettings.preset(spec)
+        super().__init__(spec, *conditioned_on(spec, settings.conditional))
+        self.settings = settings
+        self.head = head_for(settings.head, spec, settings.components)
+        self.reversed = REVERSED[settings.start]
+        if self.reversed and len(self.context_shape) > 1:
+            raise InvalidSetting(
+                f"start={settings.start} cannot be combined with a map as context, whose "
+                "places count from the top left"
+            )
+        self.order = order_from(settings.start, spec)
+        image_channels = spec.shape[0]
+        self.groups = groups = 1 if self.head.couples_channels else image_channels
+        if settings.channels % groups or settings.head_channels % groups:
+            raise InvalidSetting(
+                f"channels={settings.channels} and head_channels={settings.head_channels} must be "
+                f"multiples of the {groups} colour channels"
+            )
+        features = settings.channels
+        self.layers = nn.ModuleList(
+            GatedLayer(
+                image_channels if index == 0 else features,
+                features,
+                settings.first_kernel if index == 0 else settings.kernel,
+                1 if index == 0 else settings.dilations[(index - 1) % len(settings.dilations)],
+                first=index == 0,
+                groups=groups,
+                dropout=settings.dropout,
+                given=(self.classes, self.context_shape),
+            )
+            for index in range(settings.layers)
+        )
+        self.hidden = GroupedPointwise(features, settings.head_channels, groups)
+        self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing: the output bias is one for all pixels, and the first steps find it."""
+
+    @property
+    def has_blind_spot(self) -> bool:
+        return False
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        v = h = self.scaled(x).flip(self.reversed)  # [B, C, H, W]
+        total: Tensor | None = None
+        for layer in self.layers:
+            v, h, skip = layer(v, h, context)
+            total = skip if total is None else total + skip
+        assert total is not None
+        parameters: Tensor = self.output(relu(self.hidden(relu(total))))
+        return parameters.flip(self.reversed)
+
+    def incremental(self, build: Builder, labels: slice = slice(None)) -> Cells:
+        v = h = build.image()
+        total: Cells | None = None
+        for layer in self.layers:
+            assert isinstance(layer, GatedLayer)
+            v, h, total = layer.incremental(build, v, h, total, labels)
+        assert total is not None
+        hidden = self.hidden.incremental(build, build.relu(total))
+        return self.output.incremental(build, build.relu(hidden))
+
+
+class GatedPixelCNNEnsemble(CornerEnsemble):
+    """A mixture of Gated PixelCNNs, each with weights of its own, from different corners.
+
+    Args:
+        spec: of the data, shape (C, H, W).
+        settings: `GatedPixelCNNEnsembleSettings.preset(spec)` by default.
+    """
+
+    def __init__(
+        self, spec: DataSpec, settings: GatedPixelCNNEnsembleSettings | None = None
+    ) -> None:
+        settings = settings or GatedPixelCNNEnsembleSettings.preset(spec)
+        super().__init__(spec, settings)
+
+    def network(self, start: Corner) -> GatedPixelCNN:
+        assert isinstance(self.settings, GatedPixelCNNEnsembleSettings)
+        return GatedPixelCNN(self.spec, GatedPixelCNNSettings(**self.settings.of_one(start=start)))
+
+
+def turned(x: Tensor, number: int) -> Tensor:
+    """An image [..., H, W] as order `number` shows it: its raster order is that order.
+
+    Orders 0 to 3 begin at the corners and go by rows, 4 to 7 by columns.
+    """
+    return (x if number < 4 else x.mT).flip(list(REVERSED.values())[number % 4])
+
+
+def turned_back(x: Tensor, number: int) -> Tensor:
+    """The inverse of `turned`."""
+    x = x.flip(list(REVERSED.values())[number % 4])
+    return x if number < 4 else x.mT
+
+
+class GatedPixelCNNOrders(Mixture):
+    """A mixture of one Gated PixelCNN's densities in several orders; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W); H = W for more than four orders.
+        settings: `GatedPixelCNNOrdersSettings.preset(spec)` by default.
+    """
+
+    def __init__(self, spec: DataSpec, settings: GatedPixelCNNOrdersSettings | None = None) -> None:
+        settings = settings or GatedPixelCNNOrdersSettings.preset(spec)
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        self.settings = settings
+        self.network = network_for(spec, settings)
+        self.choices = Choices(settings.orders)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing, as for one network."""
+
+    def members(self) -> Sequence[Autoregressive]:
+        """The network in each of the orders."""
+        shared = dataclasses.asdict(self.settings)
+        return [
+            InOrder(self.spec, InOrderSettings(number=number, **shared), self.network)
+            for number in range(self.settings.orders)
+        ]
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """In training that of one order for each example, drawn at random."""
+        numbers = self.choices(len(x))
+        if numbers is None:
+            return super().log_prob(x, context)
+        x, numbers = self.integers(x), numbers.to(self.device)
+        context = self.labels(context, len(x))
+        every = torch.stack([turned(x, n) for n in range(self.settings.orders)])
+        own = every[numbers, torch.arange(len(x), device=x.device)]
+        labels = numbers if context is None else context * self.settings.orders + numbers
+        return self.network.log_prob(own, labels)
+
+
+def network_for(spec: DataSpec, settings: GatedPixelCNNOrdersSettings) -> GatedPixelCNN:
+    """The network that the orders share; its label is the image's times the orders, plus the order.
+
+    Raises:
+        InvalidSetting: more orders than the shape has, or a condition on labels that are not there.
+    """
+    if settings.orders > 4 and spec.shape[1] != spec.shape[2]:
+        raise InvalidSetting(
+            f"an image of {spec.shape[1]} x {spec.shape[2]} has four orders by rows only: "
+            f"it cannot be turned; given orders={settings.orders}"
+        )
+    classes, _ = conditioned_on(dataclasses.replace(spec, context=()), settings.conditional)
+    labels = tuple(map(str, range(settings.orders * max(1, classes))))
+    of_orders = dataclasses.replace(spec, classes=labels, context=())
+    return GatedPixelCNN(of_orders, settings.of_network())
+
+
+@dataclasses.dataclass(frozen=True)
+class InOrderSettings(GatedPixelCNNOrdersSettings):
+    """Which of the orders.
+
+    Attributes:
+        number: of the order.
+    """
+
+    number: int = 0
+
+
+class InOrder(Autoregressive):
+    """The network of a `GatedPixelCNNOrders` in one of its orders.
+
+    Args:
+        spec: of the data.
+        settings: of the mixture, and the number of the order.
+        network: of the mixture; a fresh one when None.
+    """
+
+    def __init__(
+        self, spec: DataSpec, settings: InOrderSettings, network: GatedPixelCNN | None = None
+    ) -> None:
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        self.network = network_for(spec, settings) if network is None else network
+        self.settings, self.head = settings, self.network.head
+        self.number, self.orders = settings.number, settings.orders
+        pixels = torch.arange(spec.shape[1] * spec.shape[2]).reshape(spec.shape[1:])
+        if self.number:
+            self.order = turned(pixels, self.number).flatten()
+        self.train(self.network.training)
+
+    def start_at(self, data: Dataset) -> None:
+        """Nothing: it is a view."""
+
+    @property
+    def has_blind_spot(self) -> bool:
+        return False
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        labels = torch.full((len(x),), self.number, device=x.device)
+        if context is not None:
+            labels = labels + context * self.orders
+        return turned_back(self.network.conditionals(turned(x, self.number), labels), self.number)
+
+    def incremental(self, build: Builder) -> Cells:
+        return self.network.incremental(build, slice(self.number, None, self.orders))

@@ -1,0 +1,344 @@
+"""Settings of the convolutional networks: PixelCNN and its successors; torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+from likely.errors import InvalidSetting
+from likely.models.common import SMALL_GREY, HeadName
+from likely.models.registry import model
+from likely.settings import FitSettings, at_least, known, rates
+
+if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
+
+
+Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedPixelCNNSizes:
+    """What one Gated PixelCNN and the mixtures of several have in common.
+
+    Attributes:
+        channels: feature maps of each stack; a multiple of the colour channels.
+        layers: gated layers.
+        kernel: side of the vertical kernels, odd.
+        first_kernel: side of the first layer's kernels, odd.
+        dilations: dilations of the layers after the first, in rotation.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
+        head_channels: feature maps of the two output convolutions.
+        dropout: dropout rate inside each gated layer.
+        conditional: condition on the class label.
+    """
+
+    channels: int = 64
+    layers: int = 8
+    kernel: int = 3
+    first_kernel: int = 7
+    dilations: tuple[int, ...] = (1,)
+    head: HeadName = "auto"
+    components: int = 10
+    head_channels: int = 128
+    dropout: float = 0.0
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        known(self)
+        at_least(
+            self, 1, "channels", "layers", "kernel", "first_kernel", "dilations", "components",
+            "head_channels",
+        )  # fmt: skip
+        rates(self, "dropout")
+
+    def of_one(self, **changes: Any) -> dict[str, Any]:
+        """The fields that are common, with some changed."""
+        names = [field.name for field in dataclasses.fields(GatedPixelCNNSizes)]
+        return {name: getattr(self, name) for name in names} | changes
+
+
+@model("gated-pixelcnn", "likely.models.pixelcnn.gated_pixelcnn:GatedPixelCNN")
+@dataclasses.dataclass(frozen=True)
+class GatedPixelCNNSettings(GatedPixelCNNSizes):
+    """Gated PixelCNN (van den Oord 2016): exact likelihood, two stacks, no blind spot.
+
+    Attributes:
+        conditional: condition on the context that examples come with, or else on the class label.
+        start: corner where sampling begins; rows follow one another from there.
+    """
+
+    start: Corner = "top-left"
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> GatedPixelCNNSettings:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        side = spec.side
+        colour = spec.grid[0] > 1
+        if side <= 12:
+            return cls(channels=48, layers=6, first_kernel=5, head_channels=96, dropout=0.1)
+        if side <= 28 and not colour:
+            return cls(channels=48, layers=9, dilations=(1, 2, 4), head_channels=96)
+        if side <= 32:
+            return cls(channels=126, layers=12, kernel=5, head_channels=252, dropout=0.1)
+        return cls(channels=126, layers=16, kernel=5, head_channels=252, dropout=0.1)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        if spec.side <= 12:
+            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
+        if spec.side <= 28 and spec.grid[0] == 1:
+            return SMALL_GREY
+        return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
+
+
+@model("gated-pixelcnn-ensemble", "likely.models.pixelcnn.gated_pixelcnn:GatedPixelCNNEnsemble")
+@dataclasses.dataclass(frozen=True)
+class GatedPixelCNNEnsembleSettings(GatedPixelCNNSizes):
+    """Mixture of Gated PixelCNNs that start at different corners: exact likelihood.
+
+    Attributes:
+        corners: number of networks, at most 4; training draws one per step.
+    """
+
+    corners: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "corners")
+        if self.corners > 4:
+            raise InvalidSetting(f"an image has 4 corners, given corners={self.corners}")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> GatedPixelCNNEnsembleSettings:
+        """The sizes of one network, by the side of the image and the colour channels."""
+        return cls(**GatedPixelCNNSettings.preset(spec).of_one())
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """As many steps for each network as for one alone."""
+        one = GatedPixelCNNSettings.fit_preset(spec)
+        return dataclasses.replace(one, steps=one.steps * cls.corners)
+
+
+@model("gated-pixelcnn-orders", "likely.models.pixelcnn.gated_pixelcnn:GatedPixelCNNOrders")
+@dataclasses.dataclass(frozen=True)
+class GatedPixelCNNOrdersSettings(GatedPixelCNNSizes):
+    """Mixture of one Gated PixelCNN's densities in eight orders of the pixels: exact likelihood.
+
+    Attributes:
+        orders: number of orders, at most 8: by rows from each corner, then by columns (square
+            images).
+    """
+
+    orders: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "orders")
+        if self.orders > 8:
+            raise InvalidSetting(
+                f"there are 8 orders by rows or columns, given orders={self.orders}"
+            )
+
+    def of_network(self) -> GatedPixelCNNSettings:
+        """Settings of the network that the orders share; its label is at least the order."""
+        return GatedPixelCNNSettings(**self.of_one(conditional=True))
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> GatedPixelCNNOrdersSettings:
+        """The sizes of one network; all orders that the shape of the image has."""
+        orders = 8 if spec.grid[1] == spec.grid[2] else 4
+        return cls(**GatedPixelCNNSettings.preset(spec).of_one(orders=orders))
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """Twice the steps of one network: it learns eight orders, and shares most of them."""
+        one = GatedPixelCNNSettings.fit_preset(spec)
+        return dataclasses.replace(one, steps=2 * one.steps)
+
+
+@model("pixelcnn", "likely.models.pixelcnn.pixelcnn:PixelCNN")
+@dataclasses.dataclass(frozen=True)
+class PixelCNNSettings:
+    """PixelCNN (van den Oord 2016): exact likelihood, masked convolutions, has a blind spot.
+
+    Attributes:
+        channels: h; the residual stream has 2 h feature maps. A multiple of the colour channels.
+        layers: residual blocks after the first convolution.
+        kernel: side of the blocks' kernels, odd.
+        first_kernel: side of the first layer's kernel, odd.
+        dilations: dilations of the blocks, in rotation.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
+        head_channels: feature maps of the two output convolutions.
+        dropout: dropout rate inside each block.
+        conditional: condition on the context that examples come with, or else on the class label.
+    """
+
+    channels: int = 64
+    layers: int = 15
+    kernel: int = 3
+    first_kernel: int = 7
+    dilations: tuple[int, ...] = (1,)
+    head: HeadName = "auto"
+    components: int = 10
+    head_channels: int = 128
+    dropout: float = 0.0
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        known(self)
+        at_least(self, 1, "channels", "layers", "dilations", "components", "head_channels")
+        at_least(self, 3, "kernel", "first_kernel")
+        rates(self, "dropout")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> PixelCNNSettings:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        side = spec.side
+        colour = spec.grid[0] > 1
+        if side <= 12:
+            return cls(channels=24, layers=6, first_kernel=5, head_channels=96, dropout=0.1)
+        if side <= 28 and not colour:
+            return cls(channels=16, dilations=(1, 2, 4), head_channels=64)
+        return cls(channels=129, layers=15, head_channels=1023)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        if spec.side <= 12:
+            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
+        if spec.side <= 28 and spec.grid[0] == 1:
+            return SMALL_GREY
+        return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
+
+
+@model("pixelcnn-pp", "likely.models.pixelcnn.pixelcnn_pp:PixelCNNPP")
+@dataclasses.dataclass(frozen=True)
+class PixelCNNPPSettings:
+    """PixelCNN++ (Salimans 2017): exact likelihood, two streams over several resolutions.
+
+    Every improvement of the paper can be switched off, to see what it is worth.
+
+    Attributes:
+        channels: feature maps of each stream.
+        blocks: residual blocks at each resolution, on the way down (one more on the way up).
+        scales: resolutions, each half the one before; sides round up.
+        resampling: strided (the paper's), or at full resolution with dilated or plain kernels.
+        block: gated (concat-ELU, tanh-free gate) or relu (plain residual).
+        shortcuts: connect each block on the way down to its counterpart on the way up.
+        weight_norm: normalised weights with data-dependent initialisation.
+        head: distribution of a pixel; auto is the logistic mixture for colour.
+        components: number of components of the logistic mixture.
+        dropout: dropout rate inside each block.
+        conditional: condition on the context that examples come with, or else on the class label.
+    """
+
+    channels: int = 64
+    blocks: int = 3
+    scales: int = 3
+    resampling: Literal["strided", "dilated", "plain"] = "strided"
+    block: Literal["gated", "relu"] = "gated"
+    shortcuts: bool = True
+    weight_norm: bool = True
+    head: HeadName = "auto"
+    components: int = 10
+    dropout: float = 0.5
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        known(self)
+        at_least(self, 1, "channels", "blocks", "scales", "components")
+        rates(self, "dropout")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> PixelCNNPPSettings:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        side = spec.side
+        colour = spec.grid[0] > 1
+        if side <= 12:
+            return cls(channels=24, blocks=2, scales=2, components=5, dropout=0.2)
+        if side <= 28 and not colour:
+            return cls(channels=32, blocks=2, dropout=0.2)
+        if side <= 32:
+            return cls(channels=160, blocks=5)
+        return cls(channels=160, blocks=5, scales=4)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning; large images as in the paper's code."""
+        if spec.side <= 12:
+            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
+        return FitSettings(
+            steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500, beta1=0.95,
+            beta2=0.9995, ema=0.9995,
+        )  # fmt: skip
+
+
+@model("attention", "likely.models.pixelcnn.pixelsnail:PixelSNAIL")
+@dataclasses.dataclass(frozen=True)
+class PixelSNAILSettings:
+    """PixelSNAIL (Chen 2018): exact likelihood, causal convolutions and attention.
+
+    Attributes:
+        channels: feature maps; a multiple of the colour channels.
+        blocks: each of some convolutions and one attention.
+        convolutions: gated convolutions of a block.
+        kernel: side of their causal windows, odd.
+        first_kernel: side of the first layer's window, odd.
+        heads: of each attention (for each colour channel, where the network masks colours).
+        head_size: components of a query; a multiple of 4.
+        head: distribution of a pixel given the earlier ones.
+        components: number of components of the logistic mixture.
+        head_channels: feature maps of the two output convolutions.
+        dropout: dropout rate inside each layer.
+        conditional: condition on the class label.
+    """
+
+    channels: int = 64
+    blocks: int = 3
+    convolutions: int = 3
+    kernel: int = 3
+    first_kernel: int = 7
+    heads: int = 4
+    head_size: int = 16
+    head: HeadName = "auto"
+    components: int = 10
+    head_channels: int = 128
+    dropout: float = 0.0
+    conditional: bool = False
+
+    def __post_init__(self) -> None:
+        known(self)
+        at_least(
+            self, 1, "channels", "blocks", "convolutions", "kernel", "first_kernel", "heads",
+            "head_size", "components", "head_channels",
+        )  # fmt: skip
+        rates(self, "dropout")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> PixelSNAILSettings:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        side = spec.side
+        colour = spec.grid[0] > 1
+        if side <= 12:
+            return cls(
+                channels=48, blocks=2, convolutions=2, first_kernel=5, heads=3, head_channels=96,
+                dropout=0.2,
+            )  # fmt: skip
+        if side <= 28 and not colour:
+            return cls(head_channels=64, dropout=0.2)
+        return cls(
+            channels=144, blocks=4, convolutions=4, heads=4, head_size=32, head_channels=144,
+            dropout=0.1,
+        )  # fmt: skip
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        if spec.side <= 12:
+            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
+        return FitSettings(steps=60_000, batch_size=16, learning_rate=1e-3, warmup=500, ema=0.9995)

@@ -1,0 +1,1 @@
+"""Networks on vectors: FVSBN, NADE, DeepNADE, MADE."""

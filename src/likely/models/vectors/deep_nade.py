@@ -1,0 +1,163 @@
+r"""DeepNADE and EoNADE (Uria, Murray and Larochelle 2014).
+
+"A Deep and Tractable Density Estimator". One network predicts every dimension from any subset of
+known ones: it reads x where it is known, and the mask m of what is known,
+
+    h_1 = relu(W [x . m, m] + c),    h_l = relu(W_l h_{l-1} + c_l),    logit = V h_L + b,
+
+and is trained on random orders and random numbers of known dimensions
+(`likely.training.objectives.OrderAgnosticLikelihood`). In any one order o it is an autoregressive
+density, log p(x) = sum_d log p(x_{o_d} | x_{o_<d}), at the price of a pass for each dimension;
+only the first layer is updated as NADE's is. `EoNADE` averages the densities of several orders,
+
+    log p(x) = log (1/K) sum_k p_{o_k}(x),
+
+which is again an exact density.
+
+Deviations: any head, on levels scaled to [0, 1]; orders are of pixels, the channels of a pixel
+follow each other; biases of each class where it is conditional; the output bias starts at the
+mean of the data.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, relu
+
+from likely.data.spec import Dataset, DataSpec
+from likely.density import Autoregressive, Mixture, OrderAgnostic
+from likely.models.vectors.made import pixel_order
+from likely.models.vectors.settings import DeepNADESettings, EoNADESettings
+from likely.models.vectors.units import UnitModel, of_label
+from likely.nn.program import Builder, Cells, Tap
+
+BLOCK = 28  # units of the order whose conditionals are computed together
+
+
+class DeepNADE(UnitModel, OrderAgnostic):
+    """One network for all orders, used in one; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W) or (D,).
+        settings: `DeepNADESettings.preset(spec)` by default.
+
+    >>> model = DeepNADE(DataSpec("digits", (1, 28, 28), 2))
+    >>> sum(parameter.numel() for parameter in model.parameters())
+    1427784
+    """
+
+    def __init__(self, spec: DataSpec, settings: DeepNADESettings | None = None) -> None:
+        settings = settings or DeepNADESettings.preset(spec)
+        super().__init__(spec, settings)
+        units, hidden = self.units, settings.hidden
+        # Hidden layers are evaluated again for every dimension.
+        self.uses_each_weight_once = False
+        if settings.order == "random":
+            self.order = pixel_order(spec)
+        read = units.inputs + 1  # the values of a unit, and whether they are known
+        into = units.count * read
+        self.weight = nn.Parameter(torch.randn(units.count, read, hidden) * (2.0 / into) ** 0.5)
+        self.start = nn.Parameter(torch.zeros(max(1, self.classes), hidden))
+        self.deeper = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(settings.layers - 1))
+        scale = (0.01 / hidden) ** 0.5
+        self.output = nn.Parameter(torch.randn(units.count, units.outputs, hidden) * scale)
+
+    def given(self, x: Tensor, known: Tensor, context: Tensor | None = None) -> Tensor:
+        inputs = self.units.split(x, self.weight.dtype)  # [B, N, I]
+        mask = known.flatten(2).transpose(1, 2).reshape(*inputs.shape[:2], 1).to(inputs.dtype)
+        read = torch.cat([inputs * mask, mask], 2)
+        h = self.top(linear(read.flatten(1), self.weight.flatten(0, 1).t()) + self.starts(context))
+        outputs = linear(h, self.output.flatten(0, 1)).reshape(len(x), self.units.count, -1)
+        return self.units.join(outputs + self.biases(context))
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        inputs = self.units.split(x, self.weight.dtype)  # [B, n, I]
+        n = inputs.shape[1]
+        drawn = torch.from_numpy(self.units.drawn(self.order)).to(x.device)[:n]
+        read = torch.cat([inputs, torch.ones_like(inputs[..., :1])], 2)[:, drawn]
+        weight, output = self.weight[drawn], self.output[drawn]
+        a = self.starts(context).expand(len(x), -1)
+        found = []
+        for first in range(0, n, BLOCK):
+            block = slice(first, min(n, first + BLOCK))
+            here = read[:, block]  # [B, K, I + 1]
+            size = here.shape[1]
+            before = torch.ones(size, size, dtype=here.dtype, device=x.device).tril(-1)
+            seen = here[:, None] * before[:, :, None]  # [B, K, K, I + 1]
+            change = seen.flatten(2) @ weight[block].flatten(0, 1)
+            h = self.top(a[:, None] + change)  # [B, K, H]
+            found.append(torch.einsum("bkh,koh->bko", h, output[block]))
+            a = a + here.flatten(1) @ weight[block].flatten(0, 1)
+        outputs = torch.cat(found, 1)[:, drawn.argsort()]
+        return self.units.join(outputs + self.biases(context)[:, :n])
+
+    def top(self, a: Tensor) -> Tensor:
+        """The last hidden layer, from the activation of the first one."""
+        h = relu(a)
+        for layer in self.deeper:
+            h = relu(layer(h))
+        return h
+
+    def starts(self, context: Tensor | None) -> Tensor:
+        """The first activation where nothing is known, [B or 1, H]."""
+        return self.start if context is None else self.start[context]
+
+    def vectors(self, build: Builder) -> Cells:
+        drawn = torch.from_numpy(self.units.drawn(self.order)).to(self.bias.device)
+        a = build.running(of_label(build, self.start))
+        weight = self.weight[drawn]  # [N, I + 1, H]
+        values, known = weight[:, :-1], torch.zeros_like(weight[:, :-1])
+        build.accumulate(a, build.image(1.0 / self.units.top, 0.0), values.flatten(0, 1))
+        # That a unit is known counts, too, whatever its values: once, with the first of them.
+        known[:, 0] = weight[:, -1]
+        build.accumulate(a, build.image(0.0, 1.0), known.flatten(0, 1))
+        h = build.relu(a)
+        for layer in self.deeper:
+            assert isinstance(layer, nn.Linear)
+            h = build.relu(build.linear([Tap(h, layer.weight.t())], layer.bias))
+        output = self.output[drawn].flatten(0, 1)
+        bias = of_label(build, self.bias[:, drawn].flatten(1))
+        return self.outputs_of(build, h, output, bias, [self.settings.hidden] * self.units.count)
+
+
+class EoNADE(Mixture, OrderAgnostic):
+    """A mixture over orders of one DeepNADE; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W) or (D,).
+        settings: `EoNADESettings.preset(spec)` by default.
+    """
+
+    takes_vectors = True
+
+    def __init__(self, spec: DataSpec, settings: EoNADESettings | None = None) -> None:
+        settings = settings or EoNADESettings.preset(spec)
+        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
+        self.settings = settings
+        shared = dataclasses.asdict(settings)
+        del shared["orders"]
+        self.network = DeepNADE(spec, DeepNADESettings(**shared))
+        self.head = self.network.head
+
+    def start_at(self, data: Dataset) -> None:
+        """Set the biases so that the network starts at the mean image of the data."""
+        self.network.start_at(data)
+
+    def given(self, x: Tensor, known: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network.given(x, known, context)
+
+    def members(self) -> Sequence[Autoregressive]:
+        """The network in each of the orders, with the weights that it has now."""
+        return [in_order(self.network, number) for number in range(self.settings.orders)]
+
+
+def in_order(network: DeepNADE, number: int) -> DeepNADE:
+    """The same network, sharing its weights, in the random order of that number."""
+    twin = copy.copy(network)  # shallow: the weights are the same tensors
+    twin.order = pixel_order(network.spec, number)
+    return twin

@@ -1,0 +1,1 @@
+"""Pages, charts, sheets and tables of results."""

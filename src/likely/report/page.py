@@ -1,0 +1,398 @@
+"""The HTML of a report: sections, tables and style, all inline and all values escaped."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from likely.data.spec import DataSpec
+from likely.density import Guarantee, Query
+from likely.estimate import Verdict
+from likely.evaluate.compare import Column, ComparisonTable, Missing, PairVerdict
+from likely.report.charts import line_chart
+from likely.report.sheets import data_uri, grid_sheet, neighbour_sheet, sample_sheet
+from likely.report.tables import (
+    FLOOR_NAME,
+    LEGEND,
+    groups,
+    label,
+    number,
+    several_fingerprints,
+    typeset,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from likely.report.report import ModelReport, Report
+
+__all__ = ["render"]
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+GLANCE = 25
+SHOWN_SAMPLES = 64
+SHOWN_NEIGHBOURS = 12
+
+BADGES = {
+    Guarantee.EXACT: ("exact", "good"),
+    Guarantee.BOUND: ("bound", "fair"),
+    Guarantee.APPROXIMATE: ("approximate", "fair"),
+    Guarantee.NONE: ("no answer", "none"),
+}
+
+
+def render(report: Report) -> str:
+    """The whole page as one string."""
+    title = _text(report.title)
+    body = "\n".join(
+        (
+            _header(report),
+            _glance(report),
+            _comparison(report.comparison),
+            _verdicts(report.comparison),
+            _answers(report.comparison),
+            *(_model(i, model, report.test.levels) for i, model in enumerate(report.models)),
+            _training(report),
+            _footer(report),
+        )
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_text(POLICY)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _image(image: Image.Image, alternative: str) -> str:
+    return (
+        f'<img src="{data_uri(image)}" alt="{_text(alternative)}" '
+        f'width="{image.width}" height="{image.height}">'
+    )
+
+
+def _figure(image: Image.Image, caption: str) -> str:
+    return f"<figure>{_image(image, caption)}<figcaption>{_text(caption)}</figcaption></figure>"
+
+
+def _data_line(spec: DataSpec) -> str:
+    shape = " × ".join(str(side) for side in spec.shape)
+    done = f", {', '.join(spec.preprocessing)}" if spec.preprocessing else ""
+    return (
+        f"{_text(spec.name)} {_text(spec.split)}: {spec.n:,} images of {shape}, "
+        f"{spec.levels} levels{_text(done)} <code>{_text(spec.fingerprint)}</code>"
+    )
+
+
+def _header(report: Report) -> str:
+    names = "".join(
+        f'<a href="#model-{place}"><b>{_text(model.result.name)}</b>'
+        f"<span>{_text(model.result.kind)}</span></a>"
+        for place, model in enumerate(report.models)
+    )
+    return (
+        f"<header><h1>{_text(report.title)}</h1>"
+        f"<p>{_data_line(report.train)}<br>{_data_line(report.test)}</p>"
+        f'<nav class="cards">{names}</nav></header>'
+    )
+
+
+def _glance(report: Report) -> str:
+    """A few samples of every model side by side, beside training images."""
+    sheets = []
+    if report.training_images is not None:
+        sheets.append((FLOOR_NAME, report.training_images))
+    sheets.extend((model.result.name, model.samples) for model in report.models)
+    figures = "".join(
+        _figure(sample_sheet(images[:GLANCE], report.test.levels, columns=5), name)
+        for name, images in sheets
+    )
+    return f'<section><h2>At a glance</h2><div class="glance">{figures}</div></section>'
+
+
+# -- the table --------------------------------------------------------------------------------
+
+
+def _comparison(table: ComparisonTable) -> str:
+    head = "".join(f"<th>{_text(r.name)}<span>{_text(r.kind)}</span></th>" for r in table.results)
+    if table.floor:
+        head += f'<th class="floor">{_text(FLOOR_NAME)}<span>floor</span></th>'
+    width = len(table.results) + 1 + bool(table.floor)
+    rows = []
+    for heading, columns in groups(table):
+        rows.append(f'<tr class="group"><th colspan="{width}">{_text(heading)}</th></tr>')
+        for column in columns:
+            name = _text(label(column))
+            if several_fingerprints(table, column):
+                name += f" <code>{_text(column.fingerprint)}</code>"
+            best = table.best(column)
+            cells = []
+            for result in table.results:
+                cell = table.cells[result.name, column]
+                if isinstance(cell, Missing):
+                    cells.append(
+                        f'<td class="missing" title="{_text(cell.reason)}">{_text(cell.label)}</td>'
+                    )
+                else:
+                    style = ' class="best"' if result.name == best else ""
+                    about = _text(f"n = {cell.n}. {cell.about}")
+                    cells.append(f'<td{style} title="{about}">{_text(number(cell))}</td>')
+            floor = table.floor_of(column)
+            if table.floor:
+                shown = _text(number(floor)) if floor else ""
+                cells.append(f'<td class="floor">{shown}</td>')
+            rows.append(f"<tr><th>{name}</th>{''.join(cells)}</tr>")
+    return (
+        "<section><h2>Comparison</h2>"
+        f'<div class="wide"><table class="numbers"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<p class="muted">{_text(LEGEND)}</p></section>'
+    )
+
+
+def _verdicts(table: ComparisonTable) -> str:
+    rows = []
+    for _, columns in groups(table):
+        for title, name in dict.fromkeys((c.title, _name(c)) for c in columns):
+            items = [_verdict(v) for v in table.verdicts if v.title == title]
+            items.extend(
+                f'<li><span class="badge none">{_text(cell.label)}</span> '
+                f"{_text(result.name)}: {_text(cell.reason)}</li>"
+                for column in columns
+                if column.title == title
+                for result in table.results
+                if isinstance(cell := table.cells[result.name, column], Missing) and cell.reason
+            )
+            if items:
+                rows.append(f"<tr><th>{_text(name)}</th><td><ul>{''.join(items)}</ul></td></tr>")
+    if not rows:
+        return ""
+    return (
+        "<section><h2>Verdicts</h2>"
+        '<p class="muted">The order is partial. A bound decides only in the direction that it '
+        "bounds; a gap below the sampling error (95 %) decides nothing.</p>"
+        f'<table class="verdicts"><tbody>{"".join(rows)}</tbody></table></section>'
+    )
+
+
+def _name(column: Column) -> str:
+    return label(dataclasses.replace(column, lower_is_better=None))
+
+
+def _verdict(verdict: PairVerdict) -> str:
+    kind = verdict.comparison.verdict
+    word, style = ("better", "good") if verdict.decided else (kind.value, "fair")
+    if kind is Verdict.INCOMPARABLE:
+        style = "none"
+    reason = _text(typeset(verdict.comparison.reason))
+    relation = "is better than" if verdict.decided else "and"
+    paired = " <em>(paired)</em>" if verdict.paired and verdict.decided else ""
+    return (
+        f'<li><span class="badge {style}">{word}</span> <b>{_text(verdict.left)}</b> {relation} '
+        f"<b>{_text(verdict.right)}</b>: {reason}{paired}</li>"
+    )
+
+
+def _answers(table: ComparisonTable) -> str:
+    asked = [q for q in Query if any(q in result.answers for result in table.results)]
+    if not asked:
+        return ""
+    head = "".join(f"<th>{_text(result.name)}</th>" for result in table.results)
+    rows = []
+    for query in asked:
+        cells = []
+        for result in table.results:
+            answer = result.answers.get(query)
+            if answer is None:
+                cells.append("<td></td>")
+                continue
+            word, style = BADGES[answer.guarantee]
+            cells.append(
+                f'<td><span class="badge {style}">{word}</span>'
+                f"<small>{_text(answer.reason)}</small></td>"
+            )
+        rows.append(f"<tr><th>{_text(query.value)}</th>{''.join(cells)}</tr>")
+    return (
+        "<section><h2>What each model can and cannot answer</h2>"
+        f'<div class="wide"><table class="answers"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
+    )
+
+
+# -- models -----------------------------------------------------------------------------------
+
+
+def _model(place: int, model: ModelReport, levels: int) -> str:
+    name, kind = model.result.name, model.result.kind
+    parts = [f'<section id="model-{place}"><h2>{_text(name)} <small>{_text(kind)}</small></h2>']
+    if model.summary:
+        parts.append(f"<p>{_text(model.summary)}</p>")
+    facts = []
+    if model.parameters is not None:
+        facts.append(f"{model.parameters:,} parameters")
+    if model.seconds is not None:
+        facts.append(f"fitted in {_duration(model.seconds)}")
+    if model.status:
+        facts.append(model.status)
+    if facts:
+        parts.append(f'<p class="muted">{_text(" · ".join(facts))}</p>')
+    if model.notes:
+        parts.append(f"<ul>{''.join(f'<li>{_text(note)}</li>' for note in model.notes)}</ul>")
+    shown = model.samples[:SHOWN_SAMPLES]
+    figures = [_figure(sample_sheet(shown, levels), f"The first {len(shown)} samples, none chosen")]
+    for caption, images in model.sheets.items():
+        figures.append(_figure(grid_sheet(images, levels), caption))
+    charts = "".join(
+        f"<figure><h3>{_text(panel.title)}</h3>{line_chart(panel)}</figure>"
+        for panel in model.panels
+    )
+    parts.append(f'<div class="pair"><div>{"".join(figures)}</div><div>{charts}</div></div>')
+    for pairs in model.neighbours:
+        near = neighbour_sheet(
+            pairs.samples[:SHOWN_NEIGHBOURS], pairs.neighbours[:SHOWN_NEIGHBOURS], levels
+        )
+        caption = f"Samples, and their nearest training images in {pairs.space} (yellow frames)"
+        parts.append(_figure(near, caption))
+    if model.settings:
+        rows = "".join(
+            f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>"
+            for key, value in _flat(model.settings)
+        )
+        parts.append(f"<details><summary>Settings</summary><table>{rows}</table></details>")
+    parts.append("</section>")
+    return "".join(parts)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90.0:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _training(report: Report) -> str:
+    if report.training_images is None:
+        return ""
+    shown = report.training_images[:SHOWN_SAMPLES]
+    sheet = sample_sheet(shown, report.test.levels)
+    return (
+        "<section><h2>The data</h2>"
+        + _figure(sheet, f"{len(shown)} training images of {report.train.name}")
+        + "</section>"
+    )
+
+
+def _footer(report: Report) -> str:
+    facts: list[tuple[str, Any]] = [
+        ("features", report.extractor),
+        ("training data", f"{report.train.name}, fingerprint {report.train.fingerprint}"),
+        ("test data", f"{report.test.name}, fingerprint {report.test.fingerprint}"),
+    ]
+    facts.extend(_flat(report.environment))
+    if report.command:
+        facts.append(("command", report.command))
+    if report.created:
+        facts.append(("made", report.created))
+    rows = "".join(f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in facts)
+    return (
+        f"<section><h2>How this was made</h2><table>{rows}</table>"
+        '<p class="muted">report.json beside this file carries the same numbers.</p></section>'
+    )
+
+
+STYLE = """
+:root { --page: #fbfaf8; --card: #ffffff; --ink: #1d2026; --muted: #666d78; --line: #e3e1dc;
+  --grid: #ebe9e4; --good: #17734a; --good-back: #e0f3e8; --fair: #875b06; --fair-back: #fbf0d7;
+  --none: #77484f; --none-back: #f6e7e8; --accent: #2b5fb8;
+  --series-1: #2b5fb8; --series-2: #d1661b; --series-3: #17805a; --series-4: #9b3fa8;
+  --series-5: #b3263f; --series-6: #64707f; }
+@media (prefers-color-scheme: dark) { :root { --page: #14161a; --card: #1c1f25; --ink: #e6e8ec;
+  --muted: #9aa1ad; --line: #30353e; --grid: #2a2f37; --good: #7fdcae; --good-back: #173528;
+  --fair: #f0c56b; --fair-back: #3a2f16; --none: #e0a3ab; --none-back: #3a2226;
+  --accent: #8fb6ff; --series-1: #7aa8ff; --series-2: #ff9d5c; --series-3: #62d6a4;
+  --series-4: #d693e0; --series-5: #ff8095; --series-6: #a3adba; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
+main { max-width: 1160px; margin: 0 auto; padding: 28px 20px 60px; }
+h1 { font-size: 28px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -0.01em; }
+h2 { font-size: 20px; margin: 0 0 12px; }
+h2 small { font-weight: 400; font-size: 14px; color: var(--muted); margin-left: 6px; }
+h3 { font-size: 14px; margin: 0 0 2px; }
+header p { color: var(--muted); margin: 0 0 16px; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  padding: 20px 22px; margin: 18px 0; }
+code { font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; color: var(--muted); }
+.muted, figcaption { color: var(--muted); font-size: 13px; }
+.cards { display: flex; flex-wrap: wrap; gap: 10px; }
+.cards a { border: 1px solid var(--line); background: var(--card); border-radius: 10px;
+  padding: 8px 14px; color: inherit; text-decoration: none; }
+.cards a:hover { border-color: var(--accent); }
+.cards span, thead th span { display: block; font-weight: 400; font-size: 12px;
+  color: var(--muted); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; }
+th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+tbody th { font-weight: 500; }
+tr:last-child > * { border-bottom: 0; }
+.numbers td, .numbers thead th { text-align: right; font-variant-numeric: tabular-nums;
+  white-space: nowrap; }
+.numbers .group th { padding-top: 16px; font-size: 12px; letter-spacing: 0.04em;
+  color: var(--muted); text-transform: uppercase; }
+.numbers .best { font-weight: 650; color: var(--good); background: var(--good-back); }
+.numbers .missing { color: var(--none); font-style: italic; }
+.numbers .floor { color: var(--muted); }
+.answers { table-layout: fixed; }
+.answers thead th:first-child { width: 15%; }
+.answers small { display: block; color: var(--muted); font-size: 12.5px; margin-top: 2px; }
+.badge { display: inline-block; padding: 0 8px; border-radius: 99px; font-size: 12px;
+  line-height: 19px; font-weight: 600; }
+.badge.good { color: var(--good); background: var(--good-back); }
+.badge.fair { color: var(--fair); background: var(--fair-back); }
+.badge.none { color: var(--none); background: var(--none-back); }
+.verdicts > tbody > tr > th { width: 19%; }
+.verdicts ul { list-style: none; margin: 0; padding: 0; }
+.verdicts li { padding: 1px 0 1px 96px; text-indent: -96px; }
+.verdicts .badge { width: 88px; text-align: center; text-indent: 0; padding: 0;
+  margin-right: 4px; }
+.verdicts b { font-weight: 600; }
+.glance { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); }
+.glance img { width: 100%; }
+.glance figure { margin: 0; }
+.glance figcaption { font-weight: 600; color: var(--ink); text-align: center; }
+.pair { display: grid; grid-template-columns: fit-content(60%) minmax(0, 1fr); gap: 28px; }
+@media (max-width: 820px) { .pair { grid-template-columns: minmax(0, 1fr); } }
+figure { margin: 0 0 16px; }
+img { display: block; max-width: 100%; height: auto; border-radius: 8px;
+  image-rendering: pixelated; }
+figcaption { margin-top: 5px; }
+.chart { display: block; width: 100%; max-width: 580px; height: auto; }
+.chart text { font: 11px system-ui, sans-serif; fill: var(--muted); }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 14px; font-size: 12.5px;
+  color: var(--muted); padding-left: 58px; }
+.legend i { display: inline-block; width: 14px; height: 3px; border-radius: 2px;
+  margin-right: 5px; vertical-align: middle; }
+details { margin-top: 10px; }
+summary { cursor: pointer; color: var(--accent); font-size: 14px; }
+details table, section > table { margin-top: 6px; font-size: 13px; }
+details th, section > table th { width: 240px; color: var(--muted); }
+@media print { section { break-inside: avoid; } }
+"""

@@ -1,0 +1,269 @@
+"""The report of a comparison: one HTML file that needs nothing else, and the same as JSON.
+
+`Report` holds plain values and images; it knows no model. The page makes no request (its content
+security policy forbids any), has its style and images inline, follows the reader's light or dark
+setting, and escapes every value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from likely.data.spec import Dataset, DataSpec
+from likely.errors import InvalidData
+from likely.evaluate.compare import ComparisonTable, ModelResult
+from likely.evaluate.features import Extractor, Images, checked_images
+from likely.evaluate.neighbours import nearest_images
+from likely.files import write_bytes
+from likely.report.charts import Panel
+from likely.report.page import render
+from likely.report.sheets import grid_sheet, neighbour_sheet, sample_sheet, save_png
+
+__all__ = [
+    "ModelReport",
+    "NeighbourPairs",
+    "Report",
+    "ReportFiles",
+    "neighbour_pairs",
+    "report_json",
+    "write_report",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighbourPairs:
+    """Samples with their nearest training images.
+
+    Attributes:
+        samples: integers [N, C, H, W].
+        neighbours: nearest first, integers [N, K, C, H, W].
+        distance: of each neighbour, [N, K].
+        space: what the distance is taken in, as "pixels" or "features".
+    """
+
+    samples: Images
+    neighbours: Images
+    distance: Images
+    space: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelReport:
+    """What the report says of one model.
+
+    Attributes:
+        result: the numbers and answers.
+        samples: integers [N, C, H, W], as drawn: not chosen.
+        summary: one line: what it is, and its paper.
+        settings: of the model and the fit; may be nested.
+        parameters: number of weights.
+        seconds: of the fit, or None.
+        status: how the fit ended, a sentence.
+        panels: training curves.
+        neighbours: nearest training images of some samples, one entry for each space.
+        notes: sentences on its health and proofs.
+        sheets: further images by caption (reconstructions, completions), row by row, integers
+            [R, N, C, H, W].
+    """
+
+    result: ModelResult
+    samples: Images
+    summary: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    parameters: int | None = None
+    seconds: float | None = None
+    status: str = ""
+    panels: tuple[Panel, ...] = ()
+    neighbours: tuple[NeighbourPairs, ...] = ()
+    notes: tuple[str, ...] = ()
+    sheets: Mapping[str, Images] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A whole comparison.
+
+    Attributes:
+        title: heading of the page.
+        train, test: specifications of the data that was fitted and evaluated on.
+        extractor: `Extractor.description`.
+        comparison: the table; its models are those of `models`, in the same order.
+        models: one entry for each model.
+        training_images: some training images to look at beside the samples, or None.
+        environment: versions and machine, in words.
+        command: that makes the report again.
+        created: date and time, in words.
+    """
+
+    title: str
+    train: DataSpec
+    test: DataSpec
+    extractor: str
+    comparison: ComparisonTable
+    models: tuple[ModelReport, ...]
+    training_images: Images | None = None
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    command: str = ""
+    created: str = ""
+
+    def __post_init__(self) -> None:
+        ours = [model.result.name for model in self.models]
+        theirs = [result.name for result in self.comparison.results]
+        if ours != theirs:
+            raise InvalidData(
+                f"a report needs the models of its comparison, {theirs}, given {ours}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportFiles:
+    """What `write_report` wrote."""
+
+    html: Path
+    json: Path
+    sheets: tuple[Path, ...]
+
+
+def neighbour_pairs(
+    samples: Images, train: Dataset, extractor: Extractor, *, count: int = 12, k: int = 4
+) -> tuple[NeighbourPairs, ...]:
+    """The first samples with their nearest training images, in pixels and in features.
+
+    Args:
+        samples: integers [N, C, H, W]; the first `count` are taken.
+        train: the training set that the model has seen.
+        extractor: of the features.
+        count: samples.
+        k: neighbours of each.
+    """
+    x = checked_images(samples, train.spec)[:count]
+    found = []
+    for space, features in (("pixels", None), (f"{extractor.name} features", extractor)):
+        near, images = nearest_images(x, train, features, k)
+        found.append(NeighbourPairs(x, images, near.distance, space))
+    return tuple(found)
+
+
+def write_report(report: Report, directory: Path) -> ReportFiles:
+    """Write report.html, report.json and the PNG sheets; each file whole or not at all.
+
+    Args:
+        report: what to write.
+        directory: made where it is missing; sheets go to `directory/sheets`.
+
+    Returns:
+        The paths.
+    """
+    folder = directory / "sheets"
+    sheets = []
+    for name, image in _sheets(report).items():
+        path = folder / f"{name}.png"
+        save_png(image, path)
+        sheets.append(path)
+    record = json.dumps(report_json(report), indent=1, allow_nan=False, ensure_ascii=False)
+    write_bytes(directory / "report.json", (record + "\n").encode())
+    write_bytes(directory / "report.html", render(report).encode())
+    return ReportFiles(directory / "report.html", directory / "report.json", tuple(sheets))
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The numbers of the report as plain values; what is not finite becomes None."""
+    record = {
+        "title": report.title,
+        "created": report.created,
+        "command": report.command,
+        "data": {
+            role: {**spec.to_json(), "fingerprint": spec.fingerprint}
+            for role, spec in (("train", report.train), ("test", report.test))
+        },
+        "extractor": report.extractor,
+        "environment": dict(report.environment),
+        "comparison": report.comparison.to_json(),
+        "sentences": report.comparison.sentences(),
+        "models": [_model_json(model) for model in report.models],
+    }
+    plain: dict[str, Any] = _plain(record)
+    return plain
+
+
+def _model_json(model: ModelReport) -> dict[str, Any]:
+    return {
+        "name": model.result.name,
+        "kind": model.result.kind,
+        "summary": model.summary,
+        "estimates": [estimate.to_json() for estimate in model.result.estimates],
+        "settings": model.settings,
+        "parameters": model.parameters,
+        "seconds": model.seconds,
+        "status": model.status,
+        "notes": list(model.notes),
+        "curves": [
+            {"title": panel.title, "name": line.name, "x": list(line.x), "y": list(line.y)}
+            for panel in model.panels
+            for line in panel.series
+        ],
+        "neighbours": [
+            {"space": pairs.space, "distance": pairs.distance.tolist()}
+            for pairs in model.neighbours
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON has: paths and enumerations become text, non-finite numbers None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _sheets(report: Report) -> dict[str, Image.Image]:
+    """Every sheet as an image of its own, by file name, with a caption."""
+    levels = report.test.levels
+    found: dict[str, Image.Image] = {}
+    if report.training_images is not None:
+        found["training"] = sample_sheet(
+            report.training_images, levels, caption=f"{report.train.name}: training images"
+        )
+    for model in report.models:
+        name, stem = model.result.name, _stem(model.result.name, found)
+        count = len(model.samples)
+        found[stem] = sample_sheet(
+            model.samples, levels, caption=f"{name}: {count} samples, not chosen"
+        )
+        for pairs in model.neighbours:
+            found[f"{stem}-neighbours-{_clean(pairs.space)}"] = neighbour_sheet(
+                pairs.samples,
+                pairs.neighbours,
+                levels,
+                caption=f"{name}: samples, and their nearest training images in {pairs.space} "
+                "(yellow)",
+            )
+        for caption, images in model.sheets.items():
+            found[f"{stem}-{_clean(caption)}"] = grid_sheet(images, levels, f"{name}: {caption}")
+    return found
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
+
+
+def _stem(name: str, taken: Mapping[str, Any]) -> str:
+    """A file name for a model; names that clean to the same text are numbered."""
+    stem, number = _clean(name), 2
+    while stem in taken:
+        stem, number = f"{_clean(name)}-{number}", number + 1
+    return stem

@@ -1,0 +1,1 @@
+"""Fitting: the loop, objectives, optimisers, health, devices."""

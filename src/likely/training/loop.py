@@ -1,0 +1,601 @@
+"""Fitting: one visible loop for one player or two.
+
+    for step in range(steps):
+        for player in players:
+            loss of the player on a fresh batch -> backward -> sum over processes -> clip -> update
+        average the weights; now and then validate, log, checkpoint
+
+Everything random is a function of (seed, step, player), and a checkpoint holds weights,
+optimiser states, averaged weights and the step. So a run killed at any moment resumes and ends
+bit for bit where it would have ended; metrics.jsonl holds no clock, timing.jsonl does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from likely.data.labels import relabelled
+from likely.data.spec import Batch, Dataset
+from likely.density import (
+    ApproximateDensity,
+    Autoregressive,
+    GenerativeModel,
+    TractableDensity,
+    chunks,
+    context_of,
+)
+from likely.devices import (
+    Team,
+    autocast,
+    choose_device,
+    compiled,
+    convolved_precision,
+    environment,
+    fastest_convolutions,
+    place,
+)
+from likely.errors import Diverged, InvalidSetting
+from likely.files import reading
+from likely.nn.precision import reduced_precision
+from likely.noise import Noise, derived_seed, noise_for
+from likely.runs import checkpoint
+from likely.runs.journal import Journal
+from likely.runs.resume import (
+    START_OVER,
+    STATE,
+    about_fit,
+    copy_into,
+    refuse_lost_state,
+    refuse_other_run,
+)
+from likely.settings import FitSettings
+from likely.training import graphs, health
+from likely.training.objectives import Loss, Objective, default_objective
+from likely.training.optimizers import (
+    AveragedWeights,
+    optimizer_for,
+    optimizer_tensors,
+    restore_optimizers,
+    set_rate,
+)
+from likely.training.stopping import StopRequests
+
+Progress = Callable[["Run", dict[str, float]], None]
+
+
+@dataclasses.dataclass
+class Run:
+    """A fitted model and how it came about.
+
+    Attributes:
+        model: with the averaged weights of the best validation (the last, where none is made); of a
+            run that was stopped, the averaged weights so far, as in weights.safetensors.
+        settings: of the fit.
+        step: updates done.
+        status: a sentence.
+        finished: whether all steps were done.
+        metrics: the records of metrics.jsonl.
+        directory: where it is saved, or None.
+        seconds: spent in the loop, over all parts of a resumed run.
+        findings: what the health monitor says is going wrong, worst first; often empty.
+    """
+
+    model: GenerativeModel
+    settings: FitSettings
+    step: int
+    status: str
+    finished: bool
+    metrics: list[dict[str, float]]
+    directory: Path | None
+    seconds: float
+    findings: list[health.Finding] = dataclasses.field(default_factory=list)
+
+
+def fit(
+    model: GenerativeModel,
+    data: Dataset,
+    objective: Objective | None = None,
+    settings: FitSettings | None = None,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Fit a model to data.
+
+    Args:
+        model: changed in place.
+        data: training set; its `.validation` serves the choice of the best weights.
+        objective: what is minimised; by the kind of the model when None.
+        settings: everything else; `steps`, `batch_size` and `seed` override its fields.
+        steps: updates.
+        batch_size: examples an update.
+        seed: seed of the data order and the noise.
+        out: directory of the run; nothing is written when None.
+        resume: go on from the checkpoint in `out`, if there is one, of the same settings, data
+            and model; False starts from scratch and drops it.
+        progress: called at every log record.
+
+    Returns:
+        The run; `run.model` is `model`.
+
+    Raises:
+        InvalidSetting: settings, data, model and the run in `out` do not fit together.
+        Diverged: a non-finite loss or gradient; the last good checkpoint is kept.
+        CheckpointError: a file cannot be written or read; what was there is kept.
+        Occupied: another fit writes to `out`.
+        PeerFailed: under torchrun, another process failed.
+    """
+    settings = settings or FitSettings()
+    changes = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    given = {name: value for name, value in changes.items() if value is not None}
+    settings = dataclasses.replace(settings, **given)  # type: ignore[arg-type]
+    if data.spec.shape != model.spec.shape or data.spec.levels != model.spec.levels:
+        raise InvalidSetting(
+            f"the model was built for shape {model.spec.shape} with {model.spec.levels} levels, "
+            f"{data.spec.name} has shape {data.spec.shape} with {data.spec.levels}"
+        )
+    if model.classes:
+        data = relabelled(data, model.spec.classes)
+    directory = None if out is None else Path(out)
+    loop = _Loop(model, data, objective or default_objective(model), settings, directory)
+    with loop.team.leaving_on_failure():
+        return loop.run(resume, progress)
+
+
+class _Loop:
+    """The state of a fit; `run` is the loop."""
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        data: Dataset,
+        objective: Objective,
+        settings: FitSettings,
+        directory: Path | None,
+    ) -> None:
+        self.model, self.data, self.objective = model, data, objective
+        self.settings, self.directory = settings, directory
+        self.device = choose_device(settings.device)
+        self.team = Team.join(self.device)
+        self.precision = convolved_precision(settings.precision, self.device, model.spec.grid)
+        if settings.batch_size % (settings.micro_batches * self.team.size):
+            raise InvalidSetting(
+                f"batch_size={settings.batch_size} does not divide into {self.team.size} "
+                f"processes x {settings.micro_batches} micro-batches"
+            )
+        if len(data) < settings.batch_size:
+            raise InvalidSetting(
+                f"{data.spec.name}: {len(data)} training examples are fewer than "
+                f"batch_size={settings.batch_size}"
+            )
+        self.journal = Journal(directory, writes=self.team.leads, tensorboard=settings.tensorboard)
+        self.players = objective.players(model)
+        place(model, self.device)
+        self.team.share(model)
+        self.optimizers = {
+            player: optimizer_for(settings, list(module.parameters()))
+            for player, module in self.players.items()
+        }
+        self.average = AveragedWeights(model, settings.ema)
+        self.best_weights: dict[str, Tensor] | None = None
+        self.best = math.inf
+        self.step = 0
+        self.seconds = 0.0
+        self.sums: dict[str, Tensor] = {}
+        self.findings: list[health.Finding] = []
+        # On CUDA the noise of updates is drawn on the GPU.
+        there = graphs.available(self.device)
+        self.source = torch.Generator(self.device) if there else None
+        self.current_noise: Noise | None = None
+        self.graphs: graphs.UpdateGraphs | None = None
+        alone = self.team.size == settings.micro_batches == len(self.players) == 1
+        if self.source and settings.graphs and alone and self.objective.capturable:
+            (player,) = self.players
+            self.graphs = graphs.UpdateGraphs(
+                list(self.players[player].parameters()),
+                self.source,
+                lambda x, context, step: self._gradients(player, x, context, step),
+                lambda norm: self._move(player, norm),
+            )
+        # Doubles for long means, where the device has them.
+        self.sum_dtype = torch.float32 if self.device.type == "mps" else torch.float64
+
+    def run(self, resume: bool, progress: Progress | None) -> Run:
+        settings = self.settings
+        last_save = time.monotonic()
+        # An autoregressive model computes everything in one method: one graph.
+        method = "conditionals" if isinstance(self.model, Autoregressive) else None
+        compilation = compiled(self.model, settings.compile, method=method)
+        with (
+            self._opened(resume),
+            compilation,
+            fastest_convolutions(self.device),
+            contextlib.nullcontext() if self.graphs is None else self.graphs.beside(),
+            StopRequests() as stop,
+        ):
+            while self.step < settings.steps:
+                began = time.monotonic()
+                for turn, player in enumerate(self.players):
+                    self._update(player, turn)
+                self.step += 1
+                self.average.update(self.step)
+                record = self._log() if self._is_time(settings.log_every) else {}
+                if self._is_time(settings.validate_every or max(1, settings.steps // 10)):
+                    record |= self._validate()
+                    self.findings = health.diagnose(self.journal.records)
+                self.seconds += time.monotonic() - began
+                if record:
+                    self._record({"step": float(self.step), **record})
+                    if progress is not None:
+                        progress(self._state("running", False), self.journal.records[-1])
+                stopping = self.team.any(stop.signal != 0)
+                due = time.monotonic() - last_save >= settings.checkpoint_seconds
+                if self.step == settings.steps or stopping or self.team.any(due):
+                    self._save()
+                    last_save = time.monotonic()
+                if stopping and self.step < settings.steps:
+                    self.model.load_state_dict(self.average.tensors)
+                    self.model.eval()
+                    where = f" saved in {self.directory};" if self.directory else ""
+                    return self._state(
+                        f"stopped by {stop.name} after {self.step} of {settings.steps} steps;"
+                        f"{where} run the same command again to resume",
+                        False,
+                    )
+            self._finish()
+        return self._state(f"finished {self.step} steps", True)
+
+    # -- one update ------------------------------------------------------------------------
+
+    def _update(self, player: str, turn: int) -> None:
+        """Move the weights of one player; the other's are constants of its game."""
+        module, optimizer = self.players[player], self.optimizers[player]
+        parameters = list(module.parameters())
+        self.model.train()
+        set_rate(optimizer, self.settings.rate(self.step))
+        if self.graphs is not None and self._replay(self.graphs, player, turn):
+            return
+        try:
+            for other in self.players.values():
+                other.requires_grad_(other is module)
+            self._accumulate(player, turn)
+        finally:
+            self.model.requires_grad_(True)
+        self.team.sum_gradients(parameters)
+        norm = _norm(parameters)
+        # A loss may be finite where its gradient is not; weights moved by it would be lost.
+        self._refuse_non_finite(norm, f"the gradient of {player}", self._batch_index(turn)[0])
+        self._add(f"gradient_norm_{player}", norm / self.team.size)
+        self._move(player, norm)
+        optimizer.zero_grad(set_to_none=True)
+
+    def _move(self, player: str, norm: Tensor) -> None:
+        """Clip the gradients, whose norm is given, and move the weights."""
+        if self.settings.clip:
+            parameters = self.players[player].parameters()
+            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
+        self.optimizers[player].step()
+
+    def _accumulate(self, player: str, turn: int) -> None:
+        """Gradients of the player's mean loss over this process's part of the batch."""
+        s = self.settings
+        part = s.batch_size // (s.micro_batches * self.team.size)
+        index, epoch = self._batch_index(turn)
+        for micro in range(s.micro_batches):
+            first = (micro * self.team.size + self.team.rank) * part
+            rows = index[first : first + part]
+            x, context = self._to_device(self.data.batch(rows, epoch))
+            noise = self._noise(player, first)
+            with noise_for(self.model, noise):
+                total, terms = self._loss(player, x, context, noise, self.step)
+            self._refuse_non_finite(total, f"the loss of {player}", rows)
+            torch.autograd.backward(total)
+            for name, term in terms.items():
+                self._add(name, term)
+
+    def _loss(
+        self, player: str, x: Tensor, context: Tensor | None, noise: Noise, step: int | Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The part of these examples in the mean loss of the batch, and in its terms.
+
+        The prior of the weights counts once for all training examples.
+        """
+        s = self.settings
+        with autocast(self.precision, self.device), reduced_precision():
+            loss = self.objective.loss(self.model, x, context, player, noise, step)
+        self._refuse_other_loss(loss, len(x))
+        terms = {name: term.sum() / s.batch_size for name, term in loss.terms.items()}
+        total = loss.value.sum() / s.batch_size
+        prior = self.model.negative_log_prior()
+        if prior is not None:
+            total = total + prior * (len(x) / s.batch_size / len(self.data))
+        return total, terms
+
+    def _refuse_other_loss(self, loss: Any, count: int) -> None:
+        """An objective gives a number an example, so that a mean over any batch can be taken."""
+        name = type(self.objective).__name__
+        if not isinstance(loss, Loss):
+            raise InvalidSetting(
+                f"{name}.loss must return likely.training.objectives.Loss(value, terms), given "
+                f"{type(loss).__name__}"
+            )
+        for part, value in {"value": loss.value, **loss.terms}.items():
+            if not isinstance(value, Tensor) or value.shape != (count,):
+                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise InvalidSetting(
+                    f"{name}.loss: {part} must be a tensor of one number an example, "
+                    f"[{count}], given {shape}"
+                )
+
+    def _noise(self, player: str, first: int = 0) -> Noise:
+        """The noise of this update, for the rows of the batch from `first` on."""
+        s = self.settings
+        return Noise(
+            s.seed, "fit", self.step, player, device=self.device, rows=(first, s.batch_size),
+            source=self.source,
+        )  # fmt: skip
+
+    def _replay(self, recordings: graphs.UpdateGraphs, player: str, turn: int) -> bool:
+        """The update as recorded graphs; False where it must run eagerly."""
+        if not recordings.possible:
+            return False
+        rows, epoch = self._batch_index(turn)
+        x, context = self._to_device(self.data.batch(rows, epoch))
+        noise = self._noise(player)
+        self.current_noise = noise
+        with noise_for(self.model, noise) as choices:
+            update = recordings.find(choices, x, context, self.step)
+            if update is None:
+                return False
+            update.first.replay()
+        found = update.found
+        if not bool(torch.isfinite(found.total + found.norm)):
+            self._refuse_non_finite(found.total, f"the loss of {player}", rows)
+            self._refuse_non_finite(found.norm, f"the gradient of {player}", rows)
+        update.second.replay()
+        self._add(f"gradient_norm_{player}", found.norm)
+        for name, term in found.terms.items():
+            self._add(name, term)
+        return True
+
+    def _gradients(
+        self, player: str, x: Tensor, context: Tensor | None, step: Tensor
+    ) -> graphs.Gradients:
+        """What is recorded: loss and gradients of a whole batch."""
+        assert self.current_noise is not None
+        total, terms = self._loss(player, x, context, self.current_noise, step)
+        torch.autograd.backward(total)
+        norm = _norm(list(self.players[player].parameters()))
+        return graphs.Gradients(total.detach(), norm, terms)
+
+    def _batch_index(self, turn: int) -> tuple[np.ndarray[Any, Any], int]:
+        """Positions of the whole batch and its epoch; each player reads batches of its own."""
+        size = self.settings.batch_size
+        number = self.step * len(self.players) + turn
+        epoch, place_in_epoch = divmod(number, len(self.data) // size)
+        order = _order(self.settings.seed, epoch, len(self.data))
+        return order[place_in_epoch * size : (place_in_epoch + 1) * size], epoch
+
+    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        x = torch.tensor(batch.x).to(self.device).to(torch.int64)
+        return x, context_of(self.model, batch)
+
+    def _refuse_non_finite(self, value: Tensor, what: str, rows: np.ndarray[Any, Any]) -> None:
+        if not self.team.any(not bool(torch.isfinite(value))):
+            return
+        s = self.settings
+        kept = f"; the last good checkpoint is kept in {self.directory}" if self.directory else ""
+        clip = f"a smaller clip than {s.clip:g}" if s.clip else "gradient clipping (clip=1)"
+        raise Diverged(
+            f"{what} is not finite at step {self.step} (examples "
+            f"{', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''} of the training "
+            f"set){kept}. Remedy: a lower learning_rate than {s.learning_rate:g}, a longer warmup "
+            f"than {s.warmup}, or {clip}"
+        )
+
+    # -- numbers on the way ----------------------------------------------------------------
+
+    def _add(self, name: str, value: Tensor) -> None:
+        """Add to a mean over the log interval; each process adds its share."""
+        value = value.detach().to(self.sum_dtype)
+        self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+
+    def _is_time(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.settings.steps
+
+    def _log(self) -> dict[str, float]:
+        steps = self.step % self.settings.log_every or self.settings.log_every
+        names = sorted(self.sums)
+        values = self.team.sum(torch.stack([self.sums[name] for name in names])) / steps
+        self.sums = {}
+        record = {"learning_rate": self.settings.rate(self.step - 1)}
+        return {**record, **dict(zip(names, values.tolist(), strict=True))}
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Validation of the averaged weights: what was promised, not what was trained."""
+        held_out = self.data.validation
+        measure = _validation_measure(self.model)
+        if held_out is None or measure is None:
+            return {}
+        count = min(self.settings.validation_examples or len(held_out), len(held_out))
+        total = 0.0
+        with self.average.applied():
+            for part in chunks(count, 256):
+                x, context = self._to_device(held_out.batch(part))
+                noise = Noise("validation", part.start, device=self.device)
+                total += float(measure(x, noise, context).sum(dtype=self.sum_dtype))
+        value = total / count
+        if value < self.best:
+            self.best = value
+            if self.directory is None:
+                self.best_weights = {name: t.clone() for name, t in self.average.tensors.items()}
+            else:
+                self._save_weights("best.safetensors", {"validation": repr(value)})
+        return {"validation": value}
+
+    def _record(self, record: dict[str, float]) -> None:
+        with self.team.together():
+            self.journal.write(record, self.seconds)
+
+    def _state(self, status: str, finished: bool) -> Run:
+        return Run(
+            self.model, self.settings, self.step, status, finished, self.journal.records,
+            self.directory, self.seconds, self.findings,
+        )  # fmt: skip
+
+    # -- the run directory -----------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _opened(self, resume: bool) -> Iterator[None]:
+        """The run directory, held alone; the state of the run that is in it, if any."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.journal.close)
+            with self.team.together():
+                if self.directory is not None and self.team.leads:
+                    stack.enter_context(checkpoint.sole_writer(self.directory))
+            with self.team.together():
+                found = self.directory is not None and (self.directory / STATE).exists()
+                if resume and self.team.any(self.team.leads and found):
+                    self._load()
+                else:
+                    if resume and self.directory is not None and self.team.leads:
+                        refuse_lost_state(self.directory)
+                    self._start()
+            yield
+
+    def _start(self) -> None:
+        """Begin a run at step 0."""
+        self.model.start_at(self.data)
+        self.average.restart()
+        if self.directory is not None and self.team.leads:
+            checkpoint.write_json(self.directory / "fit.json", self._about())
+            # From here on nothing of an older run can be taken for a part of this run. The
+            # weights go first: without a state they would look like those of a broken run.
+            for name in ("weights.safetensors", STATE, "best.safetensors", "health.json"):
+                (self.directory / name).unlink(missing_ok=True)
+            checkpoint.write_json(self.directory / "environment.json", environment())
+        self.journal.start()
+
+    def _about(self) -> dict[str, Any]:
+        return about_fit(self.model, self.data, self.objective, self.settings)
+
+    def _save(self) -> None:
+        """Everything that the next step depends on, in one file."""
+        if self.directory is None:
+            return
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "average": self.average.tensors,
+            "sums": self.sums,
+            "optimizer": optimizer_tensors(self.optimizers),
+        }
+        about = {
+            "step": str(self.step),
+            "best": repr(self.best),
+            "seconds": repr(self.seconds),
+            "fingerprint": self.data.spec.fingerprint,
+            "about": json.dumps(self._about()),
+        }
+        with self.team.together():
+            if self.team.leads:
+                self.journal.sync()
+                checkpoint.write_tensors(self.directory / STATE, checkpoint.flatten(groups), about)
+        self._save_weights("weights.safetensors", {})
+
+    def _save_weights(self, name: str, about: dict[str, str]) -> None:
+        """The averaged weights, for evaluation and sampling."""
+        with self.team.together():
+            if self.directory is not None and self.team.leads:
+                about = {**about, "step": str(self.step)}
+                checkpoint.write_tensors(self.directory / name, self.average.tensors, about)
+
+    def _load(self) -> None:
+        assert self.directory is not None
+        path = self.directory / STATE
+        tensors, about = checkpoint.read_tensors(path, START_OVER)
+        refuse_other_run(self.directory, about, self._about())
+        groups = checkpoint.unflatten(tensors)
+        what = "no state of a fit of this model"
+        with reading(path, what=what, remedy=START_OVER, kind=checkpoint.CheckpointError):
+            step, best = int(about["step"]), float(about["best"])
+            self.seconds = float(about["seconds"])
+            if not 0 <= step <= self.settings.steps:
+                raise ValueError(f"step is {step}")
+            sums = groups.get("sums", {})
+            if any(sum.shape or not sum.is_floating_point() for sum in sums.values()):
+                raise ValueError("sums are no numbers")
+            copy_into(self.model.state_dict(), groups["model"])
+            copy_into(self.average.tensors, groups["average"])
+            restore_optimizers(self.optimizers, groups.get("optimizer", {}))
+        self.step, self.best = step, best
+        self.sums = {name: t.to(self.device) for name, t in sums.items()}
+        self.journal.resume(self.step)
+        self.findings = health.diagnose(self.journal.records)
+
+    def _finish(self) -> None:
+        """Give the model the best weights: of the best validation, or the last average."""
+        best = self.average.tensors
+        if math.isfinite(self.best):
+            if self.directory is None:
+                best = self.best_weights or best
+            else:
+                path = self.directory / "best.safetensors"
+                best, about = checkpoint.read_tensors(path, START_OVER)
+                what = "no weights of this model"
+                with reading(path, what=what, remedy=START_OVER, kind=checkpoint.CheckpointError):
+                    copy_into(self.average.tensors, best)
+                    kept = {"step": about["step"]}
+                with self.team.together():
+                    if self.team.leads:
+                        checkpoint.write_tensors(self.directory / "weights.safetensors", best, kept)
+        self.model.load_state_dict(best)
+        self.model.eval()
+        self.findings = health.diagnose(self.journal.records, self.model)
+        if len(self.journal.records) >= health.ENOUGH:
+            self.findings = health.diagnose(self.journal.records, self.model, self.data)
+        with self.team.together():
+            if self.directory is not None and self.team.leads:
+                found = [dataclasses.asdict(finding) for finding in self.findings]
+                checkpoint.write_json(self.directory / "health.json", found)
+
+
+def _norm(parameters: list[nn.Parameter]) -> Tensor:
+    """The norm of all gradients together."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, n: int) -> np.ndarray[Any, Any]:
+    """The order in which an epoch reads the examples."""
+    generator = np.random.Generator(np.random.Philox(derived_seed(seed, "order", epoch)))
+    order = generator.permutation(n)
+    order.flags.writeable = False
+    return order
+
+
+def _validation_measure(
+    model: GenerativeModel,
+) -> Callable[[Tensor, Noise, Tensor | None], Tensor] | None:
+    """Nats an example that validation averages, by kind; None for implicit densities."""
+    if isinstance(model, TractableDensity):
+        return lambda x, noise, context: -model.log_prob(x, context)
+    if isinstance(model, ApproximateDensity):
+        return lambda x, noise, context: -model.elbo(x, noise, context)
+    return None

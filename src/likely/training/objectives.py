@@ -1,0 +1,323 @@
+r"""Training objectives, for one player or two.
+
+Each returns a loss per example; the loop averages over the batch. Losses may be weighted and
+annealed; reported numbers never are (`likely.evaluate`).
+
+Sources: Kingma and Welling 2014 (ELBO), Higgins et al. 2017 (beta), Burda et al. 2016 (eq. 8),
+Goodfellow et al. 2014 (non-saturating loss, sec. 3), Jolicoeur-Martineau 2019 and Huang et al.
+2024 (relativistic pairing), Mescheder, Geiger, Nowozin 2018 (R1 and R2 penalties).
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from likely.density import (
+    ApproximateDensity,
+    GenerativeModel,
+    ImplicitDensity,
+    LatentVariable,
+    OrderAgnostic,
+    TractableDensity,
+    at_least_float,
+)
+from likely.density.implicit import DISCRIMINATOR, GENERATOR
+from likely.errors import InvalidSetting
+from likely.noise import Noise
+from likely.settings import at_least
+
+MODEL = "model"
+
+
+class Loss(NamedTuple):
+    """A loss and its parts.
+
+    Attributes:
+        value: loss per example, [B].
+        terms: named parts to log, each [B], without gradient.
+    """
+
+    value: Tensor
+    terms: dict[str, Tensor]
+
+
+class Objective(abc.ABC):
+    """What each player minimises.
+
+    Attributes:
+        capturable: whether an update of it may be captured as a CUDA graph: one player, and no
+            decision that depends on a value.
+    """
+
+    capturable = True
+
+    @abc.abstractmethod
+    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+        """Players in the order of their updates, with the module each one moves.
+
+        Raises:
+            InvalidSetting: the objective does not fit this kind of model.
+        """
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        model: GenerativeModel,
+        x: Tensor,
+        context: Tensor | None,
+        player: str,
+        noise: Noise,
+        step: int | Tensor,
+    ) -> Loss:
+        """The loss of `player` on a batch.
+
+        Args:
+            model: the model.
+            x: integers [B, *shape].
+            context: labels [B] or None.
+            player: one of `players`.
+            noise: source of latents; a function of (seed, step, player).
+            step: updates done so far, for annealing; a tensor where the update is captured as
+                a graph.
+        """
+
+    def _refuse(self, model: GenerativeModel, needs: str) -> InvalidSetting:
+        return InvalidSetting(
+            f"{type(self).__name__} needs {needs}, {type(model).__name__} is {model.kind}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class NegativeLogLikelihood(Objective):
+    """-log p(x), for tractable densities."""
+
+    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+        if not isinstance(model, TractableDensity):
+            raise self._refuse(model, "a tractable density")
+        return {MODEL: model}
+
+    def loss(
+        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
+        noise: Noise, step: int | Tensor,
+    ) -> Loss:  # fmt: skip
+        assert isinstance(model, TractableDensity)
+        nll = -model.log_prob(x, context)
+        return Loss(nll, {"nll": nll.detach()})
+
+
+@dataclasses.dataclass(frozen=True)
+class NegativeELBO(Objective):
+    """-(E_q log p(x|z) - beta KL(q(z|x) || p(z))), for latent-variable models.
+
+    Attributes:
+        beta: weight of the KL term at the end of the warm-up; 1 is the bound itself.
+        warmup: steps over which the weight rises linearly from zero.
+        free_nats: KL below this number (over all coordinates) is not penalised.
+    """
+
+    beta: float = 1.0
+    warmup: int = 0
+    free_nats: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "beta", "warmup", "free_nats")
+
+    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+        if not isinstance(model, LatentVariable):
+            raise self._refuse(model, "a latent-variable model")
+        return {MODEL: model}
+
+    def loss(
+        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
+        noise: Noise, step: int | Tensor,
+    ) -> Loss:  # fmt: skip
+        assert isinstance(model, LatentVariable)
+        reconstruction, kl_by_coordinate = model.elbo_terms(x, noise, context)
+        kl = kl_by_coordinate.sum(-1)
+        weight: float | Tensor = self.beta
+        if self.warmup:
+            share = (step + 1) / self.warmup
+            rising = share.clamp(max=1.0) if isinstance(share, Tensor) else min(1.0, share)
+            weight = self.beta * rising
+        value = -reconstruction + weight * kl.clamp(min=self.free_nats)
+        terms = {"negative_elbo": kl - reconstruction, "kl": kl, "distortion": -reconstruction}
+        return Loss(value, {name: term.detach() for name, term in terms.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportanceWeighted(Objective):
+    """-L_k, the importance-weighted bound with k samples (Burda et al. 2016)."""
+
+    k: int = 5
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "k")
+
+    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+        if not isinstance(model, LatentVariable):
+            raise self._refuse(model, "a latent-variable model")
+        return {MODEL: model}
+
+    def loss(
+        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
+        noise: Noise, step: int | Tensor,
+    ) -> Loss:  # fmt: skip
+        assert isinstance(model, LatentVariable)
+        value = -model.importance_bound(x, self.k, noise, context)
+        return Loss(value, {"negative_importance_bound": value.detach()})
+
+
+@dataclasses.dataclass(frozen=True)
+class OrderAgnosticLikelihood(Objective):
+    """-log p(x) on average over all orders of the dimensions, for order-agnostic networks.
+
+    A dimension is a channel of a pixel, or a pixel where the head couples its channels. An order
+    and a number d of known dimensions are drawn for each example, d in {0, ..., D - 1}; the
+    others are predicted from them, all at once, and D / (D - d) times the sum of their -log p is
+    an unbiased estimate (Uria, Murray and Larochelle 2014, eq. 13).
+    """
+
+    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+        if not isinstance(model, OrderAgnostic):
+            raise self._refuse(model, "a network for all orders (deep-nade, eonade)")
+        return {MODEL: model}
+
+    def loss(
+        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
+        noise: Noise, step: int | Tensor,
+    ) -> Loss:  # fmt: skip
+        assert isinstance(model, OrderAgnostic)
+        x = model.integers(x)
+        batch, channels, height, width = x.shape
+        groups = 1 if model.head.couples_channels else channels
+        total = groups * height * width
+        rank = noise.uniform(batch, total).argsort(1).argsort(1)  # of each dimension
+        count = (noise.uniform(batch) * total).long()  # known dimensions, [B]
+        known = (rank < count[:, None]).reshape(batch, groups, height, width)
+        each = model.head.log_prob(at_least_float(model.given(x, known, context)), x)
+        unknown = -(each * ~known).sum((1, 2, 3))
+        nll = unknown * total / (total - count)
+        return Loss(nll, {"nll": nll.detach()})
+
+
+class _Adversarial(Objective):
+    """Two players, discriminator first; a leaf gives the two losses on paired logits."""
+
+    capturable = False
+
+    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+        if not isinstance(model, ImplicitDensity):
+            raise self._refuse(model, "an implicit density with a discriminator")
+        modules = model.player_modules()
+        return {DISCRIMINATOR: modules[DISCRIMINATOR], GENERATOR: modules[GENERATOR]}
+
+    def _images(
+        self, model: ImplicitDensity, x: Tensor, context: Tensor | None, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """Real images in [-1, 1] and as many generated ones."""
+        return model.scaled(x), model.generate(model.latents(noise, len(x)), context)
+
+
+@dataclasses.dataclass(frozen=True)
+class NonSaturatingGAN(_Adversarial):
+    """D: softplus(-D(x)) + softplus(D(G(z))); G: softplus(-D(G(z))) (Goodfellow 2014, sec. 3).
+
+    Attributes:
+        penalty: gamma of the R1 gradient penalty, gamma/2 |grad D(x)|^2; 0 for the 2014 loss.
+    """
+
+    penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "penalty")
+
+    def loss(
+        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
+        noise: Noise, step: int | Tensor,
+    ) -> Loss:  # fmt: skip
+        assert isinstance(model, ImplicitDensity)
+        real, fake = self._images(model, x, context, noise)
+        if player == GENERATOR:
+            value = softplus(-model.criticise(fake, context))
+            return Loss(value, {"generator_loss": value.detach()})
+        fake = fake.detach()
+        real_logit, r1 = _logit_and_penalty(model, real, context, self.penalty > 0)
+        fake_logit = model.criticise(fake, context)
+        value = softplus(-real_logit) + softplus(fake_logit) + self.penalty / 2 * r1
+        right = ((real_logit > 0).float() + (fake_logit < 0).float()) / 2
+        return Loss(value, _logit_terms(value, real_logit, fake_logit, right, r1))
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativisticGAN(_Adversarial):
+    """D: softplus(D(G(z)) - D(x)) + gamma/2 (R1 + R2); G: softplus(D(x) - D(G(z))).
+
+    Real and generated images are compared in pairs, and the gradient of D is kept small at
+    both: locally convergent where the 2014 game is not (Huang et al. 2024).
+
+    Attributes:
+        penalty: gamma.
+    """
+
+    penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "penalty")
+
+    def loss(
+        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
+        noise: Noise, step: int | Tensor,
+    ) -> Loss:  # fmt: skip
+        assert isinstance(model, ImplicitDensity)
+        real, fake = self._images(model, x, context, noise)
+        if player == GENERATOR:
+            value = softplus(model.criticise(real, context) - model.criticise(fake, context))
+            return Loss(value, {"generator_loss": value.detach()})
+        real_logit, r1 = _logit_and_penalty(model, real, context, self.penalty > 0)
+        fake_logit, r2 = _logit_and_penalty(model, fake.detach(), context, self.penalty > 0)
+        value = softplus(fake_logit - real_logit) + self.penalty / 2 * (r1 + r2)
+        right = (real_logit > fake_logit).float()  # it judges pairs
+        return Loss(value, _logit_terms(value, real_logit, fake_logit, right, r1 + r2))
+
+
+def _logit_and_penalty(
+    model: ImplicitDensity, images: Tensor, context: Tensor | None, wanted: bool
+) -> tuple[Tensor, Tensor]:
+    """D's logits and the squared gradient norm of each at its image, both [B]."""
+    if not wanted:
+        logit = model.criticise(images, context)
+        return logit, torch.zeros_like(logit)
+    images = images.detach().requires_grad_(True)
+    logit = model.criticise(images, context)
+    (gradient,) = torch.autograd.grad(logit.sum(), images, create_graph=True)
+    return logit, gradient.square().sum((1, 2, 3))
+
+
+def _logit_terms(
+    value: Tensor, real_logit: Tensor, fake_logit: Tensor, right: Tensor, penalty: Tensor
+) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return {
+            "discriminator_loss": value.detach(),
+            "real_logit": real_logit.detach(),
+            "fake_logit": fake_logit.detach(),
+            "discriminator_accuracy": right.detach(),
+            "gradient_penalty": penalty.detach(),
+        }
+
+
+def default_objective(model: GenerativeModel) -> Objective:
+    """The objective that fits the kind: NLL, ELBO, or the relativistic game with penalties."""
+    if isinstance(model, OrderAgnostic):
+        return OrderAgnosticLikelihood()
+    if isinstance(model, TractableDensity):
+        return NegativeLogLikelihood()
+    if isinstance(model, ApproximateDensity):
+        return NegativeELBO()
+    return RelativisticGAN()

@@ -1,0 +1,105 @@
+"""The main job, with few steps: what it writes, refuses and takes up again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from likely import runs
+from likely.data import load
+from likely.errors import InvalidData, InvalidSetting
+from likely.estimate import Relation
+from likely.jobs.compare import ONE_OF_EACH_KIND, CompareSettings, Outcome, run
+from likely.training.loop import fit
+
+FEW = CompareSettings(steps=6, samples=60, importance_samples=3)
+DIGITS = {"name": "digits"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compare")
+
+
+@pytest.fixture(scope="module")
+def outcome(folder: Path) -> Outcome:
+    stages: list[str] = []
+    found = run([], DIGITS, folder, FEW, progress=lambda stage, done, total: stages.append(stage))
+    for name in ONE_OF_EACH_KIND:
+        assert f"fitting {name}" in stages
+    return found
+
+
+def test_one_of_each_kind_is_measured_as_its_kind_can_be(outcome: Outcome) -> None:
+    assert outcome.finished
+    assert outcome.report is not None
+    relations = {}
+    for model in outcome.report.models:
+        nll = [e for e in model.result.estimates if (e.quantity, e.unit) == ("nll", "nats")]
+        relations[model.result.kind] = {e.relation for e in nll}
+        assert any(e.quantity == "frechet" for e in model.result.estimates)
+        assert model.notes[0].startswith("All ")  # the proofs
+    assert relations == {
+        "explicit, tractable": {Relation.EXACT},
+        "explicit, approximate": {Relation.UPPER},
+        "implicit": set(),
+    }
+
+
+def test_the_report_is_on_disk_and_names_what_is_not_known(outcome: Outcome, folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "no density" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    record = json.loads((folder / "report.json").read_text())
+    assert record["comparison"]["models"][0]["name"] == "gated-pixelcnn"
+    assert (folder / "sheets" / "dcgan.png").stat().st_size > 500
+
+
+def test_fits_that_are_done_are_taken_up(outcome: Outcome, folder: Path) -> None:
+    """Again, nothing is refitted and every number but the clock's is the same."""
+    before = {
+        name: (folder / "runs" / name / "state.safetensors").stat().st_mtime_ns
+        for name in ONE_OF_EACH_KIND
+    }
+    again = run([], DIGITS, folder, FEW)
+    for name, time in before.items():
+        assert (folder / "runs" / name / "state.safetensors").stat().st_mtime_ns == time
+    assert again.report is not None
+    assert outcome.report is not None
+    for old, new in zip(outcome.report.models, again.report.models, strict=True):
+        numbers = [
+            [e.value for e in model.result.estimates if e.quantity != "sampling-speed"]
+            for model in (old, new)
+        ]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-6)
+
+
+def test_runs_are_compared_and_other_data_get_other_columns(
+    outcome: Outcome, folder: Path, tmp_path: Path
+) -> None:
+    train, _ = load("digits", binarize="threshold")
+    model = runs.build("vae", train.spec)
+    directory = tmp_path / "binary"
+    runs.describe(directory, "vae", model, {"name": "digits", "binarize": "threshold"})
+    fit(model, train, steps=3, out=directory)
+    found = run([folder / "runs" / "vae", directory], None, tmp_path / "out", FEW)
+    assert found.report is not None
+    columns = [
+        c for c in found.report.comparison.columns if (c.quantity, c.unit) == ("nll", "nats")
+    ]
+    assert len({c.fingerprint for c in columns}) == 2
+    with pytest.raises(InvalidData, match="17 levels"):
+        run([folder / "runs" / "vae"], {"name": "digits", "binarize": "threshold"}, tmp_path, FEW)
+
+
+def test_what_cannot_be_compared_is_refused(outcome: Outcome, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="needs run directories"):
+        run([], None, tmp_path)
+    with pytest.raises(InvalidSetting, match="different names"):
+        run([folder / "runs" / "vae", folder / "runs" / "vae"], None, tmp_path, FEW)
+    with pytest.raises(InvalidSetting, match="not a run"):
+        run([tmp_path], None, tmp_path, FEW)
+    with pytest.raises(InvalidSetting, match="test or validation"):
+        CompareSettings(split="train")
