@@ -152,10 +152,10 @@ def _damage_json(path: Path, draw: random.Random) -> None:
     if draw.random() < 0.25:
         return _damage_bytes(path, draw)
     try:
-        value = json.loads(path.read_bytes())
-    except ValueError:
+        text = json.dumps(_other_field(json.loads(path.read_bytes()), draw))
+    except (ValueError, RecursionError):  # an earlier accident made it no JSON, or too deep
         return _damage_bytes(path, draw)
-    path.write_text(json.dumps(_other_field(value, draw)), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return None
 
 
@@ -214,6 +214,7 @@ def _other_npy(content: bytes, draw: random.Random) -> bytes:
             except Exception:
                 array = np.zeros(array.shape, draw.choice(DTYPES))
     elif kind == "shape":
+        array = np.atleast_1d(array)
         array = draw.choice((array[:1], array[:0], array[None], array.ravel()[:7], array[..., :1]))
     elif array.size and array.dtype.kind in "iuf":
         array = array.copy()
