@@ -1,22 +1,23 @@
 r"""Exact sampling of autoregressive models, each activation computed once.
 
-Drawing a pixel needs the network's output at that pixel only, and everything that it is computed
-from is known already. A model's incremental `Program` (`likely.nn.program`) keeps it; executors
-run the program compiled on the processor or with torch. The arithmetic of drawing a batch is that
-of one likelihood pass.
+Drawing a pixel needs the network's output at that pixel only, and everything that it depends on is
+known already. A model's incremental `Program` (`likely.nn.program`) caches it; executors run the
+program compiled on the CPU or with torch. Drawing a batch costs the arithmetic of one likelihood
+pass.
 
 Sampling is a deterministic function of (weights, uniform noise): one uniform number decides each
-dimension, by the inverse of its conditional's distribution function, taken in float64. All methods
-draw the same integers, but for conditionals that two ways of summing round to different sides of
-a uniform number (about 1e-7 a dimension in float32).
+dimension, by inverting the CDF of its conditional in float64. All methods draw the same integers,
+except where two summation orders round to different sides of a uniform number (about 1e-7 per
+dimension in float32).
 
 - incremental: the program, pixel by pixel.
 - naive: the whole network for every pixel, rows below left out.
-- jacobi: all pixels of a row side by side from a guess, again until none changes; what is left of
-  the first change is final. Rows above are kept as in the incremental way. Where a row cannot be
-  computed side by side, all pixels of the image by whole passes.
-- wavefront: for a model whose context leaves out pixels to the right (the 2016 PixelCNN): pixels
-  of several rows in one pass, each as soon as all that it may see is there.
+- jacobi: fixed-point iteration on all pixels of a row, from a guess, until none changes; pixels
+left
+  of the first change are final. Rows above are cached as in the incremental method. Where a row
+  cannot be computed in parallel, iteration on the whole image.
+- wavefront: for a model whose context excludes pixels to the right (the 2016 PixelCNN): pixels of
+  several rows in one pass, each as soon as everything that it may see is drawn.
 
 Sources: Ramachandran et al. 2017 (caches), Song et al. 2021 and Wiggers and Hoogeboom 2020
 (fixed points).
@@ -56,7 +57,7 @@ WORTH_COMPILING = 256
 
 
 class Stepper:
-    """A program led along given pixels: the state after the first pixels of a batch of images."""
+    """A program stepped along given pixels: its state after the first pixels of a batch."""
 
     def __init__(self, program: Program, executor: Executor) -> None:
         self.program, self.executor = program, executor
@@ -65,7 +66,7 @@ class Stepper:
         self.parameters = torch.empty(0)
 
     def begin_row(self, above: Tensor | None) -> None:
-        """Take in the row above, complete: levels int64 [B, C, W]; None at the top."""
+        """Push the complete row above: levels int64 [B, C, W]; None at the top."""
         if above is not None:
             groups, width = self.program.groups, self.program.shape[2]
             while self.done % groups or (0 < self.done < width * groups):
@@ -113,7 +114,7 @@ class Stepper:
 
 
 class Steppable(Protocol):
-    """What the sampler needs of a model."""
+    """What the sampler needs from a model."""
 
     head: Head
 
@@ -147,7 +148,7 @@ def ancestral(
         start: raster position (row * W + column) of the first pixel to draw.
         context: int64 [B] or None.
         method: "auto" is incremental where the model has an incremental form; for a single image
-            on the processor, each row by the faster of incremental and jacobi, as measured.
+            on a CPU, each row by the faster of incremental and jacobi, as measured.
         watch: called with (row, images so far) after each row, for a progressive picture.
         temperature: of every conditional; see `Head.tempered`.
 
@@ -204,11 +205,11 @@ COMPILED_HEADS = (Bernoulli, Categorical, DiscretizedLogisticMixture)
 
 
 class Stream:
-    """Images that come in dimension by dimension, in raster order with channels innermost.
+    """Images that arrive dimension by dimension, in raster order with channels innermost.
 
     Attributes:
         place: (row, column, channel) of the next dimension; None when the images are complete.
-        log_prob: log p of what came in so far, nats, float64 [B].
+        log_prob: log p of the values so far, nats, float64 [B].
     """
 
     def __init__(
@@ -236,7 +237,7 @@ class Stream:
     @torch.no_grad()
     @full_precision
     def log_table(self) -> Tensor:
-        """log p(x_i = level | what came in) for the next dimension i, float64 [B, levels]."""
+        """log p(x_i = level | values so far) for the next dimension i, float64 [B, levels]."""
         if self.place is None:
             raise InvalidSetting("the images are complete: there is no next dimension")
         if self._table is None:
@@ -251,7 +252,7 @@ class Stream:
     @torch.no_grad()
     @full_precision
     def push(self, levels: Tensor) -> None:
-        """Take in the next dimension of every image, int64 [B]."""
+        """Push the next dimension of every image, int64 [B]."""
         table = self.log_table()
         assert self.place is not None
         self.log_prob += table.gather(1, levels[:, None])[:, 0]
@@ -364,11 +365,11 @@ def _pixels(executor: Executor, row: int, known: int, x: Tensor, draw: Draw) -> 
 
 
 class _Faster:
-    """A row by the way that was faster lately, of the two that have the same integers.
+    """Draw a row by the faster of the two methods, which give the same integers.
 
-    One image leaves the processor waiting for weights; its row side by side reads them once, as
-    often as the fixed point takes. How often that is depends on the image. So both ways are
-    timed, one row each, and the slower one again every few rows.
+    For a single image, reading the weights dominates; the fixed-point iteration reads them once
+    per round, and the number of rounds depends on the image. So both methods are timed, on one row
+    each, and the slower one again every few rows.
     """
 
     AGAIN = 8
@@ -388,7 +389,7 @@ class _Faster:
 
 
 def _fixed_point(executor: Executor, row: int, known: int, x: Tensor, draw: Draw) -> None:
-    """A row by Jacobi iteration; convergence is that no integer changes."""
+    """Draw a row by Jacobi iteration until no integer changes."""
     done, width = known, x.shape[3]
     if done:
         executor.put_row(row, x[:, :, row])
@@ -498,7 +499,7 @@ def _wavefront(
 
 
 def wavefront_lag(model: Steppable, height: int, width: int) -> int | None:
-    """Columns by which a row may follow the row above: max over m of ceil((reach_m + 1) / m).
+    """Columns by which a row must lag behind the row above: max over m of ceil((reach_m + 1) / m).
 
     None where that is the whole row, or the model does not say.
     """

@@ -1,4 +1,4 @@
-r"""The taxonomy of generative models, and what each kind can be asked.
+r"""The taxonomy of generative models and the queries of each kind.
 
     GenerativeModel
       TractableDensity      log p(x) exactly           (fully visible belief nets, PixelCNN, ...)
@@ -7,9 +7,9 @@ r"""The taxonomy of generative models, and what each kind can be asked.
         LatentVariable        log p(x) >= E_q[log p(x|z) + log p(z) - log q(z|x)]
       ImplicitDensity       samples only               (GANs)
 
-The class says what is known: an implicit model has no `log_prob` to misuse. What is generic is
-written here once; a model supplies its networks. Every random answer is a function of the
-weights and of a seed.
+The class says what is known: an implicit model has no `log_prob` to misuse. Shared code is
+here; a model supplies its networks. Every random result is a function of the weights and a
+seed.
 
 Values are integers in [0, levels), shape [B, *spec.shape]; log-probabilities are in nats per
 example, shape [B]. Sources: Goodfellow 2016 (NIPS tutorial on GANs, the taxonomy), Kingma and

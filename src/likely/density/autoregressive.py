@@ -28,17 +28,17 @@ from likely.sampling import Method, Stepper, Stream, Watch, ancestral
 class Autoregressive(TractableDensity):
     r"""log p(x) = sum_i log p(x_i | x_<i), in raster order, channels innermost.
 
-    A leaf may set `order`, another order of the pixels; channels stay innermost. Sampling,
-    completion and proofs then go by it, through `in_drawing_order`.
+    A subclass may set `order`, another order of the pixels; channels stay innermost. Sampling,
+    completion and verification then follow it, through `in_drawing_order`.
 
-    A leaf gives `conditionals`: the parameters of every conditional in one pass, each a
-    function of the dimensions before it only (`likely.verify` proves that). The head turns
+    A subclass implements `conditionals`: the parameters of all conditionals in one pass, each a
+    function of earlier dimensions only (`likely.verify` checks that). The head turns the
     parameters into a distribution over levels.
     """
 
     head: Head
-    # Whether a pass uses each weight once, as a network on vectors does, or at every pixel, as a
-    # convolution does; proofs plan their work by it.
+    # Whether a pass uses each weight once (a network on vectors) or at every pixel (a
+    # convolution); verification plans its work by it.
     uses_each_weight_once = False
     # Raster positions (row * W + column) in the order the pixels are drawn, [H * W]; None is
     # raster order.
@@ -60,7 +60,7 @@ class Autoregressive(TractableDensity):
     @property
     @abc.abstractmethod
     def has_blind_spot(self) -> bool:
-        """Whether some earlier dimensions are not seen (the 2016 PixelCNN's flaw)."""
+        """Whether some earlier dimensions are invisible (as in the 2016 PixelCNN)."""
 
     @property
     def kind(self) -> str:
@@ -105,7 +105,7 @@ class Autoregressive(TractableDensity):
         """Draw n examples: a function of (weights, n, seed, context, temperature).
 
         Args:
-            n: how many.
+            n: number of examples.
             seed: of the noise.
             context: class label for all, or int64 [n]; floats [n, *context_shape], or one
                 for all; None for an unconditional model.
@@ -150,7 +150,7 @@ class Autoregressive(TractableDensity):
         watch: Watch | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """The images that uniform numbers [n, C, H, W] decide."""
+        """The images decided by uniform numbers [n, C, H, W]."""
         blank = torch.zeros(uniform.shape, dtype=torch.int64, device=self.device)
         return self._filled(uniform, blank, 0, context, method, watch, temperature)
 
@@ -177,36 +177,36 @@ class Autoregressive(TractableDensity):
         return restored(self, drawn)
 
     def reach(self, rows: int) -> int | None:
-        """How many columns to the right of a pixel its context extends, `rows` >= 1 rows up.
+        """How many columns to the right the context of a pixel extends, `rows` >= 1 rows up.
 
-        None, the default, where all columns are seen; a model that sees less can be drawn in a
-        wavefront over several rows.
+        None (the default): all columns. A model that sees fewer can be drawn in a wavefront over
+        several rows.
         """
         return None
 
     @abc.abstractmethod
     def incremental(self, build: Builder) -> Cells | None:
-        """Take down `conditionals` layer by layer, as each computes what a new pixel changes.
+        """Record the incremental program of `conditionals`: what a new pixel changes in each layer.
 
         Args:
-            build: `build.image()` gives the pixels; layers have an `incremental` method too.
+            build: `build.image()` gives the pixels; layers have an `incremental` method, too.
 
         Returns:
-            The parameters of the head, or None where there is no incremental form: such a model
-            is sampled naively.
+            The parameters of the head, or None without an incremental program: such a model is
+            sampled naively.
         """
 
     @torch.no_grad()
     @full_precision
     def program(self) -> Program | None:
-        """The incremental evaluation with the present weights, or None."""
+        """The incremental program with the current weights, or None."""
         groups = 1 if self.head.couples_channels else self.spec.grid[0]
         build = Builder(self.spec.grid, self.spec.levels, groups)
         output = self.incremental(build)
         return None if output is None else build.finish(output)
 
     def stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
-        """The incremental form of `conditionals` for a batch, or None where there is none."""
+        """The incremental form of `conditionals` for a batch, or None."""
         program = self.program()
         if program is None:
             return None
@@ -214,10 +214,10 @@ class Autoregressive(TractableDensity):
 
     @full_precision
     def stream(self, batch: int = 1, context: Tensor | int | None = None) -> Stream:
-        """Score images as they come in, or look at the conditionals on the way.
+        """Score images as they arrive dimension by dimension, or inspect the conditionals.
 
         Args:
-            batch: how many images side by side.
+            batch: number of images.
             context: labels, as for `sample`.
 
         Raises:
@@ -337,14 +337,14 @@ def restored(model: Autoregressive, x: Tensor) -> Tensor:
 
 
 def in_drawing_order(model: Autoregressive) -> Autoregressive:
-    """The model, or where it has an order of its own a view of it that draws in raster order."""
+    """The model, or if it has another order, a view of it that draws in raster order."""
     return model if model.order is None else DrawingOrder(model, model.order)
 
 
 class DrawingOrder(Autoregressive):
-    """A model with an order of its own, of images arranged in that order (`arranged`).
+    """A view of a model with another order, on images arranged in that order (`arranged`).
 
-    The model's `incremental` counts in its order already: row and column there are those of the
+    The model's `incremental` already counts in its order: rows and columns are those of the
     arranged image.
     """
 

@@ -19,8 +19,8 @@ DISCRIMINATOR = "discriminator"
 class ImplicitDensity(GenerativeModel):
     """A model that only produces samples: x = G(z), z from a fixed distribution.
 
-    A leaf gives `generate`; its density, if it has one, is not known. A second network may
-    come with it (a GAN's discriminator), which is a player of the objective, not of the model.
+    A subclass implements `generate`; its density, if it has one, is unknown. A second network (a
+    GAN's discriminator) may come with it, as a player of the objective.
     """
 
     latent: int

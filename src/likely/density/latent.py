@@ -24,7 +24,7 @@ from likely.heads import Head, mean_of
 from likely.nn.precision import full_precision
 from likely.noise import Noise
 
-# Parameters of p(x | z) that are in memory at a time: what is made of them stays in the caches.
+# Parameters of p(x | z) in memory at a time, so that what is computed from them stays in cache.
 DECODED = 2**20
 # Values of images that are encoded at a time.
 ENCODED = 2**20
@@ -55,8 +55,8 @@ class DiagonalGaussian:
 class LatentVariable(ApproximateDensity):
     r"""p(x) = integral of p(x|z) p(z) dz with p(z) = N(0, I), fitted through q(z|x).
 
-    A leaf gives `posterior` (the encoder) and `likelihood` (the decoder); the head makes the
-    decoder a distribution over the same integers as an autoregressive model's, so that the
+    A subclass implements `posterior` (the encoder) and `likelihood` (the decoder); the head makes
+    the decoder a distribution over the same integers as in autoregressive models, so that the
     bound is on the same quantity.
     """
 
@@ -102,7 +102,7 @@ class LatentVariable(ApproximateDensity):
     ) -> Tensor:
         r"""L_k = log (1/k) sum_j p(x, z_j) / q(z_j | x), z_j ~ q; nats [B].
 
-        E[L_k] <= log p(x), rising in k (Burda et al. 2016, Theorem 1).
+        E[L_k] <= log p(x), increasing in k (Burda et al. 2016, Theorem 1).
 
         Args:
             x: integers [B, *shape].

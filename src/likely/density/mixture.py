@@ -46,8 +46,8 @@ class OrderAgnostic(abc.ABC):
 class Mixture(TractableDensity):
     """log p(x) = log (1/K) sum_k p_k(x), an equal mixture of autoregressive densities.
 
-    A leaf gives the `members`: for instance one network in several orders. The mixture is a
-    density of its own, so its likelihood is exact; it has no conditionals in any one order.
+    A subclass gives the `members`, for instance one network in several orders. The mixture is a
+    density, so its likelihood is exact; it has no tractable conditionals in a single order.
     """
 
     @abc.abstractmethod

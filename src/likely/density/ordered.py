@@ -1,4 +1,4 @@
-"""Densities by the chain rule in an order of their own, several pixels at a time."""
+"""Densities by the chain rule in other orders, several pixels at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OrderedDensity(TractableDensity):
     are innermost: where the head does not couple them, channel c may also see the channels before
     it, of every pixel of its rank.
 
-    A leaf gives `rank`, `conditionals` and `fill`; `likely.verify` proves that they agree.
+    A subclass implements `rank`, `conditionals` and `fill`; `likely.verify` checks that they agree.
     """
 
     head: Head

@@ -1,4 +1,4 @@
-"""The classes at the root: what is known of p_model, and what can be asked."""
+"""The root classes: what is known about p_model, and what it can be asked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VECTOR_MODELS = "fvsbn, nade, deep-nade, eonade, made, made-ensemble or vae"
 
 
 class Query(enum.Enum):
-    """What a fitted model may be asked."""
+    """A query to a fitted model."""
 
     SAMPLE = "sample"
     LOG_PROB = "log-likelihood"
@@ -35,7 +35,7 @@ class Query(enum.Enum):
 
 
 class Guarantee(enum.Enum):
-    """How an answer relates to the model's true one."""
+    """How an answer relates to the true answer of the model."""
 
     EXACT = "exact"
     BOUND = "bound"
@@ -89,17 +89,17 @@ class GenerativeModel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def answers(self) -> dict[Query, Answer]:
-        """Every query with what this model can say to it."""
+        """Every query with the guarantee of this model's answer."""
 
     @abc.abstractmethod
     def start_at(self, data: Dataset) -> None:
-        """Set what the training data decides before the first step (an output bias)."""
+        """Initialise from the training data before the first step (an output bias)."""
 
     def negative_log_prior(self) -> Tensor | None:
         """-log p(weights), a scalar, up to a constant; None where the settings name no prior.
 
-        `likely.fit` adds 1/N of it to the mean loss of N training examples, so that it finds the
-        maximum a posteriori. No reported likelihood holds it.
+        `likely.fit` adds 1/N of it to the mean loss of N training examples, so the fit is the
+        maximum a posteriori. Reported likelihoods do not include it.
         """
         return None
 
@@ -114,7 +114,7 @@ class GenerativeModel(nn.Module, abc.ABC):
         """Draw n examples: a function of (weights, n, seed, context).
 
         Args:
-            n: how many.
+            n: number of examples.
             seed: of the noise.
             context: class label for all, or int64 [n]; floats [n, *context_shape], or one
                 for all; None for an unconditional model.
@@ -208,7 +208,7 @@ class GenerativeModel(nn.Module, abc.ABC):
         return labels
 
     def _tensor(self, context: Any) -> Tensor:
-        """What was given as a context, which may be anything, as a tensor."""
+        """The given context, whatever it is, as a tensor."""
         try:
             return torch.as_tensor(context)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -280,12 +280,12 @@ class GenerativeModel(nn.Module, abc.ABC):
         return x if self.spec.shape == self.spec.grid else x.flatten(-3)
 
     def scaled(self, x: Tensor) -> Tensor:
-        """Integers in [0, levels) to floats in [-1, 1], in the dtype of the weights."""
+        """Scale integers in [0, levels) to floats in [-1, 1], in the dtype of the weights."""
         dtype = next(self.parameters()).dtype
         return x.to(dtype) * (2.0 / (self.spec.levels - 1)) - 1.0
 
     def unanswerable(self, query: Query) -> Unanswerable:
-        """The error for a query that `answers` says NONE to."""
+        """The error for a query whose guarantee is NONE."""
         return Unanswerable(f"{type(self).__name__}: {self.answers()[query].reason}")
 
 
@@ -336,7 +336,7 @@ class TractableDensity(GenerativeModel):
 
 
 class ApproximateDensity(GenerativeModel):
-    """A model of which a lower bound on log p(x) is computed."""
+    """A model with a computable lower bound on log p(x)."""
 
     @abc.abstractmethod
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
@@ -344,7 +344,7 @@ class ApproximateDensity(GenerativeModel):
 
 
 def at_least_float(x: Tensor) -> Tensor:
-    """Likelihoods are computed in float32 or better, whatever the network ran in."""
+    """Upcast to at least float32: likelihoods are computed in it whatever the network used."""
     return x if x.dtype == torch.float64 else x.float()
 
 

@@ -1,10 +1,10 @@
-"""Comparison of models of any kinds: a partial order, never a ranking that nobody proved.
+"""Comparison of models of any kind: a partial order.
 
 One column for each (quantity, unit, fingerprint). Two numbers with different fingerprints are
 about different data (or features, or N) and are never in one column. In a column every pair of
 models gets a verdict with its reason: BETTER, WORSE, UNDECIDED where a bound or the sampling
-error leaves room for either order. Where per-example values on the same images are given, the
-test is paired: the standard error is that of the differences, which is far smaller than that of
+error leaves room for either order. With per-example values on the same images, the test is
+paired: the standard error is that of the differences, which is far smaller than that of
 two independent means, since images differ in difficulty by tens of nats.
 
 A model without a density has no number in the likelihood column, but the reason.
@@ -49,7 +49,7 @@ class ModelResult:
         answers: `model.answers()`.
         per_example: values behind an estimate, by (quantity, unit), in the order of the images;
             they make the comparison paired.
-        refused: reasons, by quantity, why a number is not given (a proof that failed).
+        refused: reasons, by quantity, why a number is withheld (a failed check).
     """
 
     name: str
@@ -97,7 +97,7 @@ class ModelResult:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What the numbers of one column have in common."""
+    """A column: a quantity, a unit and a fingerprint."""
 
     quantity: str
     unit: str
@@ -130,7 +130,7 @@ class PairVerdict:
 
     @property
     def decided(self) -> bool:
-        """Whether one model is surely better."""
+        """Whether one model is significantly better."""
         return self.comparison.verdict is Verdict.BETTER
 
     @property
@@ -171,13 +171,13 @@ class ComparisonTable:
         return next((e for e in self.floor if _column(e) == column), None)
 
     def undominated(self, column: Column) -> list[str]:
-        """Models that no other is surely better than; empty where there is no direction."""
+        """Models that no other is significantly better than; empty without a direction."""
         if column.lower_is_better is None:
             return []
         return [name for name, beaten_by in self._beaten[column].items() if not beaten_by]
 
     def best(self, column: Column) -> str | None:
-        """The model that is surely better than every other one measured here, or None."""
+        """The model that is significantly better than every other one measured here, or None."""
         beaten = self._beaten[column]
         for name in beaten:
             others = [other for other in beaten if other != name]
@@ -291,8 +291,8 @@ def paired_comparison(
         left_values, right_values: per example, in the same order and the estimates' unit.
 
     Returns:
-        As `Estimate.versus`, with the standard error of the mean difference in the place of that
-        of two independent means. A bound still decides only in the direction that it bounds.
+        As `Estimate.versus`, with the standard error of the mean difference instead of that of
+        two independent means. A bound still decides only in the direction that it bounds.
     """
     plain = left.versus(right)
     if plain.verdict is Verdict.INCOMPARABLE or left.lower_is_better is None:

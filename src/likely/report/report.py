@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML file that needs nothing else, and the same as JSON.
+"""The report of a comparison: a self-contained HTML file, and the same as JSON.
 
 `Report` holds plain values and images; it knows no model. The page makes no request (its content
 security policy forbids any), has its style and images inline, follows the reader's light or dark
@@ -57,7 +57,7 @@ class NeighbourPairs:
 
 @dataclasses.dataclass(frozen=True)
 class ModelReport:
-    """What the report says of one model.
+    """The report on one model.
 
     Attributes:
         result: the numbers and answers.
@@ -69,7 +69,7 @@ class ModelReport:
         status: how the fit ended, a sentence.
         panels: training curves.
         neighbours: nearest training images of some samples, one entry for each space.
-        notes: sentences on its health and proofs.
+        notes: sentences on its health and verification.
         sheets: further images by caption (reconstructions, completions), row by row, integers
             [R, N, C, H, W].
     """
@@ -99,7 +99,7 @@ class Report:
         models: one entry for each model.
         training_images: some training images to look at beside the samples, or None.
         environment: versions and machine, in words.
-        command: that makes the report again.
+        command: reproduces the report.
         created: date and time, in words.
     """
 
@@ -153,11 +153,11 @@ def neighbour_pairs(
 
 
 def write_report(report: Report, directory: Path) -> ReportFiles:
-    """Write report.html, report.json and the PNG sheets; each file whole or not at all.
+    """Write report.html, report.json and the PNG sheets, each atomically.
 
     Args:
         report: what to write.
-        directory: made where it is missing; sheets go to `directory/sheets`.
+        directory: created if missing; sheets go to `directory/sheets`.
 
     Returns:
         The paths.

@@ -1,7 +1,7 @@
 """The comparison in the terminal, and the words for quantities.
 
-A comparison meets many quantities and few models, so each column of `ComparisonTable` is
-printed as a line. Rich is imported only when a table is drawn.
+A comparison has many quantities and few models, so each column of `ComparisonTable` is printed as
+a row. Rich is imported only when a table is drawn.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ NAMES = {
     "sampling-speed": "sampling speed",
 }
 
-# For the terminal, where room is scarce.
+# Short labels for the terminal.
 SHORT = {
     "nll": "nll",
     "nll-given-label": "nll given label",
@@ -96,9 +96,9 @@ SIGNS = {
 }
 
 LEGEND = (
-    "↓ less is better, ↑ more is better. = exact, ≤ the truth is at most this, ≥ at least, "
-    "≈ an estimate without a bound. ± one standard error. The best number is marked only where it "
-    "is surely better than every other one of its line (95 %). "
+    "↓ lower is better, ↑ higher is better. = exact, ≤ the truth is at most this, ≥ at least, "
+    "≈ an estimate without a bound. ± one standard error. The best number is marked only if it "
+    "is significantly better than all others of its row (95 %). "
     f'"{FLOOR_NAME}" is the floor: what training images score as if they were samples.'
 )
 

@@ -1,7 +1,7 @@
-"""Proofs on a fitted model, by code that did not produce its numbers.
+"""Numerical checks ("proofs") of a fitted model, by code that did not produce its numbers.
 
     verify(model).passed        # all checks
-    print(verify(model))        # a sentence each
+    print(verify(model))        # a sentence per check
     verify(model).require()     # raises ProofFailed where a likelihood would be wrong
 
 What is checked, by kind:
@@ -14,7 +14,7 @@ What is checked, by kind:
 - implicit: an image does not depend on the batch it is made in; finite, in range;
 - all: gradients reach every weight.
 
-Everything runs on a float64 copy on the processor; the model is not touched.
+Everything runs on a float64 copy on the CPU; the model is not changed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["Proof", "Proofs", "verify", "weights_digest"]
 def verify(
     model: GenerativeModel, data: Dataset | None = None, seed: int = 0, *, quick: bool = False
 ) -> Proofs:
-    """Check a model with the weights that it has now.
+    """Check a model with its current weights.
 
     Args:
         model: any; it is copied, not changed.

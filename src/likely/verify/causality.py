@@ -5,8 +5,8 @@ for the dimension itself (self), for a later channel of the pixel (channel) or f
 (future) must be zero. What has no derivative (a rounding, a comparison) is caught by changing
 all later dimensions and asking for the same numbers.
 
-One backward pass with a row for each output location gives that location's derivatives,
-because examples do not couple; that is proved apart (`coupling`).
+One backward pass with a row for each output location gives that location's derivatives, because
+examples do not couple; `coupling` checks that.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from likely.sampling import Stepper, compiles, executor_for
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none, work_of
 
-# Multiply-adds that a proof may cost; about ten seconds of one idle thread in float64.
+# Multiply-adds that a check may cost; about ten seconds of one idle thread in float64.
 FULL_BUDGET, QUICK_BUDGET = 1e11, 1e10
-# Relative to the largest derivative. What may not be seen has derivative zero; the slack is for
-# backends that sum in another order.
+# Relative to the largest derivative. Forbidden derivatives are zero; the slack is for backends that
+# sum in another order.
 LEAK_TOLERANCE = 1e-12
 SAME_TOLERANCE = 1e-10
 # Of the parameters in float32, relative to the largest: what sampling may be off by.
@@ -45,7 +45,7 @@ Location = tuple[int, int]
 
 
 def causality(subject: Subject) -> Iterator[Proof]:
-    """All causality proofs of an autoregressive model, judged in its own order."""
+    """All causality checks of an autoregressive model, in its own order."""
     model = subject.model
     assert isinstance(model, Autoregressive)
     if model.order is not None:
@@ -240,7 +240,7 @@ def _unchanged_by_the_future(subject: Subject) -> Proof:
 
 
 def _rows_below_not_read(subject: Subject) -> Proof:
-    """Sampling gives the network only the rows so far: it must answer the same."""
+    """Cutting off later rows, as the naive sampler does, must not change the parameters."""
     model = subject.model
     assert isinstance(model, Autoregressive)
     x = subject.x[:1]
@@ -257,7 +257,7 @@ def _rows_below_not_read(subject: Subject) -> Proof:
 
 
 def _sampler_follows(subject: Subject) -> Iterator[Proof]:
-    """The incremental sampler, led along given images, computes the proven conditionals."""
+    """The incremental sampler, stepped along given images, against the checked conditionals."""
     model = subject.model
     assert isinstance(model, Autoregressive)
     x = subject.x[:2]
@@ -295,7 +295,7 @@ def _sampler_follows(subject: Subject) -> Iterator[Proof]:
 def _largest_step_error(
     model: Autoregressive, stepper: Stepper, x: Tensor, expected: Tensor, rows: int
 ) -> float:
-    """A stepper led along x, against the parameters of the parallel pass, [B, P, H, W]."""
+    """A stepper along x, against the parameters of the parallel pass, [B, P, H, W]."""
     channels, _, width = model.spec.shape
     groups = _groups(model)
     worst = 0.0
@@ -311,10 +311,10 @@ def _largest_step_error(
 
 
 def _past_is_seen(subject: Subject) -> Proof:
-    """Every earlier dimension within reach has a derivative that is not zero.
+    """Every earlier dimension within reach has a nonzero derivative.
 
-    What can be seen is a matter of the architecture, so all weights are moved at random: one that
-    the data left at zero, because a pixel is constant, makes no blind spot.
+    What can be seen is a property of the architecture, so all weights are perturbed at random: a
+    weight that stayed zero because a pixel is constant in the data is no blind spot.
     """
     whole = subject.model
     assert isinstance(whole, Autoregressive)

@@ -22,9 +22,9 @@ SAME_TOLERANCE = 1e-10
 
 
 def coupling(subject: Subject) -> Iterator[Proof]:
-    """Change the other examples of a batch; the first one must keep its answer.
+    """Change the other examples of a batch; the result for the first must not change.
 
-    The batch keeps its size, so that the arithmetic keeps its order.
+    The batch size stays the same, so that the order of summation does.
     """
     model = subject.model
     if isinstance(model, ImplicitDensity):
@@ -52,8 +52,8 @@ def _proof(subject: Subject, model: GenerativeModel, mode: str, vital: bool) -> 
         f"examples do not couple ({mode})",
         worst,
         SAME_TOLERANCE,
-        "Largest change of the answer for one example when the rest of its batch changes, and "
-        f"when it is asked twice; {mode} mode, dropout off.",
+        "Largest change of the result for one example when the rest of its batch changes, and "
+        f"when it is evaluated twice; {mode} mode, dropout off.",
         vital=vital,
     )
 
@@ -65,7 +65,7 @@ def _questions(subject: Subject, model: GenerativeModel) -> Iterator[_Question]:
     """(function of a batch, a batch, the same first example in other company)."""
     labels = subject.labels(2)
     x = subject.x[:2]
-    # The company must differ much: a constant image of the top level.
+    # The other examples must differ much: a constant image of the top level.
     other = torch.stack([x[0], torch.full_like(x[0], model.spec.levels - 1)])
     if isinstance(model, TractableDensity):
         yield lambda batch: model.log_prob(batch, labels), x, other

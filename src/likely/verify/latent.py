@@ -27,7 +27,7 @@ TOTAL_TOLERANCE = 1e-8
 
 
 def bounds(subject: Subject) -> Iterator[Proof]:
-    """All proofs about the bounds of a latent-variable model."""
+    """All checks of the bounds of a latent-variable model."""
     model = subject.model
     assert isinstance(model, LatentVariable)
     yield _kl_formula(subject, model)

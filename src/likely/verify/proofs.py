@@ -1,4 +1,4 @@
-"""Proofs: what was checked on a model, what was measured, and what was allowed."""
+"""Proofs: numerical checks of a model, with what was measured and what is allowed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class Proof:
     Attributes:
         name: short, as "no future leak".
         passed: whether `measured` is within `tolerance`.
-        measured: the number that was found; not a number counts as failed.
+        measured: the measured number; NaN counts as failed.
         tolerance: the largest number that passes.
         about: a sentence: what was measured, on what.
-        vital: whether a likelihood is wrong when this fails. The others concern what the model
-            claims beside its likelihood (no blind spot, every weight is used, training).
+        vital: whether a failure means that a likelihood is wrong. The others concern other claims
+        of
+            the model (no blind spot, every weight is used, training).
     """
 
     name: str
@@ -41,7 +42,7 @@ class Proof:
     def at_most(
         cls, name: str, measured: float, tolerance: float, about: str, *, vital: bool = True
     ) -> Proof:
-        """A proof that passes when `measured <= tolerance` (NaN does not)."""
+        """A check that passes if `measured <= tolerance` (NaN does not)."""
         passed = measured <= tolerance
         return cls(name, passed, float(measured), float(tolerance), about, vital)
 
@@ -88,7 +89,7 @@ class Proofs:
         raise KeyError(f"no proof {name!r}; there are {[proof.name for proof in self.proofs]}")
 
     def require(self) -> None:
-        """Refuse a likelihood whose proof failed.
+        """Raise if a check that the likelihood depends on failed.
 
         Raises:
             ProofFailed: names every failed check that a likelihood depends on.
@@ -142,7 +143,7 @@ class Proofs:
         return cls(**fields, proofs=tuple(proofs))
 
     def save(self, path: str | Path) -> None:
-        """Write them as JSON, whole or not at all."""
+        """Write them as JSON, atomically."""
         checkpoint.write_json(Path(path), self.to_json())
 
     @classmethod

@@ -5,8 +5,8 @@ float64, and a change of everything that is not lower: at a cut r all dimensions
 above take other values, and the parameters of ranks up to r must stay the same numbers. Within a
 rank that also shows that pixels which are drawn together do not see each other.
 
-The sampler is held to the conditionals by what it does: after drawing with given uniform
-numbers, one pass over the finished image must invert to the same integers everywhere.
+The sampler is checked against the conditionals: after drawing with given uniform numbers, one pass
+over the finished image must invert to the same integers everywhere.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SAMPLED_DIMENSIONS = 2000
 
 
 def ranks(subject: Subject) -> Iterator[Proof]:
-    """All causality proofs of a density with an order of its own."""
+    """All causality checks of an `OrderedDensity`."""
     model = subject.model
     assert isinstance(model, OrderedDensity)
     yield from _leaks(subject, model)

@@ -1,4 +1,4 @@
-"""What the proofs work on: exact copies, probe images, and tiny instances of the same class."""
+"""What is checked: exact copies, probe images, and tiny instances of the same class."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _HEAD_NAMES: dict[type[Head], str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A model under proof.
+    """A model under verification.
 
     Attributes:
-        model: a float64 copy on the processor, in evaluation mode, weights without gradient.
+        model: a float64 copy on the CPU, in evaluation mode, weights without gradient.
         x: probe images, int64 [B, *shape]: random levels, and examples of the data if given.
         context: of the probe images: labels [B], floats [B, *context_shape], or None.
         quick: whether the short version is wanted.
@@ -84,11 +84,11 @@ def subject_of(model: GenerativeModel, data: Dataset | None, quick: bool, seed: 
 
 
 def exact_copy(model: GenerativeModel) -> GenerativeModel:
-    """A float64 copy on the processor in evaluation mode, weights without gradient."""
+    """A float64 copy on the CPU in evaluation mode, weights without gradient."""
     # A module's noise is a live generator; the copy gets none of it.
     twin = copy.deepcopy(model).cpu().double().eval()
     twin.requires_grad_(False)
-    # The proofs look at pixels: a model of vectors is proved in the layout it computes in.
+    # The checks look at pixels: a model of vectors is checked in the layout it computes in.
     for module in twin.modules():
         if isinstance(module, GenerativeModel) and module.spec.shape != module.spec.grid:
             module.spec = dataclasses.replace(module.spec, shape=module.spec.grid)

@@ -48,7 +48,7 @@ def gradients_reach_every_weight(subject: Subject) -> Proof:
         "gradients reach every weight",
         len(dead),
         0.0,
-        f"Tensors, of {len(names)}, with no gradient that is finite and not zero.{which}",
+        f"Tensors, of {len(names)}, without a finite, nonzero gradient.{which}",
         vital=False,
     )
 
@@ -94,7 +94,7 @@ def _dead(subject: Subject, model: GenerativeModel, x: Tensor, context: Tensor |
             loss = objective.loss(model, x, context, player, noise, 0)
             loss.value.sum().backward()  # type: ignore[no-untyped-call]
         for parameter in module.parameters():
-            # NaN is a gradient that is not zero, but no use: it counts as dead.
+            # NaN is useless as a gradient: it counts as dead.
             gradient = parameter.grad
             if gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()):
                 reached.add(id(parameter))
