@@ -51,3 +51,10 @@ def test_the_models_are_offered_by_dir() -> None:
     offered = dir(likely.models)
     for entry in likely.models.MODELS.values():
         assert {entry.class_name, entry.settings.__name__} <= set(offered)
+
+
+def test_every_model_links_its_paper() -> None:
+    for entry in likely.models.MODELS.values():
+        module = inspect.getmodule(entry.load())
+        assert module is not None
+        assert "https://" in (module.__doc__ or ""), entry.name

@@ -6,9 +6,10 @@ given the channels before it, and `quantile` and `mean` of that channel, which n
 there are many levels. Sampling takes the quantile of a given uniform number, so one uniform a
 dimension decides the drawn integers, whichever way the parameters were computed.
 
-Sources: van den Oord et al. 2016 (softmax over levels), Salimans et al. 2017 (discretized
-logistic mixture, eqs. 1-3; the mixture index is shared by the channels of a pixel, the means of
-green and blue depend linearly on the channels before them).
+Sources: van den Oord et al. 2016 (softmax over levels), https://arxiv.org/abs/1601.06759; Salimans
+et al. 2017 (discretized logistic mixture, eqs. 1-3; the mixture index is shared by the channels of
+a pixel, the means of green and blue depend linearly on the channels before them),
+https://arxiv.org/abs/1701.05517.
 """
 
 from __future__ import annotations

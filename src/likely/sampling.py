@@ -19,7 +19,8 @@ left
 - wavefront: for a model whose context excludes pixels to the right (the 2016 PixelCNN): pixels of
   several rows in one pass, each as soon as everything that it may see is drawn.
 
-Sources: Ramachandran et al. 2017 (caches), Song et al. 2021 and Wiggers and Hoogeboom 2020
+Sources: Ramachandran et al. 2017 (caches), https://arxiv.org/abs/1704.06001; Song et al. 2021,
+https://arxiv.org/abs/2002.03629, and Wiggers and Hoogeboom 2020, https://arxiv.org/abs/2002.09928
 (fixed points).
 """
 

@@ -12,8 +12,11 @@ here; a model supplies its networks. Every random result is a function of the we
 seed.
 
 Values are integers in [0, levels), shape [B, *spec.shape]; log-probabilities are in nats per
-example, shape [B]. Sources: Goodfellow 2016 (NIPS tutorial on GANs, the taxonomy), Kingma and
-Welling 2014 (eqs. 2, 3), Burda, Grosse and Salakhutdinov 2016 (eq. 8).
+example, shape [B].
+
+Sources: Goodfellow 2016 (tutorial on GANs: the taxonomy), https://arxiv.org/abs/1701.00160; Kingma
+and Welling 2014 (eqs. 2, 3), https://arxiv.org/abs/1312.6114; Burda, Grosse and Salakhutdinov
+2016 (eq. 8), https://arxiv.org/abs/1509.00519.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Orders of the dimensions: one network for all of them, and mixtures over some.
 
-Sources: Uria, Murray and Larochelle 2014 (order-agnostic training, ensembles of orders).
+Source: Uria, Murray and Larochelle 2014 (order-agnostic training, ensembles of orders),
+https://arxiv.org/abs/1310.1757.
 """
 
 from __future__ import annotations

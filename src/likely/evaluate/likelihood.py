@@ -10,8 +10,9 @@ loss is reported.
 A number is only given when the model's proofs hold (`likely.verify`): the short version runs
 here, unless proofs of the very same weights are given or were made before in this process.
 
-Sources: Burda, Grosse and Salakhutdinov 2016 (eq. 8, active units in sec. 5), Hoffman and
-Johnson 2016 (rate and distortion).
+Sources: Burda, Grosse and Salakhutdinov 2016 (eq. 8, active units in sec. 5),
+https://arxiv.org/abs/1509.00519; Hoffman and Johnson 2016 (rate and distortion),
+http://approximateinference.org/accepted/HoffmanJohnson2016.pdf.
 """
 
 from __future__ import annotations

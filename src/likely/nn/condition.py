@@ -1,6 +1,7 @@
 r"""What a model is conditioned on, as something to add to its features.
 
-Source: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu 2016, eqs. 4 and 5: a
+Source: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu 2016, eqs. 4 and 5,
+https://arxiv.org/abs/1606.05328: a
 label or a vector h enters as V^T h, the same at every pixel; a map s enters as V * s, an
 unmasked 1 x 1 convolution, so that it may depend on the place. What is given may be seen
 everywhere, so no mask is needed.

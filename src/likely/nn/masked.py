@@ -1,7 +1,8 @@
 r"""Convolutions that see only what comes before, in raster order with channels innermost.
 
-Sources: van den Oord, Kalchbrenner, Kavukcuoglu 2016 (masks A and B over colour groups), van
-den Oord et al. 2016 (vertical and horizontal stacks).
+Sources: van den Oord, Kalchbrenner, Kavukcuoglu 2016 (masks A and B over colour groups),
+https://arxiv.org/abs/1601.06759; van den Oord et al. 2016 (vertical and horizontal stacks),
+https://arxiv.org/abs/1606.05328.
 
 Kernels are cropped to the taps that may be seen instead of being multiplied by zeros; only the
 tap on the current pixel of a colour image needs a mask, and that mask multiplies the weight in

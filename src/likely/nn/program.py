@@ -18,7 +18,7 @@ any precision. What cannot be computed in raster order is refused when the progr
 Colour channels that the network orders by masks are drawn in sub-steps: sub-step g computes the
 g-th of the `groups` equal parts of every `PIXEL` feature map.
 
-Source: Ramachandran et al. 2017 (caches of activations).
+Source: Ramachandran et al. 2017 (caches of activations), https://arxiv.org/abs/1704.06001.
 """
 
 from __future__ import annotations

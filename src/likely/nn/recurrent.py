@@ -1,8 +1,8 @@
 r"""The layers of PixelRNN: Row LSTM and Diagonal BiLSTM.
 
-Source: van den Oord, Kalchbrenner, Kavukcuoglu 2016. A layer reads a stream of 2h features,
-[2h, cells, B] in the order of its sweep (`likely.nn.fronts`), and adds the up-sampled states of an
-LSTM of h (fig. 5):
+Source: van den Oord, Kalchbrenner, Kavukcuoglu 2016, https://arxiv.org/abs/1601.06759. A layer
+reads a stream of 2h features, [2h, cells, B] in the order of its sweep (`likely.nn.fronts`), and
+adds the up-sampled states of an LSTM of h (fig. 5):
 
     stream + W_up h + b
 

@@ -1,8 +1,8 @@
 r"""Convolutions of two causal streams that change resolution, with normalised weights.
 
 Sources: Salimans, Karpathy, Chen, Kingma 2017 (PixelCNN++: streams, strides, gated residual
-blocks), Salimans and Kingma 2016 (weight normalisation w = g v / |v| and its data-dependent
-initialisation).
+blocks), https://arxiv.org/abs/1701.05517; Salimans and Kingma 2016 (weight normalisation
+w = g v / |v| and its data-dependent initialisation), https://arxiv.org/abs/1602.07868.
 
 A `StreamConv` sees its own row and those above: `left` and `right` columns to the sides, `above`
 rows up. The vertical stream u takes 2 x 3 kernels (both sides), the other, ul, 2 x 2 (left

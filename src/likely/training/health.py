@@ -4,10 +4,11 @@ It reads the records of metrics.jsonl; with the model and its data it also inspe
 codes. Each check is a short function that returns findings, usually none, and needs a minimum of
 records, so there are no findings in the first minutes of a fit.
 
-Sources: Burda, Grosse and Salakhutdinov 2016, sec. 5 (active units: the variance over the data
-of a latent's posterior mean exceeds 0.01); Goodfellow 2016, sec. 5.1 and 7 (mode collapse,
-oscillation, a discriminator that is too confident); Arjovsky and Bottou 2017 (vanishing
-generator gradient). The other thresholds are ours; the tests hold each on both sides.
+Sources: Burda, Grosse and Salakhutdinov 2016, sec. 5, https://arxiv.org/abs/1509.00519 (active
+units: the variance over the data of a latent's posterior mean exceeds 0.01); Goodfellow 2016, sec.
+5.1 and 7, https://arxiv.org/abs/1701.00160 (mode collapse, oscillation, a discriminator that is
+too confident); Arjovsky and Bottou 2017, https://arxiv.org/abs/1701.04862 (vanishing generator
+gradient). The other thresholds are ours; the tests check each from both sides.
 """
 
 from __future__ import annotations

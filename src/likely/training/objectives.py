@@ -3,9 +3,15 @@ r"""Training objectives, for one player or two.
 Each returns a loss per example; the loop averages over the batch. Losses may be weighted and
 annealed; reported numbers never are (`likely.evaluate`).
 
-Sources: Kingma and Welling 2014 (ELBO), Higgins et al. 2017 (beta), Burda et al. 2016 (eq. 8),
-Goodfellow et al. 2014 (non-saturating loss, sec. 3), Jolicoeur-Martineau 2019 and Huang et al.
-2024 (relativistic pairing), Mescheder, Geiger, Nowozin 2018 (R1 and R2 penalties).
+Sources:
+
+- Kingma and Welling 2014, https://arxiv.org/abs/1312.6114 (ELBO);
+- Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl (beta);
+- Burda et al. 2016, https://arxiv.org/abs/1509.00519 (eq. 8);
+- Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661 (non-saturating loss, sec. 3);
+- Jolicoeur-Martineau 2019, https://arxiv.org/abs/1807.00734, and Huang et al. 2024,
+  https://arxiv.org/abs/2501.05441 (relativistic pairing);
+- Mescheder, Geiger, Nowozin 2018, https://arxiv.org/abs/1801.04406 (R1 and R2 penalties).
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class Muon(torch.optim.Optimizer):
     matrix [out, in h w]. Biases, and matrices with a side below 16, take Adam (betas 0.9,
     beta2) at a tenth of the rate. Weight decay is decoupled.
 
-    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks";
-    Nesterov's form of momentum, as there.
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks",
+    https://kellerjordan.github.io/posts/muon/; Nesterov momentum, as there.
 
     Args:
         parameters: of one player.

@@ -1,5 +1,7 @@
 r"""DCGAN (Radford, Metz, Chintala 2016): convolutional generator against discriminator.
 
+https://arxiv.org/abs/1511.06434
+
 x = G(z), z uniform on [-1, 1]^latent. The paper's five guidelines:
 
 1. strided convolutions in D and fractionally strided ones in G, no pooling;
@@ -12,7 +14,7 @@ Weights start at N(0, 0.02). Deviations: 4 x 4 kernels with stride 2 (no checker
 the widely used re-implementations) where the paper has 5 x 5; sizes that are no power of two
 are cropped at G's output; with `normalize="none"` guideline 2 is dropped for losses that
 penalise gradients (Huang et al. 2024 need no normalisation), and weights start at He scale.
-Generation uses running statistics, so an image does not depend on the batch it is drawn in.
+Generation uses running statistics, so an image does not depend on its batch.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 r"""Multi-scale PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016, section 3.6).
 
-"Pixel Recurrent Neural Networks". A small image s(x), every f-th pixel of x in both directions,
+"Pixel Recurrent Neural Networks", https://arxiv.org/abs/1601.06759.
+
+A small image s(x), every f-th pixel of x in both directions,
 comes first, the other pixels in raster order after it:
 
     log p(x) = log p(s(x)) + sum_{i not in s(x)} log p(x_i | s(x), x_j of earlier raster places)
 
-The pixels of the small image are not drawn again: they are given, and only the others are
-modelled. So this is a chain rule in an order of its own and the density is exact. (A second
+The pixels of the small image are not drawn again: only the others are modelled. So this is the
+chain rule in another order, and the density is exact. (A second
 model of *all* pixels, as in the paper, also gives mass to images that disagree with s(x); its
 product with p(s(x)) is only a lower bound.)
 
@@ -156,7 +158,7 @@ class MultiscalePixelCNN(OrderedDensity):
         self.output = GroupedPointwise(s.head_channels, self.head.parameters, groups)
 
     def start_at(self, data: Dataset) -> None:
-        """Nothing: the output bias is one for all pixels, and the first steps find it."""
+        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
 
     def _small(self, x: Tensor) -> Tensor:
         return x[:, :, :: self.settings.factor, :: self.settings.factor]

@@ -1,15 +1,17 @@
 r"""Parallel multi-scale autoregressive density (Reed, van den Oord, Kalchbrenner et al. 2017).
 
-"Parallel Multiscale Autoregressive Density Estimation". An image is drawn from coarse to fine.
+"Parallel Multiscale Autoregressive Density Estimation", https://arxiv.org/abs/1703.03664.
+
+An image is drawn from coarse to fine.
 Of the pixels at every 2s-th row and column, those at every s-th are made in three steps: to the
 right of the given ones, below them, and diagonally. All pixels of a step are independent given
 the pixels before it:
 
     log p(x) = log p(x_00) + sum_s sum_{q=1..3} sum_{i in step (s, q)} log p(x_i | earlier steps)
 
-That is a chain rule in another order, so the density is exact. What is given up is dependence
-inside a step; what is won is that sampling takes 3 log2(side) passes, whatever the number of
-pixels. Sides need not be powers of two: what lies beyond the border does not exist.
+That is a chain rule in another order, so the density is exact. Dependence inside a step is
+given up; in return sampling takes 3 log2(side) passes, whatever the number of pixels. Sides need
+not be powers of two: pixels beyond the border do not exist.
 
 Each scale has a network of unmasked residual convolutions on the coarse grid. Its input are the
 four corners of every 2 x 2 block, zero where they are not known yet, and the step.

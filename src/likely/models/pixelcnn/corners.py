@@ -1,7 +1,7 @@
 """Raster order from any corner of the image, and mixtures of networks from several corners.
 
 log p(x) = log (1/K) sum_k p_k(x) over networks k that draw from different corners, each with
-weights of its own (as Uria, Murray and Larochelle 2014, https://arxiv.org/abs/1310.1757, mix
+its own weights (as Uria, Murray and Larochelle 2014, https://arxiv.org/abs/1310.1757, mix
 orders).
 """
 

@@ -1,9 +1,11 @@
 r"""Gated PixelCNN (van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu 2016).
 
-"Conditional Image Generation with PixelCNN Decoders". log p(x) = sum_i log p(x_i | x_<i) from
-two stacks: the vertical one sees all rows above, the horizontal one the pixels to the left in
-the current row and, through a 1 x 1 convolution, the vertical stack of the row above. So every
-earlier pixel within reach is seen: no blind spot. Each layer computes (eq. 2)
+"Conditional Image Generation with PixelCNN Decoders", https://arxiv.org/abs/1606.05328.
+
+log p(x) = sum_i log p(x_i | x_<i) from two stacks: the vertical one sees all rows above, the
+horizontal one the pixels to the left in the current row and, through a 1 x 1 convolution, the
+vertical stack of the row above. So every earlier pixel within reach is seen: no blind spot. Each
+layer computes (eq. 2)
 
     y = tanh(W_f * x + V_f h) . sigmoid(W_g * x + V_g h)
 
@@ -183,7 +185,7 @@ class GatedPixelCNN(Autoregressive):
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
 
     def start_at(self, data: Dataset) -> None:
-        """Nothing: the output bias is one for all pixels, and the first steps find it."""
+        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
 
     @property
     def has_blind_spot(self) -> bool:
@@ -211,7 +213,7 @@ class GatedPixelCNN(Autoregressive):
 
 
 class GatedPixelCNNEnsemble(CornerEnsemble):
-    """A mixture of Gated PixelCNNs, each with weights of its own, from different corners.
+    """A mixture of Gated PixelCNNs, each with its own weights, from different corners.
 
     Args:
         spec: of the data, shape (C, H, W).

@@ -1,5 +1,7 @@
 r"""PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016, "Pixel Recurrent Neural Networks").
 
+https://arxiv.org/abs/1601.06759
+
 log p(x) = sum_i log p(x_i | x_<i) from a stack of masked square convolutions: a 7 x 7 one with
 mask A, then residual blocks (fig. 5, with h and 2 h feature maps)
 
@@ -10,12 +12,12 @@ features come in three groups, and group c sees groups up to c of its own pixel;
 through every layer.
 
 The blind spot: m rows up the context ends 2 + m columns to the right (7 x 7, then any number of
-3 x 3), so part of the past is never seen, whatever the depth. `reach` says so and a test
-measures it; `GatedPixelCNN` has none.
+3 x 3), so some earlier pixels are never seen, whatever the depth. `reach` returns the limit
+and a test measures it; `GatedPixelCNN` has no blind spot.
 
 Deviations: Bernoulli and logistic-mixture heads beside the softmax; optional dropout in the
-blocks, and dilation, without which few updates teach little of what is far (it leaves the blind
-spot as it is); a label, a vector or a map is a term of each block's 3 x 3 convolution.
+blocks, and dilation, which learns distant dependencies in fewer updates (the blind spot
+stays as it is); a label, a vector or a map is a term of each block's 3 x 3 convolution.
 """
 
 from __future__ import annotations
@@ -126,7 +128,7 @@ class PixelCNN(Autoregressive):
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
 
     def start_at(self, data: Dataset) -> None:
-        """Nothing: the output bias is one for all pixels, and the first steps find it."""
+        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
 
     @property
     def has_blind_spot(self) -> bool:

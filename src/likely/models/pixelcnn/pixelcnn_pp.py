@@ -1,12 +1,14 @@
 r"""PixelCNN++ (Salimans, Karpathy, Chen, Kingma 2017).
 
-"Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications".
+"Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications",
+https://arxiv.org/abs/1701.05517.
+
 Two streams of features, both hiding the current pixel whole:
 
     u   all rows above                           2 x 3 kernels, down-shifted at the input
     ul  what u sees, and the pixels to the left  2 x 2 kernels
 
-Both go down through `scales` resolutions and up again; a block on the way up reads its mirror
+Both go down through `scales` resolutions and up again; a block on the way up reads its counterpart
 on the way down (short-cut), and ul always reads u. A block is
 
     x + a . sigmoid(b),   (a, b) = conv(drop(f(conv(f(x)) + 1x1(f(other))))) + V h,
@@ -228,7 +230,7 @@ class PixelCNNPP(Autoregressive):
 
     @property
     def has_blind_spot(self) -> bool:
-        """Without short-cuts a pixel sees nothing since the corner of its coarse cell."""
+        """Without short-cuts a pixel sees nothing after the corner of its coarse cell."""
         settings = self.settings
         strided = settings.resampling == "strided" and settings.scales > 1
         return strided and not settings.shortcuts

@@ -1,8 +1,10 @@
 r"""PixelSNAIL (Chen, Mishra, Rohaninejad, Abbeel 2018), in the form of a causal transformer.
 
-"PixelSNAIL: An Improved Autoregressive Generative Model". log p(x) = sum_i log p(x_i | x_<i)
-from one stack of causal windows with attention in between: convolutions learn from few images
-what is near, attention reaches every earlier pixel at once.
+"PixelSNAIL: An Improved Autoregressive Generative Model", https://arxiv.org/abs/1712.09763.
+
+log p(x) = sum_i log p(x_i | x_<i)
+from one stack of causal windows with attention in between: convolutions learn local
+structure from few images, attention reaches every earlier pixel at once.
 
     h <- h + W2 [a . sigmoid(b)],  (a, b) = window(norm(h)) + V y     gated convolution
     h <- h + W3 sum_{j < i} softmax_j(q_i . k_j / sqrt(d)) v_j           attention
@@ -10,7 +12,7 @@ what is near, attention reaches every earlier pixel at once.
 Query q_i sees the features of pixel i, that is x_<i; key k_j and value v_j see the features of
 pixel j and x_j itself, so the sum runs over j < i (`likely.nn.attention`). y is a one-hot label.
 
-Deviations: windows of 2 x 3 taps in place of two shifted streams; one convolution a layer;
+Deviations: windows of 2 x 3 taps in place of two shifted streams; one convolution per layer;
 residual layers with a normalisation over the channels of one pixel and colour group in front
 (no weight normalisation, no statistics of images or batches); several heads; rotary positions
 in two dimensions, and smooth functions of the position as inputs, in place of two planes of
@@ -141,7 +143,7 @@ class PixelSNAIL(Autoregressive):
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
 
     def start_at(self, data: Dataset) -> None:
-        """Nothing: the output bias is one for all pixels, and the first steps find it."""
+        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
 
     @property
     def has_blind_spot(self) -> bool:

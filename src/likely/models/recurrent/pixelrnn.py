@@ -1,6 +1,8 @@
 r"""PixelRNN: Row LSTM and Diagonal BiLSTM (van den Oord, Kalchbrenner, Kavukcuoglu 2016).
 
-"Pixel Recurrent Neural Networks". log p(x) = sum_i log p(x_i | x_<i) from a masked 7 x 7
+"Pixel Recurrent Neural Networks", https://arxiv.org/abs/1601.06759.
+
+log p(x) = sum_i log p(x_i | x_<i) from a masked 7 x 7
 convolution (mask A), residual layers of two-dimensional LSTMs (`likely.nn.recurrent`; mask B),
 two 1 x 1 convolutions after rectifiers (mask B) and a head. Each layer computes, in a sweep over
 the rows or the diagonals of the image,
@@ -80,7 +82,7 @@ class PixelRNN(Autoregressive):
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
 
     def start_at(self, data: Dataset) -> None:
-        """Nothing: the output bias is one for all pixels, and the first steps find it."""
+        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
 
     @abc.abstractmethod
     def through_layers(
@@ -193,7 +195,7 @@ class DiagonalBiLSTM(PixelRNN):
 
 
 class DiagonalBiLSTMEnsemble(CornerEnsemble):
-    """A mixture of Diagonal BiLSTMs, each with weights of its own, from different corners.
+    """A mixture of Diagonal BiLSTMs, each with its own weights, from different corners.
 
     Args:
         spec: of the data, shape (C, H, W).

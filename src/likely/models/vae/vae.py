@@ -1,10 +1,12 @@
 r"""Variational autoencoder (Kingma and Welling 2014; Rezende, Mohamed, Wierstra 2014).
 
+https://arxiv.org/abs/1312.6114, https://arxiv.org/abs/1401.4082
+
     z ~ N(0, I),  x ~ p(x|z),   log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || N(0, I))
 
 The encoder gives a diagonal Gaussian q(z|x), the decoder the parameters of a head over the same
 integers as an autoregressive model's, so that the bound is on the same log p(x). The output
-bias starts at the data (Burda et al. 2016, code: worth about one nat).
+bias starts at the data (worth about one nat, according to the code of Burda et al. 2016).
 
 Networks: dense, SiLU layers of one width; or convolutional, residual blocks at each
 halving of the image, no normalisation. The class label, if any, enters both networks as a

@@ -1,7 +1,9 @@
 r"""DeepNADE and EoNADE (Uria, Murray and Larochelle 2014).
 
-"A Deep and Tractable Density Estimator". One network predicts every dimension from any subset of
-known ones: it reads x where it is known, and the mask m of what is known,
+"A Deep and Tractable Density Estimator", https://arxiv.org/abs/1310.1757.
+
+One network predicts every dimension from any subset of
+known ones: its inputs are the known part of x and its mask m,
 
     h_1 = relu(W [x . m, m] + c),    h_l = relu(W_l h_{l-1} + c_l),    logit = V h_L + b,
 
@@ -15,8 +17,8 @@ only the first layer is updated as NADE's is. `EoNADE` averages the densities of
 which is again an exact density.
 
 Deviations: any head, on levels scaled to [0, 1]; orders are of pixels, the channels of a pixel
-follow each other; biases of each class where it is conditional; the output bias starts at the
-mean of the data.
+follow each other; biases per class if conditional; the output bias is initialised at the mean
+of the data.
 """
 
 from __future__ import annotations

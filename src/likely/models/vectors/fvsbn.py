@@ -1,19 +1,20 @@
 r"""Fully visible sigmoid belief network (Frey 1998, "Graphical Models for Machine Learning").
 
-Also Neal 1992 (sigmoid belief networks). Each dimension is a logistic regression on those before
-it (recent name: the logistic autoregressive model):
+Also Neal 1992 (sigmoid belief networks), https://doi.org/10.1016/0004-3702(92)90065-6. Each
+dimension is a logistic regression on those before it (recent name: the logistic autoregressive
+model):
 
     p(x_i = 1 | x_<i) = sigma(b_i + sum_{j < i} W_ij x_j)
 
-The log-likelihood is concave in (W, b), so a fit that converges has found the best one. The
-triangle is stored as such: D (D + 1) / 2 numbers for D binary dimensions, nothing to mask.
+The log-likelihood is concave in (W, b), so a converged fit is optimal. The triangle is
+stored as such: D (D + 1) / 2 numbers for D binary dimensions, nothing to mask.
 
-With `prior=local` the fit is that of the maximum a posteriori under a Gaussian prior by which
-weights of equal offset resemble each other and fall with distance (`likely.nn.local`); the
+With `prior=local` the fit is the maximum a posteriori under a Gaussian prior in which weights of
+equal offset resemble each other and decay with distance (`likely.nn.local`); the
 log-posterior is concave, too, and the triangle holds the part of each weight alone.
 
 Deviations: any head (a regression of the head's parameters on levels scaled to [0, 1]); a bias
-of each class where it is conditional; the bias starts at the mean of the data.
+per class if conditional; the bias is initialised at the mean of the data.
 """
 
 from __future__ import annotations

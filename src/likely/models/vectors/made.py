@@ -1,6 +1,6 @@
 r"""MADE (Germain, Gregor, Murray and Larochelle 2015).
 
-"MADE: Masked Autoencoder for Distribution Estimation".
+"MADE: Masked Autoencoder for Distribution Estimation", https://arxiv.org/abs/1502.03509.
 
 A dense network computes all conditionals in one pass. Dimension d of the order has degree d,
 each hidden unit a degree m in {1, ..., D - 1}, and a connection is kept where the degrees allow
@@ -10,11 +10,11 @@ it (eqs. 12-13):
     from input j to output d directly             d > j
 
 Several masks: the degrees of the hidden units differ from mask to mask, the weights are shared.
-A mask multiplies the weights in the forward pass and is computed from degrees there; weights are
-never written, so rotating the masks loses nothing.
+A mask is computed from the degrees in the forward pass and multiplies the weights there; the
+weights are never overwritten, so rotating the masks loses nothing.
 
-With `prior=local` the fit is that of the maximum a posteriori under a Gaussian prior by which
-weights of equal offset resemble each other and fall with distance (`likely.nn.local`). For it each
+With `prior=local` the fit is the maximum a posteriori under a Gaussian prior in which weights of
+equal offset resemble each other and decay with distance (`likely.nn.local`). For it each
 hidden unit belongs to a unit of the image and has its degree: it reads what comes before or is
 there, and what comes after reads it.
 
@@ -23,8 +23,8 @@ are those of the outputs' mean over all masks (in one order that is again one au
 density). `MADEEnsemble` also shares the weights between several orders, one drawn at each step,
 and is the mixture of their densities, log p(x) = log (1/K) sum_k p_k(x). Degrees are spread
 evenly and shuffled, not drawn independently, so that with as many hidden units as dimensions
-each degree is there. Dropout; any head, on levels scaled to [0, 1]; biases of each class where
-it is conditional; the output bias starts at the mean of the data.
+each degree is there. Dropout; any head, on levels scaled to [0, 1]; biases per class if
+conditional; the output bias is initialised at the mean of the data.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 r"""NADE (Larochelle and Murray 2011, "The Neural Autoregressive Distribution Estimator").
 
+https://proceedings.mlr.press/v15/larochelle11a.html
+
 One hidden layer, shared by all conditionals; from one dimension to the next its activation
 changes by one column of W only (eqs. 8-10):
 
@@ -8,15 +10,14 @@ changes by one column of W only (eqs. 8-10):
 
 So a likelihood and a sample both cost O(D H).
 
-A loop over 784 dimensions would spend its time in the loop. The likelihood goes through the
-dimensions in blocks instead, all activations of a block from one matrix product. And where
-x_i = 0 the activation does not change at all: each distinct activation is computed once, which
-on binary digits, an eighth of them ink, is one in six. Where a derivative by x is wanted, every
-activation is computed.
+A loop over 784 dimensions is slow in Python. The likelihood takes the dimensions in blocks instead,
+with one matrix product for all activations of a block. Where x_i = 0 the activation does not
+change: each distinct activation is computed once, one in six on binary digits, of which an eighth
+is ink. If a derivative with respect to x is needed, every activation is computed.
 
 Deviations: any head, on levels scaled to [0, 1] (a colour image's channels are dimensions, unless
-the head couples them); biases of each class where it is conditional; the output bias starts at
-the mean of the data.
+the head couples them); biases per class if conditional; the output bias is initialised at the
+mean of the data.
 """
 
 from __future__ import annotations
