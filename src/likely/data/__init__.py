@@ -1,10 +1,10 @@
 """Data: integer-coded examples with a specification and a fingerprint.
 
 `load` reads a named data set, a folder of images, an array file or a Hugging Face folder and
-answers `(train, test)`; the held-out part for every choice is `train.validation`.
+returns `(train, test)`; `train.validation` is held out for every choice.
 
-The names are loaded at first use, so that `import likely.data` costs next to nothing and a
-command can list the data sets (`likely.data.catalogue`) without importing numpy.
+Names are imported on first use, so that `import likely.data` costs next to nothing and a command
+can list the data sets (`likely.data.catalogue`) without importing numpy.
 """
 
 from __future__ import annotations

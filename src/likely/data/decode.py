@@ -36,14 +36,14 @@ class Skipped(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FolderReport:
-    """What became of the files of a folder.
+    """Which files of a folder were read, skipped or ignored.
 
     Attributes:
         folder: that was read.
         read: number of images read.
         skipped: files that could not be read, in the order of their paths.
         ignored: number of files whose suffix says that they are no image, as .txt.
-        remarks: what else a person should know, a sentence each.
+        remarks: further remarks, a sentence each.
     """
 
     folder: str

@@ -1,7 +1,7 @@
-"""Downloads that survive interruption and never leave half a file under a real name.
+"""Resumable, verified downloads.
 
-The bytes go to `NAME.part`; a later call continues there (HTTP Range, RFC 9110 section 14). The
-file gets its name, in one atomic step, only when its SHA-256 agrees. The standard library only.
+The bytes go to `NAME.part`; a later call resumes there (HTTP Range, RFC 9110 section 14). The file
+is renamed atomically once its SHA-256 agrees. Standard library only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHUNK = 1 << 18
 
 
 class _Permanent(Exception):
-    """The server's answer will be the same next time."""
+    """A response that would be the same next time."""
 
 
 class _OutOfTime(Exception):

@@ -1,4 +1,4 @@
-"""A folder of images as a data set: every file is read right, or named with the reason."""
+"""A folder of images as a data set: every file is read correctly or reported with the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from likely.data.pixels import MAX_PIXELS, Unreadable, quiet, read_header
 from likely.data.store import Source, key_of, stamp, stored
 from likely.errors import InvalidData
 
-# What lies beside images and is known to be none; anything else is tried, whatever its name.
+# Suffixes that are known not to be images; anything else is tried, whatever its name.
 _COMPANIONS = frozenset(
     {
         *(".cfg", ".csv", ".ini", ".json", ".jsonl", ".toml", ".tsv", ".xml", ".yaml", ".yml"),

@@ -1,7 +1,7 @@
-"""Labels: kept as positions in the names of the classes that occur.
+"""Labels: positions in the names of the classes that occur.
 
-A label is known by its name ("7", "cat"), never by its number alone, so that data sets whose
-labels begin at 1, leave numbers out or lack a class in one split still mean the same classes.
+Classes are identified by name ("7", "cat"), never by number alone, so that data sets whose labels
+begin at 1, skip numbers or lack a class in one split still agree on the classes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`load`: one call for every kind of data."""
+"""`load`: read any kind of data set."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ def load(
     Args:
         source: a name (`likely.data.catalogue` lists them), or the path of a folder of images, of
             an .npy or .npz file, of a Hugging Face `datasets` folder or of parquet files. A name
-            goes before a path of the same spelling; write "./mnist" for a folder called mnist.
+            takes precedence over a path of the same spelling; write "./mnist" for a folder called
+            mnist.
         binarize: "static" (mnist only: Larochelle's file, the published benchmark), "dynamic"
             (Bernoulli draws of the intensities, again in each epoch) or "threshold" (at 1/2).
-        levels: requantise to so many levels; for arrays, the levels that they have.
+        levels: requantise to this many levels; for arrays, the number of levels.
         size: side, or (H, W), of images from a folder, in pixels.
         channels: 1 or 3, of images from a folder.
         strict: refuse a folder with an unreadable file, instead of skipping the file with a
@@ -62,7 +63,7 @@ def load(
         progress: called with (what, done, total) while files are downloaded or decoded.
 
     Returns:
-        Training set and test set; `train.validation` is the part held out for every choice.
+        Training set and test set; `train.validation` is held out for every choice.
 
     Raises:
         InvalidSetting: an unknown name or an impossible setting.

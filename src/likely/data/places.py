@@ -1,4 +1,4 @@
-"""Where data is looked for: the folder LIKELY_DATA, then the user's cache, then the network."""
+"""Where data is searched: the folder LIKELY_DATA, then the user's cache, then the network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def data_folder() -> Path | None:
 def cache_folder() -> Path:
     """The cache: LIKELY_CACHE, or `likely` in XDG_CACHE_HOME, or ~/.cache/likely.
 
-    It may be removed at any time; what is missing is made again.
+    It may be removed at any time and is rebuilt as needed.
     """
     given = os.environ.get("LIKELY_CACHE", "")
     if given:
@@ -80,6 +80,4 @@ def missing(entry: Entry, name: str, reason: str) -> InvalidData:
     else:
         remedy = f"obtain it from its authors ({entry.source})"
     hint = "" if data_folder() else "; or set LIKELY_DATA to a folder that holds it"
-    return InvalidData(
-        f"{entry.name}: {name} is not in {where}; {reason}. To go on, {remedy}{hint}"
-    )
+    return InvalidData(f"{entry.name}: {name} is not in {where}; {reason}. Remedy: {remedy}{hint}")

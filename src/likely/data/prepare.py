@@ -1,7 +1,7 @@
-"""What may be done to published values before a model sees them: requantise, binarise.
+"""Preprocessing of published values: requantise, binarise.
 
-Each changes the meaning of a likelihood, so each is written into the specification and thereby
-into the fingerprint.
+Each step changes the meaning of a likelihood, so it is recorded in the specification and thereby in
+the fingerprint.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from likely.errors import InvalidData, InvalidSetting, nearest
 
 _PUBLISHED_WITH = {
     "larochelle": ("binarize=static",),
-    # Whoever reports bits/dim has to look for "lossy": the last bits are those of a codec.
+    # "lossy" marks data on which bits/dim mean little: the last bits are those of a codec.
     "faces": ("crop=74", "resize=64", "lossy=webp"),
 }
 

@@ -1,7 +1,7 @@
-"""What a number is about: `DataSpec`, and the `Dataset` that goes with it.
+"""Specifications and data sets: `DataSpec` and `Dataset`.
 
-Image data is integer-coded, x in [0, levels). A model scales x for itself; nothing here does.
-The specification names everything that changes the meaning of a likelihood (shape, levels,
+Images are integer-coded, x in [0, levels). Scaling x is up to each model.
+The specification records everything that changes the meaning of a likelihood (shape, levels,
 preprocessing, split, and a digest of the values) and hashes to a fingerprint: two numbers may
 be compared only when their fingerprints agree. Static and dynamic binarisation of MNIST differ
 by about two nats, and so have different fingerprints.
@@ -45,8 +45,8 @@ class DataSpec:
         digest: SHA-256 (hex) of the stored values, before any per-epoch noise.
         classes: names of the classes, or () where there are no labels; a label is a position
             in them.
-        context: shape of what each example comes with, (K,) for a vector or (K, H, W) for a map
-            over the image's pixels; () where there is none.
+        context: shape of the context of each example, (K,) for a vector or (K, H, W) for a map over
+            the pixels; () without one.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Batch:
         x: integer values in [0, levels), uint8 or uint16, [B, *shape].
         label: class of each example, int64 [B], or None.
         index: position of each example in the data set, int64 [B], never negative.
-        context: what each example comes with, float32 [B, *spec.context], or None.
+        context: context of each example, float32 [B, *spec.context], or None.
     """
 
     x: IntArray
@@ -151,7 +151,7 @@ class Dataset:
     `values` may be a memory map. `intensity_levels` set means dynamic binarisation: the stored
     values are intensities in [0, intensity_levels), and each read draws Bernoulli pixels again
     from (noise_seed, split, epoch, index), so that a read is a function of its arguments and a
-    resumed run sees the very same bits. (Salakhutdinov and Murray 2008, section 5.)
+    resumed run sees the same bits. (Salakhutdinov and Murray 2008, section 5.)
 
     Attributes:
         spec: what the data is.
@@ -233,11 +233,11 @@ class Dataset:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def batch(self, index: npt.NDArray[np.int64] | slice, epoch: int = 0) -> Batch:
-        """Read examples: a function of (index, epoch), nothing else.
+        """Read examples: a function of (index, epoch).
 
         Args:
             index: positions, int64 [B], or a slice.
-            epoch: only matters for dynamic binarisation; evaluation uses 0.
+            epoch: for dynamic binarisation; evaluation uses 0.
 
         Returns:
             The examples, integers in [0, levels).
@@ -355,7 +355,7 @@ def with_validation(
 
 
 def train_and_test(whole: Dataset, test: int | None = None) -> tuple[Dataset, Dataset]:
-    """Split data that came in one piece into a training and a test set, by fixed seeds.
+    """Split a single data set into a training and a test set, by fixed seeds.
 
     Args:
         whole: all examples; at least 3.
@@ -377,7 +377,7 @@ def train_and_test(whole: Dataset, test: int | None = None) -> tuple[Dataset, Da
 
 
 def completed(parts: dict[Split, Dataset]) -> tuple[Dataset, Dataset]:
-    """Training and test set from the splits that there are; what is lacking is held out.
+    """Training and test set from the existing splits; missing ones are held out.
 
     Args:
         parts: "train" at least.

@@ -1,8 +1,8 @@
-"""Decoded data in the cache: memory-mapped arrays that a second start opens at once.
+"""Cache of decoded data: memory-mapped arrays that a second start opens at once.
 
 A stored data set is a folder with one .npy file for each split, already in its final order, so
-that a split is a plain memory map and never copied. The folder appears in one atomic step; a
-killed process leaves only a temporary folder, which a later one removes.
+that a split is a plain memory map and never copied. The folder is created atomically; a killed
+process leaves only a temporary folder, which a later one removes.
 """
 
 from __future__ import annotations

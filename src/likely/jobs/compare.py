@@ -4,7 +4,7 @@
     likely compare runs/pixelcnn runs/vae    compares what is fitted
 
 Every choice is made on the validation split; the test split is read once, here, at the end. The
-fits are runs like any other (`<out>/runs/<model>`), so a job that was stopped resumes.
+the fits are ordinary runs (`<out>/runs/<model>`), so a job that was stopped resumes.
 """
 
 from __future__ import annotations

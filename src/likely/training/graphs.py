@@ -27,7 +27,7 @@ EAGER = 3
 
 @dataclasses.dataclass(frozen=True)
 class Gradients:
-    """What the first half of an update computes, beside the gradients of the parameters.
+    """Results of the first half of an update, beside the gradients of the parameters.
 
     Attributes:
         total: the mean loss of the batch, a number.
@@ -41,7 +41,7 @@ class Gradients:
 
 
 class Recording:
-    """A piece of work, recorded without running it.
+    """Captured work.
 
     Attributes:
         result: of the work; its tensors hold what the latest replay wrote.
@@ -60,13 +60,13 @@ class Recording:
             self.result = work()
 
     def replay(self) -> None:
-        """Do the work with the numbers that now stand at its addresses."""
+        """Replay the work on the current contents of its buffers."""
         self.graph.replay()
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """A block without garbage collection: an old graph that is freed ends a recording."""
+    """A block without garbage collection: freeing an old graph would end a capture."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -77,13 +77,13 @@ def uncollected() -> Iterator[None]:
 
 
 def available(device: torch.device) -> bool:
-    """Whether work on this device can be recorded."""
+    """Whether work on this device can be captured."""
     return device.type == "cuda"
 
 
 @dataclasses.dataclass
 class Update:
-    """One kind of update: where it reads, what it computes, its two halves."""
+    """A captured update: its inputs, its results, its two halves."""
 
     x: Tensor
     context: Tensor | None
