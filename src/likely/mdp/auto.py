@@ -21,6 +21,7 @@ import numpy.typing as npt
 from likely.mdp import direct, graph, kernels
 from likely.mdp.engine import NATURAL, NO_ORDER, Order, StoredEngine
 from likely.mdp.frontier import frontier
+from likely.mdp.krylov import RESTART, step_cost
 from likely.mdp.policy_iteration import inexact_policy_iteration, modified_policy_iteration
 from likely.mdp.problem import MDP
 from likely.mdp.task import Task
@@ -30,7 +31,9 @@ Method = Callable[[Task], Iterator[None]]
 
 SMALL = 10_000  # transitions up to which a call from Python weighs as much as sweeps
 CALL = 300_000  # transitions backed up in the time of a few dozen calls from Python
+GLANCE = 3_000_000  # transitions backed up in milliseconds, before anything is compared
 TRIAL = 30.0  # backups before the first forecast
+CHEAP = 60.0  # backups that an evaluation may cost where it is tried before any other method
 EASY = 500.0  # backups that an evaluation may cost before anything else has been tried
 
 
@@ -55,15 +58,22 @@ def auto(task: Task) -> Iterator[None]:
         yield from _named(task, "gauss-seidel", once_through(task))
     mixing = graph.mixes_fast(mdp, 6)
     deep = not mixing and _corridor(mdp)
-    if ends and deep:
+    sweeps = -math.log(min(0.1, task.target_span)) / (1.0 - mdp.discount)  # at the very most
+    if ends and deep and sweeps > EASY:
         yield from _named(task, "policy-iteration", swept(task, NATURAL, EASY * mdp.transitions))
+    if not (ends or deep or mixing) and sweeps * mdp.states > CHEAP * mdp.pairs:
+        yield from _named(task, "gauss-seidel", probed(task, sweeps * mdp.states / mdp.pairs))
     methods = _racing(ends, deep, mixing, mdp.discount)
     name = next(iter(methods))
     rates = dict.fromkeys(methods, math.inf)
-    budget, patience, level = 2.0 * TRIAL if mixing else TRIAL, 8, int(ends)
+    # Where a backup takes microseconds, so many are tried first that a switch does not weigh.
+    budget = max(2.0 * TRIAL if mixing else TRIAL, GLANCE / mdp.transitions if mixing else 0.0)
+    patience, level = 8, int(ends)
+    steps = RESTART * step_cost(mdp.states, mdp.transitions * mdp.states // mdp.pairs)
+    least = 5.0 * steps / mdp.transitions  # what the Krylov method needs, if it is lucky
     while True:
         forecast = Forecast(task)
-        yield from _watched(task, name, methods[name], forecast, budget)
+        yield from _watched(task, name, methods[name], forecast, budget, least * mixing)
         # An evaluation may cost what was spent so far or more, less where moves lead anywhere.
         allowance = mdp.transitions * task.backups * (0.5 if mixing else 4.0)
         assert isinstance(task.engine, StoredEngine)
@@ -72,8 +82,12 @@ def auto(task: Task) -> Iterator[None]:
         cost /= mdp.transitions
         task.backups += cost if elimination is None else 0.3 * cost
         if elimination is not None:
+            if deep and 3.0 * cost < forecast.remaining():
+                yield from _named(task, "policy-iteration", marched(task))
+                deep = False
             # A policy that is nearly right needs few evaluations: as much goes to that as three.
-            yield from _watched(task, name, methods[name], forecast, max(budget, 3.0 * cost))
+            else:
+                yield from _watched(task, name, methods[name], forecast, max(budget, 3.0 * cost))
             run = swept(task, NATURAL, 3.0 * allowance, level, patience)
             yield from _named(task, "policy-iteration", run)
             patience *= 2
@@ -136,9 +150,12 @@ class Forecast:
 
 
 def _watched(
-    task: Task, name: str, method: Method, forecast: Forecast, budget: float
+    task: Task, name: str, method: Method, forecast: Forecast, budget: float, least: float = 0.0
 ) -> Iterator[None]:
-    """Run a method for its budget, and then for as long as the end is nearer than its begin."""
+    """Run a method for its budget, and then for as long as the end is nearer than its begin.
+
+    Or nearer than `least`, the work of the others at least.
+    """
     begun = task.backups
     run = method(task)
     task.options["chosen"] = f"auto ({name})"
@@ -147,7 +164,11 @@ def _watched(
             forecast.add(task)
         yield
         spent = task.backups - begun
-        if spent >= budget and len(forecast.points) > 2 and forecast.remaining() > spent:
+        if (
+            spent >= budget
+            and len(forecast.points) > 2
+            and forecast.remaining() > max(spent, least)
+        ):
             break
     run.close()  # type: ignore[attr-defined]
 
@@ -191,6 +212,40 @@ def once_through(task: Task) -> Iterator[None]:
         yield
     else:
         task.value[:], task.best[:] = value, best
+
+
+def probed(task: Task, sweeps: float) -> Iterator[None]:
+    """Four sweeps to and fro: they may do, or their policy may be right but for the level.
+
+    Goes on while the changes say that little is left, and else to policy iteration where that is
+    cheap and plain backups may take as many as `sweeps`. Ends with the value that it began with
+    where neither holds.
+    """
+    engine = task.engine
+    assert isinstance(engine, StoredEngine)
+    value, best = task.value.copy(), task.best.copy()
+    start_low(task)
+    back = Order(NO_ORDER, NO_ORDER, -1)
+    changes: list[float] = []
+    while len(changes) < 10:
+        engine.sweep(task.value, task.best, back)
+        done = engine.sweep(task.value, task.best, NATURAL)
+        task.changed(2.0)
+        changes.append(max(done.high, -done.low, 1e-300))
+        if changes[-1] <= task.target_span:
+            task.check()
+            yield
+        if len(changes) > 1:
+            rate = math.log(changes[-2] / changes[-1])
+            if math.log(max(changes[-1] / task.target_span, 1.0)) > 4.0 * rate:
+                break
+    if sweeps > 4.0 * CHEAP:
+        allowance = CHEAP * engine.transitions
+        rows = engine.policy_rows(task.best, NATURAL, False)
+        if direct.analysis(rows, allowance)[1] is not None:
+            yield from swept(task, NATURAL, 2.0 * allowance, 0, 8)
+    task.value[:], task.best[:] = value, best
+    task.fresh = False
 
 
 def swept(
@@ -246,6 +301,35 @@ def swept(
         if pairs:
             task.check()
             yield
+
+
+def marched(task: Task) -> Iterator[None]:
+    """The best of the policies that pass the largest value on in one direction, state by state.
+
+    An improvement moves the border between two regions by a few states, so along a corridor policy
+    iteration takes as many as there are states. A march carries a reward from one end to the
+    other. The policies of the marches there and back and of the present value are evaluated, and
+    in each state the action of the best is taken, which is no worse than any of them anywhere.
+    """
+    engine = task.engine
+    assert isinstance(engine, StoredEngine)
+    states = np.arange(engine.states, dtype=engine.index_type)
+    policies = [task.best.copy()]
+    for order in (NATURAL, graph.explicit(states[::-1].copy())):
+        best = np.full_like(task.best, -1)
+        engine.march(np.zeros(engine.states), best, order)
+        policies.append(best)
+    highest, chosen = np.full(engine.states, -np.inf), policies[0].copy()
+    for best in policies:
+        value, cost = direct.evaluation(engine.policy_rows(best, NATURAL, False))
+        task.changed(cost / engine.transitions + 1.0)
+        if value is not None and bool(np.isfinite(value).all()):
+            better = value > highest
+            highest[better], chosen[better] = value[better], best[better]
+    if bool(np.isfinite(highest).all()):
+        np.copyto(task.value, highest, casting="same_kind")
+    task.check()
+    yield
 
 
 def start_low(task: Task) -> None:

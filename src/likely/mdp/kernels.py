@@ -19,6 +19,7 @@ from numba import njit
 
 UNIT = 2.0**-53  # half the spacing of float64 at 1: the relative error of one operation
 LARGEST = float(np.finfo(np.float64).max)
+TINY = 1e-300  # a value below counts as zero: subnormal numbers cost a hundred times as much
 
 # Sweeps only have to converge; how they round does not matter, because the bounds come from
 # `residual`, which is compiled without these liberties.
@@ -133,7 +134,7 @@ def sweep(
             kept = q if np.int64(pair) == old else kept
         chosen = old if kept == top and old >= 0 else chosen
         change = top - value[state]
-        value[state] = top
+        value[state] = top if abs(top) > TINY else 0.0
         best[state] = chosen
         low, high = min(low, change), max(high, change)
         if abs(change) > still:
@@ -365,7 +366,7 @@ def policy_sweep(row_ptr, columns, weights, constants, value, start, stop, step)
         for k in range(row_ptr[row], row_ptr[row + np.uint64(1)]):
             total += weights[k] * value[columns[k]]
         change = total - value[i]
-        value[i] = total
+        value[i] = total if abs(total) > TINY else 0.0
         low, high = min(low, change), max(high, change)
     return low, high
 
@@ -389,7 +390,7 @@ def policy_windows(row_ptr, columns, weights, constants, value, stride, window, 
             total = constants[row] + 0.0
             for k in range(row_ptr[row], row_ptr[row + _ONE]):
                 total += weights[k] * value[columns[k]]
-            value[row] = total
+            value[row] = total if abs(total) > TINY else 0.0
 
 
 @_exact
@@ -421,7 +422,7 @@ def march(pair_ptr, indptr, indices, probability, reward, discount, terminal, va
             q = (reward[pair] + discount * total) / (1.0 - discount * stay)
             chosen = np.int64(pair) if q > top else chosen
             top = q if q > top else top
-        value[state] = top
+        value[state] = top if abs(top) > TINY else 0.0
         best[state] = chosen
 
 
@@ -471,7 +472,7 @@ def settle(pair_ptr, indptr, indices, probability, reward, discount, value, best
                 if q > top or (q == top and np.int64(pair) == old):
                     top, chosen = q, np.int64(pair)
             change = max(change, abs(top - value[state]))
-            value[state] = top
+            value[state] = top if abs(top) > TINY else 0.0
             best[state] = chosen
         sweeps += 1
         backups += indptr.shape[0] - 1

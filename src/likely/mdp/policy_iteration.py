@@ -15,6 +15,7 @@ import numpy.typing as npt
 from likely.errors import InvalidSetting
 from likely.mdp import direct, kernels
 from likely.mdp.engine import NATURAL, GeneratedEngine, PolicyRows, StoredEngine
+from likely.mdp.krylov import RESTART, gmres, step_cost
 from likely.mdp.task import Task
 
 Array = npt.NDArray[Any]
@@ -101,14 +102,13 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
     Options: `krylov` "gmres" (default) or "bicgstab"; `alpha` (default 0.01). Where the Krylov
     method fails or makes the residual worse, plain sweeps (Richardson) are used instead.
     """
-    from scipy.sparse import linalg
-
     krylov = task.options.get("krylov", "gmres")
     if krylov not in ("gmres", "bicgstab"):
         raise InvalidSetting(f'krylov="{krylov}" is unknown; expected "gmres" or "bicgstab"')
     alpha = float(task.options.get("alpha", 0.01))
     share = policy_share(task)
-    restarts = 300 if task.options.get("chosen") is None else 4  # a racer's step ends soon
+    cost = step_cost(task.engine.states, int(share * task.engine.transitions))
+    cycles = 300 if task.options.get("chosen") is None else 4  # a racer's step ends soon
     while True:
         task.check()
         yield
@@ -118,19 +118,15 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
         residual = rows.constants - matrix @ start
         norm = float(np.linalg.norm(residual))
         if 0.0 < norm < np.inf:
-            count = [0]
-
-            def counted(_: Any, count: list[int] = count) -> None:
-                count[0] += 1
-
-            solver = linalg.gmres if krylov == "gmres" else linalg.bicgstab
-            settings = {"restart": 30, "callback_type": "pr_norm"} if krylov == "gmres" else {}
-            step, _ = solver(
-                matrix, residual, rtol=0.0, atol=alpha * norm, maxiter=restarts, callback=counted,
-                **settings,
-            )  # fmt: skip
+            if krylov == "gmres":
+                unsigned = rows.row_ptr.view(rows.columns.dtype)
+                step, count = gmres(
+                    unsigned, rows.columns, rows.weights, residual, alpha * norm, RESTART, cycles
+                )
+            else:
+                step, count = _stabilised(matrix, residual, alpha * norm, RESTART * cycles)
             found = start + step
-            task.backups += count[0] * share
+            task.backups += count * cost / max(1, task.engine.transitions)
             better = bool(np.isfinite(found).all()) and (
                 np.abs(rows.constants - matrix @ found).max() <= np.abs(residual).max()
             )
@@ -144,6 +140,22 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
             rows.backup(task.value, out)
             task.value, out = out, task.value
         task.changed(20 * share)
+
+
+def _stabilised(matrix: Any, right: Array, tolerance: float, limit: int) -> tuple[Array, int]:
+    """BiCGSTAB from zero; the solution and the number of steps."""
+    from scipy.sparse import linalg
+
+    count = 0
+
+    def counted(_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    step, _ = linalg.bicgstab(
+        matrix, right, rtol=0.0, atol=tolerance, maxiter=limit, callback=counted
+    )
+    return step, count
 
 
 def policy_share(task: Task) -> float:
