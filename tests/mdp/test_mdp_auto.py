@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mdp_examples import random_mdp
 
-from likely.mdp import MDP, direct, grid, solve
+from likely.mdp import MDP, direct, grid, krylov, solve
 from likely.mdp.engine import NATURAL, PolicyRows, StoredEngine
 from likely.mdp.garnet import garnet
 from likely.mdp.policy_iteration import modified_policy_iteration
@@ -188,3 +188,89 @@ def test_a_solve_by_auto_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     whole = solve(mdp, 1e-6, checkpoint=path)
     assert whole.converged
     assert whole.iterations > part.iterations
+
+
+def corridor(states: int, discount: float) -> MDP:
+    """Left or right with slips; a small reward at one end and a large one at the other."""
+    here = np.arange(states)
+    left, right = np.maximum(here - 1, 0), np.minimum(here + 1, states - 1)
+    table = np.zeros((states, 2, states))
+    for action, (ahead, behind) in enumerate(((left, right), (right, left))):
+        np.add.at(table, (here, action, ahead), 0.8)
+        np.add.at(table, (here, action, behind), 0.1)
+        np.add.at(table, (here, action, here), 0.1)
+    reward = np.zeros((states, 2))
+    reward[0], reward[-1] = 0.2, 1.0
+    return MDP.from_arrays(table, reward, discount, layout="sas")
+
+
+def wear(states: int, discount: float) -> MDP:
+    """A machine that wears out, to be kept or replaced: no way back but to the start."""
+    chance = np.array([0.3, 0.4, 0.2, 0.1])
+    table = np.zeros((states, 2, states))
+    for step, weight in enumerate(chance):
+        here = np.arange(states)
+        table[here, 0, np.minimum(here + step, states - 1)] += weight
+        table[:, 1, step] += weight
+    reward = np.stack([1.0 - np.arange(states) / states, np.full(states, -5.0)], axis=1)
+    return MDP.from_arrays(table, reward, discount, layout="sas")
+
+
+@pytest.mark.parametrize("discount", [0.99, 0.999, 0.9999])
+def test_a_corridor_costs_a_few_evaluations_at_every_length(discount: float) -> None:
+    """Policy iteration moves the border between the two ends by a state or so at a time."""
+    backups = [solve(corridor(n, discount), 1e-6).about["backups"] for n in (300, 1200)]
+    assert max(backups) < 600.0
+    exact = solve(corridor(300, discount), 1e-6, "policy-iteration").value
+    assert np.abs(solve(corridor(300, discount), 1e-6).value - exact).max() <= 2e-6
+
+
+@pytest.mark.parametrize("discount", [0.9, 0.99, 0.9999])
+def test_what_only_moves_on_is_found_by_a_few_sweeps(discount: float) -> None:
+    mdp = wear(800, discount)
+    best = min(
+        found.about["backups"]
+        for found in (
+            solve(mdp, 1e-6, method, max_iterations=2000)
+            for method in ("gauss-seidel", "policy-iteration", "modified-policy-iteration")
+        )
+        if found.converged
+    )
+    assert solve(mdp, 1e-6).about["backups"] <= 1.5 * best + 10.0
+
+
+@pytest.mark.parametrize("shape", ["garnet", "endless grid", "star"])
+def test_gmres_solves_and_takes_the_steps_of_a_reference(shape: str) -> None:
+    from scipy.sparse import linalg
+
+    rows = policy_rows(SHAPES[shape](0.99), 3)
+    steps = 0
+
+    def counted(_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    matrix, right = direct.system(rows), rows.constants
+    bound = 1e-6 * float(np.linalg.norm(right))
+    reference, _ = linalg.gmres(
+        matrix, right, rtol=0.0, atol=bound, restart=30, maxiter=9, callback=counted,
+        callback_type="pr_norm",
+    )  # fmt: skip
+    unsigned = rows.row_ptr.view(rows.columns.dtype)
+    solution, count = krylov.gmres(
+        unsigned, rows.columns, rows.weights, right, bound, krylov.RESTART, 9
+    )
+    assert np.linalg.norm(right - matrix @ solution) <= max(
+        1.01 * bound, 1.01 * float(np.linalg.norm(right - matrix @ reference))
+    )
+    assert abs(count - steps) <= 1
+
+
+def test_no_value_is_left_subnormal() -> None:
+    """They would slow every backup down by an order of magnitude, and mean nothing."""
+    mdp = corridor(1500, 0.5)
+    rich = np.zeros(mdp.pairs)
+    rich[-2:] = 1.0
+    for method in ("auto", "gauss-seidel", "frontier"):
+        task_value = solve(mdp.with_reward(rich), 1e-12, method).value
+        assert not ((task_value != 0.0) & (np.abs(task_value) < 1e-307)).any()

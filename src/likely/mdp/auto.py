@@ -33,7 +33,7 @@ SMALL = 10_000  # transitions up to which a call from Python weighs as much as s
 CALL = 300_000  # transitions backed up in the time of a few dozen calls from Python
 GLANCE = 3_000_000  # transitions backed up in milliseconds, before anything is compared
 TRIAL = 30.0  # backups before the first forecast
-CHEAP = 60.0  # backups that an evaluation may cost where it is tried before any other method
+CHEAP = 30.0  # backups that plain sweeps must be feared to take before a probe is worth it
 EASY = 500.0  # backups that an evaluation may cost before anything else has been tried
 
 
@@ -62,7 +62,7 @@ def auto(task: Task) -> Iterator[None]:
     if ends and deep and sweeps > EASY:
         yield from _named(task, "policy-iteration", swept(task, NATURAL, EASY * mdp.transitions))
     if not (ends or deep or mixing) and sweeps * mdp.states > CHEAP * mdp.pairs:
-        yield from _named(task, "gauss-seidel", probed(task, sweeps * mdp.states / mdp.pairs))
+        yield from _named(task, "gauss-seidel", probed(task))
     methods = _racing(ends, deep, mixing, mdp.discount)
     name = next(iter(methods))
     rates = dict.fromkeys(methods, math.inf)
@@ -70,7 +70,7 @@ def auto(task: Task) -> Iterator[None]:
     budget = max(2.0 * TRIAL if mixing else TRIAL, GLANCE / mdp.transitions if mixing else 0.0)
     patience, level = 8, int(ends)
     steps = RESTART * step_cost(mdp.states, mdp.transitions * mdp.states // mdp.pairs)
-    least = 5.0 * steps / mdp.transitions  # what the Krylov method needs, if it is lucky
+    least = 4.0 * steps / mdp.transitions  # what the Krylov method needs, if it is lucky
     while True:
         forecast = Forecast(task)
         yield from _watched(task, name, methods[name], forecast, budget, least * mixing)
@@ -214,12 +214,10 @@ def once_through(task: Task) -> Iterator[None]:
         task.value[:], task.best[:] = value, best
 
 
-def probed(task: Task, sweeps: float) -> Iterator[None]:
-    """Four sweeps to and fro: they may do, or their policy may be right but for the level.
+def probed(task: Task) -> Iterator[None]:
+    """Four sweeps to and fro, and more while the changes say that a few more will do.
 
-    Goes on while the changes say that little is left, and else to policy iteration where that is
-    cheap and plain backups may take as many as `sweeps`. Ends with the value that it began with
-    where neither holds.
+    Ends with the value that it began with where they do not.
     """
     engine = task.engine
     assert isinstance(engine, StoredEngine)
@@ -227,7 +225,7 @@ def probed(task: Task, sweeps: float) -> Iterator[None]:
     start_low(task)
     back = Order(NO_ORDER, NO_ORDER, -1)
     changes: list[float] = []
-    while len(changes) < 10:
+    while len(changes) < 24:
         engine.sweep(task.value, task.best, back)
         done = engine.sweep(task.value, task.best, NATURAL)
         task.changed(2.0)
@@ -237,13 +235,8 @@ def probed(task: Task, sweeps: float) -> Iterator[None]:
             yield
         if len(changes) > 1:
             rate = math.log(changes[-2] / changes[-1])
-            if math.log(max(changes[-1] / task.target_span, 1.0)) > 4.0 * rate:
+            if math.log(max(changes[-1] / task.target_span, 1.0)) > 18.0 * rate:
                 break
-    if sweeps > 4.0 * CHEAP:
-        allowance = CHEAP * engine.transitions
-        rows = engine.policy_rows(task.best, NATURAL, False)
-        if direct.analysis(rows, allowance)[1] is not None:
-            yield from swept(task, NATURAL, 2.0 * allowance, 0, 8)
     task.value[:], task.best[:] = value, best
     task.fresh = False
 

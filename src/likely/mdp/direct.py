@@ -22,7 +22,7 @@ from likely.mdp.engine import PolicyRows
 
 Array = npt.NDArray[Any]
 
-DENSE = 300  # states up to which a dense solve is quickest
+DENSE = 100  # states up to which a dense solve is quickest
 # Costs in transitions backed up: of a state that is followed, a state, an entry and an operation of
 # the factors.
 FOLLOWED, PER_STATE, PER_ENTRY, PER_OPERATION = 30.0, 300.0, 130.0, 0.3
