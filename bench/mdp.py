@@ -5,6 +5,8 @@
     python bench/mdp.py --without-peers --side 300                        # quick
     python bench/mdp.py --only taxi --keep taxi.json                      # one piece, kept aside
     python bench/mdp.py --only auto --without-peers --keep auto.json      # auto on many shapes
+    python bench/mdp.py --only shapes --keep shapes.json                  # the shapes, QuantEcon
+    python bench/mdp.py --only total-shapes --keep totals.json            # the shapes, undiscounted
     python bench/mdp.py --only storm random-ssp-1e6 --keep storm.json     # undiscounted problems
     python bench/mdp.py --merge *.json                                    # pieces to one result
 
@@ -35,6 +37,8 @@ from typing import Any
 
 import numpy as np
 
+from mdp_shapes import SHAPES
+
 TARGET = 1e-6
 PACKAGES = ("quantecon", "pymdptoolbox", "mdpsolver")
 METHODS = {
@@ -51,7 +55,19 @@ LARGE = {
     "pymdptoolbox": ("value_iteration",),
     "mdpsolver": ("vi/standard",),
 }
-OTHERS = ("auto", "storm", "random-ssp-1e6", "1e7", "bandwidth", "references")
+# On the many shapes; where the factors of a policy fill the memory, the peer has to do without.
+SHAPE_METHODS = {"quantecon": ("policy_iteration", "modified_policy_iteration")}
+MEMORY = 12 << 30  # bytes that a peer may use on them
+OTHERS = (
+    "auto",
+    "shapes",
+    "total-shapes",
+    "storm",
+    "random-ssp-1e6",
+    "1e7",
+    "bandwidth",
+    "references",
+)
 PROBLEMS = ("random-1e5", "grid-1e6-0.99", "grid-1e6-0.999", "frozen-lake-8x8", "taxi")
 
 
@@ -72,6 +88,8 @@ def build(name: str, side: int) -> Any:
     if name.startswith("grid"):
         discount = float(name.rsplit("-", 1)[1])
         return grid(side, side, goals=[side * side - 1], discount=discount).stored()
+    if name in SHAPES:
+        return SHAPES[name](100_000 if side >= 1000 else 1_000, 0.99)
     if name == "taxi":
         return MDP.from_gymnasium("Taxi-v4", discount=0.99)
     from likely.mdp import worlds
@@ -243,62 +261,17 @@ def work_references(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def work_auto(args: argparse.Namespace) -> dict[str, Any]:
-    """`auto` and every other method on one thread, on problems of every shape.
+    """`auto` against every other method, see `mdp_auto.py`."""
+    from mdp_auto import race
 
-    A method is stopped once it has taken longer than auto, as it cannot be the best then.
-    """
-    from likely.mdp import METHODS as HOUSE
-    from likely.mdp import solve
-    from mdp_shapes import SHAPES
+    return race(args.repeats, args.side < 1000)
 
-    # The linear program is never near the best at these sizes, and cannot be stopped.
-    methods = [m for m in HOUSE if m not in ("auto", "linear-programming")]
-    for name in ("slippery-grid", "garnet", "function", "queues", "layers"):
-        for method in ("auto", *methods):
-            solve(SHAPES[name](400, 0.9), TARGET, method, threads=1)  # compiled from here on
-    record: dict[str, Any] = {}
-    small = 10_000 if args.side >= 1000 else 1_000
-    cases = [(name, small, discount) for name in SHAPES for discount in (0.99, 0.9999)]
-    large = ("function", "one-function", "permutation", "inventory", "queues")
-    cases += [(name, 10 * small, 0.9999) for name in large]
-    for name, states, discount in cases:
-        mdp = SHAPES[name](states, discount)
 
-        def timed(method: str, most: float, problem: Any = mdp) -> tuple[float, float, Any]:
-            clock, work = time.perf_counter(), time.process_time()
-            found = solve(
-                problem, TARGET, method, threads=1, max_seconds=6.0 * most + 1.0,
-                callback=lambda _: time.process_time() - work > most,
-            )  # fmt: skip
-            return time.perf_counter() - clock, time.process_time() - work, found
+def work_totals(args: argparse.Namespace) -> dict[str, Any]:
+    """Undiscounted problems of the shapes that end."""
+    from mdp_auto import totals
 
-        runs = [timed("auto", 600.0) for _ in range(args.repeats)]
-        auto = {
-            "seconds": statistics.median(r[0] for r in runs),
-            "cpu_seconds": statistics.median(r[1] for r in runs),
-            "method": runs[0][2].about["method"], "met": runs[0][2].converged,
-        }  # fmt: skip
-        others = {}
-        for method in methods:
-            first = timed(method, 1.2 * auto["cpu_seconds"])
-            if first[2].converged:
-                again = [timed(method, 600.0) for _ in range(args.repeats)]
-                others[method] = {
-                    "seconds": statistics.median(r[0] for r in again),
-                    "cpu_seconds": statistics.median(r[1] for r in again),
-                }
-        best = min((others[m]["cpu_seconds"], m) for m in others) if others else None
-        ratio = auto["cpu_seconds"] / best[0] if best else 1.0
-        record[f"{name}-{states}-{discount}"] = {
-            "auto": auto, "others": others, "best": best[1] if best else "auto",
-            "auto_over_best": max(1.0, ratio),
-        }  # fmt: skip
-        print(
-            f"  {name} {states} {discount}: auto {auto['cpu_seconds']:.4f} CPU-s "
-            f"({auto['method']}), best {best or 'auto'}, ratio {ratio:.2f}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
-    return record
+    return totals(args.repeats, args.side < 1000)
 
 
 def undiscounted() -> list[tuple[str, Any, Any]]:
@@ -386,15 +359,23 @@ def threads_used() -> int:
 WORKERS = {
     "ours": work_ours, "auto": work_auto, "truth": work_truth, "huge": work_huge,
     "bandwidth": work_bandwidth, "import": work_import, "references": work_references,
+    "total-shapes": work_totals,
     "storm": work_storm, "random-ssp-1e6": work_random_ssp,
 }  # fmt: skip
 
 
 # ---------------------------------------------------------------------------- orchestration
-def call(command: list[str], limit: float) -> dict[str, Any]:
-    """Run a worker; its JSON line, or why there is none."""
+def call(command: list[str], limit: float, memory: int | None = None) -> dict[str, Any]:
+    """Run a worker, which may use so many bytes; its JSON line, or why there is none."""
+
+    def confine() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit, check=False, preexec_fn=confine
+        )
     except subprocess.TimeoutExpired:
         return {"failed": f"not finished within {limit:.0f} s"}
     lines = [line[7:] for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -500,12 +481,14 @@ def measure(name: str, args: argparse.Namespace, python: str | None) -> dict[str
     if python is None:
         return record
     script = str(Path(__file__).with_name("mdp_peers.py"))
-    for peer in args.against:
-        for method in (LARGE if large else METHODS)[peer]:
-            repeats = str(args.repeats if large else 10 * args.repeats)
+    methods = SHAPE_METHODS if name in SHAPES else LARGE if large else METHODS
+    for peer in [p for p in args.against if p in methods]:
+        for method in methods[peer]:
+            repeats = str(args.repeats if large or name in SHAPES else 10 * args.repeats)
+            limit = args.limit if large and name not in SHAPES else min(args.limit, 60.0)
             record[f"{peer} {method}"] = found = call(
                 [python, script, peer, method, str(problem), str(truth), str(discount),
-                 str(TARGET), repeats], args.limit if large else min(args.limit, 60.0),
+                 str(TARGET), repeats], limit, MEMORY if name in SHAPES else None,
             )  # fmt: skip
             print(f"  {peer} {method}: {brief(found)}", flush=True)
     # Ours once more, after the peers: on a shared machine the load may have changed.
@@ -529,7 +512,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=Path("build/mdp-peers"))
     parser.add_argument("--storm", type=Path, default=Path("build/mdp-storm"))
     parser.add_argument("--cache", type=Path, default=Path("build/mdp-problems"))
-    parser.add_argument("--only", nargs="*", choices=[*PROBLEMS, *OTHERS], default=None)
+    parser.add_argument("--only", nargs="*", choices=[*PROBLEMS, *OTHERS, *SHAPES], default=None)
     parser.add_argument("--without-peers", action="store_true")
     parser.add_argument("--against", nargs="*", choices=PACKAGES, default=list(PACKAGES))
     parser.add_argument("--keep", type=Path, help="write this piece to a file of its own")
@@ -552,12 +535,14 @@ def main() -> None:
     check_needs(wanted)
     args.cache.mkdir(parents=True, exist_ok=True)
     python, versions = None, {}
-    if not args.without_peers and set(PROBLEMS) & set(args.only or PROBLEMS):
+    if not args.without_peers and {*PROBLEMS, *SHAPES, "shapes"} & set(wanted):
         python, versions = peers_python(args.peers)
     details: dict[str, Any] = {}
     ours("import", args)  # compiles what is not on disk yet
     details["import"] = ours("import", args)
-    for name in [p for p in PROBLEMS if p in wanted]:
+    if "shapes" in wanted:
+        wanted = [*wanted, *SHAPES]
+    for name in [p for p in (*PROBLEMS, *SHAPES) if p in wanted]:
         print(name, flush=True)
         details[name] = record = measure(name, args, python)
         print(f"  ours: {brief(record['ours'])}", flush=True)
@@ -571,6 +556,8 @@ def main() -> None:
     if "auto" in wanted:
         details["auto"] = ours("auto", args)
         print("auto", json.dumps(details["auto"], indent=1), flush=True)
+    if "total-shapes" in wanted:
+        details["total-shapes"] = ours("total-shapes", args)
     if "storm" in wanted:
         details["storm"] = against_storm(args)
     if "random-ssp-1e6" in wanted:
@@ -597,7 +584,9 @@ def main() -> None:
 def figures_of(details: dict[str, Any]) -> dict[str, float]:
     """The named figures, computed from everything that was measured."""
     figures: dict[str, float] = {}
-    for name in [p for p in PROBLEMS if p in details]:
+    for name in [
+        p for p in (*PROBLEMS, *SHAPES) if "seconds" in details.get(p, {}).get("ours", {})
+    ]:
         record = details[name]
         mine = statistics.median(record["ours"]["seconds"])
         figures[f"mdp/{name}/seconds"] = mine
@@ -619,10 +608,15 @@ def figures_of(details: dict[str, Any]) -> dict[str, float]:
         if work and alone and record["ours"]["met"]:
             figures[f"mdp/{name}/speedup-per-core"] = min(work) / statistics.median(alone)
     if details.get("auto") and "failed" not in details["auto"]:
+        # CPU time of auto over that of the best method, 2 ms added to both: below, calls from
+        # Python and the timer count more than the solve.
         figures["mdp/auto/worst-over-best"] = max(
             case["auto_over_best"] for case in details["auto"].values()
         )
         figures["mdp/auto/problems"] = len(details["auto"])
+    for name, case in details.get("total-shapes", {}).items():
+        if name != "failed" and case["met"]:
+            figures[f"mdp/total/{name}/cpu-seconds"] = case["cpu_seconds"]
     for key in [k for k in ("1e7", "1e7-matrix-free") if "seconds" in details.get(k, {})]:
         figures[f"mdp/{key}/seconds"] = statistics.median(details[key]["seconds"])
         figures[f"mdp/{key}/peak-gb"] = details[key]["peak_gb"]
@@ -671,7 +665,7 @@ def merge(paths: list[Path]) -> None:
             raise SystemExit(f"{path}: measured with other versions of the peers")
         versions = versions or piece["peers"]
         for name, record in piece["details"].items():
-            if name not in details or name not in PROBLEMS:
+            if name not in details or name not in (*PROBLEMS, *SHAPES):
                 details[name] = record
                 continue
             joined = {**details[name], **record}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likely.mdp import MDP, grid
-from likely.mdp.garnet import garnet
+if TYPE_CHECKING:  # imported when a shape is built: the cost of the import is measured elsewhere
+    from likely.mdp import MDP
 
 
 def from_table(
@@ -25,6 +25,8 @@ def from_table(
     Successors of probability 0 are left out, equal ones of a row are added up.
     """
     from scipy import sparse
+
+    from likely.mdp import MDP
 
     states, actions = reward.shape
     flat = successor.reshape(states * actions, -1)
@@ -140,7 +142,7 @@ def inventory(states: int, discount: float, seed: int = 0) -> MDP:
     held = np.minimum(stock + order, capacity)
     left = np.maximum(held[:, :, None] - np.arange(count), 0)
     sold = held[:, :, None] - left
-    reward = 8.0 * (sold @ demand) - 4.0 * (order > 0) - 2.0 * (held - stock) - 0.01 * held
+    reward = 8.0 * (sold @ demand) - 4.0 * (order > 0) - 2.0 * (held - stock) - 10.0 * held / states
     reward *= 0.01  # so that 10^-6 is within double precision at every discount
     return from_table(left, np.broadcast_to(demand, left.shape), reward, discount)
 
@@ -220,12 +222,16 @@ def road_map(states: int, discount: float, seed: int = 0) -> MDP:
 
 def slippery(states: int, discount: float, seed: int = 0) -> MDP:
     """The slippery grid with one goal."""
+    from likely.mdp import grid
+
     side = max(2, math.isqrt(states))
     return grid(side, side, goals=[side * side - 1], discount=discount).stored()
 
 
 def noisy_grid(states: int, discount: float, seed: int = 0) -> MDP:
     """The slippery grid without a goal, and rewards drawn at random."""
+    from likely.mdp import grid
+
     side = max(2, math.isqrt(states))
     mdp = grid(side, side, goals=[], discount=discount).stored()
     return mdp.with_reward(np.random.default_rng(seed).random(mdp.pairs))
@@ -263,11 +269,15 @@ def random_rows(states: int, discount: float, seed: int = 0) -> MDP:
 
 def garnet_rows(states: int, discount: float, seed: int = 0) -> MDP:
     """garnet(n, 4, 3): four actions, three successors each, anywhere."""
+    from likely.mdp.garnet import garnet
+
     return garnet(states, 4, 3, discount, seed)
 
 
 def shuffled_roads(states: int, discount: float, seed: int = 0) -> MDP:
     """The road map with its crossings numbered at random."""
+    from likely.mdp import MDP
+
     mdp = road_map(states, discount, seed)
     place = np.random.default_rng(seed + 1).permutation(mdp.states)
     number = np.argsort(place)

@@ -56,9 +56,11 @@ def auto(task: Task) -> Iterator[None]:
         return
     if ends:
         yield from _named(task, "gauss-seidel", once_through(task))
-    mixing = graph.mixes_fast(mdp, 6)
-    deep = not mixing and _corridor(mdp)
-    sweeps = -math.log(min(0.1, task.target_span)) / (1.0 - mdp.discount)  # at the very most
+    steps, width = graph.reach(mdp)
+    mixing = steps <= 6
+    deep = width < 12.0 and not mixing and _corridor(mdp)
+    # At the very most:
+    sweeps = -math.log(max(1e-300, min(0.1, task.target_span))) / (1.0 - mdp.discount)
     if ends and deep and sweeps > EASY:
         yield from _named(task, "policy-iteration", swept(task, NATURAL, EASY * mdp.transitions))
     if not (ends or deep or mixing) and sweeps * mdp.states > CHEAP * mdp.pairs:
@@ -69,8 +71,8 @@ def auto(task: Task) -> Iterator[None]:
     # Where a backup takes microseconds, so many are tried first that a switch does not weigh.
     budget = max(2.0 * TRIAL if mixing else TRIAL, GLANCE / mdp.transitions if mixing else 0.0)
     patience, level = 8, int(ends)
-    steps = RESTART * step_cost(mdp.states, mdp.transitions * mdp.states // mdp.pairs)
-    least = 4.0 * steps / mdp.transitions  # what the Krylov method needs, if it is lucky
+    step = step_cost(mdp.states, mdp.transitions * mdp.states // mdp.pairs) / mdp.transitions
+    least = 4.0 * RESTART * step  # what the Krylov method needs, if it is lucky
     while True:
         forecast = Forecast(task)
         yield from _watched(task, name, methods[name], forecast, budget, least * mixing)
@@ -225,17 +227,18 @@ def probed(task: Task) -> Iterator[None]:
     start_low(task)
     back = Order(NO_ORDER, NO_ORDER, -1)
     changes: list[float] = []
+    target = max(task.target_span, 1e-300)
     while len(changes) < 24:
         engine.sweep(task.value, task.best, back)
         done = engine.sweep(task.value, task.best, NATURAL)
         task.changed(2.0)
         changes.append(max(done.high, -done.low, 1e-300))
-        if changes[-1] <= task.target_span:
+        if changes[-1] <= target:
             task.check()
             yield
         if len(changes) > 1:
             rate = math.log(changes[-2] / changes[-1])
-            if math.log(max(changes[-1] / task.target_span, 1.0)) > 18.0 * rate:
+            if math.log(max(changes[-1] / target, 1.0)) > 18.0 * rate:
                 break
     task.value[:], task.best[:] = value, best
     task.fresh = False

@@ -181,10 +181,18 @@ def mixes_fast(mdp: MDP, within: int = 6) -> bool:
 
     From three states: 2,000 states (or half of all) within so many steps.
     """
+    return reach(mdp)[0] <= within
+
+
+def reach(mdp: MDP) -> tuple[int, float]:
+    """Steps from a state to 2,000 states (or half of all), and the new ones at each step.
+
+    The median of three states.
+    """
     limit = min(2000, max(2, mdp.states // 2))
     seeds = [mdp.states // 4, mdp.states // 2, (3 * mdp.states) // 4]
-    steps = [spread(mdp.pair_ptr, mdp.indptr, mdp.indices, seed, limit) for seed in seeds]
-    return bool(sorted(steps)[1] <= within)
+    steps = sorted(spread(mdp.pair_ptr, mdp.indptr, mdp.indices, seed, limit) for seed in seeds)[1]
+    return int(steps), limit / max(1, steps)
 
 
 def outward(mdp: MDP, reward: npt.NDArray[np.float64]) -> tuple[Array, Array, int] | None:
