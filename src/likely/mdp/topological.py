@@ -16,6 +16,8 @@ from likely.errors import InvalidSetting
 from likely.mdp import graph
 from likely.mdp.task import Task
 
+SWEEPS = 50  # of a component before the driver is heard, which may stop the solve
+
 _kernel: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 
@@ -26,9 +28,9 @@ def solve_components(
 ):  # fmt: skip
     """Gauss-Seidel inside each component until its change is at most `threshold`.
 
-    Returns the number of state backups.
+    Returns the number of state backups, and whether a component was left after `limit` sweeps.
     """
-    backups = 0
+    backups, left = 0, False
     for group in range(bounds.shape[0] - 1):
         first, last = bounds[group], bounds[group + 1]
         single = last - first == 1
@@ -52,7 +54,8 @@ def solve_components(
             backups += last - first
             if single or change <= threshold:
                 break
-    return backups
+            left = left or sweep == limit - 1
+    return backups, left
 
 
 def topological(task: Task) -> Iterator[None]:
@@ -63,11 +66,12 @@ def topological(task: Task) -> Iterator[None]:
     members, bounds = graph.components(mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.states)
     threshold = 0.25 * task.target_span
     while True:
-        work = solve_components(
+        work, left = solve_components(
             mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, mdp.reward, mdp.discount,
-            task.value, members, bounds, threshold, 1000,
+            task.value, members, bounds, threshold, SWEEPS,
         )  # fmt: skip
         task.changed(work / max(1, mdp.states))
         task.check()
         yield
-        threshold *= 0.25
+        if not left:
+            threshold *= 0.25
