@@ -108,7 +108,7 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
     alpha = float(task.options.get("alpha", 0.01))
     share = policy_share(task)
     cost = step_cost(task.engine.states, int(share * task.engine.transitions))
-    cycles = 300 if task.options.get("chosen") is None else 4  # a racer's step ends soon
+    cycles = 30 if task.options.get("chosen") is None else 4  # a racer's step ends soon
     while True:
         task.check()
         yield
