@@ -39,6 +39,7 @@ from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Hea
 from likely.nn.drawing import Draw, invert
 from likely.nn.precision import full_precision, without_autocast
 from likely.nn.program import Moment, Program
+from likely.nn.program_kept import Prepared
 from likely.nn.program_torch import TorchExecutor
 
 if TYPE_CHECKING:
@@ -178,21 +179,22 @@ def _filled(
         return _wavefront(model, draw, x, start, context, watch)
     if method == "naive":
         return _naive(model, draw, x, start, context, watch)
-    program = model.program()
+    prepared = Prepared(model)
+    program = prepared.program
     if method == "jacobi":
         if program is None or not program.parallel_rows:
             return _whole_jacobi(model, draw, x, start, context, watch)
         return _by_program(
-            model, program, draw, x, start, context, watch, _fixed_point, side_by_side=True
+            model, prepared, draw, x, start, context, watch, _fixed_point, side_by_side=True
         )
     if program is not None:
         few = method == "auto" and len(x) == 1 and program.parallel_rows
         if few and compiles(model, program):
             return _by_program(
-                model, program, draw, x, start, context, watch, _Faster(), side_by_side=True
+                model, prepared, draw, x, start, context, watch, _Faster(), side_by_side=True
             )
         return _by_program(
-            model, program, draw, x, start, context, watch, _pixels, side_by_side=False
+            model, prepared, draw, x, start, context, watch, _pixels, side_by_side=False
         )
     if method == "incremental":
         raise InvalidSetting(
@@ -288,24 +290,19 @@ def compiles(model: Steppable, program: Program) -> bool:
 
 
 def executor_for(
-    model: Steppable,
-    program: Program,
-    batch: int,
-    context: Tensor | None,
-    *,
-    side_by_side: bool = False,
+    model: Steppable, program: Program, batch: int, context: Tensor | None
 ) -> Executor:
     """The executor that a model is sampled with; see `compiles`."""
     if compiles(model, program):
         from likely.nn.program_compiled import CompiledExecutor
 
-        return CompiledExecutor(program, batch, context, side_by_side=side_by_side)
+        return CompiledExecutor(program, batch, context, side_by_side=False)
     return TorchExecutor(program, batch, context)
 
 
 def _by_program(
     model: Steppable,
-    program: Program,
+    prepared: Prepared,
     draw: Draw,
     x: Tensor,
     start: int,
@@ -322,15 +319,24 @@ def _by_program(
     """
     height, width = x.shape[2:]
     threads = count = 1
-    if compiles(model, program):
+    assert prepared.program is not None
+    compiled = compiles(model, prepared.program)
+    if compiled:
         threads = torch.get_num_threads()
         count = max(-(-len(x) // BLOCK), min(threads, len(x)))
     own = [slice(len(x) * part // count, len(x) * (part + 1) // count) for part in range(count)]
+    sizes = [some.stop - some.start for some in own]
+    tables = {
+        size: prepared.tables(size, side_by_side=side_by_side) for size in set(sizes) if compiled
+    }
 
     def block(part: int) -> Executor:
         labels = None if context is None else context[own[part]]
-        size = own[part].stop - own[part].start
-        return executor_for(model, program, size, labels, side_by_side=side_by_side)
+        if not compiled:
+            return TorchExecutor(prepared.whole(), sizes[part], labels)
+        from likely.nn.program_compiled import CompiledExecutor
+
+        return CompiledExecutor(tables[sizes[part]], sizes[part], labels)
 
     def rows(executor: Executor, part: int, some: range) -> None:
         images, drawn = x[own[part]], draw.part(own[part])

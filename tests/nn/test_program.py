@@ -14,7 +14,7 @@ from likely.nn import program_compiled
 from likely.nn import program_kernels as kernels
 from likely.nn.masked import conv_taps, pointwise, shift_down
 from likely.nn.program import Builder, Cells, Moment, Program, Tap, features_of, shifted
-from likely.nn.program_compiled import CompiledExecutor
+from likely.nn.program_compiled import CompiledExecutor, Tables
 from likely.nn.program_torch import TorchExecutor
 
 SHAPE, LEVELS = (1, 5, 7), 6
@@ -381,7 +381,7 @@ def test_what_grows_from_the_drawn_values_is_begun_for_a_run_of_pixels(
         expected[:, i] = flat[:, :i] @ direct[:i, i] + lively(size)[i] + g[:, seen] @ read[seen, i]
     expected = expected.reshape(3, 3, 4, channels).permute(0, 3, 1, 2)
     check(build, build.pick(output, 1), x, expected, context)
-    codes = CompiledExecutor(build.finish(build.pick(output, 1)), 2, context[:2]).code[:, 0]
+    codes = Tables(build.finish(build.pick(output, 1)), 2).code[:, 0]
     assert (codes == kernels.GROW_RUN).sum() == 4 * channels
     assert (codes == kernels.MAP_NEW).sum() == 2 * channels
 

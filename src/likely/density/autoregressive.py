@@ -205,6 +205,11 @@ class Autoregressive(TractableDensity):
         output = self.incremental(build)
         return None if output is None else build.finish(output)
 
+    @property
+    def viewed(self) -> Autoregressive:
+        """The model that this one is a view of: itself, unless its class says otherwise."""
+        return self
+
     def stepper(self, batch: int, context: Tensor | None) -> Stepper | None:
         """The incremental form of `conditionals` for a batch, or None."""
         program = self.program()
@@ -371,6 +376,10 @@ class DrawingOrder(Autoregressive):
         image = whole.index_copy(2, drawn, x.flatten(2)).reshape(*x.shape[:2], height, width)
         parameters = self.model.conditionals(image, context).flatten(2)
         return parameters[:, :, drawn].reshape(len(x), -1, *x.shape[2:])
+
+    @property
+    def viewed(self) -> Autoregressive:
+        return self.model
 
     def incremental(self, build: Builder) -> Cells | None:
         return self.model.incremental(build)

@@ -276,6 +276,13 @@ class Memory:
     side: Tensor | None = None
     side_at_right: bool = False
 
+    def copied(self) -> Memory:
+        """The same with copies of its tensors."""
+        values = {
+            name: value.clone() for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return dataclasses.replace(self, **values)
+
     def given(self, context: Tensor | None) -> Tensor:
         """What it starts with where it is known with the context, [B, F]."""
         assert context is not None
@@ -323,6 +330,15 @@ class Program:
     def columns(self, memory: Memory) -> int:
         """Cells in a row."""
         return -(-self.shape[2] // memory.stride)
+
+    def without_instructions(self) -> Program:
+        """What an executor needs once it knows the instructions; tensors are copies."""
+        return dataclasses.replace(
+            self,
+            memories=tuple(memory.copied() for memory in self.memories),
+            instructions=(),
+            weight=self.weight.flatten()[:1].clone(),
+        )
 
 
 def shifted(x: Cells, up: int = 0, left: int = 0) -> Cells:

@@ -77,25 +77,20 @@ def head_code(head: Head) -> Array:
     return np.array([kind, head.levels, head.channels, parts], np.int64)
 
 
-class CompiledExecutor:
-    """The memory of a part of a batch, and the steps that change it; see `TorchExecutor`.
+class Tables:
+    """A program written for the kernels, for parts of a batch of one size.
+
+    It keeps no reference to the model: all numbers are copies. `likely.nn.program_kept` keeps it
+    between draws.
 
     Args:
         program: of the model.
         batch: images.
-        context: labels int64 [B], vectors [B, K], or None; no maps.
         side_by_side: the pixels of a row can be computed at once (`put_row`), which needs more
             memory; otherwise only one after another.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        batch: int,
-        context: Tensor | None = None,
-        *,
-        side_by_side: bool = True,
-    ) -> None:
+    def __init__(self, program: Program, batch: int, *, side_by_side: bool = True) -> None:
         like = program.weight
         if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
             raise InvalidSetting("the compiled executor runs on the processor, float32 or float64")
@@ -104,14 +99,14 @@ class CompiledExecutor:
         self.type: Any = np.float32 if like.dtype is torch.float32 else np.float64
         self.lanes = VECTOR_BYTES // np.dtype(self.type).itemsize
         self._weights: list[Array] = []
-        self._held = 0
+        self._laid = 0
         self._operands: list[list[int]] = []
         self._known_views: dict[tuple[int, ...], int] = {}
         self._code: list[list[int]] = []
         self._taps: list[tuple[int, int]] = []
         self._floats: list[float] = []
         self._integers: list[int] = []
-        self._size = 0
+        self.held = 0
         self._parts_of: dict[tuple[Any, ...], int] = {}
         self._written: dict[tuple[int, int, int], list[list[int]]] = {}
         self.settled = _settled(program)
@@ -132,120 +127,9 @@ class CompiledExecutor:
         self.after = [
             (self._lower(part, -1), part[0].backwards) for part in _runs(program.at(Moment.AFTER))
         ]
-        self._freeze(context)
-
-    # -- the steps --------------------------------------------------------------------------
-
-    def bytes(self) -> int:
-        """Size of the memory."""
-        return int(self.mem.nbytes)
-
-    def begin_row(self, row: int) -> None:
-        """Move to a new row and compute what it knows from above."""
-        kernels.bind(self.operands, self.rows, row)
-        for memory, place in zip(self.program.memories, self.places, strict=True):
-            if memory.side is not None and row % memory.stride == 0:
-                line = row // memory.stride
-                column = self.program.columns(memory) if memory.side_at_right else -1
-                at = place.base + (line % place.kept) * place.row_step
-                at += (place.left + column) * place.column_step
-                values = memory.side[line].to(torch.float64).numpy()
-                for image in range(self.batch):
-                    first = at + image * place.image_step
-                    self.mem[first : first + memory.features] = values
-        self._execute(self.before, row, 0, self.program.shape[2])
-
-    def pixel(self, row: int, column: int, group: int = 0) -> Tensor:
-        """Parameters of the head at a pixel, [B, parameters]; those of `group` are right."""
-        self._execute(self.at_pixel[group], row, column, column + 1)
-        return self._parameters(column)
-
-    def put(self, row: int, column: int, levels: Tensor, group: int = 0) -> None:
-        """Take in what was drawn: levels int64 [B, channels of the group]."""
-        size = self.program.shape[0] // self.program.groups
-        x = np.zeros((self.batch, self.program.shape[0], 1, column + 1), np.int64)
-        x[:, group * size : (group + 1) * size, 0, column] = levels.numpy()
-        self._put(x, column, column + 1, group * size, (group + 1) * size)
-        self._execute(self.late[group], row, column, column + 1)
-
-    def end_row(self, row: int) -> None:
-        """The row is complete: compute what sees all of it."""
-        width = self.program.shape[2]
-        for part, backwards in self.after:
-            if not backwards:
-                self._execute(part, row, 0, width)
-                continue
-            for column in reversed(range(width)):
-                self._execute(part, row, column, column + 1)
-
-    def put_row(self, row: int, levels: Tensor, start: int = 0) -> Tensor:
-        """Take in all pixels of the current row at once; see `TorchExecutor`."""
-        program = self.program
-        width, groups = program.shape[2], program.groups
-        found = []
-        if not self.side_by_side:
-            size = program.shape[0] // groups
-            for column in range(start, width):
-                for group in range(groups):
-                    seen = self.pixel(row, column, group)
-                    part = levels[:, group * size : (group + 1) * size, column]
-                    self.put(row, column, part, group)
-                found.append(seen.clone())
-        else:
-            self._side_by_side(row, start, levels)
-            found = [self._parameters(column) for column in range(start, width)]
-        return torch.stack(found) if found else torch.zeros(0)
-
-    def draw_row(self, row: int, known: int, x: Tensor, draw: Draw) -> None:
-        """Draw the pixels of the current row from the `known`-th on; see `TorchExecutor`."""
-        kernels.draw_row(
-            self.code, self.lists, self.operands, self.rows, self.taps, self.table, self.floats,
-            self.integers, self.scores, self.mem, self.weights, self.batch, row, known, self.sizes,
-            self.output, head_code(draw.head), self.images, draw.temperature,
-            draw.uniform.numpy(), x.numpy(), self.chances,
-        )  # fmt: skip
-
-    def redraw(self, row: int, start: int, x: Tensor, draw: Draw) -> None:
-        """Draw the pixels from `start` on side by side; see `TorchExecutor`."""
-        self._side_by_side(row, start, x[:, :, row])
-        kernels.draw_cells(
-            self.operands, self.rows, self.output, head_code(draw.head), self.mem,
-            draw.temperature, draw.uniform.numpy(), x.numpy(), row, start, self.program.shape[2],
-            0, self.program.shape[0], self.chances,
-        )  # fmt: skip
+        self._freeze()
 
     # -- parts ------------------------------------------------------------------------------
-
-    def _execute(self, part: tuple[int, int], row: int, first: int, last: int) -> None:
-        if part[0] < part[1]:
-            kernels.execute(
-                self.code, *part, self.operands, self.rows, self.taps, self.table, self.floats,
-                self.integers, self.scores, self.mem, self.weights, self.batch, row, first, last,
-                self.sizes,
-            )  # fmt: skip
-
-    def _put(self, x: Array, first: int, last: int, low: int, high: int) -> None:
-        """Write channels [low, high) of columns [first, last) of a row, [B, C, 1, W]."""
-        kernels.put(
-            self.operands, self.rows, self.images, self.floats, self.mem, x, 0, first, last,
-            low, high,
-        )  # fmt: skip
-
-    def _side_by_side(self, row: int, start: int, levels: Tensor) -> None:
-        width = self.program.shape[2]
-        given = levels[:, :, None].contiguous().numpy()
-        self._put(given, start, width, 0, self.program.shape[0])
-        self._execute(self.both, row, start, width)
-
-    def _parameters(self, column: int) -> Tensor:
-        line, size = self.operands[self.output], self.program.output.features
-        at = int(self.rows[self.output] + column * line[kernels.COLUMN_STEP])
-        step = int(line[kernels.IMAGE_STEP])
-        found = np.stack(
-            [self.mem[at + b * step : at + b * step + size] for b in range(self.batch)]
-        )
-        return torch.from_numpy(found)
-
     def _late(self, group: int) -> list[Instruction]:
         """What runs when the channels of a group are drawn."""
         last = group == self.program.groups - 1
@@ -337,8 +221,8 @@ class CompiledExecutor:
 
     def _take(self, size: int) -> int:
         """Room in the memory, at a cache line's begin."""
-        base = self._size
-        self._size += -(-size // self.lanes) * self.lanes
+        base = self.held
+        self.held += -(-size // self.lanes) * self.lanes
         return base
 
     def _image_views(self) -> list[list[int]]:
@@ -379,10 +263,10 @@ class CompiledExecutor:
 
     def _weight(self, x: Array) -> int:
         """Lay weights down; returns where."""
-        at = self._held
+        at = self._laid
         flat = np.ascontiguousarray(x, self.type).reshape(-1)
         self._weights.append(flat)
-        self._held += flat.size
+        self._laid += flat.size
         return at
 
     def _vector(self, x: Tensor) -> int:
@@ -570,7 +454,7 @@ class CompiledExecutor:
         """Lay a matrix down in panels of up to four vectors of outputs; returns where."""
         vectors = matrix.shape[1] // self.lanes
         wide = -(-vectors // max(1, -(-vectors // 4)))
-        at = self._held
+        at = self._laid
         for first in range(0, vectors, max(1, wide)):
             self._weight(matrix[:, first * self.lanes : (first + wide) * self.lanes])
         return at
@@ -618,7 +502,7 @@ class CompiledExecutor:
             self._taps.append((self._view(x, columns.start, stride), weight.shape[0]))
             whole[filled : filled + weight.shape[0], :outputs] = weight.numpy()
             filled += weight.shape[0]
-        at = self._held
+        at = self._laid
         for panel in range(panels):
             self._weight(whole[:, panel * wide * lanes : (panel + 1) * wide * lanes])
         bias = -1
@@ -637,29 +521,179 @@ class CompiledExecutor:
                 10: self._float(1.0),
             })  # fmt: skip
 
-    def _freeze(self, context: Tensor | None) -> None:
-        """Make the tables, the weights and the memory; give the memory its first contents."""
+    def _freeze(self) -> None:
+        """Make arrays of the lists; of the program keep copies of what a memory starts with."""
         program = self.program
         self.code = np.array(self._code, np.int64).reshape(-1, COLUMNS)
         self.operands = np.array(self._operands, np.int64)
-        self.rows = np.zeros(len(self.operands), np.int64)
         self.taps = np.array(self._taps, np.int64).reshape(-1, 2)
-        self.table = np.zeros((MOST_TAPS, 3), np.int64)
         self.floats = np.array([*self._floats, 1.0], np.float64)
         self.integers = np.array([*self._integers, 0], np.int64)
         # Vectors are whole: the last one may reach beyond.
         widest = max(memory.features for memory in program.memories)
-        self.scores = np.zeros(program.shape[1] * program.shape[2] + widest + 128, self.type)
+        self.scores = program.shape[1] * program.shape[2] + widest + 128
         self.weights = np.concatenate([*self._weights, np.zeros(64, self.type)])
-        self.mem = np.zeros(self._size, self.type)
-        self.chances = np.zeros((3, max(1, program.output.features)))
         self.images = np.array(self._images, np.int64).reshape(-1, 2)
         self.sizes = np.array([self.lanes, program.shape[2]], np.int64)
         self.lists = np.array(
             [[*pixel, *late] for pixel, late in zip(self.at_pixel, self.late, strict=True)],
             np.int64,
         )
-        for memory, place in zip(program.memories, self.places, strict=True):
+        self.program = program.without_instructions()
+        self._weights, self._parts_of, self._written = [], {}, {}
+
+
+class CompiledExecutor:
+    """The memory of a part of a batch, and the steps that change it; see `TorchExecutor`.
+
+    Args:
+        program: of the model, or its tables for that many images.
+        batch: images.
+        context: labels int64 [B], vectors [B, K], or None; no maps.
+        side_by_side: see `Tables`, which may be given instead of the program.
+    """
+
+    def __init__(
+        self,
+        program: Program | Tables,
+        batch: int,
+        context: Tensor | None = None,
+        *,
+        side_by_side: bool = True,
+    ) -> None:
+        if isinstance(program, Program):
+            program = Tables(program, batch, side_by_side=side_by_side)
+        assert program.batch == batch
+        self.tables, self.program, self.batch = program, program.program, batch
+        self.rows = np.zeros(len(program.operands), np.int64)
+        self._table = np.zeros((MOST_TAPS, 3), np.int64)
+        self._scores = np.zeros(program.scores, program.type)
+        self._chances = np.zeros((3, max(1, self.program.output.features)))
+        self.mem = np.zeros(program.held, program.type)
+        self._begin(context)
+
+    # -- the steps --------------------------------------------------------------------------
+
+    def bytes(self) -> int:
+        """Size of the memory."""
+        return int(self.mem.nbytes)
+
+    def begin_row(self, row: int) -> None:
+        """Move to a new row and compute what it knows from above."""
+        tables = self.tables
+        kernels.bind(tables.operands, self.rows, row)
+        for memory, place in zip(self.program.memories, tables.places, strict=True):
+            if memory.side is not None and row % memory.stride == 0:
+                line = row // memory.stride
+                column = self.program.columns(memory) if memory.side_at_right else -1
+                at = place.base + (line % place.kept) * place.row_step
+                at += (place.left + column) * place.column_step
+                values = memory.side[line].to(torch.float64).numpy()
+                for image in range(self.batch):
+                    first = at + image * place.image_step
+                    self.mem[first : first + memory.features] = values
+        self._execute(tables.before, row, 0, self.program.shape[2])
+
+    def pixel(self, row: int, column: int, group: int = 0) -> Tensor:
+        """Parameters of the head at a pixel, [B, parameters]; those of `group` are right."""
+        self._execute(self.tables.at_pixel[group], row, column, column + 1)
+        return self._parameters(column)
+
+    def put(self, row: int, column: int, levels: Tensor, group: int = 0) -> None:
+        """Take in what was drawn: levels int64 [B, channels of the group]."""
+        size = self.program.shape[0] // self.program.groups
+        x = np.zeros((self.batch, self.program.shape[0], 1, column + 1), np.int64)
+        x[:, group * size : (group + 1) * size, 0, column] = levels.numpy()
+        self._put(x, column, column + 1, group * size, (group + 1) * size)
+        self._execute(self.tables.late[group], row, column, column + 1)
+
+    def end_row(self, row: int) -> None:
+        """The row is complete: compute what sees all of it."""
+        width = self.program.shape[2]
+        for part, backwards in self.tables.after:
+            if not backwards:
+                self._execute(part, row, 0, width)
+                continue
+            for column in reversed(range(width)):
+                self._execute(part, row, column, column + 1)
+
+    def put_row(self, row: int, levels: Tensor, start: int = 0) -> Tensor:
+        """Take in all pixels of the current row at once; see `TorchExecutor`."""
+        program = self.program
+        width, groups = program.shape[2], program.groups
+        found = []
+        if not self.tables.side_by_side:
+            size = program.shape[0] // groups
+            for column in range(start, width):
+                for group in range(groups):
+                    seen = self.pixel(row, column, group)
+                    part = levels[:, group * size : (group + 1) * size, column]
+                    self.put(row, column, part, group)
+                found.append(seen.clone())
+        else:
+            self._side_by_side(row, start, levels)
+            found = [self._parameters(column) for column in range(start, width)]
+        return torch.stack(found) if found else torch.zeros(0)
+
+    def draw_row(self, row: int, known: int, x: Tensor, draw: Draw) -> None:
+        """Draw the pixels of the current row from the `known`-th on; see `TorchExecutor`."""
+        tables = self.tables
+        kernels.draw_row(
+            tables.code, tables.lists, tables.operands, self.rows, tables.taps, self._table,
+            tables.floats, tables.integers, self._scores, self.mem, tables.weights, self.batch,
+            row, known, tables.sizes, tables.output, head_code(draw.head), tables.images,
+            draw.temperature, draw.uniform.numpy(), x.numpy(), self._chances,
+        )  # fmt: skip
+
+    def redraw(self, row: int, start: int, x: Tensor, draw: Draw) -> None:
+        """Draw the pixels from `start` on side by side; see `TorchExecutor`."""
+        tables = self.tables
+        self._side_by_side(row, start, x[:, :, row])
+        kernels.draw_cells(
+            tables.operands, self.rows, tables.output, head_code(draw.head), self.mem,
+            draw.temperature, draw.uniform.numpy(), x.numpy(), row, start, self.program.shape[2],
+            0, self.program.shape[0], self._chances,
+        )  # fmt: skip
+
+    # -- parts ------------------------------------------------------------------------------
+
+    def _execute(self, part: tuple[int, int], row: int, first: int, last: int) -> None:
+        tables = self.tables
+        if part[0] < part[1]:
+            kernels.execute(
+                tables.code, *part, tables.operands, self.rows, tables.taps, self._table,
+                tables.floats, tables.integers, self._scores, self.mem, tables.weights, self.batch,
+                row, first, last, tables.sizes,
+            )  # fmt: skip
+
+    def _put(self, x: Array, first: int, last: int, low: int, high: int) -> None:
+        """Write channels [low, high) of columns [first, last) of a row, [B, C, 1, W]."""
+        tables = self.tables
+        kernels.put(
+            tables.operands, self.rows, tables.images, tables.floats, self.mem, x, 0, first, last,
+            low, high,
+        )  # fmt: skip
+
+    def _side_by_side(self, row: int, start: int, levels: Tensor) -> None:
+        width = self.program.shape[2]
+        given = levels[:, :, None].contiguous().numpy()
+        self._put(given, start, width, 0, self.program.shape[0])
+        self._execute(self.tables.both, row, start, width)
+
+    def _parameters(self, column: int) -> Tensor:
+        tables = self.tables
+        line, size = tables.operands[tables.output], self.program.output.features
+        at = int(self.rows[tables.output] + column * line[kernels.COLUMN_STEP])
+        step = int(line[kernels.IMAGE_STEP])
+        found = np.stack(
+            [self.mem[at + b * step : at + b * step + size] for b in range(self.batch)]
+        )
+        return torch.from_numpy(found)
+
+    def _begin(self, context: Tensor | None) -> None:
+        """Give the memory its first contents."""
+        tables, program = self.tables, self.program
+        for memory, place in zip(program.memories, tables.places, strict=True):
             size, batch = memory.features, self.batch
             if memory.start is not None:
                 rows = self._strided(place.base, (batch, size), (place.image_step, 1))
@@ -679,8 +713,8 @@ class CompiledExecutor:
                 shape = (place.kept, columns, batch, size)
                 lines = self._strided(first, shape, (*steps, place.image_step, 1))
                 lines[:] = memory.above.to(torch.float64).numpy()[None, :, None]
-        kernels.bind(self.operands, self.rows, 0)
-        self._execute(self.given, 0, 0, 1)
+        kernels.bind(tables.operands, self.rows, 0)
+        self._execute(tables.given, 0, 0, 1)
 
     def _strided(self, base: int, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
         item = self.mem.itemsize
@@ -723,4 +757,4 @@ def _runs(some: list[Instruction]) -> list[list[Instruction]]:
     return found
 
 
-__all__ = ["CompiledExecutor", "head_code"]
+__all__ = ["CompiledExecutor", "Tables", "head_code"]

@@ -135,15 +135,18 @@ def _apply(op, mem, out, x, y, count, factor):
 @_jit
 def _place(operands, rows, view, cell):
     """Where a view's cell begins, for the first image."""
-    line = operands[view]
-    return rows[view] + (cell * line[RATIO] // line[COARSE]) * line[COLUMN_STEP]
+    at = cell * operands[view, RATIO]
+    if operands[view, COARSE] != 1:  # divisions take long
+        at //= operands[view, COARSE]
+    return rows[view] + at * operands[view, COLUMN_STEP]
 
 
 @_jit
 def _side_by_side(operands, view, batch):
     """Whether the cells of a row follow each other without a gap, as the images of a cell do."""
-    line = operands[view]
-    return line[COLUMN_STEP] == batch * line[IMAGE_STEP] and line[RATIO] == 1 and line[COARSE] == 1
+    if operands[view, RATIO] != 1 or operands[view, COARSE] != 1:
+        return False
+    return operands[view, COLUMN_STEP] == batch * operands[view, IMAGE_STEP]
 
 
 @_jit
@@ -408,13 +411,15 @@ def _execute(code, begin, end, operands, rows, taps, table, floats, integers, sc
     for index in range(begin, end):
         one = code[index]
         stride, period = one[1], one[2]
-        if row % stride or (row // stride) % period != one[3]:
-            continue
-        first = -(-first_column // stride)
-        last = -(-last_column // stride)
-        first += (one[4] - first) % period
-        if first >= last:
-            continue
+        first, last = first_column, last_column
+        if stride > 1 or period > 1:
+            if row % stride or (row // stride) % period != one[3]:
+                continue
+            first = -(-first_column // stride)
+            last = -(-last_column // stride)
+            first += (one[4] - first) % period
+            if first >= last:
+                continue
         op = one[0]
         if op == LINEAR:
             _linear(one, operands, rows, taps, table, mem, weights, batch, first, last, period,
