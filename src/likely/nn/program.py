@@ -23,6 +23,7 @@ Source: Ramachandran et al. 2017 (caches of activations), https://arxiv.org/abs/
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import functools
@@ -278,10 +279,11 @@ class Memory:
 
     def copied(self) -> Memory:
         """The same with copies of its tensors."""
-        values = {
-            name: value.clone() for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return dataclasses.replace(self, **values)
+        twin = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(twin, name, value.clone())
+        return twin
 
     def given(self, context: Tensor | None) -> Tensor:
         """What it starts with where it is known with the context, [B, F]."""

@@ -57,40 +57,34 @@ class State:
 
     Attributes:
         form: types, attributes and shapes, in nested tuples.
-        tensors: in the order of the form.
+        bits: of the tensors in the order of the form, as integers.
     """
 
     form: Any
-    tensors: list[Tensor]
+    bits: list[Tensor]
 
     def equals(self, other: State) -> bool:
         """Whether form and bits are the same."""
-        return self.form == other.form and all(
-            torch.equal(_bits(x), _bits(y))
-            for x, y in zip(self.tensors, other.tensors, strict=True)
-        )
+        return self.form == other.form and all(map(torch.equal, self.bits, other.bits))
 
     def copy(self) -> State:
         """The same with tensors of its own."""
-        return State(self.form, [x.detach().clone() for x in self.tensors])
+        return State(self.form, [x.clone() for x in self.bits])
 
 
-def _bits(x: Tensor) -> Tensor:
-    return x.detach().view(_INTS[x.element_size()])
-
-
-def state_of(model: nn.Module) -> State | None:
+@torch.no_grad()
+def state_of(model: object) -> State | None:
     """The state of a model on the processor, uncopied; None where it cannot be compared."""
     walk = _Walk()
     try:
-        return State(walk.form(model), walk.tensors)
+        return State(walk.form(model), walk.bits)
     except (_Incomparable, RecursionError):
         return None
 
 
 class _Walk:
     def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
+        self.bits: list[Tensor] = []
         self.count = 0
         self.seen: dict[int, int] = {}  # modules and objects by their place in the walk
 
@@ -121,7 +115,7 @@ class _Walk:
         self.count += x.numel() if dense else 0
         if not dense or x.is_complex() or self.count > MOST:
             raise _Incomparable
-        self.tensors.append(x)
+        self.bits.append(x.view(_INTS[x.element_size()]))
         return x.dtype, x.shape
 
     def _object(self, x: Any) -> Any:
@@ -161,6 +155,11 @@ class Programmed(Protocol):
         """The incremental form, or None where the model has none."""
 
 
+def _by_identity(model: object) -> bool:
+    kind = type(model)
+    return kind.__hash__ is object.__hash__ and kind.__eq__ is object.__eq__
+
+
 class Prepared:
     """The program of a model for one draw.
 
@@ -175,12 +174,15 @@ class Prepared:
             model: tables are kept only for modules, by their identity. A view of a model that is
                 made anew for each draw says by `viewed` what it is a view of.
         """
-        self._model, self._state = model, None
-        self._owner = getattr(model, "viewed", model)
+        self._model = model
+        self._state: State | None = None
+        owner = getattr(model, "viewed", model)
+        self._owner = owner if isinstance(owner, nn.Module) else None
         self._kept: _Kept | None = None
         self._whole: Program | None = None
-        state = state_of(model) if isinstance(model, nn.Module) else None
-        if state is not None and isinstance(self._owner, nn.Module):
+        self.program: Program | None
+        state = state_of(model) if _by_identity(self._owner) else None
+        if state is not None and self._owner is not None:
             with _lock:
                 kept = _all_kept.get(self._owner)
             if kept is not None and kept.state.equals(state):
@@ -191,7 +193,8 @@ class Prepared:
 
     def whole(self) -> Program:
         """The program with its instructions."""
-        self._whole = self._whole or self._model.program()
+        if self._whole is None:
+            self._whole = self._model.program()
         assert self._whole is not None
         return self._whole
 
@@ -212,7 +215,7 @@ class Prepared:
     def _keep(self, key: tuple[int, bool], tables: Tables) -> None:
         before = self._state if self._kept is None else self._kept.state
         now = None if before is None else state_of(self._model)
-        if before is None or now is None or not before.equals(now):
+        if self._owner is None or before is None or now is None or not before.equals(now):
             return  # it changed while the program was built
         with _lock:
             if self._kept is None:

@@ -21,11 +21,23 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from likely.nn.program_vectors import HEIGHTS, MAPS, TILES, lstm, meet, soften, standardize, weigh
+from likely.nn.program_vectors import (
+    HEIGHTS,
+    MAPS,
+    PAIRS,
+    TILES,
+    lstm,
+    meet,
+    soften,
+    standardize,
+    weigh,
+)
 
 _jit: Any = njit(nogil=True, error_model="numpy")
 # Sums over vectors may be taken in any order.
 _loose: Any = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
+# Into its caller: a call hands on some fifty numbers.
+_inlined: Any = njit(nogil=True, error_model="numpy", forceinline=True)
 _entry: Any = njit(nogil=True, error_model="numpy", cache=True)
 
 BASE, KEPT, ROW_STEP, STRIDE, UP, COLUMN_STEP, IMAGE_STEP, RATIO, COARSE = range(9)
@@ -92,6 +104,41 @@ def _matmul(mem, weights, out, out_step, start, start_step, bias, taps, images, 
                            row, end, count, place)  # fmt: skip
 
 
+_row_1, _row_2, _row_3, _row_4 = (TILES[1, v] for v in (1, 2, 3, 4))
+_pair_3, _pair_4 = (PAIRS[v] for v in (3, 4))
+
+
+@_inlined
+def _one_row(mem, weights, out, start, bias, taps, count, inputs, at, vectors, panels,
+             last_vectors, lanes):  # fmt: skip
+    """`_matmul` of one image: two panels at once, or the sums would wait for each other."""
+    panel = np.int64(0)
+    while panel < panels:
+        wide = vectors if panel < panels - 1 else last_vectors
+        first = panel * vectors * lanes
+        begin = start + first if start >= 0 else np.int64(-1)
+        shift = bias + first if bias >= 0 else np.int64(-1)
+        place = at + first * inputs
+        pair = panel + 2 < panels or (panel + 2 == panels and last_vectors == vectors)
+        if pair and wide >= 3:
+            step = inputs * vectors * lanes
+            if wide == 4:
+                _pair_4(mem, weights, out + first, step, begin, 0, shift, taps, 0, count, place)
+            else:
+                _pair_3(mem, weights, out + first, step, begin, 0, shift, taps, 0, count, place)
+            panel += 2
+            continue
+        if wide == 4:
+            _row_4(mem, weights, out + first, 0, begin, 0, shift, taps, 0, count, place)
+        elif wide == 3:
+            _row_3(mem, weights, out + first, 0, begin, 0, shift, taps, 0, count, place)
+        elif wide == 2:
+            _row_2(mem, weights, out + first, 0, begin, 0, shift, taps, 0, count, place)
+        else:
+            _row_1(mem, weights, out + first, 0, begin, 0, shift, taps, 0, count, place)
+        panel += 1
+
+
 _copy, _negative, _relu, _elu = MAPS["copy"], MAPS["negative"], MAPS["relu"], MAPS["elu"]
 _tanh, _sigmoid, _silu, _exp = MAPS["tanh"], MAPS["sigmoid"], MAPS["silu"], MAPS["exp"]
 _square, _add, _multiply = MAPS["square"], MAPS["add"], MAPS["multiply"]
@@ -132,7 +179,7 @@ def _apply(op, mem, out, x, y, count, factor):
             mem[out + i] = factor * (max(value, 0.0) + math.log1p(math.exp(-abs(value))))
 
 
-@_jit
+@_inlined
 def _place(operands, rows, view, cell):
     """Where a view's cell begins, for the first image."""
     at = cell * operands[view, RATIO]
@@ -141,7 +188,7 @@ def _place(operands, rows, view, cell):
     return rows[view] + at * operands[view, COLUMN_STEP]
 
 
-@_jit
+@_inlined
 def _side_by_side(operands, view, batch):
     """Whether the cells of a row follow each other without a gap, as the images of a cell do."""
     if operands[view, RATIO] != 1 or operands[view, COARSE] != 1:
@@ -149,7 +196,7 @@ def _side_by_side(operands, view, batch):
     return operands[view, COLUMN_STEP] == batch * operands[view, IMAGE_STEP]
 
 
-@_jit
+@_inlined
 def _linear(code, operands, rows, taps, table, mem, weights, batch, first, last, step, lanes):
     out, start, bias = code[5], code[7], code[8]
     begin, count = code[9], code[10]
@@ -169,12 +216,17 @@ def _linear(code, operands, rows, taps, table, mem, weights, batch, first, last,
         origin, origin_step = np.int64(-1), np.int64(0)
         if start >= 0:
             origin, origin_step = _place(operands, rows, start, cell), operands[start, IMAGE_STEP]
-        _matmul(mem, weights, _place(operands, rows, out, cell), operands[out, IMAGE_STEP],
-                origin, origin_step, bias, table, images, count, inputs, code[11], code[12],
-                code[13], code[14], lanes)  # fmt: skip
+        to = _place(operands, rows, out, cell)
+        if images == 1:
+            _one_row(mem, weights, to, origin, bias, table, count, inputs, code[11], code[12],
+                     code[13], code[14], lanes)  # fmt: skip
+            continue
+        _matmul(mem, weights, to, operands[out, IMAGE_STEP], origin, origin_step, bias, table,
+                images, count, inputs, code[11], code[12], code[13], code[14],
+                lanes)  # fmt: skip
 
 
-@_jit
+@_inlined
 def _map(code, operands, rows, floats, mem, batch, first, last, step):
     out, x, y, op, count = code[5], code[7], code[8], code[9], code[6]
     factor = floats[code[10]]

@@ -236,7 +236,7 @@ def _lstm(typingctx, mem, h, c, o, f, i, g, before, count):
     return signature, generate
 
 
-def _tile(rows: int, vectors: int) -> Any:
+def _tile(rows: int, vectors: int, panels: int = 1) -> Any:
     @intrinsic
     def product(
         typingctx, mem, weights, out, out_step, start, start_step, bias, taps, row, count, place
@@ -246,6 +246,9 @@ def _tile(rows: int, vectors: int) -> Any:
         `rows` images from `row` on, `vectors` vectors of outputs. `taps` [count, 3] gives for each
         tap the place of x, the step from one image to the next, and the inputs; the weights of
         the tile stand at `place`, input after input. Negative `start` or `bias`: none.
+
+        Two panels: of one row, twice `vectors`; the weights of the second stand `out_step` behind
+        those of the first.
         """
         signature = types.void(mem, weights, *[types.int64] * 5, taps, *[types.int64] * 3)
 
@@ -258,7 +261,7 @@ def _tile(rows: int, vectors: int) -> Any:
             row, count, place = args[8:11]
             bits = kinds[0].dtype.bitwidth
             e = _Emit(builder, bits, 8 * VECTOR_BYTES // bits)
-            sums = [[cgutils.alloca_once(builder, e.type) for _ in range(vectors)]
+            sums = [[cgutils.alloca_once(builder, e.type) for _ in range(vectors * panels)]
                     for _ in range(rows)]  # fmt: skip
 
             def at(base: Any, step: Any, r: int, v: int) -> Any:
@@ -273,7 +276,7 @@ def _tile(rows: int, vectors: int) -> Any:
                     for v, one in enumerate(line):
                         builder.store(e.load(data, at(start, start_step, r, v)), one)
             with builder.if_then(builder.icmp_signed(">=", bias, _const(0))):
-                for v in range(vectors):
+                for v in range(vectors * panels):
                     added = e.load(matrix, builder.add(bias, _const(v * e.lanes)))
                     for line in sums:
                         builder.store(e.add(builder.load(line[v]), added), line[v])
@@ -290,10 +293,13 @@ def _tile(rows: int, vectors: int) -> Any:
                 width = _const(vectors * e.lanes)
                 with cgutils.for_range(builder, inputs) as k:
                     here = builder.add(first, builder.mul(k.index, width))
-                    factors = [
-                        e.load(matrix, builder.add(here, _const(v * e.lanes)))
-                        for v in range(vectors)
-                    ]
+                    factors = []
+                    for _ in range(panels):
+                        factors += [
+                            e.load(matrix, builder.add(here, _const(v * e.lanes)))
+                            for v in range(vectors)
+                        ]
+                        here = builder.add(here, out_step)
                     for r, line in enumerate(sums):
                         value = e.splat(builder.load(builder.gep(lines[r], [k.index])))
                         for one, factor in zip(line, factors, strict=True):
@@ -478,11 +484,13 @@ soften: Any = _soften
 weigh: Any = _weigh
 MAPS = {op: _map(op) for op in (*_ONE, *_TWO)}
 TILES = {(rows, v): _tile(rows, v) for v, heights in HEIGHTS.items() for rows in heights}
+PAIRS = {v: _tile(1, v, panels=2) for v in HEIGHTS}
 
 
 __all__ = [
     "HEIGHTS",
     "MAPS",
+    "PAIRS",
     "TILES",
     "VECTOR_BYTES",
     "lstm",
