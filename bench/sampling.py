@@ -467,7 +467,9 @@ def merged(prefix: str, figures: dict[str, float], settings: dict[str, Any]) -> 
         "over rows of passes timed at four heights (naive-cropped), plus the draws",
         "pass": "the fastest float32 likelihood pass: eager, channels_last, or compiled where "
         "measured; fastest-pass: of any precision",
-        "ratios": "of medians of repetitions in turn; incremental covers the whole call of sample",
+        "ratios": "of medians of repetitions in turn; incremental covers the whole call of sample, "
+        "which compares the weights with those of the call before and uses its program again; "
+        "block/build is what building it takes",
     }
     return write_result("sampling", dict(sorted(whole.items())), all_settings, about)
 

@@ -16,6 +16,7 @@ from likely.nn.masked import conv_taps, pointwise, shift_down
 from likely.nn.program import Builder, Cells, Moment, Program, Tap, features_of, shifted
 from likely.nn.program_compiled import CompiledExecutor, Tables
 from likely.nn.program_torch import TorchExecutor
+from likely.nn.program_vectors import VECTOR_BYTES
 
 SHAPE, LEVELS = (1, 5, 7), 6
 
@@ -445,3 +446,24 @@ def test_what_sees_the_future_is_refused() -> None:
         build.add(build.state(2), peek)
     with pytest.raises(InvalidSetting, match="no features"):
         features_of(peek, 1, 3)
+
+
+@pytest.mark.parametrize("vectors", range(1, 14))
+def test_a_single_image_has_the_sums_of_a_batch(vectors: int) -> None:
+    """Outputs of every number of vectors, several taps, with and without what is added first."""
+    lanes = VECTOR_BYTES // 8
+    outputs = vectors * lanes - vectors % 2
+    build = Builder(SHAPE, LEVELS)
+    h, fine = first_layer(build, outputs)
+    weight, bias = lively(outputs, outputs, 1, 2), lively(outputs)
+    wide = build.linear(conv_taps(h, weight, first=(0, 1)), bias, plus=[h])
+    out = build.linear(conv_taps(wide, lively(outputs, outputs, 1, 1), first=(0, 0)))
+    x = images()
+    middle = conv2d(pad(fine, (1, 0)), weight, bias) + fine
+    expected = conv2d(middle, lively(outputs, outputs, 1, 1))
+    program = build.finish(out)
+    together = step_by_step(CompiledExecutor, program, x)
+    assert (together - expected).abs().max() < 1e-11
+    for image in range(len(x)):
+        alone = step_by_step(CompiledExecutor, program, x[image : image + 1])
+        assert torch.equal(alone, together[image : image + 1])

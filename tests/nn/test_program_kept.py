@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from likely import sampling
 from likely.data.spec import DataSpec
-from likely.density import Autoregressive
+from likely.density import Autoregressive, in_drawing_order
 from likely.heads import Categorical
-from likely.models.gated_pixelcnn import GatedPixelCNN
-from likely.models.made import MADE
-from likely.models.settings import GatedPixelCNNSettings, MADESettings
+from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
+from likely.models.pixelcnn.settings import GatedPixelCNNSettings
+from likely.models.vectors.made import MADE
+from likely.models.vectors.settings import MADESettings
 from likely.nn import program_kept
 from likely.nn.program import Builder, Cells
 from likely.nn.program_kept import Prepared, state_of
@@ -62,8 +63,6 @@ def drawn(model: Autoregressive, method: str = "incremental", **settings: Any) -
 
 
 def is_kept(model: Autoregressive) -> bool:
-    from likely.density import in_drawing_order
-
     return Prepared(in_drawing_order(model))._kept is not None
 
 
