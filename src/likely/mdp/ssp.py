@@ -11,8 +11,8 @@ on its own takes one backup. A larger block is swept: x <- T x, and beside it a 
 the unit mass is still in the block (the idea of sound value iteration, Quatmann and Katoen 2018).
 x + u y is an upper bound as soon as u (y - P y) >= r + P x - x for every action, and x + l y a
 lower one, so the ratios of two sweeps give u and l; one backup, rounded outwards, proves them.
-Where sweeps are slow, policy iteration finds x and y: by a band where the block is narrow, by a
-Krylov method otherwise. Nothing is factorised whose cost is not known beforehand.
+Where sweeps are slow, policy iteration finds x and y: the chain of a policy is eliminated where
+its own components are narrow, and left to a Krylov method otherwise. Nothing is factorised whose cost is not known beforehand.
 """
 # mypy: disallow-untyped-calls=False
 
@@ -37,8 +37,8 @@ UNIT = kernels.UNIT
 PORTION = 20_000_000  # transitions visited between two looks at the clock (about 0.1 s)
 LAST_PORTION = 50_000_000  # the same for bounds of what is left, where a solve was stopped
 PATIENCE = 60_000  # transitions swept before a block counts as slow
-WIDEST = 400  # a band may cost so many operations per transition of its block ...
-LARGEST = 40_000_000  # ... or has at most so many numbers
+WIDEST = 400  # bands may cost so many operations per transition of their block ...
+LARGEST = 40_000_000  # ... and have at most so many numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -256,30 +256,25 @@ class _Chain:
     def __init__(self, paths: Paths, first: int, last: int, picked: Array, until: float) -> None:
         self.paths, self.first, self.last, self.picked = paths, first, last, picked
         self.until = until
-        n = last - first
         entries = int(paths.entry_ptr[paths.row_ptr[last]] - paths.entry_ptr[paths.row_ptr[first]])
-        place, band = linear.narrow_order(*paths.rows[:3], first, last)
-        self.place, self.band = place, int(band)
-        cost = n * self.band * self.band
-        self.direct = cost <= WIDEST * entries and n * (2 * self.band + 1) <= LARGEST
-        self.factors = np.empty((n, 2 * self.band + 1)) if self.direct else None
+        self.most = WIDEST * entries  # what an elimination may cost
         self.portion = max(1, PORTION // (4 * entries))
         self.error = math.inf  # of one backup at x
+        self.parts: tuple[Array, ...] = ()
+        self.factors: FloatArray | None = None
 
     def renew(self) -> None:
         """Take up a change of `picked`."""
-        if self.factors is not None:
-            linear.band_factors(
-                *self.paths.rows[1:4], self.first, self.last, self.picked, self.place, self.band,
-                self.factors,
-            )  # fmt: skip
+        self.parts = linear.chain_parts(*self.paths.rows[1:4], self.first, self.last, self.picked)
+        band, sizes = self.parts[6], np.diff(self.parts[5])
+        direct = float((sizes * band * band).sum()) <= self.most and self.parts[7][-1] <= LARGEST
+        self.factors = linear.chain_factors(*self.parts) if direct else None
 
     def solve(self, right: FloatArray, goal: float) -> FloatArray | None:
         """A solution with a residual of at most `goal`, None where there was none."""
         chain = (*self.paths.rows[1:4], self.first, self.last, self.picked)
         if self.factors is not None:
-            out = np.empty(len(right))
-            linear.band_solve(self.factors, self.place, self.band, right, out)
+            out: FloatArray = linear.chain_solve(self.factors, *self.parts, right)
             return out if bool(np.isfinite(out).all()) else None
         work, scalars = np.zeros((8, len(right))), np.zeros(3)
         work[1] = right

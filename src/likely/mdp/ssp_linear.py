@@ -1,8 +1,9 @@
-"""The chain of one policy inside a block: (I - P) z = right side, by a band or by a Krylov method.
+"""The chain of one policy inside a block: (I - P) z = right side, by bands or by a Krylov method.
 
 Nothing here is rigorous or has to be: what comes out is a guess that `ssp_kernels` then proves.
-A band is eliminated without pivoting, which is stable for the M-matrix I - P; its width decides
-beforehand whether it is worth it. BiCGSTAB (van der Vorst 1992) is preconditioned by one
+The strongly connected parts of the chain, successors first, are eliminated as bands, without
+pivoting, which is stable for the M-matrix I - P; their widths decide beforehand whether it is
+worth it. BiCGSTAB (van der Vorst 1992) is preconditioned by one
 Gauss-Seidel sweep and works in portions, so that a caller may stop it.
 """
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+
+from likely.mdp.end_components import strong_components
 
 _kernel: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 
@@ -187,93 +190,152 @@ def krylov(entry_ptr, column, weight, first, last, picked, work, scalars, limit,
 
 
 @_kernel
-def narrow_order(row_ptr, entry_ptr, column, first, last):
-    """Cuthill-McKee without sorting by degree: place [n] of each state, and the half bandwidth.
+def chain_parts(entry_ptr, column, weight, first, last, picked):
+    """The chain of `picked` in its strongly connected parts, each in a narrow order.
 
-    Breadth first over moves in both directions, of all rows, from a state far out.
+    A policy moves to far fewer states than all actions do, so most parts are small.
+
+    Returns the moves inside the block as CSR [n, n], numbered from 0; the states [n] sorted by
+    parts, successors first; the place [n] of each state; the pointer to the parts; the half
+    bandwidth of each part; and where its factors begin.
     """
     n = last - first
-    pointer = np.zeros(n + 1, dtype=np.int64)
-    for s in range(first, last):
-        for k in range(entry_ptr[row_ptr[s]], entry_ptr[row_ptr[s + 1]]):
-            if first <= column[k] < last and column[k] != s:
-                pointer[s - first + 1] += 1
-                pointer[column[k] - first + 1] += 1
+    ptr = np.zeros(n + 1, dtype=np.int64)
+    entries = 0
     for i in range(n):
-        pointer[i + 1] += pointer[i]
-    near = np.empty(pointer[n], dtype=np.int64)
-    fill = pointer[:n].copy()
-    for s in range(first, last):
-        for k in range(entry_ptr[row_ptr[s]], entry_ptr[row_ptr[s + 1]]):
-            if first <= column[k] < last and column[k] != s:
-                i, j = s - first, column[k] - first
-                near[fill[i]] = j
-                near[fill[j]] = i
-                fill[i] += 1
-                fill[j] += 1
-    place = np.empty(n, dtype=np.int64)
-    queue = np.empty(n, dtype=np.int64)
-    root = 0
-    for _ in range(3):
-        place[:] = -1
-        queue[0] = root
-        place[root] = 0
-        head, tail = 0, 1
-        while head < tail:
-            i = queue[head]
-            head += 1
-            for k in range(pointer[i], pointer[i + 1]):
-                if place[near[k]] < 0:
-                    place[near[k]] = tail
-                    queue[tail] = near[k]
-                    tail += 1
-        root = queue[n - 1]
-    band = 0
+        row = picked[first + i]
+        entries += entry_ptr[row + 1] - entry_ptr[row]
+    col = np.empty(entries, dtype=np.int64)
+    part_weight = np.empty(entries)
+    place = 0
     for i in range(n):
-        for k in range(pointer[i], pointer[i + 1]):
-            band = max(band, abs(place[i] - place[near[k]]))
-    return place, band
-
-
-@_kernel
-def band_factors(entry_ptr, column, weight, first, last, picked, place, band, factors):
-    """`factors` [n, 2 band + 1]: the band of I - P, eliminated in place."""
-    n = last - first
-    factors[:, :] = 0.0
-    for s in range(first, last):
-        i = place[s - first]
-        factors[i, band] += 1.0
-        for k in range(entry_ptr[picked[s]], entry_ptr[picked[s] + 1]):
+        row = picked[first + i]
+        for k in range(entry_ptr[row], entry_ptr[row + 1]):
             if first <= column[k] < last:
-                factors[i, band + place[column[k] - first] - i] -= weight[k]
+                col[place] = column[k] - first
+                part_weight[place] = weight[k]
+                place += 1
+        ptr[i + 1] = place
+    col, part_weight = col[:place], part_weight[:place]
+    label = np.empty(n, dtype=np.int64)
+    every = np.arange(n + 1)
+    finished, parts = strong_components(
+        every, ptr, col, np.ones(n, dtype=np.bool_), every[:n], np.zeros(n, dtype=np.int64),
+        label, np.empty(n, dtype=np.int64), 0,
+    )  # fmt: skip
+    part_ptr = np.zeros(parts + 1, dtype=np.int64)
     for i in range(n):
-        pivot = factors[i, band]
-        for j in range(i + 1, min(n, i + band + 1)):
-            below = factors[j, band + i - j]
-            if below != 0.0:
-                below /= pivot
-                factors[j, band + i - j] = below
-                shift = i - j
-                for c in range(band + 1, 2 * band + 1):
-                    factors[j, c + shift] -= below * factors[i, c]
+        part_ptr[label[i] + 1] += 1
+    for part in range(parts):
+        part_ptr[part + 1] += part_ptr[part]
+    order = np.empty(n, dtype=np.int64)
+    fill = part_ptr[:parts].copy()
+    for i in range(n):
+        state = finished[i]
+        order[fill[label[state]]] = state
+        fill[label[state]] += 1
+    back_ptr = np.zeros(n + 1, dtype=np.int64)
+    for i in range(n):
+        for k in range(ptr[i], ptr[i + 1]):
+            if label[col[k]] == label[i]:
+                back_ptr[col[k] + 1] += 1
+    for i in range(n):
+        back_ptr[i + 1] += back_ptr[i]
+    back = np.empty(back_ptr[n], dtype=np.int64)
+    fill = back_ptr[:n].copy()
+    for i in range(n):
+        for k in range(ptr[i], ptr[i + 1]):
+            if label[col[k]] == label[i]:
+                back[fill[col[k]]] = i
+                fill[col[k]] += 1
+    position = np.empty(n, dtype=np.int64)
+    band = np.zeros(parts, dtype=np.int64)
+    start = np.zeros(parts + 1, dtype=np.int64)
+    for part in range(parts):
+        begin, end = part_ptr[part], part_ptr[part + 1]
+        if end - begin == 1:
+            position[order[begin]] = begin
+            start[part + 1] = start[part] + 1
+            continue
+        # Cuthill-McKee without sorting by degree, from a state far out: breadth first over moves
+        # in both directions.
+        root = order[begin]
+        for _ in range(3):
+            for i in range(begin, end):
+                position[order[i]] = -1
+            order[begin], position[root] = root, begin
+            head, tail = begin, begin + 1
+            while head < tail:
+                i = order[head]
+                head += 1
+                for k in range(ptr[i], ptr[i + 1]):
+                    if label[col[k]] == part and position[col[k]] < 0:
+                        position[col[k]] = tail
+                        order[tail] = col[k]
+                        tail += 1
+                for k in range(back_ptr[i], back_ptr[i + 1]):
+                    if position[back[k]] < 0:
+                        position[back[k]] = tail
+                        order[tail] = back[k]
+                        tail += 1
+            root = order[end - 1]
+        for i in range(begin, end):
+            state = order[i]
+            for k in range(ptr[state], ptr[state + 1]):
+                if label[col[k]] == part:
+                    band[part] = max(band[part], abs(i - position[col[k]]))
+        start[part + 1] = start[part] + (end - begin) * (2 * band[part] + 1)
+    return ptr, col, part_weight, order, position, part_ptr, band, start
 
 
 @_kernel
-def band_solve(factors, place, band, right, out):
-    """out = (I - P)^-1 right, from the factors."""
-    n = place.shape[0]
-    z = np.empty(n)
-    for i in range(n):
-        z[place[i]] = right[i]
-    for i in range(n):
-        total = z[i]
-        for c in range(max(0, band - i), band):
-            total -= factors[i, c] * z[i + c - band]
-        z[i] = total
-    for i in range(n - 1, -1, -1):
-        total = z[i]
-        for c in range(band + 1, min(2 * band + 1, n - i + band)):
-            total -= factors[i, c] * z[i + c - band]
-        z[i] = total / factors[i, band]
-    for i in range(n):
-        out[i] = z[place[i]]
+def chain_factors(ptr, col, weight, order, position, part_ptr, band, start):
+    """The bands of I - P in each part, eliminated in place."""
+    flat = np.zeros(start[-1])
+    for part in range(band.shape[0]):
+        begin, half, n = part_ptr[part], band[part], part_ptr[part + 1] - part_ptr[part]
+        factors = flat[start[part] : start[part + 1]].reshape(n, 2 * half + 1)
+        for i in range(n):
+            state = order[begin + i]
+            factors[i, half] += 1.0
+            for k in range(ptr[state], ptr[state + 1]):
+                j = position[col[k]] - begin
+                if 0 <= j < n:
+                    factors[i, half + j - i] -= weight[k]
+        for i in range(n):
+            pivot = factors[i, half]
+            for j in range(i + 1, min(n, i + half + 1)):
+                below = factors[j, half + i - j]
+                if below != 0.0:
+                    below /= pivot
+                    factors[j, half + i - j] = below
+                    shift = i - j
+                    for c in range(half + 1, 2 * half + 1):
+                        factors[j, c + shift] -= below * factors[i, c]
+    return flat
+
+
+@_kernel
+def chain_solve(flat, ptr, col, weight, order, position, part_ptr, band, start, right):
+    """(I - P)^-1 right, part by part from the factors."""
+    out = np.empty(right.shape[0])
+    z = np.empty(right.shape[0])
+    for part in range(band.shape[0]):
+        begin, half, n = part_ptr[part], band[part], part_ptr[part + 1] - part_ptr[part]
+        factors = flat[start[part] : start[part + 1]].reshape(n, 2 * half + 1)
+        for i in range(n):
+            state = order[begin + i]
+            total = right[state]
+            for k in range(ptr[state], ptr[state + 1]):
+                if position[col[k]] < begin:
+                    total += weight[k] * out[col[k]]
+            for c in range(max(0, half - i), half):
+                total -= factors[i, c] * z[i + c - half]
+            z[i] = total
+        for i in range(n - 1, -1, -1):
+            total = z[i]
+            for c in range(half + 1, min(2 * half + 1, n - i + half)):
+                total -= factors[i, c] * z[i + c - half]
+            z[i] = total / factors[i, half]
+            out[order[begin + i]] = z[i]
+    return out
