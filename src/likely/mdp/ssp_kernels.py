@@ -16,6 +16,7 @@ from numba import njit
 from likely.mdp.end_components import strong_components
 
 UNIT = 2.0**-53
+SLOW = 400.0  # sweeps that a block may need before another method is likely to be cheaper
 TINY = 1e-300  # more than what underflow can take from a product ...
 SMALL = 1e-280  # ... which happens below this
 
@@ -407,6 +408,14 @@ def work_round(
 
 
 @_exact
+def foreseen(width, tolerance, decay):
+    """Sweeps to go where they can already be told to be many, else 0."""
+    much = width / tolerance
+    sweeps = np.log(much) / decay if 1.0 < much < np.inf else 15.0 / decay
+    return sweeps if sweeps > SLOW else 0.0
+
+
+@_exact
 def advance(
     row_ptr, entry_ptr, column, weight, gain, block_ptr, level, xy, lower, upper, chosen, guess,
     picked, unit, loss, tolerance, levels, rounds, budget, patience, state, place,
@@ -472,7 +481,10 @@ def advance(
                     xy[s, 0] = 0.5 * (lower[s] + upper[s])
             place[0] += 1
             place[1] = place[2] = place[3] = 0
-        elif place[2] >= place[3]:
+            continue
+        if place[1] == 2 and entries * foreseen(width, tolerance, state[6]) > 4.0 * patience:
+            place[3] = place[2]
+        if place[2] >= place[3]:
             return made
     return made
 
