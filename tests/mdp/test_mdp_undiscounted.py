@@ -286,14 +286,14 @@ def test_a_total_reward_stopped_early_has_bounds_that_hold(
         calls = []
         advance = ssp_kernels.advance
 
-        def third_is_interrupted(*given: Any) -> Any:
+        def second_is_interrupted(*given: Any) -> Any:
             calls.append(1)
-            if len(calls) == 3:
+            if len(calls) == 2:
                 raise KeyboardInterrupt
             return advance(*given)
 
         monkeypatch.setattr(ssp, "PORTION", 1)
-        monkeypatch.setattr(ssp_kernels, "advance", third_is_interrupted)
+        monkeypatch.setattr(ssp_kernels, "advance", second_is_interrupted)
         stopped = solve(maze, 1e-8, criterion="total")
     assert stopped.outcome == how
     assert bool(np.isfinite(stopped.lower).all())

@@ -58,6 +58,15 @@ class Rows:
         """Number of states."""
         return len(self.pair_ptr) - 1
 
+    def within(self, region: Mask, usable: Mask) -> tuple[Mask, Mask]:
+        """[pairs] the usable pairs of the region, and those of them that stay in it."""
+        live, closed = _within(self.pair_ptr, self.indptr, self.indices, region, usable)
+        return live, closed
+
+    def staying(self, region: Mask) -> Array:
+        """[S] the first pair that stays in the region, -1 where there is none."""
+        return np.asarray(_staying(self.pair_ptr, self.indptr, self.indices, region))
+
     def every(self, inside: Mask) -> Mask:
         """[pairs] whether every successor is inside."""
         return np.asarray(_every(self.indptr, self.indices, inside))
@@ -90,10 +99,15 @@ def cannot_avoid(rows: Rows, target: Mask, through: Mask) -> Mask:
 
 def surely_reach(rows: Rows, target: Mask, through: Mask) -> Mask:
     """States from which some policy reaches `target` with probability one."""
-    inside = target | through
-    return np.asarray(
-        _surely(rows.indptr, rows.indices, rows.owner, rows.entry_ptr, rows.entry, target, inside)
+    return surely_approach(rows, target, through)[0]
+
+
+def surely_approach(rows: Rows, target: Mask, through: Mask) -> tuple[Mask, Array]:
+    """See `surely_reach`; with the pairs [S] of a policy that does, -1 where there is none."""
+    inside, chosen = _surely(
+        rows.indptr, rows.indices, rows.owner, rows.entry_ptr, rows.entry, target, target | through
     )
+    return inside, chosen
 
 
 def always_reach(rows: Rows, target: Mask, through: Mask) -> Mask:
@@ -145,6 +159,41 @@ def _every(indptr, indices, inside):
                 every[pair] = False
                 break
     return every
+
+
+@_kernel
+def _within(pair_ptr, indptr, indices, region, usable):
+    live = np.zeros(usable.shape[0], dtype=np.bool_)
+    closed = np.zeros(usable.shape[0], dtype=np.bool_)
+    for state in range(region.shape[0]):
+        if not region[state]:
+            continue
+        for pair in range(pair_ptr[state], pair_ptr[state + 1]):
+            if usable[pair]:
+                live[pair] = closed[pair] = True
+                for k in range(indptr[pair], indptr[pair + 1]):
+                    if not region[indices[k]]:
+                        closed[pair] = False
+                        break
+    return live, closed
+
+
+@_kernel
+def _staying(pair_ptr, indptr, indices, region):
+    chosen = np.full(region.shape[0], -1, dtype=np.int64)
+    for state in range(region.shape[0]):
+        if not region[state]:
+            continue
+        for pair in range(pair_ptr[state], pair_ptr[state + 1]):
+            stays = True
+            for k in range(indptr[pair], indptr[pair + 1]):
+                if not region[indices[k]]:
+                    stays = False
+                    break
+            if stays:
+                chosen[state] = pair
+                break
+    return chosen
 
 
 @_kernel
@@ -204,45 +253,34 @@ def _force(pair_ptr, owner, entry_ptr, entry, target, through):
 
 @_kernel
 def _surely(indptr, indices, owner, entry_ptr, entry, target, inside):
-    """The largest set in which `target` can be approached without ever leaving the set."""
+    """The largest set in which `target` can be approached without ever leaving the set.
+
+    Returns it and the pairs [S] that come nearer.
+    """
     states = target.shape[0]
     inside = inside.copy()
-    usable = np.ones(owner.shape[0], dtype=np.bool_)
+    usable = np.empty(owner.shape[0], dtype=np.bool_)
     left = np.zeros(states, dtype=np.int64)  # usable pairs by state
     for pair in range(owner.shape[0]):
-        for k in range(indptr[pair], indptr[pair + 1]):
-            if not inside[indices[k]]:
-                usable[pair] = False
-                break
+        usable[pair] = inside[owner[pair]]
+        if usable[pair]:
+            for k in range(indptr[pair], indptr[pair + 1]):
+                if not inside[indices[k]]:
+                    usable[pair] = False
+                    break
         if usable[pair]:
             left[owner[pair]] += 1
     queue = np.empty(states, dtype=np.int64)
     reached = np.empty(states, dtype=np.bool_)
+    chosen = np.full(states, -1, dtype=np.int64)
+    depth = 0
+    for state in range(states):
+        if inside[state] and left[state] == 0 and not target[state]:
+            inside[state] = False
+            queue[depth] = state
+            depth += 1
     while True:
-        head, tail = 0, 0
-        for state in range(states):
-            reached[state] = target[state]
-            if target[state]:
-                queue[tail] = state
-                tail += 1
-        while head < tail:
-            state = queue[head]
-            head += 1
-            for e in range(entry_ptr[state], entry_ptr[state + 1]):
-                before = owner[entry[e]]
-                if usable[entry[e]] and inside[before] and not reached[before]:
-                    reached[before] = True
-                    queue[tail] = before
-                    tail += 1
-        depth = 0
-        for state in range(states):
-            if inside[state] and not reached[state]:
-                inside[state] = False
-                queue[depth] = state
-                depth += 1
-        if depth == 0:
-            return inside
-        while depth > 0:  # and those that have no pair left
+        while depth > 0:  # states outside, and with them those that have no pair left
             depth -= 1
             state = queue[depth]
             for e in range(entry_ptr[state], entry_ptr[state + 1]):
@@ -255,6 +293,30 @@ def _surely(indptr, indices, owner, entry_ptr, entry, target, inside):
                         inside[before] = False
                         queue[depth] = before
                         depth += 1
+        head, tail = 0, 0
+        for state in range(states):
+            reached[state] = target[state]
+            if target[state]:
+                queue[tail] = state
+                tail += 1
+        while head < tail:
+            state = queue[head]
+            head += 1
+            for e in range(entry_ptr[state], entry_ptr[state + 1]):
+                before = owner[entry[e]]
+                if inside[before] and not reached[before] and usable[entry[e]]:
+                    reached[before] = True
+                    chosen[before] = entry[e]
+                    queue[tail] = before
+                    tail += 1
+        for state in range(states):
+            if inside[state] and not reached[state]:
+                chosen[state] = -1
+                inside[state] = False
+                queue[depth] = state
+                depth += 1
+        if depth == 0:
+            return inside, chosen
 
 
 @_kernel
@@ -361,19 +423,28 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
     inside = usable.copy()
     left = np.zeros(states, dtype=np.int64)  # pairs inside, by state; a state without is dead
     lost = np.zeros(states, dtype=np.bool_)  # whether the state has lost a pair in this round
+    alive = False
     for pair in range(owner.shape[0]):
         if inside[pair]:
             left[owner[pair]] += 1
+            alive = True
+    part = np.full(states, -1, dtype=np.int64)
+    if not alive:
+        return part, inside
     stack = np.empty(states, dtype=np.int64)
     depth = 0
-    for state in range(states):
-        if left[state] == 0:
-            stack[depth] = state
-            depth += 1
+    for pair in range(owner.shape[0]):
+        if inside[pair]:
+            for k in range(indptr[pair], indptr[pair + 1]):
+                if left[indices[k]] == 0:
+                    inside[pair] = False
+                    lost[owner[pair]] = True
+                    left[owner[pair]] -= 1
+                    if left[owner[pair]] == 0:
+                        stack[depth] = owner[pair]
+                        depth += 1
+                    break
     _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost)
-    part = np.full(states, -1, dtype=np.int64)
-    label = np.full(states, -1, dtype=np.int64)
-    index = np.empty(states, dtype=np.int64)
     count = 0
     roots = np.empty(states, dtype=np.int64)
     for state in range(states):
@@ -381,7 +452,11 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
             part[state] = 0
             roots[count] = state
             count += 1
+    if count == 0:
+        return part, inside
     roots = roots[:count]
+    label = np.full(states, -1, dtype=np.int64)
+    index = np.empty(states, dtype=np.int64)
     last = 0
     while roots.shape[0] > 0:
         first = last

@@ -12,7 +12,8 @@ the unit mass is still in the block (the idea of sound value iteration, Quatmann
 x + u y is an upper bound as soon as u (y - P y) >= r + P x - x for every action, and x + l y a
 lower one, so the ratios of two sweeps give u and l; one backup, rounded outwards, proves them.
 Where sweeps are slow, policy iteration finds x and y: the chain of a policy is eliminated where
-its own components are narrow, and left to a Krylov method otherwise. Nothing is factorised whose cost is not known beforehand.
+its own components are narrow, and left to a Krylov method otherwise. Nothing is factorised whose
+cost is not known beforehand.
 """
 # mypy: disallow-untyped-calls=False
 
@@ -139,11 +140,11 @@ def solve_paths(
     levels = max(1, int(paths.level.max(initial=0)))
     guess, picked = np.empty(paths.states), np.full(paths.states, -1, dtype=np.int64)
 
-    def advance(error: float, rounds: int, budget: int) -> int:
+    def advance(error: float, rounds: int, budget: int, patience: int = PATIENCE) -> int:
         made = kernels.advance(
             *paths.rows, paths.block_ptr, paths.level, solved.xy, solved.lower, solved.upper,
             solved.chosen, guess, picked, paths.unit, paths.loss, error, levels, rounds, budget,
-            PATIENCE, solved.local, solved.place,
+            patience, solved.local, solved.place,
         )  # fmt: skip
         return int(made)
 
@@ -172,7 +173,8 @@ def solve_paths(
         solved.outcome = "interrupted"
     keep(solved, True)
     if solved.outcome in ("time", "interrupted"):  # any finite bounds for what is left
-        advance(1e300, 200, LAST_PORTION)
+        solved.place[3] = 1 << 60
+        advance(1e300, 200, LAST_PORTION, 1 << 60)
 
 
 def _policy_iteration(

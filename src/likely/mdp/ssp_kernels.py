@@ -411,7 +411,9 @@ def work_round(
 def foreseen(width, tolerance, decay):
     """Sweeps to go where they can already be told to be many, else 0."""
     much = width / tolerance
-    sweeps = np.log(much) / decay if 1.0 < much < np.inf else 15.0 / decay
+    if not much > 1.0:
+        return 0.0
+    sweeps = np.log(min(much, 1e12)) / decay
     return sweeps if sweeps > SLOW else 0.0
 
 
@@ -514,3 +516,29 @@ def interval_sweep(row_ptr, entry_ptr, column, weight, gain, lower, upper, chose
         upper[s] = min(upper[s], high)
         width = max(width, upper[s] - lower[s])
     return width
+
+
+@_exact
+def answers(lower, upper, chosen, pair_ptr, pair_action, terminal):
+    """Values in the middle of the bounds, and the action of each state.
+
+    A state where all is decided takes its first pair. Returns (value, action, largest half width,
+    number of states of infinite value, the first of them).
+    """
+    states = lower.shape[0]
+    value, action = np.empty(states), np.full(states, -1, dtype=np.int64)
+    error, endless, first = 0.0, 0, -1
+    for s in range(states):
+        low, high = lower[s], upper[s]
+        if low == high:
+            value[s] = low
+            if np.isinf(low):
+                first = s if endless == 0 else first
+                endless += 1
+        else:
+            value[s] = 0.5 * (low + high)
+            error = max(error, 0.5 * (high - low))
+        if terminal[s] or pair_ptr[s] == pair_ptr[s + 1]:
+            continue
+        action[s] = pair_action[chosen[s] if chosen[s] >= 0 else pair_ptr[s]]
+    return value, action, error, endless, first

@@ -206,17 +206,17 @@ def chain_parts(entry_ptr, column, weight, first, last, picked):
         row = picked[first + i]
         entries += entry_ptr[row + 1] - entry_ptr[row]
     col = np.empty(entries, dtype=np.int64)
-    part_weight = np.empty(entries)
+    chance = np.empty(entries)
     place = 0
     for i in range(n):
         row = picked[first + i]
         for k in range(entry_ptr[row], entry_ptr[row + 1]):
             if first <= column[k] < last:
                 col[place] = column[k] - first
-                part_weight[place] = weight[k]
+                chance[place] = weight[k]
                 place += 1
         ptr[i + 1] = place
-    col, part_weight = col[:place], part_weight[:place]
+    col, chance = col[:place], chance[:place]
     label = np.empty(n, dtype=np.int64)
     every = np.arange(n + 1)
     finished, parts = strong_components(
@@ -285,7 +285,7 @@ def chain_parts(entry_ptr, column, weight, first, last, picked):
                 if label[col[k]] == part:
                     band[part] = max(band[part], abs(i - position[col[k]]))
         start[part + 1] = start[part] + (end - begin) * (2 * band[part] + 1)
-    return ptr, col, part_weight, order, position, part_ptr, band, start
+    return ptr, col, chance, order, position, part_ptr, band, start
 
 
 @_kernel

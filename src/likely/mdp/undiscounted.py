@@ -69,7 +69,7 @@ def reachability(
     sign = 1.0 if objective == "max" else -1.0
     if objective == "max":
         never = ~graph.can_reach(case.rows, goal, through)
-        surely = graph.surely_reach(case.rows, goal, through & ~never)
+        surely, sure_way = graph.surely_approach(case.rows, goal, through & ~never)
     else:
         never = ~graph.cannot_avoid(case.rows, goal, through)
         surely = goal | (~graph.can_reach(case.rows, never, ~goal) & ~never)
@@ -82,12 +82,10 @@ def reachability(
     solved = _solve(case, tolerance, limits)
     if objective == "max":
         # Inside the region of probability one the policy must make progress, not only stay.
-        region = surely & ~goal
-        usable = case.rows.every(surely) & region[case.rows.owner]
-        solved.take(graph.inward_policy(case.rows, usable, goal), region)
+        solved.take(sure_way, surely)
     else:
         # Where the target can be avoided for ever, the policy must do so.
-        solved.take(_inside(case.rows, never), never)
+        solved.take(case.rows.staying(never), never)
     return _solution(mdp, solved, sign, tolerance, limits.began, {
         "criterion": "reachability", "objective": objective, "target": int(goal.sum()),
     })  # fmt: skip
@@ -129,7 +127,7 @@ def total_reward(
         endless = np.isinf(case.fixed)
         missed = ~graph.cannot_avoid(case.rows, goal, ~goal & ~mdp.terminal)
         solved.take(graph.approach(case.rows, missed, endless)[1], endless)
-        solved.take(_inside(case.rows, missed), missed)
+        solved.take(case.rows.staying(missed), missed)
     about = {"criterion": "total", "objective": objective}
     return _solution(mdp, solved, sign, tolerance, limits.began, about, reason)
 
@@ -175,14 +173,6 @@ def _until_target(case: _Case, goal: Mask, objective: str) -> str:
         component, inside = graph.maximal_end_components(rows, live & (case.reward == 0.0))
         case.potential = zero_gain.potentials(mdp, rows, case.reward, live, component, inside)
     return reason
-
-
-def _inside(rows: graph.Rows, region: Mask) -> Array:
-    """[S] pairs that stay in the region, -1 where there is none."""
-    chosen = np.full(rows.states, -1, dtype=np.int64)
-    pairs = np.flatnonzero(rows.every(region) & region[rows.owner])[::-1]
-    chosen[rows.owner[pairs]] = pairs
-    return chosen
 
 
 class _Outcome:
@@ -282,13 +272,12 @@ class _Merged:
 
 def _merge(case: _Case) -> _Merged:
     mdp, rows = case.mdp, case.rows
-    live = case.usable & case.open[rows.owner]
+    live, closed = rows.within(case.open, case.usable)
     inside = np.zeros(mdp.pairs, dtype=np.bool_)
     component = np.full(mdp.states, -1, dtype=np.int64)
     waiting, waits = component >= 0, inside
     reward = case.reward
     if case.circular:
-        closed = live & rows.every(case.open)
         component, inside = graph.maximal_end_components(rows, closed & (reward == 0.0))
         if case.may_stop:
             waiting, waits = component >= 0, inside
@@ -457,29 +446,21 @@ def _solution(
     lower, upper = solved.lower, solved.upper
     if sign < 0.0:
         lower, upper = -upper + 0.0, -lower + 0.0
-    with np.errstate(invalid="ignore"):
-        value = np.where(lower == upper, lower, 0.5 * (lower + upper))
-        width = np.where(lower == upper, 0.0, upper - lower)
-    error = 0.5 * float(width.max(initial=0.0))
+    value, policy, error, endless, first = kernels.answers(
+        lower, upper, solved.chosen, mdp.pair_ptr, mdp.pair_action, mdp.terminal
+    )
     if error <= tolerance:
         solved.outcome = "converged"
     elif solved.outcome == "converged":
         solved.outcome = "rounding"
     seconds = time.perf_counter() - began
     status = sentence(solved.outcome, error, tolerance, solved.iterations, seconds)
-    endless = np.flatnonzero(np.isinf(lower) & (lower == upper))
-    if len(endless):
-        states = "1 state" if len(endless) == 1 else f"{len(endless)} states"
+    if endless:
+        states = "1 state" if endless == 1 else f"{endless} states"
         status += (
-            f"; V* is {value[endless[0]]:g} in {states} ({mdp.state_name(int(endless[0]))}"
-            f"{', ...' if len(endless) > 1 else ''}): {reason}"
+            f"; V* is {value[first]:g} in {states} ({mdp.state_name(first)}"
+            f"{', ...' if endless > 1 else ''}): {reason}"
         )
-    # States that have pairs but where all is decided: any pair will do.
-    policy = np.full(mdp.states, -1, dtype=np.int64)
-    if mdp.pairs:
-        pairs = np.where(solved.chosen >= 0, solved.chosen, mdp.pair_ptr[:-1])
-        policy = np.where(mdp.terminal, -1, mdp.pair_action[np.minimum(pairs, mdp.pairs - 1)])
-        policy = policy.astype(np.int64)
     about |= {"method": solved.method, "tolerance": tolerance, "seconds": seconds}
     return Solution(
         policy=policy, value=value, lower=lower, upper=upper, iterations=solved.iterations,
