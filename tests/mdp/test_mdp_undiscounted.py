@@ -12,9 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mdp_examples import random_mdp, two_arms
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from likely.errors import InvalidSetting
-from likely.mdp import MDP, bellman_optimality, evaluate, grid, solve, ssp, ssp_kernels, worlds
+from likely.mdp import (
+    MDP,
+    bellman_optimality,
+    evaluate,
+    grid,
+    solve,
+    ssp,
+    ssp_kernels,
+    ssp_linear,
+    worlds,
+)
 from likely.mdp.benchmarks import read_benchmark
 from likely.mdp.end_components import Rows, maximal_end_components
 
@@ -299,3 +311,28 @@ def test_a_total_reward_stopped_early_has_bounds_that_hold(
     assert bool(np.isfinite(stopped.lower).all())
     assert bool((stopped.lower <= truth.upper).all())
     assert bool((truth.lower <= stopped.upper).all())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_policy_chain_is_eliminated_part_by_part(seed: int) -> None:
+    """(I - P) z = right, whatever the components of the chain; rows before and after are apart."""
+    rng = np.random.default_rng(seed)
+    n, before, after = 40, 3, 2
+    states = n + before + after
+    dense = rng.random((states, states)) * (rng.random((states, states)) < (0.02, 0.05)[seed % 2])
+    dense += np.diag(rng.random(states) < 0.2)
+    dense /= np.maximum(dense.sum(axis=1, keepdims=True), 1e-9) * (1.0 + 0.1 * rng.random())
+    rows = sparse.csr_array(dense)
+    first, last = before, before + n
+    picked = np.arange(states)
+    parts = ssp_linear.chain_parts(
+        rows.indptr.astype(np.int64), rows.indices, rows.data, first, last, picked
+    )
+    block = dense[first:last, first:last]
+    count, _ = csgraph.connected_components(block > 0.0, connection="strong")
+    assert len(parts[5]) - 1 == count
+    factors = np.full(int(parts[7][-1]) + 5, np.nan)
+    ssp_linear.chain_factors(factors, *parts)
+    right = rng.standard_normal(n)
+    z = ssp_linear.chain_solve(factors, *parts, right)
+    assert np.allclose(z, np.linalg.solve(np.eye(n) - block, right), rtol=1e-9, atol=1e-12)

@@ -263,19 +263,24 @@ class _Chain:
         self.portion = max(1, PORTION // (4 * entries))
         self.error = math.inf  # of one backup at x
         self.parts: tuple[Array, ...] = ()
-        self.factors: FloatArray | None = None
+        self.direct = False  # whether the chain is eliminated
+        self.factors: FloatArray = np.empty(0)
 
     def renew(self) -> None:
         """Take up a change of `picked`."""
         self.parts = linear.chain_parts(*self.paths.rows[1:4], self.first, self.last, self.picked)
         band, sizes = self.parts[6], np.diff(self.parts[5])
-        direct = float((sizes * band * band).sum()) <= self.most and self.parts[7][-1] <= LARGEST
-        self.factors = linear.chain_factors(*self.parts) if direct else None
+        cost, size = float((sizes * band * band).sum()), int(self.parts[7][-1])
+        self.direct = cost <= self.most and size <= LARGEST
+        if self.direct:
+            if len(self.factors) < size:
+                self.factors = np.empty(size)
+            linear.chain_factors(self.factors, *self.parts)
 
     def solve(self, right: FloatArray, goal: float) -> FloatArray | None:
         """A solution with a residual of at most `goal`, None where there was none."""
         chain = (*self.paths.rows[1:4], self.first, self.last, self.picked)
-        if self.factors is not None:
+        if self.direct:
             out: FloatArray = linear.chain_solve(self.factors, *self.parts, right)
             return out if bool(np.isfinite(out).all()) else None
         work, scalars = np.zeros((8, len(right))), np.zeros(3)

@@ -16,6 +16,7 @@ from numba import njit
 from likely.mdp.end_components import strong_components
 
 UNIT = 2.0**-53
+SMALL_BLOCK = 30_000  # transitions
 SLOW = 400.0  # sweeps that a block may need before another method is likely to be cheaper
 TINY = 1e-300  # more than what underflow can take from a product ...
 SMALL = 1e-280  # ... which happens below this
@@ -413,7 +414,7 @@ def foreseen(width, tolerance, decay):
     much = width / tolerance
     if not much > 1.0:
         return 0.0
-    sweeps = np.log(min(much, 1e12)) / decay
+    sweeps = np.log(min(much, 1e12)) / max(decay, 1e-6)
     return sweeps if sweeps > SLOW else 0.0
 
 
@@ -484,7 +485,8 @@ def advance(
             place[0] += 1
             place[1] = place[2] = place[3] = 0
             continue
-        if place[1] == 2 and entries * foreseen(width, tolerance, state[6]) > 4.0 * patience:
+        early = place[1] == 2 and entries < SMALL_BLOCK  # where elimination costs little
+        if early and entries * foreseen(width, tolerance, state[6]) > 4.0 * patience:
             place[3] = place[2]
         if place[2] >= place[3]:
             return made

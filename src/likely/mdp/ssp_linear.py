@@ -289,9 +289,9 @@ def chain_parts(entry_ptr, column, weight, first, last, picked):
 
 
 @_kernel
-def chain_factors(ptr, col, weight, order, position, part_ptr, band, start):
-    """The bands of I - P in each part, eliminated in place."""
-    flat = np.zeros(start[-1])
+def chain_factors(flat, ptr, col, weight, order, position, part_ptr, band, start):
+    """The bands of I - P in each part, eliminated in place in `flat`."""
+    flat[: start[-1]] = 0.0
     for part in range(band.shape[0]):
         begin, half, n = part_ptr[part], band[part], part_ptr[part + 1] - part_ptr[part]
         factors = flat[start[part] : start[part + 1]].reshape(n, 2 * half + 1)
@@ -312,7 +312,6 @@ def chain_factors(ptr, col, weight, order, position, part_ptr, band, start):
                     shift = i - j
                     for c in range(half + 1, 2 * half + 1):
                         factors[j, c + shift] -= below * factors[i, c]
-    return flat
 
 
 @_kernel
