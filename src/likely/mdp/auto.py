@@ -154,7 +154,7 @@ class Forecast:
 def _watched(
     task: Task, name: str, method: Method, forecast: Forecast, budget: float, least: float = 0.0
 ) -> Iterator[None]:
-    """Run a method for its budget, and then for as long as the end is nearer than its begin.
+    """Run a method for its budget, and then for as long as the end is about as near as its begin.
 
     Or nearer than `least`, the work of the others at least.
     """
