@@ -46,7 +46,7 @@ their models may differ from ours ([below](#what-the-papers-print)).
 """
 NOTES = """
 Written by `python bench/mnist_table.py` from `bench/results/`. Training times are wall-clock
-seconds on one core of a busy CPU, or on a GPU shared by eleven fits. Where training was continued
+seconds on one core of a busy CPU, or on a GPU shared with other fits. Where training was continued
 from finished weights, all parts are listed in order.
 
 ## How often the test split was read
