@@ -13,8 +13,8 @@ dimension in float32).
 - incremental: the program, pixel by pixel.
 - naive: the whole network for every pixel, rows below left out.
 - jacobi: fixed-point iteration on all pixels of a row, from a guess, until none changes; pixels
-  left of the first change are final. Rows above are cached as in the incremental method. Where a row
-  cannot be computed in parallel, iteration on the whole image.
+  left of the first change are final. Rows above are cached as in the incremental method. Where a
+  row cannot be computed in parallel, iteration on the whole image.
 - wavefront: for a model whose context excludes pixels to the right (the 2016 PixelCNN): pixels of
   several rows in one pass, each as soon as everything that it may see is drawn.
 

@@ -59,7 +59,7 @@ def test_no_hidden_limit_of_sweeps() -> None:
     assert np.abs(full.value - truth).max() <= 5e-4
     cut = solve(mdp, 5e-4, "value-iteration", max_iterations=250)
     assert cut.outcome == "iterations"
-    assert "asked: 0.0005" in cut.status
+    assert "tolerance: 0.0005" in cut.status
     assert np.abs(cut.value - truth).max() <= cut.error
 
 

@@ -1,4 +1,4 @@
-"""A second opinion: recheck a value function by one backup, in code that solved nothing.
+"""Certificates: recheck a value function by one backup, independently of the solvers.
 
 Everything here is NumPy; nothing is shared with the kernels that found the value. The bounds
 are those of MacQueen (1966) and Porteus (1971), widened by a proven bound on rounding.

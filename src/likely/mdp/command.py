@@ -22,8 +22,8 @@ WORLD_HELP = (
 )
 
 POLICY_HELP = (
-    '"uniform" (every action alike), "optimal", the name of one action taken everywhere, or a file '
-    "that `likely mdp solve --out` wrote"
+    '"uniform" (all actions equally likely), "optimal", the name of an action, or a file '
+    "written by `likely mdp solve --out`"
 )
 
 
@@ -116,17 +116,17 @@ def _world_options(parser: _Parser) -> None:
         "--discount",
         type=_discount,
         metavar="D",
-        help="per step, in (0, 1]; default: the world's own",
+        help="discount per step, in (0, 1] (default: that of the world)",
     )
     parser.add_argument(
-        "--size", type=_size, metavar="NxN", help="of a built-in world of any size, as 100x100"
+        "--size", type=_size, metavar="NxN", help="size of a scalable built-in world, as 100x100"
     )
     parser.add_argument(
         "--seed",
         type=_whole,
         default=0,
         metavar="N",
-        help="of random worlds and of simulation (default 0)",
+        help="seed of random worlds and of simulation (default 0)",
     )
     files = parser.add_argument_group("files that need more")
     files.add_argument(
@@ -146,7 +146,7 @@ def _world_options(parser: _Parser) -> None:
     files.add_argument(
         "--underlying",
         action="store_true",
-        help="take the MDP beneath a partially observed .pomdp file",
+        help="solve the underlying MDP of a partially observed .pomdp file",
     )
     files.add_argument("--property", metavar="NAME", help="question of a benchmark .npz model")
 
@@ -172,18 +172,20 @@ def _solving_options(parser: _Parser) -> None:
         "--method",
         default="auto",
         metavar="NAME",
-        help="of the discounted criterion, as policy-iteration; default: chosen by the problem",
+        help="method for the discounted criterion, as policy-iteration (default: auto)",
     )
     solving.add_argument(
         "--criterion",
         default="auto",
         metavar="NAME",
         help="discounted, total, reachability, average or finite-horizon; "
-        "default: what the file asks, else discounted below discount 1 "
+        "default: that of the file, else discounted below discount 1 "
         "and total at 1",
     )
     solving.add_argument(
-        "--objective", choices=("max", "min"), help="default: what the file asks, else max"
+        "--objective",
+        choices=("max", "min"),
+        help="maximise or minimise (default: as the file says, else max)",
     )
     solving.add_argument(
         "--horizon", type=_count, metavar="STEPS", help="number of steps of the finite horizon"
@@ -192,15 +194,18 @@ def _solving_options(parser: _Parser) -> None:
         "--max-iterations",
         type=_count,
         metavar="N",
-        help="stop early; the bounds hold all the same",
+        help="stop after N iterations; the bounds hold nevertheless",
     )
     solving.add_argument(
-        "--max-seconds", type=_positive, metavar="S", help="stop early, after so many seconds"
+        "--max-seconds",
+        type=_positive,
+        metavar="S",
+        help="stop after S seconds; the bounds hold nevertheless",
     )
     solving.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="kept up to date during a long solve, and continued from",
+        help="checkpoint file of a long solve, which resumes from it",
     )
 
 
@@ -249,8 +254,8 @@ def parser() -> _Parser:
         "--sweeps",
         type=_sweeps,
         metavar="K,K,..",
-        help="show the iterates after so many synchronous sweeps from 0, with "
-        'the policy greedy in each; "inf" is the limit',
+        help="show the iterates after these numbers of synchronous sweeps from 0, with "
+        'the greedy policy of each; "inf" is the limit',
     )
     evaluate.add_argument("--plot", metavar="FILE", help="draw it (.png, .pdf, .svg)")
     _json_option(evaluate)
@@ -287,7 +292,7 @@ def parser() -> _Parser:
         "--start",
         type=_whole,
         metavar="STATE",
-        help="number of the first state; default: the world's start",
+        help="number of the first state (default: the start of the world)",
     )
     simulate.add_argument(
         "--max-steps",
@@ -301,7 +306,7 @@ def parser() -> _Parser:
         type=_confidence,
         default=0.95,
         metavar="C",
-        help="of the interval, between 0 and 1 (default 0.95)",
+        help="confidence of the interval, between 0 and 1 (default 0.95)",
     )
     _json_option(simulate)
 
@@ -336,7 +341,7 @@ def parser() -> _Parser:
         type=_count,
         default=30,
         metavar="N",
-        help="sweeps shown, the first ones one by one (default 30)",
+        help="number of frames; the first sweeps are shown one by one (default 30)",
     )
     animate.add_argument(
         "--fps", type=_positive, default=4.0, metavar="F", help="frames per second (default 4)"

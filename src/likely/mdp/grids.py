@@ -178,7 +178,7 @@ def _moves(
 def slippery_grid(
     rows: int, columns: int, slip: float = 0.1, discount: float = 0.99
 ) -> tuple[MDP, GridLayout]:
-    """An open grid of any size: -1 a step until the bottom right corner, slipping sideways.
+    """An open grid of any size: -1 per step until the bottom right corner, slipping sideways.
 
     Args:
         rows, columns: size in cells.

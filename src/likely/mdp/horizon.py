@@ -102,11 +102,13 @@ def backward_induction(
         status = (
             f"{STOPPED[outcome]} after {horizon - steps} of {horizon} steps backwards and "
             f"{seconds:.3g} s; |V - V*| <= {worst:.3g} from time {steps} on and "
-            f"{float(error.max()):.3g} before; the bounds hold all the same"
+            f"{float(error.max()):.3g} before; the bounds hold nevertheless"
         )
     elif not np.isfinite(worst):
         outcome = "overflow"
-        status += "; values are too large for the numbers, the bounds hold all the same"
+        status += (
+            "; values exceed the range of floating-point numbers, the bounds hold nevertheless"
+        )
     return Solution(
         policy=policy,
         value=value,

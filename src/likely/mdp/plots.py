@@ -1,4 +1,4 @@
-"""Pictures of values, policies and convergence. matplotlib is imported when one is drawn.
+"""Plots of values, policies and convergence; matplotlib is imported on first use.
 
 Every function takes arrays and a path, writes the picture whole or not at all, and returns the
 path. Nothing here solves anything.

@@ -104,7 +104,10 @@ def evaluate(
             value, iterations = _linear(mdp, chain, gain, method, tolerance, value)
         note = ""
         if not bool(np.isfinite(value).all()):
-            value, note = np.zeros(mdp.states), "; values are too large for the numbers"
+            value, note = (
+                np.zeros(mdp.states),
+                "; values exceed the range of floating-point numbers",
+            )
         lower, upper = policy_bounds(mdp, chain, gain, weights, value)
         error = float(np.maximum(upper - value, value - lower).max(initial=0.0))
     seconds = time.perf_counter() - began

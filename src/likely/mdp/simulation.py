@@ -1,4 +1,4 @@
-"""Monte Carlo: play episodes of an MDP under a policy and report returns with their error.
+"""Monte Carlo simulation: returns of a policy with confidence intervals.
 
 Simulation is the independent check of dynamic programming: the mean return of many episodes
 must lie about the value of the policy, and says by how much a single episode scatters. All

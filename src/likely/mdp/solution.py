@@ -1,4 +1,4 @@
-"""What a solver returns: a policy, and an interval that contains the optimal value."""
+"""Solutions: a policy, and an interval that contains the optimal value."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def sentence(outcome: str, error: float, tolerance: float, iterations: int, seco
         "interrupted": "interrupted",
         "stopped": "stopped by the callback",
         "rounding": "stopped where rounding limits the bounds",
-        "overflow": "stopped where values are too large for the numbers",
+        "overflow": "stopped: values exceed the range of floating-point numbers",
     }
     unit = "iteration" if iterations == 1 else "iterations"
     text = (
         f"{heads[outcome]} after {iterations} {unit} and {seconds:.3g} s; |V - V*| <= {error:.3g}"
     )
     if outcome != "converged":
-        text += f" (asked: {tolerance:.3g}); the bounds hold all the same"
+        text += f" (tolerance: {tolerance:.3g}); the bounds hold nevertheless"
     return text

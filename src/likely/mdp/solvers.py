@@ -82,7 +82,7 @@ def solve(
         objective: "max" or "min" of the criterion.
         target, stay: masks [S] or lists of states.
         start: [S] start value for the discounted criterion.
-        max_iterations, max_seconds: stop early; the bounds hold all the same.
+        max_iterations, max_seconds: stop early; the bounds hold nevertheless.
         callback: called with `Progress` whenever bounds are known; a true return value stops.
         checkpoint: a file that is written every `checkpoint_seconds` and at the end. If it
             exists, the solve continues from it.

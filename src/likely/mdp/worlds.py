@@ -1,4 +1,4 @@
-"""The built-in worlds, by name: what students know, and random problems of any size.
+"""The built-in worlds, by name: textbook examples, and random problems of any size.
 
     >>> from likely.mdp import worlds
     >>> world = worlds.build("small-gridworld")
@@ -188,7 +188,7 @@ def _garnet(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
 
 REGISTRY: dict[str, Entry] = {
     "small-gridworld": Entry(
-        "4 x 4 grid, -1 a step, two terminal corners (Sutton and Barto, example 4.1)",
+        "4 x 4 grid, -1 per step, two terminal corners (Sutton and Barto, example 4.1)",
         _text(SMALL_GRIDWORLD),
     ),
     "gridworld-5x5": Entry(
@@ -196,7 +196,7 @@ REGISTRY: dict[str, Entry] = {
         _text(GRIDWORLD_5X5),
     ),
     "maze-4x3": Entry(
-        "4 x 3 maze, -0.04 a step, slips sideways (Russell and Norvig, chapter 17)", _text(MAZE)
+        "4 x 3 maze, -0.04 per step, slips sideways (Russell and Norvig, chapter 17)", _text(MAZE)
     ),
     "cliff": Entry("4 x 12 cliff walk (Sutton and Barto, example 6.6)", _text(CLIFF)),
     "frozen-lake": Entry(
@@ -204,7 +204,7 @@ REGISTRY: dict[str, Entry] = {
     ),
     "frozen-lake-8x8": Entry("8 x 8 slippery lake with holes", _text(FROZEN_LAKE_8X8)),
     "slippery-grid": Entry(
-        "open grid of any size, -1 a step, slips sideways with 0.1 each",
+        "open grid of any size, -1 per step, slips sideways with 0.1 each",
         _slippery,
         (("rows", 20), ("columns", 20)),
     ),
