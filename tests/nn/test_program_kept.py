@@ -292,6 +292,14 @@ def test_nothing_outlives_the_model_and_only_two_sizes_are_kept() -> None:
     assert tables() is None
 
 
+def test_of_large_tables_only_the_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program_kept, "BYTES", 1)
+    model = gated()
+    for n in (1, 2):
+        model.sample(n, context=0, method="incremental")
+        assert len(program_kept._all_kept[model].tables) == 1
+
+
 def test_large_models_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     model = gated()
     monkeypatch.setattr(program_kept, "MOST", sum(p.numel() for p in model.parameters()) - 1)

@@ -28,11 +28,11 @@ from likely.nn.program import Program
 if TYPE_CHECKING:
     from likely.nn.program_compiled import Tables
 
-# Numbers that are compared and kept; a larger model takes so much longer to draw from than to
-# build that keeping it gains nothing.
-MOST = 4_000_000
+# Numbers that are compared and kept; with more, drawing takes so long that building is little.
+MOST = 16_000_000
 # Tables of a model: a last chunk is smaller than the others, and parts of a batch differ by one.
-SIZES = 2
+# Together they take no more than this many bytes, but for the last.
+SIZES, BYTES = 2, 2**26
 
 _INTS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PLAIN = frozenset(
@@ -223,5 +223,7 @@ class Prepared:
                 _all_kept[self._owner] = self._kept
             mine = self._kept.tables
             mine[key] = tables
-            while len(mine) > SIZES:
+            while len(mine) > 1 and (
+                len(mine) > SIZES or sum(some.weights.nbytes for some in mine.values()) > BYTES
+            ):
                 del mine[next(iter(mine))]
