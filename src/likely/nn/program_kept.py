@@ -1,8 +1,9 @@
 """Compiled programs kept between draws: used again only where nothing of the model changed.
 
-Building a small model's program takes as long as a quarter of an image. The tables of the last
-draw are used again when the model's whole state equals a copy of what it was then: the bits of
-all parameters, buffers and other tensors, shapes, types, and every attribute of every module.
+Building a program takes as long as a quarter of a single image, or most of a batch of MADE's. The
+tables of the last draw are used again when the model's whole state equals a copy of what it was
+then: the bits of all parameters, buffers and other tensors, shapes, types, and every attribute of
+every module.
 It is compared at each draw, because weights change in place in ways that leave no trace. Where a
 model holds anything whose state cannot be seen, nothing is kept.
 
