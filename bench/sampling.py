@@ -13,9 +13,9 @@ Pieces are merged into one result file, so a long benchmark may be run in parts:
     python bench/sampling.py gated-pixelcnn --data mnist
     python bench/sampling.py gated-pixelcnn --data cifar10 --batches 256 --repeats 2
     python bench/sampling.py gated-pixelcnn --data mnist --many 10000   # memory and time
-    python bench/sampling.py vae --data mnist-256 --batches 64          # of a VAE: samples a second
-    python bench/sampling.py gated-pixelcnn --data mnist --first        # the first call: compiling
-    python bench/sampling.py pixelcnn --data digits --quick             # writes nothing
+    python bench/sampling.py vae --data mnist-256 --batches 64          # of a VAE: samples per
+    second python bench/sampling.py gated-pixelcnn --data mnist --first        # the first call:
+    compiling python bench/sampling.py pixelcnn --data digits --quick             # writes nothing
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def phases(model: Autoregressive, batch: int, key: str) -> dict[str, float]:
 
 
 def peak() -> float:
-    """Operations a second of a large matrix product in float32, one thread."""
+    """Operations per second of a large matrix product in float32, one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)

@@ -74,7 +74,7 @@ class PlainLoop:
 
 @dataclasses.dataclass
 class Clocks:
-    """Images a second of each round: by the wall clock and by the processor's time."""
+    """Images per second of each round: by the wall clock and by CPU time."""
 
     wall: list[float] = dataclasses.field(default_factory=list)
     processor: list[float] = dataclasses.field(default_factory=list)

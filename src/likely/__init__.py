@@ -1,4 +1,4 @@
-"""Likely: learn p_model(x), ask it questions, plan in it.
+"""Likely: generative models with honest numbers, and Markov decision processes with bounds.
 
     train, test = likely.data.load("digits")
     run = likely.fit(likely.models.VAE(train.spec), train, likely.NegativeELBO())
@@ -86,7 +86,7 @@ class _Package(ModuleType):
     """This package, whose functions `fit` and `verify` have modules of the same name.
 
     The import system sets a submodule as an attribute of its package. Here a function of that
-    name stays: `likely.fit(...)` works whoever imported `likely.fit` before, and
+    name stays: `likely.fit(...)` works even if `likely.fit` was imported before, and
     `from likely.training.loop import Run` works as ever.
     """
 

@@ -76,7 +76,7 @@ def convolved_precision(
     bfloat16 comes out wrong.
 
     On processors, oneDNN's bfloat16 convolutions whose result is one pixel wide and several high
-    read memory that nobody wrote (torch 2.13); narrow upright images come to that after strides.
+    read uninitialised memory (torch 2.13); narrow upright images come to that after strides.
 
     Raises:
         InvalidSetting: bfloat16 was asked for.

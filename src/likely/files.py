@@ -88,7 +88,7 @@ def reading(
 
 
 def _reason(error: Exception) -> str:
-    """An exception of somebody else's in a few words on one line."""
+    """A foreign exception in a few words on one line."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, UnicodeDecodeError):

@@ -215,7 +215,7 @@ def test_generated_rows_without_goals_or_order_are_solved_too() -> None:
 
 @pytest.mark.parametrize("goal", [0, 399, 210])
 def test_few_iterations_wherever_the_goal_of_a_generated_grid_lies(goal: int) -> None:
-    # A wrong direction moves values by one row a sweep: hundreds of iterations.
+    # A wrong direction moves values by one row per sweep: hundreds of iterations.
     free = grid(20, 20, goals=[goal], discount=0.999)
     solution = solve(free, 1e-6)
     assert solution.converged

@@ -270,7 +270,7 @@ def test_colour_groups_come_in_sub_steps() -> None:
 
 
 def test_a_head_that_couples_channels_takes_in_whole_pixels() -> None:
-    """NADE with two outputs a pixel: three values come in at once, a dimension is a pixel."""
+    """NADE with two outputs per pixel: three values come in at once, a dimension is a pixel."""
     shape = (3, 3, 4)
     pixels, size = 12, 36
     build = Builder(shape, LEVELS)

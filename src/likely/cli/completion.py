@@ -69,6 +69,6 @@ def _mount(
     where: argparse._SubParsersAction[argparse.ArgumentParser], name: str, about: str,
     parser: argparse.ArgumentParser,
 ) -> None:  # fmt: skip
-    """Put a parser that exists in the place of a new one."""
+    """Use an existing parser instead of a new one."""
     where.add_parser(name, help=about.replace("%", "%%"))
     where.choices[name] = parser

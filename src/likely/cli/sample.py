@@ -57,7 +57,7 @@ def configure(parser: Parser, choice: str | None) -> None:
         "--label", metavar="CLASS",
         help="name or number of a class, for a conditional run [all in turn]",
     )  # fmt: skip
-    parser.add_argument("--columns", type=whole(1), metavar="N", help="images a row")
+    parser.add_argument("--columns", type=whole(1), metavar="N", help="images per row")
     group = parser.add_argument_group("autoregressive models")
     group.add_argument(
         "--temperature", type=positive, default=1.0, metavar="T",

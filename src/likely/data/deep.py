@@ -54,7 +54,7 @@ def sixteen_bit_planes(high: Image.Image, low: Image.Image) -> list[Image.Image]
     match = _SIXTEEN.fullmatch(raw_mode(high))
     assert match is not None
     kind, order = match.groups()
-    if kind == "LA":  # in a PNG: four bytes a pixel, as of 8-bit RGBA
+    if kind == "LA":  # in a PNG: four bytes per pixel, as of 8-bit RGBA
         _redirect(high, "RGBA")
         high.load()
         values = [_joined(high, i, high, i + 1) for i in (0, 2)]

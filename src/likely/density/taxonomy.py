@@ -187,7 +187,7 @@ class GenerativeModel(nn.Module, abc.ABC):
         if context is None:
             raise InvalidSetting(
                 f"{type(self).__name__} is conditional on {self.classes} classes: "
-                "give context=<label> or one label an example"
+                "give context=<label> or one label per example"
             )
         given = self._tensor(context)
         if given.is_floating_point() or given.is_complex():

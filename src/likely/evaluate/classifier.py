@@ -50,7 +50,7 @@ class ClassifierSettings:
         features: number of features F.
         seed: of the start and of the order of the images.
         steps: of Adam; None takes two passes over the data, at least 600 and at most 2,000.
-        batch: images a step.
+        batch: images per step.
         learning_rate: at the start; falls to 0 along a half cosine.
     """
 

@@ -152,7 +152,7 @@ class ComparisonTable:
 
     Attributes:
         results: one for each model, in the order given.
-        floor: what training images score as samples; a row of its own, not compared.
+        floor: scores of training images as if they were samples; a separate row, not compared.
         columns: in the order of first appearance.
         cells: by (model name, column).
         verdicts: for each column and pair of models that both have a number, where the quantity

@@ -322,7 +322,7 @@ def samples_per_second(
         clock: in seconds; for tests.
 
     Returns:
-        Images a second, the mean over the calls. The fingerprint covers the image shape, n and
+        Images per second, the mean over the calls. The fingerprint covers the image shape, n and
         the machine, because speeds on different machines do not compare.
     """
     if n < 1:

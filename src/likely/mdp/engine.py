@@ -294,7 +294,7 @@ class StoredEngine:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyRows:
-    """v = constants + weights v[columns], one row a state, discount included."""
+    """v = constants + weights v[columns], one row per state, discount included."""
 
     row_ptr: Array
     columns: Array

@@ -30,7 +30,7 @@ from likely.mdp.problem import MDP, _frozen
 
 # How a row function should be compiled. Inlined, and without numba's reference counts, which
 # would cost six times as much as the row itself; so it must not allocate arrays. Written without
-# loops and with a constant count, it compiles to a few instructions a row.
+# loops and with a constant count, it compiles to a few instructions per row.
 _ROW_OPTIONS: dict[str, Any] = {
     "cache": True,
     "error_model": "numpy",

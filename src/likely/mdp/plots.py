@@ -350,7 +350,7 @@ def line_plot(
     )  # fmt: skip
     upper.set_ylabel(labels[1], fontsize=9)
     chosen = np.asarray(action, dtype=np.float64)
-    if few:  # points, for an action 0 would be a bar that nobody sees
+    if few:  # points, for an action 0 would be an invisible bar
         lower.plot(np.arange(len(chosen)), chosen, "s", color="#41b6c4", markersize=6.0)
     else:
         lower.bar(np.arange(len(chosen)), chosen, color="#41b6c4", width=0.9)

@@ -186,7 +186,7 @@ def _read_labels(path: Path, states: int) -> dict[str, NDArray[np.bool_]]:
             raise _fail(path, lines[0][0], 'expected 0="init" 1="name" ..., or #DECLARATION')
         names = dict(found)
         body = lines[1:]
-    size = len(text) + 4 * states  # the model's own file has a line a state
+    size = len(text) + 4 * states  # the model's own file has a line per state
     allow(path, size, states * len(set(names.values())), f"{len(names)} labels of {states} states")
     labels = {name: np.zeros(states, dtype=bool) for name in names.values()}
     for number, line in body:

@@ -8,7 +8,7 @@ feature maps (`Cells`) to each other; the builder notes what is read where, and 
   the whole row at once (`BEFORE`), what depends on pixels to the left one pixel at a time
   (`PIXEL`), what sees the pixel itself when it is drawn (`LATE`), what sees the rest of its row
   when the row is complete (`AFTER`);
-- **how much** of it is kept: as many rows and columns of padding as somebody reads, not whole
+- **how much** of it is kept: as many rows and columns of padding as are read, not whole
   images. Beyond the border there are zeros, as in a padded convolution.
 
 So no activation is computed twice, and the arithmetic of drawing a batch is that of one
@@ -60,7 +60,7 @@ class Cells:
         value: number of the memory that holds it.
         features: of the view.
         width: features of the memory.
-        stride: image pixels a cell, along both sides.
+        stride: image pixels per cell, along both sides.
         known: moment of the memory.
         up: rows by which the view is shifted down: cell (r, c) shows memory (r - up, c - left).
         left: columns by which it is shifted to the right.
@@ -243,7 +243,7 @@ class Memory:
 
     Attributes:
         features: of a cell.
-        stride: image pixels a cell.
+        stride: image pixels per cell.
         known: moment.
         rows: rows kept, the current one included.
         left: columns of padding on the left.
@@ -446,7 +446,7 @@ class Builder:
             above: what stands above the first row: [F], or [columns, F]; zeros by default.
             side: what stands beside the first cell of each row (the column at the left; inside
                 `backwards` the one at the right): [F], or [rows, F]; zeros by default.
-            stride: image pixels a cell.
+            stride: image pixels per cell.
         """
         moment = Moment.AFTER if self._backwards else Moment.PIXEL
         rows, columns = -(-self.shape[1] // stride), -(-self.shape[2] // stride)
@@ -511,7 +511,7 @@ class Builder:
             taps: what is read and multiplied; all weights have the same number of outputs.
             bias: [outputs].
             plus: feature maps of that many features that are added.
-            stride: image pixels a cell of the result; that of the first tap by default. A cell
+            stride: image pixels per cell of the result; that of the first tap by default. A cell
                 (r, c) of a coarser result reads from (r q, c q) on, q the quotient.
         """
         outputs = taps[0].weight.shape[1]
@@ -873,7 +873,7 @@ def _plain(x: Tensor | None) -> Tensor | None:
 
 
 def one_stride(one: Instruction) -> int:
-    """Image pixels a cell of what the instruction computes."""
+    """Image pixels per cell of what the instruction computes."""
     return one.h.stride if isinstance(one, Lstm) else one.out.stride
 
 

@@ -180,7 +180,7 @@ class Tables:
                     if last_use[value] == at and place is not None:
                         free.append((batch * place.image_step, place.base))
         for index, place in enumerate(found):
-            if place is None:  # nobody writes or reads it
+            if place is None:  # it is neither written nor read
                 step = self._padded(program.memories[index].features)
                 found[index] = _Place(self._take(batch * step), 1, 0, 0, step, 0)
         self._take(8 * self.lanes * batch)  # whole vectors may be read past the end

@@ -232,7 +232,7 @@ class DiagonalBiLSTM(nn.Module):
         classes: labels, 0 for none.
         pixels: channels of the image that the sweep from the right reads beside the stream, in
             the first layer; 0 for none. The features of a pixel show only what comes before it,
-            so without them the last pixel of a row would be seen by nobody far to the left in
+            so without them the last pixel of a row would be invisible far to the left in
             the row below.
         dropout: rate of the states, where they leave the layer.
     """

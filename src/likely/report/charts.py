@@ -15,7 +15,7 @@ __all__ = ["Panel", "Series", "line_chart", "panels_from_metrics", "ticks"]
 
 WIDTH, HEIGHT = 520, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 34
-POINTS = 400  # at most as many points a line
+POINTS = 400  # points per line at most
 COLOURS = 6
 # Records of a run that are no curve of the loss.
 NOT_CURVES = ("step", "learning_rate", "seconds", "epoch")
@@ -62,7 +62,7 @@ def panels_from_metrics(metrics: Iterable[Mapping[str, float]]) -> tuple[Panel, 
     """Charts of the records of a run (`Run.metrics`, one mapping a log line with "step").
 
     Losses in nats share a chart with the validation, the two players of a GAN share one, and so
-    do the gradient norms; any other record has a chart of its own.
+    do the gradient norms; any other record has its own chart.
 
     Args:
         metrics: records; a name may be missing in some of them.

@@ -61,7 +61,7 @@ def sample_sheet(
     Args:
         images: integers in [0, levels), [N, C, H, W], N >= 1.
         levels: number of integer levels.
-        columns: images a row; by default a little wider than high, with a full last row where
+        columns: images per row; by default a little wider than high, with a full last row where
             that is possible.
         scale: whole factor of enlargement; chosen so that 8x8 images are seen well by default.
         caption: a line of text under the grid.

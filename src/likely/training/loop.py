@@ -385,7 +385,7 @@ class _Loop:
         return graphs.Gradients(total.detach(), norm, terms)
 
     def _batch_index(self, turn: int) -> tuple[np.ndarray[Any, Any], int]:
-        """Positions of the whole batch and its epoch; each player reads batches of its own."""
+        """Positions of the whole batch and its epoch; each player has separate batches."""
         size = self.settings.batch_size
         number = self.step * len(self.players) + turn
         epoch, place_in_epoch = divmod(number, len(self.data) // size)

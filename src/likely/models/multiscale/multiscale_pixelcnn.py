@@ -18,7 +18,7 @@ convolution. That network is a stack of gated causal windows,
 
     h <- h + W2 [a . sigmoid(b)],   (a, b) = window(norm(h)) + U map + V y
 
-Deviations: PixelCNN layers in place of the paper's LSTMs.
+Deviations: PixelCNN layers instead of the paper's LSTMs.
 """
 
 from __future__ import annotations
