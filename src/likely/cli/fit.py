@@ -69,8 +69,9 @@ def run(options: argparse.Namespace) -> int:
 
     from likely import runs
     from likely.training.loop import fit
+    from likely.training.presets import fit_settings
 
-    settings = _fit_settings(request, train)
+    settings = fit_settings(request.model.settings, train, request.fit)
     with _enough_memory():
         model = runs.build(request.model.name, train.spec, request.changes, settings.seed)
     objective = _objective(request, model)
@@ -140,19 +141,6 @@ def _load(request: Request) -> Dataset:
     with loading() as progress:
         train, _ = data.load(arguments.pop("name"), progress=progress, **arguments)
     return train
-
-
-def _fit_settings(request: Request, train: Dataset) -> FitSettings:
-    """The preset for the data, with what was asked for.
-
-    A preset's batch and warm-up are cut to what the data and the steps allow; what was asked for
-    is not.
-    """
-    base: FitSettings = request.model.settings.fit_preset(train.spec)
-    batch = min(base.batch_size, len(train))
-    warmup = min(base.warmup, max(request.fit.get("steps", base.steps), 0))
-    base = dataclasses.replace(base, batch_size=batch, warmup=warmup)
-    return from_mapping(FitSettings, request.fit, base)
 
 
 def recorded(data: dict[str, Any]) -> dict[str, Any]:

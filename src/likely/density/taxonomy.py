@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextvars
 import dataclasses
 import enum
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.nn.precision import full_precision
-from likely.noise import Noise
+from likely.noise import Noise, derived_seed
 
 # The models that take examples of shape (D,); `takes_vectors` of each says the same.
 VECTOR_MODELS = "fvsbn, nade, deep-nade, eonade, made, made-ensemble or vae"
@@ -51,8 +52,37 @@ class Answer:
     reason: str
 
 
-class GenerativeModel(nn.Module, abc.ABC):
+# Whether a model is being built: a network inside another takes part in its draws.
+_building = contextvars.ContextVar("building", default=False)
+
+
+class _Seeded(abc.ABCMeta):
+    """Initial weights are a function of a seed, whatever torch's global generator did before."""
+
+    def __call__(cls, *arguments: Any, seed: int = 0, **options: Any) -> Any:
+        """Build a model.
+
+        Args:
+            arguments: of the class.
+            seed: of the initial weights; torch's global generator is left as it was.
+            options: of the class.
+        """
+        if _building.get():
+            return super().__call__(*arguments, **options)
+        before = torch.random.get_rng_state()
+        token = _building.set(True)
+        try:
+            torch.default_generator.manual_seed(derived_seed(seed, "weights"))
+            return super().__call__(*arguments, **options)
+        finally:
+            _building.reset(token)
+            torch.random.set_rng_state(before)
+
+
+class GenerativeModel(nn.Module, metaclass=_Seeded):
     """p_model(x | context), learned from examples of p_data.
+
+    Every model takes `seed=0` beside its own arguments: its initial weights are a function of it.
 
     Attributes:
         spec: of the data it was built for; shapes and levels are those of `spec`.

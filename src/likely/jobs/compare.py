@@ -44,9 +44,10 @@ from likely.report.charts import panels_from_metrics
 from likely.report.report import ModelReport, Report, ReportFiles, neighbour_pairs, write_report
 from likely.runs.checkpoint import CheckpointError, read_json
 from likely.runs.journal import METRICS, TIMING, read_lines
-from likely.settings import FitSettings, from_mapping, to_json
+from likely.settings import to_json
 from likely.training.health import diagnose
 from likely.training.loop import Run, fit
+from likely.training.presets import fit_settings
 from likely.verify import Proofs, verify
 
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
@@ -195,23 +196,21 @@ def _fit(
 ) -> Fitted | str:
     """Fit a model by its presets, as a run under `folder`; a sentence when it was stopped."""
     found = entry(name)
-    preset: FitSettings = found.settings.fit_preset(train.spec)
     changes: dict[str, Any] = {"seed": settings.seed, "device": settings.device}
-    changes["batch_size"] = min(preset.batch_size, len(train))
     if settings.steps:
-        changes |= {"steps": settings.steps, "warmup": min(preset.warmup, settings.steps // 2)}
-    fit_settings = from_mapping(FitSettings, changes, preset)
+        changes["steps"] = settings.steps
+    wanted = fit_settings(found.settings, train, changes)
     model = runs.build(name, train.spec, seed=settings.seed)
     stage = f"fitting {name}"
-    progress(stage, 0, fit_settings.steps)
+    progress(stage, 0, wanted.steps)
 
     def step(run: Run, record: dict[str, float]) -> None:
-        progress(stage, run.step, fit_settings.steps)
+        progress(stage, run.step, wanted.steps)
 
     directory = folder / name
     # A run of other settings here is refused by `fit`; this one's description is rewritten alike.
     runs.describe(directory, name, model, dict(request))
-    done = fit(model, train, settings=fit_settings, out=directory, progress=step)
+    done = fit(model, train, settings=wanted, out=directory, progress=step)
     if not done.finished:
         return done.status
     return Fitted(
@@ -242,14 +241,14 @@ def _opened(
     clock = [line["seconds"] for line in read_lines(saved.directory / TIMING) if "seconds" in line]
     path = saved.directory / "fit.json"
     with reading(path, what="damaged", kind=CheckpointError):
-        fit_settings = record_of(read_json(path))
+        fitted = record_of(read_json(path))
     return Fitted(
         saved.directory.name,
         saved.model,
         entry(saved.name).summary,
         wanted,
         metrics,
-        fit_settings,
+        fitted,
         clock[-1] if clock else None,
         f"{metrics[-1]['step']:.0f} steps" if metrics else "not fitted",
     )

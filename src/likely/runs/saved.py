@@ -33,7 +33,6 @@ from likely.devices import place
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.files import allow, reading, record_of
 from likely.models import MODELS, ModelEntry, entry
-from likely.noise import derived_seed
 from likely.runs import checkpoint
 from likely.runs.resume import STATE
 from likely.settings import from_mapping, to_json
@@ -75,9 +74,7 @@ def build(
 
 
 def _construct(found: ModelEntry, spec: DataSpec, settings: Any, seed: int) -> GenerativeModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "weights"))
-        model: GenerativeModel = found.load()(spec, settings)
+    model: GenerativeModel = found.load()(spec, settings, seed=seed)
     return model
 
 

@@ -70,6 +70,7 @@ from likely.training.optimizers import (
     restore_optimizers,
     set_rate,
 )
+from likely.training.presets import fit_settings
 from likely.training.stopping import StopRequests
 
 Progress = Callable[["Run", dict[str, float]], None]
@@ -122,7 +123,8 @@ def fit(
         model: changed in place.
         data: training set; its `.validation` serves the choice of the best weights.
         objective: what is minimised; by the kind of the model when None.
-        settings: everything else; `steps`, `batch_size` and `seed` override its fields.
+        settings: everything else; the model's preset for the data when None, as `likely fit` takes
+            it. `steps`, `batch_size` and `seed` override its fields.
         steps: updates.
         batch_size: examples an update.
         seed: seed of the data order and the noise.
@@ -141,10 +143,12 @@ def fit(
         Occupied: another fit writes to `out`.
         PeerFailed: under torchrun, another process failed.
     """
-    settings = settings or FitSettings()
-    changes = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    given = {name: value for name, value in changes.items() if value is not None}
-    settings = dataclasses.replace(settings, **given)  # type: ignore[arg-type]
+    overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    if settings is None:
+        settings = fit_settings(type(model.settings), data, changes)
+    else:
+        settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
     if data.spec.shape != model.spec.shape or data.spec.levels != model.spec.levels:
         raise InvalidSetting(
             f"the model was built for shape {model.spec.shape} with {model.spec.levels} levels, "

@@ -1,0 +1,32 @@
+"""How a model is fitted where nothing else is asked: the preset of its settings class."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from likely.data.spec import Dataset
+from likely.models.registry import MODELS
+from likely.settings import FitSettings, from_mapping
+
+
+def fit_settings(
+    model_settings: type[Any], data: Dataset, changes: Mapping[str, Any]
+) -> FitSettings:
+    """The preset for the model and the data, with what was asked for.
+
+    A preset's batch and warm-up are cut to what the data and the steps allow; what was asked for
+    is not. A model that is not registered has the defaults of `FitSettings` for its preset.
+
+    Args:
+        model_settings: class of the model's settings.
+        data: training set.
+        changes: fields of `FitSettings` that were asked for.
+    """
+    registered = any(entry.settings is model_settings for entry in MODELS.values())
+    base: FitSettings = model_settings.fit_preset(data.spec) if registered else FitSettings()
+    batch = min(base.batch_size, len(data))
+    warmup = min(base.warmup, max(changes.get("steps", base.steps), 0))
+    base = dataclasses.replace(base, batch_size=batch, warmup=warmup)
+    return from_mapping(FitSettings, dict(changes), base)
