@@ -98,8 +98,7 @@ def measure(
         elbo = per_example_nll(model, test, proofs=proofs).nats()
         figures[f"{prefix}/test-elbo-nats"] = elbo.value
         about["active units"] = latent_diagnostics(model, test).active
-    # Larochelle's file has no labels: the features are those of the dynamic binarisation.
-    extractor = default_extractor(data.load("mnist", binarize="dynamic")[0])
+    extractor = default_extractor(train)
     reference = SampleReference(train, test, extractor, n=2000)
     estimates = reference.metrics(model.sample(reference.n, seed=0))
     for estimate in (*estimates, samples_per_second(model)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import types
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from likely import data
 from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.evaluate import classifier, features
@@ -221,3 +223,24 @@ def test_recipe_is_part_of_the_fingerprint(
     first = default_extractor(digits[0], QUICK, cache=tmp_path)
     monkeypatch.setattr(classifier, "RECIPE", "another")
     assert default_extractor(digits[0], QUICK, cache=tmp_path).fingerprint != first.fingerprint
+
+
+@pytest.mark.data
+@pytest.mark.skipif("LIKELY_DATA" not in os.environ, reason="LIKELY_DATA is not set")
+def test_static_mnist_takes_the_features_of_the_labelled_binarisation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same for the command, a comparison and the benchmarks: they all call this."""
+    static, _ = data.load("mnist", binarize="static")
+    source = classifier._labelled(static)
+    assert source.labels is not None
+    assert (source.spec.shape, source.spec.levels) == (static.spec.shape, static.spec.levels)
+    dynamic, _ = data.load("mnist", binarize="dynamic")
+    assert source.spec.fingerprint == dynamic.spec.fingerprint
+    assert classifier._labelled(dynamic) is dynamic
+
+    def absent(*_: object, **__: object) -> None:
+        raise InvalidData("not here")
+
+    monkeypatch.setattr(classifier, "load", absent)
+    assert classifier._labelled(static) is static

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_data import dataset
 
 from likely.data.spec import Dataset
 from likely.errors import InvalidData, InvalidSetting
@@ -19,6 +18,7 @@ from likely.evaluate.neighbours import (
     nearest,
     nearest_images,
 )
+from toy_data import dataset
 
 
 class Brightness:

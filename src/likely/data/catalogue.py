@@ -51,6 +51,8 @@ class Entry:
         files: what can be downloaded, or () where nothing may be.
         source: where the data comes from, for a person.
         digests: of the published values after the split: train, validation, test; or ().
+        labelled: where it has no labels, the binarisation of the data set of the same name that
+            does, for features that need some; or None.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Entry:
     files: tuple[RemoteFile, ...] = ()
     source: str = ""
     digests: tuple[str, ...] = ()
+    labelled: Literal["dynamic", "threshold"] | None = None
 
 
 _MNIST = (
@@ -255,6 +258,7 @@ STATIC_MNIST = Entry(
         "cda9fa14319ee33359f7dad880411cebc63275288f93e3ef1d835e7ccf1f83ee",
         "c2c1b6501e7157a76958b1365182a9b7cd7a1e7fe6248a518b425905391feff5",
     ),
+    "dynamic",
 )
 
 

@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from likely.data import load
+from likely.data.catalogue import STATIC_MNIST
 from likely.data.places import cache_folder
 from likely.data.spec import Dataset, DataSpec, with_validation
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, LikelyError
 from likely.evaluate.features import Images, checked_images
 from likely.files import write_bytes
 
@@ -163,7 +165,7 @@ def default_extractor(
 
     Args:
         train: training images, [C, H, W] each, or vectors [D]; labels or attributes where there
-            are any.
+            are any. Statically binarised MNIST, which has none, takes those of the dynamic one.
         settings: of the network and its training.
         cache: folder that keeps fitted extractors; `likely.data.places.cache_folder()` by
             default. A broken file in it is made again; a folder that cannot be written is no
@@ -174,6 +176,7 @@ def default_extractor(
         The extractor, the same for the same training data and settings.
     """
     settings = settings or ClassifierSettings()
+    train = _labelled(train)
     if len(train.spec.shape) not in (1, 3):
         raise InvalidData(
             f"the default extractor is for images [C, H, W] and vectors [D]; {train.spec.name} "
@@ -192,6 +195,19 @@ def default_extractor(
     with contextlib.suppress(OSError):
         _write(path, extractor)
     return extractor
+
+
+def _labelled(train: Dataset) -> Dataset:
+    """The data set of the catalogue that the features of this one are fitted on.
+
+    Larochelle's binarisation of MNIST has no labels; another one has the same shape and levels.
+    Where that cannot be read, the features stay random, and the extractor's description says so.
+    """
+    if STATIC_MNIST.labelled is None or train.spec.digest != STATIC_MNIST.digests[0]:
+        return train
+    with contextlib.suppress(LikelyError):
+        return load(STATIC_MNIST.name, binarize=STATIC_MNIST.labelled)[0]
+    return train
 
 
 # -- the network ------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ from likely.errors import InvalidData, InvalidSetting, ProofFailed
 from likely.estimate import Estimate
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.compare import ComparisonTable, ModelResult, compare_models
-from likely.evaluate.features import Extractor
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, quantity_of
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.files import reading, record_of, refuse_unwritable
@@ -282,19 +281,12 @@ class _Bench:
         if key not in self._references:
             train, test = self.data(request)
             stage = "preparing the features"
-            extractor = self._extractor(request, train, stage)
+            extractor = default_extractor(
+                train, progress=lambda done, total: self.progress(stage, done, total)
+            )
             n = self.settings.samples or None
             self._references[key] = SampleReference(train, test, extractor, n=n)
         return self._references[key]
-
-    def _extractor(self, request: Mapping[str, Any], train: Dataset, stage: str) -> Extractor:
-        source = train
-        if train.labels is None and request["name"] == "mnist":
-            # Larochelle's file has no labels; the dynamic binarisation has the same shape.
-            source, _ = data_room.load("mnist", binarize="dynamic")
-        return default_extractor(
-            source, progress=lambda done, total: self.progress(stage, done, total)
-        )
 
     def floor(self, request: Mapping[str, Any]) -> list[Estimate]:
         """What training images score as if they were samples."""
