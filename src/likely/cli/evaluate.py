@@ -57,7 +57,7 @@ def configure(parser: Parser, choice: str | None) -> None:
     """The arguments."""
     parser.description = (
         "Measure a run and write report.json in it. Likelihoods are in nats per example\n"
-        "and bits/dim, with standard error and n: = exact, <= bound. They are proven\n"
+        "and bits/dim, with standard error and n: = exact, <= bound. They are verified\n"
         "first (see `likely verify`); a model without a density says why it has none.\n"
         "Make choices on the validation split, and read the test split once."
     )
@@ -136,7 +136,7 @@ def _likelihood(
 
     model = found.model
     saved = found.directory / "proofs.json"
-    with working(f"proving the likelihood of {found.name}"):
+    with working(f"verifying the likelihood of {found.name}"):
         proofs = proofs_of(model, Proofs.load(saved) if saved.exists() else None)
     proofs.require()
     estimates = []

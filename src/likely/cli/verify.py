@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
     found = opened(options)
     _, test = data_of(found)
-    with working(f"proving {found.name} in {found.directory}"):
+    with working(f"verifying {found.name} in {found.directory}"):
         proofs = verify(found.model, test, options.seed, quick=options.quick)
     if options.json:
         say_json({"run": str(found.directory), **proofs.to_json()})

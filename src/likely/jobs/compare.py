@@ -296,7 +296,7 @@ class _Bench:
         """All numbers, samples, notes and pictures of one model."""
         train, test = self.data(item.request)
         model, seed = item.model, self.settings.seed
-        self.progress(f"proving {item.name}", 0, 1)
+        self.progress(f"verifying {item.name}", 0, 1)
         proofs = verify(model, test, seed)
         estimates: list[Estimate] = []
         per_example: dict[tuple[str, str], list[float]] = {}
