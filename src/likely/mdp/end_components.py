@@ -423,27 +423,24 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
     inside = usable.copy()
     left = np.zeros(states, dtype=np.int64)  # pairs inside, by state; a state without is dead
     lost = np.zeros(states, dtype=np.bool_)  # whether the state has lost a pair in this round
-    alive = False
-    for pair in range(owner.shape[0]):
-        if inside[pair]:
-            left[owner[pair]] += 1
-            alive = True
     part = np.full(states, -1, dtype=np.int64)
-    if not alive:
+    held = np.flatnonzero(usable)
+    if held.shape[0] == 0:
         return part, inside
+    for pair in held:
+        left[owner[pair]] += 1
     stack = np.empty(states, dtype=np.int64)
     depth = 0
-    for pair in range(owner.shape[0]):
-        if inside[pair]:
-            for k in range(indptr[pair], indptr[pair + 1]):
-                if left[indices[k]] == 0:
-                    inside[pair] = False
-                    lost[owner[pair]] = True
-                    left[owner[pair]] -= 1
-                    if left[owner[pair]] == 0:
-                        stack[depth] = owner[pair]
-                        depth += 1
-                    break
+    for pair in held:
+        for k in range(indptr[pair], indptr[pair + 1]):
+            if left[indices[k]] == 0:
+                inside[pair] = False
+                lost[owner[pair]] = True
+                left[owner[pair]] -= 1
+                if left[owner[pair]] == 0:
+                    stack[depth] = owner[pair]
+                    depth += 1
+                break
     _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost)
     count = 0
     roots = np.empty(states, dtype=np.int64)

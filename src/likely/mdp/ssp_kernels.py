@@ -34,12 +34,10 @@ def quotient(pair_ptr, indptr, indices, probability, reward, fixed, keep, group,
     pair behind each row (-1 for stopping), the pointer to the blocks, the number of blocks of
     several states on the longest path from each block, and the new number of each group.
     """
-    states = group.shape[0]
+    members = np.flatnonzero(group >= 0)
     start = np.zeros(groups + 1, dtype=np.int64)
     entries = 0
-    for state in range(states):
-        if group[state] < 0:
-            continue
+    for state in members:
         for pair in range(pair_ptr[state], pair_ptr[state + 1]):
             if keep[pair]:
                 start[group[state] + 1] += 1
@@ -52,9 +50,7 @@ def quotient(pair_ptr, indptr, indices, probability, reward, fixed, keep, group,
     count = start[groups]
     listed = np.full(count, -1, dtype=np.int64)  # pairs by group; -1 stays for stopping
     fill = start[:groups].copy()
-    for state in range(states):
-        if group[state] < 0:
-            continue
+    for state in members:
         for pair in range(pair_ptr[state], pair_ptr[state + 1]):
             if keep[pair]:
                 listed[fill[group[state]]] = pair

@@ -286,18 +286,18 @@ def _merge(case: _Case) -> _Merged:
             component, inside = graph.maximal_end_components(rows, closed & (reward == 0.0))
     count = int(component.max(initial=-1)) + 1
     group = component.copy()
-    single = np.flatnonzero(case.open & (component < 0))
+    single = np.flatnonzero(case.open & (component < 0) if count else case.open)
     group[single] = count + np.arange(len(single))
     stops = np.full(count + len(single), np.nan)
-    for_stop = np.flatnonzero(waiting)
-    stops[group[for_stop]] = 0.0
+    if count:
+        stops[group[np.flatnonzero(waiting)]] = 0.0
     for state, height in case.potential.items():
         if waiting[state]:
             best = stops[group[state]]
             stops[group[state]] = max(-float(height), best if best != 0.0 else -np.inf)
     pieces: tuple[Any, ...] = kernels.quotient(
         mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, reward, case.fixed,
-        live & ~inside, group, len(stops), stops,
+        live & ~inside if count else live, group, len(stops), stops,
     )  # fmt: skip
     row_ptr, entry_ptr, column, weight, gain, pair_of, block_ptr, level, number = pieces
     longest = int(np.diff(mdp.indptr).max(initial=0))
@@ -311,7 +311,11 @@ def _merge(case: _Case) -> _Merged:
             f"{mdp.state_name(state)} can never end: an end component without an exit; "
             "the criterion is not defined there"
         )
-    number = np.where(case.open, number[np.maximum(group, 0)], -1)
+    group[single] = number[group[single]]
+    if count:
+        number = np.where(component >= 0, number[np.maximum(component, 0)], group)
+    else:
+        number = group
     return _Merged(paths, number, inside, waiting, waits)
 
 
