@@ -222,11 +222,13 @@ def _improve(chain: _Chain, tolerance: float, solved: Solved, leaving: bool) -> 
             break
         if changed:
             chain.renew()
+        changed = 0
         change = chain.solve(right, max(goal, (1e-6 if leaving else 0.02) * chain.error))
         if change is None:  # a policy that does not end, or no convergence
             return False
         np.clip(x + change, least, most, out=x)
         scale = max(scale, float(np.abs(x).max()))
+    chain.stale = changed > 0
     chain.error += 8.0 * paths.unit * scale + paths.loss
     return True
 
@@ -238,7 +240,9 @@ def _lengthen(chain: _Chain, solved: Solved) -> bool:
     steps: FloatArray = np.zeros(last - first)
     moved = np.empty(last - first)
     for _ in range(20):
-        chain.renew()
+        if chain.stale:
+            chain.renew()
+        chain.stale = True
         linear.apply(*paths.rows[1:4], first, last, chain.picked, steps, moved)
         change = chain.solve(1.0 - moved, 0.3)
         if change is None or float((steps + change).min()) < 0.5:
@@ -262,6 +266,7 @@ class _Chain:
         self.most = WIDEST * entries  # what an elimination may cost
         self.portion = max(1, PORTION // (4 * entries))
         self.error = math.inf  # of one backup at x
+        self.stale = True  # whether `picked` has changed since the last renewal
         self.parts: tuple[Array, ...] = ()
         self.direct = False  # whether the chain is eliminated
         self.factors: FloatArray = np.empty(0)

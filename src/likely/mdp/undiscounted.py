@@ -189,8 +189,7 @@ class _Outcome:
 
     def take(self, pairs: Array, where: Mask) -> None:
         """Choose these pairs [S] there, except where one is -1."""
-        taken = where & (pairs >= 0)
-        self.chosen[taken] = pairs[taken]
+        np.copyto(self.chosen, pairs, where=where & (pairs >= 0))
 
 
 @dataclasses.dataclass
@@ -313,10 +312,8 @@ def _merge(case: _Case) -> _Merged:
         )
     group[single] = number[group[single]]
     if count:
-        number = np.where(component >= 0, number[np.maximum(component, 0)], group)
-    else:
-        number = group
-    return _Merged(paths, number, inside, waiting, waits)
+        group = np.where(component >= 0, number[np.maximum(component, 0)], group)
+    return _Merged(paths, group, inside, waiting, waits)
 
 
 def _lift(case: _Case, outcome: _Outcome) -> None:
