@@ -427,18 +427,18 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
     held = np.flatnonzero(usable)
     if held.shape[0] == 0:
         return part, inside
-    for pair in held:
-        left[owner[pair]] += 1
+    for candidate in held:
+        left[owner[candidate]] += 1
     stack = np.empty(states, dtype=np.int64)
     depth = 0
-    for pair in held:
-        for k in range(indptr[pair], indptr[pair + 1]):
+    for candidate in held:
+        for k in range(indptr[candidate], indptr[candidate + 1]):
             if left[indices[k]] == 0:
-                inside[pair] = False
-                lost[owner[pair]] = True
-                left[owner[pair]] -= 1
-                if left[owner[pair]] == 0:
-                    stack[depth] = owner[pair]
+                inside[candidate] = False
+                lost[owner[candidate]] = True
+                left[owner[candidate]] -= 1
+                if left[owner[candidate]] == 0:
+                    stack[depth] = owner[candidate]
                     depth += 1
                 break
     _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost)
