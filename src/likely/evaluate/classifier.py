@@ -418,7 +418,7 @@ def _read(path: Path, spec: DataSpec) -> NetworkFeatures | None:
 
 
 def _write(path: Path, extractor: NetworkFeatures) -> None:
-    """Whole or not at all: to a file beside it, then renamed."""
+    """Write atomically: a temporary file, then a rename."""
     record = {
         "accuracy": extractor.held_out_accuracy,
         "held_out": extractor.held_out,

@@ -129,7 +129,7 @@ class Forecast:
         self.points: list[tuple[float, float]] = []
 
     def add(self, task: Task) -> None:
-        """Take down a check."""
+        """Record a check."""
         if 0.0 < task.error < math.inf:
             self.points.append((task.backups, math.log(task.error)))
 

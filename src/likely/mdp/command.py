@@ -2,7 +2,7 @@
 
 `run(arguments)` is the whole command as a function; `python -m likely.mdp.command` calls it too.
 Reading the arguments imports nothing heavy, so `likely mdp --help` answers at once. Bad input is
-one line on the error stream and exit code 2; files are written whole or not at all.
+one line on the error stream and exit code 2; files are written atomically.
 """
 
 from __future__ import annotations

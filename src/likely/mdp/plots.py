@@ -1,6 +1,6 @@
 """Plots of values, policies and convergence; matplotlib is imported on first use.
 
-Every function takes arrays and a path, writes the picture whole or not at all, and returns the
+Every function takes arrays and a path, writes the picture atomically, and returns the
 path. Nothing here solves anything.
 """
 

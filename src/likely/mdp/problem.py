@@ -391,7 +391,7 @@ def read_npz(source: Path, what: str = "an MDP") -> dict[str, npt.NDArray[Any]]:
 
 
 def write_npz(target: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Write an `.npz` whole or not at all.
+    """Write an `.npz` file atomically.
 
     Raises:
         CheckpointError: it cannot be written; what was there before is kept.

@@ -380,7 +380,7 @@ def features_of(x: Cells, first: int, last: int) -> Cells:
 
 
 class Builder:
-    """Takes down a model's incremental evaluation.
+    """Records the incremental program of a model.
 
     Args:
         shape: (C, H, W) of the image.

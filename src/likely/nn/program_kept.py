@@ -173,7 +173,7 @@ class Prepared:
 
         Args:
             model: tables are kept only for modules, by their identity. A view of a model that is
-                made anew for each draw says by `viewed` what it is a view of.
+                made again for each draw says by `viewed` what it is a view of.
         """
         self._model = model
         self._state: State | None = None

@@ -158,7 +158,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Write a PNG file, whole or not at all."""
+    """Write a PNG file atomically."""
     write_bytes(path, png(image))
 
 

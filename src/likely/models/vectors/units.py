@@ -102,7 +102,7 @@ class UnitModel(Autoregressive):
 
     @abc.abstractmethod
     def vectors(self, build: Builder) -> Cells:
-        """Take down the incremental form: a vector of the outputs of all units, [N O].
+        """Record the incremental program: a vector of the outputs of all units, [N O].
 
         Units come in the order they are drawn; unit n is the n-th dimension of the program.
         """

@@ -1,0 +1,58 @@
+"""The prose uses the field's words, and documentation shows formulas and links that work."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+# Not the field's words -> its words.
+STILTED = {
+    r"\banew\b": "again, from scratch",
+    r"\b(take|takes|took|taking) down\b": "record",
+    r"\bon (the|a) card\b": "on the GPU",
+    r"\bby heart\b": "overfits",
+    r"\bgoes on where\b": "resumes",
+    r"\bwhole or not\b": "atomically",
+    r"\bone paper a file\b": "one paper per file",
+    r"\b(images|bytes|samples|operations) a second\b": "per second",
+    r"\bthis process speaks\b": "rank 0",
+}
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=lambda path: path.name)
+def test_the_words_are_the_fields(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for pattern, instead in STILTED.items():
+        found = re.search(pattern, text, re.IGNORECASE)
+        assert found is None, f"{path}: {found and found[0]!r}: say {instead}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_of_a_page_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#:<\s]+)(?:#[^)]*)?\)", text)
+    for target in [*targets, *re.findall(r"^```{figure} (\S+)$", text, re.MULTILINE)]:
+        assert (page.parent / target).is_file(), target
+
+
+def test_the_readme_imports_what_is_there() -> None:
+    """Every dotted name of its Python example."""
+    import likely
+    from likely import data, mdp, models
+
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example is not None
+    scope = {"likely": likely, "data": data, "mdp": mdp, "models": models}
+    names = re.findall(r"\b((?:likely|data|mdp|models)(?:\.\w+)+)", example[1])
+    assert len(names) > 6
+    for name in names:
+        first, *rest = name.split(".")
+        value = scope[first]
+        for part in rest:
+            if not callable(value) or isinstance(value, type):
+                value = getattr(value, part)
