@@ -178,7 +178,7 @@ def work_bandwidth(args: argparse.Namespace) -> dict[str, Any]:
     """A fused backup of the grid, and of the random problem, against a triad."""
     from numba import njit
 
-    from likely.mdp.engine import StoredEngine
+    from likely.mdp.kernels.engine import StoredEngine
 
     @njit(nogil=True)
     def triad(a, b, c, s):  # type: ignore[no-untyped-def]
@@ -236,7 +236,7 @@ def work_import(args: argparse.Namespace) -> dict[str, Any]:
 def work_references(args: argparse.Namespace) -> dict[str, Any]:
     """How many of the published reference values lie in our intervals."""
     from likely.mdp import solve
-    from likely.mdp.benchmarks import read_benchmark
+    from likely.mdp.files.benchmarks import read_benchmark
 
     folder = Path(os.environ["LIKELY_DATA"]) / "mdp"
     entries = json.loads((folder / "reference_values.json").read_text())
@@ -276,7 +276,7 @@ def work_totals(args: argparse.Namespace) -> dict[str, Any]:
 
 def undiscounted() -> list[tuple[str, Any, Any]]:
     """Name, problem and question of every benchmark property with over 10^4 states."""
-    from likely.mdp.benchmarks import read_benchmark
+    from likely.mdp.files.benchmarks import read_benchmark
 
     folder = Path(os.environ["LIKELY_DATA"]) / "mdp"
     found = []
@@ -351,7 +351,7 @@ def work_random_ssp(args: argparse.Namespace) -> dict[str, Any]:
 
 def threads_used() -> int:
     """Threads that ours may use."""
-    from likely.mdp import threads
+    from likely.mdp.kernels import threads
 
     return threads.available()
 

@@ -269,7 +269,7 @@ def random_rows(states: int, discount: float, seed: int = 0) -> MDP:
 
 def garnet_rows(states: int, discount: float, seed: int = 0) -> MDP:
     """garnet(n, 4, 3): four actions, three successors each, anywhere."""
-    from likely.mdp.garnet import garnet
+    from likely.mdp.worlds.garnet import garnet
 
     return garnet(states, 4, 3, discount, seed)
 

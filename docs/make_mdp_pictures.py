@@ -13,15 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from likely.mdp import classic, pictures, plots, worlds
-from likely.mdp.comparison import converge
-from likely.mdp.operators import bellman_optimality
-from likely.mdp.policies import (
+from likely.mdp import worlds
+from likely.mdp.draw import pictures, plots
+from likely.mdp.draw.comparison import converge
+from likely.mdp.model.operators import bellman_optimality
+from likely.mdp.model.policies import (
     expectation_sweeps,
     greedy_pairs,
     optimality_sweeps,
     policy_iterations,
 )
+from likely.mdp.worlds import classic
 
 
 def lecture_figure(folder: Path) -> Path:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 
 from likely import mdp
-from likely.mdp import gridtext, plots
-from likely.mdp.simulation import simulate
+from likely.mdp.check.simulation import simulate
+from likely.mdp.draw import plots
+from likely.mdp.worlds import gridtext
 
 ISLAND = """
 ; an island with a swamp (each step in it costs 3 more), two huts and a volcano

@@ -29,12 +29,13 @@ import torch
 
 from likely import data, runs
 from likely.cli.evaluate import _report_of
+from likely.cli.mdp import inputs
 from likely.data.embedded import digits
 from likely.data.readers import read_idx
 from likely.errors import LikelyError
 from likely.estimate import Estimate, Relation
-from likely.mdp import inputs, solve, worlds
-from likely.mdp.files import FileOptions, load_world
+from likely.mdp import solve, worlds
+from likely.mdp.files.loading import FileOptions, load_world
 from likely.runs import checkpoint
 from likely.runs.journal import METRICS, TIMING, read_lines
 from likely.settings import FitSettings, read_settings_file

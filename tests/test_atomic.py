@@ -16,7 +16,7 @@ import likely
 from likely import atomic
 from likely.errors import InvalidSetting
 from likely.mdp import grid, solve
-from likely.mdp.problem import write_npz
+from likely.mdp.model.problem import write_npz
 
 # Each writes to the folder given, and stops for ever in the middle of a file.
 KILLED = {

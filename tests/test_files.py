@@ -18,10 +18,11 @@ import pytest
 
 from likely import data, files
 from likely.cli import main
+from likely.cli.mdp import inputs
 from likely.errors import InvalidData
 from likely.files import CheckpointError, TooLarge
-from likely.mdp import MDP, inputs, solve, worlds
-from likely.mdp.files import FileOptions, load_world
+from likely.mdp import MDP, solve, worlds
+from likely.mdp.files.loading import FileOptions, load_world
 
 HUGE = "300000000"
 PREAMBLE = "discount: 0.9\nvalues: reward\nactions: 2\n"
@@ -159,14 +160,14 @@ def test_files_beside_a_model_are_named_with_the_line(
 
 
 def test_a_number_that_is_none_is_named_with_its_line() -> None:
-    from likely.mdp.cassandra import parse_cassandra
+    from likely.mdp.files.cassandra import parse_cassandra
 
     with pytest.raises(InvalidData, match=r'line 5: expected a probability .* given "0\.-5"'):
         parse_cassandra(f"{PREAMBLE}states: 2\nstart: 0.-5 0.5\nT: * identity\n")
 
 
 def test_states_are_not_redefined_under_their_table() -> None:
-    from likely.mdp.cassandra import parse_cassandra
+    from likely.mdp.files.cassandra import parse_cassandra
 
     with pytest.raises(InvalidData, match=r'"states:" must come before the first statement'):
         parse_cassandra(f"{PREAMBLE}states: 2\nT: * identity\nstates: 9\n")

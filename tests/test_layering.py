@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,21 @@ def test_the_front_door_is_light(statement: str) -> None:
 
 def test_the_light_door_would_notice() -> None:
     assert "numpy" in loaded("import numpy")
+
+
+def test_the_house_has_few_rooms_and_none_is_crowded() -> None:
+    """At most 21 rooms at the top (the doors `__init__` and `__main__` are none), 20 files in one."""
+    rooms = {part_of(path) for path in FILES} - {"__init__", "__main__"}
+    assert len(rooms) <= 21, sorted(rooms)
+    for folder in {path.parent for path in FILES} - {ROOT}:
+        files = [path for path in FILES if path.parent == folder and path.name != "__init__.py"]
+        assert len(files) <= 20, f"{folder} has {len(files)} files"
+
+
+def test_no_private_name_crosses_a_room() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("likely."):
+                private = [a.name for a in node.names if re.fullmatch(r"_[a-z]\w*", a.name)]
+                same = path.parent == ROOT.joinpath(*(node.module or "").split(".")[1:]).parent
+                assert same or not private, f"{path} imports {private} from {node.module}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from likely.mdp.problem import MDP
+from likely.mdp.model.problem import MDP
 
 
 def dense(mdp: MDP) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

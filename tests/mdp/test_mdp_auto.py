@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from mdp_examples import random_mdp
 
-from likely.mdp import MDP, direct, grid, krylov, solve
-from likely.mdp.engine import NATURAL, PolicyRows, StoredEngine
-from likely.mdp.garnet import garnet
-from likely.mdp.policy_iteration import modified_policy_iteration
-from likely.mdp.task import Task
+from likely.mdp import MDP, grid, solve
+from likely.mdp.discounted import direct
+from likely.mdp.discounted.policy_iteration import modified_policy_iteration
+from likely.mdp.discounted.task import Task
+from likely.mdp.kernels import krylov
+from likely.mdp.kernels.engine import NATURAL, PolicyRows, StoredEngine
+from likely.mdp.worlds.garnet import garnet
 
 
 def functions(states: int, actions: int, discount: float, seed: int = 0, near: int = 0) -> MDP:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mdp_examples import random_mdp
 
 from likely.mdp import MDP, METHODS, bellman_optimality, certify, evaluate, solve
-from likely.mdp.linear_program import solve_program
+from likely.mdp.discounted.linear_program import solve_program
 
 DISCOUNTS = st.sampled_from([0.3, 0.9, 0.99, 0.9999])
 SCALES = st.sampled_from([1e-6, 1.0, 1e6, 1e12])

@@ -10,8 +10,8 @@ import pytest
 from mdp_reference import optimal
 
 from likely.errors import InvalidData
-from likely.mdp.cassandra import parse_cassandra, read_cassandra
-from likely.mdp.files import from_cassandra, load
+from likely.mdp.files.cassandra import parse_cassandra, read_cassandra
+from likely.mdp.files.loading import from_cassandra, load
 
 PREAMBLE = """
 # two states, two actions

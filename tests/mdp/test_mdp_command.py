@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from likely.cli.mdp.actions import _frames
+from likely.cli.mdp.answers import at_start, plain
+from likely.cli.mdp.command import run
+from likely.cli.mdp.terminal import interval
 from likely.mdp import worlds
-from likely.mdp.actions import _frames
-from likely.mdp.answers import at_start, plain
-from likely.mdp.command import run
-from likely.mdp.terminal import interval
 
 Capture = pytest.CaptureFixture[str]
 
@@ -259,7 +259,7 @@ def test_every_command_has_help_with_an_example(capsys: Capture, command: str) -
 
 def test_help_imports_nothing_heavy() -> None:
     program = (
-        "import sys; from likely.mdp.command import run; run(['--help']); run(['solve', '-h']);"
+        "import sys; from likely.cli.mdp.command import run; run(['--help']); run(['solve', '-h']);"
         "heavy = {'torch', 'numba', 'numpy', 'scipy', 'matplotlib', 'rich'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
@@ -304,7 +304,7 @@ def test_a_target_is_reached_with_the_best_probability(capsys: Capture, tmp_path
 
 
 def test_a_terminal_without_arrows_gets_letters() -> None:
-    program = [sys.executable, "-m", "likely.mdp.command", "evaluate", "small-gridworld"]
+    program = [sys.executable, "-m", "likely.cli.mdp.command", "evaluate", "small-gridworld"]
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
         [*program, "--sweeps", "3"], env=ascii_only, capture_output=True, text=True, check=True
@@ -315,7 +315,7 @@ def test_a_terminal_without_arrows_gets_letters() -> None:
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    program = f"{sys.executable} -m likely.mdp.command list | head -n 1"
+    program = f"{sys.executable} -m likely.cli.mdp.command list | head -n 1"
     done = subprocess.run(program, shell=True, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.startswith("world")

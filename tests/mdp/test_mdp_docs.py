@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from likely import mdp
-from likely.mdp import gridtext, worlds
-from likely.mdp.command import parser as mdp_parser
+from likely.cli.mdp.command import parser as mdp_parser
+from likely.mdp import worlds
+from likely.mdp.worlds import gridtext
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.glob("mdp*.md"))

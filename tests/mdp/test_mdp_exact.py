@@ -17,8 +17,8 @@ import pytest
 from mdp_exact import Stated, outside
 
 from likely.mdp import MDP, METHODS, certify, evaluate, solve
-from likely.mdp.horizon import backward_induction
-from likely.mdp.matrix_free import MatrixFree, row_function
+from likely.mdp.model.matrix_free import MatrixFree, row_function
+from likely.mdp.solvers.horizon import backward_induction
 
 DISCOUNTS = (1e-3, 0.5, 0.9, 0.999, 1.0 - 1e-9, 1.0 - 2.0**-53)
 SCALES = (1.0, 1.0, 1e12, 1e300, 1e-300, 5e-324)

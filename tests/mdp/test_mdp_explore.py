@@ -9,7 +9,7 @@ from mdp_reference import optimal
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP
-from likely.mdp.explore import from_step
+from likely.mdp.model.explore import from_step
 
 
 def test_states_may_be_anything_hashable() -> None:

@@ -12,10 +12,10 @@ from mdp_reference import optimal
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, worlds
-from likely.mdp.benchmarks import read_benchmark
-from likely.mdp.files import FileOptions, load, load_world
-from likely.mdp.prism import read_explicit
-from likely.mdp.solvers import solve
+from likely.mdp.files.benchmarks import read_benchmark
+from likely.mdp.files.loading import FileOptions, load, load_world
+from likely.mdp.files.prism import read_explicit
+from likely.mdp.solvers.solve import solve
 
 data = pytest.mark.skipif("LIKELY_DATA" not in os.environ, reason="LIKELY_DATA is unset")
 

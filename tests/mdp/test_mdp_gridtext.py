@@ -9,7 +9,7 @@ from mdp_reference import optimal
 
 from likely.errors import InvalidData
 from likely.mdp import MDP
-from likely.mdp.gridtext import from_grid, parse_grid, read_grid
+from likely.mdp.worlds.gridtext import from_grid, parse_grid, read_grid
 
 
 def row(mdp: MDP, state: int, action: int) -> tuple[dict[int, float], float]:

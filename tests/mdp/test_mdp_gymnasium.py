@@ -10,7 +10,7 @@ from mdp_reference import optimal
 
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.mdp import MDP, solve, worlds
-from likely.mdp.gymnasium import from_table, world_from_gymnasium
+from likely.mdp.worlds.gymnasium import from_table, world_from_gymnasium
 
 pytest.importorskip("gymnasium")
 

@@ -17,18 +17,17 @@ from likely.mdp import (
     MatrixFree,
     bellman_optimality,
     certify,
-    frontier,
-    generated_order,
-    graph,
     greedy,
     grid,
     row_function,
     solve,
-    threads,
-    torch_operators,
 )
-from likely.mdp.engine import NATURAL, NO_ORDER, GeneratedEngine, Order, StoredEngine
-from likely.mdp.operators import bellman_expectation
+from likely.mdp.check import torch_operators
+from likely.mdp.discounted import frontier
+from likely.mdp.kernels import graph, threads
+from likely.mdp.kernels import order as generated_order
+from likely.mdp.kernels.engine import NATURAL, NO_ORDER, GeneratedEngine, Order, StoredEngine
+from likely.mdp.model.operators import bellman_expectation
 
 
 def engine_of(mdp: MDP, count: int = 1) -> StoredEngine:

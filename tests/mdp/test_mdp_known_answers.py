@@ -7,7 +7,7 @@ import pytest
 
 from likely import mdp
 from likely.mdp import worlds
-from likely.mdp.classic import two_arms
+from likely.mdp.worlds.classic import two_arms
 
 # 14/17 was computed by hand, the rest to the digits given.
 LAKES = [

@@ -23,7 +23,7 @@ import mdp_exact
 from mdp_exact import Stated, outside
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, METHODS, certify, evaluate, solve, simulate
-from likely.mdp.horizon import backward_induction
+from likely.mdp.solvers.horizon import backward_induction
 
 STATES = 6
 draw = np.random.default_rng(0)

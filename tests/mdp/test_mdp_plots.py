@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp import classic, pictures, plots, worlds
-from likely.mdp.layout import GridLayout
-from likely.mdp.policies import greedy_pairs, optimality_sweeps
+from likely.mdp import worlds
+from likely.mdp.draw import pictures, plots
+from likely.mdp.model.layout import GridLayout
+from likely.mdp.model.policies import greedy_pairs, optimality_sweeps
+from likely.mdp.worlds import classic
 
 
 def lake() -> tuple[worlds.World, GridLayout, list[np.ndarray]]:

@@ -7,13 +7,14 @@ from itertools import islice, pairwise
 import numpy as np
 from mdp_reference import of_policy, optimal, uniform
 
-from likely.mdp import MDP, classic, worlds
-from likely.mdp.policies import (
+from likely.mdp import MDP, worlds
+from likely.mdp.model.policies import (
     expectation_sweeps,
     greedy_pairs,
     optimality_sweeps,
     policy_iterations,
 )
+from likely.mdp.worlds import classic
 
 
 def test_sweeps_of_the_random_policy_on_the_4x4_grid() -> None:

@@ -8,7 +8,7 @@ from mdp_examples import random_mdp
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, bellman_expectation, certify, evaluate, worlds
-from likely.mdp.prediction import METHODS
+from likely.mdp.solvers.prediction import METHODS
 
 
 @pytest.mark.parametrize("method", METHODS)

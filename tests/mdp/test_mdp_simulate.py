@@ -8,7 +8,7 @@ from mdp_reference import of_policy, optimal, q_values, uniform
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, worlds
-from likely.mdp.simulation import _cumulative, _draw, simulate
+from likely.mdp.check.simulation import _cumulative, _draw, simulate
 
 
 def greedy(mdp: MDP, value: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ from scipy import sparse
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, certify, solve
-from likely.mdp.explore import from_step
-from likely.mdp.files import load
-from likely.mdp.gymnasium import from_table
+from likely.mdp.files.loading import load
+from likely.mdp.model.explore import from_step
+from likely.mdp.worlds.gymnasium import from_table
 
 # Two rows that miss one by 9e-10, within the tolerance: every move pays 1, so V* is 10.
 P, Q = 0.5, 0.4999999991

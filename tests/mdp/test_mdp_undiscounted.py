@@ -16,19 +16,10 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from likely.errors import InvalidSetting
-from likely.mdp import (
-    MDP,
-    bellman_optimality,
-    evaluate,
-    grid,
-    solve,
-    ssp,
-    ssp_kernels,
-    ssp_linear,
-    worlds,
-)
-from likely.mdp.benchmarks import read_benchmark
-from likely.mdp.end_components import Rows, maximal_end_components
+from likely.mdp import MDP, bellman_optimality, evaluate, grid, solve, worlds
+from likely.mdp.files.benchmarks import read_benchmark
+from likely.mdp.undiscounted import ssp, ssp_kernels, ssp_linear
+from likely.mdp.undiscounted.end_components import Rows, maximal_end_components
 
 data = pytest.mark.skipif("LIKELY_DATA" not in os.environ, reason="LIKELY_DATA is unset")
 

@@ -7,7 +7,8 @@ import pytest
 from mdp_reference import of_policy, optimal, q_values, uniform
 
 from likely.errors import InvalidSetting
-from likely.mdp import classic, garnet, grids, worlds
+from likely.mdp import worlds
+from likely.mdp.worlds import classic, garnet, grids
 
 
 def laid_out(name: str, value: np.ndarray) -> np.ndarray:
@@ -166,7 +167,7 @@ def test_jacks_car_rental() -> None:
 
 def test_slippery_grid_is_the_text_grid() -> None:
     """The vectorised builder and the drawn text give the same rows."""
-    from likely.mdp.gridtext import from_grid
+    from likely.mdp.worlds.gridtext import from_grid
 
     text = "slip: 1/10\nstep: -1\ndiscount: 0.99\nG = end 0\nactions: up right down left\n\n"
     drawn = from_grid(text + "S....\n.....\n....G\n")

@@ -61,7 +61,7 @@ def _run(arguments: list[str]) -> int:
             raise unknown("option", name, ("--help", "--version"), "likely")
         raise unknown("command", name, COMMANDS, "likely")
     if name == "mdp":
-        from likely.mdp.command import run
+        from likely.cli.mdp.command import run
 
         return run(rest)
     try:

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 def tree() -> argparse.ArgumentParser:
     """Every parser of the command, as one."""
-    from likely.mdp.command import parser as mdp_parser
+    from likely.cli.mdp.command import parser as mdp_parser
 
     root = argparse.ArgumentParser(prog="likely", allow_abbrev=False)
     root.add_argument("-V", "--version", action="store_true", help="the version")

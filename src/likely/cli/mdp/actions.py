@@ -1,0 +1,381 @@
+"""What each `likely mdp` command does, once its arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from likely.cli.mdp import terminal
+from likely.cli.mdp.answers import (
+    JSON_STATES,
+    PICTURES,
+    at_start,
+    check_target,
+    draw,
+    facts,
+    finite,
+    heading,
+    plain,
+    print_json,
+    say,
+    show_values,
+    solution_record,
+    write_solution,
+)
+from likely.cli.mdp.inputs import policy_of, value_of, world_of
+from likely.errors import InvalidSetting, nearest
+from likely.mdp import worlds
+from likely.mdp.check.certificates import certify
+from likely.mdp.check.simulation import simulate
+from likely.mdp.draw import plots
+from likely.mdp.draw.comparison import converge
+from likely.mdp.model.policies import expectation_sweeps, optimality_sweeps
+from likely.mdp.model.solution import Solution
+from likely.mdp.solvers.prediction import evaluate
+from likely.mdp.solvers.solve import METHODS, solve
+from likely.mdp.worlds.catalogue import World
+
+
+def _list(given: argparse.Namespace) -> None:
+    if given.json:
+        print_json(
+            {
+                "worlds": [
+                    {
+                        "name": name,
+                        "about": worlds.REGISTRY[name].about,
+                        "size": dict(worlds.REGISTRY[name].size),
+                    }
+                    for name in worlds.names()
+                ]
+            }
+        )
+        return
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("world", no_wrap=True)
+    table.add_column("what it is")
+    for name in worlds.names():
+        table.add_row(name, Text(worlds.describe(name)))
+    console = Console()
+    console.print(table)
+    say(
+        console,
+        "also Gymnasium names (FrozenLake-v1, Taxi-v4, CliffWalking-v1) and files "
+        "(.txt, .grid, .tra, .pomdp, .mdp, .npz)",
+    )
+
+
+def _solve_world(world: World, given: argparse.Namespace) -> Solution:
+    """Solve what the arguments, or else the file, ask."""
+    asked = world.question
+    criterion, objective = given.criterion, given.objective
+    if criterion == "auto":
+        if given.horizon is not None:
+            criterion = "finite-horizon"
+        elif asked is not None:
+            criterion = asked.criterion
+        else:
+            criterion = "discounted" if world.mdp.discount < 1.0 else "total"
+    if criterion == "reachability" and asked is None:
+        raise InvalidSetting(
+            f"{world.name}: reachability needs states to reach; give a .tra file with --target"
+        )
+    if criterion != "discounted" and given.method != "auto":
+        raise InvalidSetting(
+            f"--method is for the discounted criterion; the criterion here is {criterion}, which "
+            "has one method"
+        )
+    targeted = asked if criterion in ("total", "reachability") else None
+    return solve(
+        world.mdp,
+        tolerance=given.tolerance,
+        method=given.method,
+        criterion=criterion,
+        objective=objective or ("max" if asked is None else asked.objective),
+        horizon=given.horizon,
+        target=None if targeted is None else targeted.target,
+        stay=None if targeted is None else targeted.stay,
+        max_iterations=given.max_iterations,
+        max_seconds=given.max_seconds,
+        checkpoint=given.checkpoint,
+    )
+
+
+def _solve(given: argparse.Namespace) -> None:
+    check_target(given.out, (".npz", ".json"))
+    check_target(given.plot, PICTURES)
+    world = world_of(given)
+    found = _solve_world(world, given)
+    steps = found.value.ndim == 2  # a finite horizon: the first row has all steps to go
+    value, lower, upper, policy = (
+        np.asarray(part[0] if steps else part)
+        for part in (found.value, found.lower, found.upper, found.policy)
+    )
+    if given.json:
+        print_json(solution_record(world, found, everything=world.mdp.states <= JSON_STATES))
+    else:
+        _show_solution(world, found, (value, lower, upper), policy)
+    # What took long is told before a full disk can lose it.
+    if given.out is not None:
+        write_solution(given.out, world, found)
+    if given.plot is not None:
+        draw(given.plot, world, value, f"{world.name}, discount {world.mdp.discount:g}")
+    if not given.json:
+        for path in (given.out, given.plot):
+            if path is not None:
+                say(Console(), f"wrote {path}")
+
+
+def _show_solution(
+    world: World,
+    found: Solution,
+    bounds: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+    policy: NDArray[Any],
+) -> None:
+    """A solution in the terminal; `bounds` are its value, lower and upper ends."""
+    value, lower, upper = bounds
+    console = Console()
+    heading(console, world)
+    how = [f"{key} {found.about[key]}" for key in ("criterion", "method") if key in found.about]
+    say(console, ", ".join(how))
+    say(console, found.status, "bold green" if found.converged else "bold yellow")
+    if world.mdp.initial is not None:
+        low, high = (at_start(world.mdp, end) for end in (lower, upper))
+        say(console, f"from the start: V* in {terminal.interval(low, high)}")
+    if found.gain is not None:
+        low, high = float(lower.min()), float(upper.max())
+        say(console, f"average reward a step, over all starts: {terminal.interval(low, high)}")
+    show_values(console, world, value, lower, upper, policy)
+
+
+def _policy(word: str, world: World, given: argparse.Namespace) -> NDArray[Any]:
+    if word == "optimal":
+        policy = np.asarray(_solve_world(world, given).policy)
+        if policy.ndim != 1:
+            raise InvalidSetting("a policy that depends on the step cannot be played here")
+        return policy
+    return policy_of(word, world.mdp)
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    check_target(given.plot, PICTURES)
+    world = world_of(given)
+    policy = _policy(given.policy, world, given)
+    rows: list[tuple[str, NDArray[np.float64]]] = []
+    found = None
+    if given.sweeps is None or None in given.sweeps:
+        found = evaluate(world.mdp, policy, given.by, tolerance=given.tolerance)
+    counted = [k for k in given.sweeps or () if k is not None]
+    if counted:
+        every = {
+            k: value
+            for k, value in enumerate(
+                islice(expectation_sweeps(world.mdp, policy), max(counted) + 1)
+            )
+            if k in counted
+        }
+        rows = [(f"k = {k}", every[k]) for k in counted]
+    if found is not None:
+        rows.append(("k = ∞" if given.sweeps else "value", np.asarray(found.value)))
+    if given.plot is not None:
+        title = f"{world.name}: the {given.policy} policy"
+        if given.sweeps and world.layout is not None:
+            plots.sweeps_figure(given.plot, world.mdp, world.layout, rows, title)
+        else:
+            draw(given.plot, world, rows[-1][1], title)
+    if given.json:
+        record = {**facts(world), "policy": given.policy}
+        record["values"] = [
+            {"sweeps": label.removeprefix("k = ").replace("∞", "inf"), "value": plain(value)}
+            for label, value in rows
+        ]
+        if found is not None:
+            record |= {"status": found.status, "error_bound": finite(found.error)}
+        print_json(record)
+        return
+    console = Console()
+    heading(console, world)
+    for label, value in rows:
+        if world.layout is not None and terminal.fits(world.layout):
+            console.print()
+            terminal.grid_of(console, world.mdp, world.layout, value, label)
+        else:
+            say(console, label, "bold")
+            show_values(console, world, value)
+    if found is not None:
+        say(console, found.status)
+    if given.plot is not None:
+        say(console, f"wrote {given.plot}")
+
+
+def _methods(given: argparse.Namespace) -> None:
+    check_target(given.plot, PICTURES)
+    names = None
+    if given.methods is not None:
+        names = [name.strip() for name in given.methods.split(",")]
+        for name in names:
+            if name not in METHODS:
+                raise InvalidSetting(f'unknown method "{name}"; {nearest(name, METHODS)}')
+    world = world_of(given)
+    runs = converge(world.mdp, given.tolerance, names)
+    if given.plot is not None:
+        plots.convergence(given.plot, runs, world.name)
+    if given.json:
+        print_json(
+            {
+                **facts(world),
+                "tolerance": given.tolerance,
+                "methods": [
+                    {
+                        "method": run.name,
+                        "sweeps": plain(run.backups),
+                        "seconds": plain(run.seconds),
+                        "error_bound": plain(run.bound),
+                    }
+                    for run in runs
+                ],
+            }
+        )
+        return
+    console = Console()
+    heading(console, world)
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("method")
+    for column in ("sweeps", "seconds", "|V - V*| <="):
+        table.add_column(column, justify="right")
+    for run in sorted(runs, key=lambda run: float(run.seconds[-1])):
+        table.add_row(
+            run.name, f"{run.backups[-1]:.4g}", f"{run.seconds[-1]:.3g}", f"{run.bound[-1]:.2e}"
+        )
+    console.print(table)
+    if given.plot is not None:
+        say(console, f"wrote {given.plot}")
+
+
+def _simulate(given: argparse.Namespace) -> None:
+    world = world_of(given)
+    policy = _policy(given.policy, world, given)
+    played = simulate(world.mdp, policy, given.episodes, given.seed, given.start, given.max_steps)
+    low, high = played.interval(given.confidence)
+    if given.json:
+        print_json({
+            **facts(world), "policy": given.policy, "episodes": given.episodes,
+            "seed": given.seed, "mean_return": played.mean,
+            "standard_error": played.standard_error, "confidence": given.confidence,
+            "interval": [finite(low), finite(high)], "mean_steps": float(played.lengths.mean()),
+            "unfinished": played.unfinished,
+        })  # fmt: skip
+        return
+    console = Console()
+    heading(console, world)
+    say(console, f"{given.policy} policy, {given.episodes} episodes, seed {given.seed}")
+    say(
+        console,
+        f"mean return {played.mean:.6g}, {100 * given.confidence:g} % confidence "
+        f"[{low:.6g}, {high:.6g}]",
+        "bold",
+    )
+    say(console, f"steps: {played.lengths.mean():.4g} on average, {played.lengths.max()} at most")
+    if played.unfinished:
+        say(
+            console,
+            f"{played.unfinished} episodes had not ended after {given.max_steps} steps; "
+            "their returns are partial",
+            "yellow",
+        )
+
+
+def _certify(given: argparse.Namespace) -> None:
+    world = world_of(given)
+    value = value_of(given.value, world.mdp)
+    found = certify(world.mdp, value)
+    if given.json:
+        print_json(
+            {
+                **facts(world),
+                "error_bound": finite(found.error),
+                "policy_loss_bound": finite(found.policy_loss),
+                "residual": finite(found.residual),
+            }
+        )
+        return
+    console = Console()
+    heading(console, world)
+    say(console, f"|V - V*| <= {found.error:.3g}", "bold")
+    say(console, f"acting greedily in V loses at most {found.policy_loss:.3g} in any state")
+    say(console, f"largest change by one backup: {found.residual:.3g}")
+
+
+def _animate(given: argparse.Namespace) -> None:
+    from likely.mdp.draw import pictures
+
+    check_target(given.out, (".gif",))
+    world = world_of(given)
+    if world.layout is None:
+        grids = [name for name in worlds.names() if worlds.build(name).layout is not None]
+        raise InvalidSetting(
+            f"{world.name} has no picture of its states; animations are for grid worlds: "
+            + ", ".join(grids)
+        )
+    if given.policy is not None:
+        iterates = expectation_sweeps(world.mdp, _policy(given.policy, world, given))
+    else:
+        iterates = optimality_sweeps(world.mdp)
+    values = _until_settled(iterates)
+    shown = _frames(len(values), given.frames)
+    pictures.animate(
+        given.out,
+        world.mdp,
+        world.layout,
+        [values[k] for k in shown],
+        [f"sweep {k}" for k in shown],
+        given.fps,
+        world.name,
+    )
+    if given.json:
+        print_json(
+            {**facts(world), "file": given.out, "frames": len(shown), "last_sweep": shown[-1]}
+        )
+        return
+    say(Console(), f"wrote {given.out}: {len(shown)} frames, the last after {shown[-1]} sweeps")
+
+
+def _until_settled(
+    iterates: Iterator[NDArray[np.float64]], longest: int = 3000
+) -> list[NDArray[np.float64]]:
+    """Iterates until a picture would no longer change: a thousandth of the range."""
+    values = [next(iterates)]
+    for value in islice(iterates, longest):
+        change = float(np.abs(value - values[-1]).max())
+        values.append(value)
+        if change <= 1e-4 * max(1e-300, float(np.ptp(value))):
+            break
+    return values
+
+
+def _frames(count: int, wanted: int) -> list[int]:
+    """Which of `count` iterates to show: the first half one by one, then ever faster."""
+    if count <= wanted:
+        return list(range(count))
+    first = max(1, wanted // 2)
+    later = np.geomspace(first, count - 1, wanted - first + 1).round().astype(int)
+    return sorted({*range(first), *later.tolist()})
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "solve": _solve,
+    "evaluate": _evaluate,
+    "methods": _methods,
+    "simulate": _simulate,
+    "certify": _certify,
+    "list": _list,
+    "animate": _animate,
+}

@@ -1,0 +1,192 @@
+"""How the command gives its answers: lines for people, JSON for machines, files for later."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.text import Text
+
+from likely.cli.mdp import terminal
+from likely.errors import InvalidSetting
+from likely.files import refuse_unwritable
+from likely.mdp.draw import pictures, plots
+from likely.mdp.model.policies import greedy_pairs
+from likely.mdp.model.problem import MDP, write_npz
+from likely.mdp.model.solution import Solution
+from likely.mdp.worlds.catalogue import World
+
+# Values of more states than this are left out of --json; --out has them all.
+JSON_STATES = 100_000
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """A line of text, never read as rich's markup."""
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def print_json(record: dict[str, Any]) -> None:
+    print(json.dumps(record, allow_nan=False))
+
+
+def plain(array: NDArray[Any]) -> list[Any]:
+    """An array as JSON: infinities and NaN, which JSON has not, become null."""
+    if array.dtype.kind == "f":
+        blank = np.where(np.isfinite(array), array, np.nan).astype(object)
+        blank[~np.isfinite(array)] = None
+        listed: list[Any] = blank.tolist()
+        return listed
+    whole: list[Any] = array.tolist()
+    return whole
+
+
+def finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def facts(world: World) -> dict[str, Any]:
+    mdp = world.mdp
+    return {
+        "world": world.name,
+        "states": mdp.states,
+        "pairs": mdp.pairs,
+        "transitions": mdp.transitions,
+        "terminal_states": int(mdp.terminal.sum()),
+        "discount": mdp.discount,
+    }
+
+
+def heading(console: Console, world: World) -> None:
+    mdp = world.mdp
+    say(console, f"{world.name}: {world.about}", "bold")
+    ends = int(mdp.terminal.sum())
+    say(
+        console,
+        f"{mdp.states} states ({ends} terminal), {mdp.pairs} state-action pairs, "
+        f"{mdp.transitions} transitions, discount {mdp.discount:g}",
+    )
+
+
+def check_target(path: str | None, endings: Sequence[str]) -> None:
+    """Refuse a file that could not be written before any work is done."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.suffix.lower() not in endings:
+        raise InvalidSetting(f"{path}: expected a file ending in {' or '.join(endings)}")
+    if not target.parent.is_dir():
+        raise InvalidSetting(f"{path}: the folder {target.parent} does not exist")
+    refuse_unwritable(target)
+
+
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def at_start(mdp: MDP, value: NDArray[np.float64]) -> float:
+    """Expectation of a value [S] over the initial distribution; infinite values elsewhere."""
+    if mdp.initial is None:
+        return float("nan")
+    begins = mdp.initial > 0.0
+    return float(mdp.initial[begins] @ value[begins])
+
+
+def solution_record(world: World, found: Solution, everything: bool) -> dict[str, Any]:
+    """A solution as JSON."""
+    record: dict[str, Any] = {
+        **facts(world),
+        "status": found.status,
+        "outcome": found.outcome,
+        "error_bound": finite(found.error),
+        "iterations": found.iterations,
+        "about": {key: value for key, value in found.about.items() if _is_plain(value)},
+    }
+    if world.mdp.initial is not None:
+        record["start"] = {
+            name: finite(at_start(world.mdp, array if array.ndim == 1 else array[0]))
+            for name, array in (
+                ("value", found.value),
+                ("lower", found.lower),
+                ("upper", found.upper),
+            )
+        }
+    if everything:
+        for name in ("value", "lower", "upper", "policy"):
+            record[name] = plain(np.asarray(getattr(found, name)))
+        if found.gain is not None:
+            record["gain"] = plain(found.gain)
+    return record
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, int, bool)) or (isinstance(value, float) and np.isfinite(value))
+
+
+def write_solution(path: str, world: World, found: Solution) -> None:
+    if Path(path).suffix.lower() == ".json":
+        text = json.dumps(solution_record(world, found, True), allow_nan=False)
+        plots.write_atomically(path, lambda file: _write_text(file, text))
+        return
+    arrays = {
+        "value": np.asarray(found.value),
+        "lower": np.asarray(found.lower),
+        "upper": np.asarray(found.upper),
+        "policy": np.asarray(found.policy),
+    }
+    write_npz(Path(path), arrays)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def draw(path: str, world: World, value: NDArray[np.float64], title: str) -> None:
+    """The picture that suits a world.
+
+    A heat map with arrows for a grid of cells, contours of the actions where the axes count
+    things (Jack's cars), else values and actions over the states.
+    """
+    mdp, layout = world.mdp, world.layout
+    greedy = np.flatnonzero(greedy_pairs(mdp, value))[::-1]
+    action = np.full(mdp.states, np.nan)  # the first best action of each state
+    action[np.asarray(mdp.pair_state)[greedy]] = _numbers(mdp)[mdp.pair_action[greedy]]
+    if layout is not None and layout.row_name:
+        policy = [("best action", action)]
+        pictures.policy_contours(path, layout, policy, value, "number in the action's name", title)
+    elif layout is not None and min(layout.shape) > 1:
+        plots.heat_map(path, mdp, layout, value, title)
+    else:
+        shown = np.where(mdp.terminal, np.nan, value)
+        plots.line_plot(path, shown, action, ("state", "value", "action"), title)
+
+
+def _numbers(mdp: MDP) -> NDArray[np.float64]:
+    """[A] the number in each action's name ("stake 25", "move -2"), else its label."""
+    names = mdp.action_names or ()
+    found = [re.search(r"[-+]?\d+$", name) for name in names]
+    if names and all(found):
+        return np.array([float(match[0]) for match in found if match])
+    return np.arange(float(mdp.actions))
+
+
+def show_values(
+    console: Console,
+    world: World,
+    value: NDArray[np.float64],
+    lower: NDArray[np.float64] | None = None,
+    upper: NDArray[np.float64] | None = None,
+    policy: NDArray[np.int64] | None = None,
+) -> None:
+    console.print()
+    if world.layout is not None and terminal.fits(world.layout):
+        terminal.grid_of(console, world.mdp, world.layout, value)
+        return
+    console.print(terminal.state_table(world.mdp, value, lower, upper, policy))
+    left = terminal.rest(world.mdp)
+    if left:
+        say(console, left, "dim")

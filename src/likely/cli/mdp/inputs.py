@@ -1,0 +1,117 @@
+"""What the command is given: worlds by name or file, policies and values by word or file."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.files import parse_json, reading, record_of
+from likely.mdp import worlds
+from likely.mdp.files import loading as files
+from likely.mdp.model.operators import policy_weights
+from likely.mdp.model.problem import MDP, read_npz
+from likely.mdp.worlds.catalogue import World
+
+_GYMNASIUM = re.compile(r"^[\w./:-]+-v\d+$")
+
+
+def world_of(given: argparse.Namespace) -> World:
+    """The world that the arguments name.
+
+    Raises:
+        LikelyError: an unknown name, an unreadable file, options that do not belong to it.
+    """
+    name: str = given.world
+    if name in worlds.REGISTRY:
+        return worlds.build(name, given.discount, given.size, given.seed)
+    if given.size is not None:
+        raise InvalidSetting(f"--size is for built-in worlds of any size, not for {name}")
+    if Path(name).suffix.lower() in files.EXTENSIONS or Path(name).is_file():
+        options = files.FileOptions(
+            discount=given.discount,
+            labels=given.labels,
+            rewards=tuple(given.reward),
+            target=given.target,
+            objective=getattr(given, "objective", None) or "max",
+            underlying=given.underlying,
+            property=given.property,
+        )
+        return files.load_world(name, options)
+    if _GYMNASIUM.match(name):
+        from likely.mdp.worlds.gymnasium import world_from_gymnasium
+
+        return world_from_gymnasium(name, 0.99 if given.discount is None else given.discount)
+    raise InvalidSetting(
+        f'"{name}" is no built-in world, no file and no Gymnasium name such as FrozenLake-v1; '
+        f"{nearest(name, worlds.REGISTRY)}"
+    )
+
+
+def arrays_of(path: str | Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a solution that `likely mdp solve --out` wrote (.npz or .json)."""
+    source = Path(path)
+    if not source.is_file():
+        raise InvalidData(f"{source}: no such file")
+    if source.suffix.lower() == ".json":
+        with reading(source, what="is not JSON"):
+            record = record_of(parse_json(source.read_bytes()), what='a record with "value"')
+        arrays: dict[str, NDArray[Any]] = {}
+        for key in ("value", "policy"):
+            if key in record:
+                with reading(source, f'"{key}"', what="expected a list of numbers"):
+                    arrays[key] = np.asarray(record[key], dtype=np.float64)
+        return arrays
+    return read_npz(source, "a solution")
+
+
+def value_of(path: str | Path, mdp: MDP) -> NDArray[np.float64]:
+    """[S] the value in a solution file."""
+    arrays = arrays_of(path)
+    if "value" not in arrays:
+        raise InvalidData(f'{path}: has no array "value"')
+    value = np.asarray(arrays["value"], dtype=np.float64)
+    if value.shape != (mdp.states,):
+        raise InvalidData(
+            f"{path}: the value has shape {list(value.shape)}, the world has {mdp.states} states"
+        )
+    if not np.isfinite(value).all():
+        raise InvalidData(f"{path}: the value of state {np.isfinite(value).argmin()} is not finite")
+    return value
+
+
+def policy_of(word: str, mdp: MDP) -> NDArray[Any]:
+    """A policy [S], [S, A] or [pairs] from "uniform", the name of an action, or a solution file.
+
+    "optimal" is not handled here: it needs a solver.
+    """
+    if word == "uniform":
+        return policy_weights(mdp, "uniform")
+    names = mdp.action_names or ()
+    if word in names:
+        return np.full(mdp.states, names.index(word), dtype=np.int64)
+    if Path(word).suffix.lower() in (".npz", ".json"):
+        arrays = arrays_of(word)
+        if "policy" not in arrays:
+            raise InvalidData(f'{word}: has no array "policy"')
+        policy = np.asarray(arrays["policy"])
+        if policy.shape not in ((mdp.states,), (mdp.states, mdp.actions)):
+            raise InvalidData(
+                f"{word}: the policy has shape {list(policy.shape)}, expected [{mdp.states}] or "
+                f"[{mdp.states}, {mdp.actions}]"
+            )
+        if policy.ndim == 2:
+            return policy.astype(np.float64)
+        whole = np.rint(policy)
+        if not (np.abs(policy) < 2**31).all() or (whole != policy).any():
+            raise InvalidData(f'{word}, "policy": expected numbers of actions, whole from 0')
+        return policy.astype(np.int64)
+    valid = ["uniform", "optimal", *names]
+    raise InvalidSetting(
+        f'unknown policy "{word}"; {nearest(word, valid)}; or give a .npz or .json file'
+    )

@@ -1,0 +1,1 @@
+"""Second opinions: certificates, simulation, the operators in torch."""

@@ -1,0 +1,1 @@
+"""Methods for discounted problems: generators that improve the value of a task."""

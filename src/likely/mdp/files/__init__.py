@@ -1,0 +1,1 @@
+"""MDPs from files of every format."""

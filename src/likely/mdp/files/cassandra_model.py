@@ -1,0 +1,119 @@
+"""What a file in Cassandra's format says, before it becomes an `MDP`: names, rows, rewards.
+
+`likely.mdp.files.cassandra` reads the text into this; `expected_rewards` folds the reward
+statements of the file over successors and observations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclasses.dataclass
+class RewardStatement:
+    """`R:` for index sets; `values` is [S', O] broadcastable. None stands for all (`*`)."""
+
+    action: int | None
+    state: int | None
+    next_state: int | None
+    observation: int | None
+    values: NDArray[np.float64]
+
+
+@dataclasses.dataclass
+class CassandraModel:
+    """What the file says: names, sparse transition rows, observations and reward statements."""
+
+    discount: float
+    sign: float
+    states: tuple[str, ...]
+    actions: tuple[str, ...]
+    observations: tuple[str, ...]
+    start: NDArray[np.float64]  # [S]
+    rows: list[list[dict[int, float]]]  # [A][S] -> {successor: probability}
+    observe: NDArray[np.float64]  # [A, S', O]
+    rewards: list[RewardStatement]
+
+    @property
+    def fully_observed(self) -> bool:
+        """True when every observation that can follow an action tells the state."""
+        if not self.observations:
+            return True
+        return bool(((self.observe > 0.0).sum(axis=1) <= 1).all())
+
+    def expected_rewards(self) -> NDArray[np.float64]:
+        """[A, S] expected reward of each action in each state."""
+        action, state, _, probability = self._transitions()
+        flat = np.bincount(
+            action * len(self.states) + state,
+            weights=probability * self.move_rewards(),
+            minlength=len(self.actions) * len(self.states),
+        )
+        return flat.reshape(len(self.actions), len(self.states)).astype(np.float64)
+
+    def owners(self) -> NDArray[np.int64]:
+        """[transitions] the state-action pair of each transition, states first."""
+        action, state, _, _ = self._transitions()
+        return state * len(self.actions) + action
+
+    def move_rewards(self) -> NDArray[np.float64]:
+        """[transitions] reward of each move, actions first; the mean over observations."""
+        action, state, successor, _ = self._transitions()
+        width = len(self.observations) if self._rewards_see_observations() else 1
+        value = np.zeros((len(action), width))  # [transitions, O or 1]
+        first = np.searchsorted(
+            action * len(self.states) + state,
+            np.arange(len(self.actions) * len(self.states) + 1),
+        )
+        for statement in self.rewards:
+            rows = self._rows_of(statement, action, state, first)
+            if statement.next_state is not None:
+                rows = rows[successor[rows] == statement.next_state]
+            given = statement.values
+            picked = given[successor[rows]] if given.shape[0] > 1 else given  # [rows or 1, O or 1]
+            if statement.observation is None:
+                value[rows] = picked
+            else:
+                value[rows, statement.observation] = picked[:, 0]
+        if width > 1:
+            weight = self.observe[action, successor]  # [transitions, O]
+            mean = (weight * value).sum(axis=1)
+        else:
+            mean = value[:, 0]
+        return np.asarray(self.sign * mean, dtype=np.float64)
+
+    def _rewards_see_observations(self) -> bool:
+        return any(s.observation is not None or s.values.shape[1] > 1 for s in self.rewards)
+
+    def _rows_of(
+        self,
+        statement: RewardStatement,
+        action: NDArray[np.int64],
+        state: NDArray[np.int64],
+        first: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        if statement.action is not None and statement.state is not None:
+            pair = statement.action * len(self.states) + statement.state
+            return np.arange(first[pair], first[pair + 1])
+        keep = np.ones(len(action), dtype=bool)
+        if statement.action is not None:
+            keep &= action == statement.action
+        if statement.state is not None:
+            keep &= state == statement.state
+        return np.flatnonzero(keep)
+
+    def _transitions(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        entries = [
+            (a, s, t, p)
+            for a, by_state in enumerate(self.rows)
+            for s, row in enumerate(by_state)
+            for t, p in row.items()
+        ]
+        table = np.array(entries, dtype=np.float64).reshape(-1, 4)
+        whole = table[:, :3].astype(np.int64)
+        return whole[:, 0], whole[:, 1], whole[:, 2], table[:, 3]

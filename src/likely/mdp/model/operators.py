@@ -1,0 +1,114 @@
+"""The Bellman operators as pure functions; a policy is an array.
+
+    (T_pi v)(s) = sum_a pi(a|s) [r(s, a) + discount sum_s' p(s'|s, a) v(s')]      (expectation)
+    (T v)(s)    = max_a [r(s, a) + discount sum_s' p(s'|s, a) v(s')]              (optimality)
+
+Plain NumPy and SciPy: these are the definitions that the fused kernels are tested against.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.errors import InvalidData
+from likely.mdp.model.problem import MDP
+
+__all__ = [
+    "bellman_expectation",
+    "bellman_optimality",
+    "greedy",
+    "policy_weights",
+    "state_action_values",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def _value(mdp: MDP, value: npt.ArrayLike) -> FloatArray:
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != (mdp.states,):
+        raise InvalidData(f"value has shape {array.shape}, expected [{mdp.states}]")
+    return array
+
+
+def state_action_values(mdp: MDP, value: npt.ArrayLike) -> FloatArray:
+    """q[i] = r + discount P v for each pair; [pairs]."""
+    return np.asarray(mdp.reward + mdp.discount * (mdp.transition @ _value(mdp, value)))
+
+
+def bellman_optimality(mdp: MDP, value: npt.ArrayLike) -> FloatArray:
+    """T v, the best one-step look-ahead; [S]. Terminal states get 0."""
+    return _largest(mdp, state_action_values(mdp, value))
+
+
+def bellman_expectation(mdp: MDP, value: npt.ArrayLike, policy: npt.ArrayLike) -> FloatArray:
+    """T_pi v under a deterministic or stochastic policy (see `policy_weights`); [S]."""
+    q = state_action_values(mdp, value)
+    weighted = policy_weights(mdp, policy) * q
+    return np.bincount(mdp.pair_state, weighted, minlength=mdp.states).astype(np.float64)
+
+
+def greedy(mdp: MDP, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    """The policy that is greedy in v, [S] action labels, -1 in terminal states.
+
+    On ties the first pair of the state is taken.
+    """
+    q = state_action_values(mdp, value)
+    best = _largest(mdp, q)
+    rows = np.flatnonzero(q == best[mdp.pair_state])[::-1]
+    policy = np.full(mdp.states, -1, dtype=np.int64)
+    policy[mdp.pair_state[rows]] = mdp.pair_action[rows]
+    return policy
+
+
+def policy_weights(mdp: MDP, policy: npt.ArrayLike) -> FloatArray:
+    """pi(a|s) of each pair, [pairs].
+
+    `policy` is [S] action labels (deterministic), [pairs] probabilities, [S, A] probabilities by
+    action label, or the word "uniform". Raises InvalidData where the probabilities of a state do
+    not sum to one over its available actions.
+    """
+    if isinstance(policy, str):
+        if policy != "uniform":
+            raise InvalidData(f'policy "{policy}" is unknown; the only word is "uniform"')
+        counts = np.diff(mdp.pair_ptr)
+        return np.asarray(1.0 / np.repeat(counts, counts))
+    given: Any = np.asarray(policy)
+    if given.ndim == 1 and given.dtype.kind in "iu":
+        rows = mdp.pair_of(given)
+        chosen = np.zeros(mdp.pairs)
+        chosen[rows[rows >= 0]] = 1.0
+        return chosen
+    weights: Any = given.astype(np.float64)
+    if weights.shape == (mdp.states, mdp.actions):
+        weights = weights[mdp.pair_state, mdp.pair_action]
+    elif weights.shape != (mdp.pairs,):
+        raise InvalidData(
+            f"policy has shape {given.shape}; expected integers [{mdp.states}], or probabilities "
+            f"[{mdp.pairs}] (pairs) or [{mdp.states}, {mdp.actions}]"
+        )
+    totals = np.bincount(mdp.pair_state, weights, minlength=mdp.states)
+    bad = ~(np.abs(totals - 1.0) <= 1e-9) & ~mdp.terminal
+    if bool(bad.any()) or not bool((weights >= 0.0).all()):
+        state = (
+            int(np.flatnonzero(bad)[0])
+            if bool(bad.any())
+            else int(mdp.pair_state[np.flatnonzero(~(weights >= 0.0))[0]])
+        )
+        raise InvalidData(
+            f"policy in {mdp.state_name(state)}: probabilities sum to {totals[state]:.12g} over "
+            "its available actions or are negative; expected a distribution"
+        )
+    return np.asarray(weights)
+
+
+def _largest(mdp: MDP, q: FloatArray) -> FloatArray:
+    best = np.zeros(mdp.states)
+    live = np.flatnonzero(~mdp.terminal)
+    if len(live):
+        # Terminal states have no pairs, so the starts of the others are strictly increasing.
+        best[live] = np.maximum.reduceat(q, mdp.pair_ptr[live])
+    return best

@@ -1,0 +1,122 @@
+"""Solutions: a policy, and an interval that contains the optimal value."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Progress", "Solution", "TracePoint"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class TracePoint:
+    """The state of a solve after some iterations.
+
+    Attributes:
+        iteration: iterations of the method so far.
+        backups: work so far, in backups of all state-action pairs.
+        seconds: wall-clock time since the solve began.
+        error: certified bound on the sup-norm error of the value at this point.
+    """
+
+    iteration: int
+    backups: float
+    seconds: float
+    error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a callback sees: the newest trace point and the current value [S] (a copy)."""
+
+    point: TracePoint
+    value: FloatArray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solution:
+    """A solved (or partly solved) Markov decision process.
+
+    Attributes:
+        policy: [S] action label of each state, -1 where there is nothing to choose; [H, S] for a
+            finite horizon.
+        value: [S] within `error` of the truth; [H + 1, S] for a finite horizon. Of a discounted
+            solve that converged, one backup of it (`certify`) proves the tolerance.
+        lower, upper: like `value`. The optimal value lies between them, state by state, with
+            floating-point rounding included, also when the solve was stopped early. For a
+            discounted maximisation `lower` also bounds the value of `policy` from below (for a
+            minimisation, `upper` from above).
+        iterations: iterations of the method.
+        outcome: "converged", "iterations", "time", "interrupted", "stopped", "rounding" or
+            "overflow" (values beyond the range of the numbers; bounds may be infinite).
+        status: the outcome as a sentence.
+        trace: certified error against work and time.
+        about: method, criterion and other settings that a reader needs.
+        gain: [S] average reward a step, for the average-reward criterion; else None.
+        q: [pairs] r + discount P value, state-action values at `value`; None for criteria that
+            have none. Computed on first use.
+    """
+
+    policy: npt.NDArray[Any]
+    value: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    iterations: int
+    outcome: str
+    status: str
+    trace: tuple[TracePoint, ...]
+    about: dict[str, Any]
+    gain: FloatArray | None = None
+    _problem: Any = dataclasses.field(default=None, repr=False)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the true error is known to be within the tolerance."""
+        return self.outcome == "converged"
+
+    @property
+    def error(self) -> float:
+        """Certified bound on max |value - V*|: the largest distance to an end of the interval."""
+        if not self.value.size:
+            return 0.0
+        # inf - inf is nan where both ends agree on an infinite value: no uncertainty there.
+        with np.errstate(invalid="ignore", over="ignore"):
+            reach = np.maximum(self.upper - self.value, self.value - self.lower)
+        return float(np.where(self.upper == self.lower, 0.0, reach).max()) * (1.0 + 2.0**-52)
+
+    @property
+    def q(self) -> FloatArray | None:
+        """[pairs] state-action values r + discount P value."""
+        if self._problem is None or self.value.ndim != 1:
+            return None
+        from likely.mdp.model.operators import state_action_values
+
+        return state_action_values(self._problem, self.value)
+
+    def __str__(self) -> str:
+        return self.status
+
+
+def sentence(outcome: str, error: float, tolerance: float, iterations: int, seconds: float) -> str:
+    """The status of a solve, for a person."""
+    heads = {
+        "converged": "converged",
+        "iterations": "stopped at the iteration limit",
+        "time": "stopped at the time limit",
+        "interrupted": "interrupted",
+        "stopped": "stopped by the callback",
+        "rounding": "stopped where rounding limits the bounds",
+        "overflow": "stopped: values exceed the range of floating-point numbers",
+    }
+    unit = "iteration" if iterations == 1 else "iterations"
+    text = (
+        f"{heads[outcome]} after {iterations} {unit} and {seconds:.3g} s; |V - V*| <= {error:.3g}"
+    )
+    if outcome != "converged":
+        text += f" (tolerance: {tolerance:.3g}); the bounds hold nevertheless"
+    return text

@@ -1,0 +1,1 @@
+"""The doors: solve, evaluate, backward induction, average reward."""

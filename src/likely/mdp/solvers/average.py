@@ -1,0 +1,130 @@
+"""Average reward a step: relative value iteration with bounds on the gain.
+
+For any v, min (Tv - v) <= g* <= max (Tv - v) (Odoni 1969; Puterman 1994, theorem 8.5.5), and the
+greedy policy gains at least the minimum. The iteration runs on the aperiodic chain
+tau I + (1 - tau) P, which has the same gain and optimal policies. Where the gain
+differs by state (a multichain problem) the bounds still hold but cannot meet, and the status
+says so.
+"""
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.errors import InvalidSetting
+from likely.mdp.kernels.engine import StoredEngine
+from likely.mdp.kernels.threads import choose
+from likely.mdp.model.checkpoints import Checkpoint
+from likely.mdp.model.problem import MDP
+from likely.mdp.model.solution import Solution, TracePoint, sentence
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def average_reward(
+    mdp: MDP,
+    tolerance: float,
+    *,
+    objective: str = "max",
+    max_iterations: int | None = None,
+    max_seconds: float | None = None,
+    tau: float = 0.1,
+    checkpoint: Checkpoint | None = None,
+) -> Solution:
+    """The optimal average reward; see `solve(criterion="average")`.
+
+    `Solution.gain` holds the middle of [lower, upper], which bound the gain of every state; the
+    bounds hold for any problem and meet where the gain is the same in all states (unichain or
+    communicating problems). `value` is the same array as `gain`; `about["bias"]` holds the
+    relative values. Terminal states stay where they are with reward 0.
+    """
+    if not 0.0 < tau < 1.0:
+        raise InvalidSetting(f"tau {tau}: expected a number in (0, 1)")
+    began = time.perf_counter()
+    sign = 1.0 if objective == "max" else -1.0
+    engine = StoredEngine(mdp, sign * mdp.reward, 1.0, choose(None, mdp.transitions))
+    states = mdp.states
+    value, floor, top = np.zeros(states), np.empty(states), np.empty(states)
+    best: npt.NDArray[Any] = np.full(states, -1, dtype=engine.best_type)
+    trace: list[TracePoint] = []
+    # Wherever a maximal gain differs between states the bounds can never meet.
+    limit = max_iterations if max_iterations is not None else 1_000_000
+    outcome, iterations = "iterations", 0
+    narrowest, stale = np.inf, 0
+    low, high, gap = -np.inf, np.inf, 0.0
+    resumed = None if checkpoint is None else checkpoint.load({"value": value.shape})
+    if resumed is not None:
+        value[:] = resumed.arrays["value"]
+        iterations, trace = resumed.iterations, resumed.trace
+        began -= resumed.seconds
+    try:
+        while iterations < limit:
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = engine.residual(value, floor, top, best)
+            low, high, gap = found.low, found.high, found.gap
+            iterations += 1
+            error = 0.5 * (high - low)
+            seconds = time.perf_counter() - began
+            if iterations & (iterations - 1) == 0 or error <= tolerance:
+                trace.append(TracePoint(iterations, float(iterations), seconds, error))
+            if error <= tolerance:
+                outcome = "converged"
+                break
+            if not np.isfinite(error):
+                outcome = "overflow"
+                break
+            if high - low <= 4.0 * gap:
+                outcome = "rounding"
+                break
+            if max_seconds is not None and seconds >= max_seconds:
+                outcome = "time"
+                break
+            stale = 0 if error < narrowest * (1.0 - 1e-9) else stale + 1
+            narrowest = min(narrowest, error)
+            if stale > 1000:
+                outcome = "iterations"
+                break
+            with np.errstate(over="ignore", invalid="ignore"):
+                value += (1.0 - tau) * top
+                value -= value[0]
+            if checkpoint is not None and checkpoint.due():
+                checkpoint.save({"value": value}, iterations, iterations, seconds, trace)
+    except KeyboardInterrupt:
+        outcome, low = "interrupted", -np.inf
+    if outcome == "overflow":  # the backup of zero needs only the rewards
+        value[:] = 0.0
+        low = -np.inf
+    if low == -np.inf:  # interrupted, or resumed at its limit
+        found = engine.residual(value, floor, top, best)
+        low, high = found.low, found.high
+    seconds = time.perf_counter() - began
+    if checkpoint is not None:
+        checkpoint.save({"value": value}, iterations, iterations, seconds, trace)
+    if sign < 0.0:
+        low, high = -high, -low
+    middle = 0.5 * low + 0.5 * high
+    middle = middle if np.isfinite(middle) else 0.0
+    reach = max(high - middle, middle - low)
+    status = sentence(outcome, reach, tolerance, iterations, seconds)
+    status = status.replace("|V - V*|", "|gain - gain*|")
+    if outcome == "iterations" and stale > 1000:
+        status += "; the bounds no longer narrow: the gain probably differs between states"
+    policy = np.where(best >= 0, mdp.pair_action[best], -1) if mdp.pairs else best
+    return Solution(
+        policy=policy,
+        value=np.full(states, middle),
+        lower=np.full(states, low),
+        upper=np.full(states, high),
+        iterations=iterations,
+        outcome=outcome,
+        status=status,
+        trace=tuple(trace),
+        about={"criterion": "average", "objective": objective, "method": "relative-value-iteration",
+               "tolerance": tolerance, "seconds": seconds, "bias": sign * value},
+        gain=np.full(states, middle),
+    )  # fmt: skip

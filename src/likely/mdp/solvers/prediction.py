@@ -1,0 +1,263 @@
+"""Prediction: the value of a given policy, v = r_pi + discount P_pi v."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.mdp.check.certificates import certify
+from likely.mdp.model.operators import policy_weights
+from likely.mdp.model.problem import MDP, is_discounting
+
+__all__ = ["Evaluation", "evaluate"]
+
+FloatArray = npt.NDArray[np.float64]
+UNIT = 2.0**-53
+METHODS = ("direct", "sweeps", "gauss-seidel", "gmres", "bicgstab")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The value of a policy.
+
+    Attributes:
+        value: [S].
+        lower, upper: [S] the true value of the policy lies between them, rounding included.
+            Undiscounted, they come from the expected number of steps to the end.
+        iterations: sweeps or Krylov steps; 0 for a direct solve.
+        status: a sentence.
+        history: the values after the sweeps asked for by `keep`, by their number.
+    """
+
+    value: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    iterations: int
+    status: str
+    history: dict[int, FloatArray]
+
+    @property
+    def error(self) -> float:
+        """Certified bound on max |value - V^pi|."""
+        gap = np.maximum(self.upper - self.value, self.value - self.lower)
+        return float(gap.max(initial=0.0))
+
+    def __str__(self) -> str:
+        return self.status
+
+
+def evaluate(
+    mdp: MDP,
+    policy: npt.ArrayLike,
+    method: str = "direct",
+    *,
+    tolerance: float = 1e-6,
+    sweeps: int | None = None,
+    keep: Sequence[int] = (),
+    start: npt.ArrayLike | None = None,
+) -> Evaluation:
+    """Value of a deterministic or stochastic policy.
+
+    Args:
+        policy: [S] action labels, [pairs] or [S, A] probabilities, or "uniform".
+        method: "direct" (sparse LU), "sweeps" (synchronous iterative evaluation),
+            "gauss-seidel" (in place, solved exactly row by row), "gmres", "bicgstab".
+        tolerance: true sup-norm error at which sweeps and Krylov methods stop.
+        sweeps: exactly this many sweeps instead, for the two sweeping methods.
+        keep: sweep numbers whose values are kept in `history` (the two sweeping methods).
+        start: [S] start value of sweeps; default 0.
+
+    Raises:
+        InvalidSetting: an unknown method; a discount of 1 with a policy that may never end.
+        InvalidData: a policy that is not one.
+    """
+    if method not in METHODS:
+        raise InvalidSetting(f'method="{method}" is unknown; {nearest(method, METHODS)}')
+    began = time.perf_counter()
+    weights = policy_weights(mdp, policy)
+    chain, gain = policy_chain(mdp, weights)
+    if not is_discounting(mdp.discount):
+        _require_ending(mdp, chain)
+    value = np.zeros(mdp.states)
+    if start is not None:
+        given = np.asarray(start, dtype=np.float64)
+        if given.shape != value.shape or not bool(np.isfinite(given).all()):
+            raise InvalidData(
+                f"start of shape {given.shape}: expected finite numbers [{mdp.states}]"
+            )
+        value[:] = given
+        value[mdp.terminal] = 0.0
+    history: dict[int, FloatArray] = {0: value.copy()} if 0 in keep else {}
+    iterations = 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        if method in ("sweeps", "gauss-seidel"):
+            value, iterations = _sweep(
+                mdp, chain, gain, weights, value, method, tolerance, sweeps, set(keep), history
+            )
+        else:
+            value, iterations = _linear(mdp, chain, gain, method, tolerance, value)
+        note = ""
+        if not bool(np.isfinite(value).all()):
+            value, note = (
+                np.zeros(mdp.states),
+                "; values exceed the range of floating-point numbers",
+            )
+        lower, upper = policy_bounds(mdp, chain, gain, weights, value)
+        error = float(np.maximum(upper - value, value - lower).max(initial=0.0))
+    seconds = time.perf_counter() - began
+    count = "" if method == "direct" else f" after {iterations} iterations"
+    status = f"evaluated by {method}{count} in {seconds:.3g} s; |V - V^pi| <= {error:.3g}{note}"
+    return Evaluation(value, lower, upper, iterations, status, history)
+
+
+def policy_chain(mdp: MDP, weights: FloatArray) -> tuple[Any, FloatArray]:
+    """P_pi as a CSR array [S, S] (rows of terminal states empty) and r_pi [S]."""
+    from scipy import sparse
+
+    mix = sparse.csr_array(
+        (weights, np.arange(mdp.pairs), np.asarray(mdp.pair_ptr, dtype=np.int64)),
+        shape=(mdp.states, mdp.pairs),
+    )
+    chain = (mix @ mdp.transition).tocsr()
+    chain.eliminate_zeros()
+    return chain, np.asarray(mix @ mdp.reward)
+
+
+def _linear(
+    mdp: MDP, chain: Any, gain: FloatArray, method: str, tolerance: float, start: FloatArray
+) -> tuple[FloatArray, int]:
+    from scipy import sparse
+    from scipy.sparse import linalg
+
+    system = (sparse.eye_array(mdp.states, format="csr") - mdp.discount * chain).tocsr()
+    if method == "direct":
+        if mdp.states <= 400:
+            dense = system.toarray()
+            try:
+                value = np.linalg.solve(dense, gain)
+                return value + np.linalg.solve(dense, gain - system @ value), 0
+            except np.linalg.LinAlgError:  # singular up to rounding
+                return np.full(mdp.states, np.nan), 0
+        try:
+            factors = linalg.splu(system.tocsc())
+        except RuntimeError:  # SuperLU's word for singular
+            return np.full(mdp.states, np.nan), 0
+        value = factors.solve(gain)
+        return value + factors.solve(gain - system @ value), 0
+    count = [0]
+
+    def counted(_: Any) -> None:
+        count[0] += 1
+
+    solver = linalg.gmres if method == "gmres" else linalg.bicgstab
+    settings = {"restart": 50, "callback_type": "pr_norm"} if method == "gmres" else {}
+    target = tolerance * max(1e-3, 1.0 - mdp.discount) * 0.1
+    value = start
+    for _ in range(20):  # a Krylov method may stagnate: restart from where it stands
+        step, info = solver(
+            system, gain - system @ value, rtol=0.0, atol=target, maxiter=2000, callback=counted,
+            **settings,
+        )  # fmt: skip
+        if bool(np.isfinite(step).all()):
+            value = value + step
+        residual = float(np.abs(gain - system @ value).max(initial=0.0))
+        if info == 0 or residual <= target or not np.isfinite(residual):
+            return value, count[0]
+        for _ in range(50):  # Richardson steps always make progress
+            value = gain + mdp.discount * (chain @ value)
+    return value, count[0]
+
+
+def _sweep(
+    mdp: MDP,
+    chain: Any,
+    gain: FloatArray,
+    weights: FloatArray,
+    value: FloatArray,
+    method: str,
+    tolerance: float,
+    sweeps: int | None,
+    keep: set[int],
+    history: dict[int, FloatArray],
+) -> tuple[FloatArray, int]:
+    from scipy import sparse
+    from scipy.sparse import linalg
+
+    lower_solve = None
+    upper_part: Any = None
+    if method == "gauss-seidel":
+        # One sweep in the order 0, 1, ... solves (I - discount L) v' = r + discount U v, with L
+        # the part up to the diagonal.
+        lower = sparse.tril(chain, format="csr")
+        upper_part = chain - lower
+        system = sparse.eye_array(mdp.states, format="csr") - mdp.discount * lower
+        lower_solve = linalg.splu(system.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.0).solve
+    limit = sweeps if sweeps is not None else 10_000_000
+    count = 0
+    while count < limit:
+        if lower_solve is None:
+            following = gain + mdp.discount * (chain @ value)
+        else:
+            following = lower_solve(gain + mdp.discount * (upper_part @ value))
+        change = float(np.abs(following - value).max(initial=0.0))
+        value = following
+        count += 1
+        if not np.isfinite(change):
+            break
+        if count in keep:
+            history[count] = value.copy()
+        # The bounds cost a solve when undiscounted: ask for them only when the change is small
+        # against the tolerance, and ever more rarely.
+        if sweeps is None and (change <= tolerance * max(1e-9, 1.0 - mdp.discount) or (
+            count >= 8 and count & (count - 1) == 0
+        )):  # fmt: skip
+            low, high = policy_bounds(mdp, chain, gain, weights, value)
+            reach = np.maximum(high - value, value - low)
+            if float(reach.max(initial=0.0)) <= tolerance or change == 0.0:
+                break
+    return value, count
+
+
+def policy_bounds(
+    mdp: MDP, chain: Any, gain: FloatArray, weights: FloatArray, value: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Bounds on the value of the policy from any `value`."""
+    if is_discounting(mdp.discount):
+        certificate = certify(mdp, np.where(mdp.terminal, 0.0, value), weights)
+        return certificate.lower, certificate.upper
+    from likely.mdp.undiscounted.transient import bounds
+
+    # Mixing the pairs of a state rounds once a pair, and large rewards may cancel in it.
+    owner, counts = mdp.pair_state, np.diff(mdp.pair_ptr)
+    totals = np.bincount(owner, weights, minlength=mdp.states)
+    off = float(np.abs(totals - 1.0)[~mdp.terminal].max(initial=0.0))
+    mixing = (int(counts.max(initial=0)) + 2) * UNIT + off
+    size = np.bincount(owner, weights * abs(mdp.reward), minlength=mdp.states)
+    lost = np.asarray((mixing + 2.0 * UNIT + mdp.row_defect) * size + mdp.reward_defect, np.float64)
+    return bounds(mdp.terminal, chain, gain, value, mdp.row_defect + mixing, gain_error=lost)
+
+
+def _require_ending(mdp: MDP, chain: Any) -> None:
+    """Undiscounted values exist only where the policy ends with probability one."""
+    from scipy.sparse import csgraph
+
+    reversed_edges = chain.T.tocsr()
+    reached = mdp.terminal.copy()
+    frontier = np.flatnonzero(reached)
+    while len(frontier):
+        rows = reversed_edges[frontier].indices
+        frontier = np.unique(rows[~reached[rows]])
+        reached[frontier] = True
+    if not bool(reached.all()):
+        state = int(np.flatnonzero(~reached)[0])
+        count = csgraph.connected_components(chain, connection="strong")[0]
+        raise InvalidSetting(
+            f"discount 1: from {mdp.state_name(state)} the policy never reaches a terminal state "
+            f"({count} strongly connected classes); give a discount below 1"
+        )

@@ -1,0 +1,1 @@
+"""Total reward and reachability: graph analysis, sound iteration, inductive proofs."""

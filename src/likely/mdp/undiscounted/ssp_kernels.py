@@ -1,0 +1,542 @@
+"""Kernels of `ssp`: the quotient, Gauss-Seidel sweeps, and the inductive checks of both bounds.
+
+Sweeps, weights and guesses need not be right: a bound counts only once `prove_upper` or
+`prove_lower` (or `single` for a state on its own) has checked one backup of it, rounded outwards.
+Blocks are strongly connected components, successors first; block states are numbered in a row.
+"""
+# mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from likely.mdp.undiscounted.end_components import strong_components
+
+UNIT = 2.0**-53
+SMALL_BLOCK = 30_000  # transitions
+SLOW = 400.0  # sweeps that a block may need before another method is likely to be cheaper
+TINY = 1e-300  # more than what underflow can take from a product ...
+SMALL = 1e-280  # ... which happens below this
+
+_sweep: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+_exact: Any = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_exact
+def quotient(pair_ptr, indptr, indices, probability, reward, fixed, keep, group, groups, stops):
+    """Rows of the kept pairs over groups of states, sorted by blocks, successors first.
+
+    `group` [S] is -1 for a state whose value is `fixed`; its share goes into the reward. `stops`
+    [groups] is the reward of stopping, NaN where a group may not. Returns the CSR pieces, the
+    pair behind each row (-1 for stopping), the pointer to the blocks, the number of blocks of
+    several states on the longest path from each block, and the new number of each group.
+    """
+    members = np.flatnonzero(group >= 0)
+    start = np.zeros(groups + 1, dtype=np.int64)
+    entries = 0
+    for state in members:
+        for pair in range(pair_ptr[state], pair_ptr[state + 1]):
+            if keep[pair]:
+                start[group[state] + 1] += 1
+                entries += indptr[pair + 1] - indptr[pair]
+    for g in range(groups):
+        if not np.isnan(stops[g]):
+            start[g + 1] += 1
+    for g in range(groups):
+        start[g + 1] += start[g]
+    count = start[groups]
+    listed = np.full(count, -1, dtype=np.int64)  # pairs by group; -1 stays for stopping
+    fill = start[:groups].copy()
+    for state in members:
+        for pair in range(pair_ptr[state], pair_ptr[state + 1]):
+            if keep[pair]:
+                listed[fill[group[state]]] = pair
+                fill[group[state]] += 1
+    moves = np.empty(entries, dtype=indices.dtype)
+    move_ptr = np.zeros(count + 1, dtype=np.int64)
+    place = 0
+    for i in range(count):
+        pair = listed[i]
+        if pair >= 0:
+            for k in range(indptr[pair], indptr[pair + 1]):
+                if group[indices[k]] >= 0:
+                    moves[place] = group[indices[k]]
+                    place += 1
+        move_ptr[i + 1] = place
+    label = np.empty(groups, dtype=np.int64)
+    finished, blocks = strong_components(
+        start, move_ptr, moves, np.ones(count, dtype=np.bool_), np.arange(groups),
+        np.zeros(groups, dtype=np.int64), label, np.empty(groups, dtype=np.int64), 0,
+    )  # fmt: skip
+    block_ptr = np.zeros(blocks + 1, dtype=np.int64)
+    for g in range(groups):
+        block_ptr[label[g] + 1] += 1
+    for b in range(blocks):
+        block_ptr[b + 1] += block_ptr[b]
+    number = np.empty(groups, dtype=np.int64)
+    order = np.empty(groups, dtype=np.int64)
+    fill = block_ptr[:blocks].copy()
+    for i in range(groups):  # in the order of leaving, within each block
+        g = finished[i]
+        number[g] = fill[label[g]]
+        order[number[g]] = g
+        fill[label[g]] += 1
+    # The final rows.
+    row_ptr = np.zeros(groups + 1, dtype=np.int64)
+    entry_ptr = np.zeros(count + 1, dtype=np.int64)
+    column = np.empty(place, dtype=indices.dtype)
+    weight = np.empty(place, dtype=np.float64)
+    gain = np.empty(count, dtype=np.float64)
+    pair_of = np.empty(count, dtype=np.int64)
+    level = np.zeros(blocks, dtype=np.int64)
+    row, entry = 0, 0
+    for i in range(groups):
+        g = order[i]
+        deepest = 0
+        for j in range(start[g], start[g + 1]):
+            pair = listed[j]
+            pair_of[row] = pair
+            if pair < 0:
+                gain[row] = stops[g]
+            else:
+                total = reward[pair]
+                for k in range(indptr[pair], indptr[pair + 1]):
+                    h = group[indices[k]]
+                    if h < 0:
+                        total += probability[k] * fixed[indices[k]]
+                    else:
+                        column[entry] = number[h]
+                        weight[entry] = probability[k]
+                        if label[h] != label[g]:
+                            deepest = max(deepest, level[label[h]])
+                        entry += 1
+                gain[row] = total
+            row += 1
+            entry_ptr[row] = entry
+        row_ptr[i + 1] = row
+        b = label[g]
+        if block_ptr[b + 1] - block_ptr[b] > 1:
+            deepest += 1
+        level[b] = max(level[b], deepest)
+    return row_ptr, entry_ptr, column, weight, gain, pair_of, block_ptr, level, number
+
+
+@_exact
+def lost(product, factor):
+    """What underflow may have taken from a product."""
+    return TINY if abs(product) < SMALL and factor != 0.0 else 0.0
+
+
+@_exact
+def single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit, loss):
+    """Both bounds of a state by one backup, rounded outwards; moves to itself are solved for.
+
+    That is all there is to a state that cannot come back otherwise.
+    """
+    low, high, best = -np.inf, -np.inf, row_ptr[s]
+    for row in range(row_ptr[s], row_ptr[s + 1]):
+        below, above, loop = gain[row], gain[row], 0.0
+        size_low, size_high = abs(gain[row]), abs(gain[row])
+        for k in range(entry_ptr[row], entry_ptr[row + 1]):
+            following = column[k]
+            if following == s:
+                loop += weight[k]
+                continue
+            a, b = weight[k] * lower[following], weight[k] * upper[following]
+            below += a
+            above += b
+            size_low += abs(a)
+            size_high += abs(b)
+            below -= lost(a, lower[following])
+            above += lost(b, upper[following])
+        below -= unit * size_low + loss
+        above += unit * size_high + loss
+        if loop > 0.0:
+            exit = 1.0 - loop
+            below = _quotient_below(below, exit, 2.0 * unit)
+            above = -_quotient_below(-above, exit, 2.0 * unit)
+        if below > low:
+            low, best = below, row
+        high = max(high, above)
+    if low > lower[s] or chosen[s] < 0:
+        lower[s], chosen[s] = max(lower[s], low), best
+    upper[s] = min(upper[s], high)
+
+
+@_exact
+def _quotient_below(part, exit, unit):
+    """A number below part / exit, where `exit` is known to `unit`."""
+    if part == 0.0:
+        return 0.0
+    if part > 0.0:
+        return part / (exit + unit) * (1.0 - 4.0 * UNIT)
+    if exit <= unit:
+        return -np.inf
+    return part / (exit - unit) * (1.0 + 4.0 * UNIT)
+
+
+@_exact
+def prove_upper(row_ptr, entry_ptr, column, weight, gain, upper, guess, first, last, unit, loss):
+    """Whether T guess <= guess on first..last, every backup rounded up by `unit` of its terms."""
+    for s in range(first, last):
+        for row in range(row_ptr[s], row_ptr[s + 1]):
+            total, size = gain[row], abs(gain[row]) + abs(guess[s])
+            for k in range(entry_ptr[row], entry_ptr[row + 1]):
+                following = column[k]
+                inside = first <= following < last
+                value = guess[following] if inside else upper[following]
+                term = weight[k] * value
+                total += term + lost(term, value)
+                size += abs(term)
+            if not total + (unit * size + loss) <= guess[s]:
+                return False
+    return True
+
+
+@_exact
+def prove_lower(
+    row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, first, last, unit, loss
+):
+    """Whether guess <= T guess on first..last, rounded down; `picked` are rows that show it."""
+    for s in range(first, last):
+        best = -np.inf
+        for row in range(row_ptr[s], row_ptr[s + 1]):
+            total, size = gain[row], abs(gain[row]) + abs(guess[s])
+            for k in range(entry_ptr[row], entry_ptr[row + 1]):
+                following = column[k]
+                inside = first <= following < last
+                value = guess[following] if inside else lower[following]
+                term = weight[k] * value
+                total += term - lost(term, value)
+                size += abs(term)
+            total -= unit * size + loss
+            if total > best:
+                best = total
+                picked[s] = row
+        if not guess[s] <= best:
+            return False
+    return True
+
+
+@_sweep
+def sweep(row_ptr, entry_ptr, column, weight, gain, xy, first, last, delta, tie, forward):
+    """One Gauss-Seidel sweep over a block: x to its backup, y to `delta` and what stays of it.
+
+    `xy` [K, 2] holds the value x and the weight y, 0 outside the blocks at work. y follows the
+    best row, and rows whose x is within `tie` of it where they hold more. Moves to the state
+    itself are solved for. Returns the largest change of x and the largest y.
+    """
+    change, top = 0.0, 0.0
+    for i in range(last - first):
+        s = first + i if forward else last - 1 - i
+        best, held = -np.inf, 0.0
+        for row in range(row_ptr[s], row_ptr[s + 1]):
+            x, y, loop = gain[row], delta, 0.0
+            for k in range(entry_ptr[row], entry_ptr[row + 1]):
+                following = column[k]
+                if following == s:
+                    loop += weight[k]
+                else:
+                    x += weight[k] * xy[following, 0]
+                    y += weight[k] * xy[following, 1]
+            if loop > 0.0:
+                if loop >= 1.0:
+                    continue
+                x /= 1.0 - loop
+                y /= 1.0 - loop
+            if x > best:
+                held = max(held, y) if x <= best + tie else y
+                best = x
+            elif x >= best - tie and y > held:
+                held = y
+        change = max(change, abs(best - xy[s, 0]))
+        top = max(top, held)
+        xy[s, 0], xy[s, 1] = best, held
+    return change, top
+
+
+@_exact
+def guess_bounds(
+    row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, unit, loss, below,
+    above,
+):  # fmt: skip
+    """Between which u is x + above + u y an upper bound, and l for x - below + l y a lower one.
+
+    Returns (least u, largest u, least l, largest l, the largest terms of a backup, and the
+    multiple of y by which x is probably wrong).
+    """
+    u_least, u_most, l_least, l_most, largest = -np.inf, np.inf, -np.inf, np.inf, 0.0
+    gains, falls = 0.0, 0.0
+    for s in range(first, last):
+        x_high, x_low, y_here = xy[s, 0] + above, xy[s, 0] - below, xy[s, 1]
+        best, best_falls, best_size = -np.inf, 0.0, 0.0
+        middle, middle_falls = -np.inf, 0.0
+        for row in range(row_ptr[s], row_ptr[s + 1]):
+            high, low, held, mid = gain[row], gain[row], 0.0, gain[row]
+            size = abs(gain[row]) + max(abs(x_high), abs(x_low))
+            for k in range(entry_ptr[row], entry_ptr[row + 1]):
+                following = column[k]
+                if first <= following < last:
+                    a = weight[k] * (xy[following, 0] + above)
+                    b = weight[k] * (xy[following, 0] - below)
+                    held += weight[k] * xy[following, 1]
+                else:
+                    a, b = weight[k] * upper[following], weight[k] * lower[following]
+                high += a
+                low += b
+                mid += weight[k] * xy[following, 0]
+                size += max(abs(a), abs(b))
+            if mid > middle:
+                middle, middle_falls = mid, y_here - held
+            # high and low are finite unless a bound outside is not: then there is no proof.
+            excess = high - x_high + unit * size + 1.01 * loss
+            grows = (1.0 + unit) * held - (1.0 - unit) * y_here
+            if grows < 0.0:
+                u_least = max(u_least, -excess / grows)
+            elif grows > 0.0:
+                u_most = min(u_most, -excess / grows)
+            elif excess > 0.0:
+                u_most = -np.inf
+            gained = low - x_low - unit * size - 1.01 * loss
+            if gained > best:
+                best, best_size = gained, size
+                best_falls = (1.0 + unit) * y_here - (1.0 - unit) * held
+        largest = max(largest, best_size)
+        gains += middle - xy[s, 0]
+        falls += middle_falls
+        if best_falls > 0.0:
+            l_most = min(l_most, best / best_falls)
+        elif best_falls < 0.0:
+            l_least = max(l_least, best / best_falls)
+        elif best < 0.0:
+            l_most = -np.inf
+    wrong = gains / falls if falls > 0.0 else 0.0
+    return u_least, u_most, l_least, l_most, largest, wrong
+
+
+@_exact
+def widths_outside(entry_ptr, column, row_ptr, xy, lower, upper, first, last):
+    """How far the bounds of the successors outside a block lie below and above their x."""
+    below, above = 0.0, 0.0
+    for k in range(entry_ptr[row_ptr[first]], entry_ptr[row_ptr[last]]):
+        following = column[k]
+        if not first <= following < last:
+            below = max(below, xy[following, 0] - lower[following])
+            above = max(above, upper[following] - xy[following, 0])
+    return below, above
+
+
+@_exact
+def work_round(
+    row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, chosen, guess, picked,
+    first, last, unit, loss, sweeps, state,
+):  # fmt: skip
+    """Sweeps over one block, then a guess of both bounds and their proof, then a better x.
+
+    `state` is kept between rounds: [0] what y gains in a sweep, so that it falls everywhere; [1]
+    within which x rows count as equally good; [2], [3] what the bounds outside the block are
+    wide; [4] the width of the bounds inside; [5] what rounding may make of it; [6] the share of
+    y that leaves in a sweep; [7] negative to keep [0], -2 where x and y come from a policy, -3 to
+    give up; [8] the last width where rounding seemed to limit it.
+    """
+    delta, tie, below, above = state[0], state[1], state[2], state[3]
+    change, top = 0.0, 1.0
+    for _ in range(sweeps):
+        change, top = sweep(
+            row_ptr, entry_ptr, column, weight, gain, xy, first, last, delta, tie, True
+        )
+    decay = 1.0 - top ** (1.0 / sweeps) if 0.0 < top < 1.0 else 0.0
+    scale = 1.0 / top
+    for s in range(first, last):
+        xy[s, 1] *= scale
+    # The guess rounds on its own account, so it leaves the proof some room.
+    u_least, u_most, l_least, l_most, largest, shift = guess_bounds(
+        row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, 2.5 * unit,
+        loss, below, above,
+    )  # fmt: skip
+    most = u_least + 1e-9 * abs(u_least)
+    least = l_most - 1e-9 * abs(l_most)
+    if 0.0 < abs(most) < SMALL:
+        most = SMALL
+    if 0.0 < abs(least) < SMALL:
+        least = -SMALL
+    upper_fits = np.isfinite(most) and most <= u_most
+    lower_fits = np.isfinite(least) and least >= l_least
+    if upper_fits:
+        for s in range(first, last):
+            guess[s] = xy[s, 0] + above + most * xy[s, 1]
+        if prove_upper(
+            row_ptr, entry_ptr, column, weight, gain, upper, guess, first, last, unit, loss
+        ):
+            for s in range(first, last):
+                upper[s] = min(upper[s], guess[s])
+    if lower_fits:
+        for s in range(first, last):
+            guess[s] = xy[s, 0] - below + least * xy[s, 1]
+        if prove_lower(
+            row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, first, last, unit, loss
+        ):
+            for s in range(first, last):
+                if guess[s] > lower[s] or chosen[s] < 0:
+                    lower[s] = max(guess[s], lower[s])
+                    chosen[s] = picked[s]
+    if not (lower_fits and np.isfinite(shift)):
+        shift = 0.0
+    elif upper_fits:
+        shift = min(max(shift, least), most)
+    # Rows that are worse by more than u cannot break the upper bound; but where u is still large,
+    # most of them are no rivals either.
+    tie = 0.0
+    if np.isfinite(u_least):
+        tie = min(abs(u_least) + abs(l_most), 100.0 * change + 8.0 * unit * largest)
+    width = 0.0
+    for s in range(first, last):
+        width = max(width, upper[s] - lower[s])
+        x = xy[s, 0] + shift * xy[s, 1]
+        xy[s, 0] = min(max(x, lower[s] - below), upper[s] + above)
+    if decay > 0.0:
+        state[6] = decay
+    state[1], state[4] = tie, width
+    state[5] = (unit * largest + loss) / max(0.3 * state[6], delta * scale, 1e-16)
+    state[0] = delta * scale if state[7] < 0.0 else max(1e-3 * state[6], 1e-12)
+
+
+@_exact
+def foreseen(width, tolerance, decay):
+    """Sweeps to go where they can already be told to be many, else 0."""
+    much = width / tolerance
+    if not much > 1.0:
+        return 0.0
+    sweeps = np.log(min(much, 1e12)) / max(decay, 1e-6)
+    return sweeps if sweeps > SLOW else 0.0
+
+
+@_exact
+def advance(
+    row_ptr, entry_ptr, column, weight, gain, block_ptr, level, xy, lower, upper, chosen, guess,
+    picked, unit, loss, tolerance, levels, rounds, budget, patience, state, place,
+):  # fmt: skip
+    """Solve blocks until the budget of visited transitions, or the rounds, are spent.
+
+    A block is left when its bounds are within its share of the tolerance, or when rounding keeps
+    them apart. `place` is the block, the rounds and the sweeps in it, and the sweeps after which
+    it counts as slow, where the kernel returns. Returns the rounds made.
+    """
+    blocks = block_ptr.shape[0] - 1
+    made = 0
+    while place[0] < blocks and budget > 0:
+        position = place[0]
+        first, last = block_ptr[position], block_ptr[position + 1]
+        entries = entry_ptr[row_ptr[last]] - entry_ptr[row_ptr[first]] + last - first
+        if last - first == 1:
+            single(
+                row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, first, unit, loss
+            )
+            if np.isfinite(lower[first]) and np.isfinite(upper[first]):
+                xy[first, 0] = 0.5 * (lower[first] + upper[first])
+            budget -= entries
+            place[0] += 1
+            continue
+        if made >= rounds:
+            return made
+        if place[1] == 0:
+            for s in range(first, last):
+                xy[s, 1] = 1.0
+            state[2], state[3] = widths_outside(
+                entry_ptr, column, row_ptr, xy, lower, upper, first, last
+            )
+            state[0], state[1], state[6], state[7] = 1e-12, 0.0, 0.0, 0.0
+            place[2], place[3] = 0, max(48, patience // entries)
+        hopeless = state[7] == -3.0
+        sweeps = 1 if state[7] < -1.0 else 6 * 2 ** min(place[1] // 3, 4)
+        work_round(
+            row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, chosen, guess, picked,
+            first, last, unit, loss, sweeps, state,
+        )  # fmt: skip
+        made += 1
+        budget -= entries * (sweeps + 4)
+        place[1] += 1
+        place[2] += sweeps
+        width = state[4]
+        done = width <= 2.0 * tolerance * level[position] / levels
+        if not done and width <= 1.1 * (state[2] + state[3]) + 16.0 * state[5]:
+            # Rounding keeps the bounds apart; they are narrowest where y is the steps to go.
+            if state[7] == 0.0:
+                state[0], state[8] = 0.3 * state[6], np.inf
+            done = width > 0.7 * state[8]
+            state[7], state[8] = -1.0, width
+        elif state[7] < 0.0:
+            state[7] = 0.0
+        if done or hopeless:
+            for s in range(first, last):
+                xy[s, 1] = 0.0
+                single(
+                    row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit, loss
+                )
+                if np.isfinite(lower[s]) and np.isfinite(upper[s]):
+                    xy[s, 0] = 0.5 * (lower[s] + upper[s])
+            place[0] += 1
+            place[1] = place[2] = place[3] = 0
+            continue
+        early = place[1] == 2 and entries < SMALL_BLOCK  # where elimination costs little
+        if early and entries * foreseen(width, tolerance, state[6]) > 4.0 * patience:
+            place[3] = place[2]
+        if place[2] >= place[3]:
+            return made
+    return made
+
+
+@_exact
+def interval_sweep(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, unit, loss):
+    """One Gauss-Seidel sweep of both bounds, rounded outwards; the better bound is kept."""
+    width = 0.0
+    for s in range(row_ptr.shape[0] - 1):
+        low, high, best = -np.inf, -np.inf, chosen[s]
+        for row in range(row_ptr[s], row_ptr[s + 1]):
+            below, above = gain[row], gain[row]
+            size_low, size_high = abs(gain[row]), abs(gain[row])
+            for k in range(entry_ptr[row], entry_ptr[row + 1]):
+                a, b = weight[k] * lower[column[k]], weight[k] * upper[column[k]]
+                below += a - lost(a, lower[column[k]])
+                above += b + lost(b, upper[column[k]])
+                size_low += abs(a)
+                size_high += abs(b)
+            below -= unit * size_low + loss
+            above += unit * size_high + loss
+            if below > low:
+                low, best = below, row
+            high = max(high, above)
+        if low > lower[s] or chosen[s] < 0:
+            lower[s], chosen[s] = max(low, lower[s]), best
+        upper[s] = min(upper[s], high)
+        width = max(width, upper[s] - lower[s])
+    return width
+
+
+@_exact
+def answers(lower, upper, chosen, pair_ptr, pair_action, terminal):
+    """Values in the middle of the bounds, and the action of each state.
+
+    A state where all is decided takes its first pair. Returns (value, action, largest half width,
+    number of states of infinite value, the first of them).
+    """
+    states = lower.shape[0]
+    value, action = np.empty(states), np.full(states, -1, dtype=np.int64)
+    error, endless, first = 0.0, 0, -1
+    for s in range(states):
+        low, high = lower[s], upper[s]
+        if low == high:
+            value[s] = low
+            if np.isinf(low):
+                first = s if endless == 0 else first
+                endless += 1
+        else:
+            value[s] = 0.5 * (low + high)
+            error = max(error, 0.5 * (high - low))
+        if terminal[s] or pair_ptr[s] == pair_ptr[s + 1]:
+            continue
+        action[s] = pair_action[chosen[s] if chosen[s] >= 0 else pair_ptr[s]]
+    return value, action, error, endless, first

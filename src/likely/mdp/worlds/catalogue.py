@@ -1,0 +1,282 @@
+"""The built-in worlds, by name: textbook examples, and random problems of any size.
+
+    >>> from likely.mdp import worlds
+    >>> world = worlds.build("small-gridworld")
+    >>> world.mdp.states, world.layout.shape
+    (16, (4, 4))
+
+A world is an `MDP` with the geometry that pictures need. `names()` lists them, `describe()`
+gives the line that `likely mdp list` prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likely.errors import InvalidSetting, nearest
+from likely.mdp.model.layout import GridLayout
+from likely.mdp.model.problem import MDP
+from likely.mdp.worlds import classic, garnet, grids, gridtext
+
+SMALL_GRIDWORLD = """
+step: -1
+T = end 0
+
+T...
+....
+....
+...T
+"""
+
+GRIDWORLD_5X5 = """
+discount: 0.9
+bump: -1
+A = jump a 10
+B = jump b 5
+
+.A.B.
+.....
+...b.
+.....
+.a...
+"""
+
+MAZE = """
+step: -0.04
+slip: 1/10
++ = end 1
+- = end -1
+
+...+
+.#.-
+S...
+"""
+
+CLIFF = """
+; -100 on the way back to the start: the step's -1 and 99 more
+step: -1
+C = back -99
+G = end 0
+
+............
+............
+............
+SCCCCCCCCCCG
+"""
+
+FROZEN_LAKE = """
+discount: 0.99
+slip: 1/3
+actions: left down right up
+
+SFFF
+FHFH
+FFFH
+HFFG
+"""
+
+FROZEN_LAKE_8X8 = """
+discount: 0.99
+slip: 1/3
+actions: left down right up
+
+SFFFFFFF
+FFFFFFFF
+FFFHFFFF
+FFFFFHFF
+FFFHFFFF
+FHHFFFHF
+FHFFHFHF
+FFFHFFFG
+"""
+
+Built = tuple[MDP, GridLayout | None]
+Builder = Callable[[float | None, tuple[int, ...], int], Built]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Question:
+    """What a file asks of its problem, in the words of `likely.mdp.solve`.
+
+    Attributes:
+        criterion: "total" or "reachability".
+        objective: "max" or "min".
+        target: [S] states to reach.
+        stay: [S] states that may be passed on the way, or None for all.
+    """
+
+    criterion: str
+    objective: str
+    target: NDArray[np.bool_]
+    stay: NDArray[np.bool_] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class World:
+    """A problem with what a picture needs.
+
+    Attributes:
+        name: as given to `build`, or the file's.
+        about: one line for people.
+        mdp: the problem.
+        layout: where its states lie on paper, or None.
+        question: what the file asks, or None for the optimal value.
+    """
+
+    name: str
+    about: str
+    mdp: MDP
+    layout: GridLayout | None = None
+    question: Question | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A line of the registry: `size` names the numbers that `build(size=...)` takes."""
+
+    about: str
+    builder: Builder
+    size: tuple[tuple[str, int], ...] = ()
+
+
+def _text(text: str) -> Builder:
+    def builder(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
+        # In the lake's own drawings F (frozen) is a free cell.
+        return gridtext.parse_grid(text.replace("F", "."), "built-in world", discount)
+
+    return builder
+
+
+def _jack(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
+    return classic.jacks_car_rental(size[0], 0.9 if discount is None else discount)
+
+
+def _gambler(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
+    return classic.gambler(size[0], discount=1.0 if discount is None else discount), None
+
+
+def _chain(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
+    return classic.chain(discount=0.5 if discount is None else discount)
+
+
+def _two_arms(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
+    return classic.two_arms(size[0], 1.0 if discount is None else discount)
+
+
+def _forest(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
+    return classic.forest(size[0], discount=0.9 if discount is None else discount)
+
+
+def _inventory(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
+    return classic.inventory(size[0], discount=0.95 if discount is None else discount)
+
+
+def _slippery(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
+    return grids.slippery_grid(size[0], size[1], discount=0.99 if discount is None else discount)
+
+
+def _garnet(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
+    states, actions, branching = size
+    return garnet.garnet(
+        states, actions, branching, 0.95 if discount is None else discount, seed
+    ), None
+
+
+REGISTRY: dict[str, Entry] = {
+    "small-gridworld": Entry(
+        "4 x 4 grid, -1 per step, two terminal corners (Sutton and Barto, example 4.1)",
+        _text(SMALL_GRIDWORLD),
+    ),
+    "gridworld-5x5": Entry(
+        "5 x 5 grid with two jumps, discount 0.9 (Sutton and Barto, example 3.5)",
+        _text(GRIDWORLD_5X5),
+    ),
+    "maze-4x3": Entry(
+        "4 x 3 maze, -0.04 per step, slips sideways (Russell and Norvig, chapter 17)", _text(MAZE)
+    ),
+    "cliff": Entry("4 x 12 cliff walk (Sutton and Barto, example 6.6)", _text(CLIFF)),
+    "frozen-lake": Entry(
+        "4 x 4 slippery lake with holes, reward 1 at the goal", _text(FROZEN_LAKE)
+    ),
+    "frozen-lake-8x8": Entry("8 x 8 slippery lake with holes", _text(FROZEN_LAKE_8X8)),
+    "slippery-grid": Entry(
+        "open grid of any size, -1 per step, slips sideways with 0.1 each",
+        _slippery,
+        (("rows", 20), ("columns", 20)),
+    ),
+    "jacks-car-rental": Entry(
+        "two car rental locations, cars moved overnight (Sutton and Barto, example 4.2)",
+        _jack,
+        (("capacity", 20),),
+    ),
+    "gambler": Entry(
+        "stake on a coin (heads 0.4) until 0 or 100 (Sutton and Barto, example 4.3)",
+        _gambler,
+        (("goal", 100),),
+    ),
+    "seven-states": Entry("chain of seven states with rewards 5 and 10 at its ends", _chain),
+    "two-arms": Entry(
+        "two-arm chain on which a small change does not mean a small error",
+        _two_arms,
+        (("length", 15),),
+    ),
+    "forest": Entry("forest management: wait or cut, with fires", _forest, (("ages", 3),)),
+    "inventory": Entry(
+        "stochastic inventory control (Puterman, section 3.2)", _inventory, (("capacity", 3),)
+    ),
+    "garnet": Entry(
+        "random MDP (Garnet) of any size",
+        _garnet,
+        (("states", 1000), ("actions", 4), ("successors", 5)),
+    ),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names of the built-in worlds."""
+    return tuple(REGISTRY)
+
+
+def describe(name: str) -> str:
+    """One line about a world, with its default size."""
+    entry = _entry(name)
+    if not entry.size:
+        return entry.about
+    sizes = " x ".join(f"{value} {what}" for what, value in entry.size)
+    return f"{entry.about}; default size {sizes}"
+
+
+def build(
+    name: str,
+    discount: float | None = None,
+    size: Sequence[int] | None = None,
+    seed: int = 0,
+) -> World:
+    """Make a built-in world.
+
+    Args:
+        name: one of `names()`.
+        discount: in (0, 1]; None takes the world's own.
+        size: the numbers that the world's `describe` line names; None takes its defaults.
+        seed: for the random worlds.
+
+    Raises:
+        InvalidSetting: an unknown name (with the nearest valid one) or an impossible size.
+    """
+    entry = _entry(name)
+    numbers = tuple(value for _, value in entry.size) if size is None else tuple(size)
+    if len(numbers) != len(entry.size):
+        expected = ", ".join(what for what, _ in entry.size) or "nothing: its size is fixed"
+        raise InvalidSetting(f"{name}: size {list(numbers)} given, expected {expected}")
+    mdp, layout = entry.builder(discount, numbers, seed)
+    return World(name, entry.about, mdp, layout)
+
+
+def _entry(name: str) -> Entry:
+    if name not in REGISTRY:
+        raise InvalidSetting(f'unknown world "{name}"; {nearest(name, REGISTRY)}')
+    return REGISTRY[name]
