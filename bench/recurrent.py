@@ -38,7 +38,7 @@ from likely.models.recurrent.settings import DiagonalBiLSTMSettings, RowLSTMSett
 from likely.nn import fronts, recurrent
 from likely.nn.fronts import Fronts
 from likely.noise import Noise
-from likely.sampling import ancestral
+from likely.sampling.ancestral import ancestral
 from likely.settings import to_json
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

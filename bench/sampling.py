@@ -41,10 +41,10 @@ from likely import runs
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive, LatentVariable
 from likely.devices import environment
-from likely.nn.drawing import Draw
-from likely.nn.program import Accumulate, Grow, Linear, Moment, Program
 from likely.noise import Noise
-from likely.sampling import compiles
+from likely.sampling.ancestral import compiles
+from likely.sampling.drawing import Draw
+from likely.sampling.program import Accumulate, Grow, Linear, Moment, Program
 
 PART = 64  # images of a pass over a part of a batch
 SPECS = {
@@ -239,8 +239,8 @@ def decoded(
 
 def phases(model: Autoregressive, batch: int, key: str) -> dict[str, float]:
     """Where the time of one compiled block goes, one thread; and the floor of its arithmetic."""
-    from likely.nn.program_compiled import CompiledExecutor
-    from likely.sampling import BLOCK
+    from likely.sampling.ancestral import BLOCK
+    from likely.sampling.compiled import CompiledExecutor
 
     start = time.perf_counter()
     program = model.program()
@@ -380,9 +380,9 @@ def naive_seconds(model: Autoregressive, x: Tensor, whole: float) -> tuple[float
 
 def cache_bytes(model: Autoregressive, batch: int) -> float:
     """Memory of the incremental state of as many images as are drawn at once."""
-    from likely.nn.program_compiled import CompiledExecutor
-    from likely.nn.program_torch import TorchExecutor
-    from likely.sampling import BLOCK
+    from likely.sampling.ancestral import BLOCK
+    from likely.sampling.compiled import CompiledExecutor
+    from likely.sampling.torch_executor import TorchExecutor
 
     program = model.program()
     if program is None:

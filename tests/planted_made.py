@@ -13,7 +13,7 @@ from torch import Tensor
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive
 from likely.models.vectors.made import MADE, MADEEnsemble
-from likely.nn.program import Builder, Cells
+from likely.sampling.program import Builder, Cells
 
 
 class OutputNotStrict(MADE):

@@ -19,8 +19,8 @@ from likely.models.pixelcnn.settings import GatedPixelCNNSettings
 from likely.models.vae.settings import VAESettings
 from likely.models.vae.vae import VAE
 from likely.nn.masked import HorizontalConv
-from likely.nn.program import Builder, Cells
 from likely.noise import Noise
+from likely.sampling.program import Builder, Cells
 
 GREY = DataSpec("grey", (1, 5, 5), 2)
 LEVELS = DataSpec("levels", (1, 4, 4), 5)

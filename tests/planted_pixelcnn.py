@@ -13,8 +13,8 @@ from likely.data.spec import DataSpec
 from likely.models.pixelcnn.pixelcnn import PixelCNN
 from likely.models.pixelcnn.settings import PixelCNNSettings
 from likely.nn.masked import GroupedPointwise
-from likely.nn.program import Builder, Cells
 from likely.nn.square import MaskedConv
+from likely.sampling.program import Builder, Cells
 
 SETTINGS = PixelCNNSettings(channels=6, layers=3, first_kernel=3, head_channels=12, components=2)
 

@@ -12,8 +12,8 @@ from likely.data.spec import DataSpec
 from likely.heads import DiscretizedLogisticMixture
 from likely.models.pixelcnn.pixelcnn_pp import PixelCNNPP
 from likely.models.pixelcnn.settings import PixelCNNPPSettings
-from likely.nn.program import Builder, Cells
 from likely.nn.streams import StreamConv, StreamGrow
+from likely.sampling.program import Builder, Cells
 
 SETTINGS = PixelCNNPPSettings(channels=4, blocks=1, scales=2, components=2, dropout=0.2)
 

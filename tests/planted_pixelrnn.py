@@ -15,8 +15,8 @@ from likely.data.spec import DataSpec
 from likely.models.recurrent.pixelrnn import DiagonalBiLSTM, RowLSTM
 from likely.nn import fronts, recurrent
 from likely.nn.masked import GroupedPointwise, group_mask
-from likely.nn.program import Builder, Cells
 from likely.nn.square import MaskedConv
+from likely.sampling.program import Builder, Cells
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from likely.models.pixelcnn.pixelsnail import PixelSNAIL
 from likely.models.pixelcnn.settings import PixelSNAILSettings
 from likely.nn.attention import CausalAttention, TurnMaps
 from likely.nn.channel_norm import ChannelNorm
-from likely.nn.program import Builder, Cells, shifted
 from likely.nn.square import MaskedConv
+from likely.sampling.program import Builder, Cells, shifted
 
 SMALL = PixelSNAILSettings(
     channels=12, blocks=1, convolutions=2, kernel=3, first_kernel=3, heads=2, head_size=4,

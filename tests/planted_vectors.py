@@ -12,7 +12,7 @@ from torch import Tensor
 from likely.models.vectors import nade
 from likely.models.vectors.fvsbn import FVSBN
 from likely.models.vectors.nade import NADE
-from likely.nn.program import Builder, Cells
+from likely.sampling.program import Builder, Cells
 
 right_distinct = nade.distinct
 

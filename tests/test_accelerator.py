@@ -15,9 +15,9 @@ from likely.density import Autoregressive, ImplicitDensity, LatentVariable, Trac
 from likely.devices import place
 from likely.errors import Diverged
 from likely.models import MODELS
-from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import Draw, ancestral
+from likely.sampling.ancestral import Draw, ancestral
+from likely.sampling.torch_executor import TorchExecutor
 from likely.settings import FitSettings
 from likely.training.loop import Run, fit
 from likely.training.objectives import NegativeELBO

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import likely
-from likely import atomic
 from likely.errors import InvalidSetting
+from likely.files import atomic
 from likely.mdp import grid, solve
 from likely.mdp.model.problem import write_npz
 
@@ -142,4 +142,4 @@ def test_temporary_files_are_made_in_one_place() -> None:
         if makers.search(path.read_text(encoding="utf-8"))
     }
     # A download that broke off goes on from its `.part`; a run directory is swept when it is held.
-    assert places == {"atomic.py", "data/download.py", "runs/checkpoint.py"}
+    assert places == {"data/download.py", "files/atomic.py", "runs/checkpoint.py"}

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 import likely
-from likely import atomic
 from likely.cli import main
 from likely.cli.fields import DATA, OBJECTIVE, OBJECTIVES, RUN, fields_of, settings_fields
 from likely.cli.parser import COMMANDS, build, module_of
+from likely.files import atomic
 from likely.models import MODELS
 from likely.settings import FitSettings
 from likely.training import objectives

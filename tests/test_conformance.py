@@ -39,7 +39,7 @@ from likely.heads import DiscretizedLogisticMixture
 from likely.models import MODELS
 from likely.noise import Noise
 from likely.runs import checkpoint
-from likely.sampling import METHODS
+from likely.sampling.ancestral import METHODS
 from likely.verify import verify
 from likely.verify.subject import all_images
 

@@ -14,7 +14,7 @@ from likely.errors import InvalidSetting
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.vae.vae import VAE
 from likely.noise import Noise
-from likely.sampling import invert
+from likely.sampling.ancestral import invert
 from planted_models import GREY, PIXELCNN, SMALL_VAE, lively
 
 

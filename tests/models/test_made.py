@@ -18,7 +18,7 @@ from likely.errors import InvalidSetting, Unanswerable
 from likely.models.vectors.made import MADE, MADEEnsemble, hidden_degrees
 from likely.models.vectors.settings import MADEEnsembleSettings, MADESettings
 from likely.noise import Noise, noise_for
-from likely.sampling import ancestral
+from likely.sampling.ancestral import ancestral
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
 

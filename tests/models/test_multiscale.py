@@ -16,7 +16,7 @@ from likely.errors import InvalidSetting, Unanswerable
 from likely.models.multiscale.multiscale_pixelcnn import MultiscalePixelCNN
 from likely.models.multiscale.parallel_multiscale import ParallelMultiscale, Scale
 from likely.noise import Noise
-from likely.sampling import ancestral
+from likely.sampling.ancestral import ancestral
 from likely.verify.subject import all_images
 from planted_models import lively
 from planted_multiscale import MULTISCALE, PARALLEL

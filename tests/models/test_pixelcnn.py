@@ -14,7 +14,7 @@ from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.pixelcnn import PixelCNN
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings, PixelCNNSettings
 from likely.noise import Noise
-from likely.sampling import ancestral
+from likely.sampling.ancestral import ancestral
 from likely.verify import verify
 
 SMALL = PixelCNNSettings(channels=6, layers=2, kernel=3, first_kernel=3, head_channels=12)

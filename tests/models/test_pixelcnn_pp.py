@@ -13,7 +13,7 @@ from likely.errors import InvalidSetting
 from likely.models.pixelcnn.pixelcnn_pp import PixelCNNPP
 from likely.models.pixelcnn.settings import PixelCNNPPSettings
 from likely.noise import Noise
-from likely.sampling import ancestral
+from likely.sampling.ancestral import ancestral
 from likely.verify import verify
 
 SMALL = PixelCNNPPSettings(channels=4, blocks=1, scales=2, components=2, dropout=0.2)

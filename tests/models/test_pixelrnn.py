@@ -25,7 +25,7 @@ from likely.models.recurrent.settings import (
     RowLSTMSettings,
 )
 from likely.noise import Noise, noise_for
-from likely.sampling import ancestral
+from likely.sampling.ancestral import ancestral
 from pixelrnn_by_pixel import conditionals_by_pixel
 from planted_models import lively
 from planted_pixelrnn import AsPrinted, RowLeftOnly

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from likely import sampling
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
 from likely.models.pixelcnn.pixelsnail import PixelSNAIL
@@ -18,7 +17,8 @@ from likely.nn.attention import CausalAttention, turned, turns
 from likely.nn.channel_norm import ChannelNorm
 from likely.nn.masked import linear_gate
 from likely.noise import Noise
-from likely.sampling import ancestral
+from likely.sampling import ancestral as sampling
+from likely.sampling.ancestral import ancestral
 
 SMALL = PixelSNAILSettings(
     channels=12, blocks=2, convolutions=2, first_kernel=5, heads=2, head_size=8, head_channels=12,

@@ -13,10 +13,10 @@ from likely.data.spec import DataSpec
 from likely.density import Autoregressive, in_drawing_order
 from likely.heads import head_for
 from likely.models.vectors.units import Units
-from likely.nn.program_compiled import CompiledExecutor
-from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import Stepper, ancestral
+from likely.sampling.ancestral import Stepper, ancestral
+from likely.sampling.compiled import CompiledExecutor
+from likely.sampling.torch_executor import TorchExecutor
 from planted_models import lively
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ from likely.errors import InvalidData, InvalidSetting
 from likely.evaluate.likelihood import nats
 from likely.noise import Noise
 from likely.runs import checkpoint
-from likely.sampling import ancestral
+from likely.sampling.ancestral import ancestral
 from likely.settings import FitSettings
 from likely.verify import verify
 

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from fit_cases import differing, end_of, files_in, fit_case, model_of, stop_at, training_data
-from likely import atomic, data, runs
+from likely import data, runs
 from likely.cli import main
 from likely.density import GenerativeModel
 from likely.errors import InvalidSetting
+from likely.files import atomic
 from likely.mdp import MDP
 from likely.noise import Noise
 from likely.runs import checkpoint

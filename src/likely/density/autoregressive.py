@@ -16,13 +16,13 @@ from likely.density.taxonomy import (
     TractableDensity,
     at_least_float,
 )
+from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Head
-from likely.nn.precision import full_precision
-from likely.nn.program import Builder, Cells, Program
-from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import Method, Stepper, Stream, Watch, ancestral
+from likely.sampling.ancestral import Method, Stepper, Stream, Watch, ancestral
+from likely.sampling.program import Builder, Cells, Program
+from likely.sampling.torch_executor import TorchExecutor
 
 
 class Autoregressive(TractableDensity):
@@ -111,7 +111,7 @@ class Autoregressive(TractableDensity):
                 for all; None for an unconditional model.
             chunk: examples drawn together; bounds the memory.
             temperature: of every conditional (`Head.tempered`); only 1 samples the model.
-            method: all give the same integers; see `likely.sampling`.
+            method: all give the same integers; see `likely.sampling.ancestral`.
             progress: called with the number of examples drawn so far after each chunk.
             watch: called with (row, images of the chunk so far, int64 [B, C, H, W]) after each
                 row of pixels.

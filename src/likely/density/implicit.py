@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.density.taxonomy import Answer, GenerativeModel, Guarantee, Query, path_weights
-from likely.nn.precision import full_precision
+from likely.devices.precision import full_precision
 from likely.noise import Noise
 
 # The players of a game, as `player_modules` names them.

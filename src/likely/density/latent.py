@@ -19,9 +19,9 @@ from likely.density.taxonomy import (
     chunks,
     path_weights,
 )
+from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import Head, mean_of
-from likely.nn.precision import full_precision
 from likely.noise import Noise
 
 # Parameters of p(x | z) in memory at a time, so that what is computed from them stays in cache.

@@ -20,8 +20,8 @@ from likely.density.taxonomy import (
     Query,
     TractableDensity,
 )
+from likely.devices.precision import full_precision
 from likely.heads import Head
-from likely.nn.precision import full_precision
 from likely.noise import Noise
 
 

@@ -14,9 +14,9 @@ from likely.density.taxonomy import (
     TractableDensity,
     at_least_float,
 )
+from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Head
-from likely.nn.precision import full_precision
 from likely.noise import Noise
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import Batch, Condition, Dataset, DataSpec
+from likely.devices.precision import full_precision
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
-from likely.nn.precision import full_precision
 from likely.noise import Noise, derived_seed
 
 # The models that take examples of shape (D,); `takes_vectors` of each says the same.

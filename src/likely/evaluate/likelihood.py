@@ -40,9 +40,9 @@ from likely.density import (
     condition_of,
     context_of,
 )
+from likely.devices.precision import without_autocast
 from likely.errors import Diverged, InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
-from likely.nn.precision import without_autocast
 from likely.noise import Noise
 from likely.verify import Proofs, verify, weights_digest
 

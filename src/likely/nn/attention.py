@@ -27,8 +27,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from likely.errors import InvalidSetting
 from likely.nn.channel_norm import ChannelNorm
 from likely.nn.masked import GroupedPointwise
-from likely.nn.program import Builder, Cells, Tap
 from likely.noise import Dropout
+from likely.sampling.program import Builder, Cells, Tap
 
 # Wavelengths run from 2 pi to 2 pi * SLOWEST pixels.
 SLOWEST = 32.0

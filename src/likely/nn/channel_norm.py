@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from likely.nn.program import Builder, Cells
+from likely.sampling.program import Builder, Cells
 
 
 class ChannelNorm(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from likely.nn.program import Builder, Cells
+from likely.sampling.program import Builder, Cells
 
 
 class Condition(nn.Module):

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from likely.nn.precision import without_autocast
+from likely.devices.precision import without_autocast
 
 # (first cell, number of cells) that read, (first cell) that is read.
 Link = tuple[int, int, int]

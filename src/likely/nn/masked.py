@@ -8,7 +8,7 @@ Kernels are cropped to the taps that may be seen instead of being multiplied by 
 tap on the current pixel of a colour image needs a mask, and that mask multiplies the weight in
 the forward pass, so weights are never written.
 
-Each layer also records its incremental program, for sampling (`likely.nn.program`).
+Each layer also records its incremental program, for sampling (`likely.sampling.program`).
 
 Feature maps of G groups hold the groups one after another; group g belongs to channel g of the
 image. Mask A lets group g see groups < g, mask B groups <= g.
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from likely.errors import InvalidSetting
-from likely.nn.program import Builder, Cells, Moment, Tap
+from likely.sampling.program import Builder, Cells, Moment, Tap
 
 Mask = Literal["A", "B"]
 

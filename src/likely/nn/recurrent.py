@@ -31,8 +31,8 @@ from torch.nn.functional import pad
 from likely.errors import InvalidSetting
 from likely.nn.fronts import Fronts, diagonal_fronts, row_fronts, sweep
 from likely.nn.masked import GroupedPointwise, group_mask
-from likely.nn.program import Builder, Cells, Tap, shifted
 from likely.noise import Dropout
+from likely.sampling.program import Builder, Cells, Tap, shifted
 
 GATES = 4  # o, f, i, g
 

@@ -20,7 +20,7 @@ from torch.nn.functional import conv2d, pad
 
 from likely.errors import InvalidSetting
 from likely.nn.masked import HorizontalConv, Mask, conv_taps
-from likely.nn.program import Builder, Cells
+from likely.sampling.program import Builder, Cells
 
 
 class MaskedConv(nn.Module):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, elu, pad
 
 from likely.nn.masked import conv_taps
-from likely.nn.program import Builder, Cells, Tap
+from likely.sampling.program import Builder, Cells, Tap
 
 
 class NormalizedKernel(nn.Module):

@@ -46,9 +46,9 @@ from likely.devices import (
     fastest_convolutions,
     place,
 )
+from likely.devices.precision import reduced_precision
 from likely.errors import Diverged, InvalidSetting
 from likely.files import reading
-from likely.nn.precision import reduced_precision
 from likely.noise import Noise, derived_seed, noise_for
 from likely.runs import checkpoint
 from likely.runs.journal import Journal

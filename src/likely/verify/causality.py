@@ -26,7 +26,7 @@ from likely.density import (
     chunks,
     in_drawing_order,
 )
-from likely.sampling import Stepper, compiles, executor_for
+from likely.sampling.ancestral import Stepper, compiles, executor_for
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none, work_of
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from likely.density import OrderedDensity, at_least_float, chunks
-from likely.sampling import invert
+from likely.sampling.ancestral import invert
 from likely.verify.causality import (
     FULL_BUDGET,
     LEAK_TOLERANCE,

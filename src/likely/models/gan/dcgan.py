@@ -29,10 +29,10 @@ from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
 from likely.data.spec import Dataset, DataSpec
 from likely.density import ImplicitDensity
 from likely.density.implicit import DISCRIMINATOR, GENERATOR
+from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.models.gan.settings import DCGANSettings
 from likely.nn.normalization import BatchNorm2d
-from likely.nn.precision import full_precision
 from likely.noise import Noise
 
 

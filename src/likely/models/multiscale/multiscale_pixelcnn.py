@@ -31,6 +31,7 @@ from torch.nn.functional import silu
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density import OrderedDensity, at_least_float
+from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.multiscale.settings import MultiscalePixelCNNSettings
@@ -38,12 +39,11 @@ from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings
 from likely.nn.channel_norm import ChannelNorm
 from likely.nn.masked import GroupedPointwise, linear_gate, pointwise
-from likely.nn.precision import full_precision
-from likely.nn.program import Builder, Cells, Program
-from likely.nn.program_torch import TorchExecutor
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
-from likely.sampling import Stepper, ancestral
+from likely.sampling.ancestral import Stepper, ancestral
+from likely.sampling.program import Builder, Cells, Program
+from likely.sampling.torch_executor import TorchExecutor
 
 
 class MappedWindow(nn.Module):

@@ -32,10 +32,10 @@ from torch.nn.functional import pad, pixel_unshuffle, silu
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density import OrderedDensity, at_least_float
+from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.multiscale.settings import ParallelMultiscaleSettings
-from likely.nn.precision import full_precision
 from likely.noise import Dropout
 
 

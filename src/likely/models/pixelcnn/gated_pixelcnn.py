@@ -54,8 +54,8 @@ from likely.nn.masked import (
     pointwise,
     shift_down,
 )
-from likely.nn.program import Builder, Cells, shifted
 from likely.noise import Choices, Dropout
+from likely.sampling.program import Builder, Cells, shifted
 
 
 def halves(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:

@@ -34,9 +34,9 @@ from likely.heads import head_for
 from likely.models.pixelcnn.settings import PixelCNNSettings
 from likely.nn.condition import optional_condition
 from likely.nn.masked import GroupedPointwise
-from likely.nn.program import Builder, Cells
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
+from likely.sampling.program import Builder, Cells
 
 
 class ResidualBlock(nn.Module):

@@ -40,7 +40,6 @@ from likely.heads import head_for
 from likely.models.pixelcnn.settings import PixelCNNPPSettings
 from likely.nn.condition import optional_condition
 from likely.nn.masked import shift_down
-from likely.nn.program import Builder, Cells, Tap
 from likely.nn.streams import (
     NormalizedKernel,
     StreamConv,
@@ -50,6 +49,7 @@ from likely.nn.streams import (
     shift_right,
 )
 from likely.noise import Dropout
+from likely.sampling.program import Builder, Cells, Tap
 
 M = TypeVar("M", bound=nn.Module)
 

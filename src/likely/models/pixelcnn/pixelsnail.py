@@ -35,9 +35,9 @@ from likely.models.pixelcnn.settings import PixelSNAILSettings
 from likely.nn.attention import CausalAttention, TurnMaps, turns
 from likely.nn.channel_norm import ChannelNorm
 from likely.nn.masked import GroupedPointwise, linear_gate
-from likely.nn.program import Builder, Cells
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
+from likely.sampling.program import Builder, Cells
 
 # Waves of the position: half a period, one and two over the image, besides the line itself.
 WAVES = (1, 2, 4)

@@ -43,9 +43,9 @@ from likely.models.recurrent.settings import (
 )
 from likely.nn import recurrent
 from likely.nn.masked import GroupedPointwise
-from likely.nn.program import Builder, Cells
 from likely.nn.recurrent import on_cells, skew
 from likely.nn.square import MaskedConv
+from likely.sampling.program import Builder, Cells
 
 
 class PixelRNN(Autoregressive):

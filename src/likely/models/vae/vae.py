@@ -24,10 +24,10 @@ from torch.nn.functional import silu
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density import DiagonalGaussian, LatentVariable, at_least_float
+from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.vae.settings import VAESettings
-from likely.nn.precision import full_precision
 from likely.nn.residual import Down, ResidualBlock, Up, sizes
 
 

@@ -36,7 +36,7 @@ from likely.density import Autoregressive, Mixture, OrderAgnostic
 from likely.models.vectors.made import pixel_order
 from likely.models.vectors.settings import DeepNADESettings, EoNADESettings
 from likely.models.vectors.units import UnitModel, of_label
-from likely.nn.program import Builder, Cells, Tap
+from likely.sampling.program import Builder, Cells, Tap
 
 BLOCK = 28  # units of the order whose conditionals are computed together
 

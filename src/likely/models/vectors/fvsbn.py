@@ -26,7 +26,7 @@ from likely.data.spec import DataSpec
 from likely.models.vectors.settings import FVSBNSettings
 from likely.models.vectors.units import UnitModel, of_label
 from likely.nn.local import REGRESSION, LocalWeights
-from likely.nn.program import Builder, Cells
+from likely.sampling.program import Builder, Cells
 
 
 class FVSBN(UnitModel):

@@ -45,8 +45,8 @@ from likely.density import Autoregressive, Mixture
 from likely.models.vectors.settings import MADEEnsembleSettings, MADESettings
 from likely.models.vectors.units import UnitModel, Units, of_label
 from likely.nn.local import REGRESSION, LocalWeights, Spread
-from likely.nn.program import Builder, Cells
 from likely.noise import Choice, Dropout, derived_seed
+from likely.sampling.program import Builder, Cells
 
 HIDDEN = Spread(shared=1.0, blocks=(), own=0.5)
 

@@ -29,7 +29,7 @@ from likely.data.spec import DataSpec
 from likely.density import captured
 from likely.models.vectors.settings import NADESettings
 from likely.models.vectors.units import UnitModel, of_label
-from likely.nn.program import Builder, Cells
+from likely.sampling.program import Builder, Cells
 
 BLOCK = 28  # units whose activations one matrix product gives
 

@@ -20,7 +20,7 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.heads import Head, head_for
-from likely.nn.program import Builder, Cells
+from likely.sampling.program import Builder, Cells
 
 
 class Units:

@@ -1,7 +1,7 @@
 """The compiled interpreter of incremental programs, and the draw from the head.
 
 One call executes a row of pixels for a part of the batch: no Python, no allocation, no lock.
-Tables of integers describe the program (`likely.nn.program_compiled` writes them):
+Tables of integers describe the program (`likely.sampling.compiled` writes them):
 
 - `operands`, one line a view: base, rows kept, row step, stride, rows up, column step, image
   step, ratio and coarseness of its cells to those of the instruction;
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from likely.nn.program_vectors import (
+from likely.sampling.vectors import (
     HEIGHTS,
     MAPS,
     PAIRS,

@@ -12,8 +12,8 @@ feature maps (`Cells`) to each other; the builder notes what is read where, and 
   images. Beyond the border there are zeros, as in a padded convolution.
 
 So no activation is computed twice, and the arithmetic of drawing a batch is that of one
-likelihood pass. Executors (`likely.nn.program_torch`) run the same program on any device and in
-any precision. What cannot be computed in raster order is refused when the program is built.
+likelihood pass. Executors (`likely.sampling.torch_executor`) run the same program on any device and
+in any precision. What cannot be computed in raster order is refused when the program is built.
 
 Colour channels that the network orders by masks are drawn in sub-steps: sub-step g computes the
 g-th of the `groups` equal parts of every `PIXEL` feature map.

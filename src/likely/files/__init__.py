@@ -23,8 +23,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from likely import atomic
 from likely.errors import InvalidData, InvalidSetting, LikelyError
+from likely.files import atomic
 
 LIMIT = "LIKELY_FILE_LIMIT"
 ALWAYS = 256 << 20  # bytes that any file may ask for

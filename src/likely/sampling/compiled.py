@@ -1,6 +1,6 @@
 """Runs an incremental program compiled, on the processor: float32 or float64, one thread.
 
-The program becomes tables of integers (`likely.nn.program_kernels`) over one flat memory and one
+The program becomes tables of integers (`likely.sampling.kernels`) over one flat memory and one
 flat array of weights. Feature maps that are read only at their own pixel share a few buffers that
 stay in the first caches; the others keep the rows and columns that are read of them.
 """
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from likely.errors import InvalidSetting
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
-from likely.nn import program_kernels as kernels
-from likely.nn.drawing import Draw
-from likely.nn.program import (
+from likely.sampling import kernels
+from likely.sampling.drawing import Draw
+from likely.sampling.program import (
     Accumulate,
     Attend,
     Cells,
@@ -37,8 +37,8 @@ from likely.nn.program import (
     shifted,
     writes,
 )
-from likely.nn.program_torch import matrices
-from likely.nn.program_vectors import VECTOR_BYTES
+from likely.sampling.torch_executor import matrices
+from likely.sampling.vectors import VECTOR_BYTES
 
 Array = np.ndarray[Any, Any]
 COLUMNS = 20  # of the table of instructions
@@ -80,7 +80,7 @@ def head_code(head: Head) -> Array:
 class Tables:
     """A program written for the kernels, for parts of a batch of one size.
 
-    It keeps no reference to the model: all numbers are copies. `likely.nn.program_kept` keeps it
+    It keeps no reference to the model: all numbers are copies. `likely.sampling.kept` keeps it
     between draws.
 
     Args:

@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from likely import sampling
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive, in_drawing_order
 from likely.heads import Categorical
@@ -25,9 +24,10 @@ from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings
 from likely.models.vectors.made import MADE
 from likely.models.vectors.settings import MADESettings
-from likely.nn import program_kept
-from likely.nn.program import Builder, Cells
-from likely.nn.program_kept import Prepared, state_of
+from likely.sampling import ancestral as sampling
+from likely.sampling import kept as program_kept
+from likely.sampling.kept import Prepared, state_of
+from likely.sampling.program import Builder, Cells
 
 SPEC = DataSpec("t", (1, 4, 5), 9, n=1, classes=("a", "b"))
 

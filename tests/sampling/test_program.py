@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, elu, layer_norm, pad
 
 from likely.errors import InvalidSetting
-from likely.nn import program_compiled
-from likely.nn import program_kernels as kernels
 from likely.nn.masked import conv_taps, pointwise, shift_down
-from likely.nn.program import Builder, Cells, Moment, Program, Tap, features_of, shifted
-from likely.nn.program_compiled import CompiledExecutor, Tables
-from likely.nn.program_torch import TorchExecutor
-from likely.nn.program_vectors import VECTOR_BYTES
+from likely.sampling import compiled as program_compiled
+from likely.sampling import kernels
+from likely.sampling.compiled import CompiledExecutor, Tables
+from likely.sampling.program import Builder, Cells, Moment, Program, Tap, features_of, shifted
+from likely.sampling.torch_executor import TorchExecutor
+from likely.sampling.vectors import VECTOR_BYTES
 
 SHAPE, LEVELS = (1, 5, 7), 6
 

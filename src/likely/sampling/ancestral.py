@@ -1,9 +1,9 @@
 r"""Exact sampling of autoregressive models, each activation computed once.
 
 Drawing a pixel needs the network's output at that pixel only, and everything that it depends on is
-known already. A model's incremental `Program` (`likely.nn.program`) caches it; executors run the
-program compiled on the CPU or with torch. Drawing a batch costs the arithmetic of one likelihood
-pass.
+known already. A model's incremental `Program` (`likely.sampling.program`) caches it; executors run
+the program compiled on the CPU or with torch. Drawing a batch costs the arithmetic of one
+likelihood pass.
 
 Sampling is a deterministic function of (weights, uniform noise): one uniform number decides each
 dimension, by inverting the CDF of its conditional in float64. All methods draw the same integers,
@@ -33,16 +33,16 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor
 
+from likely.devices.precision import full_precision, without_autocast
 from likely.errors import InvalidSetting, nearest
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
-from likely.nn.drawing import Draw, invert
-from likely.nn.precision import full_precision, without_autocast
-from likely.nn.program import Moment, Program
-from likely.nn.program_kept import Prepared
-from likely.nn.program_torch import TorchExecutor
+from likely.sampling.drawing import Draw, invert
+from likely.sampling.kept import Prepared
+from likely.sampling.program import Moment, Program
+from likely.sampling.torch_executor import TorchExecutor
 
 if TYPE_CHECKING:
-    from likely.nn.program_compiled import CompiledExecutor
+    from likely.sampling.compiled import CompiledExecutor
 
     Executor = TorchExecutor | CompiledExecutor
 
@@ -293,7 +293,7 @@ def executor_for(
 ) -> Executor:
     """The executor that a model is sampled with; see `compiles`."""
     if compiles(model, program):
-        from likely.nn.program_compiled import CompiledExecutor
+        from likely.sampling.compiled import CompiledExecutor
 
         return CompiledExecutor(program, batch, context, side_by_side=False)
     return TorchExecutor(program, batch, context)
@@ -333,7 +333,7 @@ def _by_program(
         labels = None if context is None else context[own[part]]
         if not compiled:
             return TorchExecutor(prepared.whole(), sizes[part], labels)
-        from likely.nn.program_compiled import CompiledExecutor
+        from likely.sampling.compiled import CompiledExecutor
 
         return CompiledExecutor(tables[sizes[part]], sizes[part], labels)
 

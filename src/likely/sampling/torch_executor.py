@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import elu, layer_norm, silu, softplus
 
-from likely.nn.drawing import Draw
-from likely.nn.program import (
+from likely.sampling.drawing import Draw
+from likely.sampling.program import (
     Accumulate,
     Attend,
     Cells,

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from likely import sampling
 from likely.data.spec import DataSpec
 from likely.density import Autoregressive, in_drawing_order
 from likely.errors import InvalidSetting, Unanswerable
@@ -16,11 +15,12 @@ from likely.models import MODELS
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.pixelcnn import PixelCNN
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings, PixelCNNSettings
-from likely.nn import program_kernels as kernels
-from likely.nn.program_compiled import CompiledExecutor, head_code
-from likely.nn.program_torch import TorchExecutor
 from likely.noise import Noise
-from likely.sampling import Draw, ancestral, invert, wavefront_lag
+from likely.sampling import ancestral as sampling
+from likely.sampling import kernels
+from likely.sampling.ancestral import Draw, ancestral, invert, wavefront_lag
+from likely.sampling.compiled import CompiledExecutor, head_code
+from likely.sampling.torch_executor import TorchExecutor
 from test_conformance import SPECS
 from test_conformance import built as model_built
 

@@ -1,0 +1,1 @@
+"""Exact ancestral sampling: the incremental program, its executors, drawing."""
