@@ -157,7 +157,7 @@ for discount in (0.5, 0.999):
         raise AssertionError("returns beyond the range of the numbers")
 """,
     "a device's sweeps": """
-from likely.mdp import torch_operators
+from likely.mdp.check import torch_operators
 import torch
 for scale, discount, dtype in ((1e307, 0.99, torch.float64), (1e37, 0.99, torch.float32),
                                (1.0, 0.9, torch.float64)):

@@ -173,7 +173,7 @@ def method_named(method: str) -> Callable[[Task], Iterator[None]]:
     """The generator function of a method."""
     module, name = METHODS[method]
     found: Callable[[Task], Iterator[None]] = getattr(
-        importlib.import_module(f"likely.mdp.{module}"), name
+        importlib.import_module(f"likely.mdp.discounted.{module}"), name
     )
     return found
 

@@ -8,6 +8,7 @@ from likely._lazy import lazy
 
 if TYPE_CHECKING:
     from likely.mdp.worlds.catalogue import CLIFF as CLIFF
+    from likely.mdp.worlds.catalogue import REGISTRY as REGISTRY
     from likely.mdp.worlds.catalogue import FROZEN_LAKE as FROZEN_LAKE
     from likely.mdp.worlds.catalogue import FROZEN_LAKE_8X8 as FROZEN_LAKE_8X8
     from likely.mdp.worlds.catalogue import GRIDWORLD_5X5 as GRIDWORLD_5X5
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from likely.mdp.worlds.catalogue import names as names
 
 _NAMES = (
+    "REGISTRY",
     "Builder",
     "Built",
     "CLIFF",
