@@ -9,6 +9,7 @@
     python bench/mdp.py --only total-shapes --keep totals.json            # the shapes, undiscounted
     python bench/mdp.py --only storm random-ssp-1e6 --keep storm.json     # undiscounted problems
     python bench/mdp.py --merge *.json                                    # pieces to one result
+    python bench/mdp.py --merge bench/results/mdp.json taxi.json          # one problem again
 
 A problem may be measured against some of the peers at a time (--against); merging puts the pieces
 of a problem together and keeps the command and date of each.
@@ -653,13 +654,23 @@ def command_line() -> str:
 
 
 def merge(paths: list[Path]) -> None:
-    """Put pieces together: of one problem, the times of ours are joined, peers added."""
+    """Put pieces together: of one problem, the times of ours are joined, peers added.
+
+    A result that was written before may be one of them: of it remains what no piece measures.
+    """
     details: dict[str, Any] = {}
     versions: dict[str, str] = {}
     commands, settings = [], []
-    for path in paths:
-        piece = json.loads(path.read_text())
-        commands.append({"command": piece["command"], "date": piece["date"]})
+    pieces = [json.loads(path.read_text()) for path in paths]
+    measured = {name for piece in pieces if "about" not in piece for name in piece["details"]}
+    for path, piece in zip(paths, pieces, strict=True):
+        if "about" in piece:
+            old = piece["about"]
+            left = {name: r for name, r in old["details"].items() if name not in measured}
+            piece |= {"details": left, "peers": old["peers"]}
+        threads = piece["settings"]["threads"]
+        commands.append({"command": piece["command"], "date": piece["date"], "threads": threads,
+                         "problems": sorted(piece["details"])})  # fmt: skip
         settings.append(piece["settings"])
         if versions and piece["peers"] and versions != piece["peers"]:
             raise SystemExit(f"{path}: measured with other versions of the peers")
@@ -672,7 +683,7 @@ def merge(paths: list[Path]) -> None:
             mine, new = details[name]["ours"], record["ours"]
             joined["ours"] = {**mine, "seconds": mine["seconds"] + new["seconds"]}
             details[name] = joined
-    same = ("target", "side", "repeats", "threads")
+    same = ("target", "side", "repeats")
     if any(one[key] != settings[0][key] for one in settings for key in same):
         raise SystemExit("the pieces were measured with different settings")
     from common import write_result
