@@ -8,11 +8,11 @@ from likely._lazy import lazy
 
 if TYPE_CHECKING:
     from likely.mdp.worlds.catalogue import CLIFF as CLIFF
-    from likely.mdp.worlds.catalogue import REGISTRY as REGISTRY
     from likely.mdp.worlds.catalogue import FROZEN_LAKE as FROZEN_LAKE
     from likely.mdp.worlds.catalogue import FROZEN_LAKE_8X8 as FROZEN_LAKE_8X8
     from likely.mdp.worlds.catalogue import GRIDWORLD_5X5 as GRIDWORLD_5X5
     from likely.mdp.worlds.catalogue import MAZE as MAZE
+    from likely.mdp.worlds.catalogue import REGISTRY as REGISTRY
     from likely.mdp.worlds.catalogue import SMALL_GRIDWORLD as SMALL_GRIDWORLD
     from likely.mdp.worlds.catalogue import Builder as Builder
     from likely.mdp.worlds.catalogue import Built as Built
