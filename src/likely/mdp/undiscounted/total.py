@@ -10,6 +10,7 @@ problem with one fixed point, solved and proven component by component (`ssp`).
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from fractions import Fraction
 from typing import Any
@@ -22,9 +23,9 @@ from likely.mdp.model.build import mask_of
 from likely.mdp.model.checkpoints import Checkpoint, Resumed
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution, TracePoint, sentence
+from likely.mdp.undiscounted import acyclic, zero_gain
 from likely.mdp.undiscounted import end_components as graph
 from likely.mdp.undiscounted import ssp_kernels as kernels
-from likely.mdp.undiscounted import zero_gain
 from likely.mdp.undiscounted.ssp import Paths, Solved, solve_paths
 
 Array = npt.NDArray[Any]
@@ -209,7 +210,7 @@ class _Limits:
 
 def _solve(case: _Case, tolerance: float, limits: _Limits) -> _Outcome:
     outcome = _Outcome(case)
-    if not bool(case.open.any()):
+    if not bool(case.open.any()) or _without_cycles(case, outcome, limits):
         return outcome
     merged = _merge(case)
     paths = merged.paths
@@ -238,6 +239,29 @@ def _solve(case: _Case, tolerance: float, limits: _Limits) -> _Outcome:
     _lift(case, outcome)
     outcome.take(_policy(case, merged, solved.chosen), case.open)
     return outcome
+
+
+def _without_cycles(case: _Case, outcome: _Outcome, limits: _Limits) -> bool:
+    """Solve a problem without cycles by a backup of each state; whether it was one."""
+    limited = (limits.max_iterations, limits.max_seconds, limits.checkpoint) != (None, None, None)
+    if case.potential or limited:
+        return False
+    mdp, (low, high) = case.mdp, case.range
+    unit, loss = _rounding(mdp, case.reward)
+    if not math.isfinite(low):  # then open states lead to others of value zero
+        low = 0.0 if bool((case.reward >= loss).all()) else low
+        high = 0.0 if bool((case.reward <= -loss).all()) else high
+    return bool(acyclic.solve_acyclic(
+        mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, case.reward, case.open,
+        case.usable, outcome.lower, outcome.upper, outcome.chosen, unit, loss, low, high,
+    ))  # fmt: skip
+
+
+def _rounding(mdp: MDP, reward: FloatArray) -> tuple[float, float]:
+    """`unit` and `loss` of `Paths`."""
+    longest = int(np.diff(mdp.indptr).max(initial=0))
+    loss = mdp.reward_defect if bool(reward.any()) else 0.0
+    return mdp.row_defect + (longest + 8) * kernels.UNIT, loss
 
 
 def _simple_range(case: _Case, paths: Paths) -> tuple[float, float]:
@@ -299,9 +323,7 @@ def _merge(case: _Case) -> _Merged:
         live & ~inside if count else live, group, len(stops), stops,
     )  # fmt: skip
     row_ptr, entry_ptr, column, weight, gain, pair_of, block_ptr, level, number = pieces
-    longest = int(np.diff(mdp.indptr).max(initial=0))
-    loss = mdp.reward_defect if bool(reward.any()) else 0.0
-    unit = mdp.row_defect + (longest + 8) * kernels.UNIT
+    unit, loss = _rounding(mdp, reward)
     paths = Paths(row_ptr, entry_ptr, column, weight, gain, pair_of, block_ptr, level, unit, loss)
     empty = np.flatnonzero(np.diff(paths.row_ptr) == 0)
     if len(empty):
