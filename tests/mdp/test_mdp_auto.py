@@ -170,6 +170,27 @@ def test_auto_takes_little_more_work_than_the_best_method(shape: str) -> None:
     assert solve(mdp, 1e-6).about["backups"] <= 1.5 * best + 120.0
 
 
+def rarely_ends(states: int, discount: float, rare: float = 1e-4) -> MDP:
+    """Random moves, and a rare one to the end: one slow mode."""
+    rng = np.random.default_rng(0)
+    moves = rng.integers(0, states, (states, 4, 6))
+    moves[:, :, 0] = states - 1
+    chance = (1.0 - rare) * rng.dirichlet(np.ones(5), (states, 4))
+    chance = np.concatenate([np.full((states, 4, 1), rare), chance], axis=2)
+    pairs = 4 * states
+    return MDP.from_pairs(
+        np.arange(0, pairs + 1, 4), np.arange(0, 6 * pairs + 1, 6), moves.ravel(),
+        chance.ravel(), rng.random(pairs), discount, terminal=np.arange(states) == states - 1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("discount", [0.999, 0.9999])
+def test_slow_modes_are_left_to_a_krylov_method(discount: float) -> None:
+    mdp = rarely_ends(1000, discount)
+    krylov = solve(mdp, 1e-6, "inexact-policy-iteration").about["backups"]
+    assert solve(mdp, 1e-6).about["backups"] <= 1.1 * krylov + 20.0
+
+
 def test_no_action_stays_eliminated_when_another_method_takes_over() -> None:
     mdp = garnet(300, 4, 3, 0.99)
     engine = StoredEngine(mdp, mdp.reward, mdp.discount, 1)

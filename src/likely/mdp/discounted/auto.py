@@ -56,7 +56,8 @@ def auto(task: Task) -> Iterator[None]:
         chosen = mdp.pairs > mdp.states
         order = _order(mdp) if chosen else NATURAL
         if ends and order is not NATURAL:
-            yield from _watched(task, "frontier", frontier, Forecast(task), TRIAL)
+            # An evaluation costs so little that two checks are enough.
+            yield from _watched(task, "frontier", frontier, Forecast(task), TRIAL, checks=2)
         yield from _named(task, "policy-iteration", swept(task, order, pairs=4 * chosen))
         return
     if ends:
@@ -80,7 +81,9 @@ def auto(task: Task) -> Iterator[None]:
     least = 4.0 * RESTART * step  # what the Krylov method needs, if it is lucky
     while True:
         forecast = Forecast(task)
-        yield from _watched(task, name, methods[name], forecast, budget, least * mixing)
+        # With an end, sweeps are no match for a Krylov method: it gets the time to settle.
+        krylov = 8.0 if ends and mixing else 3.0
+        yield from _watched(task, name, methods[name], forecast, budget, least * mixing, krylov)
         # An evaluation may cost what was spent so far or more, less where moves lead anywhere.
         allowance = mdp.transitions * task.backups * (0.5 if mixing else 4.0)
         assert isinstance(task.engine, StoredEngine)
@@ -98,7 +101,10 @@ def auto(task: Task) -> Iterator[None]:
             run = swept(task, NATURAL, 3.0 * allowance, level, patience)
             yield from _named(task, "policy-iteration", run)
             patience *= 2
-        rates[name] = forecast.rate
+        # A Krylov method is faster later, once the policy is settled.
+        rates[name] = forecast.rate * (
+            2.0 if mixing and name == "inexact-policy-iteration" else 1.0
+        )
         if mixing or elimination is not None:
             name = max(methods, key=rates.__getitem__)
         budget *= 1.5
@@ -157,11 +163,13 @@ class Forecast:
 
 
 def _watched(
-    task: Task, name: str, method: Method, forecast: Forecast, budget: float, least: float = 0.0
-) -> Iterator[None]:
+    task: Task, name: str, method: Method, forecast: Forecast, budget: float, least: float = 0.0,
+    krylov: float = 3.0, checks: int = 3,
+) -> Iterator[None]:  # fmt: skip
     """Run a method for its budget, and then for as long as the end is about as near as its begin.
 
-    Or nearer than `least`, the work of the others at least.
+    Or nearer than `least`, the work of the others at least; a Krylov method, while it is nearer
+    than `krylov` times its begin. The forecast is believed after so many `checks`.
     """
     begun = task.backups
     run = method(task)
@@ -172,10 +180,10 @@ def _watched(
         yield
         spent = task.backups - begun
         # Once the policy is settled, a Krylov method is faster than it was.
-        patience = 3.0 if name == "inexact-policy-iteration" else 1.0
+        patience = krylov if name == "inexact-policy-iteration" else 1.0
         if (
             spent >= budget
-            and len(forecast.points) > 2
+            and len(forecast.points) >= checks
             and forecast.remaining() > max(patience * spent, least)
         ):
             break
