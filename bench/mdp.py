@@ -668,13 +668,13 @@ def merge(paths: list[Path]) -> None:
             old = piece["about"]
             left = {name: r for name, r in old["details"].items() if name not in measured}
             piece |= {"details": left, "peers": old["peers"]}
-        threads = piece["settings"]["threads"]
-        commands.append({"command": piece["command"], "date": piece["date"], "threads": threads,
+        used = {key: piece["settings"][key] for key in ("repeats", "threads")}
+        commands.append({"command": piece["command"], "date": piece["date"], **used,
                          "problems": sorted(piece["details"])})  # fmt: skip
         settings.append(piece["settings"])
-        if versions and piece["peers"] and versions != piece["peers"]:
+        if any(versions.get(peer, version) != version for peer, version in piece["peers"].items()):
             raise SystemExit(f"{path}: measured with other versions of the peers")
-        versions = versions or piece["peers"]
+        versions |= piece["peers"]
         for name, record in piece["details"].items():
             if name not in details or name not in (*PROBLEMS, *SHAPES):
                 details[name] = record
@@ -683,7 +683,7 @@ def merge(paths: list[Path]) -> None:
             mine, new = details[name]["ours"], record["ours"]
             joined["ours"] = {**mine, "seconds": mine["seconds"] + new["seconds"]}
             details[name] = joined
-    same = ("target", "side", "repeats")
+    same = ("target", "side")
     if any(one[key] != settings[0][key] for one in settings for key in same):
         raise SystemExit("the pieces were measured with different settings")
     from common import write_result
