@@ -83,11 +83,10 @@ __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 
 class _Package(ModuleType):
-    """This package, whose functions `fit` and `verify` have modules of the same name.
+    """This package, whose function `verify` has a room of the same name.
 
-    The import system sets a submodule as an attribute of its package. Here a function of that
-    name stays: `likely.fit(...)` works even if `likely.fit` was imported before, and
-    `from likely.training.loop import Run` works as ever.
+    The import system sets a submodule as an attribute of its package. Here the function stays:
+    `likely.verify(...)` works even if the room was imported before.
     """
 
     def __setattr__(self, name: str, value: object) -> None:
