@@ -305,7 +305,7 @@ def planning() -> Iterator[str]:
         "their methods; no time means that none was run or finished within its limit. Ours runs on "
         "all cores (two here), most peers on one: the speed-up compares wall-clock times, the "
         "speed-up per core one thread with the peer's CPU time. Each piece was measured on the "
-        "code of its date; the race of `auto` came before its newest rule, and the 1000x1000 grids, "
+        "code of its date; the race of `auto` came before its newest rule, the 1000x1000 grids, "
         "1e7 and bandwidth before the newest `auto` and its final check.\n"
     )
     record = read(at("mdp"))
