@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.density import DiagonalGaussian, Guarantee, Query, at_least_float, chunks, mean_level
-from likely.errors import InvalidSetting
+from likely.errors import InvalidData, InvalidSetting
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.vae.vae import VAE
 from likely.noise import Noise
@@ -148,3 +149,40 @@ def test_small_helpers() -> None:
     assert list(chunks(0, 3)) == []
     assert at_least_float(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
     assert at_least_float(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_every_method_takes_numpy_arrays() -> None:
+    x, model = images(4), vae()
+    observed = torch.zeros(GREY.shape[1:], dtype=torch.bool)
+    observed[:1] = True
+    pixelcnn = GatedPixelCNN(GREY, PIXELCNN)
+    z = torch.linspace(-1.0, 1.0, 2 * model.latent, dtype=torch.float64).reshape(2, -1)
+    for ask in (
+        lambda at, array: pixelcnn.log_prob(array(x).astype(np.uint8) if at else x),
+        lambda at, array: pixelcnn.complete(array(x), array(observed), seed=1),
+        lambda at, array: pixelcnn.conditional(array(x), 0, 1),
+        lambda at, array: model.posterior(array(x)).mean,
+        lambda at, array: model.reconstruct(array(x)),
+        lambda at, array: model.decode_mean(array(z)),
+        lambda at, array: model.importance_bound(array(x), 2, Noise(0, "k")),
+    ):
+        assert torch.equal(ask(True, lambda t: t.numpy()), ask(False, lambda t: t))
+
+
+def test_what_is_no_array_is_refused_in_words() -> None:
+    with pytest.raises(InvalidData, match=r"expected examples \[B, .* numpy array, given list"):
+        vae().posterior([0, 1])
+    with pytest.raises(InvalidData, match=r"expected integers in .*, given torch\.float64"):
+        GatedPixelCNN(GREY, PIXELCNN).log_prob(images().numpy() / 2.0)
+
+
+class FiveSides(GatedPixelCNN):
+    """Its output broadcasts against the image, and so would train."""
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().conditionals(x, context)[:, None]
+
+
+def test_an_output_of_another_shape_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match=r"\[B, head.parameters, H, W\] = .* given \[3, 1, "):
+        FiveSides(GREY, PIXELCNN).log_prob(images())

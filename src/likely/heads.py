@@ -105,6 +105,31 @@ class Head(abc.ABC):
         """
 
 
+def log_likelihood(head: Head, parameters: Tensor, x: Tensor) -> Tensor:
+    """log p(x) of whole examples given the parameters of all their dimensions, nats [B].
+
+    Args:
+        head: whose parameters they are.
+        parameters: what a network returned, [B, head.parameters, H, W].
+        x: int64 [B, C, H, W].
+
+    Raises:
+        InvalidSetting: parameters of another shape, which broadcasting would take.
+    """
+    wanted = (len(x), head.parameters, *x.shape[2:])
+    if tuple(parameters.shape) != wanted:
+        raise InvalidSetting(
+            f"the network's output must have the shape [B, head.parameters, H, W] = {list(wanted)} "
+            f"for the {type(head).__name__} head, given {list(parameters.shape)}"
+        )
+    return head.log_prob(at_least_float(parameters), x).sum((1, 2, 3))
+
+
+def at_least_float(x: Tensor) -> Tensor:
+    """Upcast to at least float32: likelihoods are computed in it whatever the network used."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def invert(log_table: Tensor, uniform: Tensor) -> Tensor:
     """Invert a discrete CDF: the level whose cumulative interval contains u.
 

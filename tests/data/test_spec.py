@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from likely.data import Dataset, DataSpec, from_array, load, train_and_test, with_validation
 from likely.data.prepare import binarised, requantised
-from likely.data.spec import completed, digest_of, hold_out
+from likely.data.spec import as_dataset, completed, digest_of, hold_out
 from likely.errors import InvalidData, InvalidSetting, LikelyError
 
 
@@ -248,3 +248,30 @@ def test_a_part_keeps_what_belongs_to_its_examples():
 def test_every_error_is_one_for_users():
     for error in (InvalidData, InvalidSetting):
         assert issubclass(error, LikelyError)
+
+
+def test_a_data_set_reads_as_an_array_of_its_examples():
+    data = numbered(7)
+    assert data[2].tolist() == [2]
+    assert data[-1].tolist() == [6]
+    assert data[1:3].tolist() == [[1], [2]]
+    assert data[[5, -2]].tolist() == [[5], [5]]
+    assert [int(x[0]) for x in data] == list(range(7)) == data.x[:, 0].tolist()
+    with pytest.raises(IndexError, match="7 examples, no number 7"):
+        data[7]
+
+
+def test_a_dynamic_data_set_reads_as_in_epoch_0():
+    data = binarised(load("digits")[0], "dynamic")
+    assert data.x.max() == 1
+    assert np.array_equal(data[5:9], data.batch(slice(5, 9)).x)
+    assert np.array_equal(data.x[6], data[6])
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [((1, 2), "give one of them"), (np.zeros(3), "from_array"), (None, "data.load reads one")],
+)
+def test_what_is_no_data_set_is_refused_with_the_way_to_one(given, hint):
+    with pytest.raises(InvalidData, match=f"expected a Dataset, given .*{hint}"):
+        as_dataset(given)

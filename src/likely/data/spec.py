@@ -14,6 +14,8 @@ import functools
 import hashlib
 import json
 import math
+import operator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -148,6 +150,9 @@ class Batch:
 class Dataset:
     """Integer-coded examples with their specification.
 
+    It reads as an array of examples: `len(data)`, `data[0]`, `data[:8]`, `for x in data`, and
+    all of them as `data.x`. `batch` reads labels and contexts, too.
+
     `values` may be a memory map. `intensity_levels` set means dynamic binarisation: the stored
     values are intensities in [0, intensity_levels), and each read draws Bernoulli pixels again
     from (noise_seed, split, epoch, index), so that a read is a function of its arguments and a
@@ -206,6 +211,26 @@ class Dataset:
 
     def __len__(self) -> int:
         return self.spec.n
+
+    def __getitem__(self, index: Any) -> IntArray:
+        """The example at a number, [*shape]; those at a slice or at numbers, [B, *shape].
+
+        Integers in [0, levels). With dynamic binarisation they are drawn as in epoch 0.
+        """
+        if not isinstance(index, slice | np.ndarray | list):
+            index = operator.index(index)
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"{self.spec.name} has {len(self)} examples, no number {index}")
+            return np.asarray(self.batch(np.array([index])).x[0])
+        return self.batch(index if isinstance(index, slice) else np.asarray(index)).x
+
+    def __iter__(self) -> Iterator[IntArray]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def x(self) -> IntArray:
+        """All examples, integers in [0, levels), [N, *shape]; a memory map stays one."""
+        return self.values if self.intensity_levels is None else self[:]
 
     def __repr__(self) -> str:
         s = self.spec
@@ -307,6 +332,26 @@ class Dataset:
             self.noise_seed,
             None if self.contexts is None else self.contexts[index],
         )
+
+
+def as_dataset(data: object) -> Dataset:
+    """The data set that was given.
+
+    Raises:
+        InvalidData: something else; the message says how to make one of it.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple):
+        hint = "data.load returns (train, test): give one of them"
+    elif hasattr(data, "dataset"):
+        hint = (
+            "read the images of a DataLoader into an array first, as data.from_array("
+            "numpy.stack([numpy.asarray(x) for x, _ in loader.dataset]), levels=256)"
+        )
+    else:
+        hint = "data.from_array(x, levels=256) makes one of an array, data.load reads one"
+    raise InvalidData(f"expected a Dataset, given {type(data).__name__}: {hint}")
 
 
 def digest_of(values: IntArray) -> str:

@@ -33,13 +33,14 @@ from likely.density.taxonomy import (
     Guarantee,
     Query,
     TractableDensity,
-    at_least_float,
+    as_tensor,
     captured,
     chunks,
     condition_of,
     conditioned_on,
     context_of,
 )
+from likely.heads import at_least_float
 
 __all__ = [
     "Answer",
@@ -57,6 +58,7 @@ __all__ = [
     "Query",
     "TractableDensity",
     "arranged",
+    "as_tensor",
     "at_least_float",
     "captured",
     "chunks",

@@ -14,11 +14,10 @@ from likely.density.taxonomy import (
     Guarantee,
     Query,
     TractableDensity,
-    at_least_float,
 )
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable
-from likely.heads import Head
+from likely.heads import Head, at_least_float, log_likelihood
 from likely.noise import Noise
 from likely.sampling.ancestral import Method, Stepper, Stream, Watch, ancestral
 from likely.sampling.program import Builder, Cells, Program
@@ -70,7 +69,7 @@ class Autoregressive(TractableDensity):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = self.integers(x)
         parameters = self.conditionals(x, self.labels(context, len(x)))
-        return self.head.log_prob(at_least_float(parameters), x).sum((1, 2, 3))
+        return log_likelihood(self.head, parameters, x)
 
     def answers(self) -> dict[Query, Answer]:
         no_latent = "it has no latent variables: every hidden unit is a function of x"

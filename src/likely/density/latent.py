@@ -15,13 +15,13 @@ from likely.density.taxonomy import (
     ApproximateDensity,
     Guarantee,
     Query,
-    at_least_float,
+    as_tensor,
     chunks,
     path_weights,
 )
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
-from likely.heads import Head, mean_of
+from likely.heads import Head, at_least_float, log_likelihood, mean_of
 from likely.noise import Noise
 
 # Parameters of p(x | z) in memory at a time, so that what is computed from them stays in cache.
@@ -88,8 +88,7 @@ class LatentVariable(ApproximateDensity):
         q = self.posterior(x, labels)
         z = q.sample(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
         parameters = self.likelihood(z, labels)
-        reconstruction = self.head.log_prob(at_least_float(parameters), x).sum((1, 2, 3))
-        return reconstruction, q.kl_to_standard()
+        return log_likelihood(self.head, parameters, x), q.kl_to_standard()
 
     @full_precision
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
@@ -130,11 +129,11 @@ class LatentVariable(ApproximateDensity):
         wide = DiagonalGaussian(q.mean[:, None], q.log_scale[:, None])
         z = wide.sample(noise.normal(b, k, latent, dtype=q.mean.dtype))  # [B, k, Z]
         repeated = None if labels is None else labels.repeat_interleave(k)
-        parameters = at_least_float(self.likelihood(z.reshape(b * k, latent), repeated))
-        log_likelihood = self.head.log_prob(parameters, x.repeat_interleave(k, 0)).sum((1, 2, 3))
+        parameters = self.likelihood(z.reshape(b * k, latent), repeated)
+        given_z = log_likelihood(self.head, parameters, x.repeat_interleave(k, 0))
         zero = torch.zeros_like(z)
         log_prior = DiagonalGaussian(zero, zero).log_prob(z)
-        return log_likelihood.reshape(b, k) + log_prior - wide.log_prob(z)
+        return given_z.reshape(b, k) + log_prior - wide.log_prob(z)
 
     def answers(self) -> dict[Query, Answer]:
         bound, approximate = Guarantee.BOUND, Guarantee.APPROXIMATE
@@ -202,6 +201,7 @@ class LatentVariable(ApproximateDensity):
 
     def _decoded(self, z: Tensor, context: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """The parameters of p(x | z) for some examples after others."""
+        z = as_tensor(z, f"codes [B, {self.latent}]")
         z = z.to(self.device, next(self.parameters()).dtype)
         _, height, width = self.spec.grid
         size = max(1, DECODED // (self.head.parameters * height * width))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -270,12 +271,14 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
             raise InvalidSetting("context: expected finite numbers")
         return given
 
-    def integers(self, x: Tensor) -> Tensor:
+    def integers(self, x: Tensor | npt.NDArray[Any]) -> Tensor:
         """x as int64 on the model's device, [B, *spec.grid].
 
         Raises:
-            InvalidData: another shape than that of the data, floats, or levels out of range.
+            InvalidData: no tensor or array, another shape than that of the data, floats, or levels
+                out of range.
         """
+        x = as_tensor(x, f"examples [B, {', '.join(map(str, self.spec.shape))}]")
         if x.is_floating_point() or x.is_complex():
             raise InvalidData(f"expected integers in [0, {self.spec.levels}), given {x.dtype}")
         if x.ndim == 0 or tuple(x.shape[1:]) not in (self.spec.shape, self.spec.grid):
@@ -291,13 +294,14 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
             )
         return x
 
-    def mask(self, observed: Tensor) -> Tensor:
+    def mask(self, observed: Tensor | npt.NDArray[np.bool_]) -> Tensor:
         """Which pixels are observed, bool [H, W] of `spec.grid` on the model's device.
 
         Raises:
             InvalidData: another shape or type than one boolean for each pixel.
         """
         wanted = self.spec.shape[-2:] if len(self.spec.shape) == 3 else self.spec.shape
+        observed = as_tensor(observed, f"observed: one boolean for each pixel, {list(wanted)},")
         if observed.dtype != torch.bool or tuple(observed.shape) != wanted:
             raise InvalidData(
                 f"observed: expected one boolean for each pixel, bool {list(wanted)}, given "
@@ -317,6 +321,23 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
     def unanswerable(self, query: Query) -> Unanswerable:
         """The error for a query whose guarantee is NONE."""
         return Unanswerable(f"{type(self).__name__}: {self.answers()[query].reason}")
+
+
+def as_tensor(x: object, what: str) -> Tensor:
+    """A tensor as it is, or the numbers of a numpy array in one.
+
+    Raises:
+        InvalidData: neither; the message says what was expected and what was given.
+    """
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "biuf":
+        return torch.tensor(x)
+    hint = {Dataset: ": its examples are data.x", Batch: ": its examples are batch.x"}
+    raise InvalidData(
+        f"expected {what} as a tensor or a numpy array, given {type(x).__name__}"
+        f"{hint.get(type(x), '')}"
+    )
 
 
 def captured() -> bool:
@@ -371,11 +392,6 @@ class ApproximateDensity(GenerativeModel):
     @abc.abstractmethod
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
         """A one-sample estimate of the evidence lower bound, nats [B]."""
-
-
-def at_least_float(x: Tensor) -> Tensor:
-    """Upcast to at least float32: likelihoods are computed in it whatever the network used."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def chunks(n: int, size: int) -> Iterator[slice]:

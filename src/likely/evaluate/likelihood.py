@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from likely.data.labels import relabelled
-from likely.data.spec import Dataset
+from likely.data.spec import Dataset, as_dataset
 from likely.density import (
     ApproximateDensity,
     GenerativeModel,
@@ -394,7 +394,7 @@ def _tensors(model: GenerativeModel, data: Dataset, part: slice) -> tuple[Tensor
 
 
 def _refuse_misfit(model: GenerativeModel, data: Dataset, batch_size: int) -> None:
-    spec, built = data.spec, model.spec
+    spec, built = as_dataset(data).spec, model.spec
     if batch_size < 1:
         raise InvalidSetting(f"batch_size must be at least 1, given {batch_size}")
     if len(data) == 0:

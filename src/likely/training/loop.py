@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.labels import relabelled
-from likely.data.spec import Batch, Dataset
+from likely.data.spec import Batch, Dataset, as_dataset
 from likely.density import (
     ApproximateDensity,
     Autoregressive,
@@ -143,6 +143,12 @@ def fit(
         Occupied: another fit writes to `out`.
         PeerFailed: under torchrun, another process failed.
     """
+    data = as_dataset(data)
+    if not isinstance(model, GenerativeModel):
+        raise InvalidSetting(
+            f"expected a GenerativeModel, as likely.models.VAE(train.spec), given "
+            f"{type(model).__name__}"
+        )
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
     changes = {name: value for name, value in overrides.items() if value is not None}
     if settings is None:
