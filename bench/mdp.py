@@ -236,7 +236,7 @@ def work_import(args: argparse.Namespace) -> dict[str, Any]:
 
 def work_references(args: argparse.Namespace) -> dict[str, Any]:
     """How many of the published reference values lie in our intervals."""
-    from likely.mdp import solve
+    from likely.mdp import answer
     from likely.mdp.files.benchmarks import read_benchmark
 
     folder = Path(os.environ["LIKELY_DATA"]) / "mdp"
@@ -247,8 +247,7 @@ def work_references(args: argparse.Namespace) -> dict[str, Any]:
         model = read_benchmark(folder / entry["file"])
         asked = model.property(entry["property"])
         mdp, question = model.question(asked)
-        found = solve(mdp, TARGET, criterion=question.criterion, objective=question.objective,
-                      target=question.target, stay=question.stay)  # fmt: skip
+        found = answer(mdp, question, TARGET)
         state = int(np.argmax(mdp.initial))
         reference = asked.reference
         assert reference is not None
@@ -291,17 +290,15 @@ def undiscounted() -> list[tuple[str, Any, Any]]:
 
 def work_storm(args: argparse.Namespace) -> dict[str, Any]:
     """Ours on every undiscounted question, on one thread; the questions are written for Storm."""
-    from likely.mdp import solve
+    from likely.mdp import answer
 
     record: dict[str, Any] = {}
     for name, mdp, asked in undiscounted():
-        options = {"criterion": asked.criterion, "objective": asked.objective,
-                   "target": asked.target, "stay": asked.stay}  # fmt: skip
         seconds, cpu = [], []
-        solution = solve(mdp, TARGET, **options)  # warm
+        solution = answer(mdp, asked, TARGET)  # warm
         for _ in range(5 * args.repeats):
             clock, work = time.perf_counter(), time.process_time()
-            solution = solve(mdp, TARGET, **options)
+            solution = answer(mdp, asked, TARGET)
             seconds.append(time.perf_counter() - clock)
             cpu.append(time.process_time() - work)
         initial = int(np.argmax(mdp.initial))
@@ -323,7 +320,7 @@ def work_storm(args: argparse.Namespace) -> dict[str, Any]:
 
 def work_random_ssp(args: argparse.Namespace) -> dict[str, Any]:
     """A random shortest path problem: 3 actions of 3 successors, 1 % goals, random costs."""
-    from likely.mdp import MDP, solve
+    from likely.mdp import MDP, total_reward
 
     def build_ssp(states: int) -> MDP:
         rng = np.random.default_rng(0)
@@ -336,12 +333,12 @@ def work_random_ssp(args: argparse.Namespace) -> dict[str, Any]:
             terminal=np.arange(states // 100),
         )  # fmt: skip
 
-    solve(build_ssp(2000), TARGET, criterion="total")  # warm
+    total_reward(build_ssp(2000), TARGET)  # warm
     mdp = build_ssp(1_000_000 if args.side >= 1000 else 100_000)
     seconds, cpu = [], []
     for _ in range(args.repeats):
         clock, work = time.perf_counter(), time.process_time()
-        solution = solve(mdp, TARGET, criterion="total")
+        solution = total_reward(mdp, TARGET)
         seconds.append(time.perf_counter() - clock)
         cpu.append(time.process_time() - work)
     return {

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from likely.mdp import METHODS, solve
+from likely.mdp import METHODS, solve, total_reward
 from mdp_shapes import SHAPES
 
 TARGET = 1e-6
@@ -90,13 +90,13 @@ def totals(repeats: int, quick: bool) -> dict[str, Any]:
     """The undiscounted sum of rewards until the end, for the shapes that end."""
     record: dict[str, Any] = {}
     for name in ENDS:
-        solve(SHAPES[name](400, 1.0), TARGET, criterion="total", max_seconds=60.0)
+        total_reward(SHAPES[name](400, 1.0), TARGET, max_seconds=60.0)
         for states in (1_000,) if quick else (1_000, 10_000, 100_000):
             mdp = SHAPES[name](states, 1.0)
             seconds, cpu = [], []
             for _ in range(repeats):
                 clock, work = time.perf_counter(), time.process_time()
-                solution = solve(mdp, TARGET, criterion="total", max_seconds=60.0)
+                solution = total_reward(mdp, TARGET, max_seconds=60.0)
                 seconds.append(time.perf_counter() - clock)
                 cpu.append(time.process_time() - work)
                 if seconds[-1] > 5.0:

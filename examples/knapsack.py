@@ -44,7 +44,7 @@ def actions(state: State) -> list[str]:
 def pack() -> tuple[list[str], float, int]:
     """The best packing, its worth, and how many states it took."""
     problem = mdp.MDP.from_step(step, [(0, ROOM)], actions)
-    best = mdp.solve(problem, tolerance=1e-9, criterion="total")
+    best = mdp.total_reward(problem, tolerance=1e-9)
     names = {name: i for i, name in enumerate(problem.state_names or ())}
     labels = problem.action_names or ()
     state, taken = (0, ROOM), []

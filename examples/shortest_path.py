@@ -53,7 +53,7 @@ def problem(start: str) -> mdp.MDP:
 def route(start: str) -> tuple[list[str], float]:
     """The shortest route to the goal and its length in km."""
     drive = problem(start)
-    best = mdp.solve(drive, tolerance=1e-9, criterion="total")
+    best = mdp.total_reward(drive, tolerance=1e-9)
     names = drive.state_names or ()
     steps = drive.action_names or ()
     city, path = start, [start]

@@ -16,9 +16,18 @@ import numpy as np
 import pytest
 from mdp_exact import Stated, outside
 
-from likely.mdp import MDP, METHODS, certify, evaluate, solve
+from likely.mdp import (
+    MDP,
+    METHODS,
+    average_reward,
+    backward_induction,
+    certify,
+    evaluate,
+    reach,
+    solve,
+    total_reward,
+)
 from likely.mdp.model.matrix_free import MatrixFree, row_function
-from likely.mdp.solvers.horizon import backward_induction
 
 DISCOUNTS = (1e-3, 0.5, 0.9, 0.999, 1.0 - 1e-9, 1.0 - 2.0**-53)
 SCALES = (1.0, 1.0, 1e12, 1e300, 1e-300, 5e-324)
@@ -372,9 +381,7 @@ def test_bounds_on_the_gain(objective: str) -> None:
         truth = sign * mdp_exact.gain(problem.exact(sign))
         mdp = problem.mdp()
         for limit in (0, 1, 2, 300):
-            found = solve(
-                mdp, 1e-300, criterion="average", objective=objective, max_iterations=limit
-            )
+            found = average_reward(mdp, 1e-300, objective=objective, max_iterations=limit)
             wrong = outside(found.lower, found.upper, [truth] * mdp.states)
             assert not wrong, (seed, limit, wrong, found.status)
 
@@ -383,7 +390,7 @@ def test_the_gain_of_rewards_that_nearly_cancel() -> None:
     for seed in range(100):
         problem = cycle(seed, 1.0)
         truth = mdp_exact.gain(problem.exact())
-        found = solve(problem.mdp(), 1e-300, criterion="average", max_iterations=3000)
+        found = average_reward(problem.mdp(), 1e-300, max_iterations=3000)
         assert not outside(found.lower, found.upper, [truth] * 3), seed
 
 
@@ -399,9 +406,7 @@ def test_bounds_on_probabilities_of_reaching(objective: str) -> None:
         truth = mdp_exact.reached(problem.exact(), target, sign)
         mdp = problem.mdp()
         for limit in ({}, {"max_iterations": 1}, {"max_iterations": 2}, {"max_iterations": 300}):
-            found = solve(
-                mdp, 1e-300, criterion="reachability", objective=objective, target=[0], **limit
-            )
+            found = reach(mdp, [0], 1e-300, objective=objective, **limit)
             wrong = outside(found.lower, found.upper, truth)
             assert not wrong, (seed, limit, wrong, found.status)
 
@@ -417,7 +422,7 @@ def test_bounds_on_total_rewards_of_problems_that_end(objective: str) -> None:
         if np.abs(mdp.reward).max() < 1e-290:
             continue
         for limit in ({}, {"max_iterations": 1}, {"max_iterations": 2}, {"max_seconds": 1e-9}):
-            found = solve(mdp, 1e-300, criterion="total", objective=objective, **limit)
+            found = total_reward(mdp, 1e-300, objective=objective, **limit)
             wrong = outside(found.lower, found.upper, truth)
             assert not wrong, (seed, limit, wrong, found.status)
 
@@ -431,10 +436,7 @@ def test_reaching_in_thirds() -> None:
         problem = Stated(rows, [[0.0]] * (count + 2), 1.0, terminal=(count, count + 1))
         truth = mdp_exact.reached(problem.exact(), {count}, 1)
         for limit in (None, 500):
-            found = solve(
-                problem.mdp(), 1e-300, criterion="reachability", target=[count],
-                max_iterations=limit,
-            )  # fmt: skip
+            found = reach(problem.mdp(), [count], 1e-300, max_iterations=limit)
             assert not outside(found.lower, found.upper, truth), (count, limit)
 
 

@@ -11,11 +11,10 @@ import pytest
 from mdp_reference import optimal
 
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp import MDP, worlds
+from likely.mdp import MDP, answer, reach, total_reward, worlds
 from likely.mdp.files.benchmarks import read_benchmark
 from likely.mdp.files.loading import FileOptions, load, load_world
 from likely.mdp.files.prism import read_explicit
-from likely.mdp.solvers.solve import solve
 
 data = pytest.mark.skipif("LIKELY_DATA" not in os.environ, reason="LIKELY_DATA is unset")
 
@@ -76,7 +75,7 @@ def test_a_target_is_a_question(tmp_path: Path) -> None:
     assert world.mdp.reward.tolist() == [-1.0, -6.0, 0.0, -1.0]
     assert world.mdp.initial is not None
     assert world.mdp.initial.tolist() == [1.0, 0.0, 0.0]
-    found = solve(world.mdp, 1e-9, criterion="total", target=world.question.target)
+    found = total_reward(world.mdp, 1e-9, target=world.question.target)
     assert found.value[0] == pytest.approx(-2.0)
 
 
@@ -191,7 +190,7 @@ def test_benchmark_models(tmp_path: Path) -> None:
     assert (safe.maximise, safe.reference) == (False, 1.0)
     mdp, question = model.question(win)
     assert (question.criterion, question.objective) == ("reachability", "max")
-    assert solve(mdp, criterion="reachability", target=win.target).value[0] == pytest.approx(0.5)
+    assert reach(mdp, win.target).value[0] == pytest.approx(0.5)
     mdp, question = model.question(time)
     assert (question.criterion, question.objective) == ("total", "min")
     assert question.target.tolist() == [False, True, True, False]
@@ -237,10 +236,7 @@ def test_published_values_are_met(name: str) -> None:
     model = read_benchmark(Path(os.environ["LIKELY_DATA"]) / "mdp" / "models" / f"{name}.npz")
     for asked in model.properties:
         mdp, question = model.question(asked)
-        found = solve(
-            mdp, 1e-7, criterion=question.criterion, objective=question.objective,
-            target=question.target, stay=question.stay,
-        )  # fmt: skip
+        found = answer(mdp, question, 1e-7)
         assert mdp.initial is not None
         start = int(mdp.initial.argmax())
         assert asked.reference is not None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from likely.errors import LikelyError
 from likely.mdp import worlds
 from likely.mdp.files.loading import FileOptions, load_world
-from likely.mdp.worlds.catalogue import World
+from likely.mdp.model.world import World
 
 GRID = "; maze\ndiscount: 0.9\nslip: 1/10\nC = back -9\nJ = jump b 2\n\n#S.C\n.#J.\nb..G\n"
 CASSANDRA = (

@@ -20,9 +20,8 @@ LAKES = [
 ]
 
 
-def solved(world: worlds.World, tolerance: float = 1e-9) -> mdp.Solution:
-    criterion = "total" if world.mdp.discount == 1.0 else "discounted"
-    found = mdp.solve(world.mdp, tolerance, criterion=criterion)
+def solved(world: mdp.World, tolerance: float = 1e-9) -> mdp.Solution:
+    found = (mdp.total_reward if world.mdp.discount == 1.0 else mdp.solve)(world, tolerance)
     assert found.converged, found.status
     assert found.error <= tolerance
     return found
@@ -104,6 +103,6 @@ def test_seven_states() -> None:
 def test_two_arms(length: int) -> None:
     """Where stopping at a small change says 0.451 (15) or 0.00000095 (20), the truth is 1/2."""
     chain, _ = two_arms(length)
-    found = mdp.solve(chain, 1e-6, criterion="total")
+    found = mdp.total_reward(chain, 1e-6)
     assert found.converged, found.status
     inside(found, length, 0.5, 0.0)

@@ -22,8 +22,8 @@ import numpy as np
 import mdp_exact
 from mdp_exact import Stated, outside
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp import MDP, METHODS, certify, evaluate, solve, simulate
-from likely.mdp.solvers.horizon import backward_induction
+from likely.mdp import METHODS, average_reward, backward_induction, certify, evaluate
+from likely.mdp import simulate, solve
 
 STATES = 6
 draw = np.random.default_rng(0)
@@ -124,7 +124,7 @@ for limit in (None, 0, 2):
     assert limit == 0 or bool((found.policy[-1] >= 0).all())
 gain = mdp_exact.gain(problem.exact())
 for scale in (1e308, 1e307):
-    found = solve(mdp.with_reward(scale * reward.ravel()), 1e300, criterion="average")
+    found = average_reward(mdp.with_reward(scale * reward.ravel()), 1e300)
     assert np.isfinite(found.value).all()
     exact = mdp_exact.gain(random_problem(scale, 1.0).exact())
     assert not outside(found.lower, found.upper, [exact] * STATES), found.status
@@ -170,10 +170,10 @@ import tempfile, pathlib
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "c.npz"
     mdp = random_problem(1.0, 0.9).mdp()
-    questions = [{}, {"criterion": "average"}, {"criterion": "finite-horizon", "horizon": 5}]
-    for question in questions:
+    questions = [(solve, {}), (average_reward, {}), (backward_induction, {"horizon": 5})]
+    for answer, question in questions:
         for spoil in ("nan", "huge", "negative"):
-            solve(mdp, checkpoint=path, max_iterations=2, **question)
+            answer(mdp, checkpoint=path, max_iterations=2, **question)
             with np.load(path) as stored:
                 arrays = {name: stored[name].copy() for name in stored.files}
             for name, array in arrays.items():
@@ -183,7 +183,7 @@ with tempfile.TemporaryDirectory() as folder:
                     array.flat[0] = {"nan": -7, "huge": 2**31, "negative": 99}[spoil]
             np.savez(path, **arrays)
             try:
-                solve(mdp, checkpoint=path, **question)
+                answer(mdp, checkpoint=path, **question)
             except InvalidData as error:
                 assert str(path) in str(error), error
             else:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mdp_examples import random_mdp
 
-from likely.mdp import MDP, METHODS, certify, solve, worlds
+from likely.mdp import MDP, METHODS, certify, solve, total_reward, worlds
 
 
 def taxi() -> MDP:
@@ -73,7 +73,7 @@ def test_float64_is_the_default_and_nine_digits_are_met() -> None:
 
 def test_undiscounted_lake_is_14_17_to_the_tolerance_asked() -> None:
     # Plain value iteration asked for 1e-3 gives 1.2e-2.
-    found = solve(worlds.build("frozen-lake").mdp, 1e-3, criterion="total")
+    found = total_reward(worlds.build("frozen-lake").mdp, 1e-3)
     assert abs(found.value[0] - 14 / 17) <= 1e-3
 
 

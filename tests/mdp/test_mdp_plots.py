@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp import worlds
+from likely.mdp import World, worlds
 from likely.mdp.draw import pictures, plots
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs, optimality_sweeps
 from likely.mdp.worlds import classic
 
 
-def lake() -> tuple[worlds.World, GridLayout, list[np.ndarray]]:
+def lake() -> tuple[World, GridLayout, list[np.ndarray]]:
     world = worlds.build("frozen-lake")
     assert world.layout is not None
     return world, world.layout, list(islice(optimality_sweeps(world.mdp), 6))

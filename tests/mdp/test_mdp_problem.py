@@ -10,7 +10,7 @@ from mdp_examples import random_mdp
 from scipy import sparse
 
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp import MDP, bellman_optimality, solve
+from likely.mdp import MDP, bellman_optimality, solve, total_reward
 
 DENSE = np.array([[[0.5, 0.5], [0.0, 1.0]], [[1.0, 0.0], [0.2, 0.8]]])  # [A, S, S]
 GAIN = np.array([[1.0, 2.0], [3.0, 4.0]])  # [S, A]
@@ -82,7 +82,7 @@ def test_missing_mass_ends_the_episode_when_asked() -> None:
     assert mdp.terminal.tolist() == [False, False, True]
     assert mdp.transition.toarray().tolist() == [[0, 0.5, 0.5], [1, 0, 0]]
     # A geometric number of visits with p = 1/2: the total reward is 2.
-    assert solve(mdp, criterion="total").value[0] == pytest.approx(2.0, abs=1e-12)
+    assert total_reward(mdp).value[0] == pytest.approx(2.0, abs=1e-12)
 
 
 def test_terminal_states_lose_their_pairs() -> None:

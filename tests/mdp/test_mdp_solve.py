@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,24 @@ import numpy as np
 import pytest
 from mdp_examples import random_mdp
 
+import likely.mdp
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp import MDP, METHODS, Progress, Solution, certify, evaluate, grid, solve
+from likely.mdp import (
+    CRITERIA,
+    MDP,
+    METHODS,
+    Progress,
+    Solution,
+    World,
+    average_reward,
+    certify,
+    evaluate,
+    grid,
+    solve,
+    total_reward,
+    worlds,
+)
+from likely.mdp.model.world import Question
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +146,12 @@ def test_every_criterion_goes_on_from_its_checkpoint(criterion: str, tmp_path: P
     mdp = random_mdp(61, actions, 4, 1.0, seed=5, terminal=ends)
     asked, path = QUESTIONS[criterion], tmp_path / "solve.npz"
 
+    answer = getattr(likely.mdp, CRITERIA[criterion])
+    precise = {} if criterion == "finite-horizon" else {"tolerance": 1e-9}
+
     def solved(**limits: object) -> Solution:
-        return solve(mdp, 1e-9, criterion=criterion, **asked, **limits)  # type: ignore[arg-type]
+        solution: Solution = answer(mdp, **precise, **asked, **limits)
+        return solution
 
     truth = solved()
     assert truth.converged
@@ -151,15 +172,10 @@ def test_every_criterion_goes_on_from_its_checkpoint(criterion: str, tmp_path: P
     assert np.array_equal(second.value, whole.value)
     assert solved(checkpoint=path).converged
     with pytest.raises(InvalidData, match="another problem"):
-        solve(
-            random_mdp(61, actions, 4, 1.0, seed=6, terminal=ends),
-            criterion=criterion,
-            checkpoint=path,
-            **asked,
-        )  # type: ignore[arg-type]
+        answer(random_mdp(61, actions, 4, 1.0, seed=6, terminal=ends), checkpoint=path, **asked)
     if criterion != "average":
         with pytest.raises(InvalidData, match="another problem"):
-            solve(mdp, criterion="average", checkpoint=path)
+            average_reward(mdp, checkpoint=path)
 
 
 def test_float32_bounds_account_for_float32(mdp: MDP, truth: np.ndarray) -> None:
@@ -199,14 +215,11 @@ def test_a_start_value_is_used(mdp: MDP, truth: np.ndarray) -> None:
     [
         ({"method": "valu-iteration"}, 'did you mean "value-iteration"'),
         ({"tolerance": 0.0}, "expected a positive number"),
-        ({"criterion": "discount"}, 'did you mean "discounted"'),
         ({"objective": "best"}, "valid: max, min"),
         ({"precision": "float16"}, "float64"),
         ({"options": {"order": "goals"}}, 'method "auto" has no option "order"'),
         ({"method": "gauss-seidel", "options": {"ordr": 1}}, 'did you mean "order"'),
         ({"method": "gauss-seidel", "options": {"order": "up"}}, 'order="up" is unknown'),
-        ({"criterion": "finite-horizon"}, "needs horizon"),
-        ({"criterion": "reachability"}, "needs target"),
         ({"threads": 0}, "expected at least 1"),
     ],
 )
@@ -215,11 +228,44 @@ def test_wrong_settings_are_named(mdp: MDP, arguments: dict, message: str) -> No
         solve(mdp, **arguments)
 
 
-def test_an_undiscounted_problem_needs_a_criterion(mdp: MDP) -> None:
-    with pytest.raises(InvalidSetting, match='criterion="total"'):
-        solve(mdp.with_discount(1.0))
+def test_a_discount_of_one_is_refused_with_the_call_that_answers(mdp: MDP) -> None:
+    with pytest.raises(InvalidSetting, match=r"call mdp\.average_reward\(problem\)"):
+        solve(random_mdp(5, 2, 2, 1.0))
+    world = worlds.build("small-gridworld")
+    with pytest.raises(InvalidSetting, match=r"call mdp\.total_reward\(problem\)"):
+        solve(world)
+    assert total_reward(world).value[:4] == pytest.approx([0, -1, -2, -3])
+    target = np.array([True, False])
+    asked = World("asked", "", random_mdp(2, 1, 1, 1.0), question=Question("total", "min", target))
+    with pytest.raises(InvalidSetting, match=r"call mdp\.answer\(problem, problem\.question\)"):
+        solve(asked)
     with pytest.raises(InvalidSetting, match="discount below 1"):
         certify(mdp.with_discount(1.0), np.zeros(mdp.states))
+
+
+def test_a_world_is_solved_as_its_mdp() -> None:
+    lake = worlds.build("frozen-lake")
+    assert np.array_equal(solve(lake).value, solve(lake.mdp).value)
+    with pytest.raises(InvalidSetting, match="str: expected stored rows, an MDP or a World"):
+        total_reward("frozen-lake")  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match="stored"):
+        average_reward(grid(3, 3, goals=[8], discount=0.9))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_function_takes_what_it_heeds_and_is_like_the_others(criterion: str) -> None:
+    answer = getattr(likely.mdp, CRITERIA[criterion])
+    heeded = list(inspect.signature(answer).parameters)
+    shared = ["problem", "objective", "max_iterations", "max_seconds", "checkpoint"]
+    assert [name for name in heeded if name in shared] == shared
+    assert ("method" in heeded) == (criterion == "discounted")
+    assert ("target" in heeded) == (criterion in ("total", "reachability"))
+    assert ("horizon" in heeded) == (criterion == "finite-horizon")
+    about = inspect.getdoc(answer) or ""
+    for part in ("Args:", "Returns:", "Raises:", "Source:", "https://doi.org/"):
+        assert part in about
+    for name in heeded:
+        assert name in ("checkpoint_seconds",) or f" {name}" in about, name
 
 
 @pytest.mark.parametrize("order", ["alternate", "forward", "backward", "goals"])
@@ -249,24 +295,6 @@ def test_importing_is_light() -> None:
         "assert not {'torch', 'numba', 'scipy', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize(
-    ("criterion", "settings", "word"),
-    [
-        ("average", {"start": [0.0]}, "start"),
-        ("total", {"method": "gauss-seidel"}, "method"),
-        ("finite-horizon", {"horizon": 3, "stay": [1]}, "stay"),
-        ("discounted", {"target": [3]}, "target"),
-        ("discounted", {"horizon": 3}, "horizon"),
-        ("reachability", {"target": [3], "precision": "float32"}, "precision"),
-    ],
-)
-def test_a_setting_that_would_not_be_heeded_is_refused(
-    mdp: MDP, criterion: str, settings: dict[str, object], word: str
-) -> None:
-    with pytest.raises(InvalidSetting, match=f"{word}=... has no meaning"):
-        solve(mdp, criterion=criterion, **settings)  # type: ignore[arg-type]
 
 
 def test_a_certificate_of_generated_rows_asks_for_stored_ones() -> None:

@@ -16,7 +16,19 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from likely.errors import InvalidSetting
-from likely.mdp import MDP, bellman_optimality, evaluate, grid, solve, worlds
+from likely.mdp import (
+    MDP,
+    answer,
+    average_reward,
+    backward_induction,
+    bellman_optimality,
+    evaluate,
+    grid,
+    reach,
+    solve,
+    total_reward,
+    worlds,
+)
 from likely.mdp.files.benchmarks import read_benchmark
 from likely.mdp.undiscounted import ssp, ssp_kernels, ssp_linear
 from likely.mdp.undiscounted.end_components import Rows, maximal_end_components
@@ -28,7 +40,7 @@ data = pytest.mark.skipif("LIKELY_DATA" not in os.environ, reason="LIKELY_DATA i
 def test_two_arms_are_one_half(steps: int) -> None:
     mdp = two_arms(steps)
     win = 2 * steps + 1
-    solution = solve(mdp, 1e-6, criterion="reachability", target=[win])
+    solution = reach(mdp, [win], 1e-6)
     assert solution.converged
     assert abs(solution.value[0] - 0.5) <= 1e-6
     assert solution.lower[0] <= 0.5 <= solution.upper[0]
@@ -48,18 +60,18 @@ def test_the_plain_stop_is_wrong_on_the_two_arms() -> None:
         if sweeps > 19 and change < 1e-6:
             break
     assert value[0] < 1e-5
-    assert solve(paying, criterion="total").value[0] == pytest.approx(0.5, abs=1e-6)
+    assert total_reward(paying).value[0] == pytest.approx(0.5, abs=1e-6)
 
 
 @pytest.mark.parametrize("sweeps", [1, 7, 100])
 def test_interval_iteration_may_stop_anywhere(sweeps: int) -> None:
     mdp = two_arms(6)
-    solution = solve(mdp, 1e-9, criterion="reachability", target=[13], max_iterations=sweeps)
+    solution = reach(mdp, [13], 1e-9, max_iterations=sweeps)
     assert solution.about["method"] == "interval-iteration"
     assert solution.iterations == sweeps
     assert solution.outcome == "iterations"
     assert solution.lower[0] <= 0.5 <= solution.upper[0]
-    full = solve(mdp, 1e-6, criterion="reachability", target=[13], max_iterations=10**6)
+    full = reach(mdp, [13], 1e-6, max_iterations=10**6)
     assert full.converged
     assert abs(full.value[0] - 0.5) <= 1e-6
 
@@ -75,18 +87,18 @@ def test_end_components_do_not_hold_the_upper_bound_up() -> None:
     assert component.tolist() == [0, 0, -1, -1]
     assert inside.tolist() == [True, False, True]
     for limit in (None, 50):
-        solution = solve(mdp, 1e-9, criterion="reachability", target=[2], max_iterations=limit)
+        solution = reach(mdp, [2], 1e-9, max_iterations=limit)
         assert solution.converged
         assert np.abs(solution.value[:2] - 0.3).max() <= 1e-9
         assert solution.policy[0] == 1  # the policy leaves, though staying looks as good
-    lowest = solve(mdp, 1e-9, criterion="reachability", target=[2], objective="min")
+    lowest = reach(mdp, [2], 1e-9, objective="min")
     assert lowest.value[:2].tolist() == [0.0, 0.0]
 
 
 def test_a_sure_policy_makes_progress() -> None:
     # State 0 may stay or go to the goal: both have probability one to reach it later.
     mdp = MDP.from_pairs([0, 2, 2], [0, 1, 2], [0, 1], [1.0, 1.0], np.zeros(2), 1.0, terminal=[1])
-    solution = solve(mdp, criterion="reachability", target=[1])
+    solution = reach(mdp, [1])
     assert solution.value[0] == 1.0
     assert solution.policy[0] == 1
 
@@ -97,11 +109,11 @@ def test_total_reward_until_a_target_is_infinite_where_it_may_be_missed() -> Non
         [0, 2, 3, 3, 4], [0, 1, 2, 3, 5], [2, 1, 1, 1, 2], [1, 1, 1, 0.5, 0.5],
         [1.0, 1.0, 0.0, 1.0], 1.0, terminal=[2],
     )  # fmt: skip
-    least = solve(mdp, criterion="total", objective="min", target=[2])
+    least = total_reward(mdp, objective="min", target=[2])
     assert least.value[1:].tolist() == [np.inf, 0.0, np.inf]
     assert least.lower[0] <= 1.0 <= least.upper[0]
     assert least.error == pytest.approx(0.0, abs=1e-12)
-    most = solve(mdp, criterion="total", objective="max", target=[2])
+    most = total_reward(mdp, objective="max", target=[2])
     assert most.value.tolist() == [np.inf, np.inf, 0.0, np.inf]
 
 
@@ -110,28 +122,28 @@ def test_cycles_that_pay_are_refused_and_cycles_that_cost_are_left() -> None:
         return MDP.from_pairs([0, 2, 2], [0, 1, 2], [0, 1], [1.0, 1.0], [reward, 5.0], 1.0,
                               terminal=[1])  # fmt: skip
 
-    assert solve(loop(-1.0), criterion="total").value[0] == pytest.approx(5.0)
-    assert solve(loop(0.0), criterion="total").value[0] == pytest.approx(5.0)
+    assert total_reward(loop(-1.0)).value[0] == pytest.approx(5.0)
+    assert total_reward(loop(0.0)).value[0] == pytest.approx(5.0)
     with pytest.raises(InvalidSetting, match="pays without end"):
-        solve(loop(1.0), criterion="total")
+        total_reward(loop(1.0))
     # A free loop may be stayed in for ever when everything else costs.
     costly = loop(0.0).with_reward([0.0, -5.0])
-    assert solve(costly, criterion="total").value[0] == 0.0
-    until = solve(costly, criterion="total", objective="max", target=[1])
+    assert total_reward(costly).value[0] == 0.0
+    until = total_reward(costly, objective="max", target=[1])
     assert until.value[0] == np.inf  # some policy never arrives: undefined, as in PRISM
 
 
 def test_shortest_paths_of_the_small_gridworld() -> None:
     mdp = worlds.build("small-gridworld").mdp
-    solution = solve(mdp, 1e-9, criterion="total")
+    solution = total_reward(mdp, 1e-9)
     distance = np.array([[0, 1, 2, 3], [1, 2, 3, 2], [2, 3, 2, 1], [3, 2, 1, 0]])
     assert np.abs(solution.value.reshape(4, 4) + distance).max() < 1e-9
 
 
 def test_frozen_lake_without_a_discount() -> None:
-    small = solve(worlds.build("frozen-lake").mdp, 1e-9, criterion="total")
+    small = total_reward(worlds.build("frozen-lake").mdp, 1e-9)
     assert small.value[0] == pytest.approx(14 / 17, abs=1e-9)
-    large = solve(worlds.build("frozen-lake-8x8").mdp, 1e-9, criterion="total")
+    large = total_reward(worlds.build("frozen-lake-8x8").mdp, 1e-9)
     assert large.value[0] == pytest.approx(1.0, abs=1e-9)
 
 
@@ -144,7 +156,7 @@ def test_random_reachability_is_the_best_policy(
     seed: int, states: int, actions: int, objective: str
 ) -> None:
     mdp = random_mdp(states, actions, 2, 1.0, seed=seed, terminal=2)
-    solution = solve(mdp, 1e-9, criterion="reachability", target=[0], objective=objective)
+    solution = reach(mdp, [0], 1e-9, objective=objective)
     assert solution.converged
     sign = 1.0 if objective == "max" else -1.0
     value = solution.value
@@ -174,7 +186,7 @@ def test_random_totals_contain_a_high_discount_limit(seed: int, states: int) -> 
     mdp = MDP.from_arrays(
         dense.reshape(states, 2, states), gain.reshape(states, 2), 1.0, layout="sas", terminal=[0]
     )
-    solution = solve(mdp, 1e-9, criterion="total")
+    solution = total_reward(mdp, 1e-9)
     assert solution.converged, solution.status
     close = solve(mdp.with_discount(1 - 1e-9), 1e-7, "policy-iteration")
     assert np.abs(close.value - solution.value).max() < 1e-5
@@ -186,16 +198,16 @@ def test_random_totals_contain_a_high_discount_limit(seed: int, states: int) -> 
 def test_average_reward_of_known_chains() -> None:
     # Stay for 1 a step, or go round a loop of two for 0 + 3: the loop gains 1.5.
     mdp = MDP.from_pairs([0, 2, 3], [0, 1, 2, 3], [0, 1, 0], [1.0, 1.0, 1.0], [1.0, 0.0, 3.0], 1.0)
-    best = solve(mdp, 1e-9, criterion="average")
+    best = average_reward(mdp, 1e-9)
     assert best.converged
     assert best.gain is not None
     assert np.abs(best.gain - 1.5).max() <= 1e-9
     assert best.lower[0] <= 1.5 <= best.upper[0]
-    worst = solve(mdp, 1e-9, criterion="average", objective="min")
+    worst = average_reward(mdp, 1e-9, objective="min")
     assert np.abs(worst.gain - 1.0).max() <= 1e-9
     # Two separate loops: bounds hold for both gains but cannot meet, and the status says why.
     apart = MDP.from_pairs([0, 1, 2], [0, 1, 2], [0, 1], [1.0, 1.0], [1.0, 2.0], 1.0)
-    split = solve(apart, 1e-9, criterion="average", max_iterations=3000)
+    split = average_reward(apart, 1e-9, max_iterations=3000)
     assert split.lower[0] <= 1.0
     assert split.upper[0] >= 2.0
     assert "differs between states" in split.status
@@ -203,7 +215,7 @@ def test_average_reward_of_known_chains() -> None:
 
 def test_average_reward_is_the_limit_of_discounting() -> None:
     mdp = random_mdp(30, 3, 4, 0.9999, seed=3)
-    gain = solve(mdp, 1e-8, criterion="average").gain
+    gain = average_reward(mdp, 1e-8).gain
     scaled = (1 - mdp.discount) * solve(mdp, 1e-5).value
     assert gain is not None
     assert np.abs(scaled - gain).max() < 1e-2
@@ -211,7 +223,7 @@ def test_average_reward_is_the_limit_of_discounting() -> None:
 
 def test_backward_induction_matches_exhaustive_recursion() -> None:
     mdp = random_mdp(4, 2, 2, 1.0, seed=5, terminal=1)
-    solution = solve(mdp, criterion="finite-horizon", horizon=6)
+    solution = backward_induction(mdp, 6)
     assert solution.value.shape == (7, 4)
     assert solution.policy.shape == (6, 4)
 
@@ -237,7 +249,7 @@ def test_backward_induction_matches_exhaustive_recursion() -> None:
 def test_the_best_action_may_depend_on_the_time_left() -> None:
     # Invest (pays 3 one step later, in state 1) or take 1 now: with one step left, take it.
     mdp = MDP.from_pairs([0, 2, 3], [0, 1, 2, 3], [0, 1, 0], [1.0, 1.0, 1.0], [1.0, 0.0, 3.0], 1.0)
-    solution = solve(mdp, criterion="finite-horizon", horizon=4)
+    solution = backward_induction(mdp, 4)
     assert solution.policy[:, 0].tolist() == [1, 0, 1, 0] or solution.policy[3, 0] == 0
     assert solution.policy[2, 0] == 1
     assert solution.value[0, 0] == 6.0
@@ -245,9 +257,9 @@ def test_the_best_action_may_depend_on_the_time_left() -> None:
 
 def test_mass_that_ends_needs_no_exit_but_a_trap_costs_without_end() -> None:
     trap = MDP.from_pairs([0, 1, 1], [0, 1], [0], [1.0], [-1.0], 1.0, terminal=[1])
-    assert solve(trap, criterion="total").value.tolist() == [-np.inf, 0.0]
+    assert total_reward(trap).value.tolist() == [-np.inf, 0.0]
     maze = grid(2, 2, goals=[3], discount=1.0, slip=0.2).stored()
-    assert solve(maze, criterion="total").converged
+    assert total_reward(maze).converged
 
 
 @data
@@ -262,10 +274,7 @@ def test_all_published_reference_values() -> None:
         model = models[entry["file"]]
         asked = model.property(entry["property"])
         mdp, question = model.question(asked)
-        solution = solve(
-            mdp, 1e-6, criterion=question.criterion, objective=question.objective,
-            target=question.target, stay=question.stay,
-        )  # fmt: skip
+        solution = answer(mdp, question, 1e-6)
         state = int(np.argmax(mdp.initial))
         assert asked.reference is not None
         room = 1e-9 * max(1.0, abs(asked.reference))
@@ -281,10 +290,10 @@ def test_a_total_reward_stopped_early_has_bounds_that_hold(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maze = worlds.build("slippery-grid", size=(12, 12)).mdp.with_discount(1.0)
-    truth = solve(maze, 1e-8, criterion="total")
+    truth = total_reward(maze, 1e-8)
     assert truth.converged
     if how == "time":
-        stopped = solve(maze, 1e-8, criterion="total", max_seconds=1e-9)
+        stopped = total_reward(maze, 1e-8, max_seconds=1e-9)
     else:
         calls = []
         advance = ssp_kernels.advance
@@ -297,7 +306,7 @@ def test_a_total_reward_stopped_early_has_bounds_that_hold(
 
         monkeypatch.setattr(ssp, "PORTION", 1)
         monkeypatch.setattr(ssp_kernels, "advance", second_is_interrupted)
-        stopped = solve(maze, 1e-8, criterion="total")
+        stopped = total_reward(maze, 1e-8)
     assert stopped.outcome == how
     assert bool(np.isfinite(stopped.lower).all())
     assert bool((stopped.lower <= truth.upper).all())

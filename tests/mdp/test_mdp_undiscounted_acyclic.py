@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from undiscounted_reference import rows_of
 
-from likely.mdp import MDP, solve
+from likely.mdp import MDP, Solution, reach, total_reward
 from likely.mdp.undiscounted import total
 
 STATES, TERMINAL = 40, 3
@@ -44,12 +45,15 @@ def levels(seed: int, rewards: tuple[float, ...], back: bool) -> tuple[MDP, list
     return mdp, order.tolist()
 
 
-def asked(question: str, objective: str, order: list[int]) -> dict[str, Any]:
+def asked(
+    question: str, objective: str, order: list[int]
+) -> tuple[Callable[..., Solution], dict[str, Any]]:
+    """The function that answers, and what it is given."""
     if question == "total":
-        return {"criterion": "total", "objective": objective}
+        return total_reward, {"objective": objective}
     target = order[:TERMINAL] if question == "until" else [order[0], order[TERMINAL]]
-    criterion = "total" if question == "until" else "reachability"
-    return {"criterion": criterion, "objective": objective, "target": target}
+    answer = total_reward if question == "until" else reach
+    return answer, {"objective": objective, "target": target}
 
 
 @pytest.mark.parametrize("objective", ["max", "min"])
@@ -59,10 +63,10 @@ def test_one_backup_of_each_state(
     seed: int, question: str, objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mdp, order = levels(seed, DIGITS, back=False)
-    options = asked(question, objective, order)
-    by_components = solve(mdp, 1e-30, max_seconds=1e9, **options)
+    answer, options = asked(question, objective, order)
+    by_components = answer(mdp, tolerance=1e-30, max_seconds=1e9, **options)
     monkeypatch.setattr(total, "_merge", None)  # needed for problems with cycles alone
-    solution = solve(mdp, 1e-30, **options)
+    solution = answer(mdp, tolerance=1e-30, **options)
     rows, pick = rows_of(mdp), max if objective == "max" else min
     goal = set(options.get("target", ()))
     truth: dict[int, Fraction] = {}
@@ -94,7 +98,7 @@ def test_one_backup_of_each_state(
 def test_what_never_pays_or_never_costs_keeps_its_sign(seed: int, sign: float) -> None:
     mdp, _ = levels(seed, (0.0, 0.0, sign * 0.1, sign * 1e-300), back=False)
     for objective in ("max", "min"):
-        solution = solve(mdp, criterion="total", objective=objective)
+        solution = total_reward(mdp, objective=objective)
         assert (sign * solution.lower).min() >= 0.0
         assert (sign * solution.upper).min() >= 0.0
 
@@ -118,13 +122,13 @@ def test_a_cycle_met_late_leaves_nothing_behind(
     cyclic = 0
     for seed in range(16):
         mdp, order = levels(seed, (-1.0, -0.1), back=True)
-        options = asked(question, objective, order)
+        answer, options = asked(question, objective, order)
         by_components.clear()
-        searched = solve(mdp, **options)
+        searched = answer(mdp, **options)
         if not by_components:  # the graph has decided the states that go round
             continue
         cyclic += 1
-        unsearched = solve(mdp, max_seconds=1e9, **options)
+        unsearched = answer(mdp, max_seconds=1e9, **options)
         for name in ("lower", "upper", "policy"):
             assert np.array_equal(getattr(searched, name), getattr(unsearched, name))
         assert searched.iterations == unsearched.iterations

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from undiscounted_reference import best, of_policy, small_problem
 
 from likely.errors import InvalidSetting
-from likely.mdp import MDP, Solution, solve
+from likely.mdp import MDP, Solution, reach, total_reward
 
 REWARDS = {
     "mixed": (-2.0, -1.0, 0.0, 0.0, 1.0),
@@ -62,7 +62,7 @@ def test_reachability_is_the_best_policy(seed: int, objective: str, dyadic: bool
     mdp = small_problem(seed, (0.0,), dyadic=dyadic)
     target = set(np.random.default_rng(seed).choice(5, 1 + seed % 2, replace=False).tolist())
     truth = best(mdp, objective, target, True)
-    solution = solve(mdp, criterion="reachability", target=sorted(target), objective=objective)
+    solution = reach(mdp, sorted(target), objective=objective)
     contains(solution, truth, 1.0)
     attained(mdp, solution, truth, target, True)
 
@@ -83,7 +83,7 @@ def test_total_reward_is_the_best_policy(
     options = {} if target is None else {"target": sorted(target)}
     truth = best(mdp, objective, target)
     try:
-        solution = solve(mdp, criterion="total", objective=objective, **options)
+        solution = total_reward(mdp, objective=objective, **options)
     except InvalidSetting as error:
         refused(mdp, objective, target, truth, str(error))
         return
@@ -124,7 +124,7 @@ def test_going_round_is_cheap_and_leaving_dear() -> None:
     # Value iteration from 0 would need a million sweeps to see that leaving is best.
     mdp = MDP.from_pairs([0, 1, 3, 3], [0, 1, 2, 3], [1, 0, 2], [1.0] * 3, [-0.1, -0.1, -1e5],
                          1.0, terminal=[2])  # fmt: skip
-    solution = solve(mdp, criterion="total")
+    solution = total_reward(mdp)
     assert solution.converged
     assert solution.policy.tolist() == [0, 1, -1]
     assert np.abs(solution.value - [-100000.1, -1e5, 0.0]).max() <= 1e-6
@@ -136,14 +136,14 @@ def test_what_the_target_could_do_is_not_looked_at() -> None:
         mdp = MDP.from_pairs([0, 1, 3, 4], [0, 1, 2, 3, 4], [1, 1, 2, 2], [1.0] * 4,
                              [1.0, beyond, beyond, beyond], 1.0)  # fmt: skip
         for objective in ("min", "max"):
-            solution = solve(mdp, criterion="total", objective=objective, target=[1])
+            solution = total_reward(mdp, objective=objective, target=[1])
             assert solution.value.tolist() == [1.0, 0.0, np.inf]
 
 
 def test_a_free_place_to_wait_beside_a_cycle_that_costs() -> None:
     # Wait at 0, or go to 1 for 1 and come back for -2.
     mdp = MDP.from_pairs([0, 2, 3], [0, 1, 2, 3], [0, 1, 0], [1.0] * 3, [0.0, 1.0, -2.0], 1.0)
-    solution = solve(mdp, criterion="total")
+    solution = total_reward(mdp)
     assert solution.value.tolist() == [0.0, -2.0]
     assert solution.policy.tolist() == [0, 0]
 
@@ -151,15 +151,15 @@ def test_a_free_place_to_wait_beside_a_cycle_that_costs() -> None:
 def test_cycles_that_break_even_are_gone_round_as_it_suits() -> None:
     # 0 -> 1 for 1, 1 -> 0 for -1; waiting is free at 1 only, so 0 is worth 1.
     mdp = MDP.from_pairs([0, 1, 3], [0, 1, 2, 3], [1, 0, 1], [1.0] * 3, [1.0, -1.0, 0.0], 1.0)
-    assert np.abs(solve(mdp, criterion="total").value - [1.0, 0.0]).max() <= 1e-15
+    assert np.abs(total_reward(mdp).value - [1.0, 0.0]).max() <= 1e-15
     # Without a place to wait the sum never settles.
     round_only = MDP.from_pairs([0, 1, 2], [0, 1, 2], [1, 0], [1.0] * 2, [1.0, -1.0], 1.0)
     with pytest.raises(InvalidSetting, match="breaks even for ever"):
-        solve(round_only, criterion="total")
+        total_reward(round_only)
     # Until a target the cycle must be left, from its better side.
     out = MDP.from_pairs([0, 2, 4, 4], [0, 1, 2, 3, 4], [1, 2, 0, 2], [1.0] * 4,
                          [1.0, -3.0, -1.0, -3.0], 1.0, terminal=[2])  # fmt: skip
-    best_way = solve(out.with_reward(-out.reward), criterion="total", objective="min", target=[2])
+    best_way = total_reward(out.with_reward(-out.reward), objective="min", target=[2])
     assert np.abs(best_way.value - [2.0, 3.0, 0.0]).max() < 1e-9
     assert best_way.policy.tolist() == [0, 1, -1]
 
@@ -172,7 +172,7 @@ def test_what_folding_of_rewards_lost_is_paid_for() -> None:
         [0, 1, 2, 2], [0, 1, 3], [1, 0, 2], [1.0, 0.9, 0.1], [-1e-4, 0.0], 1.0, terminal=[2]
     )
     for problem in (loose, dataclasses.replace(around, reward_defect=1e-3)):
-        solution = solve(problem, criterion="total")
+        solution = total_reward(problem)
         assert solution.lower[0] <= -0.001 - 0.0099
         assert solution.upper[0] >= -0.001 + 0.0099
 
@@ -181,7 +181,7 @@ def test_an_infinite_value_is_attained() -> None:
     # 0: (a) to the target, (b) to 1; 1: (a) to the target, (b) stays.
     mdp = MDP.from_pairs([0, 2, 4, 5], [0, 1, 2, 3, 4, 5], [2, 1, 2, 1, 2], [1.0] * 5,
                          [9.0, 0.0, 9.0, 0.0, 0.0], 1.0)  # fmt: skip
-    most = solve(mdp, criterion="total", objective="max", target=[2])
+    most = total_reward(mdp, objective="max", target=[2])
     assert most.value.tolist() == [np.inf, np.inf, 0.0]
     assert most.policy[:2].tolist() == [1, 1]
     assert "V* is inf in 2 states (state 0, ...)" in most.status
@@ -191,9 +191,9 @@ def test_an_infinite_value_is_attained() -> None:
 def test_an_empty_target_is_never_reached() -> None:
     mdp = small_problem(3, (-1.0, 0.0))
     for objective in ("max", "min"):
-        solution = solve(mdp, criterion="reachability", target=[], objective=objective)
+        solution = reach(mdp, [], objective=objective)
         assert solution.value.tolist() == [0.0] * mdp.states
-        endless = solve(mdp, criterion="total", target=[], objective=objective)
+        endless = total_reward(mdp, target=[], objective=objective)
         assert endless.value.tolist() == [np.inf] * mdp.states
 
 
@@ -215,7 +215,7 @@ def test_rounding_decides_and_is_paid_for(objective: str, seed: int) -> None:
     mdp = MDP.from_pairs([*range(states), states - 1], indptr, indices, weights, reward,
                          1.0, terminal=[states - 1])  # fmt: skip
     truth = chain_value(mdp)
-    solution = solve(mdp, 1e-30, criterion="total", objective=objective)
+    solution = total_reward(mdp, 1e-30, objective=objective)
     for s in range(states):
         assert Fraction(float(solution.lower[s])) <= truth[s] <= Fraction(float(solution.upper[s]))
     assert solution.error <= 1e-9 * float(max(truth))
@@ -224,7 +224,7 @@ def test_rounding_decides_and_is_paid_for(objective: str, seed: int) -> None:
         [1.0] * (states - 1), reward, 1.0, terminal=[states - 1],
     )  # fmt: skip
     truth = chain_value(acyclic)
-    solution = solve(acyclic, 1e-30, criterion="total", objective=objective)
+    solution = total_reward(acyclic, 1e-30, objective=objective)
     for s in range(states):
         assert Fraction(float(solution.lower[s])) <= truth[s] <= Fraction(float(solution.upper[s]))
 

@@ -28,12 +28,17 @@ if TYPE_CHECKING:
     from likely.mdp.model.solution import Progress as Progress
     from likely.mdp.model.solution import Solution as Solution
     from likely.mdp.model.solution import TracePoint as TracePoint
+    from likely.mdp.model.world import World as World
+    from likely.mdp.solvers.average import average_reward as average_reward
     from likely.mdp.solvers.horizon import backward_induction as backward_induction
     from likely.mdp.solvers.prediction import Evaluation as Evaluation
     from likely.mdp.solvers.prediction import evaluate as evaluate
     from likely.mdp.solvers.solve import CRITERIA as CRITERIA
     from likely.mdp.solvers.solve import METHODS as METHODS
     from likely.mdp.solvers.solve import solve as solve
+    from likely.mdp.undiscounted.total import answer as answer
+    from likely.mdp.undiscounted.total import reach as reach
+    from likely.mdp.undiscounted.total import total_reward as total_reward
 
 _HOME = {
     "CRITERIA": "solvers.solve",
@@ -46,6 +51,9 @@ _HOME = {
     "Simulation": "check.simulation",
     "Solution": "model.solution",
     "TracePoint": "model.solution",
+    "World": "model.world",
+    "answer": "undiscounted.total",
+    "average_reward": "solvers.average",
     "backward_induction": "solvers.horizon",
     "bellman_expectation": "model.operators",
     "bellman_optimality": "model.operators",
@@ -54,8 +62,10 @@ _HOME = {
     "factored": "model.factors",
     "greedy": "model.operators",
     "grid": "model.matrix_free",
+    "reach": "undiscounted.total",
     "row_function": "model.matrix_free",
     "simulate": "check.simulation",
     "solve": "solvers.solve",
+    "total_reward": "undiscounted.total",
 }
 __getattr__, __dir__, __all__ = lazy(__name__, _HOME, {"plots": "draw.plots", "worlds": "worlds"})

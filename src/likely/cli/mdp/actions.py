@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from likely import mdp
 from likely.cli.mdp import terminal
 from likely.cli.mdp.answers import (
     JSON_STATES,
@@ -37,11 +39,12 @@ from likely.mdp.check.certificates import certify
 from likely.mdp.check.simulation import simulate
 from likely.mdp.draw import plots
 from likely.mdp.draw.comparison import converge
+from likely.mdp.model import checks
 from likely.mdp.model.policies import expectation_sweeps, optimality_sweeps
 from likely.mdp.model.solution import Solution
+from likely.mdp.model.world import World
 from likely.mdp.solvers.prediction import evaluate
-from likely.mdp.solvers.solve import METHODS, solve
-from likely.mdp.worlds.catalogue import World
+from likely.mdp.solvers.solve import CRITERIA, METHODS
 
 
 def _list(given: argparse.Namespace) -> None:
@@ -75,8 +78,7 @@ def _list(given: argparse.Namespace) -> None:
 
 def _solve_world(world: World, given: argparse.Namespace) -> Solution:
     """Solve what the arguments, or else the file, ask."""
-    asked = world.question
-    criterion, objective = given.criterion, given.objective
+    asked, criterion = world.question, given.criterion
     if criterion == "auto":
         if given.horizon is not None:
             criterion = "finite-horizon"
@@ -84,29 +86,40 @@ def _solve_world(world: World, given: argparse.Namespace) -> Solution:
             criterion = asked.criterion
         else:
             criterion = "discounted" if world.mdp.discount < 1.0 else "total"
-    if criterion == "reachability" and asked is None:
+    checks.choice("criterion", criterion, CRITERIA)
+    for option, used, home in (
+        ("--method", given.method != "auto", "discounted"),
+        ("--horizon", given.horizon is not None, "finite-horizon"),
+    ):
+        if used and criterion != home:
+            raise InvalidSetting(
+                f"{option} is for the {home} criterion; the criterion here is {criterion}"
+            )
+    objective = given.objective or ("max" if asked is None else asked.objective)
+    limits = {
+        "max_iterations": given.max_iterations, "max_seconds": given.max_seconds,
+        "checkpoint": given.checkpoint,
+    }  # fmt: skip
+    if criterion == "finite-horizon":
+        if given.horizon is None:
+            raise InvalidSetting("the finite-horizon criterion needs --horizon STEPS")
+        return mdp.backward_induction(world, given.horizon, objective=objective, **limits)
+    if criterion == "discounted":
+        if world.mdp.discount >= 1.0:
+            raise InvalidSetting(
+                f"{world.name}: the discounted criterion needs a discount below 1 (--discount 0.99)"
+            )
+        return mdp.solve(world, given.tolerance, given.method, objective=objective, **limits)
+    if criterion == "average":
+        return mdp.average_reward(world, given.tolerance, objective=objective, **limits)
+    if asked is not None:
+        question = dataclasses.replace(asked, criterion=criterion, objective=objective)
+        return mdp.answer(world, question, given.tolerance, **limits)
+    if criterion == "reachability":
         raise InvalidSetting(
             f"{world.name}: reachability needs states to reach; give a .tra file with --target"
         )
-    if criterion != "discounted" and given.method != "auto":
-        raise InvalidSetting(
-            f"--method is for the discounted criterion; the criterion here is {criterion}, which "
-            "has one method"
-        )
-    targeted = asked if criterion in ("total", "reachability") else None
-    return solve(
-        world.mdp,
-        tolerance=given.tolerance,
-        method=given.method,
-        criterion=criterion,
-        objective=objective or ("max" if asked is None else asked.objective),
-        horizon=given.horizon,
-        target=None if targeted is None else targeted.target,
-        stay=None if targeted is None else targeted.stay,
-        max_iterations=given.max_iterations,
-        max_seconds=given.max_seconds,
-        checkpoint=given.checkpoint,
-    )
+    return mdp.total_reward(world, given.tolerance, objective=objective, **limits)
 
 
 def _solve(given: argparse.Namespace) -> None:

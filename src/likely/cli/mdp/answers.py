@@ -20,7 +20,7 @@ from likely.mdp.draw import pictures, plots
 from likely.mdp.model.policies import greedy_pairs
 from likely.mdp.model.problem import MDP, write_npz
 from likely.mdp.model.solution import Solution
-from likely.mdp.worlds.catalogue import World
+from likely.mdp.model.world import World
 
 # Values of more states than this are left out of --json; --out has them all.
 JSON_STATES = 100_000

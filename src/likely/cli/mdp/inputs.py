@@ -16,7 +16,7 @@ from likely.mdp import worlds
 from likely.mdp.files import loading as files
 from likely.mdp.model.operators import policy_weights
 from likely.mdp.model.problem import MDP, read_npz
-from likely.mdp.worlds.catalogue import World
+from likely.mdp.model.world import World
 
 _GYMNASIUM = re.compile(r"^[\w./:-]+-v\d+$")
 

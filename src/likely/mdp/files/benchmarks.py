@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.files import parse_json, reading, record_of
 from likely.mdp.model.problem import MDP, read_npz
-from likely.mdp.worlds.catalogue import Question
+from likely.mdp.model.world import Question
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -25,8 +25,8 @@ from likely.mdp.files import benchmarks, cassandra, prism
 from likely.mdp.files.cassandra_model import CassandraModel
 from likely.mdp.model import checks
 from likely.mdp.model.problem import MDP, read_npz
+from likely.mdp.model.world import Question, World
 from likely.mdp.worlds import gridtext
-from likely.mdp.worlds.catalogue import Question, World
 
 EXTENSIONS = (".grid", ".mdp", ".npz", ".pomdp", ".tra", ".txt")
 

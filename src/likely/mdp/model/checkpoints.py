@@ -146,6 +146,18 @@ def digest_of(arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
+def checkpoint_of(
+    path: str | os.PathLike[str] | None, every: float, mdp: MDP, criterion: str, objective: str,
+    horizon: int | None = None, **arrays: Array | None,
+) -> Checkpoint | None:  # fmt: skip
+    """The checkpoint of an undiscounted solve, None where no file is asked for."""
+    if path is None:
+        return None
+    given = {name: array for name, array in arrays.items() if array is not None}
+    identity = identity_of(mdp, criterion=criterion, objective=objective, horizon=horizon, **given)
+    return Checkpoint(path, every, identity)
+
+
 def identity_of(mdp: MDP, **asked: Any) -> dict[str, Any]:
     """What tells one problem and question from another.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, nearest
 
 if TYPE_CHECKING:
     from likely.mdp.model.problem import MDP
@@ -23,6 +24,19 @@ def discount(value: float) -> None:
         raise InvalidSetting(f"discount {value!r}: expected a number in (0, 1]")
     if not (math.isfinite(value) and 0.0 < value <= 1.0):
         raise InvalidSetting(f"discount {value}: expected a number in (0, 1]")
+
+
+def choice(name: str, value: str, valid: Iterable[str]) -> None:
+    """Raise InvalidSetting, with the nearest valid word, unless the value is one of them."""
+    if value not in valid:
+        raise InvalidSetting(f'{name}="{value}" is unknown; {nearest(value, valid)}')
+
+
+def asked(tolerance: float, objective: str) -> None:
+    """Raise InvalidSetting unless the tolerance is positive and the objective "max" or "min"."""
+    if not tolerance > 0.0:
+        raise InvalidSetting(f"tolerance {tolerance}: expected a positive number")
+    choice("objective", objective, ("max", "min"))
 
 
 def where(

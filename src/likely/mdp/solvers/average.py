@@ -10,6 +10,7 @@ says so.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -19,32 +20,58 @@ import numpy.typing as npt
 from likely.errors import InvalidSetting
 from likely.mdp.kernels.engine import StoredEngine
 from likely.mdp.kernels.threads import choose
-from likely.mdp.model.checkpoints import Checkpoint
-from likely.mdp.model.problem import MDP
+from likely.mdp.model import checks
+from likely.mdp.model.checkpoints import checkpoint_of
 from likely.mdp.model.solution import Solution, TracePoint, sentence
+from likely.mdp.model.world import Problem, stored
 
 FloatArray = npt.NDArray[np.float64]
 
 
 def average_reward(
-    mdp: MDP,
-    tolerance: float,
+    problem: Problem,
+    tolerance: float = 1e-6,
     *,
     objective: str = "max",
     max_iterations: int | None = None,
     max_seconds: float | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
     tau: float = 0.1,
-    checkpoint: Checkpoint | None = None,
 ) -> Solution:
-    """The optimal average reward; see `solve(criterion="average")`.
+    """The best average reward per step in the long run, with bounds; the discount plays no part.
 
-    `Solution.gain` holds the middle of [lower, upper], which bound the gain of every state; the
-    bounds hold for any problem and meet where the gain is the same in all states (unichain or
-    communicating problems). `value` is the same array as `gain`; `about["bias"]` holds the
-    relative values. Terminal states stay where they are with reward 0.
+        g* + h(s) = max_a [r(s, a) + sum_s' p(s' | s, a) h(s')]
+
+    Terminal states stay where they are with reward 0.
+
+    Args:
+        problem: an `MDP` or a `World`.
+        tolerance: the true error |g - g*| to reach, in units of reward.
+        objective: "max" or "min" of the average.
+        max_iterations, max_seconds: stop early; the bounds hold nevertheless.
+        checkpoint: a file that is written every `checkpoint_seconds` and at the end. If it
+            exists, the solve continues from it.
+        tau: weight of staying in the aperiodic chain, in (0, 1).
+
+    Returns:
+        A `Solution`: `gain` [S] holds the middle of [lower, upper], which bound the gain of every
+        state; the bounds hold for any problem and meet where the gain is the same in all states
+        (unichain or communicating problems). `value` is the same array as `gain`;
+        `about["bias"]` [S] holds the relative values h.
+
+    Raises:
+        InvalidSetting: an unknown name, a tolerance that is not positive.
+        InvalidData: a checkpoint of another problem.
+
+    Source: Odoni, "On finding the maximal gain for Markov decision processes", 1969,
+    https://doi.org/10.1287/opre.17.5.857; Puterman 1994, theorem 8.5.5.
     """
+    mdp = stored(problem)
+    checks.asked(tolerance, objective)
     if not 0.0 < tau < 1.0:
         raise InvalidSetting(f"tau {tau}: expected a number in (0, 1)")
+    kept = checkpoint_of(checkpoint, checkpoint_seconds, mdp, "average", objective)
     began = time.perf_counter()
     sign = 1.0 if objective == "max" else -1.0
     engine = StoredEngine(mdp, sign * mdp.reward, 1.0, choose(None, mdp.transitions))
@@ -57,7 +84,7 @@ def average_reward(
     outcome, iterations = "iterations", 0
     narrowest, stale = np.inf, 0
     low, high, gap = -np.inf, np.inf, 0.0
-    resumed = None if checkpoint is None else checkpoint.load({"value": value.shape})
+    resumed = None if kept is None else kept.load({"value": value.shape})
     if resumed is not None:
         value[:] = resumed.arrays["value"]
         iterations, trace = resumed.iterations, resumed.trace
@@ -92,8 +119,8 @@ def average_reward(
             with np.errstate(over="ignore", invalid="ignore"):
                 value += (1.0 - tau) * top
                 value -= value[0]
-            if checkpoint is not None and checkpoint.due():
-                checkpoint.save({"value": value}, iterations, iterations, seconds, trace)
+            if kept is not None and kept.due():
+                kept.save({"value": value}, iterations, iterations, seconds, trace)
     except KeyboardInterrupt:
         outcome, low = "interrupted", -np.inf
     if outcome == "overflow":  # the backup of zero needs only the rewards
@@ -103,8 +130,8 @@ def average_reward(
         found = engine.residual(value, floor, top, best)
         low, high = found.low, found.high
     seconds = time.perf_counter() - began
-    if checkpoint is not None:
-        checkpoint.save({"value": value}, iterations, iterations, seconds, trace)
+    if kept is not None:
+        kept.save({"value": value}, iterations, iterations, seconds, trace)
     if sign < 0.0:
         low, high = -high, -low
     middle = 0.5 * low + 0.5 * high

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp.model.checkpoints import Checkpoint
+from likely.mdp.model import checks
+from likely.mdp.model.checkpoints import checkpoint_of
 from likely.mdp.model.operators import state_action_values
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution
+from likely.mdp.model.world import Problem, stored
 
 __all__ = ["backward_induction"]
 
@@ -24,34 +27,45 @@ STOPPED = {
 
 
 def backward_induction(
-    mdp: MDP,
+    problem: Problem,
     horizon: int,
     *,
     final_value: npt.ArrayLike | None = None,
     objective: str = "max",
     max_iterations: int | None = None,
     max_seconds: float | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> Solution:
-    """The best expected sum of discounted rewards over `horizon` steps.
+    """The best expected discounted sum of rewards over `horizon` steps; the discount may be 1.
+
+        V_H = final value,  V_t(s) = max_a [r(s, a) + discount sum_s' p(s' | s, a) V_t+1(s')]
 
     Args:
+        problem: an `MDP` or a `World`.
         horizon: number of steps H >= 0.
         final_value: [S] value of ending in a state after H steps; default 0.
-        objective: "max" or "min".
+        objective: "max" or "min" of the sum.
         max_iterations, max_seconds: stop early (as Ctrl-C does): later times are solved then;
             for earlier ones there are wide bounds and no policy (-1).
-        checkpoint: kept up to date, and continued from.
+        checkpoint: a file that is written every `checkpoint_seconds` and at the end. If it
+            exists, the solve continues from it.
 
     Returns:
-        A `Solution` whose value is [H + 1, S] (row t is the value with H - t steps to go) and
-        whose policy is [H, S]. The result is exact but for rounding, which the bounds include.
-        The discount may be 1.
+        A `Solution` whose value, lower and upper are [H + 1, S] (row t has H - t steps to go)
+        and whose policy is [H, S]. It is exact but for rounding, which the bounds include.
+
+    Raises:
+        InvalidSetting: an unknown name, a horizon below 0.
+        InvalidData: a final value or a checkpoint that does not fit the problem.
+
+    Source: Bellman, "Dynamic Programming", 1957; Puterman, "Markov Decision Processes", 1994,
+    section 4.5, https://doi.org/10.1002/9780470316887
     """
+    mdp = stored(problem)
     if horizon < 0:
         raise InvalidSetting(f"horizon {horizon}: expected a number of steps >= 0")
-    if objective not in ("max", "min"):
-        raise InvalidSetting(f'objective="{objective}" is unknown; expected "max" or "min"')
+    checks.choice("objective", objective, ("max", "min"))
     began = time.perf_counter()
     sign = 1.0 if objective == "max" else -1.0
     last = np.zeros(mdp.states)
@@ -59,6 +73,10 @@ def backward_induction(
         last = np.asarray(final_value, dtype=np.float64)
         if last.shape != (mdp.states,) or not bool(np.isfinite(last).all()):
             raise InvalidData(f"final_value of shape {last.shape}: expected finite [S]")
+    kept = checkpoint_of(
+        checkpoint, checkpoint_seconds, mdp, "finite-horizon", objective, horizon,
+        final_value=None if final_value is None else last,
+    )  # fmt: skip
     value = np.zeros((horizon + 1, mdp.states))
     error = np.zeros((horizon + 1, mdp.states))
     policy = np.full((horizon, mdp.states), -1, dtype=np.int64)
@@ -66,16 +84,16 @@ def backward_induction(
     backup = _Backup(mdp, sign, last)
     steps = horizon  # with fewer steps to go, all is known: times `steps` to `horizon`
     shapes = {"value": value.shape, "error": error.shape, "policy": policy.shape}
-    found = None if checkpoint is None else checkpoint.load(shapes)
-    if found is not None:
-        value, error, policy = (found.arrays[name] for name in ("value", "error", "policy"))
-        steps, began = horizon - found.iterations, began - found.seconds
+    resumed = None if kept is None else kept.load(shapes)
+    if resumed is not None:
+        value, error, policy = (resumed.arrays[name] for name in ("value", "error", "policy"))
+        steps, began = horizon - resumed.iterations, began - resumed.seconds
 
     def save() -> None:
-        if checkpoint is not None:
+        if kept is not None:
             arrays = {"value": value, "error": error, "policy": policy}
             seconds = time.perf_counter() - began
-            checkpoint.save(arrays, horizon - steps, horizon - steps, seconds, ())
+            kept.save(arrays, horizon - steps, horizon - steps, seconds, ())
 
     outcome = "converged"
     try:
@@ -89,7 +107,7 @@ def backward_induction(
             now = steps - 1
             policy[now] = backup.step(value[steps], error[steps], value[now], error[now])
             steps = now
-            if checkpoint is not None and checkpoint.due():
+            if kept is not None and kept.due():
                 save()
     except KeyboardInterrupt:
         outcome = "interrupted"

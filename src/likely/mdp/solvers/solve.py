@@ -1,4 +1,8 @@
-"""`solve`: one entry for every method and criterion."""
+"""`solve`: the discounted criterion, by any method.
+
+The other criteria are functions beside it: `reach`, `total_reward`, `average_reward` and
+`backward_induction`, with the parameters that each heeds.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.kernels import threads as threading
-from likely.mdp.model.build import mask_of
+from likely.mdp.model import checks
 from likely.mdp.model.problem import MDP, is_discounting
 from likely.mdp.model.solution import Progress, Solution, sentence
+from likely.mdp.model.world import Problem, World
 
 if TYPE_CHECKING:
     from likely.mdp.discounted.task import Limits, Task
@@ -38,7 +43,14 @@ METHODS = {
     "topological": ("topological", "topological"),
     "frontier": ("frontier", "frontier"),
 }
-CRITERIA = ("discounted", "finite-horizon", "total", "reachability", "average")
+# The function of `likely.mdp` for each criterion.
+CRITERIA = {
+    "discounted": "solve",
+    "finite-horizon": "backward_induction",
+    "total": "total_reward",
+    "reachability": "reach",
+    "average": "average_reward",
+}
 
 # What each method understands; an unknown option is an error.
 OPTIONS = {
@@ -50,15 +62,11 @@ OPTIONS = {
 
 
 def solve(
-    problem: MDP | MatrixFree,
+    problem: Problem | MatrixFree,
     tolerance: float = 1e-6,
     method: str = "auto",
     *,
-    criterion: str = "discounted",
     objective: str = "max",
-    horizon: int | None = None,
-    target: npt.ArrayLike | None = None,
-    stay: npt.ArrayLike | None = None,
     start: npt.ArrayLike | None = None,
     max_iterations: int | None = None,
     max_seconds: float | None = None,
@@ -69,19 +77,17 @@ def solve(
     threads: int | None = None,
     options: dict[str, Any] | None = None,
 ) -> Solution:
-    """Solve a Markov decision process to a certified error.
+    """The best expected discounted sum of rewards, to a certified error.
+
+        V*(s) = max_a [r(s, a) + discount sum_s' p(s' | s, a) V*(s')],  discount < 1
 
     Args:
-        problem: an `MDP`, or a `MatrixFree` whose rows are generated.
+        problem: an `MDP`, a `World`, or a `MatrixFree` whose rows are generated.
         tolerance: the true sup-norm error |V - V*| to reach, in units of reward. Not a
             difference of iterates.
         method: a key of `METHODS`; "auto" picks stopping rule, order and start by the problem.
-        criterion: "discounted"; "finite-horizon" (needs `horizon`); "total" (undiscounted sum of
-            rewards until a terminal or `target` state); "reachability" (probability of reaching
-            `target`, through `stay` states only where given); "average" (reward a step).
-        objective: "max" or "min" of the criterion.
-        target, stay: masks [S] or lists of states.
-        start: [S] start value for the discounted criterion.
+        objective: "max" or "min" of the sum.
+        start: [S] start value.
         max_iterations, max_seconds: stop early; the bounds hold nevertheless.
         callback: called with `Progress` whenever bounds are known; a true return value stops.
         checkpoint: a file that is written every `checkpoint_seconds` and at the end. If it
@@ -92,33 +98,24 @@ def solve(
         options: for the method, as {"order": "goals"} for "gauss-seidel".
 
     Returns:
-        A `Solution`. After Ctrl-C it holds what is known so far.
+        A `Solution`: value, lower, upper and policy are [S]. After Ctrl-C it holds what is known
+        so far.
 
     Raises:
-        InvalidSetting: an unknown name or an impossible combination.
+        InvalidSetting: an unknown name or an impossible combination; a discount of 1, with the
+            function to call instead.
         InvalidData: a start value or checkpoint that does not fit the problem.
+
+    Source: Bellman, "Dynamic Programming", 1957; Puterman, "Markov Decision Processes", 1994,
+    chapter 6, https://doi.org/10.1002/9780470316887
     """
-    _check_names(tolerance, method, criterion, objective, precision, options)
-    _check_use(criterion, {
-        "method": method != "auto", "start": start is not None, "callback": callback is not None,
-        "checkpoint": checkpoint is not None, "precision": precision != "float64",
-        "threads": threads is not None, "options": bool(options),
-        "max_iterations": max_iterations is not None, "max_seconds": max_seconds is not None,
-        "horizon": horizon is not None, "target": target is not None, "stay": stay is not None,
-    })  # fmt: skip
-    if criterion != "discounted":
-        if not isinstance(problem, MDP):
-            raise InvalidSetting(f'criterion="{criterion}" needs stored rows; use .stored()')
-        return _other(
-            problem, criterion, tolerance, objective, horizon, target, stay,
-            max_iterations, max_seconds, checkpoint, checkpoint_seconds,
-        )  # fmt: skip
-    if not is_discounting(problem.discount):
-        raise InvalidSetting(
-            f"discount {problem.discount}: the discounted criterion needs a discount below 1; "
-            'give one by problem.with_discount(...), or criterion="total", "reachability", '
-            '"average" or "finite-horizon"'
-        )
+    checks.asked(tolerance, objective)
+    checks.choice("method", method, METHODS)
+    checks.choice("precision", precision, ("float64", "float32"))
+    _check_options(method, options)
+    _check_discount(problem)
+    if isinstance(problem, World):
+        problem = problem.mdp
     from likely.mdp.discounted.task import Limits
     from likely.mdp.model.checkpoints import Checkpoint, identity_of
 
@@ -128,7 +125,7 @@ def solve(
     if checkpoint is not None:
         identity = {"states": problem.states, "discount": problem.discount}
         if isinstance(problem, MDP):
-            identity = identity_of(problem, criterion=criterion, objective=objective)
+            identity = identity_of(problem, criterion="discounted", objective=objective)
         kept = Checkpoint(checkpoint, checkpoint_seconds, identity)
     limits = Limits(max_iterations, max_seconds, callback, kept)
     return _discounted(problem, task, method, limits, sign, precision)
@@ -234,99 +231,28 @@ def _mapped(rows: npt.NDArray[Any], pair_map: npt.NDArray[Any]) -> npt.NDArray[A
     return np.asarray(mapped)
 
 
-def _check_names(
-    tolerance: float,
-    method: str,
-    criterion: str,
-    objective: str,
-    precision: str,
-    options: dict[str, Any] | None,
-) -> None:
-    if not tolerance > 0.0:
-        raise InvalidSetting(f"tolerance {tolerance}: expected a positive number")
-    for name, given, valid in (
-        ("method", method, METHODS), ("criterion", criterion, CRITERIA),
-        ("objective", objective, ("max", "min")), ("precision", precision, ("float64", "float32")),
-    ):  # fmt: skip
-        if given not in valid:
-            raise InvalidSetting(f'{name}="{given}" is unknown; {nearest(given, valid)}')
+def _check_options(method: str, options: dict[str, Any] | None) -> None:
+    known = OPTIONS.get(method, ())
     for key in options or {}:
-        known = OPTIONS.get(method, ())
         if key not in known:
             hint = nearest(key, known) if known else "it has none"
             raise InvalidSetting(f'method "{method}" has no option "{key}"; {hint}')
 
 
-def _check_use(criterion: str, given: dict[str, bool]) -> None:
-    """Refuse what the criterion would not heed: a setting is never ignored in silence."""
-    heeded = {
-        "discounted": ("method", "start", "callback", "checkpoint", "precision", "threads",
-                       "options", "max_iterations", "max_seconds"),
-        "finite-horizon": ("horizon", "checkpoint", "max_iterations", "max_seconds"),
-        "average": ("checkpoint", "max_iterations", "max_seconds"),
-        "total": ("target", "checkpoint", "max_iterations", "max_seconds"),
-        "reachability": ("target", "stay", "checkpoint", "max_iterations", "max_seconds"),
-    }  # fmt: skip
-    for name in [name for name, used in given.items() if used]:
-        if name not in heeded[criterion]:
-            where = " or ".join(f'"{key}"' for key, names in heeded.items() if name in names)
-            raise InvalidSetting(
-                f'{name}=... has no meaning for criterion="{criterion}"; it is for {where}'
-            )
-
-
-def _other(
-    mdp: MDP,
-    criterion: str,
-    tolerance: float,
-    objective: str,
-    horizon: int | None,
-    target: npt.ArrayLike | None,
-    stay: npt.ArrayLike | None,
-    max_iterations: int | None,
-    max_seconds: float | None,
-    checkpoint: str | os.PathLike[str] | None,
-    checkpoint_seconds: float,
-) -> Solution:
-    from likely.mdp.model.checkpoints import Checkpoint, identity_of
-
-    kept = None
-    if checkpoint is not None:
-        states = {
-            name: mask_of(states, mdp.states, name)
-            for name, states in (("target", target), ("stay", stay))
-            if states is not None
-        }
-        identity = identity_of(
-            mdp, criterion=criterion, objective=objective, horizon=horizon, **states
-        )
-        kept = Checkpoint(checkpoint, checkpoint_seconds, identity)
-    if criterion == "finite-horizon":
-        from likely.mdp.solvers.horizon import backward_induction
-
-        if horizon is None:
-            raise InvalidSetting('criterion="finite-horizon" needs horizon=..., a number of steps')
-        return backward_induction(
-            mdp, horizon, objective=objective, max_iterations=max_iterations,
-            max_seconds=max_seconds, checkpoint=kept,
-        )  # fmt: skip
-    if criterion == "average":
-        from likely.mdp.solvers.average import average_reward
-
-        return average_reward(
-            mdp, tolerance, objective=objective, max_iterations=max_iterations,
-            max_seconds=max_seconds, checkpoint=kept,
-        )  # fmt: skip
-    from likely.mdp.undiscounted import total as undiscounted
-
-    if criterion == "reachability":
-        if target is None:
-            raise InvalidSetting('criterion="reachability" needs target=..., a set of states')
-        return undiscounted.reachability(
-            mdp, target, tolerance, objective=objective, stay=stay,
-            max_iterations=max_iterations, max_seconds=max_seconds, checkpoint=kept,
-        )  # fmt: skip
-    return undiscounted.total_reward(
-        mdp, tolerance, objective=objective, target=target,
-        max_iterations=max_iterations, max_seconds=max_seconds, checkpoint=kept,
-    )  # fmt: skip
+def _check_discount(problem: Problem | MatrixFree) -> None:
+    """Refuse a discount of 1 with the call that answers the problem."""
+    rows = problem if not isinstance(problem, World) else problem.mdp
+    if is_discounting(rows.discount):
+        return
+    asked = problem.question if isinstance(problem, World) else None
+    if asked is not None:
+        hint = "mdp.answer(problem, problem.question)"
+    elif bool(rows.terminal.any()):
+        hint = "mdp.total_reward(problem)"
+    else:
+        hint = "mdp.average_reward(problem)"
+    raise InvalidSetting(
+        f"discount {rows.discount}: mdp.solve is for a discount below 1; call {hint}, or give a "
+        "discount by with_discount (for a number of steps there is mdp.backward_induction, for "
+        "the probability of reaching states mdp.reach)"
+    )

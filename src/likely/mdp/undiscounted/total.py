@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from fractions import Fraction
 from typing import Any
@@ -19,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidSetting
+from likely.mdp.model import checks
 from likely.mdp.model.build import mask_of
-from likely.mdp.model.checkpoints import Checkpoint, Resumed
+from likely.mdp.model.checkpoints import Checkpoint, Resumed, checkpoint_of
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution, TracePoint, sentence
+from likely.mdp.model.world import Problem, Question, stored
 from likely.mdp.undiscounted import acyclic, zero_gain
 from likely.mdp.undiscounted import end_components as graph
 from likely.mdp.undiscounted import ssp_kernels as kernels
@@ -49,23 +52,56 @@ class _Case:
         self.potential: dict[int, Fraction] = {}  # of states whose cycles break even
 
 
-def reachability(
-    mdp: MDP,
+def reach(
+    problem: Problem,
     target: npt.ArrayLike,
-    tolerance: float,
+    tolerance: float = 1e-6,
     *,
-    objective: str = "max",
     stay: npt.ArrayLike | None = None,
+    objective: str = "max",
     max_iterations: int | None = None,
     max_seconds: float | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> Solution:
-    """Probability of reaching `target`; see `solve(criterion="reachability")`."""
+    """The best probability of ever reaching `target`, with bounds; rewards play no part.
+
+        p(s) = 1 in the target,  p(s) = max_a sum_s' p(s' | s, a) p(s')  elsewhere
+
+    of which the smallest solution is meant.
+
+    Args:
+        problem: an `MDP` or a `World`.
+        target: mask [S] or list of states to reach.
+        tolerance: the true sup-norm error of the probabilities to reach.
+        stay: mask [S] or list of the states that may be passed on the way; None for all.
+        objective: "max" or "min" of the probability.
+        max_iterations, max_seconds: stop early; the bounds hold nevertheless.
+        checkpoint: a file that is written every `checkpoint_seconds` and at the end. If it
+            exists, the solve continues from it.
+
+    Returns:
+        A `Solution` whose value, lower and upper [S] are probabilities; the policy is [S].
+
+    Raises:
+        InvalidSetting: an unknown name, a tolerance that is not positive.
+        InvalidData: states that do not exist, a checkpoint of another problem.
+
+    Source: Haddad and Monmege, "Reachability in MDPs", 2014,
+    https://doi.org/10.1007/978-3-319-11439-2_10; Quatmann and Katoen, "Sound value iteration",
+    2018, https://doi.org/10.1007/978-3-319-96145-3_37
+    """
+    mdp = stored(problem)
+    checks.asked(tolerance, objective)
     began = time.perf_counter()
     goal = mask_of(target, mdp.states, "target")
     through = ~goal & ~mdp.terminal
-    if stay is not None:
-        through &= mask_of(stay, mdp.states, "stay")
+    passable = None if stay is None else mask_of(stay, mdp.states, "stay")
+    if passable is not None:
+        through &= passable
+    kept = checkpoint_of(
+        checkpoint, checkpoint_seconds, mdp, "reachability", objective, target=goal, stay=passable
+    )
     case = _Case(mdp)
     sign = 1.0 if objective == "max" else -1.0
     if objective == "max":
@@ -79,7 +115,7 @@ def reachability(
     case.fixed[surely] = sign
     case.open = ~never & ~surely
     case.range = (min(0.0, sign), max(0.0, sign))
-    limits = _Limits(began, max_iterations, max_seconds, checkpoint)
+    limits = _Limits(began, max_iterations, max_seconds, kept)
     solved = _solve(case, tolerance, limits)
     if objective == "max":
         # Inside the region of probability one the policy must make progress, not only stay.
@@ -93,16 +129,19 @@ def reachability(
 
 
 def total_reward(
-    mdp: MDP,
-    tolerance: float,
+    problem: Problem,
+    tolerance: float = 1e-6,
     *,
-    objective: str = "max",
     target: npt.ArrayLike | None = None,
+    objective: str = "max",
     max_iterations: int | None = None,
     max_seconds: float | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> Solution:
-    """Expected undiscounted sum of rewards; see `solve(criterion="total")`.
+    """The best expected undiscounted sum of rewards, with bounds; the discount plays no part.
+
+        V*(s) = max_a [r(s, a) + sum_s' p(s' | s, a) V*(s')],  0 at the end
 
     With `target`, rewards are collected until the target is reached: what states of the target
     could do is not looked at. A state from which the target is not reached with probability one
@@ -110,27 +149,67 @@ def total_reward(
     Without, the sum runs for ever or until a terminal state, over the policies whose sum settles
     or falls for ever. No cycle may gain on average. The value is minus infinity (for "max")
     where every policy may be caught in a cycle that costs.
+
+    Args:
+        problem: an `MDP` or a `World`.
+        tolerance: the true sup-norm error |V - V*| to reach, in units of reward.
+        target: mask [S] or list of states that end the sum; None for the terminal states.
+        objective: "max" or "min" of the sum.
+        max_iterations, max_seconds: stop early; the bounds hold nevertheless.
+        checkpoint: a file that is written every `checkpoint_seconds` and at the end. If it
+            exists, the solve continues from it.
+
+    Returns:
+        A `Solution`: value, lower and upper [S] may be infinite; the policy is [S].
+
+    Raises:
+        InvalidSetting: an unknown name; a cycle that gains, whose sum has no bound.
+        InvalidData: states that do not exist, a checkpoint of another problem.
+
+    Source: Bertsekas and Tsitsiklis, "An analysis of stochastic shortest path problems", 1991,
+    https://doi.org/10.1287/moor.16.3.580; Quatmann and Katoen, "Sound value iteration", 2018,
+    https://doi.org/10.1007/978-3-319-96145-3_37
     """
+    mdp = stored(problem)
+    checks.asked(tolerance, objective)
+    goal = None if target is None else mask_of(target, mdp.states, "target")
+    kept = checkpoint_of(checkpoint, checkpoint_seconds, mdp, "total", objective, target=goal)
     began = time.perf_counter()
     sign = 1.0 if objective == "max" else -1.0
     case = _Case(mdp)
     case.reward = sign * mdp.reward
-    reason = ""
-    if target is None:
-        reason = _until_the_end(case)
-    else:
-        reason = _until_target(case, mask_of(target, mdp.states, "target"), objective)
-    limits = _Limits(began, max_iterations, max_seconds, checkpoint)
+    reason = _until_the_end(case) if goal is None else _until_target(case, goal, objective)
+    limits = _Limits(began, max_iterations, max_seconds, kept)
     solved = _solve(case, tolerance, limits)
-    if target is not None and objective == "max":
+    if goal is not None and objective == "max":
         # Where the value is infinite the policy must be able to miss the target.
-        goal = mask_of(target, mdp.states, "target")
         endless = np.isinf(case.fixed)
         missed = ~graph.cannot_avoid(case.rows, goal, ~goal & ~mdp.terminal)
         solved.take(graph.approach(case.rows, missed, endless)[1], endless)
         solved.take(case.rows.staying(missed), missed)
     about = {"criterion": "total", "objective": objective}
     return _solution(mdp, solved, sign, tolerance, limits.began, about, reason)
+
+
+def answer(
+    problem: Problem,
+    question: Question,
+    tolerance: float = 1e-6,
+    *,
+    max_iterations: int | None = None,
+    max_seconds: float | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> Solution:
+    """What a file asks (`World.question`): `reach` or `total_reward` with its target."""
+    limits: dict[str, Any] = {
+        "objective": question.objective, "max_iterations": max_iterations,
+        "max_seconds": max_seconds, "checkpoint": checkpoint,
+        "checkpoint_seconds": checkpoint_seconds,
+    }  # fmt: skip
+    if question.criterion == "reachability":
+        return reach(problem, question.target, tolerance, stay=question.stay, **limits)
+    return total_reward(problem, tolerance, target=question.target, **limits)
 
 
 def _until_the_end(case: _Case) -> str:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from likely.mdp.worlds.catalogue import Builder as Builder
     from likely.mdp.worlds.catalogue import Built as Built
     from likely.mdp.worlds.catalogue import Entry as Entry
-    from likely.mdp.worlds.catalogue import Question as Question
-    from likely.mdp.worlds.catalogue import World as World
     from likely.mdp.worlds.catalogue import build as build
     from likely.mdp.worlds.catalogue import describe as describe
     from likely.mdp.worlds.catalogue import names as names
@@ -33,9 +31,7 @@ _NAMES = (
     "FROZEN_LAKE_8X8",
     "GRIDWORLD_5X5",
     "MAZE",
-    "Question",
     "SMALL_GRIDWORLD",
-    "World",
     "build",
     "describe",
     "names",

@@ -14,12 +14,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from likely.errors import InvalidSetting, nearest
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.problem import MDP
+from likely.mdp.model.world import World
 from likely.mdp.worlds import classic, garnet, grids, gridtext
 
 SMALL_GRIDWORLD = """
@@ -96,42 +94,6 @@ FFFHFFFG
 
 Built = tuple[MDP, GridLayout | None]
 Builder = Callable[[float | None, tuple[int, ...], int], Built]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Question:
-    """What a file asks of its problem, in the words of `likely.mdp.solve`.
-
-    Attributes:
-        criterion: "total" or "reachability".
-        objective: "max" or "min".
-        target: [S] states to reach.
-        stay: [S] states that may be passed on the way, or None for all.
-    """
-
-    criterion: str
-    objective: str
-    target: NDArray[np.bool_]
-    stay: NDArray[np.bool_] | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class World:
-    """A problem with what a picture needs.
-
-    Attributes:
-        name: as given to `build`, or the file's.
-        about: one line for people.
-        mdp: the problem.
-        layout: where its states lie on paper, or None.
-        question: what the file asks, or None for the optimal value.
-    """
-
-    name: str
-    about: str
-    mdp: MDP
-    layout: GridLayout | None = None
-    question: Question | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.mdp.model.layout import CLOCKWISE, GridLayout
 from likely.mdp.model.problem import MDP
-from likely.mdp.worlds.catalogue import World
+from likely.mdp.model.world import World
 
 # By the name of the environment without its version, as the environments document them.
 ACTION_NAMES = {
