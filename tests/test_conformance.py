@@ -37,6 +37,7 @@ from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.evaluate.likelihood import nats
 from likely.heads import DiscretizedLogisticMixture
 from likely.models import MODELS
+from likely.models.gan.adversary import adversary_of
 from likely.noise import Noise
 from likely.runs import checkpoint
 from likely.sampling.ancestral import METHODS
@@ -123,7 +124,8 @@ def density(model: GenerativeModel, x: Tensor, context: Tensor | None) -> Tensor
     if isinstance(model, ApproximateDensity):
         return model.elbo(x, Noise("conformance"), context)
     assert isinstance(model, ImplicitDensity)
-    return model.criticise(model.scaled(x), context)
+    generated = model.generate(model.latents(Noise("conformance"), len(x)), context)
+    return (generated - model.scaled(x)).square().flatten(1).sum(1)
 
 
 def context_for(model: GenerativeModel, n: int) -> Tensor | None:
@@ -233,9 +235,8 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Q
             model.conditional(x, 99, 0, 0, context)
         out[Query.CONDITIONAL] = table
     if "features" in names:
-        assert isinstance(model, LatentVariable | ImplicitDensity)
-        given = model.features(x, context) if isinstance(model, LatentVariable) else None
-        out[Query.FEATURES] = model.features(x) if given is None else given
+        assert isinstance(model, LatentVariable)
+        out[Query.FEATURES] = model.features(x, context)
         assert out[Query.FEATURES].ndim == 2
     if "interpolate" in names:
         out[Query.INTERPOLATE] = _interpolated(model, x, context)
@@ -549,8 +550,6 @@ def test_every_question_about_images_refuses_what_is_none(
             "interpolate (first)": lambda bad: model.interpolate(bad, x, 2, context),
             "interpolate (last)": lambda bad: model.interpolate(x, bad, 2, context),
         }
-    if isinstance(model, ImplicitDensity):
-        questions["features"] = lambda bad: model.features(bad)
     if isinstance(model, Autoregressive | OrderedDensity):
         observed = torch.zeros(x.shape[2:], dtype=torch.bool)
         questions["conditional"] = lambda bad: model.conditional(bad, 0, 0, 0, context)
@@ -601,9 +600,9 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
                 out = model.likelihood(q.mean, context)
                 assert out.shape == (2, model.head.parameters, *shape[1:])
             elif isinstance(model, ImplicitDensity):
-                generated = model.generate(torch.zeros(2, model.latent), context)
+                generated = model.generate(torch.zeros(2, model.settings.latent), context)
                 assert generated.shape == (2, *shape)
-                assert model.criticise(generated, context).shape == (2,)
+                assert adversary_of(model)(generated, context).shape == (2,)
             else:
                 pytest.fail(f"{name}: a kind that this suite does not know")
 

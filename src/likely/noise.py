@@ -106,6 +106,20 @@ class Noise:
         return (total, *shape[1:]), slice(first, first + shape[0])
 
 
+@contextmanager
+def weights_from(seed: int) -> Iterator[None]:
+    """A block in which initial weights are a function of the seed.
+
+    torch's global generator is left as it was.
+    """
+    before = torch.random.get_rng_state()
+    torch.default_generator.manual_seed(derived_seed(seed, "weights"))
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(before)
+
+
 class Dropout(nn.Module):
     """Elementwise dropout (Srivastava et al. 2014) whose mask comes from a `Noise`.
 

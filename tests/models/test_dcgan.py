@@ -14,6 +14,7 @@ from likely.models.gan.dcgan import DCGAN
 from likely.models.gan.settings import DCGANSettings
 from likely.nn.normalization import BatchNorm2d
 from likely.noise import Noise
+from likely.training.objectives import RelativisticGAN
 
 SMALL = DCGANSettings(latent=6, channels=4)
 
@@ -26,16 +27,15 @@ def built(shape: tuple[int, ...] = (1, 16, 16), **changes: object) -> DCGAN:
 
 def test_the_five_guidelines() -> None:
     model = built(normalize="batch")
-    modules = list(model.modules())
+    modules = [*model.modules(), *model.adversary().modules()]
     pools = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample)
     assert not any(isinstance(m, (nn.Linear, *pools)) for m in modules)
     assert all(isinstance(norm, BatchNorm2d) for norm in model.generator.norms)
-    downs = model.discriminator.norms
+    critic = model.adversary()
+    downs = critic.norms
     assert isinstance(downs[0], nn.Identity)
     assert all(isinstance(norm, BatchNorm2d) for norm in list(downs)[1:])
-    strides = [d.stride for d in model.discriminator.downs] + [
-        u.stride for u in model.generator.ups
-    ]
+    strides = [d.stride for d in critic.downs] + [u.stride for u in model.generator.ups]
     assert set(strides) == {(2, 2)}
     plain = built()
     assert not any(isinstance(m, BatchNorm2d) for m in plain.modules())
@@ -50,7 +50,9 @@ def test_sizes_of_any_kind(shape: tuple[int, ...], normalize: str) -> None:
     images = model.generate(z)
     assert images.shape == (3, *shape)
     assert float(images.detach().abs().max()) <= 1
-    assert model.criticise(images).shape == (3,)
+    critic = model.adversary()
+    assert critic(images, None).shape == (3,)
+    assert critic.features(images).shape[0] == 3
 
 
 def test_an_image_too_small_is_refused() -> None:
@@ -64,7 +66,7 @@ def test_labels_enter_both_networks() -> None:
     labels = torch.tensor([0, 1])
     images = model.generate(z, labels)
     assert not torch.allclose(images[0], images[1])
-    logits = model.criticise(images[:1].repeat(2, 1, 1, 1), labels).detach()
+    logits = model.adversary()(images[:1].repeat(2, 1, 1, 1), labels).detach()
     assert float(logits[0]) != float(logits[1])
 
 
@@ -80,8 +82,9 @@ def test_images_are_quantised_to_the_nearest_level() -> None:
     assert model.quantised(x).tolist() == [0, 0, 1, 2, 2, 3]
 
 
-def test_players_share_no_weight_and_hold_them_all() -> None:
+def test_the_model_holds_the_generator_alone() -> None:
     model = built(conditional=True)
-    players = [set(module.parameters()) for module in model.player_modules().values()]
-    assert not players[0] & players[1]
-    assert players[0] | players[1] == set(model.parameters())
+    players = RelativisticGAN().players(model)
+    assert players["generator"] is model
+    assert not {*players["discriminator"].parameters()} & {*model.parameters()}
+    assert not {"criticise", "features", "discriminator"} & {*dir(model)}

@@ -16,7 +16,7 @@ from likely.models.vectors import deep_nade
 from likely.models.vectors.deep_nade import DeepNADE, EoNADE
 from likely.models.vectors.settings import DeepNADESettings, EoNADESettings
 from likely.noise import Noise
-from likely.training.objectives import OrderAgnosticLikelihood
+from likely.training.objectives import OrderAgnosticLikelihood, Step
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
 
@@ -82,7 +82,8 @@ def test_the_loss_estimates_the_mean_over_orders(spec: DataSpec) -> None:
                 each = model.head.log_prob(model.given(x, known.reshape(x.shape)), x)
                 exact -= float(each.flatten()[dimension]) / len(orders)
         batch = x.expand(20_000, -1, -1, -1)
-        loss = OrderAgnosticLikelihood().loss(model, batch, None, "model", Noise(1), 0).value
+        step = Step(model, {"model": model}, "model", batch, None, Noise(1), 0)
+        loss = OrderAgnosticLikelihood().loss(step).value
     assert abs(float(loss.mean()) - exact) < 4 * float(loss.std()) / math.sqrt(len(loss))
     assert float(loss.std()) > 0
 

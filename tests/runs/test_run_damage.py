@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fit_cases import differing, end_of, files_in, fit_case, model_of, stop_at, training_data
 from likely import data, runs
@@ -24,13 +24,12 @@ from likely.density import GenerativeModel
 from likely.errors import InvalidSetting
 from likely.files import atomic
 from likely.mdp import MDP
-from likely.noise import Noise
 from likely.runs import checkpoint
 from likely.runs.checkpoint import CheckpointError, read_tensors
 from likely.runs.journal import METRICS, TIMING
 from likely.settings import FitSettings
 from likely.training.loop import fit
-from likely.training.objectives import Loss, Objective
+from likely.training.objectives import Loss, Objective, Step
 from likely.training.stopping import exit_code
 
 Capture = pytest.CaptureFixture[str]
@@ -370,11 +369,8 @@ class Plain(Objective):
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
         return {"model": model}
 
-    def loss(
-        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int | Tensor,
-    ) -> Loss:  # fmt: skip
-        return Loss(-model.log_prob(x), {})  # type: ignore[attr-defined]
+    def loss(self, step: Step) -> Loss:
+        return Loss(-step.model.log_prob(step.x), {})  # type: ignore[operator]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -383,8 +379,8 @@ class Returns(Plain):
 
     what: str = "tensor"
 
-    def loss(self, *arguments: Any, **named: Any) -> Any:
-        loss = super().loss(*arguments, **named).value
+    def loss(self, step: Step) -> Any:
+        loss = super().loss(step).value
         made = {
             "tensor": loss,
             "mean": Loss(loss.mean(), {}),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fit_cases import (
     SETTINGS,
@@ -29,10 +29,9 @@ from fit_cases import (
 from likely import runs
 from likely.density import GenerativeModel
 from likely.errors import Diverged, InvalidSetting
-from likely.noise import Noise
 from likely.runs.checkpoint import CheckpointError, Occupied, read_tensors, write_tensors
 from likely.training.loop import Run, fit
-from likely.training.objectives import Loss, NegativeELBO, Objective
+from likely.training.objectives import Loss, NegativeELBO, Objective, Step
 from likely.training.optimizers import AveragedWeights
 
 # -- stopping and resuming -------------------------------------------------------------------
@@ -285,14 +284,11 @@ class _Poisoned(Objective):
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
         return {"model": model}
 
-    def loss(
-        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int,
-    ) -> Loss:  # fmt: skip
-        loss = NegativeELBO().loss(model, x, context, player, noise, step)
-        if step < self.bad:
+    def loss(self, step: Step) -> Loss:
+        loss = NegativeELBO().loss(step)
+        if step.number < self.bad:
             return loss
-        zero = next(model.parameters()).sum() * 0.0
+        zero = next(step.model.parameters()).sum() * 0.0
         return Loss(loss.value + zero.abs().sqrt(), loss.terms)
 
 

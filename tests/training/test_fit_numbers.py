@@ -23,7 +23,7 @@ from likely.noise import Noise
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
 from likely.training.loop import fit
-from likely.training.objectives import Loss, NegativeELBO
+from likely.training.objectives import Loss, NegativeELBO, Step
 from likely.training.optimizers import optimizer_for
 
 # -- validation, and the weights that it chooses -----------------------------------------------
@@ -160,9 +160,9 @@ def test_every_update_trains_the_model_also_after_a_validation(
     training: list[bool] = []
     loss = NegativeELBO.loss
 
-    def noted(self: NegativeELBO, model: nn.Module, *rest: Any) -> Loss:
-        training.append(model.training)
-        return loss(self, model, *rest)  # type: ignore[arg-type]
+    def noted(self: NegativeELBO, step: Step) -> Loss:
+        training.append(step.model.training)
+        return loss(self, step)
 
     monkeypatch.setattr(NegativeELBO, "loss", noted)
     fit_case("vae-dense", None, validate_every=2)

@@ -219,7 +219,7 @@ def test_clipping_bounds_the_gradient_and_only_when_it_is_longer(
 
 def test_averaged_weights_follow_their_recursion() -> None:
     model = nn.BatchNorm1d(1)
-    average = AveragedWeights(model, 0.5)
+    average = AveragedWeights({"": model}, 0.5)
     by_hand, counter = 1.0, 0
     for step in range(1, 8):
         with torch.no_grad():
@@ -239,7 +239,7 @@ def test_averaged_weights_follow_their_recursion() -> None:
 
 def test_without_averaging_the_average_is_the_last_weight() -> None:
     model = nn.Linear(2, 1)
-    average = AveragedWeights(model, 0.0)
+    average = AveragedWeights({"": model}, 0.0)
     with torch.no_grad():
         model.weight.fill_(3.0)
     average.update(1)

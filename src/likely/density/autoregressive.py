@@ -61,10 +61,6 @@ class Autoregressive(TractableDensity):
     def has_blind_spot(self) -> bool:
         """Whether some earlier dimensions are invisible (as in the 2016 PixelCNN)."""
 
-    @property
-    def kind(self) -> str:
-        return "explicit, tractable"
-
     @full_precision
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = self.integers(x)

@@ -5,25 +5,19 @@ from __future__ import annotations
 import abc
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from likely.density.taxonomy import Answer, GenerativeModel, Guarantee, Query, path_weights
 from likely.devices.precision import full_precision
 from likely.noise import Noise
 
-# The players of a game, as `player_modules` names them.
-GENERATOR = "generator"
-DISCRIMINATOR = "discriminator"
-
 
 class ImplicitDensity(GenerativeModel):
     """A model that only produces samples: x = G(z), z from a fixed distribution.
 
-    A subclass implements `generate`; its density, if it has one, is unknown. A second network (a
-    GAN's discriminator) may come with it, as a player of the objective.
+    A subclass implements `latents` and `generate`, and nothing else; its density, if it has one,
+    is unknown. The network that plays against it in a fit belongs to the objective.
     """
-
-    latent: int
 
     @abc.abstractmethod
     def latents(self, noise: Noise, n: int) -> Tensor:
@@ -32,14 +26,6 @@ class ImplicitDensity(GenerativeModel):
     @abc.abstractmethod
     def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """G(z): floats in [-1, 1], [n, *shape]."""
-
-    @abc.abstractmethod
-    def criticise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The discriminator's logit that x (floats in [-1, 1], [n, *shape]) is real, [n]."""
-
-    @abc.abstractmethod
-    def player_modules(self) -> dict[str, nn.Module]:
-        """The networks by player: "generator" and "discriminator"."""
 
     @property
     def kind(self) -> str:
@@ -54,7 +40,7 @@ class ImplicitDensity(GenerativeModel):
             Query.LOG_PROB: Answer(none, no_density),
             Query.POSTERIOR: Answer(none, no_encoder),
             Query.FEATURES: Answer(
-                Guarantee.APPROXIMATE, "the discriminator's activations (Radford 2016, sec. 5.1)"
+                none, no_encoder + "; the adversary of its run has features, `run.adversary`"
             ),
             Query.RECONSTRUCT: Answer(none, no_encoder),
             Query.INTERPOLATE: Answer(
@@ -67,10 +53,6 @@ class ImplicitDensity(GenerativeModel):
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         images = self.generate(self.latents(noise, n), context)
         return self.quantised(images)
-
-    @abc.abstractmethod
-    def features(self, x: Tensor) -> Tensor:
-        """Activations of the discriminator at integers x [B, *shape], [B, features]."""
 
     @torch.no_grad()
     @full_precision

@@ -71,10 +71,6 @@ class LatentVariable(ApproximateDensity):
     def likelihood(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Parameters of p(x | z), [B, head.parameters, H, W]; z [B, latent]."""
 
-    @property
-    def kind(self) -> str:
-        return "explicit, approximate"
-
     @full_precision
     def elbo_terms(
         self, x: Tensor, noise: Noise, context: Tensor | None = None

@@ -55,10 +55,6 @@ class Mixture(TractableDensity):
     def members(self) -> Sequence[Autoregressive]:
         """The K densities."""
 
-    @property
-    def kind(self) -> str:
-        return "explicit, tractable"
-
     @full_precision
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         members = self.members()

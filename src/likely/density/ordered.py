@@ -65,10 +65,6 @@ class OrderedDensity(TractableDensity):
         """
 
     @property
-    def kind(self) -> str:
-        return "explicit, tractable"
-
-    @property
     def groups(self) -> int:
         """Parts of the parameters that belong to channels of their own."""
         return 1 if self.head.couples_channels else self.spec.grid[0]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.devices.precision import full_precision
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
-from likely.noise import Noise, derived_seed
+from likely.noise import Noise, weights_from
 
 # The models that take examples of shape (D,); `takes_vectors` of each says the same.
 VECTOR_MODELS = "fvsbn, nade, deep-nade, eonade, made, made-ensemble or vae"
@@ -46,6 +46,11 @@ class Guarantee(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """The settings of a model that has none."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Answer:
     """The guarantee of an answer and the reason in words."""
 
@@ -70,14 +75,12 @@ class _Seeded(abc.ABCMeta):
         """
         if _building.get():
             return super().__call__(*arguments, **options)
-        before = torch.random.get_rng_state()
         token = _building.set(True)
         try:
-            torch.default_generator.manual_seed(derived_seed(seed, "weights"))
-            return super().__call__(*arguments, **options)
+            with weights_from(seed):
+                return super().__call__(*arguments, **options)
         finally:
             _building.reset(token)
-            torch.random.set_rng_state(before)
 
 
 class GenerativeModel(nn.Module, metaclass=_Seeded):
@@ -90,7 +93,7 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
         classes: number of context labels; 0 where there are none.
         context_shape: of the vector (K,) or the map (K, H, W) that each example is conditioned
             on; () for labels and for an unconditional model.
-        settings: the frozen dataclass it was built from.
+        settings: the frozen dataclass it was built from; empty where it has none.
         takes_vectors: whether examples may be vectors (D,). Inside, every model computes in the
             layout (C, H, W) of `spec.grid`, where a vector is one row of grey pixels.
     """
@@ -100,7 +103,7 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
     spec: DataSpec
     classes: int
     context_shape: tuple[int, ...]
-    settings: Any
+    settings: Any = NoSettings()
 
     def __init__(self, spec: DataSpec, classes: int, context_shape: tuple[int, ...] = ()) -> None:
         super().__init__()
@@ -122,9 +125,8 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
     def answers(self) -> dict[Query, Answer]:
         """Every query with the guarantee of this model's answer."""
 
-    @abc.abstractmethod
     def start_at(self, data: Dataset) -> None:
-        """Initialise from the training data before the first step (an output bias)."""
+        """Initialise from the training data before the first step (an output bias), or nothing."""
 
     def negative_log_prior(self) -> Tensor | None:
         """-log p(weights), a scalar, up to a constant; None where the settings name no prior.
@@ -381,6 +383,10 @@ def condition_of(model: GenerativeModel) -> Condition:
 class TractableDensity(GenerativeModel):
     """A model whose log p(x) is computed exactly."""
 
+    @property
+    def kind(self) -> str:
+        return "explicit, tractable"
+
     @abc.abstractmethod
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """log p(x | context) in nats, [B]; x integers [B, *shape]."""
@@ -388,6 +394,10 @@ class TractableDensity(GenerativeModel):
 
 class ApproximateDensity(GenerativeModel):
     """A model with a computable lower bound on log p(x)."""
+
+    @property
+    def kind(self) -> str:
+        return "explicit, approximate"
 
     @abc.abstractmethod
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:

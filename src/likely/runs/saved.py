@@ -4,7 +4,7 @@
     fit.json           settings of the fit, objective, fingerprint of the training data
     environment.json   versions and processor
     metrics.jsonl      one record per line, without times; timing.jsonl has the times
-    weights.safetensors  averaged weights, for use
+    weights.safetensors  averaged weights, for use; those of a GAN's adversary as discriminator.*
     state.safetensors  the checkpoint: everything that the next step depends on
     report.json        estimates, written by `likely evaluate`
     proofs.json        written by `likely verify`, valid for these weights only
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from likely.data import load as load_data
 from likely.data.spec import Dataset, DataSpec
@@ -33,9 +33,13 @@ from likely.devices import place
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.files import allow, reading, record_of
 from likely.models import MODELS, ModelEntry, entry
+from likely.models.gan.adversary import DISCRIMINATOR, adversary_of
 from likely.runs import checkpoint
 from likely.runs.resume import STATE
 from likely.settings import from_mapping, to_json
+
+# What the names of the adversary's weights begin with.
+ADVERSARY = f"{DISCRIMINATOR}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,7 @@ class SavedRun:
         model: with its weights, in evaluation mode.
         data: how to load the data again: {"name": ..., options}.
         config: the whole of config.json.
+        adversary: the network that played against an implicit density, else None.
     """
 
     directory: Path
@@ -55,6 +60,7 @@ class SavedRun:
     model: GenerativeModel
     data: dict[str, Any]
     config: dict[str, Any]
+    adversary: nn.Module | None = None
 
 
 def build(
@@ -149,7 +155,13 @@ def load(directory: str | Path, weights: str = "weights.safetensors") -> SavedRu
         settings = from_mapping(found.settings, config["settings"])
         _refuse_another_size(path, config["settings"], spec, tensors)
         with torch.device("meta"):  # it takes no memory before it is known to fit
-            shapes = _shapes(_construct(found, spec, settings, 0).state_dict())
+            hollow = _construct(found, spec, settings, 0)
+            names = hollow.state_dict().keys()
+            played = any(n not in names and n.startswith(ADVERSARY) for n in tensors)
+            shapes = _shapes(hollow.state_dict())
+            if played:
+                other = adversary_of(hollow).state_dict()
+                shapes |= _shapes({ADVERSARY + name: t for name, t in other.items()})
     wrong = sorted(dict(shapes.items() ^ _shapes(tensors).items()))
     if wrong:
         raise checkpoint.CheckpointError(
@@ -157,11 +169,14 @@ def load(directory: str | Path, weights: str = "weights.safetensors") -> SavedRu
             f"{', '.join(wrong[:4])} {'differs' if len(wrong) == 1 else 'differ'}"
         )
     model = _construct(found, spec, settings, 0)
-    model.load_state_dict(tensors)
-    # The memory order in which convolutions run fastest.
-    place(model, torch.device("cpu"))
-    model.eval()
-    return SavedRun(directory, found.name, model, dict(config["data"]), config)
+    adversary = adversary_of(model) if played else None
+    for network, prefix in ((model, ""), (adversary, ADVERSARY)):
+        if network is not None:
+            network.load_state_dict({n: tensors[prefix + n] for n in network.state_dict()})
+            # The memory order in which convolutions run fastest.
+            place(network, torch.device("cpu"))
+            network.eval()
+    return SavedRun(directory, found.name, model, dict(config["data"]), config, adversary)
 
 
 def data_options(run: SavedRun) -> dict[str, Any]:

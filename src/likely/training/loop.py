@@ -49,7 +49,8 @@ from likely.devices import (
 from likely.devices.precision import reduced_precision
 from likely.errors import Diverged, InvalidSetting
 from likely.files import reading
-from likely.noise import Noise, derived_seed, noise_for
+from likely.models.gan.adversary import DISCRIMINATOR
+from likely.noise import Noise, derived_seed, noise_for, weights_from
 from likely.runs import checkpoint
 from likely.runs.journal import Journal
 from likely.runs.resume import (
@@ -62,13 +63,15 @@ from likely.runs.resume import (
 )
 from likely.settings import FitSettings
 from likely.training import graphs, health
-from likely.training.objectives import Loss, Objective, default_objective
+from likely.training.objectives import Loss, Objective, Step, default_objective
 from likely.training.optimizers import (
     AveragedWeights,
     optimizer_for,
     optimizer_tensors,
     restore_optimizers,
     set_rate,
+    set_state,
+    state_of,
 )
 from likely.training.presets import fit_settings
 from likely.training.stopping import StopRequests
@@ -91,6 +94,7 @@ class Run:
         directory: where it is saved, or None.
         seconds: spent in the loop, over all parts of a resumed run.
         findings: what the health monitor says is going wrong, worst first; often empty.
+        adversary: the network that played against an implicit density, else None.
     """
 
     model: GenerativeModel
@@ -102,6 +106,7 @@ class Run:
     directory: Path | None
     seconds: float
     findings: list[health.Finding] = dataclasses.field(default_factory=list)
+    adversary: nn.Module | None = None
 
 
 def fit(
@@ -195,14 +200,19 @@ class _Loop:
                 f"batch_size={settings.batch_size}"
             )
         self.journal = Journal(directory, writes=self.team.leads, tensorboard=settings.tensorboard)
-        self.players = objective.players(model)
-        place(model, self.device)
-        self.team.share(model)
+        with weights_from(settings.seed):
+            self.players = objective.players(model)
+        parts = set(model.modules())
+        self.others = {p: module for p, module in self.players.items() if module not in parts}
+        self.networks = {"": model, **{f"{player}.": n for player, n in self.others.items()}}
+        self.whole = nn.ModuleList(self.networks.values())
+        place(self.whole, self.device)
+        self.team.share(self.whole)
         self.optimizers = {
             player: optimizer_for(settings, list(module.parameters()))
             for player, module in self.players.items()
         }
-        self.average = AveragedWeights(model, settings.ema)
+        self.average = AveragedWeights(self.networks, settings.ema)
         self.best_weights: dict[str, Tensor] | None = None
         self.best = math.inf
         self.step = 0
@@ -231,10 +241,10 @@ class _Loop:
         last_save = time.monotonic()
         # An autoregressive model computes everything in one method: one graph.
         method = "conditionals" if isinstance(self.model, Autoregressive) else None
-        compilation = compiled(self.model, settings.compile, method=method)
         with (
             self._opened(resume),
-            compilation,
+            compiled(self.model, settings.compile, method=method),
+            compiled(nn.ModuleList(self.others.values()), settings.compile),
             fastest_convolutions(self.device),
             contextlib.nullcontext() if self.graphs is None else self.graphs.beside(),
             StopRequests() as stop,
@@ -260,8 +270,7 @@ class _Loop:
                     self._save()
                     last_save = time.monotonic()
                 if stopping and self.step < settings.steps:
-                    self.model.load_state_dict(self.average.tensors)
-                    self.model.eval()
+                    set_state(self.networks, self.average.tensors)
                     where = f" saved in {self.directory};" if self.directory else ""
                     return self._state(
                         f"stopped by {stop.name} after {self.step} of {settings.steps} steps;"
@@ -277,7 +286,7 @@ class _Loop:
         """Move the weights of one player; the other's are constants of its game."""
         module, optimizer = self.players[player], self.optimizers[player]
         parameters = list(module.parameters())
-        self.model.train()
+        self.whole.train()
         set_rate(optimizer, self.settings.rate(self.step))
         if self.graphs is not None and self._replay(self.graphs, player, turn):
             return
@@ -286,7 +295,7 @@ class _Loop:
                 other.requires_grad_(other is module)
             self._accumulate(player, turn)
         finally:
-            self.model.requires_grad_(True)
+            self.whole.requires_grad_(True)
         self.team.sum_gradients(parameters)
         norm = _norm(parameters)
         # A loss may be finite where its gradient is not; weights moved by it would be lost.
@@ -312,7 +321,7 @@ class _Loop:
             rows = index[first : first + part]
             x, context = self._to_device(self.data.batch(rows, epoch))
             noise = self._noise(player, first)
-            with noise_for(self.model, noise):
+            with noise_for(self.whole, noise):
                 total, terms = self._loss(player, x, context, noise, self.step)
             self._refuse_non_finite(total, f"the loss of {player}", rows)
             torch.autograd.backward(total)
@@ -328,7 +337,9 @@ class _Loop:
         """
         s = self.settings
         with autocast(self.precision, self.device), reduced_precision():
-            loss = self.objective.loss(self.model, x, context, player, noise, step)
+            loss = self.objective.loss(
+                Step(self.model, self.players, player, x, context, noise, step)
+            )
         self._refuse_other_loss(loss, len(x))
         terms = {name: term.sum() / s.batch_size for name, term in loss.terms.items()}
         total = loss.value.sum() / s.batch_size
@@ -468,6 +479,7 @@ class _Loop:
         return Run(
             self.model, self.settings, self.step, status, finished, self.journal.records,
             self.directory, self.seconds, self.findings,
+            self.others.get(DISCRIMINATOR),
         )  # fmt: skip
 
     # -- the run directory -----------------------------------------------------------------
@@ -511,7 +523,7 @@ class _Loop:
         if self.directory is None:
             return
         groups: dict[str, Mapping[str, Tensor]] = {
-            "model": self.model.state_dict(),
+            "model": state_of(self.networks),
             "average": self.average.tensors,
             "sums": self.sums,
             "optimizer": optimizer_tensors(self.optimizers),
@@ -551,7 +563,7 @@ class _Loop:
             sums = groups.get("sums", {})
             if any(sum.shape or not sum.is_floating_point() for sum in sums.values()):
                 raise ValueError("sums are no numbers")
-            copy_into(self.model.state_dict(), groups["model"])
+            copy_into(state_of(self.networks), groups["model"])
             copy_into(self.average.tensors, groups["average"])
             restore_optimizers(self.optimizers, groups.get("optimizer", {}))
         self.step, self.best = step, best
@@ -575,8 +587,7 @@ class _Loop:
                 with self.team.together():
                     if self.team.leads:
                         checkpoint.write_tensors(self.directory / "weights.safetensors", best, kept)
-        self.model.load_state_dict(best)
-        self.model.eval()
+        set_state(self.networks, best)
         self.findings = health.diagnose(self.journal.records, self.model)
         if len(self.journal.records) >= health.ENOUGH:
             self.findings = health.diagnose(self.journal.records, self.model, self.data)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -33,12 +34,13 @@ from likely.density import (
     TractableDensity,
     at_least_float,
 )
-from likely.density.implicit import DISCRIMINATOR, GENERATOR
 from likely.errors import InvalidSetting
+from likely.models.gan.adversary import DISCRIMINATOR, adversary_of
 from likely.noise import Noise
 from likely.settings import at_least
 
 MODEL = "model"
+GENERATOR = "generator"
 
 
 class Loss(NamedTuple):
@@ -53,6 +55,30 @@ class Loss(NamedTuple):
     terms: dict[str, Tensor]
 
 
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a loss is computed from.
+
+    Attributes:
+        model: the model.
+        players: the networks by player, as `Objective.players` gave them.
+        player: the one that moves.
+        x: integers [B, *shape].
+        context: labels [B], floats [B, *context_shape], or None.
+        noise: source of latents; a function of (seed, number, player).
+        number: updates done so far, for annealing; a tensor where the update is captured as a
+            graph.
+    """
+
+    model: GenerativeModel
+    players: Mapping[str, nn.Module]
+    player: str
+    x: Tensor
+    context: Tensor | None
+    noise: Noise
+    number: int | Tensor
+
+
 class Objective(abc.ABC):
     """What each player minimises.
 
@@ -65,33 +91,18 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        """Players in the order of their updates, with the module each one moves.
+        """Players in the order of their updates, with the network each one moves.
+
+        That is the model, a part of it, or a network that plays against it, built here: a fit
+        seeds its initial weights, keeps it in its run under the player's name, and resumes it.
 
         Raises:
             InvalidSetting: the objective does not fit this kind of model.
         """
 
     @abc.abstractmethod
-    def loss(
-        self,
-        model: GenerativeModel,
-        x: Tensor,
-        context: Tensor | None,
-        player: str,
-        noise: Noise,
-        step: int | Tensor,
-    ) -> Loss:
-        """The loss of `player` on a batch.
-
-        Args:
-            model: the model.
-            x: integers [B, *shape].
-            context: labels [B] or None.
-            player: one of `players`.
-            noise: source of latents; a function of (seed, step, player).
-            step: updates done so far, for annealing; a tensor where the update is captured as
-                a graph.
-        """
+    def loss(self, step: Step) -> Loss:
+        """The loss of `step.player` on a batch."""
 
     def _refuse(self, model: GenerativeModel, needs: str) -> InvalidSetting:
         return InvalidSetting(
@@ -108,18 +119,17 @@ class NegativeLogLikelihood(Objective):
             raise self._refuse(model, "a tractable density")
         return {MODEL: model}
 
-    def loss(
-        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int | Tensor,
-    ) -> Loss:  # fmt: skip
-        assert isinstance(model, TractableDensity)
-        nll = -model.log_prob(x, context)
+    def loss(self, step: Step) -> Loss:
+        assert isinstance(step.model, TractableDensity)
+        nll = -step.model.log_prob(step.x, step.context)
         return Loss(nll, {"nll": nll.detach()})
 
 
 @dataclasses.dataclass(frozen=True)
 class NegativeELBO(Objective):
-    """-(E_q log p(x|z) - beta KL(q(z|x) || p(z))), for latent-variable models.
+    """-(E_q log p(x|z) - beta KL(q(z|x) || p(z))), for densities with a bound.
+
+    Where the two terms are not known apart (no `LatentVariable`), only the bound itself.
 
     Attributes:
         beta: weight of the KL term at the end of the warm-up; 1 is the bound itself.
@@ -135,20 +145,23 @@ class NegativeELBO(Objective):
         at_least(self, 0, "beta", "warmup", "free_nats")
 
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        if not isinstance(model, LatentVariable):
-            raise self._refuse(model, "a latent-variable model")
+        if not isinstance(model, ApproximateDensity):
+            raise self._refuse(model, "an approximate density")
+        if self != NegativeELBO() and not isinstance(model, LatentVariable):
+            raise self._refuse(model, "a latent-variable model for beta, warmup and free_nats")
         return {MODEL: model}
 
-    def loss(
-        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int | Tensor,
-    ) -> Loss:  # fmt: skip
-        assert isinstance(model, LatentVariable)
-        reconstruction, kl_by_coordinate = model.elbo_terms(x, noise, context)
+    def loss(self, step: Step) -> Loss:
+        model = step.model
+        assert isinstance(model, ApproximateDensity)
+        if not isinstance(model, LatentVariable):
+            bound = model.elbo(step.x, step.noise, step.context)
+            return Loss(-bound, {"negative_elbo": -bound.detach()})
+        reconstruction, kl_by_coordinate = model.elbo_terms(step.x, step.noise, step.context)
         kl = kl_by_coordinate.sum(-1)
         weight: float | Tensor = self.beta
         if self.warmup:
-            share = (step + 1) / self.warmup
+            share = (step.number + 1) / self.warmup
             rising = share.clamp(max=1.0) if isinstance(share, Tensor) else min(1.0, share)
             weight = self.beta * rising
         value = -reconstruction + weight * kl.clamp(min=self.free_nats)
@@ -170,12 +183,9 @@ class ImportanceWeighted(Objective):
             raise self._refuse(model, "a latent-variable model")
         return {MODEL: model}
 
-    def loss(
-        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int | Tensor,
-    ) -> Loss:  # fmt: skip
-        assert isinstance(model, LatentVariable)
-        value = -model.importance_bound(x, self.k, noise, context)
+    def loss(self, step: Step) -> Loss:
+        assert isinstance(step.model, LatentVariable)
+        value = -step.model.importance_bound(step.x, self.k, step.noise, step.context)
         return Loss(value, {"negative_importance_bound": value.detach()})
 
 
@@ -194,40 +204,38 @@ class OrderAgnosticLikelihood(Objective):
             raise self._refuse(model, "a network for all orders (deep-nade, eonade)")
         return {MODEL: model}
 
-    def loss(
-        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int | Tensor,
-    ) -> Loss:  # fmt: skip
+    def loss(self, step: Step) -> Loss:
+        model, noise = step.model, step.noise
         assert isinstance(model, OrderAgnostic)
-        x = model.integers(x)
+        x = model.integers(step.x)
         batch, channels, height, width = x.shape
         groups = 1 if model.head.couples_channels else channels
         total = groups * height * width
         rank = noise.uniform(batch, total).argsort(1).argsort(1)  # of each dimension
         count = (noise.uniform(batch) * total).long()  # known dimensions, [B]
         known = (rank < count[:, None]).reshape(batch, groups, height, width)
-        each = model.head.log_prob(at_least_float(model.given(x, known, context)), x)
+        each = model.head.log_prob(at_least_float(model.given(x, known, step.context)), x)
         unknown = -(each * ~known).sum((1, 2, 3))
         nll = unknown * total / (total - count)
         return Loss(nll, {"nll": nll.detach()})
 
 
 class _Adversarial(Objective):
-    """Two players, discriminator first; a leaf gives the two losses on paired logits."""
+    """The adversary against the model, the adversary first; a leaf gives the two losses."""
 
     capturable = False
 
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
         if not isinstance(model, ImplicitDensity):
-            raise self._refuse(model, "an implicit density with a discriminator")
-        modules = model.player_modules()
-        return {DISCRIMINATOR: modules[DISCRIMINATOR], GENERATOR: modules[GENERATOR]}
+            raise self._refuse(model, "an implicit density for its discriminator")
+        return {DISCRIMINATOR: adversary_of(model), GENERATOR: model}
 
-    def _images(
-        self, model: ImplicitDensity, x: Tensor, context: Tensor | None, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
+    def _images(self, step: Step) -> tuple[Tensor, Tensor]:
         """Real images in [-1, 1] and as many generated ones."""
-        return model.scaled(x), model.generate(model.latents(noise, len(x)), context)
+        model = step.model
+        assert isinstance(model, ImplicitDensity)
+        z = model.latents(step.noise, len(step.x))
+        return model.scaled(step.x), model.generate(z, step.context)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,18 +251,15 @@ class NonSaturatingGAN(_Adversarial):
     def __post_init__(self) -> None:
         at_least(self, 0, "penalty")
 
-    def loss(
-        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int | Tensor,
-    ) -> Loss:  # fmt: skip
-        assert isinstance(model, ImplicitDensity)
-        real, fake = self._images(model, x, context, noise)
-        if player == GENERATOR:
-            value = softplus(-model.criticise(fake, context))
+    def loss(self, step: Step) -> Loss:
+        critic, context = step.players[DISCRIMINATOR], step.context
+        real, fake = self._images(step)
+        if step.player == GENERATOR:
+            value = softplus(-critic(fake, context))
             return Loss(value, {"generator_loss": value.detach()})
         fake = fake.detach()
-        real_logit, r1 = _logit_and_penalty(model, real, context, self.penalty > 0)
-        fake_logit = model.criticise(fake, context)
+        real_logit, r1 = _logit_and_penalty(critic, real, context, self.penalty > 0)
+        fake_logit = critic(fake, context)
         value = softplus(-real_logit) + softplus(fake_logit) + self.penalty / 2 * r1
         right = ((real_logit > 0).float() + (fake_logit < 0).float()) / 2
         return Loss(value, _logit_terms(value, real_logit, fake_logit, right, r1))
@@ -276,33 +281,30 @@ class RelativisticGAN(_Adversarial):
     def __post_init__(self) -> None:
         at_least(self, 0, "penalty")
 
-    def loss(
-        self, model: GenerativeModel, x: Tensor, context: Tensor | None, player: str,
-        noise: Noise, step: int | Tensor,
-    ) -> Loss:  # fmt: skip
-        assert isinstance(model, ImplicitDensity)
-        real, fake = self._images(model, x, context, noise)
-        if player == GENERATOR:
-            value = softplus(model.criticise(real, context) - model.criticise(fake, context))
+    def loss(self, step: Step) -> Loss:
+        critic, context = step.players[DISCRIMINATOR], step.context
+        real, fake = self._images(step)
+        if step.player == GENERATOR:
+            value = softplus(critic(real, context) - critic(fake, context))
             return Loss(value, {"generator_loss": value.detach()})
-        real_logit, r1 = _logit_and_penalty(model, real, context, self.penalty > 0)
-        fake_logit, r2 = _logit_and_penalty(model, fake.detach(), context, self.penalty > 0)
+        real_logit, r1 = _logit_and_penalty(critic, real, context, self.penalty > 0)
+        fake_logit, r2 = _logit_and_penalty(critic, fake.detach(), context, self.penalty > 0)
         value = softplus(fake_logit - real_logit) + self.penalty / 2 * (r1 + r2)
         right = (real_logit > fake_logit).float()  # it judges pairs
         return Loss(value, _logit_terms(value, real_logit, fake_logit, right, r1 + r2))
 
 
 def _logit_and_penalty(
-    model: ImplicitDensity, images: Tensor, context: Tensor | None, wanted: bool
+    critic: nn.Module, images: Tensor, context: Tensor | None, wanted: bool
 ) -> tuple[Tensor, Tensor]:
     """D's logits and the squared gradient norm of each at its image, both [B]."""
     if not wanted:
-        logit = model.criticise(images, context)
+        logit = critic(images, context)
         return logit, torch.zeros_like(logit)
     images = images.detach().requires_grad_(True)
-    logit = model.criticise(images, context)
+    logit = critic(images, context)
     (gradient,) = torch.autograd.grad(logit.sum(), images, create_graph=True)
-    return logit, gradient.square().sum((1, 2, 3))
+    return logit, gradient.square().flatten(1).sum(1)
 
 
 def _logit_terms(

@@ -203,29 +203,36 @@ def _parts(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> set[str
     return {"step", "exp_avg", "exp_avg_sq"}
 
 
+Networks = Mapping[str, nn.Module]
+
+
 class AveragedWeights:
-    """Exponential moving average of a model's weights and buffers.
+    """Exponential moving average of the weights and buffers of networks that are fitted together.
 
     The decay rises to its value over the first steps, min(decay, (1 + step) / (10 + step)), so
     that the average forgets the initial weights (Abadi et al., TensorFlow's
     ExponentialMovingAverage). What is no float (a counter) is copied.
 
     Attributes:
-        tensors: by the names of the model's state.
+        tensors: by the names of `state_of`.
+
+    Args:
+        networks: by the prefix of their names: "" for the model.
+        decay: between 0 (the last weights) and 1.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = model, decay
-        self.tensors = copied_state(model)
+    def __init__(self, networks: Networks, decay: float) -> None:
+        self.networks, self.decay = networks, decay
+        self.restart()
 
     def restart(self) -> None:
-        """Begin again at the model's weights of now."""
-        self.tensors = copied_state(self.model)
+        """Begin again at the weights of now."""
+        self.tensors = {name: t.detach().clone() for name, t in state_of(self.networks).items()}
 
     def update(self, step: int) -> None:
         """Update the average with the weights after update `step` (counted from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        state = self.model.state_dict()
+        state = state_of(self.networks)
         floating = [name for name, tensor in state.items() if tensor.is_floating_point()]
         old = [self.tensors[name] for name in floating]
         torch._foreach_lerp_(old, [state[name].detach() for name in floating], 1 - decay)
@@ -235,16 +242,26 @@ class AveragedWeights:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with its averaged weights, in evaluation mode, within the block."""
-        current = copied_state(self.model)
-        self.model.load_state_dict(self.tensors)
-        self.model.eval()
+        """The networks with their averaged weights, in evaluation mode, within the block."""
+        current = {name: t.detach().clone() for name, t in state_of(self.networks).items()}
+        set_state(self.networks, self.tensors)
         try:
             yield
         finally:
-            self.model.load_state_dict(current)
+            set_state(self.networks, current)
 
 
-def copied_state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of every weight and buffer that is saved."""
-    return {name: t.detach().clone() for name, t in model.state_dict().items()}
+def state_of(networks: Networks) -> dict[str, Tensor]:
+    """Every weight and buffer that is saved, by its name behind the prefix of its network."""
+    return {
+        prefix + name: tensor
+        for prefix, network in networks.items()
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def set_state(networks: Networks, tensors: Mapping[str, Tensor]) -> None:
+    """Give the networks weights by the names of `state_of`, and put them in evaluation mode."""
+    for prefix, network in networks.items():
+        network.load_state_dict({n: tensors[prefix + n] for n in network.state_dict()})
+        network.eval()

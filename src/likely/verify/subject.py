@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, GenerativeModel, LatentVariable
+from likely.density import Autoregressive, GenerativeModel, LatentVariable, NoSettings
 from likely.errors import LikelyError
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
 from likely.noise import Choice, Dropout, Noise, derived_seed
@@ -145,10 +145,11 @@ def smaller(
         # "auto" depends on the data: the instance takes the head that the model has.
         changes = {**changes, "head": _HEAD_NAMES[type(head)]}
     settings = dataclasses.replace(settings, **changes)
-    build = cast("Callable[[DataSpec, Any], GenerativeModel]", type(model))
+    build = cast("Callable[..., GenerativeModel]", type(model))
+    arguments = (spec,) if isinstance(settings, NoSettings) else (spec, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("verify", seed, "smaller"))
-        instance = build(spec, settings)
+        instance = build(*arguments)
         fitted = _same_shapes(instance, model)
         if fitted:
             instance.load_state_dict(model.state_dict())

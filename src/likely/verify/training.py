@@ -12,8 +12,8 @@ from torch import Tensor
 
 from likely.density import GenerativeModel, ImplicitDensity
 from likely.errors import InvalidSetting
-from likely.noise import Choice, noise_for
-from likely.training.objectives import NonSaturatingGAN, default_objective
+from likely.noise import Choice, noise_for, weights_from
+from likely.training.objectives import Step, default_objective
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none
 
@@ -24,11 +24,10 @@ LARGE_ENOUGH = 8
 
 
 def gradients_reach_every_weight(subject: Subject) -> Proof:
-    """One loss of the kind's default objective for each player, in training mode.
+    """One loss of the kind's default objective for each player of the model, in training mode.
 
-    For an implicit density that is the 2014 game: a relativistic loss compares two logits, so
-    it cannot see the discriminator's last bias. A model that draws alternatives in training (the
-    networks of a mixture, masks) is asked until all weights were reached, `DRAWS` times at most.
+    A model that draws alternatives in training (the networks of a mixture, masks) is asked until
+    all weights were reached, `DRAWS` times at most.
     """
     names = list(subject.model.named_parameters())
     try:
@@ -80,10 +79,13 @@ def _dead(subject: Subject, model: GenerativeModel, x: Tensor, context: Tensor |
     """Names of the weights that no player's loss on these images reaches."""
     model = copy.deepcopy(model).train()
     model.requires_grad_(True)
-    implicit = isinstance(model, ImplicitDensity)
-    objective = NonSaturatingGAN() if implicit else default_objective(model)
-    players = objective.players(model)
-    reached = {id(parameter) for parameter in model.parameters() if not parameter.numel()}
+    objective = default_objective(model)
+    with weights_from(subject.seed):
+        players = {player: n.double() for player, n in objective.players(model).items()}
+    weights = list(model.parameters())
+    reached = {id(parameter) for parameter in weights if not parameter.numel()}
+    # An adversary is not the model's: its weights need not be reached.
+    reached |= {id(p) for n in players.values() for p in n.parameters()} - set(map(id, weights))
     draws = DRAWS if any(isinstance(layer, Choice) for layer in model.modules()) else 1
     for draw, (player, module) in itertools.product(range(draws), players.items()):
         if all(id(parameter) in reached for parameter in module.parameters()):
@@ -91,7 +93,7 @@ def _dead(subject: Subject, model: GenerativeModel, x: Tensor, context: Tensor |
         model.zero_grad(set_to_none=True)
         noise = subject.noise("gradient", player, draw)
         with torch.enable_grad(), noise_for(model, noise):
-            loss = objective.loss(model, x, context, player, noise, 0)
+            loss = objective.loss(Step(model, players, player, x, context, noise, 0))
             loss.value.sum().backward()  # type: ignore[no-untyped-call]
         for parameter in module.parameters():
             # NaN is useless as a gradient: it counts as dead.

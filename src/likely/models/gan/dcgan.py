@@ -26,9 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
 
-from likely.data.spec import Dataset, DataSpec
+from likely.data.spec import DataSpec
 from likely.density import ImplicitDensity
-from likely.density.implicit import DISCRIMINATOR, GENERATOR
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.models.gan.settings import DCGANSettings
@@ -99,14 +98,19 @@ class Discriminator(nn.Module):
         _initialise(self, 0.0 if batch else math.sqrt(2.0))
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        x = self.features(x)[-1]
+        x = self.maps(x)[-1]
         logit: Tensor = self.last(x).flatten(1).sum(1)
         if self.label is not None and context is not None:
             # Projection of the pooled features on the label (Miyato and Koyama 2018).
             logit = logit + (x.sum((2, 3)) * self.label(context)).sum(1) / math.sqrt(x.shape[1])
         return logit
 
-    def features(self, x: Tensor) -> list[Tensor]:
+    def features(self, x: Tensor) -> Tensor:
+        """All convolutions, max-pooled to at most 4 x 4 (sec. 5.1), [B, features]."""
+        sides = [(m, (min(4, m.shape[2]), min(4, m.shape[3]))) for m in self.maps(x)]
+        return torch.cat([adaptive_max_pool2d(m, side).flatten(1) for m, side in sides], 1)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
         """Activations of every convolution, [B, F, H, W] each."""
         maps = []
         for down, norm in zip(self.downs, self.norms, strict=True):
@@ -133,13 +137,12 @@ class DCGAN(ImplicitDensity):
         self.settings = settings
         self.latent = settings.latent
         self.generator = Generator(spec, settings, self.classes)
-        self.discriminator = Discriminator(spec, settings, self.classes)
 
-    def start_at(self, data: Dataset) -> None:
-        """Nothing: the generator starts at mid-grey noise."""
-
-    def player_modules(self) -> dict[str, nn.Module]:
-        return {GENERATOR: self.generator, DISCRIMINATOR: self.discriminator}
+    def adversary(self) -> Discriminator:
+        """A fresh discriminator of the same sizes, for the objective."""
+        # Its initial weights come after a generator's in the stream of random numbers.
+        Generator(self.spec, self.settings, self.classes)
+        return Discriminator(self.spec, self.settings, self.classes)
 
     def latents(self, noise: Noise, n: int) -> Tensor:
         uniform = noise.uniform(n, self.latent)
@@ -149,22 +152,6 @@ class DCGAN(ImplicitDensity):
     def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         images: Tensor = self.generator(z, context)
         return images
-
-    @torch.no_grad()
-    @full_precision
-    def features(self, x: Tensor) -> Tensor:
-        """All convolutions of the discriminator, max-pooled to at most 4 x 4 (sec. 5.1)."""
-        maps = self.discriminator.features(self.scaled(self.integers(x)))
-        pooled = [
-            adaptive_max_pool2d(m, (min(4, m.shape[2]), min(4, m.shape[3]))).flatten(1)
-            for m in maps
-        ]
-        return torch.cat(pooled, 1)
-
-    @full_precision
-    def criticise(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        logit: Tensor = self.discriminator(x, context)
-        return logit
 
 
 def _initialise(network: nn.Module, gain: float) -> None:
