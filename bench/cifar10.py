@@ -28,8 +28,8 @@ from common import RESULTS, write_result
 from likely import data, runs
 from likely.density import ImplicitDensity
 from likely.evaluate.likelihood import per_example_nll
+from likely.files.sheets import sample_sheet, save_png
 from likely.models import MODELS
-from likely.report.sheets import sample_sheet, save_png
 from likely.settings import FitSettings, to_json
 from likely.training.loop import Run, fit
 from likely.verify import verify

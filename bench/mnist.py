@@ -44,7 +44,7 @@ from likely.devices import choose_device
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll
 from likely.evaluate.samples import SampleReference, samples_per_second
-from likely.report.sheets import sample_sheet, save_png
+from likely.files.sheets import sample_sheet, save_png
 from likely.runs.checkpoint import read_json, write_json
 from likely.settings import to_json
 from likely.training.loop import Run, fit

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from likely import runs
 from likely.density import Autoregressive
-from likely.report.sheets import sample_sheet
+from likely.files.sheets import sample_sheet
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "bench" / "results"

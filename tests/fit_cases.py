@@ -63,7 +63,7 @@ def model_of(case: str, seed: int = 0) -> GenerativeModel:
 
 
 def fit_case(
-    case: str, out: Path | None, *, progress: Progress | None = None, resume: bool = True,
+    case: str, out: Path | None, *, progress: Progress | bool | None = None, resume: bool = True,
     **changes: Any,
 ) -> Run:  # fmt: skip
     """One fit of the case in one thread, its model rebuilt."""

@@ -20,8 +20,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # no density, and nobody imports the command.
 LEVELS = {
     "_lazy": 0, "errors": 0,
-    "estimate": 1, "files": 1, "noise": 1, "settings": 1,
-    "data": 2, "devices": 2, "mdp": 2,
+    "files": 1, "noise": 1, "settings": 1,
+    "estimate": 2, "data": 2, "devices": 2, "mdp": 2,
     "heads": 3,
     "sampling": 4,
     "nn": 5,

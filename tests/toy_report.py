@@ -15,7 +15,7 @@ from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
 from likely.evaluate.compare import ModelResult, compare_models
 from likely.evaluate.features import Extractor
 from likely.evaluate.samples import SampleReference
-from likely.report.charts import panels_from_metrics
+from likely.files.charts import panels_from_metrics
 from likely.report.report import ModelReport, Report, neighbour_pairs
 
 ANSWERS = {

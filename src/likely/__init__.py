@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from likely.evaluate.likelihood import bits_per_dim as bits_per_dim
     from likely.evaluate.likelihood import log_likelihood as log_likelihood
     from likely.evaluate.likelihood import nats as nats
+    from likely.files.sheets import show as show
     from likely.settings import FitSettings as FitSettings
     from likely.training.loop import Run as Run
     from likely.training.loop import fit as fit
@@ -76,6 +77,7 @@ _HOME = {
     "fit": "training.loop",
     "log_likelihood": "evaluate.likelihood",
     "nats": "evaluate.likelihood",
+    "show": "files.sheets",
     "verify": "verify",
 }
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import html
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -83,7 +84,7 @@ class Verdict(enum.Enum):
     INCOMPARABLE = "incomparable"  # other data, other quantity or other unit
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Comparison:
     """A verdict and the sentence that explains it."""
 
@@ -93,8 +94,17 @@ class Comparison:
     def __str__(self) -> str:
         return f"{self.verdict.name}: {self.reason}"
 
+    __repr__ = __str__
 
-@dataclasses.dataclass(frozen=True)
+    def _repr_html_(self) -> str:
+        from likely.files.inline import badge, fragment
+
+        style = {Verdict.UNDECIDED: "fair", Verdict.INCOMPARABLE: "none"}
+        word = badge(self.verdict.value, style.get(self.verdict, "good"))
+        return fragment(f"<p>{word} {html.escape(self.reason)}</p>")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Estimate:
     """A measured number with its relation to the truth.
 
@@ -257,6 +267,15 @@ class Estimate:
         if self.standard_error > 0.0:
             text += f" +- {self.standard_error:.{digits}f}"
         return f"{text} {self.unit}".rstrip()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from likely.files.inline import fragment, line
+
+        about = [self.quantity, f"n = {self.n:,}", self.about, f"data {self.fingerprint}"]
+        text = ", ".join(part for part in about if part)
+        return fragment(f"<p><b>{html.escape(str(self))}</b></p>", line(text, muted=True))
 
     def to_json(self) -> dict[str, Any]:
         """A flat dictionary; `from_json` reads it back. An unknown error is None."""

@@ -22,10 +22,10 @@ from likely.errors import InvalidData
 from likely.estimate import Estimate
 from likely.evaluate.classifier import NetworkFeatures
 from likely.evaluate.compare import compare_models
-from likely.report.charts import Panel, Series, line_chart, panels_from_metrics, ticks
+from likely.files.charts import Panel, Series, line_chart, panels_from_metrics, ticks
+from likely.files.sheets import YELLOW, data_uri, grid_sheet, neighbour_sheet, sample_sheet
 from likely.report.page import render
 from likely.report.report import Report, report_json, write_report
-from likely.report.sheets import YELLOW, data_uri, grid_sheet, neighbour_sheet, sample_sheet
 from likely.report.tables import number
 from toy_report import toy_report
 

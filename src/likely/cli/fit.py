@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     objective = _objective(request, model)
     record = recorded(request.data)
     _refuse_other_run(request, model, record, objective)
-    from likely.cli.progress import FitProgress
+    from likely.training.progress import FitProgress
 
     title = f"{request.model.name} on {train.spec.name}"
     weights = sum(p.numel() for p in model.parameters())
@@ -317,8 +317,8 @@ def _conclude(
         note(f"likely: {found.status}")
         return exit_code(found.status)
     if not as_json:
-        from likely.cli.progress import duration
         from likely.density import ApproximateDensity
+        from likely.training.progress import duration
 
         relation = "<= " if isinstance(found.model, ApproximateDensity) else "= "
         ending = f"; best validation {relation}{best:.2f} nats" if values else ""

@@ -8,22 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from likely.cli.output import leads, note
+from likely.training.progress import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-    from likely.training.loop import Run
-
-# What a record of a fit is called on the bar, in the order shown; others are left to metrics.jsonl.
-SHOWN = {
-    "nll": "nll",
-    "negative_elbo": "-elbo",
-    "negative_importance_bound": "-L_k",
-    "discriminator_loss": "D",
-    "generator_loss": "G",
-    "validation": "validation",
-}
 LINE_SECONDS = 10.0
 
 
@@ -32,86 +22,6 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, quiet=not leads())
-
-
-class FitProgress:
-    """The bar of a fit: steps, losses, time left."""
-
-    def __init__(self, title: str, steps: int) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._console = console()
-        self._steps = steps
-        self._validation: float | None = None
-        self._last_line = time.monotonic()
-        self._first: tuple[int, float] | None = None  # step and time of the first record
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[losses]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=self._console, expand=True, transient=True,
-        )  # fmt: skip
-        self._task: TaskID = self._bar.add_task(title, total=steps, losses="")
-
-    def __enter__(self) -> FitProgress:
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            with contextlib.suppress(OSError):
-                self._bar.stop()
-
-    def __call__(self, run: Run, record: dict[str, float]) -> None:
-        """What `likely.fit` calls at every log record."""
-        self._validation = record.get("validation", self._validation)
-        if self._first is None:
-            self._first = (run.step, time.monotonic())
-        losses = self._losses(run, record)
-        if self._console.is_terminal:
-            with contextlib.suppress(OSError):  # closed: the fit is about to be told so
-                self._bar.update(self._task, completed=run.step, losses=losses)
-            return
-        now = time.monotonic()
-        due = now - self._last_line >= LINE_SECONDS
-        if due or "validation" in record or run.step == self._steps:
-            self._last_line = now
-            note(f"step {run.step} of {self._steps}: {losses}{self._left(run.step, now)}")
-
-    def _losses(self, run: Run, record: dict[str, float]) -> str:
-        from likely.density import ApproximateDensity
-
-        values = dict(record)
-        if self._validation is not None:
-            values["validation"] = self._validation
-        bound = "<= " if isinstance(run.model, ApproximateDensity) else ""
-        signs = {"validation": bound}
-        return " ".join(
-            f"{name} {signs.get(key, '')}{values[key]:.4g}"
-            for key, name in SHOWN.items()
-            if key in values
-        )
-
-    def _left(self, step: int, now: float) -> str:
-        first, began = self._first or (step, now)
-        if step <= first or step >= self._steps:
-            return ""
-        seconds = (now - began) / (step - first) * (self._steps - step)
-        return f", {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """A duration in words: 42 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 @contextlib.contextmanager

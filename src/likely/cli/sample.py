@@ -77,10 +77,11 @@ def run(options: argparse.Namespace) -> int:
     """Draw and write."""
     import numpy as np
 
-    from likely.cli.progress import counting, duration
+    from likely.cli.progress import counting
     from likely.files import refuse_unwritable
-    from likely.report.sheets import png, sample_sheet
+    from likely.files.sheets import png, sample_sheet
     from likely.runs import checkpoint
+    from likely.training.progress import duration
 
     out = _path(getattr(options, "out", None), ".png", "--out")
     array = _path(getattr(options, "npy", None), ".npy", "--npy")

@@ -16,12 +16,15 @@ import json
 import math
 import operator
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting, nearest
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Split = Literal["train", "validation", "test"]
 IntArray = npt.NDArray[Any]
@@ -238,6 +241,32 @@ class Dataset:
             f"Dataset({s.name}, {s.split}, n={s.n}, shape={s.shape}, levels={s.levels}, "
             f"fingerprint={s.fingerprint})"
         )
+
+    def show(self, n: int = 40, *, columns: int | None = 10) -> Image.Image:
+        """The first examples as a picture, which a notebook shows and `.save` writes.
+
+        Args:
+            n: how many.
+            columns: images per row.
+        """
+        from likely.files.sheets import show
+
+        return show(self[:n], self.spec, columns=columns)
+
+    def _repr_html_(self) -> str:
+        from likely.files.inline import fragment, line
+        from likely.files.sheets import data_uri
+
+        s = self.spec
+        classes = f", {len(s.classes)} classes" if s.classes else ""
+        side = " × ".join(map(str, s.shape))
+        parts = [
+            line(f"{s.name}, {s.split}: {s.n:,} examples of {side}, {s.levels} levels{classes}"),
+            line(", ".join([*s.preprocessing, f"fingerprint {s.fingerprint}"]), muted=True),
+        ]
+        if len(s.shape) == 3 and s.shape[0] in (1, 3) and s.n:
+            parts.append(f'<img src="{data_uri(self.show(20))}" alt="the first examples">')
+        return fragment(*parts)
 
     def fingerprint_given(self, condition: Condition) -> str:
         """Twelve hexadecimal digits of the examples, and of what a likelihood of them is given.

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from likely.devices import cores
 from likely.errors import InvalidSetting, LikelyError
 from likely.settings import Precision
 
@@ -46,6 +47,26 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InvalidSetting(f"device={name} cannot be used here: {reason}") from error
     return device
+
+
+def settle_threads(resumed: int | None = None) -> str:
+    """Compute with as many threads as there are idle cores, unless OMP_NUM_THREADS is set.
+
+    Args:
+        resumed: the threads that a fit was begun with: it resumes bit for bit with these only.
+
+    Returns:
+        What there is to say of it, a sentence; "" where all cores are used.
+    """
+    usable = cores.usable()
+    if cores.asked() is not None or torch.get_num_threads() < usable:
+        return ""
+    threads = resumed or cores.idle()
+    torch.set_num_threads(threads)
+    if threads >= usable:
+        return ""
+    why = "as when the fit began" if resumed else "the others are busy"
+    return f"computing with {threads} of {usable} cores: {why}; OMP_NUM_THREADS={usable} takes all"
 
 
 def gains_by_bfloat16(device: torch.device) -> bool:

@@ -38,8 +38,8 @@ from likely.evaluate.compare import ComparisonTable, ModelResult, compare_models
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, quantity_of
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.files import reading, record_of, refuse_unwritable
+from likely.files.charts import panels_from_metrics
 from likely.models import entry
-from likely.report.charts import panels_from_metrics
 from likely.report.report import ModelReport, Report, ReportFiles, neighbour_pairs, write_report
 from likely.runs.checkpoint import CheckpointError, read_json
 from likely.runs.journal import METRICS, TIMING, read_lines

@@ -19,7 +19,7 @@ from torch import Tensor
 from likely.data.spec import Dataset
 from likely.density import Autoregressive, OrderedDensity
 from likely.errors import InvalidSetting
-from likely.report.sheets import PAPER, YELLOW, save_png
+from likely.files.sheets import PAPER, YELLOW, save_png
 from likely.verify.causality import Location, seen_by
 from likely.verify.subject import subject_of
 

@@ -11,8 +11,9 @@ from likely.data.spec import DataSpec
 from likely.density import Guarantee, Query
 from likely.estimate import Verdict
 from likely.evaluate.compare import Column, ComparisonTable, Missing, PairVerdict
-from likely.report.charts import line_chart
-from likely.report.sheets import data_uri, grid_sheet, neighbour_sheet, sample_sheet
+from likely.files.charts import line_chart
+from likely.files.inline import COLOURS
+from likely.files.sheets import data_uri, grid_sheet, neighbour_sheet, sample_sheet
 from likely.report.tables import (
     FLOOR_NAME,
     LEGEND,
@@ -317,17 +318,9 @@ def _footer(report: Report) -> str:
     )
 
 
-STYLE = """
-:root { --page: #fbfaf8; --card: #ffffff; --ink: #1d2026; --muted: #666d78; --line: #e3e1dc;
-  --grid: #ebe9e4; --good: #17734a; --good-back: #e0f3e8; --fair: #875b06; --fair-back: #fbf0d7;
-  --none: #77484f; --none-back: #f6e7e8; --accent: #2b5fb8;
-  --series-1: #2b5fb8; --series-2: #d1661b; --series-3: #17805a; --series-4: #9b3fa8;
-  --series-5: #b3263f; --series-6: #64707f; }
-@media (prefers-color-scheme: dark) { :root { --page: #14161a; --card: #1c1f25; --ink: #e6e8ec;
-  --muted: #9aa1ad; --line: #30353e; --grid: #2a2f37; --good: #7fdcae; --good-back: #173528;
-  --fair: #f0c56b; --fair-back: #3a2f16; --none: #e0a3ab; --none-back: #3a2226;
-  --accent: #8fb6ff; --series-1: #7aa8ff; --series-2: #ff9d5c; --series-3: #62d6a4;
-  --series-4: #d693e0; --series-5: #ff8095; --series-6: #a3adba; } }
+STYLE = (
+    f"{COLOURS}\n"
+    + """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
@@ -396,3 +389,4 @@ details table, section > table { margin-top: 6px; font-size: 13px; }
 details th, section > table th { width: 240px; color: var(--muted); }
 @media print { section { break-inside: avoid; } }
 """
+)

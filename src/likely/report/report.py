@@ -23,9 +23,9 @@ from likely.evaluate.compare import ComparisonTable, ModelResult
 from likely.evaluate.features import Extractor, Images, checked_images
 from likely.evaluate.neighbours import nearest_images
 from likely.files import write_bytes
-from likely.report.charts import Panel
+from likely.files.charts import Panel
+from likely.files.sheets import grid_sheet, neighbour_sheet, sample_sheet, save_png
 from likely.report.page import render
-from likely.report.sheets import grid_sheet, neighbour_sheet, sample_sheet, save_png
 
 __all__ = [
     "ModelReport",

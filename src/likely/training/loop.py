@@ -61,6 +61,7 @@ from likely.runs.resume import (
     refuse_lost_state,
     refuse_other_run,
 )
+from likely.runs.view import Record, Viewed
 from likely.settings import FitSettings
 from likely.training import graphs, health
 from likely.training.objectives import Loss, Objective, Step, default_objective
@@ -74,13 +75,14 @@ from likely.training.optimizers import (
     state_of,
 )
 from likely.training.presets import fit_settings
+from likely.training.progress import FitProgress, duration, watched
 from likely.training.stopping import StopRequests
 
 Progress = Callable[["Run", dict[str, float]], None]
 
 
-@dataclasses.dataclass
-class Run:
+@dataclasses.dataclass(repr=False)
+class Run(Viewed):
     """A fitted model and how it came about.
 
     Attributes:
@@ -108,6 +110,19 @@ class Run:
     findings: list[health.Finding] = dataclasses.field(default_factory=list)
     adversary: nn.Module | None = None
 
+    @property
+    def state(self) -> str:
+        """How far the fit is, in words."""
+        return f"{self.status} in {duration(self.seconds)}"
+
+    def __str__(self) -> str:
+        if self.status != "running":
+            return super().__str__()
+        # Before the numbers of the step, as `progress=print` prints them.
+        return f"{self.title}: step {self.step} of {self.settings.steps}:"
+
+    __repr__ = __str__
+
 
 def fit(
     model: GenerativeModel,
@@ -120,7 +135,7 @@ def fit(
     seed: int | None = None,
     out: str | Path | None = None,
     resume: bool = True,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Run:
     """Fit a model to data.
 
@@ -136,7 +151,9 @@ def fit(
         out: directory of the run; nothing is written when None.
         resume: go on from the checkpoint in `out`, if there is one, of the same settings, data
             and model; False starts from scratch and drops it.
-        progress: called at every log record.
+        progress: True for a bar in a terminal or a notebook and a line now and then elsewhere;
+            False for silence; None for a bar where somebody looks on. Or what is called with the
+            run and its record at every log record: `progress=print` prints them as a line.
 
     Returns:
         The run; `run.model` is `model`.
@@ -169,7 +186,13 @@ def fit(
         data = relabelled(data, model.spec.classes)
     directory = None if out is None else Path(out)
     loop = _Loop(model, data, objective or default_objective(model), settings, directory)
-    with loop.team.leaving_on_failure():
+    with contextlib.ExitStack() as stack:
+        if progress is None or isinstance(progress, bool):
+            title = f"{type(model).__name__} on {data.spec.name}"
+            wanted = watched() if progress is None else progress
+            bar = FitProgress(title, settings.steps)
+            progress = stack.enter_context(bar) if wanted else None
+        stack.enter_context(loop.team.leaving_on_failure())
         return loop.run(resume, progress)
 
 
@@ -263,7 +286,9 @@ class _Loop:
                 if record:
                     self._record({"step": float(self.step), **record})
                     if progress is not None:
-                        progress(self._state("running", False), self.journal.records[-1])
+                        bound = isinstance(self.model, ApproximateDensity)
+                        told = Record(self.journal.records[-1], bound=bound)
+                        progress(self._state("running", False), told)
                 stopping = self.team.any(stop.signal != 0)
                 due = time.monotonic() - last_save >= settings.checkpoint_seconds
                 if self.step == settings.steps or stopping or self.team.any(due):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import html
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from likely.density import GenerativeModel
 from likely.errors import InvalidData, ProofFailed
 from likely.files import reading, record_of
+from likely.files.inline import badge, fragment, line, table
 from likely.runs import checkpoint
 
 
@@ -54,7 +56,7 @@ class Proof:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Proofs:
     """All checks of one model with one set of weights.
 
@@ -108,6 +110,19 @@ class Proofs:
     def __str__(self) -> str:
         verdict = "all proofs passed" if self.passed else f"{len(self.failed)} proofs FAILED"
         return "\n".join([f"{self.model}: {verdict}", *map(str, self.proofs)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        words = [badge("passed", "good") if p.passed else badge("FAILED", "none")
+                 for p in self.proofs]  # fmt: skip
+        rows = [
+            (word, f"<b>{html.escape(proof.name)}</b><br>{html.escape(proof.about)}",
+             f"{proof.measured:.3g}", f"{proof.tolerance:.3g}")
+            for word, proof in zip(words, self.proofs, strict=True)
+        ]  # fmt: skip
+        verdict, _, _ = str(self).partition("\n")
+        return fragment(line(verdict), table(("", "check", "measured", "allowed"), rows))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; a number that is not finite becomes None."""

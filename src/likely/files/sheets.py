@@ -10,18 +10,18 @@ import base64
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from likely.errors import InvalidData
-from likely.evaluate.features import Images
 from likely.files import write_bytes
 
-__all__ = ["data_uri", "neighbour_sheet", "png", "sample_sheet", "save_png", "to_rgb"]
+__all__ = ["data_uri", "neighbour_sheet", "png", "sample_sheet", "save_png", "show", "to_rgb"]
 
+Images = Any  # integers of any array: numpy, or torch on any device
 Bytes = npt.NDArray[np.uint8]
 
 PAPER = (38, 41, 48)
@@ -35,7 +35,7 @@ def to_rgb(images: Images, levels: int) -> Bytes:
 
     Vectors [N, D] are images of one row.
     """
-    x = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    x = _array(images)
     if x.ndim == 2:
         x = x[:, None, None]
     if x.ndim != 4 or x.shape[1] not in (1, 3):
@@ -80,6 +80,34 @@ def sample_sheet(
         at = (margin + column * (width + margin), margin + row * (height + margin))
         sheet.paste(Image.fromarray(cell), at)
     return sheet
+
+
+def show(images: Images, of: Any = None, *, columns: int | None = None) -> Image.Image:
+    """Images as a picture: a notebook shows it, `.save("sheet.png")` writes it.
+
+    Args:
+        images: of any array, [N, C, H, W] with 1 or 3 channels, or one image [C, H, W]; vectors
+            [N, D]; or [R, N, C, H, W], a row each, as interpolations.
+        of: what says how many levels there are: a data set, a model, a specification or a number.
+            None takes the largest value shown for white.
+        columns: images per row.
+
+    >>> show([[[[0, 1], [1, 0]]]], 2).size
+    (60, 60)
+    """
+    x = _array(images)
+    if x.ndim == 3:
+        x = x[None]
+    if x.ndim == 5:
+        columns, x = columns or x.shape[1], x.reshape(-1, *x.shape[2:])
+    spec = getattr(of, "spec", of)
+    levels = int(x.max(initial=1)) + 1 if spec is None else getattr(spec, "levels", spec)
+    return sample_sheet(x, levels, columns=columns)
+
+
+def _array(images: Images) -> npt.NDArray[Any]:
+    """Any array as one of numpy; torch is not imported for it."""
+    return np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
 
 
 def grid_sheet(images: Images, levels: int, caption: str = "") -> Image.Image:

@@ -11,7 +11,9 @@ import html
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Panel", "Series", "line_chart", "panels_from_metrics", "ticks"]
+from likely.files.inline import Shown, fragment, line
+
+__all__ = ["Panel", "Series", "curves", "line_chart", "panels_from_metrics", "ticks"]
 
 WIDTH, HEIGHT = 520, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 34
@@ -83,6 +85,15 @@ def panels_from_metrics(metrics: Iterable[Mapping[str, float]]) -> tuple[Panel, 
         for title, unit, names in charts
         if any(n in lines for n in names)
     )
+
+
+def curves(title: str, metrics: Iterable[Mapping[str, float]]) -> Shown:
+    """The charts of a run's records, side by side."""
+    charts = "".join(
+        f"<div><b>{html.escape(panel.title)}</b>{line_chart(panel)}</div>"
+        for panel in panels_from_metrics(metrics)
+    )
+    return Shown(f"curves of {title}", fragment(line(title), f'<div class="charts">{charts}</div>'))
 
 
 def line_chart(panel: Panel) -> str:

@@ -1,0 +1,81 @@
+"""What a run says of itself: a line of text, and in a notebook its curves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from likely.density import ApproximateDensity, GenerativeModel
+from likely.files.charts import curves
+from likely.files.inline import Shown, fragment, line
+
+# What a record of a fit is called where there is little room, in the order shown; others are left
+# to metrics.jsonl.
+NAMES = {
+    "nll": "nll",
+    "negative_elbo": "-elbo",
+    "negative_importance_bound": "-L_k",
+    "discriminator_loss": "D",
+    "generator_loss": "G",
+    "validation": "validation",
+}
+
+
+class Record(dict[str, float]):
+    """The numbers of a step by name; as text the losses, the validation with its relation.
+
+    >>> str(Record({"step": 20, "negative_elbo": 98.25, "validation": 97.0}, bound=True))
+    '-elbo 98.25, validation <= 97'
+    """
+
+    def __init__(self, numbers: dict[str, float], *, bound: bool) -> None:
+        super().__init__(numbers)
+        self.bound = bound
+
+    def __str__(self) -> str:
+        sign = {"validation": "<= "} if self.bound else {}
+        return ", ".join(
+            f"{name} {sign.get(key, '')}{self[key]:.4g}" for key, name in NAMES.items()
+            if key in self
+        )  # fmt: skip
+
+
+class Viewed:
+    """Of a run: its line, its curves, and both in a notebook."""
+
+    model: GenerativeModel
+    metrics: list[dict[str, float]]
+    directory: Path | None
+
+    @property
+    def title(self) -> str:
+        """The model and its data, as "VAE on digits"."""
+        return f"{type(self.model).__name__} on {self.model.spec.name}"
+
+    @property
+    def best_validation(self) -> str:
+        """The best validation in nats with its relation, as "<= 85.77 nats"; "" without one."""
+        values = [record["validation"] for record in self.metrics if "validation" in record]
+        if not values or not math.isfinite(min(values)):
+            return ""
+        relation = "<=" if isinstance(self.model, ApproximateDensity) else "="
+        return f"{relation} {min(values):.2f} nats"
+
+    @property
+    def state(self) -> str:
+        """How far the fit is, in words."""
+        return f"{self.metrics[-1]['step']:.0f} steps" if self.metrics else "not fitted"
+
+    def __str__(self) -> str:
+        best = f"; best validation {self.best_validation}" if self.best_validation else ""
+        where = f"; saved in {self.directory}" if self.directory else ""
+        return f"{self.title}: {self.state}{best}{where}"
+
+    __repr__ = __str__
+
+    def plot(self) -> Shown:
+        """The curves of the fit: losses, validation, norms of the gradients."""
+        return curves(str(self), self.metrics)
+
+    def _repr_html_(self) -> str:
+        return self.plot()._repr_html_() if self.metrics else fragment(line(self))
