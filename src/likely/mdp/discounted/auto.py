@@ -38,6 +38,7 @@ SMALL = 10_000  # transitions up to which a call from Python weighs as much as s
 CALL = 300_000  # transitions backed up in the time of a few dozen calls from Python
 GLANCE = 3_000_000  # transitions backed up in milliseconds, before anything is compared
 TRIAL = 30.0  # backups before the first forecast
+HOPELESS = 90.0  # backups after which a forecast of four times as many ends the first trial
 CHEAP = 30.0  # backups that plain sweeps must be feared to take before a probe is worth it
 EASY = 500.0  # backups that an evaluation may cost before anything else has been tried
 
@@ -76,6 +77,7 @@ def auto(task: Task) -> Iterator[None]:
     rates = dict.fromkeys(methods, math.inf)
     # Where a backup takes microseconds, so many are tried first that a switch does not weigh.
     budget = max(2.0 * TRIAL if mixing else TRIAL, GLANCE / mdp.transitions if mixing else 0.0)
+    early = HOPELESS if mixing else math.inf
     patience, level = 8, int(ends)
     step = step_cost(mdp.states, mdp.transitions * mdp.states // mdp.pairs) / mdp.transitions
     least = 4.0 * RESTART * step  # what the Krylov method needs, if it is lucky
@@ -83,7 +85,9 @@ def auto(task: Task) -> Iterator[None]:
         forecast = Forecast(task)
         # With an end, sweeps are no match for a Krylov method: it gets the time to settle.
         krylov = 8.0 if ends and mixing else 3.0
-        yield from _watched(task, name, methods[name], forecast, budget, least * mixing, krylov)
+        trial = _watched(task, name, methods[name], forecast, budget, least * mixing, krylov, early)
+        yield from trial
+        early = math.inf
         # An evaluation may cost what was spent so far or more, less where moves lead anywhere.
         allowance = mdp.transitions * task.backups * (0.5 if mixing else 4.0)
         assert isinstance(task.engine, StoredEngine)
@@ -154,6 +158,11 @@ class Forecast:
         early = max((p for p in self.points[:-1] if p[0] <= middle), default=self.points[0])
         return (early[1] - last[1]) / max(1e-9, last[0] - early[0])
 
+    @property
+    def falling(self) -> bool:
+        """Whether the last check found the least error so far."""
+        return all(self.points[-1][1] <= error for _, error in self.points)
+
     def remaining(self) -> float:
         """Backups until the tolerance."""
         if not self.points:
@@ -164,12 +173,13 @@ class Forecast:
 
 def _watched(
     task: Task, name: str, method: Method, forecast: Forecast, budget: float, least: float = 0.0,
-    krylov: float = 3.0, checks: int = 3,
+    krylov: float = 3.0, early: float = math.inf, checks: int = 3,
 ) -> Iterator[None]:  # fmt: skip
     """Run a method for its budget, and then for as long as the end is about as near as its begin.
 
     Or nearer than `least`, the work of the others at least; a Krylov method, while it is nearer
-    than `krylov` times its begin. The forecast is believed after so many `checks`.
+    than `krylov` times its begin. The forecast is believed after so many `checks`. After `early`
+    backups, an end four times as far as that begin is enough to stop before the budget.
     """
     begun = task.backups
     run = method(task)
@@ -181,11 +191,9 @@ def _watched(
         spent = task.backups - begun
         # Once the policy is settled, a Krylov method is faster than it was.
         patience = krylov if name == "inexact-policy-iteration" else 1.0
-        if (
-            spent >= budget
-            and len(forecast.points) >= checks
-            and forecast.remaining() > max(patience * spent, least)
-        ):
+        if spent < budget:
+            patience = 4.0 * patience if spent >= early and forecast.falling else math.inf
+        if len(forecast.points) >= checks and forecast.remaining() > max(patience * spent, least):
             break
     run.close()  # type: ignore[attr-defined]
 
