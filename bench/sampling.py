@@ -44,7 +44,7 @@ from likely.devices import environment
 from likely.noise import Noise
 from likely.sampling.ancestral import compiles
 from likely.sampling.drawing import Draw
-from likely.sampling.program import Accumulate, Grow, Linear, Moment, Program
+from likely.sampling.instructions import Accumulate, Grow, Linear, Moment, Program
 
 PART = 64  # images of a pass over a part of a batch
 SPECS = {

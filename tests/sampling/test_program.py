@@ -11,10 +11,11 @@ from torch.nn.functional import conv2d, conv_transpose2d, elu, layer_norm, pad
 
 from likely.errors import InvalidSetting
 from likely.nn.masked import conv_taps, pointwise, shift_down
-from likely.sampling import compiled as program_compiled
-from likely.sampling import kernels
-from likely.sampling.compiled import CompiledExecutor, Tables
+from likely.sampling import lowering
+from likely.sampling.compiled import CompiledExecutor
+from likely.sampling.lowering import Tables
 from likely.sampling.program import Builder, Cells, Moment, Program, Tap, features_of, shifted
+from likely.sampling.records import Op
 from likely.sampling.torch_executor import TorchExecutor
 from likely.sampling.vectors import VECTOR_BYTES
 
@@ -352,7 +353,7 @@ def test_what_grows_from_the_drawn_values_is_begun_for_a_run_of_pixels(
     channels: int, run: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hidden units and outputs that read all values before them, as a MADE's, run by run."""
-    monkeypatch.setattr(program_compiled, "RUN", run)
+    monkeypatch.setattr(lowering, "RUN", run)
     shape = (channels, 3, 4)
     size = 12 * channels
     build = Builder(shape, LEVELS, groups=channels)
@@ -382,9 +383,9 @@ def test_what_grows_from_the_drawn_values_is_begun_for_a_run_of_pixels(
         expected[:, i] = flat[:, :i] @ direct[:i, i] + lively(size)[i] + g[:, seen] @ read[seen, i]
     expected = expected.reshape(3, 3, 4, channels).permute(0, 3, 1, 2)
     check(build, build.pick(output, 1), x, expected, context)
-    codes = Tables(build.finish(build.pick(output, 1)), 2).code[:, 0]
-    assert (codes == kernels.GROW_RUN).sum() == 4 * channels
-    assert (codes == kernels.MAP_NEW).sum() == 2 * channels
+    codes = Tables(build.finish(build.pick(output, 1)), 2).code["op"]
+    assert (codes == Op.GROW_RUN).sum() == 4 * channels
+    assert (codes == Op.MAP_NEW).sum() == 2 * channels
 
 
 def test_what_is_read_before_it_is_final_is_not_begun_early() -> None:

@@ -20,6 +20,7 @@ from likely.sampling import ancestral as sampling
 from likely.sampling import kernels
 from likely.sampling.ancestral import Draw, ancestral, invert, wavefront_lag
 from likely.sampling.compiled import CompiledExecutor, head_code
+from likely.sampling.records import IMAGE, INSTRUCTION, TAP, VIEW, Chances, Machine, record
 from likely.sampling.torch_executor import TorchExecutor
 from test_conformance import SPECS
 from test_conformance import built as model_built
@@ -218,11 +219,16 @@ def test_compiled_heads_invert_the_table(head: str) -> None:
         found = torch.zeros_like(expected)
         cells = parameters.permute(2, 0, 1).contiguous().numpy().reshape(-1)
         size = made.parameters
-        operands = np.array([[0, 1, 0, 1, 0, 40 * size, size, 1, 1]])
-        kernels.draw_cells(
-            operands, np.zeros(1, np.int64), 0, head_code(made), cells, temperature,
-            uniform.numpy(), found.numpy(), 0, 0, 60, 0, 3, np.zeros((3, size)),
+        view = record(VIEW, kept=1, stride=1, column_step=40 * size, image_step=size,
+                      ratio=1, coarse=1)  # fmt: skip
+        none = np.zeros(0, np.int64)
+        machine = Machine(
+            record(INSTRUCTION), view, np.zeros(1, np.int64), record(TAP),
+            np.zeros((0, 3), np.int64), np.zeros(0), none, np.zeros(0), cells, np.zeros(0),
+            record(IMAGE), 40, 60, 16, 0,
         )  # fmt: skip
+        chances = Chances(head_code(made), temperature, uniform.numpy(), np.zeros((3, size)))
+        kernels.draw_cells(machine, chances, found.numpy(), 0, 0)
         assert torch.equal(found, expected)
 
 

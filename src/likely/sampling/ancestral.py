@@ -37,8 +37,8 @@ from likely.devices.precision import full_precision, without_autocast
 from likely.errors import InvalidSetting, nearest
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
 from likely.sampling.drawing import Draw, invert
+from likely.sampling.instructions import Moment, Program
 from likely.sampling.kept import Prepared
-from likely.sampling.program import Moment, Program
 from likely.sampling.torch_executor import TorchExecutor
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from likely.sampling.program import Program
+from likely.sampling.instructions import Program
 
 if TYPE_CHECKING:
-    from likely.sampling.compiled import Tables
+    from likely.sampling.lowering import Tables
 
 # Numbers that are compared and kept; with more, drawing takes so long that building is little.
 MOST = 16_000_000
@@ -201,7 +201,7 @@ class Prepared:
 
     def tables(self, batch: int, *, side_by_side: bool) -> Tables:
         """The program written for the kernels, for so many images."""
-        from likely.sampling.compiled import Tables
+        from likely.sampling.lowering import Tables
 
         key = batch, side_by_side
         if self._kept is not None:

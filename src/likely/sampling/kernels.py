@@ -1,13 +1,7 @@
 """The compiled interpreter of incremental programs, and the draw from the head.
 
 One call executes a row of pixels for a part of the batch: no Python, no allocation, no lock.
-Tables of integers describe the program (`likely.sampling.compiled` writes them):
-
-- `operands`, one line a view: base, rows kept, row step, stride, rows up, column step, image
-  step, ratio and coarseness of its cells to those of the instruction;
-- `code`, one line an instruction: operation, stride, period and phase, output, then what the
-  operation needs;
-- `taps`, one line a tap of a convolution: operand, inputs.
+`likely.sampling.compiled` writes the instructions; `likely.sampling.records` says what they hold.
 
 Compiled on first use and cached on disk.
 """
@@ -21,6 +15,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from likely.sampling.records import Op, Panels, Product
 from likely.sampling.vectors import (
     HEIGHTS,
     MAPS,
@@ -33,15 +28,16 @@ from likely.sampling.vectors import (
     weigh,
 )
 
-_jit: Any = njit(nogil=True, error_model="numpy")
+# Without numba's reference counts, which would cost as much as a small instruction: so no arrays
+# are made here, and the caller holds those that come in.
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "_nrt": False}
+_jit: Any = njit(**_OPTIONS)
 # Sums over vectors may be taken in any order.
-_loose: Any = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
-# Into its caller: a call hands on some fifty numbers.
-_inlined: Any = njit(nogil=True, error_model="numpy", forceinline=True)
-_entry: Any = njit(nogil=True, error_model="numpy", cache=True)
+_loose: Any = njit(fastmath={"contract", "reassoc"}, **_OPTIONS)
+# Into its caller: a call hands on some eighty numbers, those of the machine's arrays.
+_inlined: Any = njit(forceinline=True, **_OPTIONS)
+_entry: Any = njit(cache=True, **_OPTIONS)
 
-BASE, KEPT, ROW_STEP, STRIDE, UP, COLUMN_STEP, IMAGE_STEP, RATIO, COARSE = range(9)
-LINEAR, MAP, LSTM, NORMALIZE, ATTEND, ACCUMULATE, GROW, PICK, KEEP, GROW_RUN, MAP_NEW = range(11)
 MAP_OPS = (*MAPS, "softplus")
 BERNOULLI, CATEGORICAL, MIXTURE = range(3)
 
@@ -57,51 +53,58 @@ def _columns(vectors: int) -> Any:
     t1, t2, t3, t4 = (TILES[h, vectors] for h in heights)
 
     @_jit
-    def product(mem, weights, out, out_step, start, start_step, bias, taps, row, last, count, at):
+    def columns(mem, weights, bound, product, row, last):
         while row < last:
             left = last - row
             if left >= h4:
-                t4(mem, weights, out, out_step, start, start_step, bias, taps, row, count, at)
+                t4(mem, weights, bound, product, row)
                 row += h4
             elif left >= h3:
-                t3(mem, weights, out, out_step, start, start_step, bias, taps, row, count, at)
+                t3(mem, weights, bound, product, row)
                 row += h3
             elif left >= h2:
-                t2(mem, weights, out, out_step, start, start_step, bias, taps, row, count, at)
+                t2(mem, weights, bound, product, row)
                 row += h2
             else:
-                t1(mem, weights, out, out_step, start, start_step, bias, taps, row, count, at)
+                t1(mem, weights, bound, product, row)
                 row += h1
 
-    return product
+    return columns
 
 
-_product_1, _product_2, _product_3, _product_4 = (_columns(v) for v in (1, 2, 3, 4))
+_columns_1, _columns_2, _columns_3, _columns_4 = (_columns(v) for v in (1, 2, 3, 4))
+
+
+@_inlined
+def _panel(product, panels, panel, lanes):
+    """The product of one panel of outputs."""
+    first = panel * panels.vectors * lanes
+    return Product(
+        product.out + first,
+        product.out_step,
+        product.start + first if product.start >= 0 else np.int64(-1),
+        product.start_step,
+        product.bias + first if product.bias >= 0 else np.int64(-1),
+        product.taps,
+        product.weights + first * panels.inputs,
+    )
 
 
 @_jit
-def _matmul(mem, weights, out, out_step, start, start_step, bias, taps, images, count, inputs,
-            at, vectors, panels, last_vectors, lanes):  # fmt: skip
+def _matmul(mem, weights, bound, product, panels, images, lanes):
     for row in range(0, images, BLOCK):
         end = min(images, row + BLOCK)
-        for panel in range(panels):
-            wide = vectors if panel < panels - 1 else last_vectors
-            first = panel * vectors * lanes
-            begin = start + first if start >= 0 else -1
-            shift = bias + first if bias >= 0 else -1
-            place = at + first * inputs
+        for panel in range(panels.panels):
+            wide = panels.vectors if panel < panels.panels - 1 else panels.last
+            part = _panel(product, panels, panel, lanes)
             if wide == 4:
-                _product_4(mem, weights, out + first, out_step, begin, start_step, shift, taps,
-                           row, end, count, place)  # fmt: skip
+                _columns_4(mem, weights, bound, part, row, end)
             elif wide == 3:
-                _product_3(mem, weights, out + first, out_step, begin, start_step, shift, taps,
-                           row, end, count, place)  # fmt: skip
+                _columns_3(mem, weights, bound, part, row, end)
             elif wide == 2:
-                _product_2(mem, weights, out + first, out_step, begin, start_step, shift, taps,
-                           row, end, count, place)  # fmt: skip
+                _columns_2(mem, weights, bound, part, row, end)
             else:
-                _product_1(mem, weights, out + first, out_step, begin, start_step, shift, taps,
-                           row, end, count, place)  # fmt: skip
+                _columns_1(mem, weights, bound, part, row, end)
 
 
 _row_1, _row_2, _row_3, _row_4 = (TILES[1, v] for v in (1, 2, 3, 4))
@@ -109,33 +112,32 @@ _pair_3, _pair_4 = (PAIRS[v] for v in (3, 4))
 
 
 @_inlined
-def _one_row(mem, weights, out, start, bias, taps, count, inputs, at, vectors, panels,
-             last_vectors, lanes):  # fmt: skip
+def _one_row(mem, weights, bound, product, panels, lanes):
     """`_matmul` of one image: two panels at once, or the sums would wait for each other."""
     panel = np.int64(0)
-    while panel < panels:
-        wide = vectors if panel < panels - 1 else last_vectors
-        first = panel * vectors * lanes
-        begin = start + first if start >= 0 else np.int64(-1)
-        shift = bias + first if bias >= 0 else np.int64(-1)
-        place = at + first * inputs
-        pair = panel + 2 < panels or (panel + 2 == panels and last_vectors == vectors)
-        if pair and wide >= 3:
-            step = inputs * vectors * lanes
+    while panel < panels.panels:
+        wide = panels.vectors if panel < panels.panels - 1 else panels.last
+        part = _panel(product, panels, panel, lanes)
+        left = panels.panels - panel
+        if wide >= 3 and (left > 2 or (left == 2 and panels.last == panels.vectors)):
+            step = panels.inputs * panels.vectors * lanes
+            pair = Product(
+                part.out, step, part.start, part.start_step, part.bias, part.taps, part.weights
+            )
             if wide == 4:
-                _pair_4(mem, weights, out + first, step, begin, 0, shift, taps, 0, count, place)
+                _pair_4(mem, weights, bound, pair, 0)
             else:
-                _pair_3(mem, weights, out + first, step, begin, 0, shift, taps, 0, count, place)
+                _pair_3(mem, weights, bound, pair, 0)
             panel += 2
             continue
         if wide == 4:
-            _row_4(mem, weights, out + first, 0, begin, 0, shift, taps, 0, count, place)
+            _row_4(mem, weights, bound, part, 0)
         elif wide == 3:
-            _row_3(mem, weights, out + first, 0, begin, 0, shift, taps, 0, count, place)
+            _row_3(mem, weights, bound, part, 0)
         elif wide == 2:
-            _row_2(mem, weights, out + first, 0, begin, 0, shift, taps, 0, count, place)
+            _row_2(mem, weights, bound, part, 0)
         else:
-            _row_1(mem, weights, out + first, 0, begin, 0, shift, taps, 0, count, place)
+            _row_1(mem, weights, bound, part, 0)
         panel += 1
 
 
@@ -180,89 +182,90 @@ def _apply(op, mem, out, x, y, count, factor):
 
 
 @_inlined
-def _place(operands, rows, view, cell):
+def _place(m, view, cell):
     """Where a view's cell begins, for the first image."""
-    at = cell * operands[view, RATIO]
-    if operands[view, COARSE] != 1:  # divisions take long
-        at //= operands[view, COARSE]
-    return rows[view] + at * operands[view, COLUMN_STEP]
+    seen = m.views[view]
+    at = cell * seen.ratio
+    if seen.coarse != 1:  # divisions take long
+        at //= seen.coarse
+    return m.lines[view] + at * seen.column_step
 
 
 @_inlined
-def _side_by_side(operands, view, batch):
+def _side_by_side(m, view):
     """Whether the cells of a row follow each other without a gap, as the images of a cell do."""
-    if operands[view, RATIO] != 1 or operands[view, COARSE] != 1:
+    seen = m.views[view]
+    if seen.ratio != 1 or seen.coarse != 1:
         return False
-    return operands[view, COLUMN_STEP] == batch * operands[view, IMAGE_STEP]
+    return seen.column_step == m.batch * seen.image_step
 
 
 @_inlined
-def _linear(code, operands, rows, taps, table, mem, weights, batch, first, last, step, lanes):
-    out, start, bias = code[5], code[7], code[8]
-    begin, count = code[9], code[10]
-    together = step == 1 and last - first > 1 and _side_by_side(operands, out, batch)
-    together = together and (start < 0 or _side_by_side(operands, start, batch))
+def _linear(m, one, first, last):
+    together = one.period == 1 and last - first > 1 and _side_by_side(m, one.out)
+    together = together and (one.start < 0 or _side_by_side(m, one.start))
     inputs = np.int64(0)
-    for tap in range(count):
-        together = together and _side_by_side(operands, taps[begin + tap, 0], batch)
-        inputs += taps[begin + tap, 1]
-    images = batch * (last - first) if together else batch
-    for cell in range(first, first + 1 if together else last, step):
-        for tap in range(count):
-            view = taps[begin + tap, 0]
-            table[tap, 0] = _place(operands, rows, view, cell)
-            table[tap, 1] = operands[view, IMAGE_STEP]
-            table[tap, 2] = taps[begin + tap, 1]
-        origin, origin_step = np.int64(-1), np.int64(0)
-        if start >= 0:
-            origin, origin_step = _place(operands, rows, start, cell), operands[start, IMAGE_STEP]
-        to = _place(operands, rows, out, cell)
+    for k in range(one.tap_count):
+        tap = m.taps[one.taps + k]
+        together = together and _side_by_side(m, tap.x)
+        inputs += tap.inputs
+    panels = Panels(inputs, one.vectors, one.panels, one.last_vectors)
+    images = m.batch * (last - first) if together else m.batch
+    for cell in range(first, first + 1 if together else last, one.period):
+        for k in range(one.tap_count):
+            tap = m.taps[one.taps + k]
+            m.bound[k, 0] = _place(m, tap.x, cell)
+            m.bound[k, 1] = m.views[tap.x].image_step
+            m.bound[k, 2] = tap.inputs
+        start, start_step = np.int64(-1), np.int64(0)
+        if one.start >= 0:
+            start, start_step = _place(m, one.start, cell), m.views[one.start].image_step
+        product = Product(
+            _place(m, one.out, cell),
+            m.views[one.out].image_step if images > 1 else np.int64(0),
+            start,
+            start_step,
+            one.bias,
+            one.tap_count,
+            one.weights,
+        )
         if images == 1:
-            _one_row(mem, weights, to, origin, bias, table, count, inputs, code[11], code[12],
-                     code[13], code[14], lanes)  # fmt: skip
-            continue
-        _matmul(mem, weights, to, operands[out, IMAGE_STEP], origin, origin_step, bias, table,
-                images, count, inputs, code[11], code[12], code[13], code[14],
-                lanes)  # fmt: skip
+            _one_row(m.mem, m.weights, m.bound, product, panels, m.lanes)
+        else:
+            _matmul(m.mem, m.weights, m.bound, product, panels, images, m.lanes)
 
 
 @_inlined
-def _map(code, operands, rows, floats, mem, batch, first, last, step):
-    out, x, y, op, count = code[5], code[7], code[8], code[9], code[6]
-    factor = floats[code[10]]
-    out_step, x_step, y_step = (
-        operands[out, IMAGE_STEP],
-        operands[x, IMAGE_STEP],
-        operands[y, IMAGE_STEP],
-    )
+def _map(m, one, first, last):
+    count, factor = one.count, m.floats[one.factor]
+    out_step, x_step = m.views[one.out].image_step, m.views[one.x].image_step
+    y_step = m.views[one.y].image_step
     # Images in a run where nothing lies between them.
     joined = out_step == count and x_step == count and y_step == count
-    together = joined and step == 1 and _side_by_side(operands, out, batch)
-    together = together and _side_by_side(operands, x, batch) and _side_by_side(operands, y, batch)
-    for cell in range(first, first + 1 if together else last, step):
-        to = _place(operands, rows, out, cell)
-        one, two = _place(operands, rows, x, cell), _place(operands, rows, y, cell)
-        if together:
-            _apply(op, mem, to, one, two, count * batch * (last - first), factor)
-        elif joined:
-            _apply(op, mem, to, one, two, count * batch, factor)
-        else:
-            for image in range(batch):
-                _apply(op, mem, to + image * out_step, one + image * x_step,
-                       two + image * y_step, count, factor)  # fmt: skip
+    together = joined and one.period == 1 and _side_by_side(m, one.out)
+    together = together and _side_by_side(m, one.x) and _side_by_side(m, one.y)
+    for cell in range(first, first + 1 if together else last, one.period):
+        to, x, y = _place(m, one.out, cell), _place(m, one.x, cell), _place(m, one.y, cell)
+        if joined:
+            cells = last - first if together else 1
+            _apply(one.function, m.mem, to, x, y, count * m.batch * cells, factor)
+            continue
+        for _ in range(m.batch):
+            _apply(one.function, m.mem, to, x, y, count, factor)
+            to, x, y = to + out_step, x + x_step, y + y_step
 
 
-@_jit
-def _lstm(code, operands, rows, mem, batch, cell):
-    at = np.empty(7, np.int64)
-    step = np.empty(7, np.int64)
-    for k in range(7):  # c, h, o, f, i, g, the c before
-        view = code[5] if k == 0 else code[6 + k]
-        at[k] = _place(operands, rows, view, cell)
-        step[k] = operands[view, IMAGE_STEP]
-    for _ in range(batch):
-        lstm(mem, at[1], at[0], at[2], at[3], at[4], at[5], at[6], code[6])
-        at += step
+@_inlined
+def _lstm(m, one, cell):
+    h, c, before = _place(m, one.h, cell), _place(m, one.out, cell), _place(m, one.before, cell)
+    o, f = _place(m, one.o, cell), _place(m, one.f, cell)
+    i, g = _place(m, one.i, cell), _place(m, one.g, cell)
+    for _ in range(m.batch):
+        lstm(m.mem, h, c, o, f, i, g, before, one.count)
+        h, c = h + m.views[one.h].image_step, c + m.views[one.out].image_step
+        o, f = o + m.views[one.o].image_step, f + m.views[one.f].image_step
+        i, g = i + m.views[one.i].image_step, g + m.views[one.g].image_step
+        before += m.views[one.before].image_step
 
 
 @_loose
@@ -281,234 +284,223 @@ def _squares(mem, at, count, mean):
     return total
 
 
-@_jit
-def _normalize(code, operands, rows, floats, mem, weights, batch, cell, lanes):
-    out, x, count = code[5], code[7], code[6]
-    for image in range(batch):
-        at = _place(operands, rows, x, cell) + image * operands[x, IMAGE_STEP]
-        to = _place(operands, rows, out, cell) + image * operands[out, IMAGE_STEP]
-        if count % lanes == 0:
-            standardize(mem, weights, to, at, count // lanes, code[8], code[9], floats[code[10]])
-            continue
-        mean = _total(mem, at, count) / count
-        variance = _squares(mem, at, count, mean) / count
-        scale = 1.0 / math.sqrt(variance + floats[code[10]])
-        for i in range(count):
-            value = (mem[at + i] - mean) * scale
-            mem[to + i] = value * weights[code[8] + i] + weights[code[9] + i]
+@_inlined
+def _normalize(m, one, cell):
+    count, eps = one.count, m.floats[one.eps]
+    at, to = _place(m, one.x, cell), _place(m, one.out, cell)
+    for _ in range(m.batch):
+        if count % m.lanes == 0:
+            standardize(m.mem, m.weights, to, at, count // m.lanes, one.gain, one.shift, eps)
+        else:
+            mean = _total(m.mem, at, count) / count
+            variance = _squares(m.mem, at, count, mean) / count
+            scale = 1.0 / math.sqrt(variance + eps)
+            for i in range(count):
+                value = (m.mem[at + i] - mean) * scale
+                m.mem[to + i] = value * m.weights[one.gain + i] + m.weights[one.shift + i]
+        at += m.views[one.x].image_step
+        to += m.views[one.out].image_step
 
 
-@_jit
-def _remember(code, operands, rows, mem, batch, row, place, lanes):
+@_inlined
+def _remember(m, one, row, place):
     """Key and value of a cell, where attention reads them: keys a vector of cells side by side."""
-    columns, cells, heads = code[13], code[19], code[11]
-    k_size, v_size = code[6] // heads, code[14] // heads
-    wide = -(-v_size // lanes) * lanes
-    above = place // columns < row
-    keys, values = (code[15], code[16]) if above else (code[8], code[9])
-    key = _place(operands, rows, keys, place % columns)
-    value = _place(operands, rows, values, place % columns)
-    for part in range(batch * heads):
-        image, head = part // heads, part % heads
-        at = key + image * operands[keys, IMAGE_STEP] + head * k_size
-        to = code[17] + (part * -(-cells // lanes) + place // lanes) * k_size * lanes
-        for i in range(k_size):
+    mem, lanes = m.mem, m.lanes
+    wide = -(-one.value_size // lanes) * lanes
+    above = place // one.columns < row
+    keys, values = (one.keys_above, one.values_above) if above else (one.keys, one.values)
+    key, value = _place(m, keys, place % one.columns), _place(m, values, place % one.columns)
+    for part in range(m.batch * one.heads):
+        image, head = part // one.heads, part % one.heads
+        at = key + image * m.views[keys].image_step + head * one.key_size
+        block = part * -(-one.cells // lanes) + place // lanes
+        to = one.packed_keys + block * one.key_size * lanes
+        for i in range(one.key_size):
             mem[to + i * lanes + place % lanes] = mem[at + i]
-        at = value + image * operands[values, IMAGE_STEP] + head * v_size
-        to = code[18] + (part * cells + place) * wide
-        for i in range(v_size):
+        at = value + image * m.views[values].image_step + head * one.value_size
+        to = one.packed_values + (part * one.cells + place) * wide
+        for i in range(one.value_size):
             mem[to + i] = mem[at + i]
 
 
-@_jit
-def _attend(code, operands, rows, floats, mem, batch, row, cell, scores, lanes):
-    out, query, heads, columns, cells = code[5], code[7], code[11], code[13], code[19]
-    count = row * columns + cell + code[12]
-    k_size, v_size = code[6] // heads, code[14] // heads
-    wide, blocks = -(-v_size // lanes) * lanes, -(-count // lanes)
-    held = -(-cells // lanes) * lanes  # behind the scores
+@_inlined
+def _attend(m, one, row, cell):
+    mem, scores, lanes = m.mem, m.scores, m.lanes
+    count = row * one.columns + cell + one.current
+    wide, blocks = -(-one.value_size // lanes) * lanes, -(-count // lanes)
+    held = -(-one.cells // lanes) * lanes  # behind the scores
     if count:
-        _remember(code, operands, rows, mem, batch, row, count - 1, lanes)
-    for image in range(batch):
-        to = _place(operands, rows, out, cell) + image * operands[out, IMAGE_STEP]
-        at = _place(operands, rows, query, cell) + image * operands[query, IMAGE_STEP]
-        for head in range(heads):
-            here = to + head * v_size
+        _remember(m, one, row, count - 1)
+    for image in range(m.batch):
+        to = _place(m, one.out, cell) + image * m.views[one.out].image_step
+        at = _place(m, one.query, cell) + image * m.views[one.query].image_step
+        for head in range(one.heads):
             if count == 0:
-                for i in range(v_size):
-                    mem[here + i] = 0.0
-                continue
-            part = image * heads + head
-            meet(mem, scores, at + head * k_size,
-                 code[17] + part * -(-cells // lanes) * k_size * lanes, k_size, blocks,
-                 floats[code[10]])  # fmt: skip
-            for index in range(count, blocks * lanes):
-                scores[index] = -np.inf
-            total = soften(scores, blocks)
-            weigh(mem, scores, held, code[18] + part * cells * wide, wide, count,
-                  1.0 / float(total))  # fmt: skip
-            for i in range(v_size):
-                mem[here + i] = scores[held + i]
+                for i in range(one.value_size):
+                    mem[to + i] = 0.0
+            else:
+                part = image * one.heads + head
+                keys = one.packed_keys + part * -(-one.cells // lanes) * one.key_size * lanes
+                meet(mem, scores, at, keys, one.key_size, blocks, m.floats[one.scale])
+                for index in range(count, blocks * lanes):
+                    scores[index] = -np.inf
+                share = 1.0 / float(soften(scores, blocks))
+                values = one.packed_values + part * one.cells * wide
+                weigh(mem, scores, held, values, wide, count, share)
+                for i in range(one.value_size):
+                    mem[to + i] = scores[held + i]
+            to += one.value_size
+            at += one.key_size
 
 
 @_loose
-def _grow(code, operands, rows, integers, mem, weights, batch, index):
-    """Weights stand with the inputs of one output side by side; a bias there, or for each image."""
-    out, x, inputs, start = code[5], code[7], code[6], code[12]
-    at, bias, table, size = code[8], code[9], code[10], code[11]
-    first, last = integers[table + index], integers[table + size + index]
-    seen = integers[table + 2 * size + index]
-    for image in range(batch):
-        read = rows[x] + image * operands[x, IMAGE_STEP]
-        begin = np.int64(-1)
-        if start >= 0:
-            begin = rows[start] + image * operands[start, IMAGE_STEP]
-        for unit in range(first, last):
-            total = mem[begin + unit] if begin >= 0 else weights[bias + unit]
-            for i in range(seen):
-                total += mem[read + i] * weights[at + unit * inputs + i]
-            mem[rows[out] + image * operands[out, IMAGE_STEP] + unit] = total
-
-
-@_loose
-def _rest(mem, weights, read, at, count, total):
+def _inner(mem, weights, read, at, count, total):
     for i in range(count):
         total += mem[read + i] * weights[at + i]
     return total
 
 
-@_jit
-def _grow_run(code, operands, rows, table, integers, mem, weights, batch, pixel, lanes):
+@_inlined
+def _grow(m, one, index):
+    """Weights stand with the inputs of one output side by side; a bias there, or for each image."""
+    mem, weights = m.mem, m.weights
+    first, last = (
+        m.integers[one.bounds + index],
+        m.integers[one.bounds + one.dimensions + index],
+    )
+    seen = m.integers[one.bounds + 2 * one.dimensions + index]
+    for image in range(m.batch):
+        read = m.lines[one.x] + image * m.views[one.x].image_step
+        to = m.lines[one.out] + image * m.views[one.out].image_step
+        begin = np.int64(-1)
+        if one.start >= 0:
+            begin = m.lines[one.start] + image * m.views[one.start].image_step
+        for unit in range(first, last):
+            total = mem[begin + unit] if begin >= 0 else weights[one.bias + unit]
+            mem[to + unit] = _inner(
+                mem, weights, read, one.weights + unit * one.inputs, seen, total
+            )
+
+
+@_inlined
+def _grow_run(m, one, pixel):
     """What the first pixel of a run knows is multiplied for all of its pixels together."""
-    out, x, bias, start, length = code[5], code[7], code[9], code[12], code[14]
-    sums, step = code[8], code[11]
-    run = code[13] + 5 * (pixel // length)
+    mem, weights, integers = m.mem, m.weights, m.integers
+    run = one.runs + 5 * (pixel // one.length)
     known = integers[run]
-    if pixel % length == 0:
+    if pixel % one.length == 0:
         vectors = integers[run + 2]
         panels = max(1, -(-vectors // 4))
         wide = -(-vectors // panels)
         panels = -(-vectors // max(1, wide))
-        table[0, 0], table[0, 1], table[0, 2] = rows[x], operands[x, IMAGE_STEP], known
-        _matmul(mem, weights, sums, step, np.int64(-1), np.int64(0), np.int64(-1), table, batch,
-                np.int64(1), known, integers[run + 1], wide, panels,
-                vectors - wide * (panels - 1), lanes)  # fmt: skip
-    line = code[10] + 4 * pixel
+        m.bound[0, 0], m.bound[0, 1] = m.lines[one.x], m.views[one.x].image_step
+        m.bound[0, 2] = known
+        none, zero = np.int64(-1), np.int64(0)
+        product = Product(one.sums, one.sums_step, none, zero, none, np.int64(1), integers[run + 1])
+        layout = Panels(known, wide, panels, vectors - wide * (panels - 1))
+        _matmul(mem, weights, m.bound, product, layout, m.batch, m.lanes)
+    line = one.pixels + 4 * pixel
     first, last, place = integers[line], integers[line + 1], integers[line + 3]
     count, width = integers[line + 2] - known, integers[run + 4]
-    for image in range(batch):
-        read = rows[x] + image * operands[x, IMAGE_STEP] + known
-        to = rows[out] + image * operands[out, IMAGE_STEP]
+    for image in range(m.batch):
+        read = m.lines[one.x] + image * m.views[one.x].image_step + known
+        to = m.lines[one.out] + image * m.views[one.out].image_step
         for unit in range(first, last):
-            total = mem[sums + image * step + place + unit - first]
-            if start >= 0:
-                total += mem[rows[start] + image * operands[start, IMAGE_STEP] + unit]
+            total = mem[one.sums + image * one.sums_step + place + unit - first]
+            if one.start >= 0:
+                total += mem[m.lines[one.start] + image * m.views[one.start].image_step + unit]
             else:
-                total += weights[bias + unit]
-            own = integers[run + 3] + (place + unit - first) * width
-            mem[to + unit] = _rest(mem, weights, read, own, count, total)
+                total += weights[one.bias + unit]
+            at = integers[run + 3] + (place + unit - first) * width
+            mem[to + unit] = _inner(mem, weights, read, at, count, total)
 
 
-@_jit
-def _map_new(code, operands, rows, integers, floats, mem, batch, index):
+@_inlined
+def _map_new(m, one, index):
     """Only what became final since the dimension before; everything at the first."""
-    out, x = code[5], code[7]
-    first = integers[code[11] + index] if index else np.int64(0)
-    last = integers[code[11] + index + 1] if index else code[6]
+    first = m.integers[one.ends + index] if index else np.int64(0)
+    last = m.integers[one.ends + index + 1] if index else one.count
     if first == last:
         return
-    for image in range(batch):
-        _apply(code[9], mem, rows[out] + image * operands[out, IMAGE_STEP] + first,
-               rows[x] + image * operands[x, IMAGE_STEP] + first,
-               rows[x] + image * operands[x, IMAGE_STEP] + first, last - first,
-               floats[code[10]])  # fmt: skip
+    to, x = m.lines[one.out] + first, m.lines[one.x] + first
+    for _ in range(m.batch):
+        _apply(one.function, m.mem, to, x, x, last - first, m.floats[one.factor])
+        to += m.views[one.out].image_step
+        x += m.views[one.x].image_step
 
 
-@_jit
-def _keep(code, operands, rows, mem, batch, cell, index):
-    out, image_view = code[5], code[7]
-    at, to = _place(operands, rows, image_view, cell), rows[out] + index
-    for image in range(batch):
-        value = mem[at + image * operands[image_view, IMAGE_STEP]]
-        mem[to + image * operands[out, IMAGE_STEP]] = value
-
-
-@_jit
-def _pick(code, operands, rows, mem, batch, cell, index):
-    out, x, size = code[5], code[7], code[6]
-    for image in range(batch):
-        to = _place(operands, rows, out, cell) + image * operands[out, IMAGE_STEP]
-        at = rows[x] + image * operands[x, IMAGE_STEP] + index * size
-        for i in range(size):
-            mem[to + i] = mem[at + i]
-
-
-@_jit
-def _accumulate(code, operands, rows, mem, weights, batch, cell, index):
-    out, image_view, count = code[5], code[7], code[6]
-    for image in range(batch):
-        value = mem[
-            _place(operands, rows, image_view, cell) + image * operands[image_view, IMAGE_STEP]
+@_inlined
+def _keep(m, one, cell, index):
+    at, to = _place(m, one.x, cell), m.lines[one.out] + index
+    for image in range(m.batch):
+        m.mem[to + image * m.views[one.out].image_step] = m.mem[
+            at + image * m.views[one.x].image_step
         ]
-        to = rows[out] + image * operands[out, IMAGE_STEP]
-        for i in range(count):
-            mem[to + i] += value * weights[code[8] + index * count + i]
+
+
+@_inlined
+def _pick(m, one, cell, index):
+    for image in range(m.batch):
+        to = _place(m, one.out, cell) + image * m.views[one.out].image_step
+        at = m.lines[one.x] + image * m.views[one.x].image_step + index * one.count
+        for i in range(one.count):
+            m.mem[to + i] = m.mem[at + i]
+
+
+@_inlined
+def _accumulate(m, one, cell, index):
+    for image in range(m.batch):
+        value = m.mem[_place(m, one.x, cell) + image * m.views[one.x].image_step]
+        to = m.lines[one.out] + image * m.views[one.out].image_step
+        at = one.weights + index * one.count
+        for i in range(one.count):
+            m.mem[to + i] += value * m.weights[at + i]
 
 
 @_jit
-def _execute(code, begin, end, operands, rows, taps, table, floats, integers, scores, mem,
-             weights, batch, row, first_column, last_column, sizes):  # fmt: skip
-    """Instructions [begin, end) on the cells that begin in some columns of a row."""
-    lanes, width = sizes[0], sizes[1]
+def _execute(m, begin, end, row, first_column, last_column):
     for index in range(begin, end):
-        one = code[index]
-        stride, period = one[1], one[2]
+        one = m.code[index]
         first, last = first_column, last_column
-        if stride > 1 or period > 1:
-            if row % stride or (row // stride) % period != one[3]:
+        if one.stride > 1 or one.period > 1:
+            if row % one.stride or (row // one.stride) % one.period != one.row_phase:
                 continue
-            first = -(-first_column // stride)
-            last = -(-last_column // stride)
-            first += (one[4] - first) % period
+            first = -(-first_column // one.stride)
+            last = -(-last_column // one.stride)
+            first += (one.column_phase - first) % one.period
             if first >= last:
                 continue
-        op = one[0]
-        if op == LINEAR:
-            _linear(one, operands, rows, taps, table, mem, weights, batch, first, last, period,
-                    lanes)  # fmt: skip
-        elif op == MAP:
-            _map(one, operands, rows, floats, mem, batch, first, last, period)
+        if one.op == Op.LINEAR:
+            _linear(m, one, first, last)
+        elif one.op == Op.MAP:
+            _map(m, one, first, last)
         else:
             for cell in range(first, last):
-                dimension = (row * width + cell) * one[15] + one[16]
-                if op == LSTM:
-                    _lstm(one, operands, rows, mem, batch, cell)
-                elif op == NORMALIZE:
-                    _normalize(one, operands, rows, floats, mem, weights, batch, cell, lanes)
-                elif op == ATTEND:
-                    _attend(one, operands, rows, floats, mem, batch, row // stride, cell, scores,
-                            lanes)  # fmt: skip
-                elif op == ACCUMULATE:
-                    _accumulate(one, operands, rows, mem, weights, batch, cell, dimension)
-                elif op == GROW:
-                    _grow(one, operands, rows, integers, mem, weights, batch, dimension)
-                elif op == GROW_RUN:
-                    _grow_run(one, operands, rows, table, integers, mem, weights, batch,
-                              row * width + cell, lanes)  # fmt: skip
-                elif op == MAP_NEW:
-                    _map_new(one, operands, rows, integers, floats, mem, batch, dimension)
-                elif op == KEEP:
-                    _keep(one, operands, rows, mem, batch, cell, dimension)
+                dimension = (row * m.width + cell) * one.groups + one.group
+                if one.op == Op.LSTM:
+                    _lstm(m, one, cell)
+                elif one.op == Op.NORMALIZE:
+                    _normalize(m, one, cell)
+                elif one.op == Op.ATTEND:
+                    _attend(m, one, row // one.stride, cell)
+                elif one.op == Op.ACCUMULATE:
+                    _accumulate(m, one, cell, dimension)
+                elif one.op == Op.GROW:
+                    _grow(m, one, dimension)
+                elif one.op == Op.GROW_RUN:
+                    _grow_run(m, one, row * m.width + cell)
+                elif one.op == Op.MAP_NEW:
+                    _map_new(m, one, dimension)
+                elif one.op == Op.KEEP:
+                    _keep(m, one, cell, dimension)
                 else:
-                    _pick(one, operands, rows, mem, batch, cell, dimension)
+                    _pick(m, one, cell, dimension)
 
 
 @_entry
-def execute(code, begin, end, operands, rows, taps, table, floats, integers, scores, mem, weights,
-            batch, row, first_column, last_column, sizes):  # fmt: skip
+def execute(m, begin, end, row, first_column, last_column):
     """Instructions [begin, end) on the cells that begin in some columns of a row."""
-    _execute(code, begin, end, operands, rows, taps, table, floats, integers, scores, mem,
-             weights, batch, row, first_column, last_column, sizes)  # fmt: skip
+    _execute(m, begin, end, row, first_column, last_column)
 
 
 @_jit
@@ -525,12 +517,14 @@ def _sigmoid_of(x):
 
 
 @_jit
-def _draw_mixture(mem, at, channel, head, temperature, u, x, image, row, column, chances):
+def _draw_mixture(mem, at, chances, x, image, channel, row, column):
     """The level of a discretized logistic mixture, by bisection on its distribution function.
 
     The bins' masses telescope: levels up to l have sum_k w_k sigma((x_l + h - mu_k) / s_k).
     """
-    levels, channels, parts = head[1], head[2], head[3]
+    levels, channels, parts = chances.kind[1], chances.kind[2], chances.kind[3]
+    u, temperature = chances.uniform[image, channel, row, column], chances.temperature
+    logit, means, inverses = chances.parts[0], chances.parts[1], chances.parts[2]
     half = 1.0 / (levels - 1)
     floor = -7.0 if levels <= 256 else -3.0 - math.log(levels - 1)
     top = -np.inf
@@ -548,7 +542,7 @@ def _draw_mixture(mem, at, channel, head, temperature, u, x, image, row, column,
             scale = min(max(raw, floor), 40.0)
             inverse = math.exp(-scale)
             if before == channel:
-                chances[1, k], chances[2, k] = mean, inverse
+                means[k], inverses[k] = mean, inverse
                 break
             level = x[image, before, row, column]
             centred = level * (2.0 / (levels - 1)) - 1.0 - mean
@@ -560,19 +554,19 @@ def _draw_mixture(mem, at, channel, head, temperature, u, x, image, row, column,
             else:
                 gap = math.log(-math.expm1(-2.0 * half * inverse))
                 chance += _log_sigmoid(upper) + _log_sigmoid(-lower) + gap
-        chances[0, k] = chance
+        logit[k] = chance
         top = max(top, chance)
     total = 0.0
     for k in range(parts):
-        chances[0, k] = math.exp(chances[0, k] - top)
-        total += chances[0, k]
+        logit[k] = math.exp(logit[k] - top)  # now a chance
+        total += logit[k]
     low, high = np.int64(0), levels - 1
     while low < high:
         middle = (low + high) // 2
         edge = middle * (2.0 / (levels - 1)) - 1.0 + half
         mass = 0.0
         for k in range(parts):
-            mass += chances[0, k] * _sigmoid_of((edge - chances[1, k]) * chances[2, k])
+            mass += logit[k] * _sigmoid_of((edge - means[k]) * inverses[k])
         if mass <= u * total:
             low = middle + 1
         else:
@@ -581,10 +575,11 @@ def _draw_mixture(mem, at, channel, head, temperature, u, x, image, row, column,
 
 
 @_jit
-def _draw(mem, at, channel, head, temperature, u, x, image, row, column, chances):
-    kind, levels = head[0], head[1]
+def _draw(mem, at, chances, x, image, channel, row, column):
+    kind, levels = chances.kind[0], chances.kind[1]
+    u, temperature = chances.uniform[image, channel, row, column], chances.temperature
     if kind == MIXTURE:
-        return _draw_mixture(mem, at, channel, head, temperature, u, x, image, row, column, chances)
+        return _draw_mixture(mem, at, chances, x, image, channel, row, column)
     if kind == BERNOULLI:
         zero = _sigmoid_of(-mem[at + channel] / temperature)
         return np.int64(1) if zero <= u else np.int64(0)
@@ -603,73 +598,61 @@ def _draw(mem, at, channel, head, temperature, u, x, image, row, column, chances
     return levels - 1
 
 
-@_jit
-def _write_level(mem, operands, rows, images, floats, image, channel, column, level):
-    for index in range(len(images)):
-        view = images[index, 0]
-        place = _place(operands, rows, view, column) + image * operands[view, IMAGE_STEP] + channel
-        mem[place] = level * floats[images[index, 1]] + floats[images[index, 1] + 1]
+@_inlined
+def _write_level(m, image, channel, column, level):
+    for index in range(len(m.images)):
+        seen = m.images[index]
+        place = _place(m, seen.x, column) + image * m.views[seen.x].image_step + channel
+        m.mem[place] = level * m.floats[seen.scale] + m.floats[seen.scale + 1]
 
 
 @_entry
-def put(operands, rows, images, floats, mem, x, row, first_column, last_column, first, last):
+def put(m, x, row, first_column, last_column, first, last):
     """Write channels [first, last) of given pixels where the program reads them."""
     for image in range(x.shape[0]):
         for column in range(first_column, last_column):
             for channel in range(first, last):
-                _write_level(mem, operands, rows, images, floats, image, channel, column,
-                             x[image, channel, row, column])  # fmt: skip
+                _write_level(m, image, channel, column, x[image, channel, row, column])
 
 
 @_entry
-def draw_cells(operands, rows, output, head, mem, temperature, uniform, x, row, first_column,
-               last_column, first, last, chances):  # fmt: skip
-    """Draw channels [first, last) of some pixels of a row whose parameters stand side by side."""
-    for column in range(first_column, last_column):
+def draw_cells(m, chances, x, row, start):
+    """Draw the pixels of a row from `start` on, whose parameters stand side by side."""
+    for column in range(start, x.shape[3]):
         for image in range(x.shape[0]):
-            at = _place(operands, rows, output, column) + image * operands[output, IMAGE_STEP]
-            for channel in range(first, last):
+            at = _place(m, m.output, column) + image * m.views[m.output].image_step
+            for channel in range(x.shape[1]):
                 x[image, channel, row, column] = _draw(
-                    mem, at, channel, head, temperature, uniform[image, channel, row, column],
-                    x, image, row, column, chances,
-                )  # fmt: skip
+                    m.mem, at, chances, x, image, channel, row, column
+                )
 
 
 @_entry
-def draw_row(code, lists, operands, rows, taps, table, floats, integers, scores, mem, weights,
-             batch, row, known, sizes, output, head, images, temperature, uniform, x,
-             chances):  # fmt: skip
+def draw_row(m, steps, chances, x, row, known):
     """Compute, draw and take in a row of pixels, one after another.
 
-    `lists` [groups, 4]: where the instructions of each sub-step begin and end, before and after
-    the draw. The first `known` pixels are given in x.
+    `steps` are those of the groups. The first `known` pixels are given in x.
     """
-    groups, width, channels = len(lists), sizes[1], x.shape[1]
-    size = channels // groups
-    for column in range(width):
-        for group in range(groups):
-            _execute(code, lists[group, 0], lists[group, 1], operands, rows, taps, table,
-                     floats, integers, scores, mem, weights, batch, row, column, column + 1,
-                     sizes)  # fmt: skip
-            for image in range(batch):
-                at = _place(operands, rows, output, column) + image * operands[output, IMAGE_STEP]
+    size = x.shape[1] // len(steps)
+    for column in range(m.width):
+        for group in range(len(steps)):
+            step = steps[group]
+            _execute(m, step.begin, step.end, row, column, column + 1)
+            for image in range(m.batch):
+                at = _place(m, m.output, column) + image * m.views[m.output].image_step
                 for channel in range(group * size, (group + 1) * size):
                     if column >= known:
                         x[image, channel, row, column] = _draw(
-                            mem, at, channel, head, temperature,
-                            uniform[image, channel, row, column], x, image, row, column, chances,
-                        )  # fmt: skip
-                    _write_level(mem, operands, rows, images, floats, image, channel, column,
-                                 x[image, channel, row, column])  # fmt: skip
-            _execute(code, lists[group, 2], lists[group, 3], operands, rows, taps, table,
-                     floats, integers, scores, mem, weights, batch, row, column, column + 1,
-                     sizes)  # fmt: skip
+                            m.mem, at, chances, x, image, channel, row, column
+                        )
+                    _write_level(m, image, channel, column, x[image, channel, row, column])
+            _execute(m, step.late_begin, step.late_end, row, column, column + 1)
 
 
 @_entry
-def bind(operands, rows, row):
+def bind(views, lines, row):
     """Where each view's line begins at an image row: the rows kept are used in rotation."""
-    for view in range(len(operands)):
-        line = operands[view]
-        turn = (row // line[STRIDE] - line[UP]) % line[KEPT]
-        rows[view] = line[BASE] + turn * line[ROW_STEP]
+    for index in range(len(views)):
+        seen = views[index]
+        turn = (row // seen.stride - seen.up) % seen.kept
+        lines[index] = seen.base + turn * seen.row_step

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import elu, layer_norm, silu, softplus
 
 from likely.sampling.drawing import Draw
-from likely.sampling.program import (
+from likely.sampling.instructions import (
     Accumulate,
     Attend,
     Cells,

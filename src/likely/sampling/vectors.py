@@ -238,31 +238,30 @@ def _lstm(typingctx, mem, h, c, o, f, i, g, before, count):
 
 def _tile(rows: int, vectors: int, panels: int = 1) -> Any:
     @intrinsic
-    def product(
-        typingctx, mem, weights, out, out_step, start, start_step, bias, taps, row, count, place
-    ):
-        """A tile of out = start + bias + sum over taps of x @ w.
+    def tile(typingctx, mem, weights, taps, product, row):
+        """A tile of a `Product`: `rows` images from `row` on, `vectors` vectors of outputs.
 
-        `rows` images from `row` on, `vectors` vectors of outputs. `taps` [count, 3] gives for each
-        tap the place of x, the step from one image to the next, and the inputs; the weights of
-        the tile stand at `place`, input after input. Negative `start` or `bias`: none.
+        `taps` [count, 3] gives for each tap the place of x, the step from one image to the next,
+        and the inputs.
 
         Two panels: of one row, twice `vectors`; the weights of the second stand `out_step` behind
         those of the first.
         """
-        signature = types.void(mem, weights, *[types.int64] * 5, taps, *[types.int64] * 3)
+        signature = types.void(mem, weights, taps, product, types.int64)
 
         def generate(context, builder, signature, args):
             kinds = signature.args
-            data = _data(context, builder, kinds[0], args[0])
-            matrix = _data(context, builder, kinds[1], args[1])
-            table = _data(context, builder, kinds[7], args[7])
-            out, out_step, start, start_step, bias = args[2:7]
-            row, count, place = args[8:11]
+            data, matrix, table = (_data(context, builder, kinds[k], args[k]) for k in range(3))
+            out, out_step, start, start_step, bias, count, place = (
+                builder.extract_value(args[3], k) for k in range(7)
+            )
+            row = args[4]
             bits = kinds[0].dtype.bitwidth
             e = _Emit(builder, bits, 8 * VECTOR_BYTES // bits)
-            sums = [[cgutils.alloca_once(builder, e.type) for _ in range(vectors * panels)]
-                    for _ in range(rows)]  # fmt: skip
+            sums = [
+                [cgutils.alloca_once(builder, e.type) for _ in range(vectors * panels)]
+                for _ in range(rows)
+            ]
 
             def at(base: Any, step: Any, r: int, v: int) -> Any:
                 image = builder.mul(builder.add(row, _const(r)), step)
@@ -312,7 +311,7 @@ def _tile(rows: int, vectors: int, panels: int = 1) -> Any:
 
         return signature, generate
 
-    return product
+    return tile
 
 
 def _added(builder: Any, e: _Emit, x: Any) -> Any:
