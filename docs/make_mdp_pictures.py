@@ -23,17 +23,17 @@ from likely.mdp.model.policies import (
     optimality_sweeps,
     policy_iterations,
 )
+from likely.mdp.model.world import layout_of
 from likely.mdp.worlds import classic
 
 
 def lecture_figure(folder: Path) -> Path:
     """V_k of the random policy beside the policies that are greedy in them."""
     world = worlds.build("small-gridworld")
-    assert world.layout is not None
     values = list(islice(expectation_sweeps(world.mdp, "uniform"), 1000))
     rows = [(f"k = {k}", values[k]) for k in (0, 1, 2, 3, 10)] + [("k = ∞", values[-1])]
     return plots.sweeps_figure(
-        folder / "mdp-small-gridworld.png", world.mdp, world.layout, rows,
+        folder / "mdp-small-gridworld.png", world, rows,
         "Values of the random policy and the policies greedy in them",
     )  # fmt: skip
 
@@ -43,21 +43,20 @@ def heat_maps(folder: Path) -> list[Path]:
     made = []
     for name in ("maze-4x3", "cliff", "frozen-lake-8x8"):
         world = worlds.build(name)
-        assert world.layout is not None
         value = list(islice(optimality_sweeps(world.mdp), 3000))[-1]
-        made.append(plots.heat_map(folder / f"mdp-{name}.png", world.mdp, world.layout, value))
+        made.append(plots.heat_map(folder / f"mdp-{name}.png", world, value))
     return made
 
 
 def jack(folder: Path) -> Path:
     """The five policies of policy iteration on Jack's car rental, and the value of the last."""
-    mdp, layout = classic.jacks_car_rental()
+    mdp = classic.jacks_car_rental()
     moves = np.array(classic.CAR_MOVES)
     start = np.full(mdp.states, classic.CAR_MOVES.index(0))
     rounds = list(policy_iterations(mdp, start))
     panels = [(f"policy {k}", moves[policy]) for k, (policy, _, _) in enumerate(rounds)]
     return pictures.policy_contours(
-        folder / "mdp-jack.png", layout, panels, rounds[-1][1],
+        folder / "mdp-jack.png", layout_of(mdp), panels, rounds[-1][1],
         "cars moved from the first to the second location",
     )  # fmt: skip
 
@@ -78,11 +77,10 @@ def gambler(folder: Path) -> Path:
 def sweeps(folder: Path) -> Path:
     """Value iteration on the frozen lake in motion."""
     world = worlds.build("frozen-lake-8x8")
-    assert world.layout is not None
     shown = [*range(16), 18, 20, 23, 26, 30, 35, 40, 50, 65, 80, 100, 150, 200, 300]
     values = list(islice(optimality_sweeps(world.mdp), shown[-1] + 1))
     return pictures.animate(
-        folder / "mdp-sweeps.gif", world.mdp, world.layout, [values[k] for k in shown],
+        folder / "mdp-sweeps.gif", world, [values[k] for k in shown],
         [f"sweep {k}" for k in shown], 3.0,
     )  # fmt: skip
 

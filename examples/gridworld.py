@@ -8,9 +8,6 @@ from __future__ import annotations
 import sys
 
 from likely import mdp
-from likely.mdp.check.simulation import simulate
-from likely.mdp.draw import plots
-from likely.mdp.worlds import gridtext
 
 ISLAND = """
 ; an island with a swamp (each step in it costs 3 more), two huts and a volcano
@@ -35,16 +32,16 @@ V = end -50
 
 def main(picture: str | None = None) -> float:
     """Solve the island; returns the value of the start."""
-    island, layout = gridtext.parse_grid(ISLAND)
+    island = mdp.MDP.from_grid(ISLAND)
     best = mdp.solve(island, tolerance=1e-9)
     check = mdp.certify(island, best.value)
     start = int(island.initial.argmax()) if island.initial is not None else 0
     print(best.status)
     print(f"start: V* in [{best.lower[start]:.9f}, {best.upper[start]:.9f}]")
     print(f"rechecked by one backup: {check}")
-    print(f"simulated: {simulate(island, best.policy, episodes=20_000, seed=0)}")
+    print(f"simulated: {mdp.simulate(island, best.policy, episodes=20_000, seed=0)}")
     if picture is not None:
-        print(plots.heat_map(picture, island, layout, best.value, "island"))
+        print(mdp.plots.heat_map(picture, island, best.value, "island"))
     return float(best.value[start])
 
 

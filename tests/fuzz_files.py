@@ -35,7 +35,7 @@ from likely.data.readers import read_idx
 from likely.errors import LikelyError
 from likely.estimate import Estimate, Relation
 from likely.mdp import solve, worlds
-from likely.mdp.files.loading import FileOptions, load_world
+from likely.mdp.files.loading import load
 from likely.runs import checkpoint
 from likely.runs.journal import METRICS, TIMING, read_lines
 from likely.settings import FitSettings, read_settings_file
@@ -393,9 +393,10 @@ def _resumed(folder: Path) -> object:
 
 
 def _world(name: str) -> Callable[[Path], object]:
-    explicit = FileOptions(target="done", underlying=True)
-    options = explicit if name.endswith(".tra") else FileOptions(underlying=True)
-    return lambda folder: load_world(folder / name, options)
+    options: dict[str, Any] = {"underlying": True} if name.endswith(("pomdp", ".mdp")) else {}
+    if name.endswith(".tra"):
+        options = {"target": "done"}
+    return lambda folder: load(folder / name, **options)
 
 
 CASES = (

@@ -22,7 +22,7 @@ from likely.cli.mdp import inputs
 from likely.errors import InvalidData
 from likely.files import CheckpointError, TooLarge
 from likely.mdp import MDP, solve, worlds
-from likely.mdp.files.loading import FileOptions, load_world
+from likely.mdp.files.loading import load
 
 HUGE = "300000000"
 PREAMBLE = "discount: 0.9\nvalues: reward\nactions: 2\n"
@@ -45,7 +45,7 @@ def archive(path: Path, **members: bytes) -> None:
 def world(name: str, text: str) -> Callable[[Path], object]:
     def read(folder: Path) -> object:
         (folder / name).write_text(text)
-        return load_world(folder / name, FileOptions(target="x", underlying=True))
+        return load(folder / name, **({"target": "x"} if name.endswith(".tra") else {}))
 
     return read
 
@@ -156,7 +156,7 @@ def test_files_beside_a_model_are_named_with_the_line(
     (tmp_path / "m.tra").write_text("1 1 1\n0 0 0 1\n")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidData, match=rf"{name}, {line}"):
-        load_world(tmp_path / "m.tra")
+        load(tmp_path / "m.tra")
 
 
 def test_a_number_that_is_none_is_named_with_its_line() -> None:

@@ -13,7 +13,7 @@ from mdp_reference import optimal
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, answer, reach, total_reward, worlds
 from likely.mdp.files.benchmarks import read_benchmark
-from likely.mdp.files.loading import FileOptions, load, load_world
+from likely.mdp.files.loading import load
 from likely.mdp.files.prism import read_explicit
 
 data = pytest.mark.skipif("LIKELY_DATA" not in os.environ, reason="LIKELY_DATA is unset")
@@ -63,12 +63,12 @@ def test_a_markov_chain_has_one_choice_a_state(tmp_path: Path) -> None:
 def test_reward_files(tmp_path: Path, kind: str, text: str, expected: list[float]) -> None:
     path = write(tmp_path, tra=PRISM_TRA, **{kind: text})
     assert read_explicit(path, None, [tmp_path / f"model.{kind}"]).reward.tolist() == expected
-    assert load(path).reward.tolist() == expected  # found beside the .tra file
+    assert load(path).mdp.reward.tolist() == expected  # found beside the .tra file
 
 
 def test_a_target_is_a_question(tmp_path: Path) -> None:
     path = write(tmp_path, tra=PRISM_TRA, lab=PRISM_LAB, srew="0 -1\n2 -1\n", trew="0 1 2 -5\n")
-    world = load_world(path, FileOptions(target="done", objective="min"))
+    world = load(path, target="done", objective="min")
     assert world.question is not None
     assert (world.question.criterion, world.question.objective) == ("total", "min")
     assert world.question.target.tolist() == [False, True, False]
@@ -81,7 +81,7 @@ def test_a_target_is_a_question(tmp_path: Path) -> None:
 
 def test_a_target_under_a_discount_ends_the_episode(tmp_path: Path) -> None:
     path = write(tmp_path, tra=PRISM_TRA, lab=PRISM_LAB, srew="0 -1\n2 -1\n")
-    world = load_world(path, FileOptions(target="done", discount=0.5))
+    world = load(path, target="done", discount=0.5)
     assert world.question is None
     assert world.mdp.terminal.tolist() == [False, True, False]
     assert optimal(world.mdp)[0] == pytest.approx(-1 / 0.75)
@@ -90,11 +90,11 @@ def test_a_target_under_a_discount_ends_the_episode(tmp_path: Path) -> None:
 def test_without_rewards_a_target_is_reached_with_a_probability(tmp_path: Path) -> None:
     tra = "0 0 1 0.25 a\n0 0 2 0.75 a\n0 1 1 0.5 b\n0 1 2 0.5 b\n1 0 1 1 a\n2 0 2 1 a\n"
     path = write(tmp_path, tra=tra, lab=PRISM_LAB)
-    world = load_world(path, FileOptions(target="done"))
+    world = load(path, target="done")
     assert world.question is not None
     assert world.question.criterion == "reachability"
     assert world.mdp.action_names == ("a", "b")
-    halved = load_world(path, FileOptions(target="done", discount=0.5)).mdp
+    halved = load(path, target="done", discount=0.5).mdp
     assert optimal(halved).tolist() == [0.5, 0.0, 0.0]
 
 
@@ -138,17 +138,17 @@ def test_rows_that_do_not_sum_to_one_name_state_and_action(tmp_path: Path) -> No
 def test_an_unknown_label_names_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path, tra=PRISM_TRA, lab=PRISM_LAB)
     with pytest.raises(InvalidSetting, match='no label "don"; did you mean "done"'):
-        load_world(path, FileOptions(target="don"))
+        load(path, target="don")
 
 
 def test_dispatch_by_extension(tmp_path: Path) -> None:
     mdp = worlds.build("frozen-lake").mdp
     mdp.save(tmp_path / "lake.npz")
-    again = load(tmp_path / "lake.npz")
+    again = load(tmp_path / "lake.npz").mdp
     assert (again.probability == mdp.probability).all()
-    assert load(tmp_path / "lake.npz", discount=0.5).discount == 0.5
+    assert load(tmp_path / "lake.npz", discount=0.5).mdp.discount == 0.5
     (tmp_path / "grid.txt").write_text("S.G\n")
-    world = load_world(tmp_path / "grid.txt")
+    world = load(tmp_path / "grid.txt")
     assert world.layout is not None
     assert MDP.from_file(tmp_path / "grid.txt").states == 3
     with pytest.raises(InvalidData, match=r'unknown extension "\.csv"; valid: '):
@@ -200,11 +200,11 @@ def test_benchmark_models(tmp_path: Path) -> None:
     assert question.stay.tolist() == [True, True, True, False]
     with pytest.raises(InvalidSetting, match='no property "wim"; did you mean "win"'):
         model.property("wim")
-    world = load_world(tmp_path / "coin.npz", FileOptions(property="time"))
+    world = load(tmp_path / "coin.npz", property="time")
     assert world.question is not None
     assert world.question.objective == "min"
     with pytest.raises(InvalidSetting, match="undiscounted"):
-        load_world(tmp_path / "coin.npz", FileOptions(discount=0.9))
+        load(tmp_path / "coin.npz", discount=0.9)
 
 
 @pytest.mark.data
@@ -248,3 +248,37 @@ def test_repeated_successors_of_a_file_are_added_up(tmp_path: Path) -> None:
     model = read_explicit(write(tmp_path, tra=tra))
     assert model.indices.tolist() == [0, 1, 1]
     assert model.probability.tolist() == [0.5, 0.5, 1.0]
+
+
+def test_a_problem_is_loaded_by_whatever_names_it(tmp_path: Path) -> None:
+    lake = load("frozen-lake")
+    assert (lake.name, lake.mdp.discount) == ("frozen-lake", 0.99)
+    assert load("slippery-grid", size=[3, 4], discount=0.5).mdp.states == 12
+    frozen = load("SFFF\nFHFH\nFFFH\nHFFG")  # as Gymnasium draws its lakes
+    assert frozen.mdp.terminal.tolist() == lake.mdp.terminal.tolist()
+    assert frozen.layout is not None
+    assert frozen.layout.symbols == ("S...", ".H.H", "...H", "H..G")
+    (tmp_path / "grid.txt").write_text("S.G\n")
+    assert load(str(tmp_path / "grid.txt")).name == "grid.txt"
+    table = {0: {0: [(1.0, 1, 1.0, True)]}, 1: {0: [(1.0, 1, 0.0, True)]}}
+    with pytest.raises(InvalidData, match="list has no transition table"):
+        load([table])
+    assert load(table).mdp.discount == 0.99
+    with pytest.raises(InvalidSetting, match=r'"frozen-lak" is no built-in world, .*"frozen-lake"'):
+        load("frozen-lak")
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "said"),
+    [
+        ("frozen-lake", {"labels": "m.lab"}, "labels: frozen-lake has no such setting"),
+        ("S.G\n...", {"size": [3]}, "size: this source has no such setting"),
+        ("m.tra", {"underlying": True}, "it is for partially observed problems"),
+        ("m.npz", {"objective": "min"}, "it is for explicit models"),
+    ],
+)
+def test_a_setting_that_a_source_would_not_heed_is_refused(
+    source: str, settings: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=said):
+        load(source, **settings)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from likely.errors import LikelyError
 from likely.mdp import worlds
-from likely.mdp.files.loading import FileOptions, load_world
+from likely.mdp.files.loading import load
 from likely.mdp.model.world import World
 
 GRID = "; maze\ndiscount: 0.9\nslip: 1/10\nC = back -9\nJ = jump b 2\n\n#S.C\n.#J.\nb..G\n"
@@ -70,11 +71,11 @@ def damaged(draw: st.DrawFn, text: str) -> str:
     return text
 
 
-def attempt(path: Path, options: FileOptions) -> World | None:
+def attempt(path: Path, options: dict[str, Any]) -> World | None:
     """The world, or None after one clear line."""
     said = ""
     try:
-        return load_world(path, options)
+        return load(path, **options)
     except LikelyError as error:
         said = str(error)
     assert said
@@ -82,7 +83,7 @@ def attempt(path: Path, options: FileOptions) -> World | None:
     return None
 
 
-def check(files: dict[str, str], options: FileOptions) -> None:
+def check(files: dict[str, str], options: dict[str, Any]) -> None:
     """The first file is read as a world."""
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
@@ -99,19 +100,19 @@ def check(files: dict[str, str], options: FileOptions) -> None:
 @settings(max_examples=60, deadline=None)
 @given(damaged(GRID))
 def test_damaged_grids(text: str) -> None:
-    check({"g.txt": text}, FileOptions())
+    check({"g.txt": text}, {})
 
 
 @settings(max_examples=60, deadline=None)
 @given(damaged(CASSANDRA))
 def test_damaged_cassandra(text: str) -> None:
-    check({"m.pomdp": text}, FileOptions(underlying=True))
+    check({"m.pomdp": text}, {"underlying": True})
 
 
 @settings(max_examples=60, deadline=None)
 @given(damaged(TRA), damaged(LAB), damaged(REWARD))
 def test_damaged_explicit(tra: str, lab: str, reward: str) -> None:
-    check({"m.tra": tra, "m.lab": lab, "m.trew": reward}, FileOptions(target="done"))
+    check({"m.tra": tra, "m.lab": lab, "m.trew": reward}, {"target": "done"})
 
 
 @settings(max_examples=60, deadline=None)
@@ -120,7 +121,7 @@ def test_noise(noise: bytes, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"noise{kind}"
         path.write_bytes(noise)
-        attempt(path, FileOptions())
+        attempt(path, {})
 
 
 @settings(max_examples=50, deadline=None)
@@ -133,4 +134,4 @@ def test_damaged_npz(place: float, byte: int, cut: bool) -> None:
         at = min(int(place * len(data)), len(data) - 1)
         data[at] = byte
         path.write_bytes(data[:at] if cut else data)
-        attempt(path, FileOptions())
+        attempt(path, {})

@@ -9,7 +9,8 @@ from mdp_reference import optimal
 
 from likely.errors import InvalidData
 from likely.mdp import MDP
-from likely.mdp.worlds.gridtext import from_grid, parse_grid, read_grid
+from likely.mdp.model.world import layout_of
+from likely.mdp.worlds.gridtext import from_grid, read_grid
 
 
 def row(mdp: MDP, state: int, action: int) -> tuple[dict[int, float], float]:
@@ -20,7 +21,8 @@ def row(mdp: MDP, state: int, action: int) -> tuple[dict[int, float], float]:
 
 
 def test_moves_walls_and_ends() -> None:
-    mdp, layout = parse_grid("step: -1\nbump: -2\n\nS.#\n..G\n")
+    mdp = from_grid("step: -1\nbump: -2\n\nS.#\n..G\n")
+    layout = layout_of(mdp)
     assert layout.state.tolist() == [[0, 1, -1], [2, 3, 4]]
     assert row(mdp, 0, 0) == ({0: 1.0}, -2.0)  # up, off the grid
     assert row(mdp, 1, 1) == ({1: 1.0}, -2.0)  # right, into the wall
@@ -44,7 +46,8 @@ def test_rewards_of_transitions_are_kept_for_simulation() -> None:
 
 def test_jump_back_and_reward_cells() -> None:
     text = "step: -1\nJ = jump x 7\nC = back -99\nM = reward -3\n\nS.C\nJMx\n"
-    mdp, layout = parse_grid(text)
+    mdp = from_grid(text)
+    layout = layout_of(mdp)
     assert layout.state.tolist() == [[0, 1, -1], [2, 3, 4]]
     assert row(mdp, 1, 1) == ({0: 1.0}, -100.0)
     assert row(mdp, 2, 3) == ({4: 1.0}, 7.0)
@@ -61,7 +64,8 @@ def test_settings_and_order_of_actions() -> None:
 
 
 def test_spaces_are_free_cells_and_short_rows_are_filled() -> None:
-    mdp, layout = parse_grid("####\n#S\n####")
+    mdp = from_grid("####\n#S\n####")
+    layout = layout_of(mdp)
     assert layout.shape == (3, 4)
     assert mdp.states == 3
 

@@ -14,6 +14,7 @@ from likely.mdp import World, worlds
 from likely.mdp.draw import pictures, plots
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs, optimality_sweeps
+from likely.mdp.model.world import layout_of
 from likely.mdp.worlds import classic
 
 
@@ -37,13 +38,13 @@ def test_layout_puts_values_in_their_cells() -> None:
 
 
 def test_every_picture_is_a_picture(tmp_path: Path) -> None:
-    world, layout, values = lake()
+    world, _, values = lake()
     rows = [(f"k = {k}", values[k]) for k in (0, 1, 5)]
     x = np.arange(1.0, 9.0)
     lines = [plots.Convergence("a", x, 0.1 * x, 0.5**x), plots.Convergence("b", x, x, 0.0 * x)]
     written = [
-        plots.heat_map(tmp_path / "a.png", world.mdp, layout, values[5], "lake"),
-        plots.sweeps_figure(tmp_path / "b.png", world.mdp, layout, rows),
+        plots.heat_map(tmp_path / "a.png", world, values[5], "lake"),
+        plots.sweeps_figure(tmp_path / "b.png", world, rows),
         plots.convergence(tmp_path / "c.png", lines),
         plots.line_plot(tmp_path / "d.png", [0, 1, 2], [1, np.nan, 2], ("s", "value", "stake")),
         pictures.policy_contours(
@@ -66,9 +67,9 @@ def test_every_picture_is_a_picture(tmp_path: Path) -> None:
 
 
 def test_an_animation_has_its_frames_and_a_last_pause(tmp_path: Path) -> None:
-    world, layout, values = lake()
+    world, _, values = lake()
     path = pictures.animate(
-        tmp_path / "a.gif", world.mdp, layout, values, [f"sweep {k}" for k in range(6)], 5.0
+        tmp_path / "a.gif", world, values, [f"sweep {k}" for k in range(6)], 5.0
     )
     with Image.open(path) as picture:
         assert picture.n_frames == 6
@@ -109,19 +110,20 @@ def test_nothing_is_left_half_written(tmp_path: Path) -> None:
 
 
 def test_bad_targets_are_refused(tmp_path: Path) -> None:
-    world, layout, values = lake()
+    world, _, values = lake()
     with pytest.raises(InvalidSetting, match=r"\.png, \.pdf or \.svg"):
-        plots.heat_map(tmp_path / "a.jpg", world.mdp, layout, values[0])
+        plots.heat_map(tmp_path / "a.jpg", world, values[0])
     with pytest.raises(InvalidSetting, match="does not exist"):
-        plots.heat_map(tmp_path / "no" / "a.png", world.mdp, layout, values[0])
+        plots.heat_map(tmp_path / "no" / "a.png", world, values[0])
     with pytest.raises(InvalidSetting, match=r"is a \.gif"):
-        pictures.animate(tmp_path / "a.png", world.mdp, layout, values, ["x"] * 6)
+        pictures.animate(tmp_path / "a.png", world, values, ["x"] * 6)
     with pytest.raises(InvalidSetting, match="a label for each"):
-        pictures.animate(tmp_path / "a.gif", world.mdp, layout, values, ["x"])
+        pictures.animate(tmp_path / "a.gif", world, values, ["x"])
 
 
 def test_jacks_layout_counts_cars() -> None:
-    mdp, layout = classic.jacks_car_rental(5)
+    mdp = classic.jacks_car_rental(5)
+    layout = layout_of(mdp)
     assert layout.shape == (6, 6)
     assert mdp.state_names is not None
     assert mdp.state_names[layout.state[4, 2]] == "4+2 cars"

@@ -14,6 +14,7 @@ from likely.mdp.model.policies import (
     optimality_sweeps,
     policy_iterations,
 )
+from likely.mdp.model.world import layout_of
 from likely.mdp.worlds import classic
 
 
@@ -59,7 +60,8 @@ def test_ties_are_all_greedy() -> None:
 
 
 def test_policy_iteration_on_jacks_cars() -> None:
-    mdp, layout = classic.jacks_car_rental()
+    mdp = classic.jacks_car_rental()
+    layout = layout_of(mdp)
     start = np.full(mdp.states, classic.CAR_MOVES.index(0))
     rounds = list(islice(policy_iterations(mdp, start), 20))
     assert [changed for _, _, changed in rounds] == [318, 272, 79, 8, 0]

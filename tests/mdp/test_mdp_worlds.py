@@ -8,6 +8,7 @@ from mdp_reference import of_policy, optimal, q_values, uniform
 
 from likely.errors import InvalidSetting
 from likely.mdp import worlds
+from likely.mdp.model.world import layout_of
 from likely.mdp.worlds import classic, garnet, grids
 
 
@@ -102,13 +103,13 @@ def test_cliff_walks_along_the_edge() -> None:
 
 
 def test_two_arms_start_is_worth_one_half() -> None:
-    mdp, _ = classic.two_arms(6)
+    mdp = classic.two_arms(6)
     assert optimal(mdp, change=1e-15)[6] == pytest.approx(0.5, abs=1e-9)
 
 
 def test_two_arms_fool_the_small_change() -> None:
     """The known failure: from 0, with a change of at most 1e-6, 114,011 sweeps say 0.451."""
-    mdp, _ = classic.two_arms(15)
+    mdp = classic.two_arms(15)
     rows = np.array(mdp.indices).reshape(-1, 2)
     value, inner = np.zeros(31), ~mdp.terminal
     for sweep in range(1, 200_000):
@@ -129,7 +130,7 @@ def test_forest_is_pymdptoolbox_example() -> None:
 
 def test_inventory_is_putermans() -> None:
     """Puterman 1994, section 4.6: three months, values 67/16, 129/16, 194/16, 227/16."""
-    mdp = classic.inventory(discount=1.0)[0]
+    mdp = classic.inventory(discount=1.0)
     value = np.zeros(4)
     for _ in range(3):
         q = q_values(mdp, value)
@@ -139,7 +140,8 @@ def test_inventory_is_putermans() -> None:
 
 def test_jacks_car_rental() -> None:
     """Policy iteration from "move nothing": 318, 272, 79, 8 and 0 states change."""
-    mdp, layout = classic.jacks_car_rental()
+    mdp = classic.jacks_car_rental()
+    layout = layout_of(mdp)
     rows = mdp.transition
     owner = np.asarray(mdp.pair_state)
     pair = mdp.pair_of(np.full(mdp.states, 5))
@@ -171,7 +173,7 @@ def test_slippery_grid_is_the_text_grid() -> None:
 
     text = "slip: 1/10\nstep: -1\ndiscount: 0.99\nG = end 0\nactions: up right down left\n\n"
     drawn = from_grid(text + "S....\n.....\n....G\n")
-    built, _ = grids.slippery_grid(3, 5)
+    built = grids.slippery_grid(3, 5)
     assert (built.indices == drawn.indices).all()
     assert np.allclose(built.probability, drawn.probability)
     assert np.allclose(built.reward, drawn.reward)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from likely.mdp.check.simulation import Simulation as Simulation
     from likely.mdp.check.simulation import simulate as simulate
     from likely.mdp.draw import plots as plots
+    from likely.mdp.files.loading import load as load
     from likely.mdp.model.factors import factored as factored
     from likely.mdp.model.matrix_free import MatrixFree as MatrixFree
     from likely.mdp.model.matrix_free import grid as grid
@@ -62,6 +63,7 @@ _HOME = {
     "factored": "model.factors",
     "greedy": "model.operators",
     "grid": "model.matrix_free",
+    "load": "files.loading",
     "reach": "undiscounted.total",
     "row_function": "model.matrix_free",
     "simulate": "check.simulation",

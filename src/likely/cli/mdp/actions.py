@@ -201,7 +201,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     if given.plot is not None:
         title = f"{world.name}: the {given.policy} policy"
         if given.sweeps and world.layout is not None:
-            plots.sweeps_figure(given.plot, world.mdp, world.layout, rows, title)
+            plots.sweeps_figure(given.plot, world, rows, title)
         else:
             draw(given.plot, world, rows[-1][1], title)
     if given.json:
@@ -346,8 +346,7 @@ def _animate(given: argparse.Namespace) -> None:
     shown = _frames(len(values), given.frames)
     pictures.animate(
         given.out,
-        world.mdp,
-        world.layout,
+        world,
         [values[k] for k in shown],
         [f"sweep {k}" for k in shown],
         given.fps,

@@ -159,7 +159,7 @@ def draw(path: str, world: World, value: NDArray[np.float64], title: str) -> Non
         policy = [("best action", action)]
         pictures.policy_contours(path, layout, policy, value, "number in the action's name", title)
     elif layout is not None and min(layout.shape) > 1:
-        plots.heat_map(path, mdp, layout, value, title)
+        plots.heat_map(path, mdp, value, title)
     else:
         shown = np.where(mdp.terminal, np.nan, value)
         plots.line_plot(path, shown, action, ("state", "value", "action"), title)

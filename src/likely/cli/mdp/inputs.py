@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,10 @@ from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.files import parse_json, reading, record_of
-from likely.mdp import worlds
-from likely.mdp.files import loading as files
+from likely.mdp.files.loading import load
 from likely.mdp.model.operators import policy_weights
 from likely.mdp.model.problem import MDP, read_npz
 from likely.mdp.model.world import World
-
-_GYMNASIUM = re.compile(r"^[\w./:-]+-v\d+$")
 
 
 def world_of(given: argparse.Namespace) -> World:
@@ -27,30 +23,11 @@ def world_of(given: argparse.Namespace) -> World:
     Raises:
         LikelyError: an unknown name, an unreadable file, options that do not belong to it.
     """
-    name: str = given.world
-    if name in worlds.REGISTRY:
-        return worlds.build(name, given.discount, given.size, given.seed)
-    if given.size is not None:
-        raise InvalidSetting(f"--size is for built-in worlds of any size, not for {name}")
-    if Path(name).suffix.lower() in files.EXTENSIONS or Path(name).is_file():
-        options = files.FileOptions(
-            discount=given.discount,
-            labels=given.labels,
-            rewards=tuple(given.reward),
-            target=given.target,
-            objective=getattr(given, "objective", None) or "max",
-            underlying=given.underlying,
-            property=given.property,
-        )
-        return files.load_world(name, options)
-    if _GYMNASIUM.match(name):
-        from likely.mdp.worlds.gymnasium import world_from_gymnasium
-
-        return world_from_gymnasium(name, 0.99 if given.discount is None else given.discount)
-    raise InvalidSetting(
-        f'"{name}" is no built-in world, no file and no Gymnasium name such as FrozenLake-v1; '
-        f"{nearest(name, worlds.REGISTRY)}"
-    )
+    return load(
+        given.world, discount=given.discount, size=given.size, seed=given.seed,
+        labels=given.labels, rewards=given.reward, target=given.target,
+        underlying=given.underlying, property=given.property,
+    )  # fmt: skip
 
 
 def arrays_of(path: str | Path) -> dict[str, NDArray[Any]]:

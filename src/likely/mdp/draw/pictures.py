@@ -15,6 +15,7 @@ from likely.mdp.draw import plots
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs
 from likely.mdp.model.problem import MDP
+from likely.mdp.model.world import Problem, layout_of, stored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,8 +130,7 @@ def _inside(mask: NDArray[np.bool_]) -> tuple[int, int, float]:
 
 def animate(
     path: str | Path,
-    mdp: MDP,
-    layout: GridLayout,
+    problem: Problem,
     values: Sequence[ArrayLike],
     labels: Sequence[str],
     frames_per_second: float = 4.0,
@@ -140,7 +140,7 @@ def animate(
 
     Args:
         path: ends in .gif.
-        mdp, layout: the grid world.
+        problem: an `MDP` with a layout, or a `World`.
         values: [S] of each frame; the last one stays on for two seconds.
         labels: above each frame.
         frames_per_second: speed.
@@ -154,6 +154,7 @@ def animate(
         raise InvalidSetting("an animation needs at least one frame and a label for each")
     if not frames_per_second > 0.0:
         raise InvalidSetting(f"frames per second must be positive, given {frames_per_second}")
+    mdp, layout = stored(problem), layout_of(problem)
     every = np.stack([np.asarray(v, dtype=np.float64) for v in values])
     limits = (float(every.min()), float(every.max()))
     frames = [

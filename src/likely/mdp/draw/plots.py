@@ -20,6 +20,7 @@ from likely.files import replacing
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs
 from likely.mdp.model.problem import MDP
+from likely.mdp.model.world import Problem, layout_of, stored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -218,10 +219,16 @@ def _draw_policy(axes: Axes, mdp: MDP, layout: GridLayout, value: ArrayLike) -> 
     draw_arrows(axes, mdp, layout, greedy_pairs(mdp, value))
 
 
-def heat_map(
-    path: str | Path, mdp: MDP, layout: GridLayout, value: ArrayLike, title: str = ""
-) -> Path:
-    """Values as colours and numbers, the greedy policy as arrows beside them."""
+def heat_map(path: str | Path, problem: Problem, value: ArrayLike, title: str = "") -> Path:
+    """Values as colours and numbers, the greedy policy as arrows beside them.
+
+    Args:
+        path: of the picture (.png, .pdf or .svg).
+        problem: an `MDP` with a layout, or a `World`.
+        value: [S].
+        title: above it.
+    """
+    mdp, layout = stored(problem), layout_of(problem)
     rows, columns = layout.shape
     arrows = bool(layout.moves) and max(rows, columns) <= ARROWS_UP_TO
     panels = 2 if arrows else 1
@@ -247,8 +254,7 @@ def heat_map(
 
 def sweeps_figure(
     path: str | Path,
-    mdp: MDP,
-    layout: GridLayout,
+    problem: Problem,
     values: Sequence[tuple[str, ArrayLike]],
     title: str = "",
 ) -> Path:
@@ -256,10 +262,11 @@ def sweeps_figure(
 
     Args:
         path: of the picture.
-        mdp, layout: the grid world.
+        problem: an `MDP` with a layout, or a `World`.
         values: (label, [S] value) of each row, as ("k = 3", V_3).
         title: above it all.
     """
+    mdp, layout = stored(problem), layout_of(problem)
     rows, columns = layout.shape
     across = 1 if len(values) <= 3 else 2
     down = -(-len(values) // across)

@@ -1,26 +1,31 @@
-"""MDPs from files, whatever their format; the extension and the content decide.
+"""`load`: problems by name, from files, drawings and environments.
+
+The extension and the content of a file decide:
 
     .npz             the project's own (`MDP.save`), or a benchmark model (`benchmarks`)
     .tra             PRISM's and Storm's explicit files, with .lab and reward files beside it
     .pomdp, .mdp     Cassandra's format, where the state is fully observed
     .txt, .grid      a grid world drawn in text
 
-`load` gives the MDP, `load_world` also the geometry and what the file asks, and takes what some
-formats need besides (labels, rewards, the property of a benchmark model).
+`load` takes what some formats need besides (labels, rewards, the property of a benchmark model),
+and names and environments as well as files.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.files import reading
+from likely.mdp import worlds
 from likely.mdp.files import benchmarks, cassandra, prism
 from likely.mdp.files.cassandra_model import CassandraModel
 from likely.mdp.model import checks
@@ -29,46 +34,115 @@ from likely.mdp.model.world import Question, World
 from likely.mdp.worlds import gridtext
 
 EXTENSIONS = (".grid", ".mdp", ".npz", ".pomdp", ".tra", ".txt")
+_GYMNASIUM = re.compile(r"^[\w./:-]+-v\d+$")
 
 
-@dataclasses.dataclass(frozen=True)
-class FileOptions:
-    """What some formats need besides the file.
+def load(
+    source: Any,
+    *,
+    discount: float | None = None,
+    size: Sequence[int] | None = None,
+    seed: int = 0,
+    labels: str | os.PathLike[str] | None = None,
+    rewards: Sequence[str | os.PathLike[str]] = (),
+    target: str | None = None,
+    objective: str | None = None,
+    underlying: bool = False,
+    property: str | None = None,
+) -> World:
+    """A problem by its name, from a file, from a drawing, or from an environment.
 
-    Attributes:
-        discount: overrides the file's; None keeps it (1 for explicit models).
+    Args:
+        source: the name of a built-in world (`worlds.names()`), a file of any known format, a grid
+            world drawn in text (several lines), a Gymnasium name such as "FrozenLake-v1", an
+            environment, or its table `{state: {action: [(probability, next_state, reward,
+            terminated)]}}`.
+        discount: in (0, 1]; None takes the source's own: 0.99 for Gymnasium, 1 for explicit models
+            and drawings that do not say.
+        size: of a built-in world of any size, as `worlds.describe` names it.
+        seed: of a random built-in world.
         labels: `.lab` file of an explicit model; None looks for one beside the `.tra` file.
         rewards: reward files of an explicit model, added up; empty looks beside the `.tra` file
             for `.rew`, `.srew` and `.trew`.
         target: label whose states end the episode in an explicit model; where no rewards are
             given, the question is the probability of reaching them.
-        objective: "max" or "min", of an explicit model's target.
+        objective: "max" (default) or "min", of an explicit model's target.
         underlying: take the underlying MDP of a partially observed `.pomdp`.
         property: of a benchmark model, by name; None takes the first.
-    """
 
-    discount: float | None = None
-    labels: str | None = None
-    rewards: Sequence[str] = ()
-    target: str | None = None
-    objective: str = "max"
-    underlying: bool = False
-    property: str | None = None
-
-
-def load(path: str | os.PathLike[str], discount: float | None = None) -> MDP:
-    """Read an MDP from a file of any known format; `discount` overrides the file's.
+    Returns:
+        A `World`, which every function takes in place of its `mdp`.
 
     Raises:
+        InvalidSetting: an unknown name, with the nearest; a setting that the source has not.
         InvalidData: one line that names the file, the line and what was expected there.
+
+    >>> load("S.#\\n..G", discount=0.9).mdp
+    MDP(states=5, pairs=16, transitions=16, discount=0.9, terminal=1)
     """
-    return load_world(path, FileOptions(discount=discount)).mdp
+    if discount is not None:
+        checks.discount(discount)
+    settings = {
+        "size": size, "labels": labels, "rewards": tuple(rewards) or None, "target": target,
+        "objective": objective, "underlying": underlying or None, "property": property,
+    }  # fmt: skip
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+    path = source if isinstance(source, Path) else None
+    if name and path is None and "\n" not in name:
+        path = Path(name)
+    kind = "" if path is None else path.suffix.lower()
+    heeded: dict[str, Any] = {}
+
+    def heed(*names: str) -> None:
+        for key, value in settings.items():
+            if value is not None and key not in names:
+                raise InvalidSetting(f"{key}: {_shown(source)} has no such setting; {_HOMES[key]}")
+            heeded[key] = value
+
+    if isinstance(source, str) and source in worlds.REGISTRY:
+        heed("size")
+        return worlds.build(source, discount, size, seed)
+    if path is not None and (path is source or kind in EXTENSIONS or path.is_file()):
+        heed(*_HEEDED.get(kind, ()))
+        return _read(path, discount, heeded)
+    heed()
+    if "\n" in name:
+        return World("grid", "grid world drawn in text", gridtext.from_grid(name, discount))
+    if path is not None and not _GYMNASIUM.match(name):
+        raise InvalidSetting(
+            f'"{name}" is no built-in world, no file and no Gymnasium name such as FrozenLake-v1; '
+            f"{nearest(name, worlds.REGISTRY)}"
+        )
+    from likely.mdp.worlds.gymnasium import from_table, world_from_gymnasium
+
+    discount = 0.99 if discount is None else discount
+    if isinstance(source, Mapping):
+        return World("table", "transition table", from_table(source, discount))
+    return world_from_gymnasium(source, discount)
 
 
-def load_world(path: str | os.PathLike[str], options: FileOptions | None = None) -> World:
-    """Read an MDP with its name and, for a grid drawn in text, its geometry."""
-    given = FileOptions() if options is None else options
-    source = Path(path)
+# The settings of each kind of file, and where each setting belongs.
+_HEEDED = {
+    ".tra": ("labels", "rewards", "target", "objective"), ".pomdp": ("underlying",),
+    ".mdp": ("underlying",), ".npz": ("property",),
+}  # fmt: skip
+_HOMES = {
+    "size": "it is for built-in worlds of any size",
+    "labels": "it is for explicit models (.tra)",
+    "rewards": "they are for explicit models (.tra)",
+    "target": "it is for explicit models (.tra)",
+    "objective": "it is for explicit models (.tra)",
+    "underlying": "it is for partially observed problems (.pomdp)",
+    "property": "it is for benchmark models (.npz)",
+}
+
+
+def _shown(source: Any) -> str:
+    named = isinstance(source, str | os.PathLike) and "\n" not in os.fspath(source)
+    return str(source) if named else "this source"
+
+
+def _read(source: Path, discount: float | None, given: dict[str, Any]) -> World:
     kind = source.suffix.lower()
     if kind not in EXTENSIONS:
         raise InvalidData(
@@ -76,22 +150,20 @@ def load_world(path: str | os.PathLike[str], options: FileOptions | None = None)
         )
     if not source.is_file():
         raise InvalidData(f"{source}: no such file")
-    if given.discount is not None:
-        checks.discount(given.discount)
     if kind in (".txt", ".grid"):
-        mdp, layout = gridtext.read_grid(source, given.discount)
-        return World(source.name, "grid world drawn in text", mdp, layout)
+        return World(source.name, "grid world drawn in text", gridtext.read_grid(source, discount))
     if kind in (".pomdp", ".mdp"):
         with reading(source):
-            mdp = from_cassandra(cassandra.read_cassandra(source), str(source), given.underlying)
-        if given.discount is not None:
-            mdp = mdp.with_discount(given.discount)
+            model = cassandra.read_cassandra(source)
+            mdp = from_cassandra(model, str(source), bool(given["underlying"]))
+        if discount is not None:
+            mdp = mdp.with_discount(discount)
         return World(source.name, "in Cassandra's format", mdp)
     if kind == ".tra":
-        mdp, question = _explicit(source, given)
-        return World(source.name, "explicit model", mdp, question=question)
-    mdp, about, question = _npz(source, given)
-    return World(source.name, about, mdp, question=question)
+        mdp, question = _explicit(source, discount, given)
+        return World(source.name, "explicit model", mdp, question)
+    mdp, about, question = _npz(source, discount, given["property"])
+    return World(source.name, about, mdp, question)
 
 
 def from_cassandra(model: CassandraModel, source: str = "<text>", underlying: bool = False) -> MDP:
@@ -162,33 +234,36 @@ def _action_labels(
     return names, labels
 
 
-def _explicit(source: Path, given: FileOptions) -> tuple[MDP, Question | None]:
+def _explicit(
+    source: Path, discount: float | None, given: dict[str, Any]
+) -> tuple[MDP, Question | None]:
     beside = source.with_suffix(".lab")
-    labels = Path(given.labels) if given.labels is not None else beside
-    found = [Path(name) for name in given.rewards] or [
+    labels = beside if given["labels"] is None else Path(given["labels"])
+    rewards = [Path(name) for name in given["rewards"] or ()] or [
         file
         for file in (source.with_suffix(s) for s in (".rew", ".srew", ".trew"))
         if file.is_file()
     ]
-    known = labels if given.labels is not None or labels.is_file() else None
-    model = prism.read_explicit(source, known, found)
-    discount = 1.0 if given.discount is None else given.discount
+    known = labels if given["labels"] is not None or labels.is_file() else None
+    model = prism.read_explicit(source, known, rewards)
+    discount = 1.0 if discount is None else discount
     with reading(source):
         mdp = from_explicit(model, discount)
-    if given.target is None:
-        if not found:
+    if given["target"] is None:
+        if not rewards:
             raise InvalidData(
                 f"{source}: neither rewards nor a target; give a reward file "
                 "(--reward model.srew) or a label to reach (--target done)"
             )
         return mdp, None
-    if given.target not in model.labels:
-        hint = nearest(given.target, model.labels) if model.labels else "there is no .lab file"
-        raise InvalidSetting(f'{source}: no label "{given.target}"; {hint}')
-    target = model.labels[given.target]
+    if given["target"] not in model.labels:
+        hint = nearest(given["target"], model.labels) if model.labels else "there is no .lab file"
+        raise InvalidSetting(f'{source}: no label "{given["target"]}"; {hint}')
+    target = model.labels[given["target"]]
     if discount == 1.0:
-        return mdp, Question("total" if found else "reachability", given.objective, target)
-    return _ending(mdp, target, reach=not found), None
+        criterion = "total" if rewards else "reachability"
+        return mdp, Question(criterion, given["objective"] or "max", target)
+    return _ending(mdp, target, reach=not rewards), None
 
 
 def _ending(mdp: MDP, target: NDArray[np.bool_], reach: bool) -> MDP:
@@ -213,16 +288,17 @@ def _ending(mdp: MDP, target: NDArray[np.bool_], reach: bool) -> MDP:
     )
 
 
-def _npz(source: Path, given: FileOptions) -> tuple[MDP, str, Question | None]:
+def _npz(
+    source: Path, discount: float | None, wanted: str | None
+) -> tuple[MDP, str, Question | None]:
     if not benchmarks.is_benchmark(list(read_npz(source))):
         mdp = MDP.load(source)
-        if given.discount is not None:
-            mdp = mdp.with_discount(given.discount)
+        if discount is not None:
+            mdp = mdp.with_discount(discount)
         return mdp, "written by MDP.save", None
     model = benchmarks.read_benchmark(source)
-    wanted = model.properties[0].name if given.property is None else given.property
-    asked = model.property(wanted)
-    if given.discount not in (None, 1.0):
+    asked = model.property(model.properties[0].name if wanted is None else wanted)
+    if discount not in (None, 1.0):
         raise InvalidSetting(
             f"{source}: a benchmark property is undiscounted; leave out --discount"
         )

@@ -32,6 +32,8 @@ class GridLayout:
         moves: for each action its direction as (row step, column step), or None where an action
             has no direction; an empty tuple where no action has one.
         row_name, column_name: axis titles of a picture, empty for a plain grid.
+        entering: [rows, columns] reward of entering a cell that ends the episode, which pictures
+            show there; NaN elsewhere. None where it is not known.
     """
 
     state: NDArray[np.int64]
@@ -39,6 +41,7 @@ class GridLayout:
     moves: tuple[tuple[int, int] | None, ...]
     row_name: str = ""
     column_name: str = ""
+    entering: NDArray[np.float64] | None = None
 
     @classmethod
     def of(
@@ -48,6 +51,7 @@ class GridLayout:
         symbols: Sequence[str] | None = None,
         row_name: str = "",
         column_name: str = "",
+        entering: ArrayLike | None = None,
     ) -> GridLayout:
         """A layout from a rectangle of state numbers; missing symbols are blank."""
         cells = np.array(state, dtype=np.int64)
@@ -63,7 +67,8 @@ class GridLayout:
                 f"the symbols of a grid layout must be {rows} strings of {columns} characters"
             )
         cells.setflags(write=False)
-        return cls(cells, drawn, tuple(moves), row_name, column_name)
+        paid = None if entering is None else np.broadcast_to(entering, cells.shape).astype(float)
+        return cls(cells, drawn, tuple(moves), row_name, column_name, paid)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from likely import files
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp.model import checks
+from likely.mdp.model.layout import GridLayout
 
 __all__ = ["MDP"]
 
@@ -59,6 +60,7 @@ class MDP:
         successor_reward: [transitions] r(s, a, s') where given, or None. `reward` is its
             expectation; simulation uses it.
         state_names, action_names: names for people, or None.
+        layout: where the states lie on paper, for pictures, or None. `save` does not keep it.
     """
 
     pair_ptr: IntArray
@@ -75,6 +77,7 @@ class MDP:
     state_names: tuple[str, ...] | None = None
     action_names: tuple[str, ...] | None = None
     reward_defect: float = 0.0
+    layout: GridLayout | None = None
 
     # ------------------------------------------------------------------ shape
     @property
@@ -140,6 +143,14 @@ class MDP:
         return dataclasses.replace(
             self, reward=_frozen(new), successor_reward=None, reward_defect=0.0
         )
+
+    def with_layout(self, layout: GridLayout) -> MDP:
+        """The same process with a layout, which pictures need; arrays are shared."""
+        if int(layout.state.max()) >= self.states:
+            raise InvalidData(
+                f"the layout has a state {int(layout.state.max())}; states are 0..{self.states - 1}"
+            )
+        return dataclasses.replace(self, layout=layout)
 
     def negated(self) -> MDP:
         """The same process with all rewards negated: to minimise is to maximise in it."""
@@ -290,7 +301,7 @@ class MDP:
         """From a file: `.npz`, PRISM or Storm explicit, Cassandra's `.POMDP` or `.MDP`."""
         from likely.mdp.files.loading import load
 
-        return load(path, discount=discount)
+        return load(Path(path), discount=discount).mdp
 
     @classmethod
     def from_grid(cls, text: str, discount: float | None = None) -> MDP:

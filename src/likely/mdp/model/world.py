@@ -12,7 +12,7 @@ from likely.errors import InvalidSetting
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.problem import MDP
 
-__all__ = ["Problem", "Question", "World", "stored"]
+__all__ = ["Problem", "Question", "World", "layout_of", "stored"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,15 +40,18 @@ class World:
         name: as given to `load`.
         about: one line for people.
         mdp: the problem.
-        layout: where its states lie on paper, or None.
         question: what the file asks, or None for the optimal value.
     """
 
     name: str
     about: str
     mdp: MDP
-    layout: GridLayout | None = None
     question: Question | None = None
+
+    @property
+    def layout(self) -> GridLayout | None:
+        """Where the states lie on paper, or None."""
+        return self.mdp.layout
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.about}; {self.mdp}"
@@ -70,3 +73,18 @@ def stored(problem: Any) -> MDP:
         hint = "give problem.stored()" if kind == "MatrixFree" else "`mdp.load` makes one"
         raise InvalidSetting(f"{kind}: expected stored rows, an MDP or a World; {hint}")
     return problem
+
+
+def layout_of(problem: Problem) -> GridLayout:
+    """Where the states of a problem lie on paper.
+
+    Raises:
+        InvalidSetting: it has no layout.
+    """
+    mdp = stored(problem)
+    if mdp.layout is None:
+        raise InvalidSetting(
+            f"{mdp} has no layout to draw on; grid worlds have one, and "
+            "problem.with_layout(GridLayout.of(states)) gives it one"
+        )
+    return mdp.layout

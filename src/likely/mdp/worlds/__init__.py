@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from likely.mdp.worlds.catalogue import MAZE as MAZE
     from likely.mdp.worlds.catalogue import REGISTRY as REGISTRY
     from likely.mdp.worlds.catalogue import SMALL_GRIDWORLD as SMALL_GRIDWORLD
-    from likely.mdp.worlds.catalogue import Builder as Builder
-    from likely.mdp.worlds.catalogue import Built as Built
     from likely.mdp.worlds.catalogue import Entry as Entry
     from likely.mdp.worlds.catalogue import build as build
     from likely.mdp.worlds.catalogue import describe as describe
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 _NAMES = (
     "REGISTRY",
-    "Builder",
-    "Built",
     "CLIFF",
     "Entry",
     "FROZEN_LAKE",

@@ -5,7 +5,7 @@
     >>> world.mdp.states, world.layout.shape
     (16, (4, 4))
 
-A world is an `MDP` with the geometry that pictures need. `names()` lists them, `describe()`
+A world is an `MDP` with a name and a line about it. `names()` lists them, `describe()`
 gives the line that `likely mdp list` prints.
 """
 
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from likely.errors import InvalidSetting, nearest
-from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import World
 from likely.mdp.worlds import classic, garnet, grids, gridtext
@@ -92,60 +92,27 @@ FHFFHFHF
 FFFHFFFG
 """
 
-Built = tuple[MDP, GridLayout | None]
-Builder = Callable[[float | None, tuple[int, ...], int], Built]
-
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A line of the registry: `size` names the numbers that `build(size=...)` takes."""
+    """A line of the registry.
+
+    Attributes:
+        about: one line for people.
+        builder: makes the problem from the numbers of its size; takes `discount` and, if it is
+            random, `seed`.
+        size: names and defaults of the numbers that `build(size=...)` takes.
+        random: whether a seed decides.
+    """
 
     about: str
-    builder: Builder
+    builder: Callable[..., MDP]
     size: tuple[tuple[str, int], ...] = ()
+    random: bool = False
 
 
-def _text(text: str) -> Builder:
-    def builder(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
-        # In the lake's own drawings F (frozen) is a free cell.
-        return gridtext.parse_grid(text.replace("F", "."), "built-in world", discount)
-
-    return builder
-
-
-def _jack(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
-    return classic.jacks_car_rental(size[0], 0.9 if discount is None else discount)
-
-
-def _gambler(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
-    return classic.gambler(size[0], discount=1.0 if discount is None else discount), None
-
-
-def _chain(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
-    return classic.chain(discount=0.5 if discount is None else discount)
-
-
-def _two_arms(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
-    return classic.two_arms(size[0], 1.0 if discount is None else discount)
-
-
-def _forest(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
-    return classic.forest(size[0], discount=0.9 if discount is None else discount)
-
-
-def _inventory(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
-    return classic.inventory(size[0], discount=0.95 if discount is None else discount)
-
-
-def _slippery(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
-    return grids.slippery_grid(size[0], size[1], discount=0.99 if discount is None else discount)
-
-
-def _garnet(discount: float | None, size: tuple[int, ...], seed: int) -> Built:
-    states, actions, branching = size
-    return garnet.garnet(
-        states, actions, branching, 0.95 if discount is None else discount, seed
-    ), None
+def _text(text: str) -> Callable[..., MDP]:
+    return lambda discount=None: gridtext.from_grid(text, discount, "built-in world")
 
 
 REGISTRY: dict[str, Entry] = {
@@ -167,33 +134,43 @@ REGISTRY: dict[str, Entry] = {
     "frozen-lake-8x8": Entry("8 x 8 slippery lake with holes", _text(FROZEN_LAKE_8X8)),
     "slippery-grid": Entry(
         "open grid of any size, -1 per step, slips sideways with 0.1 each",
-        _slippery,
+        grids.slippery_grid,
         (("rows", 20), ("columns", 20)),
     ),
     "jacks-car-rental": Entry(
         "two car rental locations, cars moved overnight (Sutton and Barto, example 4.2)",
-        _jack,
+        classic.jacks_car_rental,
         (("capacity", 20),),
     ),
     "gambler": Entry(
         "stake on a coin (heads 0.4) until 0 or 100 (Sutton and Barto, example 4.3)",
-        _gambler,
+        classic.gambler,
         (("goal", 100),),
     ),
-    "seven-states": Entry("chain of seven states with rewards 5 and 10 at its ends", _chain),
+    "seven-states": Entry(
+        "chain of seven states with rewards 5 and 10 at its ends",
+        classic.chain,
+    ),
     "two-arms": Entry(
         "two-arm chain on which a small change does not mean a small error",
-        _two_arms,
+        classic.two_arms,
         (("length", 15),),
     ),
-    "forest": Entry("forest management: wait or cut, with fires", _forest, (("ages", 3),)),
+    "forest": Entry(
+        "forest management: wait or cut, with fires",
+        classic.forest,
+        (("ages", 3),),
+    ),
     "inventory": Entry(
-        "stochastic inventory control (Puterman, section 3.2)", _inventory, (("capacity", 3),)
+        "stochastic inventory control (Puterman, section 3.2)",
+        classic.inventory,
+        (("capacity", 3),),
     ),
     "garnet": Entry(
         "random MDP (Garnet) of any size",
-        _garnet,
+        garnet.garnet,
         (("states", 1000), ("actions", 4), ("successors", 5)),
+        random=True,
     ),
 }
 
@@ -234,8 +211,10 @@ def build(
     if len(numbers) != len(entry.size):
         expected = ", ".join(what for what, _ in entry.size) or "nothing: its size is fixed"
         raise InvalidSetting(f"{name}: size {list(numbers)} given, expected {expected}")
-    mdp, layout = entry.builder(discount, numbers, seed)
-    return World(name, entry.about, mdp, layout)
+    given: dict[str, Any] = {"seed": seed} if entry.random else {}
+    if discount is not None:
+        given["discount"] = discount
+    return World(name, entry.about, entry.builder(*numbers, **given))
 
 
 def _entry(name: str) -> Entry:

@@ -53,7 +53,7 @@ def _rental(
     return after, rented
 
 
-def jacks_car_rental(capacity: int = 20, discount: float = 0.9) -> tuple[MDP, GridLayout]:
+def jacks_car_rental(capacity: int = 20, discount: float = 0.9) -> MDP:
     """Jack's car rental: two locations, cars moved overnight for 2 each, rented for 10.
 
     A state is (cars at the first, cars at the second location) in the evening, `capacity` at
@@ -92,7 +92,7 @@ def jacks_car_rental(capacity: int = 20, discount: float = 0.9) -> tuple[MDP, Gr
         row_name="cars at the first location",
         column_name="cars at the second location",
     )
-    return mdp, layout
+    return mdp.with_layout(layout)
 
 
 def gambler(goal: int = 100, heads: float = 0.4, discount: float = 1.0) -> MDP:
@@ -128,7 +128,7 @@ def gambler(goal: int = 100, heads: float = 0.4, discount: float = 1.0) -> MDP:
 
 def chain(
     rewards: Sequence[float] = (5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 10.0), discount: float = 0.5
-) -> tuple[MDP, GridLayout]:
+) -> MDP:
     """States in a row, moved along by "left" and "right"; a wall at either end.
 
     Each state pays its reward whenever an action is taken there.
@@ -148,10 +148,10 @@ def chain(
         state_names=[f"s{i + 1}" for i in state],
         action_names=["left", "right"],
     )
-    return mdp, GridLayout.of([state], ((0, -1), (0, 1)))
+    return mdp.with_layout(GridLayout.of([state], ((0, -1), (0, 1))))
 
 
-def two_arms(length: int = 15, discount: float = 1.0) -> tuple[MDP, GridLayout]:
+def two_arms(length: int = 15, discount: float = 1.0) -> MDP:
     """Two arms of `length` steps leave the start; a fair coin picks the arm.
 
     Then each step goes forward or back to the start with 1/2; one end pays 1, the other nothing.
@@ -178,9 +178,9 @@ def two_arms(length: int = 15, discount: float = 1.0) -> tuple[MDP, GridLayout]:
         initial=start,
         action_names=["step"],
     )
-    return mdp, GridLayout.of(
-        [state], symbols=["L" + " " * (length - 1) + "S" + " " * (length - 1) + "W"]
-    )
+    symbols = ["L" + " " * (length - 1) + "S" + " " * (length - 1) + "W"]
+    entering = np.where(ends, np.where(state == 0, 0.0, 1.0), np.nan)[None]
+    return mdp.with_layout(GridLayout.of([state], symbols=symbols, entering=entering))
 
 
 def forest(
@@ -189,7 +189,7 @@ def forest(
     cut_reward: float = 2.0,
     fire: float = 0.1,
     discount: float = 0.9,
-) -> tuple[MDP, GridLayout]:
+) -> MDP:
     """Forest management: wait or cut, while fire may burn it all down each year.
 
     States are the ages 0..ages-1. Waiting in the oldest age pays `old_reward`; cutting pays
@@ -214,7 +214,7 @@ def forest(
         state_names=[f"age {a}" for a in age],
         action_names=["wait", "cut"],
     )
-    return mdp, GridLayout.of([age])
+    return mdp.with_layout(GridLayout.of([age]))
 
 
 def inventory(
@@ -225,7 +225,7 @@ def inventory(
     unit_cost: float = 2.0,
     holding_cost: float = 1.0,
     discount: float = 0.95,
-) -> tuple[MDP, GridLayout]:
+) -> MDP:
     """Stochastic inventory control without backlogging (Puterman 1994, section 3.2).
 
     A state is the stock at the start of a month, an action the number of units ordered, which
@@ -262,4 +262,4 @@ def inventory(
         state_names=[f"stock {s}" for s in range(capacity + 1)],
         action_names=[f"order {a}" for a in range(capacity + 1)],
     )
-    return mdp, GridLayout.of([np.arange(capacity + 1)])
+    return mdp.with_layout(GridLayout.of([np.arange(capacity + 1)]))

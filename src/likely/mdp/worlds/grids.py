@@ -77,8 +77,8 @@ class GridPlan:
         )
 
 
-def build_grid(plan: GridPlan, name: str) -> tuple[MDP, GridLayout]:
-    """The MDP of a plan and its layout; states are numbered row by row, walls left out.
+def build_grid(plan: GridPlan, name: str) -> MDP:
+    """The MDP of a plan with its layout; states are numbered row by row, walls left out.
 
     Raises:
         InvalidData: a jump into a wall, or cells that lead back to a start that is not unique.
@@ -124,8 +124,9 @@ def build_grid(plan: GridPlan, name: str) -> tuple[MDP, GridLayout]:
         initial=initial,
         action_names=tuple(plan.moves),
     )
-    layout = GridLayout.of(state, tuple(plan.moves.values()), plan.symbols)
-    return mdp, layout
+    entering = np.where(plan.end, plan.enter, np.nan)
+    layout = GridLayout.of(state, tuple(plan.moves.values()), plan.symbols, entering=entering)
+    return mdp.with_layout(layout)
 
 
 def _landing(plan: GridPlan, state: NDArray[np.int64], name: str) -> NDArray[np.int64]:
@@ -175,9 +176,7 @@ def _moves(
     return successor, reward
 
 
-def slippery_grid(
-    rows: int, columns: int, slip: float = 0.1, discount: float = 0.99
-) -> tuple[MDP, GridLayout]:
+def slippery_grid(rows: int, columns: int, slip: float = 0.1, discount: float = 0.99) -> MDP:
     """An open grid of any size: -1 per step until the bottom right corner, slipping sideways.
 
     Args:
@@ -186,7 +185,7 @@ def slippery_grid(
         discount: in (0, 1].
 
     Returns:
-        The MDP of rows * columns states, 4 actions and at most 3 successors, and its layout.
+        The MDP of rows * columns states, 4 actions and at most 3 successors, with its layout.
     """
     plan = GridPlan.empty(rows, columns)
     plan.end[-1, -1] = True

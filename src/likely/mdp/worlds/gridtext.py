@@ -28,7 +28,8 @@ Symbols (`X = meaning`):
     X = jump Y R    every action there leads to the cell marked Y, with reward R
 
 In the picture `.` and a space are free cells, `#` is a wall, `S` a start cell. Unless the file
-says otherwise `G` means `end 1` and `H` means `end 0`. A line that starts with `;` is a comment.
+says otherwise `G` means `end 1`, `H` means `end 0` and `F` is a free cell, as in Gymnasium's frozen
+lakes. A line that starts with `;` is a comment.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from pathlib import Path
 from likely.errors import InvalidData, nearest
 from likely.files import allow, read_text, reading
 from likely.mdp.model import checks
-from likely.mdp.model.layout import CLOCKWISE, GridLayout
+from likely.mdp.model.layout import CLOCKWISE
 from likely.mdp.model.problem import MDP
 from likely.mdp.worlds.grids import GridPlan, build_grid
 
@@ -63,28 +64,26 @@ class Meaning:
     line: int = 0
 
 
-def from_grid(text: str, discount: float | None = None) -> MDP:
-    """The MDP of a grid world drawn in text; `discount` overrides the text's."""
-    return parse_grid(text, discount=discount)[0]
-
-
-def read_grid(path: str | Path, discount: float | None = None) -> tuple[MDP, GridLayout]:
+def read_grid(path: str | Path, discount: float | None = None) -> MDP:
     """Read a grid world from a text file; `discount` overrides the file's."""
     path = Path(path)
     text = read_text(path, "a grid drawn in text")
-    return parse_grid(text, str(path), discount)
+    return from_grid(text, discount, str(path))
 
 
-def parse_grid(
-    text: str, source: str = "<text>", discount: float | None = None
-) -> tuple[MDP, GridLayout]:
-    """The MDP and layout of a grid world drawn in text (the form is in the module's docstring).
+def from_grid(text: str, discount: float | None = None, source: str = "<text>") -> MDP:
+    """The MDP of a grid world drawn in text, with its layout (the form: the module's docstring).
+
+    Args:
+        text: settings and picture.
+        discount: in (0, 1]; overrides the text's.
+        source: what an error calls the text.
 
     Raises:
         InvalidData: one line that names the file, the line and what was expected there.
 
-    >>> mdp, layout = parse_grid("step: -1\\n\\nS..\\n.#G")
-    >>> mdp.states, layout.shape
+    >>> mdp = from_grid("step: -1\\n\\nS..\\n.#G")
+    >>> mdp.states, mdp.layout.shape
     (5, (2, 3))
     """
     if discount is not None:
@@ -93,7 +92,7 @@ def parse_grid(
         return _parsed(text, source, discount)
 
 
-def _parsed(text: str, source: str, discount: float | None) -> tuple[MDP, GridLayout]:
+def _parsed(text: str, source: str, discount: float | None) -> MDP:
     header, picture = _split(text, source)
     settings: dict[str, tuple[str, int]] = {}
     meanings = {"G": Meaning("end", 1.0), "H": Meaning("end", 0.0)}
@@ -193,6 +192,8 @@ def _plan(picture: list[tuple[int, str]], meanings: dict[str, Meaning], source: 
     allow(source, held, 64 * len(picture) * width, f"a grid of {len(picture)} x {width} cells")
     plan = GridPlan.empty(len(picture), width)
     targets = {m.target for m in meanings.values() if m.kind == "jump"}
+    if "F" not in targets and "F" not in meanings:  # frozen, as Gymnasium draws its lakes
+        picture = [(number, line.replace("F", ".")) for number, line in picture]
     places: dict[str, list[int]] = {}
     for row, (number, full) in enumerate(picture):
         line = full.rstrip()

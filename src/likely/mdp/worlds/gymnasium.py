@@ -59,7 +59,7 @@ def from_gymnasium(environment: Any, discount: float = 0.99) -> MDP:
 
 
 def world_from_gymnasium(environment: Any, discount: float = 0.99) -> World:
-    """As `from_gymnasium`, with the geometry of the environments that have one."""
+    """As `from_gymnasium`, with the environment's name."""
     made = _make(environment) if isinstance(environment, str) else environment
     # A class of one's own may have only the table.
     bare = getattr(made, "unwrapped", made)
@@ -77,7 +77,7 @@ def world_from_gymnasium(environment: Any, discount: float = 0.99) -> World:
     layout = _layout(bare, mdp)
     if made is not environment:
         made.close()
-    return World(name, f"Gymnasium's {name}", mdp, layout)
+    return World(name, f"Gymnasium's {name}", mdp if layout is None else mdp.with_layout(layout))
 
 
 def from_table(
@@ -193,4 +193,7 @@ def _layout(bare: Any, mdp: MDP) -> GridLayout | None:
     else:
         cells = np.asarray(letters).astype(str)
     symbols = ["".join(row).replace("F", ".") for row in cells]
-    return GridLayout.of(np.arange(mdp.states).reshape(shape), moves, symbols)
+    entering = None if letters is None else np.where(cells == "H", 0.0, np.nan)
+    if entering is not None:  # Gymnasium's lakes pay 1 at the goal
+        entering[cells == "G"] = 1.0
+    return GridLayout.of(np.arange(mdp.states).reshape(shape), moves, symbols, entering=entering)
