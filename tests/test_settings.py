@@ -40,10 +40,10 @@ def test_an_alternative_that_does_not_exist_is_refused_where_it_is_given() -> No
         dataclasses.replace(FitSettings(), precision="float31")
     refused = 0
     for entry in MODELS.values():
-        hints = typing.get_type_hints(entry.settings)
+        hints = typing.get_type_hints(entry.settings, include_extras=True)
         for name, hint in hints.items():
-            if typing.get_origin(hint) is Literal:
-                with pytest.raises(InvalidSetting, match=f"{name}: expected one of"):
+            if typing.get_origin(hint) in (Literal, typing.Annotated):
+                with pytest.raises(InvalidSetting, match=f"{name}: (expected one of|unknown head)"):
                     entry.settings(**{name: "nonsense"})
                 refused += 1
     assert refused > len(MODELS)

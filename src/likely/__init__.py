@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from likely.training.objectives import NegativeELBO as NegativeELBO
     from likely.training.objectives import NegativeLogLikelihood as NegativeLogLikelihood
     from likely.training.objectives import NonSaturatingGAN as NonSaturatingGAN
+    from likely.training.objectives import OrderAgnosticLikelihood as OrderAgnosticLikelihood
     from likely.training.objectives import RelativisticGAN as RelativisticGAN
     from likely.verify import verify as verify
 
@@ -66,6 +67,7 @@ _HOME = {
     "NegativeELBO": "training.objectives",
     "NegativeLogLikelihood": "training.objectives",
     "NonSaturatingGAN": "training.objectives",
+    "OrderAgnosticLikelihood": "training.objectives",
     "Query": "density",
     "Relation": "estimate",
     "RelativisticGAN": "training.objectives",

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid, softplus
 
 from likely.data.spec import DataSpec
-from likely.errors import InvalidSetting, nearest
+from likely.errors import InvalidSetting
+from likely.settings import HEADS
 
 
 class Head(abc.ABC):
@@ -41,6 +44,19 @@ class Head(abc.ABC):
     levels: int
     parameters: int
     couples_channels: bool
+
+    @classmethod
+    @abc.abstractmethod
+    def for_data(cls, spec: DataSpec, components: int) -> Self:
+        """The head for such data.
+
+        Args:
+            spec: its grid is (C, H, W), its levels are those of the head.
+            components: of a mixture; the setting of that name.
+
+        Raises:
+            InvalidSetting: it does not fit the data.
+        """
 
     @abc.abstractmethod
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
@@ -159,6 +175,15 @@ class Bernoulli(Head):
         self.channels, self.levels, self.parameters = channels, 2, channels
         self.couples_channels = False
 
+    @classmethod
+    def for_data(cls, spec: DataSpec, components: int) -> Self:
+        if spec.levels != 2:
+            raise InvalidSetting(
+                f"head=bernoulli needs data of 2 levels, {spec.name} has {spec.levels}; "
+                "binarise the data or take head=categorical or head=logistic-mixture"
+            )
+        return cls(spec.grid[0])
+
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         # log sigmoid(l) = -softplus(-l), log sigmoid(-l) = -softplus(l)
         return -softplus(torch.where(x > 0, -parameters, parameters))
@@ -182,6 +207,10 @@ class Categorical(Head):
         self.channels, self.levels = channels, levels
         self.parameters = channels * levels
         self.couples_channels = False
+
+    @classmethod
+    def for_data(cls, spec: DataSpec, components: int) -> Self:
+        return cls(spec.grid[0], spec.levels)
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         logits = self._by_channel(parameters)  # [B, C, L, H, W]
@@ -234,6 +263,10 @@ class DiscretizedLogisticMixture(Head):
         self.pairs = channels * (channels - 1) // 2
         self.parameters = components * (1 + 2 * channels + self.pairs)
         self.couples_channels = True
+
+    @classmethod
+    def for_data(cls, spec: DataSpec, components: int) -> Self:
+        return cls(spec.grid[0], spec.levels, components)
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         logits, means, log_scales, couplings = self._split(parameters)
@@ -400,31 +433,40 @@ def _sum_of_sigmoids(start: Tensor, terms: Tensor, distance: Tensor) -> Tensor:
     return integral + correction(upper) - correction(lower)
 
 
-HEADS = ("auto", "bernoulli", "categorical", "logistic-mixture")
+Kind = TypeVar("Kind", bound=type[Head])
+
+
+def head(name: str) -> Callable[[Kind], Kind]:
+    """Register the decorated class of a head under a name, which the setting `head` takes then.
+
+    Raises:
+        InvalidSetting: the name is taken by another head.
+    """
+
+    def register(kind: Kind) -> Kind:
+        HEADS.join(name, f"{kind.__module__}:{kind.__qualname__}", kind.__module__)
+        return kind
+
+    return register
 
 
 def head_for(name: str, spec: DataSpec, components: int = 10) -> Head:
     """The head of that name for that data.
 
-    "auto" takes a Bernoulli for two levels, a softmax for up to 32 levels, and a discretized
-    logistic mixture above.
+    Args:
+        name: "bernoulli", "categorical", "logistic-mixture", one that `head` registered, as
+            "module:name" where its module is not imported yet; or "auto": a Bernoulli for two
+            levels, a softmax for up to 32 levels, and a discretized logistic mixture above.
+        spec: of the data.
+        components: of a mixture.
 
     Raises:
         InvalidSetting: an unknown name, or a Bernoulli for more than two levels.
     """
-    channels = spec.grid[0]
+    if not isinstance(spec, DataSpec):
+        raise InvalidSetting('head_for takes the name first, then the spec: head_for("auto", spec)')
     if name == "auto":
         name = "bernoulli" if spec.levels == 2 else "categorical"
         name = name if spec.levels <= 32 else "logistic-mixture"
-    if name == "bernoulli":
-        if spec.levels != 2:
-            raise InvalidSetting(
-                f"head=bernoulli needs data of 2 levels, {spec.name} has {spec.levels}; "
-                "binarise the data or take head=categorical or head=logistic-mixture"
-            )
-        return Bernoulli(channels)
-    if name == "categorical":
-        return Categorical(channels, spec.levels)
-    if name == "logistic-mixture":
-        return DiscretizedLogisticMixture(channels, spec.levels, components)
-    raise InvalidSetting(f'unknown head "{name}": {nearest(name, HEADS)}')
+    made: Head = HEADS.entry(name).load().for_data(spec, components)
+    return made

@@ -2,18 +2,25 @@
 
 An unknown field is an error that names the nearest valid one. Standard library only (YAML is
 imported when a YAML file is read).
+
+A setting may be the name of a class (a model, a head, an objective): a `Registry` holds those
+names, and classes of any package join it. A name of another package is found as "module:name", or
+without its module where the package, installed, names that module as an entry point of the group
+"likely".
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 import typing
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from likely.errors import InvalidSetting, nearest
 
@@ -112,6 +119,171 @@ class FitSettings:
         return self.learning_rate * (share + (1 - share) * left)
 
 
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A class that a name stands for.
+
+    Attributes:
+        name: in settings and on the command line.
+        place: of the class, as "module:Class"; imported when it is first used.
+        home: the module that registered it.
+        settings: the dataclass of its settings, importable without torch; None where it has none.
+    """
+
+    name: str
+    place: str
+    home: str
+    settings: type[Any] | None = None
+
+    @property
+    def class_name(self) -> str:
+        """The name of the class."""
+        return self.place.partition(":")[2]
+
+    @property
+    def reference(self) -> str:
+        """The name, as "module:name" where the module is of another package."""
+        return self.name if self.home.split(".")[0] == "likely" else f"{self.home}:{self.name}"
+
+    def load(self) -> type[Any]:
+        """The class (may import torch)."""
+        module, _, name = self.place.partition(":")
+        kind: type[Any] = getattr(importlib.import_module(module), name)
+        return kind
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry(Entry):
+    """A registered model: its class takes (spec, settings)."""
+
+    settings: type[Any]
+
+    @property
+    def summary(self) -> str:
+        """One line for the help."""
+        return (self.settings.__doc__ or "").partition("\n")[0]
+
+    def preset(self, spec: Any) -> Any:
+        """Settings for such data: `preset(spec)` of the settings class, if it has one."""
+        make = getattr(self.settings, "preset", None)
+        return self.settings() if make is None else make(spec)
+
+    def fit_preset(self, spec: Any) -> FitSettings:
+        """How to fit it: `fit_preset(spec)` of the settings class, if it has one."""
+        make: Callable[[Any], FitSettings] | None
+        make = getattr(self.settings, "fit_preset", None)
+        return FitSettings() if make is None else make(spec)
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Registry(Mapping[str, E], Generic[E]):
+    """Classes by name, in the order in which they joined.
+
+    Args:
+        what: they are, as errors call it: "model".
+        kind: of the entries.
+    """
+
+    _discovered = False
+
+    def __init__(self, what: str, kind: type[E]) -> None:
+        self.what, self._kind = what, kind
+        self._entries: dict[str, E] = {}
+
+    def join(self, name: str, place: str, home: str, settings: type[Any] | None = None) -> None:
+        """Register a class; arguments as the attributes of `Entry`.
+
+        Raises:
+            InvalidSetting: another class has the name, or `place` is not "module:Class".
+        """
+        if place.count(":") != 1:
+            raise InvalidSetting(f'{self.what} "{name}": expected "module:Class", given "{place}"')
+        if ":" in name:
+            raise InvalidSetting(f'the name of a {self.what} has no colon, given "{name}"')
+        if name in self._entries and self._entries[name].place != place:
+            raise InvalidSetting(f'the name "{name}" is taken by {self._entries[name].place}')
+        self._entries[name] = self._kind(name, place, home, settings)
+
+    def __getitem__(self, name: str) -> E:
+        if name not in self._entries:
+            self._discover()
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._discover()
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        self._discover()
+        return len(self._entries)
+
+    def entry(self, name: str) -> E:
+        """The class of that name, or "module:name", which imports the module first.
+
+        Raises:
+            InvalidSetting: there is no such module, or no such name; the nearest is named.
+        """
+        module, colon, last = name.rpartition(":")
+        if colon:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise InvalidSetting(f'{self.what} "{name}": expected a name, or "module:name"')
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                    raise
+                raise InvalidSetting(
+                    f'{self.what} "{name}": there is no module "{error.name}"; install its '
+                    "package, or put the folder that holds it on PYTHONPATH"
+                ) from error
+        package = module.split(".")[0]
+        valid = [e.name for e in self.values() if not colon or e.home.split(".")[0] == package]
+        if last not in valid:
+            hint = nearest(last, valid) if valid else "it registers none"
+            where = f"{module} has no" if colon else "unknown"
+            raise InvalidSetting(f'{where} {self.what} "{last}": {hint}')
+        return self[last]
+
+    def of(self, kind: type[Any]) -> E | None:
+        """The entry of a class, or of the class of its settings; None where it has not joined."""
+        place = f"{kind.__module__}:{kind.__qualname__}"
+        entries = self._entries.values()
+        return next((e for e in entries if place == e.place or kind is e.settings), None)
+
+    def of_class_name(self, name: str) -> E | None:
+        """The entry whose class has that name; no other package is asked."""
+        return next((e for e in self._entries.values() if e.class_name == name), None)
+
+    @staticmethod
+    def _discover() -> None:
+        """Import what installed packages name in their entry points, once."""
+        if Registry._discovered:
+            return
+        Registry._discovered = True
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group="likely"):
+            try:
+                point.load()
+            except Exception as error:  # another package's defect must not stop this one
+                warnings.warn(f"{point.value} cannot be imported: {error}", stacklevel=2)
+
+
+MODELS = Registry("model", ModelEntry)
+OBJECTIVES = Registry("objective", Entry)
+HEADS = Registry("head", Entry)
+for _name, _class in (
+    ("bernoulli", "Bernoulli"),
+    ("categorical", "Categorical"),
+    ("logistic-mixture", "DiscretizedLogisticMixture"),
+):
+    HEADS.join(_name, f"likely.heads:{_class}", "likely.heads")
+# A name of `HEADS`, or auto: by the number of levels.
+HeadName = Annotated[str, HEADS, "auto"]
+
+
 def at_least(settings: object, least: float, *names: str) -> None:
     """Refuse settings whose named fields (or an entry of a tuple) are below `least`.
 
@@ -126,13 +298,13 @@ def at_least(settings: object, least: float, *names: str) -> None:
 
 
 def known(settings: object) -> None:
-    """Refuse settings whose field of named alternatives (a `Literal`) is none of them.
+    """Refuse settings whose field of named alternatives (`Literal`, `HeadName`) is none of them.
 
     Raises:
         InvalidSetting: names the field, the alternatives and what was given.
     """
-    for name, hint in typing.get_type_hints(type(settings)).items():
-        if get_origin(hint) is Literal:
+    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+        if get_origin(hint) in (Literal, Annotated):
             converted(f"{type(settings).__name__}.{name}", getattr(settings, name), hint)
 
 
@@ -159,7 +331,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], base: T | None = None
         InvalidSetting: an unknown field (names the nearest), or a value of the wrong type.
     """
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
@@ -196,6 +368,8 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
 def to_json(settings: object) -> dict[str, Any]:
     """A dictionary of plain values that `from_mapping` reads back.
 
+    A name of another package's class is written as "module:name", so that it is found again.
+
     Raises:
         InvalidSetting: it is no dataclass of plain values, so no file can keep it.
     """
@@ -212,6 +386,9 @@ def to_json(settings: object) -> dict[str, Any]:
             f"a run keeps its settings in a file, and a field of {type(settings).__name__} cannot "
             f"be written there ({error}); use numbers, text, and tuples of them"
         ) from error
+    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            record[name] = converted(name, record[name], hint)
     return record
 
 
@@ -221,7 +398,8 @@ def converted(name: str, value: Any, hint: Any) -> Any:
     Args:
         name: of the field, as the error should call it.
         value: as given; text is converted.
-        hint: bool, int, float, str, a Literal, a tuple of one of these, or any of them or None.
+        hint: bool, int, float, str, a Literal, a name in a registry (`HeadName`), a tuple of one of
+            these, or any of them or None.
 
     Raises:
         InvalidSetting: what was expected, and what was given.
@@ -235,6 +413,14 @@ def converted(name: str, value: Any, hint: Any) -> Any:
         close = f"; {hint_text}" if hint_text.startswith("did you") else ""
         listed = ", ".join(map(str, options))
         raise InvalidSetting(f"{name}: expected one of {listed}, given {_given(value)}{close}")
+    if origin is Annotated:
+        registry, *words = hint.__metadata__
+        if value in words:
+            return value
+        try:
+            return registry.entry(str(value)).reference
+        except InvalidSetting as error:
+            raise InvalidSetting(f"{name}: {error}") from error
     if origin in (typing.Union, UnionType):
         if value is None or value == "none":
             return None

@@ -8,12 +8,13 @@ import inspect
 import re
 import typing
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from likely.cli.output import wrapped
-from likely.cli.parser import Parser, one_of
+from likely.cli.parser import Parser, Words, one_of
 from likely.models import ModelEntry
 from likely.settings import FitSettings
+from likely.training.registry import OBJECTIVES
 
 # Shapes that presets are shown for in the help, by their heading.
 SHAPES = {"8x8": (1, 8, 8), "28x28": (1, 28, 28), "32x32x3": (3, 32, 32), "64x64x3": (3, 64, 64)}
@@ -61,16 +62,6 @@ class _Shape:
         return max(self.shape[1:])
 
 
-# The objectives with their settings, as in `likely.training.objectives` (which imports torch).
-OBJECTIVES: dict[str, tuple[str, dict[str, type]]] = {
-    "negative-log-likelihood": ("NegativeLogLikelihood", {}),
-    "order-agnostic-likelihood": ("OrderAgnosticLikelihood", {}),
-    "negative-elbo": ("NegativeELBO", {"beta": float, "warmup": int, "free_nats": float}),
-    "importance-weighted": ("ImportanceWeighted", {"k": int}),
-    "non-saturating-gan": ("NonSaturatingGAN", {"penalty": float}),
-    "relativistic-gan": ("RelativisticGAN", {"penalty": float}),
-}
-
 DATA = (
     Field("data", "data", "name", str, "a name (`likely data`), a folder of images, or an "
           ".npy, .npz or .parquet file"),
@@ -94,20 +85,25 @@ RUN = (
           "--no-resume replace it"),
 )  # fmt: skip
 
-OBJECTIVE = (
-    Field("objective", "objective", "name", Literal["negative-log-likelihood", "negative-elbo",
-          "importance-weighted", "non-saturating-gan", "relativistic-gan"],
-          "loss to minimise (default by the kind of model: negative-log-likelihood, "
-          "negative-elbo or relativistic-gan)"),
-    Field("objective", "objective_beta", "beta", float, "negative-elbo: weight of the KL (1)"),
-    Field("objective", "objective_warmup", "warmup", int,
-          "negative-elbo: steps over which that weight rises from 0 (0)"),
-    Field("objective", "objective_free_nats", "free_nats", float,
-          "negative-elbo: KL in nats that is not penalised (0)"),
-    Field("objective", "objective_k", "k", int, "importance-weighted: samples (5)"),
-    Field("objective", "objective_penalty", "penalty", float,
-          "gamma of the gradient penalty: non-saturating-gan (0), relativistic-gan (1)"),
-)  # fmt: skip
+
+def objective_fields() -> tuple[Field, ...]:
+    """The objective and the settings of every one, by name: --objective-penalty is of several."""
+    sharing: dict[str, list[tuple[str, Field, Any]]] = {}
+    for name, entry in OBJECTIVES.items():
+        assert entry.settings is not None
+        defaults = dataclasses.asdict(entry.settings())
+        for field in settings_fields(entry.settings, "objective"):
+            sharing.setdefault(field.key, []).append((name, field, defaults[field.key]))
+    named = Field("objective", "objective", "name", Annotated[str, OBJECTIVES],
+                  "loss to minimise (default: the one for the kind of model)")  # fmt: skip
+    fields = [named]
+    for key, users in sharing.items():
+        hints = {str(field.hint): field.hint for _, field, _ in users}
+        about = "; ".join(f"{n}: {f.about.rstrip('.')} ({_shown(value)})" for n, f, value in users)
+        # Text is converted when it is known whose setting it is.
+        hint = next(iter(hints.values())) if len(hints) == 1 else str
+        fields.append(Field("objective", f"objective_{key}", key, hint, about))
+    return tuple(fields)
 
 
 def about_fields(kind: type[Any]) -> dict[str, str]:
@@ -136,7 +132,7 @@ def _attributes(kind: type[Any]) -> dict[str, str]:
 
 def settings_fields(kind: type[Any], section: str) -> tuple[Field, ...]:
     """Every field of a settings class."""
-    hints, about = typing.get_type_hints(kind), about_fields(kind)
+    hints, about = typing.get_type_hints(kind, include_extras=True), about_fields(kind)
     return tuple(
         Field(section, field.name, field.name, hints[field.name], about.get(field.name, ""))
         for field in dataclasses.fields(kind)
@@ -145,7 +141,7 @@ def settings_fields(kind: type[Any], section: str) -> tuple[Field, ...]:
 
 def presets(entry: ModelEntry, section: str = "model") -> dict[str, dict[str, Any]]:
     """The settings of a model, or of its fit, by data shape, then by field."""
-    preset = entry.settings.preset if section == "model" else entry.settings.fit_preset
+    preset = entry.preset if section == "model" else entry.fit_preset
     return {name: dataclasses.asdict(preset(_Shape(shape))) for name, shape in SHAPES.items()}
 
 
@@ -163,7 +159,7 @@ def fields_of(entry: ModelEntry) -> dict[str, Field]:
     """Every setting of `likely fit MODEL`, by name."""
     sections = (
         DATA, RUN, settings_fields(entry.settings, "model"),
-        settings_fields(FitSettings, "fit"), OBJECTIVE,
+        settings_fields(FitSettings, "fit"), objective_fields(),
     )  # fmt: skip
     return {field.name: field for section in sections for field in section}
 
@@ -207,6 +203,9 @@ def add_field(group: argparse._ActionsContainer, field: Field, default: str = ""
 
 
 def _words(hint: Any) -> list[str]:
+    if get_origin(hint) is Annotated:
+        registry, *words = hint.__metadata__
+        return Words([*words, *registry])
     return [str(word) for word in get_args(hint)] if get_origin(hint) is Literal else []
 
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likely.cli.fields import OBJECTIVES, RUN, add_field, add_fields
+from likely.cli.fields import RUN, add_field, add_fields
 from likely.cli.output import leads, note, say, say_json, wrapped
 from likely.cli.parser import Parser
 from likely.cli.values import Request, requested
 from likely.errors import InvalidData, InvalidSetting
 from likely.models import MODELS, entry
-from likely.settings import FitSettings, from_mapping, to_json
+from likely.settings import OBJECTIVES, FitSettings, from_mapping, to_json
 from likely.training.stopping import exit_code
 
 if TYPE_CHECKING:
@@ -34,9 +34,19 @@ EXAMPLE = """\
 DEFAULT = None
 
 
+class Choices(dict[str, str]):
+    """Models with their summaries; "module:name" is one of another package."""
+
+    def __contains__(self, name: object) -> bool:
+        return ":" in str(name) or super().__contains__(name)
+
+    def __missing__(self, name: str) -> str:
+        return entry(name).summary
+
+
 def choices() -> Mapping[str, str]:
     """The models."""
-    return {name: found.summary for name, found in MODELS.items()}
+    return Choices({name: found.summary for name, found in MODELS.items()})
 
 
 def configure(parser: Parser, choice: str | None) -> None:
@@ -73,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
     settings = fit_settings(request.model.settings, train, request.fit)
     with _enough_memory():
-        model = runs.build(request.model.name, train.spec, request.changes, settings.seed)
+        model = runs.build(request.model.reference, train.spec, request.changes, settings.seed)
     objective = _objective(request, model)
     record = recorded(request.data)
     _refuse_other_run(request, model, record, objective)
@@ -85,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         f"{_doing(request, model, train, objective, settings)} {title}: {weights:,} weights, "
         f"{len(train):,} examples, {settings.steps:,} steps of {settings.batch_size}"
     )
-    described = _described(request.out, request.model.name, model, record)
+    described = _described(request.out, request.model.reference, model, record)
     with _enough_memory(), described, FitProgress(title, settings.steps) as progress:
         found = fit(
             model, train, objective, settings,
@@ -170,7 +180,7 @@ def _objective(request: Request, model: GenerativeModel) -> Objective:
                 )
         chosen = from_mapping(type(default), request.objective_settings, default)
     else:
-        kind = getattr(objectives, OBJECTIVES[request.objective][0])
+        kind = OBJECTIVES.entry(request.objective).load()
         chosen = from_mapping(kind, request.objective_settings)
     chosen.players(model)
     return chosen
@@ -201,7 +211,7 @@ def _refuse_other_run(
     from likely.files import reading, record_of
     from likely.runs import checkpoint
 
-    out, name = request.out, request.model.name
+    out, name = request.out, request.model.reference
     if not (out / "config.json").exists():
         return
     config = runs.read_config(out)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from likely.cli.fields import SHAPES, preset_words, presets, settings_fields
 from likely.cli.output import rows, say, say_json
-from likely.cli.parser import Parser, one_of
+from likely.cli.parser import Parser, Words, one_of
 from likely.models import MODELS, ModelEntry
 
 EXAMPLE = """\
@@ -25,7 +25,7 @@ def choices() -> Mapping[str, str]:
 def configure(parser: Parser, choice: str | None) -> None:
     """One optional name."""
     parser.add_argument(
-        "model", nargs="?", default=None, type=one_of(MODELS), choices=list(MODELS),
+        "model", nargs="?", default=None, type=one_of(Words(MODELS)), choices=Words(MODELS),
         metavar="MODEL", help=f"show its settings: {', '.join(MODELS)}",
     )  # fmt: skip
 
@@ -33,7 +33,7 @@ def configure(parser: Parser, choice: str | None) -> None:
 def run(options: argparse.Namespace) -> int:
     """List."""
     name: str | None = options.model
-    chosen = {name: MODELS[name]} if name else MODELS
+    chosen = {name: MODELS.entry(name)} if name else MODELS
     if options.json:
         say_json({"models": [_record(entry) for entry in chosen.values()]})
         return 0

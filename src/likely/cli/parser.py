@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NoReturn, Protocol, cast
 
 from likely.cli.output import rows, width, wrapped
 from likely.errors import InvalidSetting, nearest
+from likely.settings import OBJECTIVES
 
 COMMANDS: dict[str, str] = {
     "fit": "fit a model to data; resumes where it was stopped",
@@ -106,9 +108,15 @@ def unknown(what: str, name: str, valid: Iterable[str], prog: str) -> InvalidSet
     return InvalidSetting(f'unknown {what} "{name}": {hint}; see `{prog} --help`')
 
 
-def one_of(valid: Iterable[str]) -> Callable[[str], str]:
+class Words(list[str]):
+    """Names of a registry; "module:name" is one of another package."""
+
+    def __contains__(self, word: object) -> bool:
+        return ":" in str(word) or super().__contains__(word)
+
+
+def one_of(words: Collection[str]) -> Callable[[str], str]:
     """A converter for argparse that takes these words and names the nearest to any other."""
-    words = list(valid)
 
     def convert(text: str) -> str:
         if text not in words:
@@ -187,6 +195,7 @@ def build(name: str, choice: str | None = None) -> Parser:
 def parse(name: str, arguments: list[str]) -> tuple[Command, argparse.Namespace]:
     """Read the arguments of a command."""
     module = module_of(name)
+    _import_objective(arguments)
     choices = module.choices()
     if not choices:
         return module, build(name).read(arguments)
@@ -208,6 +217,14 @@ def parse(name: str, arguments: list[str]) -> tuple[Command, argparse.Namespace]
     options = build(name, module.DEFAULT).read(arguments)
     options.choice = module.DEFAULT
     return module, options
+
+
+def _import_objective(arguments: list[str]) -> None:
+    """Import what `--objective module:name` names: its settings are options, too."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    for option, value in itertools.pairwise(words):
+        if option == "--objective" and ":" in value:
+            OBJECTIVES.entry(value)
 
 
 def overview() -> str:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from likely.cli.fields import OBJECTIVES, Field, fields_of
+from likely.cli.fields import Field, fields_of, settings_fields
 from likely.errors import InvalidSetting, nearest
 from likely.models import ModelEntry
-from likely.settings import converted, read_settings_file
+from likely.settings import OBJECTIVES, converted, read_settings_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +49,14 @@ def requested(entry: ModelEntry, options: argparse.Namespace) -> Request:
         InvalidSetting: an unknown field (the nearest is named), a value of the wrong type, the
             same field by --set and by its option, or no data or directory.
     """
+    in_file = read_settings_file(options.config) if "config" in options else {}
+    if ":" in str(in_file.get("objective")):
+        OBJECTIVES.entry(str(in_file["objective"]))  # its import brings its settings
     fields = fields_of(entry)
     found: dict[str, dict[str, Any]] = {
         section: {} for section in ("data", "model", "fit", "objective", "run")
     }
-    for field, value in _given(fields, options):
+    for field, value in _given(fields, options, in_file):
         found[field.section][field.key] = value
     for section, key, option in (("data", "name", "--data"), ("run", "out", "--out")):
         if key not in found[section]:
@@ -70,11 +73,12 @@ def requested(entry: ModelEntry, options: argparse.Namespace) -> Request:
     )  # fmt: skip
 
 
-def _given(fields: dict[str, Field], options: argparse.Namespace) -> Iterator[tuple[Field, Any]]:
+def _given(
+    fields: dict[str, Field], options: argparse.Namespace, in_file: dict[str, Any]
+) -> Iterator[tuple[Field, Any]]:
     """Every given field with its converted value; later ones win."""
-    if "config" in options:
-        for name, value in read_settings_file(options.config).items():
-            yield _one(fields, name, value, f"{options.config}: {name}")
+    for name, value in in_file.items():
+        yield _one(fields, name, value, f"{options.config}: {name}")
     words: dict[str, str] = {}
     for word in getattr(options, "set", []):
         name, equals, value = word.partition("=")
@@ -123,7 +127,9 @@ def _size(value: Any, label: str) -> int | tuple[int, int]:
 def _check_objective(name: str | None, settings: dict[str, Any]) -> None:
     if name is None:
         return
-    valid = OBJECTIVES[name][1]
+    settings_class = OBJECTIVES.entry(name).settings
+    assert settings_class is not None
+    valid = [field.key for field in settings_fields(settings_class, "objective")]
     for key in settings:
         if key not in valid:
             own = ", ".join(f"--objective-{word.replace('_', '-')}" for word in valid)

@@ -18,9 +18,7 @@ from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.devices.precision import full_precision
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.noise import Noise, weights_from
-
-# The models that take examples of shape (D,); `takes_vectors` of each says the same.
-VECTOR_MODELS = "fvsbn, nade, deep-nade, eonade, made, made-ensemble or vae"
+from likely.settings import MODELS
 
 
 class Query(enum.Enum):
@@ -110,7 +108,7 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
         if len(spec.grid) != len(spec.shape) and not self.takes_vectors:
             raise InvalidSetting(
                 f"{type(self).__name__} takes images of shape (C, H, W), and {spec.name} holds "
-                f"vectors of {spec.dimensions} dimensions: take {VECTOR_MODELS}"
+                f"vectors of {spec.dimensions} dimensions: take {_vector_models()}"
             )
         self.spec = spec
         self.classes = classes
@@ -340,6 +338,12 @@ def as_tensor(x: object, what: str) -> Tensor:
         f"expected {what} as a tensor or a numpy array, given {type(x).__name__}"
         f"{hint.get(type(x), '')}"
     )
+
+
+def _vector_models() -> str:
+    """The registered models that take examples of shape (D,), in words."""
+    *names, last = [e.name for e in MODELS.values() if e.load().takes_vectors] or ["another"]
+    return f"{', '.join(names)} or {last}" if names else last
 
 
 def captured() -> bool:

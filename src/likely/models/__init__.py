@@ -18,30 +18,13 @@ from likely.models.vae import settings as _vae  # isort: skip
 from likely.models.gan import settings as _gan  # isort: skip
 from likely.models.registry import MODELS, ModelEntry, entry, model
 
-if TYPE_CHECKING:
-    from likely.models.gan.dcgan import DCGAN as DCGAN
-    from likely.models.multiscale.multiscale_pixelcnn import (
-        MultiscalePixelCNN as MultiscalePixelCNN,
-    )
-    from likely.models.multiscale.parallel_multiscale import (
-        ParallelMultiscale as ParallelMultiscale,
-    )
-    from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
-    from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNNEnsemble as GatedPixelCNNEnsemble
-    from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNNOrders as GatedPixelCNNOrders
-    from likely.models.pixelcnn.pixelcnn import PixelCNN as PixelCNN
-    from likely.models.pixelcnn.pixelcnn_pp import PixelCNNPP as PixelCNNPP
-    from likely.models.pixelcnn.pixelsnail import PixelSNAIL as PixelSNAIL
-    from likely.models.recurrent.pixelrnn import DiagonalBiLSTM as DiagonalBiLSTM
-    from likely.models.recurrent.pixelrnn import DiagonalBiLSTMEnsemble as DiagonalBiLSTMEnsemble
-    from likely.models.recurrent.pixelrnn import RowLSTM as RowLSTM
-    from likely.models.vae.vae import VAE as VAE
-    from likely.models.vectors.deep_nade import DeepNADE as DeepNADE
-    from likely.models.vectors.deep_nade import EoNADE as EoNADE
-    from likely.models.vectors.fvsbn import FVSBN as FVSBN
-    from likely.models.vectors.made import MADE as MADE
-    from likely.models.vectors.made import MADEEnsemble as MADEEnsemble
-    from likely.models.vectors.nade import NADE as NADE
+if TYPE_CHECKING:  # with the classes that they register
+    from likely.models.gan.settings import *  # noqa: F403
+    from likely.models.multiscale.settings import *  # noqa: F403
+    from likely.models.pixelcnn.settings import *  # noqa: F403
+    from likely.models.recurrent.settings import *  # noqa: F403
+    from likely.models.vae.settings import *  # noqa: F403
+    from likely.models.vectors.settings import *  # noqa: F403
 
 __all__ = ["MODELS", "ModelEntry", "entry", "model"]
 
@@ -49,9 +32,9 @@ _FAMILIES = (_vectors, _recurrent, _pixelcnn, _multiscale, _vae, _gan)
 
 
 def __getattr__(name: str) -> Any:
-    for found in MODELS.values():
-        if name == found.class_name:
-            return found.load()
+    entry = MODELS.of_class_name(name)
+    if entry is not None:
+        return entry.load()
     for family in _FAMILIES:
         if name.endswith(("Settings", "Sizes")) and name in vars(family):
             return vars(family)[name]

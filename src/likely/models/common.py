@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from likely.settings import FitSettings
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
-
-
-HeadName = Literal["auto", "bernoulli", "categorical", "logistic-mixture"]
 
 
 # Small batches and orthogonal updates: few images teach a convolution of small grey images most.

@@ -4,57 +4,26 @@
     @dataclasses.dataclass(frozen=True)
     class LogisticSettings: ...
 
-The command and `likely.runs` know a model by its name from then on.
+The command and `likely.runs` know a model by its name from then on; one of another package is
+found as "my_package:logistic" (`likely.settings.Registry`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from likely.errors import InvalidSetting, nearest
+from likely.errors import InvalidSetting
+from likely.settings import MODELS, ModelEntry
+
+__all__ = ["MODELS", "ModelEntry", "entry", "model"]
 
 Settings = TypeVar("Settings", bound=type[Any])
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelEntry:
-    """A registered model.
-
-    Attributes:
-        name: on the command line.
-        network: where its class is, as "module:Class"; imported when it is first built.
-        settings: its settings class (importable without torch).
-    """
-
-    name: str
-    network: str
-    settings: type[Any]
-
-    @property
-    def class_name(self) -> str:
-        """The name of the model's class."""
-        return self.network.partition(":")[2]
-
-    @property
-    def summary(self) -> str:
-        """One line for the help."""
-        return (self.settings.__doc__ or "").splitlines()[0]
-
-    def load(self) -> type[Any]:
-        """The model class (imports torch)."""
-        module, _, name = self.network.partition(":")
-        kind: type[Any] = getattr(importlib.import_module(module), name)
-        return kind
-
-
-MODELS: dict[str, ModelEntry] = {}
-
-
 def model(name: str, network: str) -> Callable[[Settings], Settings]:
-    """Register the decorated settings class.
+    """Register the decorated settings class, a frozen dataclass whose fields have defaults.
 
     Args:
         name: on the command line, as "gated-pixelcnn".
@@ -63,20 +32,19 @@ def model(name: str, network: str) -> Callable[[Settings], Settings]:
     Raises:
         InvalidSetting: the name is taken by another model, or `network` names no class.
     """
-    if network.count(":") != 1:
-        raise InvalidSetting(f'model "{name}": expected "module:Class", given "{network}"')
-    if name in MODELS and MODELS[name].network != network:
-        raise InvalidSetting(f'the name "{name}" is taken by {MODELS[name].network}')
 
     def register(settings: Settings) -> Settings:
-        MODELS[name] = ModelEntry(name, network, settings)
+        if not dataclasses.is_dataclass(settings):
+            raise InvalidSetting(
+                f'model "{name}": {settings.__name__} is no dataclass; put @model above '
+                "@dataclasses.dataclass(frozen=True)"
+            )
+        MODELS.join(name, network, settings.__module__, settings)
         return settings
 
     return register
 
 
 def entry(name: str) -> ModelEntry:
-    """The model of that name, or an error with the nearest valid one."""
-    if name not in MODELS:
-        raise InvalidSetting(f'unknown model "{name}": {nearest(name, MODELS)}')
-    return MODELS[name]
+    """The model of that name, or "module:name", or an error with the nearest valid one."""
+    return MODELS.entry(name)

@@ -69,13 +69,13 @@ def build(
     """A model with fresh weights.
 
     Args:
-        name: in the registry, as "gated-pixelcnn".
+        name: in the registry, as "gated-pixelcnn", or "module:name" of another package's model.
         spec: of the data.
         changes: settings that differ from the preset for that data.
         seed: of the initial weights; torch's global generator is left as it was.
     """
     found = entry(name)
-    settings = from_mapping(found.settings, changes or {}, found.settings.preset(spec))
+    settings = from_mapping(found.settings, changes or {}, found.preset(spec))
     return _construct(found, spec, settings, seed)
 
 

@@ -37,7 +37,14 @@ from likely.density import (
 from likely.errors import InvalidSetting
 from likely.models.gan.adversary import DISCRIMINATOR, adversary_of
 from likely.noise import Noise
-from likely.settings import at_least
+from likely.training.registry import (
+    ELBOSettings,
+    ImportanceSettings,
+    LikelihoodSettings,
+    NonSaturatingSettings,
+    OrderAgnosticSettings,
+    RelativisticSettings,
+)
 
 MODEL = "model"
 GENERATOR = "generator"
@@ -110,8 +117,7 @@ class Objective(abc.ABC):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class NegativeLogLikelihood(Objective):
+class NegativeLogLikelihood(LikelihoodSettings, Objective):
     """-log p(x), for tractable densities."""
 
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
@@ -125,24 +131,11 @@ class NegativeLogLikelihood(Objective):
         return Loss(nll, {"nll": nll.detach()})
 
 
-@dataclasses.dataclass(frozen=True)
-class NegativeELBO(Objective):
+class NegativeELBO(ELBOSettings, Objective):
     """-(E_q log p(x|z) - beta KL(q(z|x) || p(z))), for densities with a bound.
 
     Where the two terms are not known apart (no `LatentVariable`), only the bound itself.
-
-    Attributes:
-        beta: weight of the KL term at the end of the warm-up; 1 is the bound itself.
-        warmup: steps over which the weight rises linearly from zero.
-        free_nats: KL below this number (over all coordinates) is not penalised.
     """
-
-    beta: float = 1.0
-    warmup: int = 0
-    free_nats: float = 0.0
-
-    def __post_init__(self) -> None:
-        at_least(self, 0, "beta", "warmup", "free_nats")
 
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
         if not isinstance(model, ApproximateDensity):
@@ -169,14 +162,8 @@ class NegativeELBO(Objective):
         return Loss(value, {name: term.detach() for name, term in terms.items()})
 
 
-@dataclasses.dataclass(frozen=True)
-class ImportanceWeighted(Objective):
+class ImportanceWeighted(ImportanceSettings, Objective):
     """-L_k, the importance-weighted bound with k samples (Burda et al. 2016)."""
-
-    k: int = 5
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "k")
 
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
         if not isinstance(model, LatentVariable):
@@ -189,8 +176,7 @@ class ImportanceWeighted(Objective):
         return Loss(value, {"negative_importance_bound": value.detach()})
 
 
-@dataclasses.dataclass(frozen=True)
-class OrderAgnosticLikelihood(Objective):
+class OrderAgnosticLikelihood(OrderAgnosticSettings, Objective):
     """-log p(x) on average over all orders of the dimensions, for order-agnostic networks.
 
     A dimension is a channel of a pixel, or a pixel where the head couples its channels. An order
@@ -201,7 +187,7 @@ class OrderAgnosticLikelihood(Objective):
 
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
         if not isinstance(model, OrderAgnostic):
-            raise self._refuse(model, "a network for all orders (deep-nade, eonade)")
+            raise self._refuse(model, "a network for all orders")
         return {MODEL: model}
 
     def loss(self, step: Step) -> Loss:
@@ -238,18 +224,8 @@ class _Adversarial(Objective):
         return model.scaled(step.x), model.generate(z, step.context)
 
 
-@dataclasses.dataclass(frozen=True)
-class NonSaturatingGAN(_Adversarial):
-    """D: softplus(-D(x)) + softplus(D(G(z))); G: softplus(-D(G(z))) (Goodfellow 2014, sec. 3).
-
-    Attributes:
-        penalty: gamma of the R1 gradient penalty, gamma/2 |grad D(x)|^2; 0 for the 2014 loss.
-    """
-
-    penalty: float = 0.0
-
-    def __post_init__(self) -> None:
-        at_least(self, 0, "penalty")
+class NonSaturatingGAN(NonSaturatingSettings, _Adversarial):
+    """D: softplus(-D(x)) + softplus(D(G(z))); G: softplus(-D(G(z))) (Goodfellow 2014, sec. 3)."""
 
     def loss(self, step: Step) -> Loss:
         critic, context = step.players[DISCRIMINATOR], step.context
@@ -265,21 +241,12 @@ class NonSaturatingGAN(_Adversarial):
         return Loss(value, _logit_terms(value, real_logit, fake_logit, right, r1))
 
 
-@dataclasses.dataclass(frozen=True)
-class RelativisticGAN(_Adversarial):
+class RelativisticGAN(RelativisticSettings, _Adversarial):
     """D: softplus(D(G(z)) - D(x)) + gamma/2 (R1 + R2); G: softplus(D(x) - D(G(z))).
 
     Real and generated images are compared in pairs, and the gradient of D is kept small at
     both: locally convergent where the 2014 game is not (Huang et al. 2024).
-
-    Attributes:
-        penalty: gamma.
     """
-
-    penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        at_least(self, 0, "penalty")
 
     def loss(self, step: Step) -> Loss:
         critic, context = step.players[DISCRIMINATOR], step.context

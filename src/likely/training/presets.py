@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from likely.data.spec import Dataset
-from likely.models.registry import MODELS
-from likely.settings import FitSettings, from_mapping
+from likely.settings import MODELS, FitSettings, from_mapping
 
 
 def fit_settings(
@@ -24,8 +23,8 @@ def fit_settings(
         data: training set.
         changes: fields of `FitSettings` that were asked for.
     """
-    registered = any(entry.settings is model_settings for entry in MODELS.values())
-    base: FitSettings = model_settings.fit_preset(data.spec) if registered else FitSettings()
+    entry = MODELS.of(model_settings)
+    base = FitSettings() if entry is None else entry.fit_preset(data.spec)
     batch = min(base.batch_size, len(data))
     warmup = min(base.warmup, max(changes.get("steps", base.steps), 0))
     base = dataclasses.replace(base, batch_size=batch, warmup=warmup)

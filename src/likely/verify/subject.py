@@ -14,14 +14,9 @@ from torch import Tensor, nn
 from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, GenerativeModel, LatentVariable, NoSettings
 from likely.errors import LikelyError
-from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
+from likely.heads import Bernoulli, Head
 from likely.noise import Choice, Dropout, Noise, derived_seed
-
-_HEAD_NAMES: dict[type[Head], str] = {
-    Bernoulli: "bernoulli",
-    Categorical: "categorical",
-    DiscretizedLogisticMixture: "logistic-mixture",
-}
+from likely.settings import HEADS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +136,10 @@ def smaller(
     settings = model.settings
     fields = {field.name for field in dataclasses.fields(settings)}
     head = head_of(model)
-    if "head" in fields and head is not None and type(head) in _HEAD_NAMES:
+    registered = None if head is None else HEADS.of(type(head))
+    if "head" in fields and registered is not None:
         # "auto" depends on the data: the instance takes the head that the model has.
-        changes = {**changes, "head": _HEAD_NAMES[type(head)]}
+        changes = {**changes, "head": registered.name}
     settings = dataclasses.replace(settings, **changes)
     build = cast("Callable[..., GenerativeModel]", type(model))
     arguments = (spec,) if isinstance(settings, NoSettings) else (spec, settings)

@@ -10,6 +10,7 @@ from likely.settings import FitSettings, at_least, known
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
+    from likely.models.gan.dcgan import DCGAN as DCGAN
 
 
 @model("dcgan", "likely.models.gan.dcgan:DCGAN")

@@ -6,12 +6,17 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from likely.errors import InvalidSetting
-from likely.models.common import HeadName
 from likely.models.registry import model
-from likely.settings import FitSettings, at_least, known
+from likely.settings import FitSettings, HeadName, at_least, known
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
+    from likely.models.multiscale.multiscale_pixelcnn import (
+        MultiscalePixelCNN as MultiscalePixelCNN,
+    )
+    from likely.models.multiscale.parallel_multiscale import (
+        ParallelMultiscale as ParallelMultiscale,
+    )
 
 
 @model("multiscale-pixelcnn", "likely.models.multiscale.multiscale_pixelcnn:MultiscalePixelCNN")

@@ -6,12 +6,18 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 from likely.errors import InvalidSetting
-from likely.models.common import SMALL_GREY, HeadName
+from likely.models.common import SMALL_GREY
 from likely.models.registry import model
-from likely.settings import FitSettings, at_least, known, rates
+from likely.settings import FitSettings, HeadName, at_least, known, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
+    from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
+    from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNNEnsemble as GatedPixelCNNEnsemble
+    from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNNOrders as GatedPixelCNNOrders
+    from likely.models.pixelcnn.pixelcnn import PixelCNN as PixelCNN
+    from likely.models.pixelcnn.pixelcnn_pp import PixelCNNPP as PixelCNNPP
+    from likely.models.pixelcnn.pixelsnail import PixelSNAIL as PixelSNAIL
 
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]

@@ -6,13 +6,15 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from likely.errors import InvalidSetting
-from likely.models.common import HeadName
 from likely.models.pixelcnn.settings import Corner
 from likely.models.registry import model
-from likely.settings import FitSettings, at_least, known, rates
+from likely.settings import FitSettings, HeadName, at_least, known, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
+    from likely.models.recurrent.pixelrnn import DiagonalBiLSTM as DiagonalBiLSTM
+    from likely.models.recurrent.pixelrnn import DiagonalBiLSTMEnsemble as DiagonalBiLSTMEnsemble
+    from likely.models.recurrent.pixelrnn import RowLSTM as RowLSTM
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from likely.models.common import HeadName
 from likely.models.registry import model
-from likely.settings import FitSettings, at_least, known
+from likely.settings import FitSettings, HeadName, at_least, known
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
+    from likely.models.vae.vae import VAE as VAE
 
 
 @model("vae", "likely.models.vae.vae:VAE")

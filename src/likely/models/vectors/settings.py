@@ -6,12 +6,18 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal, Self
 
 from likely.errors import InvalidSetting
-from likely.models.common import HeadName, local_prior
+from likely.models.common import local_prior
 from likely.models.registry import model
-from likely.settings import FitSettings, at_least, known, rates
+from likely.settings import FitSettings, HeadName, at_least, known, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
+    from likely.models.vectors.deep_nade import DeepNADE as DeepNADE
+    from likely.models.vectors.deep_nade import EoNADE as EoNADE
+    from likely.models.vectors.fvsbn import FVSBN as FVSBN
+    from likely.models.vectors.made import MADE as MADE
+    from likely.models.vectors.made import MADEEnsemble as MADEEnsemble
+    from likely.models.vectors.nade import NADE as NADE
 
 
 Prior = Literal["none", "local"]

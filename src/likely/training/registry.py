@@ -1,0 +1,123 @@
+"""The registry of objectives: names and settings, torch-free.
+
+An objective is a frozen dataclass, and its fields are its settings. Those of Likely take them from
+a dataclass here, so that the help can list them; one of another package registers itself:
+
+    @objective("focal")
+    @dataclasses.dataclass(frozen=True)
+    class Focal(Objective): ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from likely.errors import InvalidSetting
+from likely.settings import OBJECTIVES, at_least
+
+__all__ = ["OBJECTIVES", "objective"]
+
+Kind = TypeVar("Kind", bound=type[Any])
+
+
+def objective(name: str, place: str = "") -> Callable[[Kind], Kind]:
+    """Register the decorated dataclass.
+
+    Args:
+        name: on the command line, as "negative-elbo".
+        place: of the class, as "module:Class", where the decorated one holds only its settings.
+
+    Raises:
+        InvalidSetting: the name is taken by another objective, or it is no dataclass.
+    """
+
+    def register(kind: Kind) -> Kind:
+        if not dataclasses.is_dataclass(kind):
+            raise InvalidSetting(
+                f'objective "{name}": {kind.__name__} is no dataclass; put @objective above '
+                "@dataclasses.dataclass(frozen=True)"
+            )
+        OBJECTIVES.join(
+            name, place or f"{kind.__module__}:{kind.__qualname__}", kind.__module__, kind
+        )
+        return kind
+
+    return register
+
+
+@objective("negative-log-likelihood", "likely.training.objectives:NegativeLogLikelihood")
+@dataclasses.dataclass(frozen=True)
+class LikelihoodSettings:
+    """None."""
+
+
+@objective("order-agnostic-likelihood", "likely.training.objectives:OrderAgnosticLikelihood")
+@dataclasses.dataclass(frozen=True)
+class OrderAgnosticSettings:
+    """None."""
+
+
+@objective("negative-elbo", "likely.training.objectives:NegativeELBO")
+@dataclasses.dataclass(frozen=True)
+class ELBOSettings:
+    """Of the negative ELBO.
+
+    Attributes:
+        beta: weight of the KL term at the end of the warm-up; 1 is the bound itself.
+        warmup: steps over which the weight rises linearly from zero.
+        free_nats: KL below this number (over all coordinates) is not penalised.
+    """
+
+    beta: float = 1.0
+    warmup: int = 0
+    free_nats: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "beta", "warmup", "free_nats")
+
+
+@objective("importance-weighted", "likely.training.objectives:ImportanceWeighted")
+@dataclasses.dataclass(frozen=True)
+class ImportanceSettings:
+    """Of the importance-weighted bound.
+
+    Attributes:
+        k: number of samples.
+    """
+
+    k: int = 5
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "k")
+
+
+@objective("non-saturating-gan", "likely.training.objectives:NonSaturatingGAN")
+@dataclasses.dataclass(frozen=True)
+class NonSaturatingSettings:
+    """Of the game of 2014.
+
+    Attributes:
+        penalty: gamma of the R1 gradient penalty, gamma/2 |grad D(x)|^2; 0 for the 2014 loss.
+    """
+
+    penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "penalty")
+
+
+@objective("relativistic-gan", "likely.training.objectives:RelativisticGAN")
+@dataclasses.dataclass(frozen=True)
+class RelativisticSettings:
+    """Of the relativistic game.
+
+    Attributes:
+        penalty: gamma of the penalty on the gradients at real and at generated images.
+    """
+
+    penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "penalty")
