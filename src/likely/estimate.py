@@ -195,11 +195,11 @@ class Estimate:
         is conservative for numbers on the same images); one example decides nothing. A bound only
         decides in the direction it bounds.
         """
-        given, others = _condition(self.quantity), _condition(other.quantity)
-        if given != others and _base(self.quantity) == _base(other.quantity):
+        label, others = _condition(self.quantity), _condition(other.quantity)
+        if label != others and _base(self.quantity) == _base(other.quantity):
             return Comparison(
                 Verdict.INCOMPARABLE,
-                f"{_likelihood(given)} and {_likelihood(others)} are different quantities: what "
+                f"{_likelihood(label)} and {_likelihood(others)} are different quantities: what "
                 "is given tells part of x, so the two numbers differ for equally good models",
             )
         if (self.quantity, self.unit) != (other.quantity, other.unit):
@@ -211,7 +211,7 @@ class Estimate:
         if self.fingerprint != other.fingerprint:
             return Comparison(
                 Verdict.INCOMPARABLE,
-                f"the data {f'or what is given with them ({given}s) ' if given else ''}differ "
+                f"the data {f'or what is given with them ({label}s) ' if label else ''}differ "
                 f"(fingerprints {self.fingerprint} and {other.fingerprint})",
             )
         if self.lower_is_better is None:
@@ -318,8 +318,8 @@ def _condition(quantity: str) -> str:
     return quantity.partition("-given-")[2]
 
 
-def _likelihood(given: str) -> str:
-    return f"log p(x | {given})" if given else "log p(x)"
+def _likelihood(condition: str) -> str:
+    return f"log p(x | {condition})" if condition else "log p(x)"
 
 
 def _digits(error: float, value: float) -> int:

@@ -205,8 +205,8 @@ def noise_for(model: nn.Module, noise: Noise) -> Iterator[tuple[int, ...]]:
     for layer in layers:
         layer.noise = noise
     drawn = tuple(choice.draw(noise) for choice in choices)
-    for choice, one in zip(choices, drawn, strict=True):
-        choice.drawn = one
+    for choice, values in zip(choices, drawn, strict=True):
+        choice.drawn = values
     try:
         yield drawn
     finally:

@@ -152,7 +152,7 @@ def decode(
     ):
         for start in range(0, total, _BLOCK):
             block = inputs.get(start, min(total, start + _BLOCK))
-            answers = pool.map(lambda one: _header(one, shaping.max_pixels), block)
+            answers = pool.map(lambda source: _header(source, shaping.max_pixels), block)
             for position, answer in enumerate(answers, start):
                 if isinstance(answer, Header):
                     headers.append(answer)
@@ -165,7 +165,7 @@ def decode(
             block = inputs.get(start, stop)
             todo = [p for p in range(start, stop) if p not in reasons]
             images = pool.map(
-                lambda one: _image(one, size, channels, shaping.max_pixels),
+                lambda source: _image(source, size, channels, shaping.max_pixels),
                 [block[p - start] for p in todo],
             )
             _append(out, todo, images, kept, reasons)
@@ -204,18 +204,18 @@ def _shape(headers: list[Header], shaping: Shaping) -> tuple[tuple[int, int], in
     return size, channels
 
 
-def _header(one: Path | io.BytesIO, max_pixels: int) -> Header | str:
+def _header(source: Path | io.BytesIO, max_pixels: int) -> Header | str:
     try:
-        return read_header(one, max_pixels)
+        return read_header(source, max_pixels)
     except Unreadable as error:
         return str(error)
 
 
 def _image(
-    one: Path | io.BytesIO, size: tuple[int, int], channels: int, max_pixels: int
+    source: Path | io.BytesIO, size: tuple[int, int], channels: int, max_pixels: int
 ) -> Bytes | str:
     try:
-        return decoded(one, size, channels, max_pixels)
+        return decoded(source, size, channels, max_pixels)
     except Unreadable as error:
         return str(error)
 

@@ -159,12 +159,12 @@ def _folder(
 def _only_for_folders(
     name: str, size: int | tuple[int, int] | None, channels: int | None, strict: bool
 ) -> None:
-    for setting, given in (
+    for setting, is_set in (
         ("size", size is not None),
         ("channels", channels is not None),
         ("strict", strict),
     ):
-        if given:
+        if is_set:
             raise InvalidSetting(f"{setting} is for folders of images; {name} has its own shape")
 
 

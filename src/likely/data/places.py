@@ -16,14 +16,14 @@ def data_folder() -> Path | None:
     Raises:
         InvalidSetting: LIKELY_DATA is set but is no folder.
     """
-    given = os.environ.get("LIKELY_DATA", "")
-    if not given:
+    setting = os.environ.get("LIKELY_DATA", "")
+    if not setting:
         return None
-    folder = Path(given).expanduser()
+    folder = Path(setting).expanduser()
     if not folder.is_dir():
         raise InvalidSetting(
-            f"LIKELY_DATA={given} is not a folder; set it to the folder that holds the data sets, "
-            "or unset it to download them"
+            f"LIKELY_DATA={setting} is not a folder; set it to the folder that holds the data "
+            "sets, or unset it to download them"
         )
     return folder
 
@@ -33,9 +33,9 @@ def cache_folder() -> Path:
 
     It may be removed at any time and is rebuilt as needed.
     """
-    given = os.environ.get("LIKELY_CACHE", "")
-    if given:
-        return Path(given).expanduser()
+    setting = os.environ.get("LIKELY_CACHE", "")
+    if setting:
+        return Path(setting).expanduser()
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base else Path("~/.cache").expanduser()) / "likely"
 
@@ -47,8 +47,8 @@ def offline() -> bool:
 
 def folders(entry: Entry) -> list[Path]:
     """Where the files of a data set are looked for, in order."""
-    given = data_folder()
-    local = [] if given is None else [given / entry.folder]
+    local_data = data_folder()
+    local = [] if local_data is None else [local_data / entry.folder]
     return [*local, cache_folder() / "downloads" / entry.folder]
 
 
@@ -59,9 +59,9 @@ def find(entry: Entry, name: str) -> Path | None:
 
 def obtain(entry: Entry, file: RemoteFile, progress: Progress | None = None) -> Path:
     """The path of a published file, downloaded into the cache where it is nowhere yet."""
-    found = find(entry, file.name)
-    if found is not None:
-        return found
+    local_file = find(entry, file.name)
+    if local_file is not None:
+        return local_file
     if offline():
         raise missing(entry, file.name, "LIKELY_OFFLINE is set, so nothing is downloaded")
     target = cache_folder() / "downloads" / entry.folder / file.name

@@ -55,8 +55,8 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> Bytes:
             w is not None and w != s for w, s in zip(shape, sides, strict=True)
         ):
             wanted = " x ".join("N" if w is None else str(w) for w in shape)
-            given = " x ".join(map(str, sides))
-            raise InvalidData(f"{path}: holds an array {given}, expected {wanted}")
+            announced = " x ".join(map(str, sides))
+            raise InvalidData(f"{path}: holds an array {announced}, expected {wanted}")
         count = math.prod(sides)
         held = (_gzip_length(path) if zipped else path.stat().st_size) - 4 - len(header)
         if held != count % (1 << 32):

@@ -65,8 +65,8 @@ def named(
     }
     train, test = digits() if entry.layout == "embedded" else readers[entry.layout](entry, progress)
     assert train.validation is not None
-    given = tuple(part.spec.digest for part in (train, train.validation, test))
-    if entry.digests and given != entry.digests:
+    digests = tuple(part.spec.digest for part in (train, train.validation, test))
+    if entry.digests and digests != entry.digests:
         raise InvalidData(
             f"{entry.name}: the values in {_where(entry)} are not the published ones; remove "
             "these files and fetch them again"
@@ -218,8 +218,8 @@ def _frey(entry: Entry, progress: Progress | None) -> tuple[Dataset, Dataset]:
 
 def _present(entry: Entry, name: str) -> Path:
     """The path of a file that is not downloaded by itself."""
-    found = find(entry, name)
-    if found is None:
+    path = find(entry, name)
+    if path is None:
         reason = "it has no free download" if not entry.files else "the other files are there"
         raise missing(entry, name, reason)
-    return found
+    return path

@@ -197,8 +197,8 @@ class Dataset:
                     f"{spec.name}: labels from {low} to {high} are positions in the names of "
                     f"{len(spec.classes)} classes: expected 0 to {len(spec.classes) - 1}"
                 )
-        found = () if contexts is None else contexts.shape[1:]
-        if found != spec.context or (contexts is not None and len(contexts) != spec.n):
+        context_shape = () if contexts is None else contexts.shape[1:]
+        if context_shape != spec.context or (contexts is not None and len(contexts) != spec.n):
             raise InvalidData(
                 f"{spec.name}: expected contexts of shape {(spec.n, *spec.context)}, given "
                 f"{None if contexts is None else contexts.shape}"

@@ -81,9 +81,9 @@ def stored(key: str, build: Callable[[Path], Source]) -> tuple[Dataset, Dataset,
         InvalidData: the cache cannot be written; nothing that was there is lost.
     """
     folder = cache_folder() / "prepared" / key
-    found = _opened(folder)
-    if found is not None:
-        return found
+    dataset = _opened(folder)
+    if dataset is not None:
+        return dataset
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder.parent)
@@ -96,18 +96,18 @@ def stored(key: str, build: Callable[[Path], Source]) -> tuple[Dataset, Dataset,
             scratch.mkdir()
             _write(temporary, build(scratch))
             shutil.rmtree(scratch)
-            found = _opened(folder)  # another process may have been quicker: use its own
-            if found is None:
+            dataset = _opened(folder)  # another process may have been quicker: use its own
+            if dataset is None:
                 shutil.rmtree(folder, ignore_errors=True)  # damaged
                 temporary.rename(folder)
-                found = _opened(folder)
+                dataset = _opened(folder)
         except OSError as error:
             raise _unwritable(folder.parent, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if found is None:
+    if dataset is None:
         raise InvalidData(f"{folder} was removed or changed while it was opened; try again")
-    return found
+    return dataset
 
 
 def _unwritable(folder: Path, error: OSError) -> InvalidData:

@@ -56,8 +56,8 @@ def _clock() -> tuple[float, float, float] | None:
 
 def _quota() -> float | None:
     """Cores that the control group grants (version 2, then 1), or None."""
-    own = (_read(Path("/proc/self/cgroup")) or "").rpartition("::")[2].splitlines()[:1]
-    for folder in (GROUPS / own[0].lstrip("/") if own else GROUPS, GROUPS):
+    group = (_read(Path("/proc/self/cgroup")) or "").rpartition("::")[2].splitlines()[:1]
+    for folder in (GROUPS / group[0].lstrip("/") if group else GROUPS, GROUPS):
         words = (_read(folder / "cpu.max") or "").split()
         if len(words) == 2 and words[0] != "max":
             return float(words[0]) / float(words[1])

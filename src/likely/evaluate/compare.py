@@ -259,8 +259,8 @@ def compare_models(
     cells: dict[tuple[str, Column], Estimate | Missing] = {}
     for result in results:
         for column in columns:
-            found = chosen[result.name].get(column)
-            cells[result.name, column] = found or _missing(result, column, chosen[result.name])
+            estimate = chosen[result.name].get(column)
+            cells[result.name, column] = estimate or _missing(result, column, chosen[result.name])
     verdicts: list[PairVerdict] = []
     beaten: dict[Column, dict[str, frozenset[str]]] = {}
     for column in columns:
@@ -338,11 +338,11 @@ def _column(estimate: Estimate) -> Column:
 
 
 def _by_column(result: ModelResult) -> dict[Column, Estimate]:
-    found: dict[Column, Estimate] = {}
+    estimates: dict[Column, Estimate] = {}
     for estimate in result.estimates:
         column = _column(estimate)
-        found[column] = _tighter(result.name, found.get(column), estimate)
-    return found
+        estimates[column] = _tighter(result.name, estimates.get(column), estimate)
+    return estimates
 
 
 def _tighter(name: str, old: Estimate | None, new: Estimate) -> Estimate:
@@ -355,13 +355,13 @@ def _tighter(name: str, old: Estimate | None, new: Estimate) -> Estimate:
     raise InvalidSetting(f"{name}: two numbers for one cell: {old} and {new} ({new.quantity})")
 
 
-def _missing(result: ModelResult, column: Column, own: Mapping[Column, Estimate]) -> Missing:
+def _missing(result: ModelResult, column: Column, estimates: Mapping[Column, Estimate]) -> Missing:
     if column.quantity in result.refused:
         return Missing("refused", result.refused[column.quantity])
     answer = result.answers.get(Query.LOG_PROB)
     if column.quantity in LIKELIHOOD and answer and answer.guarantee is Guarantee.NONE:
         return Missing("no density", answer.reason)
-    for other in own:
+    for other in estimates:
         # The verdict INCOMPARABLE says why.
         if (other.quantity, other.unit) == (column.quantity, column.unit):
             return Missing("other data", "")
@@ -392,14 +392,14 @@ def _verdict(
 
 
 def _values(
-    result: ModelResult, column: Column, own: Mapping[Column, Estimate]
+    result: ModelResult, column: Column, estimates: Mapping[Column, Estimate]
 ) -> Sequence[float] | None:
     """The per-example values behind an estimate, in its unit, or None.
 
     Values that were given in another unit of the same quantity (nats for bits/dim) are scaled.
     """
     for (quantity, unit), values in result.per_example.items():
-        base = own.get(dataclasses.replace(column, quantity=quantity, unit=unit))
+        base = estimates.get(dataclasses.replace(column, quantity=quantity, unit=unit))
         if quantity != column.quantity or base is None:
             continue
         mean = math.fsum(values) / max(1, len(values))
@@ -411,7 +411,7 @@ def _values(
         if unit == column.unit:
             return values
         if base.value != 0.0:
-            factor = own[column].value / base.value
+            factor = estimates[column].value / base.value
             return [value * factor for value in values]
     return None
 

@@ -172,14 +172,14 @@ def frechet_distance(a: Tensor, b: Tensor) -> Measured:
     return Measured(_frechet(moments_a, moments_b), math.sqrt(float(variance)))
 
 
-def _influence(x: Tensor, own: _Moments, other: _Moments) -> Tensor:
+def _influence(x: Tensor, moments: _Moments, other: _Moments) -> Tensor:
     """First-order effect of each example of `x` on the squared distance, [N]."""
-    centred = x - own.mean  # [N, F]
-    first: Tensor = 2.0 * centred @ (own.mean - other.mean)  # [N]
-    if len(own.values) == 0:
+    centred = x - moments.mean  # [N, F]
+    first: Tensor = 2.0 * centred @ (moments.mean - other.mean)  # [N]
+    if len(moments.values) == 0:
         return first
-    white = centred @ (own.vectors / own.values.sqrt())  # [N, rank], the w of the docstring
-    left, singular, _ = torch.linalg.svd(own.root.T @ other.root, full_matrices=False)
+    white = centred @ (moments.vectors / moments.values.sqrt())  # [N, rank], the w of the docstring
+    left, singular, _ = torch.linalg.svd(moments.root.T @ other.root, full_matrices=False)
     second: Tensor = centred.square().sum(1) - ((white @ left).square() * singular).sum(1)
     return first + second
 

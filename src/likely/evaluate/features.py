@@ -100,10 +100,10 @@ class InceptionFeatures:
                 f"no Inception weights at {weights}; expected torch-fidelity's {INCEPTION_FILE} "
                 "(published with torch-fidelity 0.2.0)"
             )
-        found = _sha256(weights)
-        if found != INCEPTION_SHA256:
+        digest = _sha256(weights)
+        if digest != INCEPTION_SHA256:
             raise InvalidData(
-                f"{weights} is not torch-fidelity's {INCEPTION_FILE}: its SHA-256 is {found}, "
+                f"{weights} is not torch-fidelity's {INCEPTION_FILE}: its SHA-256 is {digest}, "
                 f"expected {INCEPTION_SHA256}; fetch the file again"
             )
         try:

@@ -182,7 +182,7 @@ def log_likelihood(
 
     Arguments and errors as for `per_example_nll`.
     """
-    found = per_example_nll(
+    nll = per_example_nll(
         model,
         data,
         importance_samples=importance_samples,
@@ -190,7 +190,7 @@ def log_likelihood(
         batch_size=batch_size,
         proofs=proofs,
     )
-    return -found.values
+    return -nll.values
 
 
 def nats(

@@ -111,8 +111,8 @@ def _radii(x: Tensor, k: int, groups: Tensor) -> Tensor:
     radii = []
     for rows in row_blocks(len(x), len(x)):
         block = squared_distances(x[rows], x)
-        own = torch.arange(len(block), device=x.device)
-        block[own, own + rows.start] = math.inf
+        diagonal = torch.arange(len(block), device=x.device)
+        block[diagonal, diagonal + rows.start] = math.inf
         near = block.topk(depth, dim=1, largest=False, sorted=True)  # [rows, depth]
         columns = [near.values[:, k - 1]]
         for group in range(GROUPS):

@@ -96,10 +96,10 @@ def nearest(queries: Tensor, references: Iterator[Tensor], k: int = 1) -> Neares
             rows = slice(start, min(start + size, len(queries)))
             distance = squared_distances(queries[rows], block)
             near = distance.topk(min(k, len(block)), dim=1, largest=False)
-            found = torch.cat([best[rows], near.values], 1)
+            candidates = torch.cat([best[rows], near.values], 1)
             where = torch.cat([index[rows], places[: len(distance)].gather(1, near.indices)], 1)
-            order = found.argsort(dim=1, stable=True)[:, :k]
-            best[rows], index[rows] = found.gather(1, order), where.gather(1, order)
+            order = candidates.argsort(dim=1, stable=True)[:, :k]
+            best[rows], index[rows] = candidates.gather(1, order), where.gather(1, order)
         seen += len(block)
     if seen < k:
         raise InvalidSetting(f"k must be at most the {seen} references, given {k}")
@@ -134,11 +134,11 @@ def nearest_images(
         images, integers [B, k, *shape].
     """
     space = pixel_vectors if extractor is None else extractor
-    found = nearest(space(checked_images(samples, train.spec)), vectors_of(train, space), k)
+    neighbours = nearest(space(checked_images(samples, train.spec)), vectors_of(train, space), k)
     if extractor is None:
-        found = Nearest(found.distance / (train.spec.levels - 1), found.index)
-    images = checked_images(train.batch(found.index.flatten().numpy()).x, train.spec)
-    return found, images.reshape(len(samples), k, *train.spec.shape)
+        neighbours = Nearest(neighbours.distance / (train.spec.levels - 1), neighbours.index)
+    images = checked_images(train.batch(neighbours.index.flatten().numpy()).x, train.spec)
+    return neighbours, images.reshape(len(samples), k, *train.spec.shape)
 
 
 def distance_to_training(x: Tensor, train: Dataset, extractor: Extractor | None = None) -> Tensor:
@@ -151,8 +151,8 @@ def distance_to_training(x: Tensor, train: Dataset, extractor: Extractor | None 
     """
     space = pixel_vectors if extractor is None else extractor
     unit = train.spec.levels - 1.0 if extractor is None else 1.0
-    found = nearest(space(checked_images(x, train.spec)), vectors_of(train, space))
-    return found.distance[:, 0] / unit
+    neighbours = nearest(space(checked_images(x, train.spec)), vectors_of(train, space))
+    return neighbours.distance[:, 0] / unit
 
 
 def memorisation(samples: Tensor, fresh: Tensor) -> Memorisation:
@@ -179,11 +179,11 @@ def exact_duplicates(x: Tensor, train: Dataset) -> Tensor:
     """
     wanted = [_image_digest(row) for row in checked_images(x, train.spec).numpy()]
     present = set(wanted)
-    found: set[bytes] = set()
+    duplicates: set[bytes] = set()
     for start in range(0, len(train), READ):
         index = np.arange(start, min(len(train), start + READ), dtype=np.int64)
-        found |= present.intersection(_image_digest(row) for row in train.batch(index).x)
-    return torch.tensor([digest in found for digest in wanted], dtype=torch.bool)
+        duplicates |= present.intersection(_image_digest(row) for row in train.batch(index).x)
+    return torch.tensor([digest in duplicates for digest in wanted], dtype=torch.bool)
 
 
 def _image_digest(image: npt.NDArray[Any]) -> bytes:

@@ -238,7 +238,7 @@ class SampleReference:
         }
 
     def _estimates(self, values: dict[str, Measured], samples: bool) -> list[Estimate]:
-        found = []
+        estimates = []
         for quantity, measured in values.items():
             if not math.isfinite(measured.value):
                 continue  # a ratio to a floor of 0: every test image repeats a training image
@@ -249,7 +249,7 @@ class SampleReference:
             # The spread of equal numbers is 0, not what rounding leaves of it.
             error = measured.standard_error
             error = error if error > 1e-12 * abs(measured.value) else 0.0
-            found.append(
+            estimates.append(
                 Estimate(
                     value=measured.value,
                     unit="",
@@ -262,7 +262,7 @@ class SampleReference:
                     about=about,
                 )
             )
-        return found
+        return estimates
 
     def _about(self, quantity: str, samples: bool) -> str:
         split = self.test.spec.split

@@ -114,19 +114,19 @@ class CausalAttention(nn.Module):
         query = turned(self._by_head(_rows(self.query(seen))), turn)  # [B, heads, N, size]
         key, value = self.memory(torch.cat([_rows(seen), _rows(x)], 2)).chunk(2, 2)
         key, value = turned(self._by_head(key), turn), self._by_head(value)
-        found = self.attend(query, key, value)
-        found = found.transpose(1, 2).reshape(b, height, width, -1).permute(0, 3, 1, 2)
-        change: Tensor = self.out(self.dropout(found))
+        values = self.attend(query, key, value)
+        values = values.transpose(1, 2).reshape(b, height, width, -1).permute(0, 3, 1, 2)
+        change: Tensor = self.out(self.dropout(values))
         return h + change
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Each pixel to those before it, zero for the first; all [B, heads, N, size]."""
         if query.shape[2] == 1:
             return torch.zeros_like(value)
-        found = scaled_dot_product_attention(
+        values = scaled_dot_product_attention(
             query[:, :, 1:], key[:, :, :-1], value[:, :, :-1], is_causal=True
         )
-        return pad(found, (0, 0, 1, 0))
+        return pad(values, (0, 0, 1, 0))
 
     def _by_head(self, x: Tensor) -> Tensor:
         """[B, N, heads * size] to [B, heads, N, size]."""
@@ -146,8 +146,8 @@ class CausalAttention(nn.Module):
         quarter = self._remembered(build, seen, x, *self._quarter(key_weight, key_bias))
         key = turn.turned(build, key, quarter)
         value = self._remembered(build, seen, x, value_weight, value_bias)
-        found = build.attend(query, key, value, heads=self.heads, scale=self.size**-0.5)
-        return self.out.incremental(build, found, [h])
+        values = build.attend(query, key, value, heads=self.heads, scale=self.size**-0.5)
+        return self.out.incremental(build, values, [h])
 
     def _quarter(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Weights [out, in] whose outputs are those of the given ones after a quarter turn."""

@@ -144,7 +144,7 @@ class _Sweep(torch.autograd.Function):
         output, forget, enter, new = (pieces(by_gate[:, k], spans, batch) for k in range(4))
         memories, tanhs = pieces(before, spans, batch), pieces(squashed, spans, batch)
         states = pieces(out, spans, batch)
-        own = _reading(fronts.own, before, batch)
+        inputs = _reading(fronts.own, before, batch)
         taps = [_reading(link, read[:, k], batch) for k, link in enumerate(fronts.taps)]
         cuts = [_read(link, fronts, batch) for link in (fronts.own, *fronts.taps)]
 
@@ -163,7 +163,7 @@ class _Sweep(torch.autograd.Function):
             torch.tanh(memory, out=tanhs[front])
             torch.mul(output[front], tanhs[front], out=states[front])
             if front + 1 < len(spans):
-                own[front].copy_(memory[..., cuts[0][front]])
+                inputs[front].copy_(memory[..., cuts[0][front]])
                 for tap, cut in zip(taps, cuts[1:], strict=True):
                     tap[front].copy_(states[front][..., cut[front]])
         ctx.save_for_backward(gates, before, read, squashed, weight)
@@ -247,10 +247,10 @@ def _cuts(links: Sequence[Link], fronts: Fronts, batch: int) -> list[tuple[slice
     """For each front but the last: the part of the next that reads, the part of it that is read."""
     out = []
     spans = _spans(fronts)
-    for (first, count, source), (here, _), (there, _) in zip(
+    for (first, count, source), (column, _), (above, _) in zip(
         links, spans[:-1], spans[1:], strict=True
     ):
-        reads, is_read = (first - there) * batch, (source - here) * batch
+        reads, is_read = (first - above) * batch, (source - column) * batch
         size = count * batch
         out.append((slice(reads, reads + size), slice(is_read, is_read + size)))
     return out
@@ -274,5 +274,5 @@ def sweep(z: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, fronts: Fronts, bat
     if z.is_meta:  # shapes alone: nothing to sweep
         return z[:, : z.shape[1] // 4]
     with without_autocast(z.device):
-        found: Tensor = _Sweep.apply(z.to(weight.dtype), weight, h0, c0, fronts, batch)  # type: ignore[no-untyped-call]
-    return found
+        hidden: Tensor = _Sweep.apply(z.to(weight.dtype), weight, h0, c0, fronts, batch)  # type: ignore[no-untyped-call]
+    return hidden

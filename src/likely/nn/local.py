@@ -90,13 +90,13 @@ class LocalWeights(nn.Module):
             nn.init.normal_(self.parts[0], std=start)
         self.register_buffer("nearness", nearness(height, width), persistent=False)
 
-    def forward(self, own: Tensor) -> Tensor:
+    def forward(self, residual: Tensor) -> Tensor:
         """The weights, [H W A, H W B], from the part of each alone, [H W A, H W B]."""
         pixels = self.height * self.width
-        total = own.reshape(pixels, self.above, pixels, self.below) * self.spread.own
+        total = residual.reshape(pixels, self.above, pixels, self.below) * self.spread.own
         for part, sides, deviation in zip(self.parts, self.sides, self.deviations, strict=True):
             total = total + self.spread_out(part, *sides) * deviation
-        return (total * self.nearness[:, None, :, None]).reshape(own.shape)
+        return (total * self.nearness[:, None, :, None]).reshape(residual.shape)
 
     def spread_out(self, part: Tensor, down: int, across: int) -> Tensor:
         """What the pixels of each block share, for each of them, [H W, A, H W, B]."""
@@ -112,9 +112,9 @@ class LocalWeights(nn.Module):
         inside = by_pixel[:rows, :columns].flatten(0, 1)  # [H W, A, B, H W]
         return inside.transpose(2, 3)
 
-    def negative_log_prior(self, own: Tensor) -> Tensor:
+    def negative_log_prior(self, residual: Tensor) -> Tensor:
         """-log p of the parts and of those of each weight alone, but for a constant."""
-        return torch.stack([0.5 * (part * part).sum() for part in (*self.parts, own)]).sum()
+        return torch.stack([0.5 * (part * part).sum() for part in (*self.parts, residual)]).sum()
 
 
 def nearness(height: int, width: int) -> Tensor:

@@ -141,9 +141,9 @@ class StreamGrow(NormalizedKernel):
         for i in (0, 1):
             for j in (0, 1):
                 row = self.kernel()[:, :, i].permute(2, 1, 0)  # [columns, in, out]
-                own = (0, 0, row[j + self.cut])
+                centre = (0, 0, row[j + self.cut])
                 # An odd column is also written by the cell to the right.
-                kernels[i, j] = [own, (0, -1, row[0])] if self.cut and j else [own]
+                kernels[i, j] = [centre, (0, -1, row[0])] if self.cut and j else [centre]
         return build.upsample(x, kernels, self.bias, 2)
 
 

@@ -120,16 +120,16 @@ def save_context_picture(
     save_png(context_picture(model, data=data), Path(path))
 
 
-def _colours(seen: Tensor, own: int, rank: Tensor) -> list[tuple[int, ...]]:
+def _colours(seen: Tensor, pixel: int, rank: Tensor) -> list[tuple[int, ...]]:
     """The colour of every pixel of one panel; `rank` is each one's place in the order, [H W]."""
     values = seen.flatten()
     largest = float(values.max())
     colours: list[tuple[int, ...]] = []
     for place, value in enumerate(values.tolist()):
-        before = int(rank[place]) < int(rank[own])
+        before = int(rank[place]) < int(rank[pixel])
         if value == 0.0:
             colours.append(NOT_SEEN if before else PAPER)
-        elif not before and place != own:
+        elif not before and place != pixel:
             colours.append(LEAK)
         else:
             decades = torch.log10(torch.tensor(value / largest)).item()

@@ -145,11 +145,11 @@ def neighbour_pairs(
         k: neighbours of each.
     """
     x = checked_images(samples, train.spec)[:count]
-    found = []
+    pairs = []
     for space, features in (("pixels", None), (f"{extractor.name} features", extractor)):
         near, images = nearest_images(x, train, features, k)
-        found.append(NeighbourPairs(x, images, near.distance, space))
-    return tuple(found)
+        pairs.append(NeighbourPairs(x, images, near.distance, space))
+    return tuple(pairs)
 
 
 def write_report(report: Report, directory: Path) -> ReportFiles:
@@ -233,19 +233,19 @@ def _plain(value: Any) -> Any:
 def _sheets(report: Report) -> dict[str, Image.Image]:
     """Every sheet as an image of its own, by file name, with a caption."""
     levels = report.test.levels
-    found: dict[str, Image.Image] = {}
+    sheets: dict[str, Image.Image] = {}
     if report.training_images is not None:
-        found["training"] = sample_sheet(
+        sheets["training"] = sample_sheet(
             report.training_images, levels, caption=f"{report.train.name}: training images"
         )
     for model in report.models:
-        name, stem = model.result.name, _stem(model.result.name, found)
+        name, stem = model.result.name, _stem(model.result.name, sheets)
         count = len(model.samples)
-        found[stem] = sample_sheet(
+        sheets[stem] = sample_sheet(
             model.samples, levels, caption=f"{name}: {count} samples, not chosen"
         )
         for pairs in model.neighbours:
-            found[f"{stem}-neighbours-{_clean(pairs.space)}"] = neighbour_sheet(
+            sheets[f"{stem}-neighbours-{_clean(pairs.space)}"] = neighbour_sheet(
                 pairs.samples,
                 pairs.neighbours,
                 levels,
@@ -253,8 +253,8 @@ def _sheets(report: Report) -> dict[str, Image.Image]:
                 "(yellow)",
             )
         for caption, images in model.sheets.items():
-            found[f"{stem}-{_clean(caption)}"] = grid_sheet(images, levels, f"{name}: {caption}")
-    return found
+            sheets[f"{stem}-{_clean(caption)}"] = grid_sheet(images, levels, f"{name}: {caption}")
+    return sheets
 
 
 def _clean(text: str) -> str:

@@ -133,12 +133,12 @@ def groups(table: ComparisonTable) -> list[tuple[str, list[Column]]]:
     """The columns under their headings, in reading order."""
     known = {quantity for _, quantities in GROUPS for quantity in quantities}
     others = tuple(dict.fromkeys(c.quantity for c in table.columns if c.quantity not in known))
-    found = []
+    sections = []
     for heading, quantities in (*GROUPS, (OTHER, others)):
         columns = [c for quantity in quantities for c in table.columns if c.quantity == quantity]
         if columns:
-            found.append((heading, columns))
-    return found
+            sections.append((heading, columns))
+    return sections
 
 
 def several_fingerprints(table: ComparisonTable, column: Column) -> bool:

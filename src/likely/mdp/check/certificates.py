@@ -162,18 +162,18 @@ def _pairs(
     at = pointer[:-1] - pointer[0]
     counts = np.diff(pointer)
     owner = np.repeat(np.arange(first, last), np.diff(mdp.pair_ptr[first : last + 1]))
-    here = v[owner]  # [pairs of the block]
+    at_state = v[owner]  # [pairs of the block]
     p = mdp.probability[entries]
     # Differences of values are exact or nearly so; r + discount P v - v would cancel.
-    terms = p * (v[mdp.indices[entries]] - np.repeat(here, counts))
+    terms = p * (v[mdp.indices[entries]] - np.repeat(at_state, counts))
     reward = sign * mdp.reward[rows]
-    drift = (1.0 - mdp.discount) * here
+    drift = (1.0 - mdp.discount) * at_state
     q = reward + mdp.discount * np.add.reduceat(terms, at) - drift
     size = abs(reward) + mdp.discount * np.add.reduceat(abs(terms), at) + abs(drift)
     # How far the rows are from one here, and how far from the rows that are meant.
     defect = abs(np.add.reduceat(p, at) - 1.0) + (counts - 1) * UNIT
     defect = np.maximum(defect, mdp.row_defect)
-    error = ((counts + 8) * UNIT + defect) * size + mdp.discount * defect * abs(here)
+    error = ((counts + 8) * UNIT + defect) * size + mdp.discount * defect * abs(at_state)
     error += mdp.reward_defect + 1e-300
     # Where a value overflows nothing is known.
     q_low, q_high = np.nan_to_num(q - error, nan=-np.inf, posinf=-np.inf, neginf=-np.inf), q + error

@@ -86,10 +86,10 @@ def follow(row_ptr, columns, weights, constants, out):
             mark[state] = -1
             length = first
         for at in range(length - 1, -1, -1):
-            here = path[at]
-            if successor[here] >= 0:
-                out[here] += factor[here] * out[successor[here]]
-            mark[here] = -1
+            current = path[at]
+            if successor[current] >= 0:
+                out[current] += factor[current] * out[successor[current]]
+            mark[current] = -1
     return True
 
 
@@ -212,10 +212,10 @@ def minimum_degree(pointer, length, lists, room, operations):
                 stamp[i] = tick
                 store[used] = i
                 used += 1
-        here = used - begin
-        start[p], size[p] = begin, here
-        fill += here
-        flops += float(here) * float(here)
+        entries = used - begin
+        start[p], size[p] = begin, entries
+        fill += entries
+        flops += float(entries) * float(entries)
         if fill > room or flops > operations or steps > tries:
             return order, np.int64(-1), flops
         # |L_e \ L_p| for every element that a variable of L_p is in.
@@ -264,7 +264,7 @@ def minimum_degree(pointer, length, lists, room, operations):
             lists[kept] = p
             elements[i] = kept + 1 - first
             length[i] = moved - first
-            d = min(degree[i] + here - 1, around + variables + here - 1)
+            d = min(degree[i] + entries - 1, around + variables + entries - 1)
             d = min(d, last - step - 2)
             d = max(d, 0)
             # To its new bucket.

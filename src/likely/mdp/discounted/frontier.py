@@ -75,14 +75,14 @@ def frontier(task: Task) -> Iterator[None]:
     if mdp is None:
         yield from _generated(task)
         return
-    found = graph.outward(mdp, mdp.reward)
-    if found is None:
+    goals = graph.outward(mdp, mdp.reward)
+    if goals is None:
         yield from ordered(task, NATURAL)
         return
-    order, distance, levels = found
+    order, distance, levels = goals
     reached = int((distance >= 0).sum())
     width = max(1, reached // (levels + 1))
-    del distance, found
+    del distance, goals
     size = mdp.transitions * (mdp.indices.itemsize + 8) + mdp.pairs * (mdp.indptr.itemsize + 8)
     if size > COPY_LIMIT:
         yield from _in_place(task, graph.explicit(order), reached, width)
@@ -94,11 +94,11 @@ def _generated(task: Task) -> Iterator[None]:
     """The same for generated rows."""
     engine = task.engine
     assert isinstance(engine, GeneratedEngine)
-    found = generated_order.outward(engine.problem)
-    if found is None:
+    goals = generated_order.outward(engine.problem)
+    if goals is None:
         yield from ordered(task, NATURAL)
         return
-    order, levels, reached = found
+    order, levels, reached = goals
     if levels <= FEW_LEVELS:  # moves lead anywhere: no order helps
         yield from modified_policy_iteration(task)
         return

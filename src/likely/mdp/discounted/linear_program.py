@@ -22,14 +22,14 @@ def solve_program(mdp: MDP) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     from scipy.optimize import linprog
 
     scale = float(np.abs(mdp.reward).max(initial=0.0)) or 1.0
-    own = sparse.csr_array(
+    identity = sparse.csr_array(
         (np.ones(mdp.pairs), mdp.pair_state, np.arange(mdp.pairs + 1)),
         shape=(mdp.pairs, mdp.states),
     )
     bounds = [(0.0, 0.0) if ended else (None, None) for ended in mdp.terminal]
     result = linprog(
         np.ones(mdp.states),
-        A_ub=mdp.discount * mdp.transition - own,
+        A_ub=mdp.discount * mdp.transition - identity,
         b_ub=-mdp.reward / scale,
         bounds=bounds,
         method="highs",

@@ -126,13 +126,13 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
                 )
             else:
                 step, count = _stabilised(matrix, residual, alpha * norm, RESTART * cycles)
-            found = start + step
+            candidate = start + step
             task.backups += count * cost / max(1, task.engine.transitions)
-            better = bool(np.isfinite(found).all()) and (
-                np.abs(rows.constants - matrix @ found).max() <= np.abs(residual).max()
+            better = bool(np.isfinite(candidate).all()) and (
+                np.abs(rows.constants - matrix @ candidate).max() <= np.abs(residual).max()
             )
-            if better and float(np.abs(found).max()) <= np.finfo(task.value.dtype).max:
-                task.value[:] = found
+            if better and float(np.abs(candidate).max()) <= np.finfo(task.value.dtype).max:
+                task.value[:] = candidate
                 task.changed(share)
                 continue
         task.value[:] = start

@@ -265,12 +265,12 @@ def save_checkpoint(checkpoint: Checkpoint, task: Task) -> None:
 
 def resume(checkpoint: Checkpoint, task: Task) -> None:
     """Continue from a checkpoint, if the file exists; it must be of the same problem."""
-    found = checkpoint.load({"value": task.value.shape})
-    if found is None:
+    saved = checkpoint.load({"value": task.value.shape})
+    if saved is None:
         return
-    if "value" not in found.arrays or not bool(np.isfinite(found.arrays["value"]).all()):
+    if "value" not in saved.arrays or not bool(np.isfinite(saved.arrays["value"]).all()):
         raise InvalidData(f"{checkpoint.path}: its value is not finite numbers; delete it")
-    task.value[:] = found.arrays["value"]
+    task.value[:] = saved.arrays["value"]
     task.value[task.engine.terminal] = 0.0
-    task.iterations, task.backups = found.iterations, found.backups
-    task.seconds_before, task.trace = found.seconds, found.trace
+    task.iterations, task.backups = saved.iterations, saved.backups
+    task.seconds_before, task.trace = saved.seconds, saved.trace

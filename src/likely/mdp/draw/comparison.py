@@ -30,12 +30,12 @@ def converge(mdp: MDP, tolerance: float, names: Sequence[str] | None = None) -> 
     runs = []
     for name in [m for m in METHODS if m != "auto"] if names is None else names:
         try:
-            found = _fastest(mdp, tolerance, name)
+            fastest = _fastest(mdp, tolerance, name)
         except LikelyError:
             if names is not None:
                 raise
             continue
-        points = found.trace
+        points = fastest.trace
         runs.append(
             Convergence(
                 name,

@@ -63,10 +63,12 @@ class BenchmarkModel:
 
     def property(self, name: str) -> Property:
         """A property by its name."""
-        found = {p.name: p for p in self.properties}
-        if name not in found:
-            raise InvalidSetting(f'{self.name} has no property "{name}"; {nearest(name, found)}')
-        return found[name]
+        properties = {p.name: p for p in self.properties}
+        if name not in properties:
+            raise InvalidSetting(
+                f'{self.name} has no property "{name}"; {nearest(name, properties)}'
+            )
+        return properties[name]
 
     def with_rewards(self, name: str) -> MDP:
         """The model under one of its reward structures."""
@@ -134,12 +136,12 @@ _FORMULA = re.compile(r'^(P|R|T)(?:\{"([^"]*)"\})?(max|min)')
 
 def _property(entry: dict[str, Any], arrays: dict[str, NDArray[Any]], states: int) -> Property:
     record_of(entry, "name", "formula", "target", what="a property")
-    found = _FORMULA.match(str(entry["formula"]))
-    if found is None:
+    formula = _FORMULA.match(str(entry["formula"]))
+    if formula is None:
         raise InvalidData(
             f'the formula "{entry["formula"]}" starts with none of P, R, T and max or min'
         )
-    kind, reward, direction = found.groups()
+    kind, reward, direction = formula.groups()
     return Property(
         name=str(entry["name"]),
         formula=str(entry["formula"]),
@@ -161,12 +163,12 @@ def _bits(arrays: dict[str, NDArray[Any]], key: str, states: int) -> NDArray[np.
     return bits[:states].astype(bool)
 
 
-def _reference(given: Any) -> float | None:
+def _reference(value: Any) -> float | None:
     """The published value; a fraction is divided exactly before it is rounded."""
-    if given is None:
+    if value is None:
         return None
-    if isinstance(given, dict):
-        if "num" in given and "den" in given:
-            return float(Fraction(int(given["num"]), int(given["den"])))
-        return float(given["approx"])
-    return float(given)
+    if isinstance(value, dict):
+        if "num" in value and "den" in value:
+            return float(Fraction(int(value["num"]), int(value["den"])))
+        return float(value["approx"])
+    return float(value)

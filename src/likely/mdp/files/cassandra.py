@@ -322,11 +322,11 @@ class _Reader:
         word = self.peek()
         if word in ("uniform", "reset"):
             self.position += 1
-            found = self.named_row(word, 0)
+            values = self.named_row(word, 0)
         else:
-            found = self.given_row()
+            values = self.given_row()
         for s in self.members(state, "states"):
-            self.set_row(action, s, found)
+            self.set_row(action, s, values)
 
     def set_row(self, action: int | None, state: int, row: dict[int, float]) -> None:
         self.grow(len(self.members(action, "actions")) * len(row))

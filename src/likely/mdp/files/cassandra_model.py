@@ -72,8 +72,10 @@ class CassandraModel:
             rows = self._rows_of(statement, action, state, first)
             if statement.next_state is not None:
                 rows = rows[successor[rows] == statement.next_state]
-            given = statement.values
-            picked = given[successor[rows]] if given.shape[0] > 1 else given  # [rows or 1, O or 1]
+            rewards = statement.values
+            picked = (
+                rewards[successor[rows]] if rewards.shape[0] > 1 else rewards
+            )  # [rows or 1, O or 1]
             if statement.observation is None:
                 value[rows] = picked
             else:

@@ -142,7 +142,7 @@ def _shown(source: Any) -> str:
     return str(source) if named else "this source"
 
 
-def _read(source: Path, discount: float | None, given: dict[str, Any]) -> World:
+def _read(source: Path, discount: float | None, options: dict[str, Any]) -> World:
     kind = source.suffix.lower()
     if kind not in EXTENSIONS:
         raise InvalidData(
@@ -155,14 +155,14 @@ def _read(source: Path, discount: float | None, given: dict[str, Any]) -> World:
     if kind in (".pomdp", ".mdp"):
         with reading(source):
             model = cassandra.read_cassandra(source)
-            mdp = from_cassandra(model, str(source), bool(given["underlying"]))
+            mdp = from_cassandra(model, str(source), bool(options["underlying"]))
         if discount is not None:
             mdp = mdp.with_discount(discount)
         return World(source.name, "in Cassandra's format", mdp)
     if kind == ".tra":
-        mdp, question = _explicit(source, discount, given)
+        mdp, question = _explicit(source, discount, options)
         return World(source.name, "explicit model", mdp, question)
-    mdp, about, question = _npz(source, discount, given["property"])
+    mdp, about, question = _npz(source, discount, options["property"])
     return World(source.name, about, mdp, question)
 
 
@@ -235,34 +235,34 @@ def _action_labels(
 
 
 def _explicit(
-    source: Path, discount: float | None, given: dict[str, Any]
+    source: Path, discount: float | None, options: dict[str, Any]
 ) -> tuple[MDP, Question | None]:
     beside = source.with_suffix(".lab")
-    labels = beside if given["labels"] is None else Path(given["labels"])
-    rewards = [Path(name) for name in given["rewards"] or ()] or [
+    labels = beside if options["labels"] is None else Path(options["labels"])
+    rewards = [Path(name) for name in options["rewards"] or ()] or [
         file
         for file in (source.with_suffix(s) for s in (".rew", ".srew", ".trew"))
         if file.is_file()
     ]
-    known = labels if given["labels"] is not None or labels.is_file() else None
+    known = labels if options["labels"] is not None or labels.is_file() else None
     model = prism.read_explicit(source, known, rewards)
     discount = 1.0 if discount is None else discount
     with reading(source):
         mdp = from_explicit(model, discount)
-    if given["target"] is None:
+    if options["target"] is None:
         if not rewards:
             raise InvalidData(
                 f"{source}: neither rewards nor a target; give a reward file "
                 "(--reward model.srew) or a label to reach (--target done)"
             )
         return mdp, None
-    if given["target"] not in model.labels:
-        hint = nearest(given["target"], model.labels) if model.labels else "there is no .lab file"
-        raise InvalidSetting(f'{source}: no label "{given["target"]}"; {hint}')
-    target = model.labels[given["target"]]
+    if options["target"] not in model.labels:
+        hint = nearest(options["target"], model.labels) if model.labels else "there is no .lab file"
+        raise InvalidSetting(f'{source}: no label "{options["target"]}"; {hint}')
+    target = model.labels[options["target"]]
     if discount == 1.0:
         criterion = "total" if rewards else "reachability"
-        return mdp, Question(criterion, given["objective"] or "max", target)
+        return mdp, Question(criterion, options["objective"] or "max", target)
     return _ending(mdp, target, reach=not rewards), None
 
 

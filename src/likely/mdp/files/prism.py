@@ -181,10 +181,10 @@ def _read_labels(path: Path, states: int) -> dict[str, NDArray[np.bool_]]:
         names = {name: name for name in declared}
         body = lines[ends[0] + 1 :]
     else:
-        found = _PRISM_LABEL.findall(lines[0][1])
-        if not found:
+        pairs = _PRISM_LABEL.findall(lines[0][1])
+        if not pairs:
             raise _fail(path, lines[0][0], 'expected 0="init" 1="name" ..., or #DECLARATION')
-        names = dict(found)
+        names = dict(pairs)
         body = lines[1:]
     size = len(text) + 4 * states  # the model's own file has a line per state
     allow(path, size, states * len(set(names.values())), f"{len(names)} labels of {states} states")

@@ -310,8 +310,8 @@ def residual(
             top[state] = 0.0
             low, high = min(low, 0.0), max(high, 0.0)
             continue
-        here = np.float64(value[state])
-        drift = kept * here
+        at_state = np.float64(value[state])
+        drift = kept * at_state
         old = np.int64(best[state])
         chosen, chosen_d, chosen_error = np.int64(-1), -np.inf, 0.0
         old_d, old_error = -np.inf, 0.0
@@ -322,7 +322,7 @@ def residual(
                 continue
             total, size, mass = 0.0, 0.0, 0.0
             for k in range(count):
-                term = weights[k] * (value[np.uint64(successors[k])] - here)
+                term = weights[k] * (value[np.uint64(successors[k])] - at_state)
                 total += term
                 size += abs(term)
                 mass += weights[k]
@@ -331,7 +331,7 @@ def residual(
             worst = defect if defect > worst else worst
             weight = (count + 8.0) * UNIT + defect
             error = weight * (abs(reward) + discount * size + abs(drift))
-            error += discount * defect * abs(here) + 1e-300
+            error += discount * defect * abs(at_state) + 1e-300
             bound = d + error
             bound = bound if bound == bound else np.inf  # not a number
             ceiling = bound if bound > ceiling else ceiling

@@ -216,10 +216,10 @@ def outward(mdp: MDP, reward: npt.NDArray[np.float64]) -> tuple[Array, Array, in
 
 def towards_goals(mdp: MDP, reward: npt.NDArray[np.float64]) -> Order:
     """An order in which information flows from the goals outwards; natural without goals."""
-    found = outward(mdp, reward)
-    if found is None:
+    goals = outward(mdp, reward)
+    if goals is None:
         return NATURAL
-    return usable_order(mdp, found[0], found[1])
+    return usable_order(mdp, goals[0], goals[1])
 
 
 def usable_order(mdp: MDP, order: Array, distance: Array) -> Order:

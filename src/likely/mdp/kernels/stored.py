@@ -175,10 +175,10 @@ def residual(
             top[state] = 0.0
             low, high = min(low, 0.0), max(high, 0.0)
             continue
-        here = np.float64(value[state])
-        drift = kept * here
+        at_state = np.float64(value[state])
+        drift = kept * at_state
         fixed = abs(drift)
-        slack = discount * defect * abs(here) + reward_defect + 1e-300
+        slack = discount * defect * abs(at_state) + reward_defect + 1e-300
         old = np.int64(best[state])
         if eliminating and settled[state]:
             first = pair_ptr.dtype.type(old)
@@ -191,7 +191,7 @@ def residual(
             total, size = 0.0, 0.0
             end = np.uint64(indptr[pair + _ONE])
             for k in range(begin, end):
-                term = probability[k] * (value[indices[k]] - here)
+                term = probability[k] * (value[indices[k]] - at_state)
                 total += term
                 size += abs(term)
             d = reward[pair] + discount * total - drift
@@ -256,13 +256,13 @@ def finish(terminal, value, floor, top, shift_low, shift_high, start, stop):
             floor[state] = 0.0
             top[state] = 0.0
             continue
-        here = np.float64(value[state])
-        size = 8.0 * UNIT * abs(here)
+        at_state = np.float64(value[state])
+        size = 8.0 * UNIT * abs(at_state)
         # What lies beyond the largest number is rounded towards it, never away from the truth.
-        lower = here + floor[state] + shift_low
+        lower = at_state + floor[state] + shift_low
         lower = LARGEST if lower > LARGEST else lower
         lower -= size + 8.0 * UNIT * abs(floor[state]) + 8.0 * UNIT * abs(shift_low)
-        upper = here + top[state] + shift_high
+        upper = at_state + top[state] + shift_high
         upper = -LARGEST if upper < -LARGEST else upper
         upper += size + 8.0 * UNIT * abs(top[state]) + 8.0 * UNIT * abs(shift_high)
         lower = lower if lower == lower else -np.inf

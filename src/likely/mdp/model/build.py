@@ -49,13 +49,13 @@ def from_pairs(
         raise InvalidData(
             f"probability has shape {weights.shape}, indices have {columns.shape}; must agree"
         )
-    given = None if pair_action is None else _integers(pair_action, "pair_action")
-    checks.structure(pairs_of, rows, columns, given)
+    action_numbers = None if pair_action is None else _integers(pair_action, "pair_action")
+    checks.structure(pairs_of, rows, columns, action_numbers)
     # A pointer is only worth its memory once it is known to be one.
     labels: IntArray = (
         np.arange(len(rows) - 1) - np.repeat(pairs_of[:-1], np.diff(pairs_of))
-        if given is None
-        else given
+        if action_numbers is None
+        else action_numbers
     )
     names = (_names(state_names, len(pairs_of) - 1, "state"), _names(action_names, None, "action"))
     ended = _terminal(terminal, len(pairs_of) - 1)
@@ -400,8 +400,8 @@ def _on_moves(reward: list[Any], transition: list[Any], order: IntArray, rows: A
     return np.where(known[at] == wanted, np.asarray(gains.data, dtype=np.float64)[at], 0.0)
 
 
-def _integers(given: npt.ArrayLike, name: str) -> IntArray:
-    array = np.ascontiguousarray(given)
+def _integers(values: npt.ArrayLike, name: str) -> IntArray:
+    array = np.ascontiguousarray(values)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise InvalidData(
             f"{name} has shape {array.shape} and type {array.dtype}; expected integers in one row"
@@ -411,25 +411,25 @@ def _integers(given: npt.ArrayLike, name: str) -> IntArray:
     return array
 
 
-def _names(given: Iterable[str] | None, count: int | None, what: str) -> checks.Names:
-    if given is None:
+def _names(names_or_none: Iterable[str] | None, count: int | None, what: str) -> checks.Names:
+    if names_or_none is None:
         return None
-    names = tuple(str(name) for name in given)
+    names = tuple(str(name) for name in names_or_none)
     if count is not None and len(names) != count:
         raise InvalidData(f"{len(names)} {what} names for {count} {what}s")
     return names
 
 
-def _terminal(given: npt.ArrayLike | None, states: int) -> npt.NDArray[np.bool_]:
+def _terminal(terminal: npt.ArrayLike | None, states: int) -> npt.NDArray[np.bool_]:
     mask = np.zeros(states, dtype=np.bool_)
-    if given is None:
+    if terminal is None:
         return mask
-    return mask_of(given, states, "terminal")
+    return mask_of(terminal, states, "terminal")
 
 
-def mask_of(given: npt.ArrayLike, states: int, name: str) -> npt.NDArray[np.bool_]:
+def mask_of(states_or_mask: npt.ArrayLike, states: int, name: str) -> npt.NDArray[np.bool_]:
     """A set of states, given as a mask [S] or as a list of states, as a mask [S]."""
-    array = np.asarray(given)
+    array = np.asarray(states_or_mask)
     if array.dtype == np.bool_:
         if array.shape != (states,):
             raise InvalidData(f"{name} mask has shape {array.shape}, expected [{states}]")
@@ -442,14 +442,14 @@ def mask_of(given: npt.ArrayLike, states: int, name: str) -> npt.NDArray[np.bool
     return mask
 
 
-def _initial(given: npt.ArrayLike | None, states: int) -> FloatArray | None:
-    if given is None:
+def _initial(initial: npt.ArrayLike | None, states: int) -> FloatArray | None:
+    if initial is None:
         return None
-    array = np.asarray(given)
+    array = np.asarray(initial)
     start = np.zeros(states)
     if array.ndim == 0:
         if array.dtype.kind not in "iu" or not 0 <= int(array) < states:
-            raise InvalidData(f"initial state {given}: expected an integer in 0..{states - 1}")
+            raise InvalidData(f"initial state {initial}: expected an integer in 0..{states - 1}")
         start[int(array)] = 1.0
         return start
     start = array.astype(np.float64)

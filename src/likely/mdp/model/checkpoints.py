@@ -153,8 +153,10 @@ def checkpoint_of(
     """The checkpoint of an undiscounted solve, None where no file is asked for."""
     if path is None:
         return None
-    given = {name: array for name, array in arrays.items() if array is not None}
-    identity = identity_of(mdp, criterion=criterion, objective=objective, horizon=horizon, **given)
+    present = {name: array for name, array in arrays.items() if array is not None}
+    identity = identity_of(
+        mdp, criterion=criterion, objective=objective, horizon=horizon, **present
+    )
     return Checkpoint(path, every, identity)
 
 

@@ -142,17 +142,17 @@ def _grid_row(state, action, parameters, successors, weights):
         left = state if blocked[np.uint64(left)] else left
         right = state if blocked[np.uint64(right)] else right
     vertical = action % 2 == 0
-    one = left if vertical else up
+    first_side = left if vertical else up
     other = right if vertical else down
     ahead = (up if action == 0 else down) if vertical else (right if action == 1 else left)
     straight = 1.0 - 2.0 * side
     successors[0], weights[0] = ahead, straight
-    successors[1], weights[1] = one, side
+    successors[1], weights[1] = first_side, side
     successors[2], weights[2] = other, side
     gain = step_reward
     if entry.shape[0] > 0:
         gain += straight * entry[np.uint64(ahead)] if ahead != state else 0.0
-        gain += side * entry[np.uint64(one)] if one != state else 0.0
+        gain += side * entry[np.uint64(first_side)] if first_side != state else 0.0
         gain += side * entry[np.uint64(other)] if other != state else 0.0
     return 3, gain
 
@@ -191,8 +191,10 @@ def grid(
     entry = np.zeros(0)
     if entry_reward is not None:
         entry = np.ascontiguousarray(entry_reward, dtype=np.float64).ravel()
-    given = [part for part, asked in ((wall, blocked), (entry, entry_reward)) if asked is not None]
-    if any(part.shape != (cells,) for part in given):
+    cell_arrays = [
+        part for part, asked in ((wall, blocked), (entry, entry_reward)) if asked is not None
+    ]
+    if any(part.shape != (cells,) for part in cell_arrays):
         raise InvalidData(f"blocked and entry_reward need {cells} cells")
     from likely.mdp.model.build import mask_of
 

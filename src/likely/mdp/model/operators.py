@@ -76,18 +76,18 @@ def policy_weights(mdp: MDP, policy: npt.ArrayLike) -> FloatArray:
             raise InvalidData(f'policy "{policy}" is unknown; the only word is "uniform"')
         counts = np.diff(mdp.pair_ptr)
         return np.asarray(1.0 / np.repeat(counts, counts))
-    given: Any = np.asarray(policy)
-    if given.ndim == 1 and given.dtype.kind in "iu":
-        rows = mdp.pair_of(given)
+    array: Any = np.asarray(policy)
+    if array.ndim == 1 and array.dtype.kind in "iu":
+        rows = mdp.pair_of(array)
         chosen = np.zeros(mdp.pairs)
         chosen[rows[rows >= 0]] = 1.0
         return chosen
-    weights: Any = given.astype(np.float64)
+    weights: Any = array.astype(np.float64)
     if weights.shape == (mdp.states, mdp.actions):
         weights = weights[mdp.pair_state, mdp.pair_action]
     elif weights.shape != (mdp.pairs,):
         raise InvalidData(
-            f"policy has shape {given.shape}; expected integers [{mdp.states}], or probabilities "
+            f"policy has shape {array.shape}; expected integers [{mdp.states}], or probabilities "
             f"[{mdp.pairs}] (pairs) or [{mdp.states}, {mdp.actions}]"
         )
     totals = np.bincount(mdp.pair_state, weights, minlength=mdp.states)

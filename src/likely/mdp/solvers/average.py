@@ -92,8 +92,8 @@ def average_reward(
     try:
         while iterations < limit:
             with np.errstate(over="ignore", invalid="ignore"):
-                found = engine.residual(value, floor, top, best)
-            low, high, gap = found.low, found.high, found.gap
+                residual = engine.residual(value, floor, top, best)
+            low, high, gap = residual.low, residual.high, residual.gap
             iterations += 1
             error = 0.5 * (high - low)
             seconds = time.perf_counter() - began
@@ -127,8 +127,8 @@ def average_reward(
         value[:] = 0.0
         low = -np.inf
     if low == -np.inf:  # interrupted, or resumed at its limit
-        found = engine.residual(value, floor, top, best)
-        low, high = found.low, found.high
+        residual = engine.residual(value, floor, top, best)
+        low, high = residual.low, residual.high
     seconds = time.perf_counter() - began
     if kept is not None:
         kept.save({"value": value}, iterations, iterations, seconds, trace)

@@ -86,12 +86,12 @@ def evaluate(
         _require_ending(mdp, chain)
     value = np.zeros(mdp.states)
     if start is not None:
-        given = np.asarray(start, dtype=np.float64)
-        if given.shape != value.shape or not bool(np.isfinite(given).all()):
+        first = np.asarray(start, dtype=np.float64)
+        if first.shape != value.shape or not bool(np.isfinite(first).all()):
             raise InvalidData(
-                f"start of shape {given.shape}: expected finite numbers [{mdp.states}]"
+                f"start of shape {first.shape}: expected finite numbers [{mdp.states}]"
             )
-        value[:] = given
+        value[:] = first
         value[mdp.terminal] = 0.0
     history: dict[int, FloatArray] = {0: value.copy()} if 0 in keep else {}
     iterations = 0

@@ -169,10 +169,10 @@ def _discounted(
 def method_named(method: str) -> Callable[[Task], Iterator[None]]:
     """The generator function of a method."""
     module, name = METHODS[method]
-    found: Callable[[Task], Iterator[None]] = getattr(
+    function: Callable[[Task], Iterator[None]] = getattr(
         importlib.import_module(f"likely.mdp.discounted.{module}"), name
     )
-    return found
+    return function
 
 
 def _task(
@@ -189,13 +189,13 @@ def _task(
 
     value = np.zeros(problem.states, dtype=np.float32 if precision == "float32" else np.float64)
     if start is not None:
-        given = np.asarray(start, dtype=np.float64)
-        if given.shape != value.shape or not bool(np.isfinite(given).all()):
+        first = np.asarray(start, dtype=np.float64)
+        if first.shape != value.shape or not bool(np.isfinite(first).all()):
             raise InvalidData(
-                f"start of shape {given.shape}: expected finite numbers [{problem.states}]"
+                f"start of shape {first.shape}: expected finite numbers [{problem.states}]"
             )
         with np.errstate(over="ignore"):  # a start that float32 cannot hold ends the solve
-            value[:] = sign * given
+            value[:] = sign * first
     if not isinstance(problem, MDP):
         if sign < 0.0:
             raise InvalidSetting(

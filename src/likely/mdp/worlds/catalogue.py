@@ -211,10 +211,10 @@ def build(
     if len(numbers) != len(entry.size):
         expected = ", ".join(what for what, _ in entry.size) or "nothing: its size is fixed"
         raise InvalidSetting(f"{name}: size {list(numbers)} given, expected {expected}")
-    given: dict[str, Any] = {"seed": seed} if entry.random else {}
+    options: dict[str, Any] = {"seed": seed} if entry.random else {}
     if discount is not None:
-        given["discount"] = discount
-    return World(name, entry.about, entry.builder(*numbers, **given))
+        options["discount"] = discount
+    return World(name, entry.about, entry.builder(*numbers, **options))
 
 
 def _entry(name: str) -> Entry:

@@ -21,9 +21,9 @@ from likely.mdp.model.problem import MDP
 CAR_MOVES = tuple(range(-5, 6))
 
 
-def _at_least(what: str, given: int, least: int) -> None:
-    if given < least:
-        raise InvalidSetting(f"{what} must be at least {least}, given {given}")
+def _at_least(what: str, value: int, least: int) -> None:
+    if value < least:
+        raise InvalidSetting(f"{what} must be at least {least}, given {value}")
 
 
 def _poisson(mean: float, count: int) -> NDArray[np.float64]:
@@ -66,11 +66,11 @@ def jacks_car_rental(capacity: int = 20, discount: float = 0.9) -> MDP:
     first, rented_first = _rental(capacity, 3.0, 3.0)
     second, rented_second = _rental(capacity, 4.0, 2.0)
     rows, reward, labels, counts = [], [], [], []
-    for one in range(size):
-        for two in range(size):
-            possible = [m for m in CAR_MOVES if -two <= m <= one]
+    for first_lot in range(size):
+        for second_lot in range(size):
+            possible = [m for m in CAR_MOVES if -second_lot <= m <= first_lot]
             for move in possible:
-                a, b = min(one - move, capacity), min(two + move, capacity)
+                a, b = min(first_lot - move, capacity), min(second_lot + move, capacity)
                 rows.append(np.outer(first[a], second[b]).ravel())
                 reward.append(10.0 * (rented_first[a] + rented_second[b]) - 2.0 * abs(move))
                 labels.append(CAR_MOVES.index(move))
@@ -84,7 +84,11 @@ def jacks_car_rental(capacity: int = 20, discount: float = 0.9) -> MDP:
         reward,
         discount,
         pair_action=labels,
-        state_names=[f"{one}+{two} cars" for one in range(size) for two in range(size)],
+        state_names=[
+            f"{first_lot}+{second_lot} cars"
+            for first_lot in range(size)
+            for second_lot in range(size)
+        ],
         action_names=[f"move {move:+d}" if move else "move 0" for move in CAR_MOVES],
     )
     layout = GridLayout.of(

@@ -167,8 +167,8 @@ def _number(word: str, source: str, line: int) -> float:
 def _meaning(text: str, source: str, line: int) -> Meaning:
     words = text.split()
     if not words or words[0] not in MEANINGS:
-        given = words[0] if words else ""
-        raise _fail(source, line, f'unknown meaning "{given}"; {nearest(given, MEANINGS)}')
+        word = words[0] if words else ""
+        raise _fail(source, line, f'unknown meaning "{word}"; {nearest(word, MEANINGS)}')
     wanted = 3 if words[0] == "jump" else 2
     if len(words) != wanted:
         form = "jump Y R" if words[0] == "jump" else f"{words[0]} R"

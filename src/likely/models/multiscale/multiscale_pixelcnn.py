@@ -71,10 +71,10 @@ class MappedWindow(nn.Module):
 
     def incremental(self, build: Builder, h: Cells, mapped: Cells) -> Cells:
         """`forward`."""
-        given = [pointwise(build, mapped, self.map.weight, None)]
+        maps = [pointwise(build, mapped, self.map.weight, None)]
         if self.label is not None:
-            given.append(build.by_label(self.label.weight))
-        seen = self.window.incremental(build, self.norm.incremental(build, h), given)
+            maps.append(build.by_label(self.label.weight))
+        seen = self.window.incremental(build, self.norm.incremental(build, h), maps)
         return self.out.incremental(build, build.linear_gate(seen, self.groups), [h])
 
 
@@ -188,10 +188,10 @@ class MultiscalePixelCNN(OrderedDensity):
             stepper.begin_row(x[:, :, row - 1] if row else None)
             for column in drawn[row].nonzero()[:, 0].tolist():
                 for channel in range(x.shape[1]):
-                    found = at_least_float(stepper.pixel(x[:, :, row], column, channel))
+                    parameters = at_least_float(stepper.pixel(x[:, :, row], column, channel))
                     pixel = x[:, :, row, column, None, None]
                     at = uniform[:, channel, row, column, None, None]
-                    level = self.head.quantile(found[..., None, None], pixel, channel, at)
+                    level = self.head.quantile(parameters[..., None, None], pixel, channel, at)
                     x[:, channel, row, column] = level[:, 0, 0]
         return x
 
@@ -199,10 +199,10 @@ class MultiscalePixelCNN(OrderedDensity):
     def program(self, mapped: Tensor) -> Program:
         """Incremental evaluation of the second network, given its feature map [B, M, H, W]."""
         build = Builder(self.spec.shape, self.spec.levels, self.groups)
-        given = build.by_image(mapped)
+        maps = build.by_image(mapped)
         h = self.first.incremental(build, build.image())
         for layer in self.layers:
             assert isinstance(layer, MappedWindow)
-            h = layer.incremental(build, h, given)
+            h = layer.incremental(build, h, maps)
         hidden = self.hidden.incremental(build, self.norm.incremental(build, h))
         return build.finish(self.output.incremental(build, build.map("silu", hidden)))

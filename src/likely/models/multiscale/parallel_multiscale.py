@@ -119,15 +119,15 @@ class Scale(nn.Module):
         known = chosen.to(x.dtype).flatten(1)[None, :, :, None, None]
         # The steps stand side by side in the batch, one pass serves all of them.
         seen = (corners[:, None] * known).flatten(0, 1)  # [B * steps, C * 4, h, w]
-        here = self._places(h, w, x).expand(len(seen), -1, -1, -1)
-        features = self.stem(torch.cat([seen, here], 1))
+        coordinates = self._places(h, w, x).expand(len(seen), -1, -1, -1)
+        features = self.stem(torch.cat([seen, coordinates], 1))
         shift = torch.stack([self.step.weight[step] for step in steps]).repeat(b, 1)
         if self.label is not None and context is not None:
             shift = shift + self.label(context).repeat_interleave(len(steps), 0)
         features = features + shift[:, :, None, None]
         for block in self.blocks:
             features = block(features, len(steps))
-        found = []
+        outputs = []
         features = silu(features).reshape(b, len(steps), *features.shape[1:])
         for index, part in zip(steps, features.unbind(1), strict=True):
             rows, columns = self.place(index)
@@ -135,8 +135,8 @@ class Scale(nn.Module):
             rows_made, columns_made = (
                 len(range(*span.indices(side))) for span, side in ((rows, height), (columns, width))
             )
-            found.append(self.outputs[index](part)[:, :, :rows_made, :columns_made])
-        return found
+            outputs.append(self.outputs[index](part)[:, :, :rows_made, :columns_made])
+        return outputs
 
     def _places(self, h: int, w: int, like: Tensor) -> Tensor:
         """Row and column of each block in [-1, 1], [2, h, w]."""
@@ -216,9 +216,9 @@ class ParallelMultiscale(OrderedDensity):
         out[:, :, 0, 0] = self._first(len(x), context)
         for scale in self._scales():
             steps = list(range(len(scale.steps)))
-            for index, found in zip(steps, scale(image, steps, context), strict=True):
+            for index, block in zip(steps, scale(image, steps, context), strict=True):
                 part = self._part(scale.steps[index][1])
-                out[(slice(None), part, *scale.place(index))] = found.to(out.dtype)
+                out[(slice(None), part, *scale.place(index))] = block.to(out.dtype)
         return out
 
     def _first(self, batch: int, context: Tensor | None) -> Tensor:
@@ -237,9 +237,9 @@ class ParallelMultiscale(OrderedDensity):
                 place = (slice(None), slice(None), *scale.place(index))
                 if int(self.rank[scale.place(index)][0, 0]) < known:
                     continue
-                (found,) = scale(self.scaled(x), [index], context)
-                every = found.new_zeros(len(x), self.head.parameters, *found.shape[2:])
-                every[:, self._part(group)] = found
+                (block,) = scale(self.scaled(x), [index], context)
+                every = block.new_zeros(len(x), self.head.parameters, *block.shape[2:])
+                every[:, self._part(group)] = block
                 self._draw(x, uniform, place, every, group)
         return x
 

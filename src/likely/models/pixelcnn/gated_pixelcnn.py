@@ -88,7 +88,7 @@ class GatedLayer(nn.Module):
         first: bool,
         groups: int,
         dropout: float,
-        given: tuple[int, tuple[int, ...]],
+        context: tuple[int, tuple[int, ...]],
     ) -> None:
         super().__init__()
         self.groups = groups
@@ -99,7 +99,7 @@ class GatedLayer(nn.Module):
         self.dropout = Dropout(dropout)
         self.out = GroupedPointwise(features, 2 * features, groups)
         self.residual = not first
-        self.condition = optional_condition(*given, 4 * features)
+        self.condition = optional_condition(*context, 4 * features)
 
     def forward(self, v: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         v_in = self.vertical(v)
@@ -177,7 +177,7 @@ class GatedPixelCNN(Autoregressive):
                 first=index == 0,
                 groups=groups,
                 dropout=settings.dropout,
-                given=(self.classes, self.context_shape),
+                context=(self.classes, self.context_shape),
             )
             for index in range(settings.layers)
         )

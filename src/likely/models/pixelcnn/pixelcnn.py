@@ -44,14 +44,14 @@ class ResidualBlock(nn.Module):
 
     def __init__(
         self, channels: int, kernel: int, dilation: int, *, groups: int, dropout: float,
-        given: tuple[int, tuple[int, ...]],
+        context: tuple[int, tuple[int, ...]],
     ) -> None:  # fmt: skip
         super().__init__()
         self.reduce = GroupedPointwise(2 * channels, channels, groups)
         self.conv = MaskedConv(channels, channels, kernel, "B", groups, dilation)
         self.dropout = Dropout(dropout)
         self.expand = GroupedPointwise(channels, 2 * channels, groups)
-        self.condition = optional_condition(*given, channels)
+        self.condition = optional_condition(*context, channels)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         middle = self.conv(relu(self.reduce(relu(x))))
@@ -116,7 +116,7 @@ class PixelCNN(Autoregressive):
                 dilation,
                 groups=groups,
                 dropout=settings.dropout,
-                given=(self.classes, self.context_shape),
+                context=(self.classes, self.context_shape),
             )
             for dilation in self.dilations
         )

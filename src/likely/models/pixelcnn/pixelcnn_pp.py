@@ -63,7 +63,7 @@ class StreamBlock(nn.Module):
 
     def __init__(
         self, settings: PixelCNNPPSettings, conv: Callable[..., StreamConv], others: int,
-        given: Given, stride: int,
+        context: Given, stride: int,
     ) -> None:  # fmt: skip
         super().__init__()
         features = settings.channels
@@ -77,7 +77,7 @@ class StreamBlock(nn.Module):
         )
         self.dropout = Dropout(settings.dropout)
         self.second = conv(wide * features, wide * features, scale=0.1)
-        self.condition = optional_condition(*given, wide * features)
+        self.condition = optional_condition(*context, wide * features)
 
     def act(self, x: Tensor) -> Tensor:
         """The nonlinearity before a convolution."""
@@ -122,7 +122,7 @@ class BlockPair(nn.Module):
     """A block of each stream: (u, ul) and the short-cut's (u, ul), if any, to (u, ul)."""
 
     def __init__(
-        self, settings: PixelCNNPPSettings, scale: int, shortcut: bool, given: Given
+        self, settings: PixelCNNPPSettings, scale: int, shortcut: bool, context: Given
     ) -> None:
         super().__init__()
         strided = settings.resampling == "strided"
@@ -132,8 +132,8 @@ class BlockPair(nn.Module):
         )
         stride = 2**scale if strided else 1
         extra = 1 if shortcut else 0
-        self.u = StreamBlock(settings, functools.partial(conv, right=1), extra, given, stride)
-        self.ul = StreamBlock(settings, conv, 1 + extra, given, stride)
+        self.u = StreamBlock(settings, functools.partial(conv, right=1), extra, context, stride)
+        self.ul = StreamBlock(settings, conv, 1 + extra, context, stride)
 
     def forward(
         self, u: Tensor, ul: Tensor, shortcut: tuple[Tensor, Tensor] | None, context: Tensor | None
@@ -210,14 +210,14 @@ class PixelCNNPP(Autoregressive):
         self.first_above = conv(left=1, right=1)
         self.first_left = conv(above=1)
         scales, blocks = range(settings.scales), settings.blocks
-        given = self.classes, self.context_shape
+        context = self.classes, self.context_shape
         self.down = nn.ModuleList(
-            BlockPair(settings, scale, False, given) for scale in scales for _ in range(blocks)
+            BlockPair(settings, scale, False, context) for scale in scales for _ in range(blocks)
         )
         self.coarser = nn.ModuleList(Resample(settings, scale, False) for scale in scales[1:])
         self.finer = nn.ModuleList(Resample(settings, scale, True) for scale in scales[:0:-1])
         self.up = nn.ModuleList(
-            BlockPair(settings, scale, settings.shortcuts, given)
+            BlockPair(settings, scale, settings.shortcuts, context)
             for scale in reversed(scales)
             for _ in range(self.blocks_up(scale))
         )

@@ -125,8 +125,8 @@ class GatedPixelCNNEnsembleSettings(GatedPixelCNNSizes):
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """As many steps for each network as for one alone."""
-        one = GatedPixelCNNSettings.fit_preset(spec)
-        return dataclasses.replace(one, steps=one.steps * cls.corners)
+        preset = GatedPixelCNNSettings.fit_preset(spec)
+        return dataclasses.replace(preset, steps=preset.steps * cls.corners)
 
 
 @model("gated-pixelcnn-orders", "likely.models.pixelcnn.gated_pixelcnn:GatedPixelCNNOrders")
@@ -162,8 +162,8 @@ class GatedPixelCNNOrdersSettings(GatedPixelCNNSizes):
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """Twice the steps of one network: it learns eight orders, and shares most of them."""
-        one = GatedPixelCNNSettings.fit_preset(spec)
-        return dataclasses.replace(one, steps=2 * one.steps)
+        preset = GatedPixelCNNSettings.fit_preset(spec)
+        return dataclasses.replace(preset, steps=2 * preset.steps)
 
 
 @model("pixelcnn", "likely.models.pixelcnn.pixelcnn:PixelCNN")
