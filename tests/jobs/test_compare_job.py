@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -26,9 +27,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outcome(folder: Path) -> Outcome:
     stages: list[str] = []
-    found = run([], DIGITS, folder, FEW, progress=lambda stage, done, total: stages.append(stage))
+    drafts: set[str] = set()
+
+    def progress(stage: str, done: float, total: float) -> None:
+        stages.append(stage)
+        if (folder / "report.html").exists():
+            drafts.add((folder / "report.html").read_text())
+
+    found = run([], DIGITS, folder, FEW, progress=progress)
     for name in ONE_OF_EACH_KIND:
         assert f"fitting {name}" in stages
+    # From the beginning there is a page, with pictures; it says what it waits for.
+    assert all("Still fitting: " in page and "data:image/png" in page for page in drafts)
+    assert {page.count('id="model-') for page in drafts} >= {0, 1, 2}
     return found
 
 
@@ -55,6 +66,25 @@ def test_the_report_is_on_disk_and_names_what_is_not_known(outcome: Outcome, fol
     record = json.loads((folder / "report.json").read_text())
     assert record["comparison"]["models"][0]["name"] == "gated-pixelcnn"
     assert (folder / "sheets" / "dcgan.png").stat().st_size > 500
+
+
+def test_the_whole_report_waits_for_nothing(outcome: Outcome, folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "Still fitting" not in page
+    assert "refresh" not in page
+
+
+def test_a_comparison_that_is_interrupted_resumes(tmp_path: Path) -> None:
+    def interrupt(stage: str, done: float, total: float) -> None:
+        if stage == "fitting vae" and done:
+            raise KeyboardInterrupt
+
+    many = dataclasses.replace(FEW, steps=20)
+    stopped = run([], DIGITS, tmp_path, many, progress=interrupt)
+    assert not stopped.finished
+    assert stopped.status.startswith("stopped by SIGINT; the fits are saved in ")
+    assert (tmp_path / "runs" / "vae" / "state.safetensors").exists()
+    assert run([], DIGITS, tmp_path, many).finished
 
 
 def test_fits_that_are_done_are_taken_up(outcome: Outcome, folder: Path) -> None:

@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
             "fit one model of each kind to, as `likely compare --data digits`"
         )
     from likely.cli.fit import recorded
-    from likely.cli.progress import StageProgress
+    from likely.cli.progress import StageProgress, settle
     from likely.jobs import compare as compare_job
 
     names = ("split", "steps", "importance_samples", "samples", "seed", "device")
@@ -97,6 +97,8 @@ def run(options: argparse.Namespace) -> int:
         "runs/compare" if options.runs or request is None else f"runs/compare-{_stem(request)}"
     )
     out = getattr(options, "out", default)
+    if options.runs:  # fits choose their own
+        settle()
     with StageProgress() as progress:
         outcome = compare_job.run(
             options.runs,

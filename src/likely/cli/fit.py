@@ -87,8 +87,11 @@ def run(options: argparse.Namespace) -> int:
     objective = _objective(request, model)
     record = recorded(request.data)
     _refuse_other_run(request, model, record, objective)
+    from likely.cli.progress import settle
+    from likely.runs.resume import threads_of
     from likely.training.progress import FitProgress
 
+    settle(threads_of(request.out) if request.resume else None)
     title = f"{request.model.name} on {train.spec.name}"
     weights = sum(p.numel() for p in model.parameters())
     note(

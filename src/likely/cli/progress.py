@@ -12,9 +12,9 @@ from likely.training.progress import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import Task, TaskID
 
-LINE_SECONDS = 10.0
+STAGE_SECONDS = 5.0  # between lines where there is no terminal
 
 
 def console() -> Console:
@@ -22,6 +22,15 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, quiet=not leads())
+
+
+def settle(resumed: int | None = None) -> None:
+    """Choose the threads of this process, as `settle_threads`, and say so where they are few."""
+    from likely.devices import settle_threads
+
+    said = settle_threads(resumed)
+    if said:
+        note(said)
 
 
 @contextlib.contextmanager
@@ -75,7 +84,7 @@ def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 class StageProgress:
-    """Stages one after another: the one that runs as a bar, the done ones as lines."""
+    """Stages of a job: those that run as bars, the done ones as lines."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -86,9 +95,8 @@ class StageProgress:
             TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(compact=True),
             TextColumn("left"), console=self._console, expand=True, transient=True,
         )  # fmt: skip
-        self._task: TaskID | None = None
-        self._stage = ""
-        self._began = time.monotonic()
+        self._stages: dict[str, tuple[TaskID, float]] = {}  # and when each began
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> StageProgress:
         if self._console.is_terminal:
@@ -97,7 +105,8 @@ class StageProgress:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
-            self._end_stage()
+            for stage in list(self._stages):
+                self._end(stage)
             if self._console.is_terminal:
                 self._bar.stop()
 
@@ -107,16 +116,23 @@ class StageProgress:
             self._show(stage, done, total)
 
     def _show(self, stage: str, done: float, total: float) -> None:
-        if stage != self._stage:
-            self._end_stage()
-            self._stage, self._began = stage, time.monotonic()
-            self._task = self._bar.add_task(stage, total=total)
-        assert self._task is not None
-        self._bar.update(self._task, completed=done, total=total)
+        if stage not in self._stages:
+            self._stages[stage] = self._bar.add_task(stage, total=total), time.monotonic()
+        self._bar.update(self._stages[stage][0], completed=done, total=total)
+        if done >= total:
+            self._end(stage)
+        elif not self._console.is_terminal and time.monotonic() - self._last_line >= STAGE_SECONDS:
+            self._last_line = time.monotonic()
+            note("; ".join(map(self._words, self._bar.tasks)))
 
-    def _end_stage(self) -> None:
-        if self._task is None:
-            return
-        self._bar.remove_task(self._task)
-        note(f"{self._stage}: {duration(time.monotonic() - self._began)}")
-        self._task = None
+    def _words(self, task: Task) -> str:
+        if not task.total or task.total == 1:
+            return f"{task.description} ..."
+        left = task.time_remaining
+        ending = "" if left is None else f", {duration(left)} left"
+        return f"{task.description}: {task.completed:.0f} of {task.total:.0f}{ending}"
+
+    def _end(self, stage: str) -> None:
+        task, began = self._stages.pop(stage)
+        self._bar.remove_task(task)
+        note(f"{stage}: {duration(time.monotonic() - began)}")

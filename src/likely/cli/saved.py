@@ -28,8 +28,10 @@ def run_argument(parser: Parser) -> None:
 def opened(options: argparse.Namespace) -> SavedRun:
     """The run, its model on the chosen device."""
     from likely import runs
+    from likely.cli.progress import settle
     from likely.devices import choose_device, place
 
+    settle()
     device = choose_device(options.device)
     found = runs.load(options.run)
     place(found.model, device)

@@ -3,15 +3,17 @@
     likely compare --data digits             fits a model of each kind first
     likely compare runs/pixelcnn runs/vae    compares what is fitted
 
-Every choice is made on the validation split; the test split is read once, here, at the end. The
-the fits are ordinary runs (`<out>/runs/<model>`), so a job that was stopped resumes.
+Every choice is made on the validation split; the test split is read once, here. The fits are
+ordinary runs (`<out>/runs/<model>`), so a job that was stopped resumes. They run side by side, and
+the report is on disk from the beginning: it is written again whenever a model is done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +36,25 @@ from likely.devices import choose_device, environment, place
 from likely.errors import InvalidData, InvalidSetting, ProofFailed
 from likely.estimate import Estimate
 from likely.evaluate.classifier import default_extractor
-from likely.evaluate.compare import ComparisonTable, ModelResult, compare_models
+from likely.evaluate.compare import ModelResult, compare_models
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, quantity_of
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.files import reading, record_of, refuse_unwritable
 from likely.files.charts import panels_from_metrics
+from likely.jobs.fits import FitStopped, Order, SideBySide, room_for
 from likely.models import entry
-from likely.report.report import ModelReport, Report, ReportFiles, neighbour_pairs, write_report
+from likely.report.report import (
+    ModelReport,
+    Report,
+    ReportFiles,
+    neighbour_pairs,
+    write_draft,
+    write_report,
+)
 from likely.runs.checkpoint import CheckpointError, read_json
 from likely.runs.journal import METRICS, TIMING, read_lines
 from likely.settings import to_json
 from likely.training.health import diagnose
-from likely.training.loop import Run, fit
-from likely.training.presets import fit_settings
 from likely.verify import Proofs, verify
 
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
@@ -160,62 +168,77 @@ def run(
     if not directories and request is None:
         raise InvalidSetting("compare needs run directories, or --data to fit a model of each kind")
     bench = _Bench(settings, progress)
-    if directories:
-        fitted = [_opened(directory, request, settings, bench) for directory in directories]
-    else:
+    if not directories:
         assert request is not None
-        train, _ = bench.data(request)
-        fitted = []
-        for name in ONE_OF_EACH_KIND:
-            found = _fit(name, request, train, out / "runs", settings, progress)
-            if isinstance(found, str):
-                return Outcome(None, None, False, found)
-            fitted.append(found)
+        return _fitted_and_compared(request, out, bench, command)
+    fitted = [_opened(directory, request, settings, bench) for directory in directories]
     names = [item.name for item in fitted]
     if len(set(names)) < len(names):
         raise InvalidSetting(f"the runs need different names to be compared, given {names}")
     refuse_unwritable(out / "report.html")
-    reports = [bench.measure(item) for item in fitted]
-    table = compare_models([report.result for report in reports], bench.floor(fitted[0].request))
-    report = bench.report(fitted, reports, table, command)
+    return _concluded(
+        {item.name: (item, bench.measure(item)) for item in fitted}, bench, out, command
+    )
+
+
+def _fitted_and_compared(
+    request: Mapping[str, Any], out: Path, bench: _Bench, command: str
+) -> Outcome:
+    """Fit a model of each kind side by side; each is measured as soon as it is fitted."""
+    settings = bench.settings
+    refuse_unwritable(out / "report.html")
+    bench.data(request)  # read, and what is decoded cached, before others read it
+    changes: dict[str, Any] = {"seed": settings.seed, "device": settings.device}
+    if settings.steps:
+        changes["steps"] = settings.steps
+    orders = [Order(name, request, str(out / "runs" / name), changes) for name in ONE_OF_EACH_KIND]
+    at_once, threads = room_for(len(orders), settings.device)
+    done: dict[str, tuple[Fitted, ModelReport]] = {}
+    steps: dict[str, str] = {}
+
+    def progress(name: str, step: float, total: float) -> None:
+        steps[name] = f"{name} (step {step:.0f} of {total:.0f})"
+        bench.progress(f"fitting {name}", step, total)
+
+    def draft() -> None:
+        """What is known so far, on disk."""
+        pending = [steps.get(n, n) for n in ONE_OF_EACH_KIND if n not in done]
+        items = [done[name] for name in ONE_OF_EACH_KIND if name in done]
+        with contextlib.suppress(CheckpointError):  # the disk may have room again at the end
+            write_draft(bench.report(items, request, command, pending), out)
+
+    before = torch.get_num_threads()
+    try:
+        with SideBySide(orders, at_once, threads, progress) as fits:
+            torch.set_num_threads(threads)  # the others compute
+            draft()
+            bench.reference(request)
+            for order in fits:
+                item = _opened(order.directory, request, settings, bench)
+                done[item.name] = item, bench.measure(item)
+                if len(done) < len(orders):
+                    draft()
+        return _concluded({name: done[name] for name in ONE_OF_EACH_KIND}, bench, out, command)
+    except FitStopped as stopped:
+        return Outcome(None, None, False, str(stopped))
+    except KeyboardInterrupt:
+        where = f"the fits are saved in {out / 'runs'}; run the same command again to resume"
+        return Outcome(None, None, False, f"stopped by SIGINT; {where}")
+    finally:
+        torch.set_num_threads(before)
+
+
+def _concluded(
+    measured: Mapping[str, tuple[Fitted, ModelReport]], bench: _Bench, out: Path, command: str
+) -> Outcome:
+    """Time the samplers, now that nothing else computes, and write the report."""
+    items = [(item, bench.timed(item, report)) for item, report in measured.values()]
+    report = bench.report(items, items[0][0].request, command)
     try:
         files = write_report(report, out)
     except CheckpointError as error:
         return Outcome(report, None, False, f"measured, but not kept: {error}")
     return Outcome(report, files, True, "all models measured")
-
-
-def _fit(
-    name: str,
-    request: Mapping[str, Any],
-    train: Dataset,
-    folder: Path,
-    settings: CompareSettings,
-    progress: Progress,
-) -> Fitted | str:
-    """Fit a model by its presets, as a run under `folder`; a sentence when it was stopped."""
-    found = entry(name)
-    changes: dict[str, Any] = {"seed": settings.seed, "device": settings.device}
-    if settings.steps:
-        changes["steps"] = settings.steps
-    wanted = fit_settings(found.settings, train, changes)
-    model = runs.build(name, train.spec, seed=settings.seed)
-    stage = f"fitting {name}"
-    progress(stage, 0, wanted.steps)
-
-    def step(run: Run, record: dict[str, float]) -> None:
-        progress(stage, run.step, wanted.steps)
-
-    directory = folder / name
-    # A run of other settings here is refused by `fit`; this one's description is rewritten alike.
-    runs.describe(directory, name, model, dict(request))
-    done = fit(model, train, settings=wanted, out=directory, progress=step)
-    if not done.finished:
-        return done.status
-    return Fitted(
-        name, model, found.summary, request, done.metrics, to_json(done.settings), done.seconds,
-        done.status,
-    )  # fmt: skip
 
 
 def _opened(
@@ -261,13 +284,20 @@ class _Bench:
         self._data: dict[str, tuple[Dataset, Dataset]] = {}
         self._references: dict[str, SampleReference] = {}
 
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A stage that does not count."""
+        self.progress(name, 0, 1)
+        yield
+        self.progress(name, 1, 1)
+
     def data(self, request: Mapping[str, Any]) -> tuple[Dataset, Dataset]:
         """(training set, evaluated split)."""
         key = repr(sorted(request.items()))
         if key not in self._data:
             options = dict(request)
-            self.progress("reading the data", 0, 1)
-            train, test = data_room.load(options.pop("name"), **options)
+            with self.stage("reading the data"):
+                train, test = data_room.load(options.pop("name"), **options)
             if self.settings.split == "validation":
                 if train.validation is None:
                     raise InvalidSetting(f"{train.spec.name} has no validation split")
@@ -288,16 +318,12 @@ class _Bench:
             self._references[key] = SampleReference(train, test, extractor, n=n)
         return self._references[key]
 
-    def floor(self, request: Mapping[str, Any]) -> list[Estimate]:
-        """What training images score as if they were samples."""
-        return list(self.reference(request).floor)
-
     def measure(self, item: Fitted) -> ModelReport:
         """All numbers, samples, notes and pictures of one model."""
         train, test = self.data(item.request)
         model, seed = item.model, self.settings.seed
-        self.progress(f"verifying {item.name}", 0, 1)
-        proofs = verify(model, test, seed)
+        with self.stage(f"verifying {item.name}"):
+            proofs = verify(model, test, seed)
         estimates: list[Estimate] = []
         per_example: dict[tuple[str, str], list[float]] = {}
         refused: dict[str, str] = {}
@@ -317,14 +343,13 @@ class _Bench:
                 )
             estimates += [diagnostics.rate, diagnostics.distortion]
         reference = self.reference(item.request)
-        self.progress(f"drawing {reference.n} images from {item.name}", 0, 1)
-        samples = model.sample(reference.n, seed=seed, context=reference.context_for(model))
-        self.progress(f"measuring the images of {item.name}", 0, 1)
-        estimates += reference.metrics(samples)
-        speed = samples_per_second(_InTurn(model, reference.context_for(model)))
+        with self.stage(f"drawing {reference.n} images from {item.name}"):
+            samples = model.sample(reference.n, seed=seed, context=reference.context_for(model))
+        with self.stage(f"measuring the images of {item.name}"):
+            estimates += reference.metrics(samples)
         notes += [str(finding) for finding in diagnose(item.metrics, model, train)]
         result = ModelResult(
-            item.name, model.kind, (*estimates, speed), model.answers(), per_example, refused
+            item.name, model.kind, tuple(estimates), model.answers(), per_example, refused
         )
         return ModelReport(
             result,
@@ -339,6 +364,15 @@ class _Bench:
             notes=tuple(notes),
             sheets=_pictures(model, test, seed),
         )
+
+    def timed(self, item: Fitted, report: ModelReport) -> ModelReport:
+        """The report with the speed of the sampler, which a machine at rest tells."""
+        context = self.reference(item.request).context_for(item.model)
+        with self.stage(f"timing {item.name}"):
+            speed = samples_per_second(_InTurn(item.model, context))
+        estimates = (*report.result.estimates, speed)
+        result = dataclasses.replace(report.result, estimates=estimates)
+        return dataclasses.replace(report, result=result)
 
     def _likelihood(
         self, item: Fitted, test: Dataset, proofs: Proofs
@@ -364,25 +398,30 @@ class _Bench:
 
     def report(
         self,
-        fitted: Sequence[Fitted],
-        reports: Sequence[ModelReport],
-        table: ComparisonTable,
+        items: Sequence[tuple[Fitted, ModelReport]],
+        request: Mapping[str, Any],
         command: str,
+        pending: Sequence[str] = (),
     ) -> Report:
-        """The whole, ready to be written."""
-        train, test = self.data(fitted[0].request)
-        extractor = self.reference(fitted[0].request).extractor
+        """The whole, ready to be written; a draft where models are still being fitted."""
+        train, test = self.data(request)
+        models = tuple(report for _, report in items)
+        names = ONE_OF_EACH_KIND if pending else [item.name for item, _ in items]
+        reference = self.reference(request) if items else None
         return Report(
-            title=f"One comparison on {train.spec.name}: {', '.join(i.name for i in fitted)}",
+            title=f"One comparison on {train.spec.name}: {', '.join(names)}",
             train=train.spec,
             test=test.spec,
-            extractor=extractor.description,
-            comparison=table,
-            models=tuple(reports),
-            training_images=torch.from_numpy(train.batch(slice(0, 100)).x.astype(np.int64)),
+            extractor=reference.extractor.description if reference else "",
+            comparison=compare_models(
+                [model.result for model in models], reference.floor if reference else ()
+            ),
+            models=models,
+            training_images=torch.from_numpy(train[:100].astype(np.int64)),
             environment=environment(),
             command=command,
             created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            pending=tuple(pending),
         )
 
 

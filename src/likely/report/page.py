@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+RELOAD = '<meta http-equiv="refresh" content="5">'
 GLANCE = 25
 SHOWN_SAMPLES = 64
 SHOWN_NEIGHBOURS = 12
@@ -50,6 +51,7 @@ def render(report: Report) -> str:
     body = "\n".join(
         (
             _header(report),
+            _pending(report),
             _glance(report),
             _comparison(report.comparison),
             _verdicts(report.comparison),
@@ -64,6 +66,7 @@ def render(report: Report) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_text(POLICY)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
+        f"{RELOAD if report.pending else ''}"
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
@@ -106,6 +109,16 @@ def _header(report: Report) -> str:
     )
 
 
+def _pending(report: Report) -> str:
+    if not report.pending:
+        return ""
+    return (
+        f'<section class="pending"><h2>Still fitting: {_text(", ".join(report.pending))}</h2>'
+        "<p>This page is written again whenever a model is done, and reloads itself until all are."
+        "</p></section>"
+    )
+
+
 def _glance(report: Report) -> str:
     """A few samples of every model side by side, beside training images."""
     sheets = []
@@ -123,6 +136,8 @@ def _glance(report: Report) -> str:
 
 
 def _comparison(table: ComparisonTable) -> str:
+    if not table.results:
+        return ""
     head = "".join(f"<th>{_text(r.name)}<span>{_text(r.kind)}</span></th>" for r in table.results)
     if table.floor:
         head += f'<th class="floor">{_text(FLOOR_NAME)}<span>floor</span></th>'
@@ -302,7 +317,7 @@ def _training(report: Report) -> str:
 
 def _footer(report: Report) -> str:
     facts: list[tuple[str, Any]] = [
-        ("features", report.extractor),
+        *([("features", report.extractor)] if report.extractor else []),
         ("training data", f"{report.train.name}, fingerprint {report.train.fingerprint}"),
         ("test data", f"{report.test.name}, fingerprint {report.test.fingerprint}"),
     ]
@@ -356,6 +371,9 @@ tr:last-child > * { border-bottom: 0; }
 .answers { table-layout: fixed; }
 .answers thead th:first-child { width: 15%; }
 .answers small { display: block; color: var(--muted); font-size: 12.5px; margin-top: 2px; }
+.pending { border-color: var(--fair); background: var(--fair-back); }
+.pending h2 { color: var(--fair); }
+.pending p { margin: 0; }
 .badge { display: inline-block; padding: 0 8px; border-radius: 99px; font-size: 12px;
   line-height: 19px; font-weight: 600; }
 .badge.good { color: var(--good); background: var(--good-back); }

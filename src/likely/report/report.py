@@ -34,6 +34,7 @@ __all__ = [
     "ReportFiles",
     "neighbour_pairs",
     "report_json",
+    "write_draft",
     "write_report",
 ]
 
@@ -101,6 +102,8 @@ class Report:
         environment: versions and machine, in words.
         command: reproduces the report.
         created: date and time, in words.
+        pending: models that are still being fitted, with words on how far they are; such a report
+            is a draft.
     """
 
     title: str
@@ -113,6 +116,7 @@ class Report:
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     command: str = ""
     created: str = ""
+    pending: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ours = [model.result.name for model in self.models]
@@ -172,6 +176,13 @@ def write_report(report: Report, directory: Path) -> ReportFiles:
     write_bytes(directory / "report.json", (record + "\n").encode())
     write_bytes(directory / "report.html", render(report).encode())
     return ReportFiles(directory / "report.html", directory / "report.json", tuple(sheets))
+
+
+def write_draft(report: Report, directory: Path) -> Path:
+    """Write report.html alone, atomically; it reloads itself until the whole report is there."""
+    path = directory / "report.html"
+    write_bytes(path, render(report).encode())
+    return path
 
 
 def report_json(report: Report) -> dict[str, Any]:

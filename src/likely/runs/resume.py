@@ -118,3 +118,15 @@ def copy_into(state: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name} is {saved[name].dtype}, not {tensor.dtype}")
     for name, tensor in state.items():
         tensor.copy_(saved[name])
+
+
+def threads_of(directory: str | Path) -> int | None:
+    """The threads that the run in a directory was begun with; it resumes bit for bit with these.
+
+    None where there is no run to resume.
+    """
+    path = Path(directory) / "environment.json"
+    if not (path.parent / STATE).exists() or not path.exists():
+        return None
+    threads = read_json(path).get("threads")
+    return threads if isinstance(threads, int) and threads > 0 else None
