@@ -23,8 +23,9 @@ import torch
 
 from common import write_result
 from likely import data, runs
+from likely.density import Ensemble
 from likely.devices import choose_device
-from likely.models.pixelcnn.corners import REVERSED, CornerEnsemble
+from likely.models.pixelcnn.corners import CORNERS
 from likely.runs.checkpoint import read_json, read_tensors, write_tensors
 from likely.settings import to_json
 from likely.training.loop import fit
@@ -65,10 +66,10 @@ def trained(
 
 def together(
     name: str, recipe: Recipe, out: Path, corners: list[str], train: data.Dataset
-) -> CornerEnsemble:
+) -> Ensemble:
     """The mixture of the finished networks."""
     model = runs.build(name, train.spec, recipe.changes | {"corners": len(corners)})
-    assert isinstance(model, CornerEnsemble)
+    assert isinstance(model, Ensemble)
     for network, corner in zip(model.networks, corners, strict=True):
         tensors, _ = read_tensors(out / corner / "weights.safetensors")
         network.load_state_dict(tensors)
@@ -82,7 +83,7 @@ def main() -> None:
     where.add_argument("--out", type=Path, help="directory of the runs, one per corner")
     where.add_argument("--weights", type=Path, help="a finished ensemble: measure only")
     parser.add_argument("--corners", type=int, default=2, help="how many, at most 4")
-    parser.add_argument("--corner", choices=REVERSED, help="train this one and stop")
+    parser.add_argument("--corner", choices=CORNERS, help="train this one and stop")
     parser.add_argument("--steps", type=int, help="in place of the recipe's, for new runs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", help="cuda takes larger networks, where known")
@@ -95,7 +96,7 @@ def main() -> None:
     folder = folder_of(name)
     took: dict[str, Any] = {}
     if options.out is not None:
-        corners = list(REVERSED)[: options.corners] if options.corner is None else [options.corner]
+        corners = list(CORNERS[: options.corners]) if options.corner is None else [options.corner]
         each = {
             corner: trained(
                 options.out / corner, corner, recipe, train, options.steps, options.device

@@ -14,6 +14,7 @@ from likely.training.objectives import (
     Objective,
     OrderAgnosticLikelihood,
     RelativisticGAN,
+    SubsampledLikelihood,
 )
 
 MNIST = DataSpec("mnist", (1, 28, 28), 2)
@@ -71,7 +72,7 @@ RECIPES = {
             "head_channels": 64,
         },
         dataclasses.replace(MUON, steps=8_000, batch_size=64, learning_rate=0.015),
-        NegativeLogLikelihood(),
+        SubsampledLikelihood(),
     ),
     "attention": Recipe(
         "attention",
@@ -231,7 +232,7 @@ RECIPES = {
             validation_examples=1000,
             log_every=50,
         ),
-        NegativeLogLikelihood(),
+        SubsampledLikelihood(),
     ),
     # Small enough that its weights, 5 MB, can be kept. Of four networks of that size the best by
     # validation: two layers, and one without direct connections, had more nats.

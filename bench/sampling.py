@@ -39,11 +39,12 @@ from torch import Tensor
 from common import RESULTS, write_result
 from likely import runs
 from likely.data.spec import DataSpec
-from likely.density import Autoregressive, LatentVariable
+from likely.density import LatentVariable
 from likely.devices import environment
 from likely.noise import Noise
 from likely.sampling.ancestral import compiles
 from likely.sampling.drawing import Draw
+from likely.sampling.incremental import Incremental
 from likely.sampling.instructions import Accumulate, Grow, Linear, Moment, Program
 
 PART = 64  # images of a pass over a part of a batch
@@ -72,7 +73,7 @@ def main() -> None:
         for batch in options.batches:
             figures.update(decoded(model, batch, options, f"{prefix}/b{batch}"))
     else:
-        assert isinstance(model, Autoregressive)
+        assert isinstance(model, Incremental)
         figures.update(work(model, prefix))
         for batch in options.batches:
             figures.update(measured(model, batch, options, f"{prefix}/b{batch}"))
@@ -111,7 +112,7 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def built(options: argparse.Namespace) -> tuple[Autoregressive | LatentVariable, str]:
+def built(options: argparse.Namespace) -> tuple[Incremental | LatentVariable, str]:
     """The model in evaluation mode, and what its weights are."""
     if options.run:
         model = runs.load(options.run).model
@@ -121,16 +122,14 @@ def built(options: argparse.Namespace) -> tuple[Autoregressive | LatentVariable,
         torch.manual_seed(0)
         model = runs.build(options.model, SPECS[options.data], {})
         about = "fresh, seed 0"
-    assert isinstance(model, Autoregressive | LatentVariable)
+    assert isinstance(model, Incremental | LatentVariable)
     assert model.spec.shape == SPECS[options.data].shape
     return model.eval(), about
 
 
-def work(model: Autoregressive, prefix: str) -> dict[str, float]:
+def work(model: Incremental, prefix: str) -> dict[str, float]:
     """What the program has to do: multiply-adds and weights read."""
     program = model.program()
-    if program is None:
-        return {}
     total, at_pixel, weights = arithmetic(program)
     return {
         f"{prefix}/multiply-adds-per-image": total,
@@ -161,7 +160,7 @@ def arithmetic(program: Program) -> tuple[float, float, float]:
 
 
 def measured(
-    model: Autoregressive, batch: int, options: argparse.Namespace, key: str
+    model: Incremental, batch: int, options: argparse.Namespace, key: str
 ) -> dict[str, float]:
     """Times of one batch size and their ratios."""
     x = torch.randint(model.spec.levels, (batch, *model.spec.shape))
@@ -237,14 +236,14 @@ def decoded(
     return figures
 
 
-def phases(model: Autoregressive, batch: int, key: str) -> dict[str, float]:
+def phases(model: Incremental, batch: int, key: str) -> dict[str, float]:
     """Where the time of one compiled block goes, one thread; and the floor of its arithmetic."""
     from likely.sampling.ancestral import BLOCK
     from likely.sampling.compiled import CompiledExecutor
 
     start = time.perf_counter()
     program = model.program()
-    if program is None or not compiles(model, program):
+    if not compiles(model, program):
         return {}
     size = min(batch, BLOCK)
     context = torch.zeros(size, dtype=torch.int64) if model.classes else None
@@ -283,14 +282,14 @@ def peak() -> float:
 
 
 def likelihood_passes(
-    model: Autoregressive, x: Tensor, compiled: bool
+    model: Incremental, x: Tensor, compiled: bool
 ) -> dict[str, Callable[[], Any]]:
     """One likelihood pass over the batch, several ways."""
     context = torch.zeros(len(x), dtype=torch.int64) if model.classes else None
     usual = model
     last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(which: Autoregressive, size: int = len(x)) -> Callable[[], Any]:
+    def run(which: Incremental, size: int = len(x)) -> Callable[[], Any]:
         def once() -> Tensor:
             with torch.no_grad():
                 parts = [which.log_prob(some, context[: len(some)] if context is not None else None)
@@ -339,7 +338,7 @@ def in_turn(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def naive_seconds(model: Autoregressive, x: Tensor, whole: float) -> tuple[float, float]:
+def naive_seconds(model: Incremental, x: Tensor, whole: float) -> tuple[float, float]:
     """Seconds of the naive loops, from passes at a few heights and one draw.
 
     Args:
@@ -378,15 +377,13 @@ def naive_seconds(model: Autoregressive, x: Tensor, whole: float) -> tuple[float
     return whole * model.spec.dimensions + drawing, cropped
 
 
-def cache_bytes(model: Autoregressive, batch: int) -> float:
+def cache_bytes(model: Incremental, batch: int) -> float:
     """Memory of the incremental state of as many images as are drawn at once."""
     from likely.sampling.ancestral import BLOCK
     from likely.sampling.compiled import CompiledExecutor
     from likely.sampling.torch_executor import TorchExecutor
 
     program = model.program()
-    if program is None:
-        return float("nan")
     context = torch.zeros(batch, dtype=torch.int64) if model.classes else None
     if not compiles(model, program):
         return float(TorchExecutor(program, batch, context).bytes())

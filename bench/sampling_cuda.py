@@ -19,8 +19,8 @@ import torch
 
 from common import write_result
 from likely import runs
-from likely.density import Autoregressive
 from likely.devices import place
+from likely.sampling.incremental import Incremental
 from sampling import SPECS
 
 
@@ -39,7 +39,7 @@ def in_turn(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
 
 
 def measured(
-    model: Autoregressive, batch: int, repeats: int, key: str, jacobi: bool
+    model: Incremental, batch: int, repeats: int, key: str, jacobi: bool
 ) -> dict[str, float]:
     """Times of one batch size and their ratios."""
     x = torch.randint(model.spec.levels, (batch, *model.spec.shape), device="cuda")
@@ -82,7 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     model = runs.build(options.model, SPECS[options.data], {}).eval()
     place(model, torch.device("cuda"))
-    assert isinstance(model, Autoregressive)
+    assert isinstance(model, Incremental)
     figures: dict[str, float] = {}
     for batch in options.batches:
         key = f"sampling-cuda/{options.data}/{options.model}/b{batch}"

@@ -17,14 +17,14 @@ import torch
 
 from likely import runs
 from likely.data.spec import DataSpec
-from likely.density import Autoregressive, OrderedDensity
+from likely.density import Autoregressive
 from likely.report.context import save_context_picture
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "bench" / "results"
 
 
-def model_for(name: str, run: Path, fresh: bool) -> Autoregressive | OrderedDensity:
+def model_for(name: str, run: Path, fresh: bool) -> Autoregressive:
     """The trained model where its weights are kept, or a fresh one."""
     if not fresh and (run / "weights.safetensors").exists():
         model = runs.load(run).model
@@ -34,9 +34,7 @@ def model_for(name: str, run: Path, fresh: bool) -> Autoregressive | OrderedDens
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    assert isinstance(model, Autoregressive | OrderedDensity), (
-        f"{name} has no conditionals to look at"
-    )
+    assert isinstance(model, Autoregressive), f"{name} has no conditionals to look at"
     return model
 
 

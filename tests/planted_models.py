@@ -158,9 +158,6 @@ class OldPixelCNN(Autoregressive):
     def has_blind_spot(self) -> bool:
         return self.CLAIM
 
-    def incremental(self, build: Builder) -> None:
-        """None: it is sampled naively."""
-
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.scaled(x)
         for index, conv in enumerate(self.convs):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from likely.data.spec import DataSpec
+from likely.density import Drawing
 from likely.models.multiscale.multiscale_pixelcnn import MultiscalePixelCNN
 from likely.models.multiscale.parallel_multiscale import ParallelMultiscale, Scale
 from likely.models.multiscale.settings import MultiscalePixelCNNSettings, ParallelMultiscaleSettings
@@ -55,13 +56,14 @@ class SeesAllChannels(ParallelMultiscale):
 class StaleSteps(ParallelMultiscale):
     """All steps of a scale are computed before the first of them is drawn."""
 
-    @torch.no_grad()
-    def fill(self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None) -> Tensor:
+    def fill_fast(
+        self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing
+    ) -> Tensor:
         for scale in self._scales():
             scale.early = None  # type: ignore[assignment]
         handles = [scale.register_forward_hook(_once) for scale in self._scales()]
         try:
-            return super().fill(x, uniform, known, context)
+            return super().fill_fast(x, uniform, known, context, how)
         finally:
             for handle in handles:
                 handle.remove()
@@ -101,11 +103,12 @@ class SmallNotGiven(MultiscalePixelCNN):
 class StaleMap(MultiscalePixelCNN):
     """Sampling makes the map before the small image is drawn."""
 
-    @torch.no_grad()
-    def fill(self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None) -> Tensor:
+    def fill_fast(
+        self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing
+    ) -> Tensor:
         before = self.enlarge(self._small(self.scaled(torch.zeros_like(x))))
         handle = self.enlarge.register_forward_hook(lambda module, given, out: before)
         try:
-            return super().fill(x, uniform, known, context)
+            return super().fill_fast(x, uniform, known, context, how)
         finally:
             handle.remove()

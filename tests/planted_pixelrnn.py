@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from likely.data.spec import DataSpec
+from likely.density import Autoregressive
 from likely.models.recurrent.pixelrnn import DiagonalBiLSTM, RowLSTM
 from likely.nn import fronts, recurrent
 from likely.nn.masked import GroupedPointwise, group_mask
@@ -39,8 +40,8 @@ def seeing_itself(model: RowLSTM | DiagonalBiLSTM) -> MaskedConv:
 class Naive:
     """Without an incremental form: sampling follows whatever the model computes."""
 
-    def incremental(self, build: Builder) -> None:
-        return None
+    methods = ("auto", "naive")
+    fill_fast = Autoregressive.fill_fast
 
 
 class RowSeesItself(Naive, RowLSTM):

@@ -75,7 +75,7 @@ def distinct_one_late(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class ForgetfulSampler(NADE):
     """The incremental sampler restarts at each row: an activation for each, of its own units."""
 
-    def vectors(self, build: Builder) -> Cells:
+    def vectors(self, build: Builder, rank: Tensor) -> Cells:
         rows, hidden = self.units.height, self.settings.hidden
         a = build.running(self.start[0].repeat(rows))
         image = build.image(1.0 / self.units.top, 0.0)
@@ -88,12 +88,12 @@ class ForgetfulSampler(NADE):
 class OneLabelSampler(NADE):
     """The incremental sampler takes every image for one of the first class."""
 
-    def vectors(self, build: Builder) -> Cells:
+    def vectors(self, build: Builder, rank: Tensor) -> Cells:
         with torch.no_grad():
             twin = copy.deepcopy(self)
             twin.bias.copy_(self.bias[:1].expand_as(self.bias))
             twin.start.copy_(self.start[:1].expand_as(self.start))
-        return NADE.vectors(twin, build)
+        return NADE.vectors(twin, build, rank)
 
 
 class OneChannelSampler(FVSBN):
@@ -111,8 +111,8 @@ class OneChannelSampler(FVSBN):
 class LateInstructions(NADE):
     """The instructions read the outputs of the unit before."""
 
-    def vectors(self, build: Builder) -> Cells:
+    def vectors(self, build: Builder, rank: Tensor) -> Cells:
         with torch.no_grad():
             twin = copy.deepcopy(self)
             twin.output.copy_(self.output.roll(1, 0))
-        return NADE.vectors(twin, build)
+        return NADE.vectors(twin, build, rank)

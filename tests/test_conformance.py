@@ -27,8 +27,8 @@ from likely.density import (
     LatentVariable,
     Mixture,
     OrderAgnostic,
-    OrderedDensity,
     Query,
+    Subsampled,
     TractableDensity,
 )
 from likely.devices import place
@@ -37,9 +37,9 @@ from likely.evaluate.likelihood import nats
 from likely.heads import DiscretizedLogisticMixture
 from likely.models import MODELS
 from likely.models.gan.adversary import adversary_of
-from likely.noise import Noise
+from likely.noise import Dropout, Noise, noise_for
 from likely.runs import checkpoint
-from likely.sampling.ancestral import METHODS
+from likely.sampling.incremental import Incremental
 from likely.verify import verify
 from likely.verify.subject import all_images
 
@@ -177,6 +177,42 @@ def test_the_density_has_the_declared_shape_and_the_label_matters(
         assert not torch.allclose(value, density(model, x, (context + 1) % 3), atol=1e-6)
 
 
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_a_density_is_the_same_in_training_dropout_apart(name: str, spec: str) -> None:
+    """Dropout draws another network at each pass; nothing else may depend on the mode."""
+    model = built(name, SPECS[spec], True)
+    x, context = images(SPECS[spec]), context_for(model, 4)
+    value = density(model, x, context)
+    dropout = [m for m in model.train().modules() if isinstance(m, Dropout) and m.cut]
+    with noise_for(model, Noise(0)):
+        assert torch.equal(density(model, x, context), value) == (not dropout)
+    for layer in dropout:
+        layer.eval()
+    assert torch.equal(density(model, x, context), value)
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_a_surrogate_is_of_what_the_noise_draws(name: str) -> None:
+    spec = SPECS["levels"]
+    model = built(name, spec, True)
+    if not isinstance(model, Subsampled):
+        return
+    x, context = images(spec), context_for(model, 4)
+    drawn = [model.surrogate(x, Noise(seed), context) for seed in range(20)]
+    assert torch.equal(model.surrogate(x, Noise(0), context), drawn[0])
+    assert len({float(value.detach().sum()) for value in drawn}) > 1
+    if isinstance(model, Mixture):
+        each = torch.stack([member.log_prob(x, context) for member in model.members()])
+        assert bool((each.mean(0) <= model.log_prob(x, context) + 1e-5).all())
+    # With nothing to choose from it is the density itself.
+    counts = {"corners", "orders", "masks"} & {f.name for f in dataclasses.fields(model.settings)}
+    single = built(name, spec, True, **dict.fromkeys(counts, 1))
+    assert isinstance(single, Subsampled)
+    assert single.alternatives == 1
+    torch.testing.assert_close(single.surrogate(x, Noise(0), context), single.log_prob(x, context))
+
+
 @pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
 def test_what_is_declared_is_true(name: str, spec: str, conditional: bool) -> None:
     model = built(name, SPECS[spec], conditional)
@@ -208,11 +244,9 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Q
     if names & {"log_prob", "elbo", "importance_bound"}:
         out[Query.LOG_PROB] = density(model, x, context)
     if "complete" in names:
-        assert isinstance(model, Autoregressive | OrderedDensity)
-        observed, order = torch.zeros(x.shape[2:], dtype=torch.bool), "raster order"
-        observed[:2] = True
-        if isinstance(model, OrderedDensity):
-            observed, order = model.rank <= model.rank.max() // 2, "in the model's order"
+        assert isinstance(model, Autoregressive)
+        observed = model.rank <= model.rank.max() // 2
+        order = "raster order" if model.is_raster else "the model's own order"
         done = model.complete(x, observed, seed=0, context=context)
         assert torch.equal(done[:, :, observed], x[:, :, observed])
         assert not torch.equal(done, x)
@@ -220,16 +254,14 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Q
             model.complete(x, ~observed, context=context)
         out[Query.COMPLETE] = done
     if "conditional" in names:
-        assert isinstance(model, Autoregressive | OrderedDensity)
+        assert isinstance(model, Autoregressive)
         channel = x.shape[1] - 1
         table = model.conditional(x, 2, 3, channel, context)
         assert table.shape == (4, model.spec.levels)
         assert torch.allclose(table.sum(1), torch.ones(4), atol=1e-5)
         changed = x.clone()
         changed[:, channel, 2, 3] = 0
-        changed[:, :, 2, 4:] = 0
-        if isinstance(model, OrderedDensity):
-            changed[:, :, model.rank > model.rank[2, 3]] = 0
+        changed[:, :, model.rank > model.rank[2, 3]] = 0
         assert torch.allclose(model.conditional(changed, 2, 3, channel, context), table, atol=1e-5)
         with pytest.raises(InvalidSetting, match="no dimension"):
             model.conditional(x, 99, 0, 0, context)
@@ -255,8 +287,8 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Q
 def test_a_block_of_autocast_changes_no_answer(name: str, spec: str, conditional: bool) -> None:
     model = built(name, SPECS[spec], conditional)
     x, context = images(SPECS[spec]), context_for(model, 4)
-    methods = METHODS if isinstance(model, Autoregressive) else ()
-    if methods and model.reach(1) is None:
+    methods = model.methods if isinstance(model, Autoregressive) else ()
+    if isinstance(model, Incremental) and model.reach(1) is None:
         methods = tuple(method for method in methods if method != "wavefront")
 
     def answers() -> dict[str, Tensor]:
@@ -271,10 +303,12 @@ def test_a_block_of_autocast_changes_no_answer(name: str, spec: str, conditional
             z = Noise("z").normal(4, model.latent)
             found["drawn"] = model.decode(z, context, Noise("x").uniform(*x.shape))
             found["decoded"] = model.decode_mean(z, context)
-        if isinstance(model, Autoregressive) and model.order is None:
+        if isinstance(model, Incremental):
             stream = model.stream(4, context)
-            for channel in range(x.shape[1]):
-                stream.push(x[:, channel, 0, 0])
+            for _ in range(x.shape[1]):
+                assert stream.place is not None
+                row, column, channel = stream.place
+                stream.push(x[:, channel, row, column])
             found["stream"] = torch.cat([stream.log_table(), stream.log_prob[:, None]], 1)
         return found
 
@@ -300,12 +334,9 @@ def test_no_sampler_makes_a_table_of_all_levels(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(DiscretizedLogisticMixture, "log_table", refuse)
     x = model.sample(3)
     if isinstance(model, Autoregressive):
-        for method in ("naive", "incremental", "jacobi"):
-            model.sample(2, method=method)
-        observed = torch.zeros(4, 4, dtype=torch.bool)
-        if model.order is None:
-            model.complete(x, observed)
-    if isinstance(model, OrderedDensity):
+        for method in model.methods:
+            if method != "wavefront":
+                model.sample(2, method=method)
         model.complete(x, model.rank < 2)
     if isinstance(model, LatentVariable):
         model.reconstruct(x)
@@ -470,13 +501,11 @@ def _of_odd_shape(model: GenerativeModel, x: Tensor, labels: Tensor) -> Iterator
     if isinstance(model, Autoregressive):
         pixels = x.shape[-2:] if x.ndim == 4 else x.shape[1:]
         nothing = torch.zeros(pixels, dtype=torch.bool)
-        first = nothing.clone()
-        if model.order is None:
-            first.view(-1)[0] = True
+        first = (model.rank == 0).reshape(pixels)
         done = model.complete(x, first, seed=3, context=labels)
         assert done.shape == x.shape
-        assert torch.equal(done.flatten(1)[:, :1] * first.any(), x.flatten(1)[:, :1] * first.any())
-        for method in ("naive", "incremental"):
+        assert torch.equal(done[..., first], x[..., first])
+        for method in (m for m in model.methods if m in ("naive", "incremental")):
             drawn = model.sample(4, seed=1, context=labels, method=method)
             assert torch.equal(drawn, model.sample(4, seed=1, context=labels))
         for bad in (torch.zeros(3, 3, 3, dtype=torch.bool), nothing.float()):
@@ -549,7 +578,7 @@ def test_every_question_about_images_refuses_what_is_none(
             "interpolate (first)": lambda bad: model.interpolate(bad, x, 2, context),
             "interpolate (last)": lambda bad: model.interpolate(x, bad, 2, context),
         }
-    if isinstance(model, Autoregressive | OrderedDensity):
+    if isinstance(model, Autoregressive):
         observed = torch.zeros(x.shape[2:], dtype=torch.bool)
         questions["conditional"] = lambda bad: model.conditional(bad, 0, 0, 0, context)
         questions["complete"] = lambda bad: model.complete(bad, observed, context=context)
@@ -580,7 +609,7 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
             model = found.load()(spec, dataclasses.replace(settings, conditional=conditional))
             context = torch.zeros(2, dtype=torch.int64) if conditional else None
             x = torch.zeros(2, *shape, dtype=torch.int64)
-            if isinstance(model, Autoregressive | OrderedDensity):
+            if isinstance(model, Autoregressive):
                 assert model.conditionals(x, context).shape == (
                     2,
                     model.head.parameters,
@@ -589,7 +618,7 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
             elif isinstance(model, OrderAgnostic):
                 groups = 1 if model.head.couples_channels else shape[0]
                 known = torch.zeros(2, groups, *shape[1:], dtype=torch.bool)
-                parameters = model.given(x, known, context)
+                parameters = model.predictions(x, known, context)
                 assert parameters.shape == (2, model.head.parameters, *shape[1:])
             elif isinstance(model, Mixture):
                 assert model.members()[0].conditionals(x, context).shape[2:] == shape[1:]

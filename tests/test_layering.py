@@ -23,9 +23,9 @@ LEVELS = {
     "files": 1, "noise": 1, "settings": 1,
     "estimate": 2, "data": 2, "devices": 2, "mdp": 2,
     "heads": 3,
-    "sampling": 4,
-    "nn": 5,
-    "density": 6,
+    "density": 4,
+    "sampling": 5,
+    "nn": 6,
     "models": 7,
     "runs": 8,
     "training": 9,
@@ -38,7 +38,7 @@ LEVELS = {
 }  # fmt: skip
 FORBIDDEN = {("evaluate", "models"), ("evaluate", "runs"), ("mdp", "density"), ("mdp", "models"),
              ("data", "mdp"), ("verify", "models"), ("nn", "models"), ("mdp", "data"),
-             ("density", "nn")}  # fmt: skip
+             ("density", "nn"), ("density", "sampling")}  # fmt: skip
 # The version, read by whoever stamps a file with it.
 VERSION = "__init__"
 

@@ -15,13 +15,16 @@ from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
     Answer,
     ApproximateDensity,
+    Autoregressive,
     GenerativeModel,
     ImplicitDensity,
     Query,
     TractableDensity,
 )
+from likely.density.chain import raster
 from likely.errors import InvalidSetting, Unanswerable
 from likely.evaluate.samples import sample_metrics
+from likely.heads import head_for
 from likely.noise import Noise
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
@@ -34,6 +37,7 @@ from likely.training.objectives import (
     default_objective,
 )
 from likely.verify import verify
+from likely.verify.subject import all_images
 
 SETTINGS = FitSettings(steps=6, batch_size=16, log_every=2, validate_every=3, precision="float32")
 
@@ -73,6 +77,25 @@ class Independent(TractableDensity):
         below = self.scores.softmax(1).cumsum(1)[None, :, :-1]  # [1, D, levels - 1]
         uniform = noise.uniform(n, self.spec.dimensions)[:, :, None]
         return (uniform >= below).sum(2).reshape(n, *self.spec.shape)
+
+
+class Upwards(Autoregressive):
+    """Each pixel knows the one below it, of another order than raster; no sampler of its own."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec, 0, rank=raster(spec).flip(0))
+        self.head = head_for("auto", spec)
+        self.table = nn.Parameter(torch.randn(spec.levels, self.head.parameters))
+        self.lowest = nn.Parameter(torch.randn(self.head.parameters))
+
+    @property
+    def has_blind_spot(self) -> bool:
+        return True
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        below = self.table[x[:, 0, 1:].long()]  # [B, H - 1, W, P]
+        lowest = self.lowest.expand(len(x), 1, x.shape[3], -1)
+        return torch.cat([below, lowest], 1).permute(0, 3, 1, 2)
 
 
 class Hidden(ApproximateDensity):
@@ -143,6 +166,23 @@ def test_a_density_of_ones_own_is_evaluated() -> None:
         NegativeELBO(beta=2.0).players(Hidden(data().spec))
     with pytest.raises(InvalidSetting, match="a latent-variable model"):
         ImportanceWeighted().players(Hidden(data().spec))
+
+
+def test_a_chain_rule_needs_nothing_but_its_conditionals_and_its_order() -> None:
+    model = Upwards(DataSpec("own", (1, 3, 2), 3)).double()
+    x = model.sample(200, seed=0)
+    assert torch.equal(x, model.sample(200, seed=0, method="naive"))
+    total = model.log_prob(all_images((1, 3, 2), 3)).exp().sum()
+    assert float(total.detach()) == pytest.approx(1.0, abs=1e-9)
+    lower = model.rank < 2
+    done = model.complete(x, lower, seed=1)
+    assert torch.equal(done[:, :, 2], x[:, :, 2])
+    assert not torch.equal(done, x)
+    with pytest.raises(Unanswerable, match="the model's own order"):
+        model.complete(x, ~lower)
+    with pytest.raises(InvalidSetting, match="no method=jacobi; take one of auto, naive"):
+        model.sample(2, method="jacobi")
+    assert not [proof for proof in verify(model, quick=True).failed if proof.vital]
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (3, 8, 5), (1, 2, 3), (7,)])

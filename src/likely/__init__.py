@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from likely.training.objectives import NonSaturatingGAN as NonSaturatingGAN
     from likely.training.objectives import OrderAgnosticLikelihood as OrderAgnosticLikelihood
     from likely.training.objectives import RelativisticGAN as RelativisticGAN
+    from likely.training.objectives import SubsampledLikelihood as SubsampledLikelihood
     from likely.verify import verify as verify
 
 __version__ = "0.1.0"
@@ -68,6 +69,7 @@ _HOME = {
     "NegativeLogLikelihood": "training.objectives",
     "NonSaturatingGAN": "training.objectives",
     "OrderAgnosticLikelihood": "training.objectives",
+    "SubsampledLikelihood": "training.objectives",
     "Query": "density",
     "Relation": "estimate",
     "RelativisticGAN": "training.objectives",

@@ -61,6 +61,7 @@ class Noise:
         self.source = self.generator if source is None else source.manual_seed(seed)
         self.device = torch.device(device)
         self.rows = rows
+        self._picked: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Uniform numbers in [0, 1), [*shape]; the first side counts rows of the batch."""
@@ -98,6 +99,18 @@ class Noise:
         words.random_(-(2**63), None, generator=self.generator)
         drawn = words.view(torch.uint8)[:, :row].reshape(full)
         return drawn[part].to(self.device)
+
+    def pick(self, *counts: int) -> tuple[int, ...]:
+        """An alternative for each of these counts, in [0, count), the same at every call.
+
+        They do not depend on the device or on the rows: every part of a batch gets the same.
+        """
+        if counts not in self._picked:
+            self._picked[counts] = tuple(
+                int(torch.randint(count, (), generator=self.generator, device="cpu"))
+                for count in counts
+            )
+        return self._picked[counts]
 
     def _span(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], slice]:
         if self.rows is None:
@@ -149,68 +162,14 @@ class Dropout(nn.Module):
         return x * (keep.to(x.dtype) * (256 / (256 - self.cut)))
 
 
-class Choice(nn.Module):
-    """One of n alternatives, drawn in training once for every block of `noise_for`.
-
-    Every process draws the same one. Outside `noise_for` each call draws from torch's global
-    generator; in evaluation there is no choice (None): the model takes all.
-    """
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.n = n
-        self.drawn: int | None = None
-
-    def draw(self, noise: Noise | None) -> int:
-        """One of the alternatives."""
-        generator = None if noise is None else noise.generator
-        return int(torch.randint(self.n, (), generator=generator, device="cpu"))
-
-    def forward(self) -> int | None:
-        if not self.training or self.n == 1:
-            return None
-        return self.draw(None) if self.drawn is None else self.drawn
-
-
-class Choices(nn.Module):
-    """One of n alternatives for each example, drawn again at each call in training.
-
-    Outside `noise_for` it draws from torch's global generator; in evaluation there is no choice
-    (None): the model takes all.
-    """
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.n = n
-        self.noise: Noise | None = None
-
-    def forward(self, batch: int) -> Tensor | None:
-        """int64 [batch], or None."""
-        if not self.training:
-            return None
-        if self.noise is None:
-            return torch.randint(self.n, (batch,))
-        return (self.noise.uniform(batch, dtype=torch.float32) * self.n).long()
-
-
 @contextmanager
-def noise_for(model: nn.Module, noise: Noise) -> Iterator[tuple[int, ...]]:
-    """Give every `Dropout`, `Choice`, `Choices` of `model` its noise for the time of the block.
-
-    Yields:
-        What the choices are, in the order of the modules.
-    """
-    layers = [layer for layer in model.modules() if isinstance(layer, Dropout | Choices)]
-    choices = [layer for layer in model.modules() if isinstance(layer, Choice)]
+def noise_for(model: nn.Module, noise: Noise) -> Iterator[None]:
+    """Give every `Dropout` of `model` its noise for the time of the block."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Dropout)]
     for layer in layers:
         layer.noise = noise
-    drawn = tuple(choice.draw(noise) for choice in choices)
-    for choice, values in zip(choices, drawn, strict=True):
-        choice.drawn = values
     try:
-        yield drawn
+        yield
     finally:
         for layer in layers:
             layer.noise = None
-        for choice in choices:
-            choice.drawn = None

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
-from likely.density import Autoregressive, arranged
 from likely.models.vectors import deep_nade
 from likely.models.vectors.deep_nade import DeepNADE, EoNADE
 from likely.models.vectors.settings import DeepNADESettings, EoNADESettings
 from likely.noise import Noise
+from likely.sampling.ancestral import rearranged
 from likely.training.objectives import OrderAgnosticLikelihood, Step
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
@@ -43,21 +42,21 @@ def test_conditionals_are_those_given_what_comes_before(
     """One pass with a mask for each unit, against the blocks."""
     monkeypatch.setattr(deep_nade, "BLOCK", 4)
     model, x = built(spec, order=order), images(spec)
-    found = arranged(model, model.conditionals(x))
+    rank = model.rank
+    order = rank.flatten().argsort()
+    conditionals = rearranged(model.conditionals(x), order)
     channels, height, width = spec.shape
     groups = 1 if model.head.couples_channels else channels
     each = model.head.parameters // groups
-    rank = torch.arange(height * width)
-    if model.order is not None:
-        rank = model.order.argsort()
     for place in range(height * width):
         for group in range(groups):
-            unit = rank * groups + torch.arange(groups)[:, None]
+            unit = rank.flatten() * groups + torch.arange(groups)[:, None]
             known = (unit < place * groups + group).reshape(1, groups, height, width)
-            expected = arranged(model, model.given(x, known.expand(len(x), -1, -1, -1)))
+            expected = model.predictions(x, known.expand(len(x), -1, -1, -1))
+            expected = rearranged(expected, order)
             part = slice(group * each, (group + 1) * each)
             torch.testing.assert_close(
-                found.flatten(2)[:, part, place], expected.flatten(2)[:, part, place]
+                conditionals.flatten(2)[:, part, place], expected.flatten(2)[:, part, place]
             )
 
 
@@ -65,8 +64,10 @@ def test_what_is_not_known_is_not_read() -> None:
     model, x = built(COLOUR), images(COLOUR)
     known = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     other = torch.where(known, x, (x + 1) % 4)
-    assert torch.equal(model.given(x, known), model.given(other, known))
-    assert not torch.equal(model.given(x, known), model.given(x, torch.ones_like(known)))
+    assert torch.equal(model.predictions(x, known), model.predictions(other, known))
+    assert not torch.equal(
+        model.predictions(x, known), model.predictions(x, torch.ones_like(known))
+    )
 
 
 @pytest.mark.parametrize("spec", [DataSpec("t", (1, 1, 4), 2), DataSpec("t", (2, 1, 2), 2)])
@@ -79,7 +80,7 @@ def test_the_loss_estimates_the_mean_over_orders(spec: DataSpec) -> None:
             for place, dimension in enumerate(order):
                 known = torch.zeros(4, dtype=torch.bool)
                 known[list(order[:place])] = True
-                each = model.head.log_prob(model.given(x, known.reshape(x.shape)), x)
+                each = model.head.log_prob(model.predictions(x, known.reshape(x.shape)), x)
                 exact -= float(each.flatten()[dimension]) / len(orders)
         batch = x.expand(20_000, -1, -1, -1)
         step = Step(model, {"model": model}, "model", batch, None, Noise(1), 0)
@@ -93,11 +94,12 @@ def test_the_mixture_is_the_mean_of_the_densities_in_its_orders() -> None:
     model = lively(EoNADE(spec, EoNADESettings(orders=3, hidden=8)).double().eval())
     assert isinstance(model, EoNADE)
     members, x = model.members(), images(spec, 5)
-    assert len({tuple(m.order.tolist()) for m in members if m.order is not None}) == 3
+    assert len({tuple(m.rank.flatten().tolist()) for m in members}) == 3
     each = torch.stack([member.log_prob(x).exp() for member in members])
     torch.testing.assert_close(model.log_prob(x).exp(), each.mean(0))
     assert float((each[0] - each[1]).detach().abs().max()) > 1e-6
-    assert all(m.weight is model.network.weight for m in members if isinstance(m, DeepNADE))
+    shared = {id(parameter) for parameter in model.parameters()}
+    assert all({id(parameter) for parameter in m.parameters()} == shared for m in members)
 
 
 class AverageOfLogarithms(EoNADE):
@@ -110,20 +112,21 @@ class AverageOfLogarithms(EoNADE):
 class SeesItself(DeepNADE):
     """What is predicted is among what is known."""
 
-    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def conditionals(
+        self, x: Tensor, context: Tensor | None = None, rank: Tensor | None = None
+    ) -> Tensor:
         if x.shape[2] < self.units.height:
-            return super().conditionals(x, context)
-        own = super().given(x, torch.ones_like(x, dtype=torch.bool), context)
-        return super().conditionals(x, context) + 0.01 * own
+            return super().conditionals(x, context, rank)
+        seen = super().predictions(x, torch.ones_like(x, dtype=torch.bool), context)
+        return super().conditionals(x, context, rank) + 0.01 * seen
 
 
 class SeesItselfInOrder(EoNADE):
     """A member with that defect."""
 
-    def members(self) -> Sequence[Autoregressive]:
-        found = list(super().members())
-        found[0].__class__ = SeesItself
-        return found
+    def __init__(self, spec: DataSpec, settings: EoNADESettings) -> None:
+        super().__init__(spec, settings)
+        self.network.__class__ = SeesItself
 
 
 def test_planted_defects_are_caught() -> None:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 import planted_made as planted
 from likely.data.spec import DataSpec
-from likely.density import arranged, in_drawing_order
 from likely.errors import InvalidSetting, Unanswerable
+from likely.heads import log_likelihood
 from likely.models.vectors.made import MADE, MADEEnsemble, hidden_degrees
 from likely.models.vectors.settings import MADEEnsembleSettings, MADESettings
-from likely.noise import Noise, noise_for
+from likely.noise import Noise
 from likely.sampling.ancestral import ancestral
 from likely.verify import verify
 from planted_models import COLOUR, GREY, lively
@@ -41,18 +41,19 @@ def images(spec: DataSpec, n: int = 3) -> Tensor:
 def test_the_masks_are_those_of_the_paper() -> None:
     """Equations 12 and 13, unit by unit."""
     model = built()
-    below = model.of_units.tolist()
+    of_units = model.of_units(model.rank)
+    below = of_units.tolist()
     for mask in range(3):
-        for layer, weight in enumerate(model.masked_weights(mask)):
+        for layer, weight in enumerate(model.masked_weights(mask, of_units)):
             above = model.degrees[mask, layer].tolist()
             for k, m in enumerate(above):
                 assert [bool(w != 0) for w in weight[k]] == [m >= d for d in below]
             below = above
-        output = model.masked_output(mask)
+        output = model.masked_output(mask, of_units)
         for d in range(25):
             assert [bool(w != 0) for w in output[d]] == [d + 1 > m for m in below]
-        below = model.of_units.tolist()
-    direct = model.masked_direct()
+        below = of_units.tolist()
+    direct = model.masked_direct(of_units)
     assert direct is not None
     assert torch.equal(direct != 0, torch.ones(25, 25).tril(-1).bool())
 
@@ -73,8 +74,7 @@ def test_degrees_are_spread_and_none_is_useless(hidden: int, count: int) -> None
 
 def test_under_the_prior_a_hidden_unit_has_the_degree_of_its_pixel() -> None:
     model = built(prior="local", hidden=75, masks=1, order="random")
-    assert model.order is not None
-    degree = {int(pixel): place + 1 for place, pixel in enumerate(model.order)}
+    degree = (model.rank.flatten() + 1).tolist()
     for layer in model.degrees[0]:
         assert layer.tolist() == [min(degree[k // 3], 24) for k in range(75)]
     assert verify(model, quick=True).passed
@@ -82,7 +82,7 @@ def test_under_the_prior_a_hidden_unit_has_the_degree_of_its_pixel() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(1.0)
-    weights = model.masked_weights(0)[0].reshape(25, 3, 25)
+    weights = model.masked_weights(0, model.of_units(model.rank))[0].reshape(25, 3, 25)
     for home, pixel in itertools.product(range(25), range(25)):
         distance = math.dist(divmod(home, 5), divmod(pixel, 5))
         seen = degree[pixel] <= min(degree[home], 24)
@@ -101,19 +101,18 @@ def test_rotating_the_masks_leaves_the_weights_alone() -> None:
     before = {name: t.clone() for name, t in model.state_dict().items()}
     values = []
     for seed in range(12):
-        with noise_for(model, Noise(seed)) as (choice,):
-            again = [float(model.log_prob(images(GREY)).detach().sum()) for _ in range(2)]
-        assert again[0] == again[1]  # one choice for all calls of a block
-        values.append((choice, again[0]))
+        noise = Noise(seed)
+        again = [float(model.surrogate(images(GREY), noise).detach().sum()) for _ in range(2)]
+        assert again[0] == again[1]  # one choice for all calls with a noise
+        values.append((model.choices(noise), again[0]))
     assert len(set(values)) == len({choice for choice, _ in values}) == 3  # one for each mask
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
-def test_one_mask_a_step_as_the_noise_decides_and_all_in_evaluation() -> None:
+def test_a_surrogate_of_one_mask_as_the_noise_decides_and_a_density_of_all() -> None:
     model, x = built(), images(GREY)
-    each = [
-        model.outputs(model.units.split(x, torch.float64).flatten(1), k, None) for k in range(3)
-    ]
+    inputs, of_units = model.units.split(x, torch.float64).flatten(1), model.of_units(model.rank)
+    each = [model.outputs(inputs, mask, None, of_units) for mask in range(3)]
     mean = torch.stack(each).mean(0).reshape(3, 25, 1) + model.bias
     torch.testing.assert_close(model.conditionals(x), model.units.join(mean))
     model.train()
@@ -121,8 +120,7 @@ def test_one_mask_a_step_as_the_noise_decides_and_all_in_evaluation() -> None:
     for seed in range(8):
         # A part of the batch chooses what the whole batch does.
         for rows in (None, (0, 6), (3, 6)):
-            with noise_for(model, Noise(seed, rows=rows)):
-                drawn.append(model.conditionals(x))
+            drawn.append(model.surrogate(x, Noise(seed, rows=rows)))
         assert torch.equal(drawn[-1], drawn[-2])
         assert torch.equal(drawn[-1], drawn[-3])
     assert len({float(d.detach().sum()) for d in drawn}) > 1
@@ -131,20 +129,18 @@ def test_one_mask_a_step_as_the_noise_decides_and_all_in_evaluation() -> None:
 @pytest.mark.parametrize("spec", [GREY, COLOUR, DataSpec("t", (3, 3, 3), 256)])
 def test_another_order_is_proven_sampled_and_completed(spec: DataSpec) -> None:
     model = built(spec, order="random")
-    assert model.order is not None
-    assert sorted(model.order.tolist()) == list(range(spec.shape[1] * spec.shape[2]))
+    assert sorted(model.rank.flatten().tolist()) == list(range(spec.shape[1] * spec.shape[2]))
+    assert not model.is_raster
     proofs = verify(model, quick=True)
     assert proofs.passed, str(proofs)
     # The naive loop, the incremental sampler and `sample` draw the same integers.
     x = model.sample(4, seed=5, chunk=4)
     uniform = Noise(5, "sample", 0).uniform(4, *spec.shape)
-    view, blank = in_drawing_order(model), torch.zeros_like(x)
-    for method in ("naive", "incremental"):
-        drawn = ancestral(view, arranged(model, uniform), blank, 0, None, method)  # type: ignore[arg-type]
-        assert torch.equal(drawn, arranged(model, x))
+    for method in ("naive", "incremental", "jacobi"):
+        drawn = ancestral(model, uniform, torch.zeros_like(x), 0, None, method)  # type: ignore[arg-type]
+        assert torch.equal(drawn, x)
     # What comes first in the order may be given; the upper rows do not come first.
-    observed = torch.zeros(spec.shape[1:], dtype=torch.bool)
-    observed.flatten()[model.order[:4]] = True
+    observed = model.rank < 4
     done = model.complete(x, observed, seed=1)
     assert torch.equal(done[:, :, observed], x[:, :, observed])
     assert not torch.equal(done, x)
@@ -180,21 +176,21 @@ def test_an_ensemble_of_orders_shares_the_weights_and_mixes_the_densities() -> N
         model = lively(MADEEnsemble(GREY, settings).double().eval())
     assert isinstance(model, MADEEnsemble)
     members, x = model.members(), images(GREY)
-    assert len({tuple(m.order.tolist()) for m in members if m.order is not None}) == 3
+    assert len({tuple(m.rank.flatten().tolist()) for m in members}) == 3
     each = torch.stack([member.log_prob(x) for member in members])
     torch.testing.assert_close(model.log_prob(x), each.logsumexp(0) - math.log(3))
     assert verify(model, quick=True).passed
     # One order a step while it is trained, and the weights stay as they are.
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    model.train()
-    model.network.choice.eval()
-    found = []
-    for seed in range(12):
-        with noise_for(model, Noise(seed)):
-            found.append(model.log_prob(x))
-    for value in found:
-        assert any(torch.allclose(value, one) for one in each)
-    assert len({float(value.detach().sum()) for value in found}) == 3
+    drawn = [model.train().surrogate(x, Noise(seed)) for seed in range(24)]
+    alone = [
+        log_likelihood(model.head, model.network.conditionals(x, None, rank, mask), x)
+        for rank in model.ranks
+        for mask in range(2)
+    ]
+    for value in drawn:
+        assert any(torch.allclose(value, expected) for expected in alone)
+    assert len({float(value.detach().sum()) for value in drawn}) == 6
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
-from likely.density import OrderedDensity, fill_naively
+from likely.density import Autoregressive, Drawing
 from likely.errors import InvalidSetting, Unanswerable
 from likely.models.multiscale.multiscale_pixelcnn import MultiscalePixelCNN
 from likely.models.multiscale.parallel_multiscale import ParallelMultiscale, Scale
@@ -43,7 +43,7 @@ def built(
         return lively(kind(spec, settings).double().eval(), scale=0.2)
 
 
-def given(model: OrderedDensity, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def given(model: Autoregressive, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
     generator = torch.Generator().manual_seed(5)
     x = torch.randint(0, model.spec.levels, (batch, *model.spec.shape), generator=generator)
     context = torch.arange(batch) % 2 if model.classes else None
@@ -60,8 +60,12 @@ def test_both_ways_draw_the_same_integers(
     model = built(kind, case)
     x, uniform, context = given(model, batch)
     known = int(share * int(model.rank.max()))
-    fast = model.fill(x, uniform, known, context)
-    assert torch.equal(fast, fill_naively(model, x, uniform, known, context))
+    for temperature in (1.0, 0.5):
+        naive, fast = (
+            model.fill(x, uniform, known, context, Drawing(method, temperature))
+            for method in ("naive", "auto")
+        )
+        assert torch.equal(fast, naive)
     kept = model.rank < known
     assert torch.equal(fast[:, :, kept], x[:, :, kept])
     assert fast.double().std() > 0.1
@@ -144,7 +148,7 @@ def test_a_coarse_image_is_completed_and_another_part_refused(kind: Any) -> None
     assert torch.equal(model.complete(x, torch.ones(5, 6, dtype=torch.bool)), x)
     top = torch.zeros(5, 6, dtype=torch.bool)
     top[:2] = True
-    with pytest.raises(Unanswerable, match="in the model's order"):
+    with pytest.raises(Unanswerable, match="the model's own order"):
         model.complete(x, top)
 
 
@@ -180,3 +184,12 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         dataclasses.replace(MULTISCALE, factor=1)
     with pytest.raises(InvalidSetting, match="dropout must be in"):
         dataclasses.replace(PARALLEL, dropout=1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_methods_that_need_rows_are_refused(kind: Any) -> None:
+    model = built(kind)
+    with pytest.raises(InvalidSetting, match="has no method=jacobi; take one of auto, naive"):
+        model.sample(2, method="jacobi")
+    with pytest.raises(InvalidSetting, match="no rows to watch"):
+        model.sample(2, watch=lambda row, x: None)

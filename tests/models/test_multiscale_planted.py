@@ -9,7 +9,7 @@ import torch
 
 import planted_multiscale as planted
 from likely.data.spec import DataSpec
-from likely.density import OrderedDensity
+from likely.density import Autoregressive
 from likely.models.multiscale.multiscale_pixelcnn import MultiscalePixelCNN
 from likely.models.multiscale.parallel_multiscale import ParallelMultiscale
 from likely.verify import Proofs, verify
@@ -21,7 +21,7 @@ def proofs_of(kind: Any, spec: DataSpec) -> Proofs:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = lively(kind(spec, settings).eval())
-    assert isinstance(model, OrderedDensity)
+    assert isinstance(model, Autoregressive)
     return verify(model, seed=3, quick=True)
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from likely import runs
 from likely.data.spec import DataSpec
-from likely.density import Autoregressive, in_drawing_order
 from likely.heads import head_for
 from likely.models.vectors.units import Units
 from likely.noise import Noise
-from likely.sampling.ancestral import Stepper, ancestral
+from likely.sampling.ancestral import Stepper, ancestral, rearranged
 from likely.sampling.compiled import CompiledExecutor
+from likely.sampling.incremental import Incremental
 from likely.sampling.torch_executor import TorchExecutor
 from planted_models import lively
 
@@ -42,13 +42,12 @@ CASES = [
 ]
 
 
-def built(name: str, channels: int, levels: int, head: str, conditional: bool) -> Autoregressive:
-    """The model, or a view of it that draws in raster order."""
+def built(name: str, channels: int, levels: int, head: str, conditional: bool) -> Incremental:
     spec = DataSpec("t", (channels, 3, 4), levels, classes=("a", "b"))
     changes = {**SETTINGS[name], "head": head, "components": 2, "conditional": conditional}
     model = lively(runs.build(name.split(",")[0], spec, changes).double().eval())
-    assert isinstance(model, Autoregressive)
-    return in_drawing_order(model)
+    assert isinstance(model, Incremental)
+    return model
 
 
 def test_units_are_channels_of_pixels_in_raster_order() -> None:
@@ -97,10 +96,10 @@ def test_the_parameters_agree_at_every_pixel(name: str, case: tuple[int, int, st
         generator = torch.Generator().manual_seed(2)
         x = torch.randint(model.spec.levels, (3, *model.spec.shape), generator=generator)
         context = torch.tensor([1, 0, 1]) if model.classes else None
-        whole = model.conditionals(x, context).detach()
+        whole = rearranged(model.conditionals(x, context).detach(), model.rank.flatten().argsort())
+        x = rearranged(x, model.rank.flatten().argsort())
         groups = 1 if model.head.couples_channels else channels
         program = model.program()
-        assert program is not None
         for executor in (TorchExecutor, CompiledExecutor):
             stepper = Stepper(program, executor(program, 3, context))
             error = _largest_error(stepper, x, whole, groups)
@@ -134,7 +133,6 @@ def test_a_row_that_is_not_drawn_is_taken_in_whole() -> None:
         x = torch.randint(model.spec.levels, (2, 3, 3, 4), generator=generator)
         context = torch.arange(2)
         stepper = model.stepper(2, context)
-        assert stepper is not None
         stepper.begin_row(None)
         stepper.begin_row(x[:, :, 0])
         found = stepper.pixel(x[:, :, 1], 0, 0)[:, :outputs]
@@ -148,6 +146,7 @@ def test_a_stream_scores_labelled_colours_that_the_head_couples(name: str) -> No
     x = torch.randint(256, (3, *model.spec.shape), generator=generator)
     context = torch.tensor([1, 0, 1])
     stream = model.stream(3, context)
-    for levels in x.permute(2, 3, 1, 0).flatten(0, 2):  # rows, columns, channels
-        stream.push(levels)
+    while stream.place is not None:
+        row, column, channel = stream.place
+        stream.push(x[:, channel, row, column])
     torch.testing.assert_close(stream.log_prob, model.log_prob(x, context))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
-from likely.density import Autoregressive, in_drawing_order
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import Bernoulli, Head, head_for
 from likely.models import MODELS
@@ -18,8 +20,15 @@ from likely.models.pixelcnn.settings import GatedPixelCNNSettings, PixelCNNSetti
 from likely.noise import Noise
 from likely.sampling import ancestral as sampling
 from likely.sampling import kernels
-from likely.sampling.ancestral import Draw, ancestral, invert, wavefront_lag
+from likely.sampling.ancestral import (
+    Draw,
+    ancestral,
+    invert,
+    rearranged,
+    wavefront_lag,
+)
 from likely.sampling.compiled import CompiledExecutor, head_code
+from likely.sampling.incremental import Incremental
 from likely.sampling.records import IMAGE, INSTRUCTION, TAP, VIEW, Chances, Machine, record
 from likely.sampling.torch_executor import TorchExecutor
 from test_conformance import SPECS
@@ -82,7 +91,7 @@ def test_the_fixed_point_has_the_same_integers(
 
 
 def test_fixed_points_of_whole_passes_where_rows_recur() -> None:
-    model = NoProgram(model_for(*CASES[1]))
+    model: Any = NoProgram(model_for(*CASES[1]))
     uniform = Noise(7).uniform(3, *model.spec.shape)
     blank = torch.zeros(3, *model.spec.shape, dtype=torch.int64)
     seen: list[Tensor] = []
@@ -102,6 +111,8 @@ class Flips:
     def __init__(self, channels: int) -> None:
         self.head: Head = Bernoulli(channels)
         self.shape = (channels, 2, 3)
+        self.rank, self.is_raster = torch.arange(6).reshape(2, 3), True
+        self.takes_upper_rows = True
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         chain = x.permute(0, 2, 3, 1).flatten(1).double()
@@ -109,18 +120,16 @@ class Flips:
         logits = 9.0 - 18.0 * before
         return logits.unflatten(1, (x.shape[2], x.shape[3], x.shape[1])).permute(0, 3, 1, 2)
 
-    def program(self) -> None:
-        """None."""
-
-    def reach(self, rows: int) -> None:
-        """All columns."""
+    def program(self) -> SimpleNamespace:
+        """One whose rows recur."""
+        return SimpleNamespace(parallel_rows=False)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("start", [0, 2])
 def test_a_fixed_point_waits_for_every_channel_of_a_pixel(channels: int, start: int) -> None:
     """Where a pixel changed, its later channels may change again; they are drawn once more."""
-    model = Flips(channels)
+    model: Any = Flips(channels)
     uniform = Noise(7).uniform(4, *model.shape)
     blank = torch.zeros(4, *model.shape, dtype=torch.int64)
     naive = ancestral(model, uniform, blank, start, None, "naive")
@@ -129,19 +138,18 @@ def test_a_fixed_point_waits_for_every_channel_of_a_pixel(channels: int, start: 
 
 
 class NoProgram:
-    """A model that gives its conditionals and nothing else."""
+    """A model that gives its conditionals and no program whose rows could be drawn at once."""
 
     def __init__(self, model: GatedPixelCNN) -> None:
         self.model, self.head, self.spec = model, model.head, model.spec
+        self.rank, self.is_raster, self.takes_upper_rows = model.rank, True, True
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.model.conditionals(x, torch.zeros(len(x), dtype=torch.int64))
 
-    def program(self) -> None:
-        """None."""
-
-    def reach(self, rows: int) -> None:
-        """All columns."""
+    def program(self) -> SimpleNamespace:
+        """One whose rows recur."""
+        return SimpleNamespace(parallel_rows=False)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -186,7 +194,6 @@ def test_compiled_draws_are_those_of_torch(case: tuple[int, int, str, bool], bat
     """In float32, with the draw compiled too; the temperature as well."""
     model = model_for(*case).float()
     program = model.program()
-    assert program is not None
     uniform = Noise(7).uniform(batch, *model.spec.shape)
     for temperature in (1.0, 0.5):
         draw = Draw(model.head, uniform, temperature)
@@ -242,7 +249,6 @@ def test_compiled_parameters_are_near_at_every_pixel_and_the_same_for_every_batc
         with torch.no_grad():
             whole = exact.conditionals(x, context)
         program = exact.float().program()
-        assert program is not None
         alone: dict[int, Tensor] = {}
         for batch in (17, 1, 2, 16):
             labels = None if context is None else context[:batch]
@@ -262,7 +268,7 @@ PROGRAMS = [
     for name in MODELS
     for spec in ("levels", "colour")
     for conditional in (True, False)
-    if isinstance(model_built(name, SPECS[spec]), Autoregressive)
+    if isinstance(model_built(name, SPECS[spec]), Incremental)
 ]
 
 
@@ -270,16 +276,17 @@ PROGRAMS = [
 def test_every_model_runs_compiled(name: str, spec: str, conditional: bool) -> None:
     """Float64, pixel by pixel and row by row, against the parallel pass: 1e-9 of a logit."""
     built = model_built(name, SPECS[spec], conditional=conditional)
-    assert isinstance(built, Autoregressive)
-    model = in_drawing_order(built.double())
+    assert isinstance(built, Incremental)
+    model = built.double()
     program = model.program()
-    assert program is not None
     assert model.classes == 3 * conditional
     channels, height, width = model.spec.shape
     x = torch.randint(model.spec.levels, (2, *model.spec.shape))
     context = torch.tensor([2, 0]) if model.classes else None
     with torch.no_grad():
         whole = model.conditionals(x, context)
+    order = model.rank.flatten().argsort()
+    x, whole = rearranged(x, order), rearranged(whole, order)
     groups = program.groups
     size, part = channels // groups, model.head.parameters // groups
     for side_by_side in (False, True):
@@ -341,7 +348,6 @@ def test_the_caches_do_not_grow_with_the_height_of_the_image(head: str) -> None:
         spec = DataSpec("t", (1, height, 9), 2 if head == "bernoulli" else 256)
         settings = GatedPixelCNNSettings(channels=8, layers=3, head_channels=8, head=head)  # type: ignore[arg-type]
         program = GatedPixelCNN(spec, settings).program()
-        assert program is not None
         executors = (CompiledExecutor(program, 2, side_by_side=False),
                      CompiledExecutor(program, 2), TorchExecutor(program, 2))  # fmt: skip
         sizes.append([executor.bytes() for executor in executors])

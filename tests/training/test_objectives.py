@@ -29,6 +29,7 @@ from likely.training.objectives import (
     OrderAgnosticLikelihood,
     RelativisticGAN,
     Step,
+    SubsampledLikelihood,
     default_objective,
 )
 
@@ -173,6 +174,7 @@ def test_the_discriminators_loss_sends_nothing_to_the_generator(objective: Objec
     [
         ("gated-pixelcnn", NegativeLogLikelihood()), ("vae", NegativeELBO()),
         ("vae", ImportanceWeighted(2)), ("deep-nade", OrderAgnosticLikelihood()),
+        ("made-ensemble", SubsampledLikelihood()),
         ("dcgan", NonSaturatingGAN(1.0)), ("dcgan", RelativisticGAN()),
     ],
 )  # fmt: skip
@@ -181,7 +183,7 @@ def test_labels_reach_everything_that_a_loss_asks(name: str, objective: Objectiv
     model = runs.build(name, training_data().spec, {"conditional": True}, 0)
     labels, contexts = torch.arange(4), []
     players = objective.players(model)
-    methods = ("log_prob", "elbo_terms", "importance_bound", "given", "generate")
+    methods = ("log_prob", "elbo_terms", "importance_bound", "predictions", "surrogate", "generate")
     for owner, method in [
         *((model, method) for method in methods if hasattr(model, method)),
         *((network, "forward") for network in players.values() if network is not model),

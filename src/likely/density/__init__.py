@@ -2,7 +2,8 @@ r"""The taxonomy of generative models and the queries of each kind.
 
     GenerativeModel
       TractableDensity      log p(x) exactly           (fully visible belief nets, PixelCNN, ...)
-        Autoregressive        log p(x) = sum_i log p(x_i | x_<i)
+        Autoregressive        log p(x) = sum_i log p(x_i | x_<i), in any order of the pixels
+        Mixture               log p(x) = log (1/K) sum_k p_k(x)
       ApproximateDensity    a bound on log p(x)        (variational autoencoders)
         LatentVariable        log p(x) >= E_q[log p(x|z) + log p(z) - log q(z|x)]
       ImplicitDensity       samples only               (GANs)
@@ -21,11 +22,10 @@ and Welling 2014 (eqs. 2, 3), https://arxiv.org/abs/1312.6114; Burda, Grosse and
 
 from __future__ import annotations
 
-from likely.density.autoregressive import Autoregressive, DrawingOrder, arranged, in_drawing_order
+from likely.density.chain import Autoregressive, Drawing, fill_naively
 from likely.density.implicit import ImplicitDensity
 from likely.density.latent import DiagonalGaussian, LatentVariable, mean_level
-from likely.density.mixture import Mixture, OrderAgnostic
-from likely.density.ordered import OrderedDensity, fill_naively
+from likely.density.mixture import Ensemble, Mixture, OrderAgnostic, OrderMixture, Subsampled
 from likely.density.taxonomy import (
     Answer,
     ApproximateDensity,
@@ -48,7 +48,8 @@ __all__ = [
     "ApproximateDensity",
     "Autoregressive",
     "DiagonalGaussian",
-    "DrawingOrder",
+    "Drawing",
+    "Ensemble",
     "GenerativeModel",
     "Guarantee",
     "ImplicitDensity",
@@ -56,10 +57,10 @@ __all__ = [
     "Mixture",
     "NoSettings",
     "OrderAgnostic",
-    "OrderedDensity",
+    "OrderMixture",
     "Query",
+    "Subsampled",
     "TractableDensity",
-    "arranged",
     "as_tensor",
     "at_least_float",
     "captured",
@@ -68,6 +69,5 @@ __all__ = [
     "conditioned_on",
     "context_of",
     "fill_naively",
-    "in_drawing_order",
     "mean_level",
 ]

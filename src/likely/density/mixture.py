@@ -1,4 +1,4 @@
-"""Orders of the dimensions: one network for all of them, and mixtures over some.
+"""Mixtures: of networks with weights of their own, and of one network's densities in many orders.
 
 Source: Uria, Murray and Larochelle 2014 (order-agnostic training, ensembles of orders),
 https://arxiv.org/abs/1310.1757.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from likely.density.autoregressive import Autoregressive
+from likely.data.spec import Dataset, DataSpec
+from likely.density.chain import Autoregressive
 from likely.density.taxonomy import (
     Answer,
     Guarantee,
@@ -31,7 +33,7 @@ class OrderAgnostic(abc.ABC):
     head: Head
 
     @abc.abstractmethod
-    def given(self, x: Tensor, known: Tensor, context: Tensor | None = None) -> Tensor:
+    def predictions(self, x: Tensor, known: Tensor, context: Tensor | None = None) -> Tensor:
         """Parameters of p(x_i | known dimensions) for all i.
 
         Args:
@@ -44,11 +46,39 @@ class OrderAgnostic(abc.ABC):
         """
 
 
-class Mixture(TractableDensity):
+class Subsampled(TractableDensity):
+    """A density of several alternatives, of which training draws one at a time.
+
+    `log_prob` is log p(x), of all alternatives together. What an update costs grows with them, so
+    `likely.training.objectives.SubsampledLikelihood` maximises `surrogate` instead.
+    """
+
+    @property
+    @abc.abstractmethod
+    def alternatives(self) -> int:
+        """How many there are; with one the surrogate is log p(x)."""
+
+    @abc.abstractmethod
+    def choices(self, noise: Noise) -> tuple[int, ...]:
+        """What is drawn for a whole batch (`Noise.pick`); which kernels run depends on it alone."""
+
+    @abc.abstractmethod
+    def surrogate(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        """The log-likelihood by the alternatives that the noise draws, nats [B].
+
+        Args:
+            x: integers [B, *shape].
+            noise: its first numbers decide.
+            context: labels [B] or None.
+        """
+
+
+class Mixture(Subsampled):
     """log p(x) = log (1/K) sum_k p_k(x), an equal mixture of autoregressive densities.
 
-    A subclass gives the `members`, for instance one network in several orders. The mixture is a
-    density, so its likelihood is exact; it has no tractable conditionals in a single order.
+    The mixture is a density, so its likelihood is exact; it has no tractable conditionals in a
+    single order. The surrogate is the log-likelihood of one member; its mean over members is at
+    most log p(x) (Jensen's inequality).
     """
 
     @abc.abstractmethod
@@ -60,6 +90,14 @@ class Mixture(TractableDensity):
         members = self.members()
         each = torch.stack([member.log_prob(x, context) for member in members])  # [K, B]
         return each.logsumexp(0) - math.log(len(members))
+
+    def choices(self, noise: Noise) -> tuple[int, ...]:
+        return noise.pick(self.alternatives)
+
+    @full_precision
+    def surrogate(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        (number,) = self.choices(noise)
+        return self.members()[number].log_prob(x, context)
 
     def answers(self) -> dict[Query, Answer]:
         none, exact = Guarantee.NONE, Guarantee.EXACT
@@ -87,3 +125,68 @@ class Mixture(TractableDensity):
                 labels = None if context is None else context[rows]
                 out[rows] = member.draw_from(uniform[rows], labels)
         return out
+
+
+class Ensemble(Mixture):
+    """A mixture of networks, each with its own weights; they may have been trained apart.
+
+    While it is trained, each update draws one of them, so K networks need K times the steps of one.
+
+    Args:
+        networks: of the same data and context.
+        settings: of the ensemble.
+    """
+
+    def __init__(self, networks: Sequence[Autoregressive], settings: Any) -> None:
+        first = networks[0]
+        super().__init__(first.spec, first.classes, first.context_shape)
+        self.settings = settings
+        self.networks = nn.ModuleList(networks)
+
+    def start_at(self, data: Dataset) -> None:
+        """As each network."""
+        for member in self.members():
+            member.start_at(data)
+
+    @property
+    def alternatives(self) -> int:
+        return len(self.networks)
+
+    def members(self) -> list[Autoregressive]:
+        return [network for network in self.networks if isinstance(network, Autoregressive)]
+
+
+class OrderMixture(Mixture):
+    """A mixture of one network's densities in several orders: its members are views of it.
+
+    A leaf gives `conditionals_in`.
+
+    Args:
+        spec: of the data.
+        classes: number of context labels.
+        network: whose weights all members share.
+        ranks: of the pixels in each of the K orders, int64 [K, H, W].
+        settings: of the mixture.
+    """
+
+    ranks: Tensor
+
+    def __init__(
+        self, spec: DataSpec, classes: int, network: Autoregressive, ranks: Tensor, settings: Any
+    ) -> None:
+        super().__init__(spec, classes)
+        self.settings, self.head = settings, network.head
+        self.network = network
+        self.register_buffer("ranks", ranks, persistent=False)
+
+    def start_at(self, data: Dataset) -> None:
+        """As the network."""
+        self.network.start_at(data)
+
+    @property
+    def alternatives(self) -> int:
+        return len(self.ranks)
+
+    @abc.abstractmethod
+    def conditionals_in(self, number: int, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """`Autoregressive.conditionals` of the member of that number."""

@@ -458,7 +458,7 @@ def _pictures(
     if isinstance(model, LatentVariable):
         rebuilt = model.reconstruct(x, context).cpu()
         return {"Test images (first row) and their reconstructions": torch.stack([x, rebuilt])}
-    if isinstance(model, Autoregressive) and model.order is None:
+    if isinstance(model, Autoregressive) and model.is_raster:
         _, height, width = test.spec.grid
         observed = torch.zeros(height, width, dtype=torch.bool)
         observed[: height // 2] = True

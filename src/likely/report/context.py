@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from likely.data.spec import Dataset
-from likely.density import Autoregressive, OrderedDensity
+from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.files.sheets import PAPER, YELLOW, save_png
 from likely.verify.causality import Location, seen_by
@@ -33,7 +33,7 @@ SIDE = 224  # pixels that a panel's longer side should reach
 
 
 def context_map(
-    model: Autoregressive | OrderedDensity,
+    model: Autoregressive,
     places: Sequence[Location],
     data: Dataset | None = None,
     seed: int = 0,
@@ -58,7 +58,7 @@ def context_map(
             raise InvalidSetting(f"no pixel ({row}, {column}) in an image of {height} x {width}")
     subject = subject_of(model, data, False, seed)
     copy = subject.model
-    assert isinstance(copy, Autoregressive | OrderedDensity)
+    assert isinstance(copy, Autoregressive)
     seen = torch.zeros(len(places), height, width, dtype=torch.float64)
     order = {place: index for index, place in enumerate(places)}
     for image in subject.x[:IMAGES]:
@@ -69,7 +69,7 @@ def context_map(
 
 
 def context_picture(
-    model: Autoregressive | OrderedDensity,
+    model: Autoregressive,
     places: Sequence[Location] | None = None,
     data: Dataset | None = None,
     seed: int = 0,
@@ -90,10 +90,7 @@ def context_picture(
             (3 * height // 4, 3 * width // 4),
         ]
     seen = context_map(model, places, data, seed)
-    if isinstance(model, OrderedDensity):
-        rank = model.rank.flatten()
-    else:
-        rank = torch.arange(height * width) if model.order is None else model.order.argsort()
+    rank = model.rank.flatten().cpu()
     scale = max(1, round(SIDE / max(height, width)))
     margin = max(4, scale)
     sheet = Image.new(
@@ -114,7 +111,7 @@ def context_picture(
 
 
 def save_context_picture(
-    model: Autoregressive | OrderedDensity, path: str | Path, data: Dataset | None = None
+    model: Autoregressive, path: str | Path, data: Dataset | None = None
 ) -> None:
     """Write `context_picture` as a PNG file."""
     save_png(context_picture(model, data=data), Path(path))

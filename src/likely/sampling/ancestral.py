@@ -11,7 +11,7 @@ except where two summation orders round to different sides of a uniform number (
 dimension in float32).
 
 - incremental: the program, pixel by pixel.
-- naive: the whole network for every pixel, rows below left out.
+- naive: the whole network for every pixel, rows below left out (`likely.density.fill_naively`).
 - jacobi: fixed-point iteration on all pixels of a row, from a guess, until none changes; pixels
   left of the first change are final. Rows above are cached as in the incremental method. Where a
   row cannot be computed in parallel, iteration on the whole image.
@@ -28,13 +28,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from likely.density.chain import Drawing, Method, Watch, fill_naively, sub_steps
 from likely.devices.precision import full_precision, without_autocast
-from likely.errors import InvalidSetting, nearest
+from likely.errors import InvalidSetting
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
 from likely.sampling.drawing import Draw, invert
 from likely.sampling.instructions import Moment, Program
@@ -43,12 +44,10 @@ from likely.sampling.torch_executor import TorchExecutor
 
 if TYPE_CHECKING:
     from likely.sampling.compiled import CompiledExecutor
+    from likely.sampling.incremental import Incremental
 
     Executor = TorchExecutor | CompiledExecutor
-
-Method = Literal["auto", "incremental", "naive", "jacobi", "wavefront"]
-METHODS = ("auto", "incremental", "naive", "jacobi", "wavefront")
-Watch = Callable[[int, Tensor], None]
+    RowDrawer = Callable[[Executor, int, int, Tensor, Draw], None]
 
 # Images that one compiled run takes together: more do not make a pixel cheaper, and their
 # activations would leave the second cache.
@@ -114,24 +113,9 @@ class Stepper:
         self.done += 1
 
 
-class Steppable(Protocol):
-    """What the sampler needs from a model."""
-
-    head: Head
-
-    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Parameters of all conditionals, [B, P, H, W]."""
-
-    def program(self) -> Program | None:
-        """The incremental form, or None where the model has none."""
-
-    def reach(self, rows: int) -> int | None:
-        """Columns to the right that are seen `rows` rows up; None: all that there are."""
-
-
 @torch.no_grad()
 def ancestral(
-    model: Steppable,
+    model: Incremental,
     uniform: Tensor,
     x: Tensor,
     start: int,
@@ -140,66 +124,55 @@ def ancestral(
     watch: Watch | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Fill the pixels from raster position `start` on, one dimension after another.
+    """Fill the pixels from rank `start` on, one dimension after another.
 
     Args:
-        model: autoregressive, in raster order, channels innermost.
+        model: autoregressive, its pixels of different ranks, channels innermost.
         uniform: [B, C, H, W] in [0, 1).
-        x: int64 [B, C, H, W]; pixels before `start` are kept, the others are ignored.
-        start: raster position (row * W + column) of the first pixel to draw.
+        x: int64 [B, C, H, W]; pixels of lower rank are kept, the others are ignored.
+        start: rank of the first pixel to draw.
         context: int64 [B] or None.
-        method: "auto" is incremental where the model has an incremental form; for a single image
-            on a CPU, each row by the faster of incremental and jacobi, as measured.
+        method: "auto" is incremental, or for a single image on a CPU, each row by the faster of
+            incremental and jacobi, as measured.
         watch: called with (row, images so far) after each row, for a progressive picture.
         temperature: of every conditional; see `Head.tempered`.
 
     Returns:
         int64 [B, C, H, W].
     """
-    if method not in METHODS:
-        raise InvalidSetting(f'unknown sampling method "{method}": {nearest(method, METHODS)}')
-    draw = Draw(model.head, uniform, temperature)
-    x = x.clone()
-    x.flatten(2)[:, :, start:] = 0
+    how = Drawing(method, temperature, watch)
     with without_autocast(x.device):
-        return _filled(model, draw, x, start, context, method, watch)
-
-
-def _filled(
-    model: Steppable,
-    draw: Draw,
-    x: Tensor,
-    start: int,
-    context: Tensor | None,
-    method: Method,
-    watch: Watch | None,
-) -> Tensor:
-    if method == "wavefront":
-        return _wavefront(model, draw, x, start, context, watch)
-    if method == "naive":
-        return _naive(model, draw, x, start, context, watch)
-    prepared = Prepared(model)
-    program = prepared.program
-    if method == "jacobi":
-        if program is None or not program.parallel_rows:
+        if method == "naive":
+            return fill_naively(model, x, uniform, start, context, how)
+        rank = model.rank.to(x.device)
+        x = x.masked_fill(rank >= start, 0)
+        draw = Draw(model.head, uniform, temperature)
+        if method == "wavefront":
+            return _wavefront(model, draw, x, start, context, watch)
+        prepared = Prepared(model)
+        parallel = prepared.program.parallel_rows
+        if method == "jacobi" and not parallel:
             return _whole_jacobi(model, draw, x, start, context, watch)
-        return _by_program(
-            model, prepared, draw, x, start, context, watch, _fixed_point, side_by_side=True
-        )
-    if program is not None:
-        few = method == "auto" and len(x) == 1 and program.parallel_rows
-        if few and compiles(model, program):
-            return _by_program(
-                model, prepared, draw, x, start, context, watch, _Faster(), side_by_side=True
-            )
-        return _by_program(
-            model, prepared, draw, x, start, context, watch, _pixels, side_by_side=False
-        )
-    if method == "incremental":
-        raise InvalidSetting(
-            f"{type(model).__name__} has no incremental form; take method=auto or naive"
-        )
-    return _naive(model, draw, x, start, context, watch)
+        row_of: RowDrawer = _fixed_point if method == "jacobi" else _pixels
+        if method == "auto" and len(x) == 1 and parallel and compiles(model, prepared.program):
+            row_of = _Faster()
+        # The program counts in the model's order.
+        back = rank.flatten()
+        order = back.argsort()
+        shown = watch
+        if watch is not None:
+
+            def shown(row: int, images: Tensor) -> None:
+                watch(row, rearranged(images, back))
+
+        draw, x = Draw(model.head, rearranged(uniform, order), temperature), rearranged(x, order)
+        _by_program(model, prepared, draw, x, start, context, shown, row_of)
+        return rearranged(x, back)
+
+
+def rearranged(x: Tensor, places: Tensor) -> Tensor:
+    """Images [B, C, H, W] whose n-th pixel is the one at `places[n]`, [H * W], of x."""
+    return x.flatten(2)[:, :, places].reshape(x.shape)
 
 
 # What the compiled kernels draw from; a subclass may draw otherwise.
@@ -207,27 +180,27 @@ COMPILED_HEADS = (Bernoulli, Categorical, DiscretizedLogisticMixture)
 
 
 class Stream:
-    """Images that arrive dimension by dimension, in raster order with channels innermost.
+    """Images that arrive dimension by dimension, in the model's order with channels innermost.
 
     Attributes:
-        place: (row, column, channel) of the next dimension; None when the images are complete.
         log_prob: log p of the values so far, nats, float64 [B].
     """
 
-    def __init__(
-        self, stepper: Stepper, head: Head, shape: tuple[int, ...], images: Tensor
-    ) -> None:
+    def __init__(self, stepper: Stepper, head: Head, rank: Tensor, batch: int) -> None:
         """Begin with nothing known.
 
         Args:
             stepper: of the model, for these images.
             head: of the model.
-            shape: (C, H, W).
-            images: int64 [B, C, H, W], written in place.
+            rank: of the model's pixels, [H, W].
+            batch: number of images.
         """
-        self.place: tuple[int, int, int] | None = (0, 0, 0)
-        self.log_prob = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-        self._stepper, self._head, self._shape, self._x = stepper, head, shape, images
+        self.shape = (head.channels, *rank.shape)
+        self.log_prob = torch.zeros(batch, dtype=torch.float64, device=rank.device)
+        self._stepper, self._head, self._places = stepper, head, rank.flatten().argsort().tolist()
+        # In the model's order.
+        self._x = torch.zeros(batch, *self.shape, dtype=torch.int64, device=rank.device)
+        self._next = 0
         self._table: Tensor | None = None
         stepper.begin_row(None)
 
@@ -236,6 +209,21 @@ class Stream:
         """Where the images are."""
         return self._x.device
 
+    @property
+    def place(self) -> tuple[int, int, int] | None:
+        """(row, column, channel) of the next dimension; None when the images are complete."""
+        channels, _, width = self.shape
+        step, channel = divmod(self._next, channels)
+        if step == len(self._places):
+            return None
+        return (*divmod(self._places[step], width), channel)
+
+    def _drawn_at(self) -> tuple[int, int, int]:
+        """(row, column, channel) of the next dimension in the model's order."""
+        channels, _, width = self.shape
+        step, channel = divmod(self._next, channels)
+        return (*divmod(step, width), channel)
+
     @torch.no_grad()
     @full_precision
     def log_table(self) -> Tensor:
@@ -243,7 +231,7 @@ class Stream:
         if self.place is None:
             raise InvalidSetting("the images are complete: there is no next dimension")
         if self._table is None:
-            row, column, channel = self.place
+            row, column, channel = self._drawn_at()
             with torch.autocast(self._x.device.type, enabled=False):
                 parameters = self._stepper.pixel(self._x[:, :, row], column, channel)
             pixel = self._x[:, :, row, column, None, None]
@@ -255,25 +243,16 @@ class Stream:
     @full_precision
     def push(self, levels: Tensor) -> None:
         """Push the next dimension of every image, int64 [B]."""
-        table = self.log_table()
-        assert self.place is not None
-        self.log_prob += table.gather(1, levels[:, None])[:, 0]
-        row, column, channel = self.place
+        self.log_prob += self.log_table().gather(1, levels[:, None])[:, 0]
+        row, column, channel = self._drawn_at()
         self._x[:, channel, row, column] = levels
         self._table = None
-        channels, height, width = self._shape
-        channel += 1
-        column, channel = (column + 1, 0) if channel == channels else (column, channel)
-        if column < width:
-            self.place = (row, column, channel)
-        elif row + 1 < height:
-            self.place = (row + 1, 0, 0)
+        self._next += 1
+        if self.place is not None and self._drawn_at()[0] > row:
             self._stepper.begin_row(self._x[:, :, row])
-        else:
-            self.place = None
 
 
-def compiles(model: Steppable, program: Program) -> bool:
+def compiles(model: Incremental, program: Program) -> bool:
     """Whether the program of this model runs compiled: by its device, precision, head and size.
 
     Not where each image is conditioned on a map of its own, which the kernels do not read.
@@ -289,7 +268,7 @@ def compiles(model: Steppable, program: Program) -> bool:
 
 
 def executor_for(
-    model: Steppable, program: Program, batch: int, context: Tensor | None
+    model: Incremental, program: Program, batch: int, context: Tensor | None
 ) -> Executor:
     """The executor that a model is sampled with; see `compiles`."""
     if compiles(model, program):
@@ -300,34 +279,30 @@ def executor_for(
 
 
 def _by_program(
-    model: Steppable,
+    model: Incremental,
     prepared: Prepared,
     draw: Draw,
     x: Tensor,
     start: int,
     context: Tensor | None,
     watch: Watch | None,
-    row_of: Callable[[Executor, int, int, Tensor, Draw], None],
-    *,
-    side_by_side: bool,
-) -> Tensor:
-    """Run a program row by row; `row_of(executor, row, known, x, draw)` draws one.
+    row_of: RowDrawer,
+) -> None:
+    """Run a program row by row, in place; `row_of(executor, row, known, x, draw)` draws one.
 
     Compiled, it goes in blocks of images on as many plain threads as torch has: the images are
     independent.
     """
     height, width = x.shape[2:]
     threads = count = 1
-    assert prepared.program is not None
     compiled = compiles(model, prepared.program)
     if compiled:
         threads = torch.get_num_threads()
         count = max(-(-len(x) // BLOCK), min(threads, len(x)))
     own = [slice(len(x) * part // count, len(x) * (part + 1) // count) for part in range(count)]
     sizes = [some.stop - some.start for some in own]
-    tables = {
-        size: prepared.tables(size, side_by_side=side_by_side) for size in set(sizes) if compiled
-    }
+    by_rows = row_of is not _pixels  # A method that draws the pixels of a row side by side.
+    tables = {size: prepared.tables(size, side_by_side=by_rows) for size in set(sizes) if compiled}
 
     def block(part: int) -> Executor:
         labels = None if context is None else context[own[part]]
@@ -350,19 +325,18 @@ def _by_program(
             rows(executor, 0, range(row, row + 1))
             if watch is not None and start < (row + 1) * width:
                 watch(row, x)
-        return x
+        return
     with ThreadPoolExecutor(min(threads, count)) as pool:
         if watch is None:
             # A block's memory is free again when it is done.
             list(pool.map(lambda part: rows(block(part), part, range(height)), range(count)))
-            return x
+            return
         blocks = [block(part) for part in range(count)]
         for row in range(height):
             now = range(row, row + 1)
             list(pool.map(lambda part, now=now: rows(blocks[part], part, now), range(count)))
             if start < (row + 1) * width:
                 watch(row, x)
-    return x
 
 
 def _pixels(executor: Executor, row: int, known: int, x: Tensor, draw: Draw) -> None:
@@ -412,34 +386,8 @@ def _fixed_point(executor: Executor, row: int, known: int, x: Tensor, draw: Draw
         done = int(changed[0])
 
 
-def _sub_steps(head: Head, channels: int) -> list[list[int]]:
-    """Channels that are drawn from one evaluation of the network, in order."""
-    return [list(range(channels))] if head.couples_channels else [[c] for c in range(channels)]
-
-
-def _naive(
-    model: Steppable,
-    draw: Draw,
-    x: Tensor,
-    start: int,
-    context: Tensor | None,
-    watch: Watch | None,
-) -> Tensor:
-    _, channels, height, width = x.shape
-    for position in range(start, height * width):
-        row, column = divmod(position, width)
-        for some in _sub_steps(model.head, channels):
-            # Rows below are not read: leaving them out halves the work.
-            seen = model.conditionals(x[:, :, : row + 1], context)
-            place = slice(column, column + 1)
-            draw(seen[:, :, row, place], x, row, place, some)
-        if watch is not None and column == width - 1:
-            watch(row, x)
-    return x
-
-
 def _whole_jacobi(
-    model: Steppable,
+    model: Incremental,
     draw: Draw,
     x: Tensor,
     start: int,
@@ -447,29 +395,25 @@ def _whole_jacobi(
     watch: Watch | None,
 ) -> Tensor:
     _, channels, height, width = x.shape
+    rank, coupled = model.rank.to(x.device), draw.head.couples_channels or channels == 1
     position, shown = start, start // width
     while position < height * width:
         guess = x.clone()
         seen = model.conditionals(x, context)
-        for row in range(position // width, height):
-            first = max(0, position - row * width)
-            place = slice(first, width)
-            draw(seen[:, :, row, place], x, row, place, range(channels))
-        changed = (x != guess).any(1).any(0).flatten().nonzero()
-        coupled = draw.head.couples_channels or channels == 1
-        position = height * width
-        if len(changed):
-            position = int(changed[0]) + int(coupled)
+        for row in range(height):
+            draw(seen[:, :, row], x, row, slice(None), range(channels))
+        x = torch.where(rank < position, guess, x)
+        changed = rank[(x != guess).any(1).any(0)]
+        # What comes before the first pixel that changed is final.
+        position = int(changed.min()) + int(coupled) if len(changed) else height * width
         while watch is not None and (shown + 1) * width <= position:
-            partial = x.clone()
-            partial[:, :, shown + 1 :] = 0
-            watch(shown, partial)
+            watch(shown, x.masked_fill(rank >= (shown + 1) * width, 0))
             shown += 1
     return x
 
 
 def _wavefront(
-    model: Steppable,
+    model: Incremental,
     draw: Draw,
     x: Tensor,
     start: int,
@@ -491,7 +435,7 @@ def _wavefront(
         ]
         if not cells:
             continue
-        for some in _sub_steps(model.head, channels):
+        for some in sub_steps(model.head, channels):
             seen = model.conditionals(x[:, :, : cells[-1][0] + 1], context)
             for row, column in cells:
                 place = slice(column, column + 1)
@@ -504,7 +448,7 @@ def _wavefront(
     return x
 
 
-def wavefront_lag(model: Steppable, height: int, width: int) -> int | None:
+def wavefront_lag(model: Incremental, height: int, width: int) -> int | None:
     """Columns by which a row must lag behind the row above: max over m of ceil((reach_m + 1) / m).
 
     None where that is the whole row, or the model does not say.
@@ -521,15 +465,13 @@ def wavefront_lag(model: Steppable, height: int, width: int) -> int | None:
 
 
 __all__ = [
-    "METHODS",
     "Draw",
-    "Method",
     "Stepper",
     "Stream",
-    "Watch",
     "ancestral",
     "compiles",
     "executor_for",
     "invert",
+    "rearranged",
     "wavefront_lag",
 ]

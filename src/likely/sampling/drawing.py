@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from likely.errors import InvalidSetting
 from likely.heads import Head, invert
 
 
@@ -20,8 +19,6 @@ class Draw:
     """
 
     def __init__(self, head: Head, uniform: Tensor, temperature: float = 1.0) -> None:
-        if not temperature > 0:
-            raise InvalidSetting(f"temperature must be above 0, given {temperature}")
         self.head, self.uniform, self.temperature = head, uniform, temperature
 
     def part(self, images: slice) -> Draw:

@@ -152,8 +152,8 @@ _lock = threading.Lock()
 class Programmed(Protocol):
     """A model with a program."""
 
-    def program(self) -> Program | None:
-        """The incremental form, or None where the model has none."""
+    def program(self) -> Program:
+        """The incremental form."""
 
 
 def _by_identity(model: object) -> bool:
@@ -165,23 +165,21 @@ class Prepared:
     """The program of a model for one draw.
 
     Attributes:
-        program: of the model, perhaps without its instructions; None where it has none.
+        program: of the model, perhaps without its instructions.
     """
 
     def __init__(self, model: Programmed) -> None:
         """Look for tables of an earlier draw.
 
         Args:
-            model: tables are kept only for modules, by their identity. A view of a model that is
-                made again for each draw says by `viewed` what it is a view of.
+            model: tables are kept only for modules, by their identity.
         """
         self._model = model
         self._state: State | None = None
-        owner = getattr(model, "viewed", model)
-        self._owner = owner if isinstance(owner, nn.Module) else None
+        self._owner = model if isinstance(model, nn.Module) else None
         self._kept: _Kept | None = None
         self._whole: Program | None = None
-        self.program: Program | None
+        self.program: Program
         state = state_of(model) if _by_identity(self._owner) else None
         if state is not None and self._owner is not None:
             with _lock:
@@ -196,7 +194,6 @@ class Prepared:
         """The program with its instructions."""
         if self._whole is None:
             self._whole = self._model.program()
-        assert self._whole is not None
         return self._whole
 
     def tables(self, batch: int, *, side_by_side: bool) -> Tables:

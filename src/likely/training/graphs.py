@@ -100,7 +100,7 @@ class Update:
 
 
 class UpdateGraphs:
-    """Updates of one player, recorded by what a model's choices are (`likely.noise.Choice`).
+    """Updates of one player, recorded by what an objective's choices are (`Objective.choices`).
 
     Args:
         parameters: of the player.

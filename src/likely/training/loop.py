@@ -30,7 +30,6 @@ from likely.data.labels import relabelled
 from likely.data.spec import Batch, Dataset, as_dataset
 from likely.density import (
     ApproximateDensity,
-    Autoregressive,
     GenerativeModel,
     TractableDensity,
     chunks,
@@ -62,6 +61,7 @@ from likely.runs.resume import (
     refuse_other_run,
 )
 from likely.runs.view import Record, Viewed
+from likely.sampling.incremental import Incremental
 from likely.settings import FitSettings
 from likely.training import graphs, health
 from likely.training.objectives import Loss, Objective, Step, default_objective
@@ -262,8 +262,8 @@ class _Loop:
     def run(self, resume: bool, progress: Progress | None) -> Run:
         settings = self.settings
         last_save = time.monotonic()
-        # An autoregressive model computes everything in one method: one graph.
-        method = "conditionals" if isinstance(self.model, Autoregressive) else None
+        # A network that draws pixel by pixel computes everything in one method: one graph.
+        method = "conditionals" if isinstance(self.model, Incremental) else None
         with (
             self._opened(resume),
             compiled(self.model, settings.compile, method=method),
@@ -405,7 +405,8 @@ class _Loop:
         x, context = self._to_device(self.data.batch(rows, epoch))
         noise = self._noise(player)
         self.current_noise = noise
-        with noise_for(self.model, noise) as choices:
+        choices = self.objective.choices(self.model, noise)
+        with noise_for(self.model, noise):
             update = recordings.find(choices, x, context, self.step)
             if update is None:
                 return False

@@ -31,6 +31,7 @@ from likely.density import (
     ImplicitDensity,
     LatentVariable,
     OrderAgnostic,
+    Subsampled,
     TractableDensity,
     at_least_float,
 )
@@ -44,6 +45,7 @@ from likely.training.registry import (
     NonSaturatingSettings,
     OrderAgnosticSettings,
     RelativisticSettings,
+    SubsampledSettings,
 )
 
 MODEL = "model"
@@ -111,6 +113,13 @@ class Objective(abc.ABC):
     def loss(self, step: Step) -> Loss:
         """The loss of `step.player` on a batch."""
 
+    def choices(self, model: GenerativeModel, noise: Noise) -> tuple[int, ...]:
+        """What an update draws that decides which kernels run; a function of the noise.
+
+        Updates are captured as a CUDA graph for each of these.
+        """
+        return ()
+
     def _refuse(self, model: GenerativeModel, needs: str) -> InvalidSetting:
         return InvalidSetting(
             f"{type(self).__name__} needs {needs}, {type(model).__name__} is {model.kind}"
@@ -129,6 +138,29 @@ class NegativeLogLikelihood(LikelihoodSettings, Objective):
         assert isinstance(step.model, TractableDensity)
         nll = -step.model.log_prob(step.x, step.context)
         return Loss(nll, {"nll": nll.detach()})
+
+
+class SubsampledLikelihood(SubsampledSettings, Objective):
+    """-log p(x) by what is drawn of a density of many parts: a member of a mixture, a mask.
+
+    For a mixture it is at least -log p(x) on average, and each update costs as much as for one
+    member (Germain, Gregor, Murray and Larochelle 2015, secs. 4.2 and 4.3,
+    https://arxiv.org/abs/1502.03509).
+    """
+
+    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+        if not isinstance(model, Subsampled):
+            raise self._refuse(model, "a mixture, or a network with several masks")
+        return {MODEL: model}
+
+    def loss(self, step: Step) -> Loss:
+        assert isinstance(step.model, Subsampled)
+        nll = -step.model.surrogate(step.x, step.noise, step.context)
+        return Loss(nll, {"nll": nll.detach()})
+
+    def choices(self, model: GenerativeModel, noise: Noise) -> tuple[int, ...]:
+        assert isinstance(model, Subsampled)
+        return model.choices(noise)
 
 
 class NegativeELBO(ELBOSettings, Objective):
@@ -200,7 +232,7 @@ class OrderAgnosticLikelihood(OrderAgnosticSettings, Objective):
         rank = noise.uniform(batch, total).argsort(1).argsort(1)  # of each dimension
         count = (noise.uniform(batch) * total).long()  # known dimensions, [B]
         known = (rank < count[:, None]).reshape(batch, groups, height, width)
-        each = model.head.log_prob(at_least_float(model.given(x, known, step.context)), x)
+        each = model.head.log_prob(at_least_float(model.predictions(x, known, step.context)), x)
         unknown = -(each * ~known).sum((1, 2, 3))
         nll = unknown * total / (total - count)
         return Loss(nll, {"nll": nll.detach()})
@@ -288,9 +320,14 @@ def _logit_terms(
 
 
 def default_objective(model: GenerativeModel) -> Objective:
-    """The objective that fits the kind: NLL, ELBO, or the relativistic game with penalties."""
+    """The objective that fits the kind: NLL, ELBO, or the relativistic game with penalties.
+
+    Of a density of several alternatives each update takes one.
+    """
     if isinstance(model, OrderAgnostic):
         return OrderAgnosticLikelihood()
+    if isinstance(model, Subsampled) and model.alternatives > 1:
+        return SubsampledLikelihood()
     if isinstance(model, TractableDensity):
         return NegativeLogLikelihood()
     if isinstance(model, ApproximateDensity):

@@ -53,6 +53,12 @@ class LikelihoodSettings:
     """None."""
 
 
+@objective("subsampled-likelihood", "likely.training.objectives:SubsampledLikelihood")
+@dataclasses.dataclass(frozen=True)
+class SubsampledSettings:
+    """-log p(x) by one alternative per update, for mixtures and networks of several masks."""
+
+
 @objective("order-agnostic-likelihood", "likely.training.objectives:OrderAgnosticLikelihood")
 @dataclasses.dataclass(frozen=True)
 class OrderAgnosticSettings:

@@ -31,7 +31,6 @@ from likely.density import (
     ImplicitDensity,
     LatentVariable,
     Mixture,
-    OrderedDensity,
     TractableDensity,
 )
 from likely.errors import InvalidSetting
@@ -40,7 +39,6 @@ from likely.verify.coupling import coupling
 from likely.verify.latent import bounds
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
 from likely.verify.proofs import Proof, Proofs, weights_digest
-from likely.verify.ranks import ranks
 from likely.verify.subject import Subject, subject_of
 from likely.verify.training import gradients_reach_every_weight, images_in_range
 
@@ -91,9 +89,6 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
             with torch.enable_grad():
                 for proof in (*conditionals_sum_to_one(of_member), *causality(of_member)):
                     yield dataclasses.replace(proof, name=f"{proof.name} (member {number})")
-    if isinstance(model, OrderedDensity):
-        with torch.enable_grad():
-            yield from ranks(subject)
     if isinstance(model, TractableDensity):
         yield from total_probability(subject)
     if isinstance(model, LatentVariable):

@@ -1,9 +1,14 @@
-r"""Is each conditional a function of the dimensions before it, and of all of them?
+r"""Is each conditional a function of the dimensions of lower rank, and of all of them?
 
 The Jacobian of the conditionals' parameters with respect to the image, in float64: an entry
-for the dimension itself (self), for a later channel of the pixel (channel) or for a later pixel
-(future) must be zero. What has no derivative (a rounding, a comparison) is caught by changing
-all later dimensions and asking for the same numbers.
+for the dimension itself (self), for a later channel of the pixel (channel) or for a pixel that
+does not come before (future) must be zero. What has no derivative (a rounding, a comparison) is
+caught by changing all dimensions that do not come before and asking for the same numbers. Where
+pixels share a rank, both also show that those that are drawn together do not see each other.
+
+The sampler is checked against the conditionals: step by step where it is an incremental program,
+and otherwise by drawing with given uniform numbers, where one pass over the finished image must
+invert to the same integers.
 
 One backward pass with a row for each output location gives that location's derivatives, because
 examples do not couple; `coupling` checks that.
@@ -12,21 +17,15 @@ examples do not couple; `coupling` checks that.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from likely.density import (
-    Autoregressive,
-    DrawingOrder,
-    OrderedDensity,
-    arranged,
-    chunks,
-    in_drawing_order,
-)
-from likely.sampling.ancestral import Stepper, compiles, executor_for
+from likely.density import Autoregressive, chunks
+from likely.heads import invert
+from likely.sampling.ancestral import Stepper, compiles, executor_for, rearranged
+from likely.sampling.incremental import Incremental
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none, work_of
 
@@ -40,60 +39,62 @@ SAME_TOLERANCE = 1e-10
 FLOAT32_TOLERANCE = 1e-4
 PAST_IMAGES = 12
 SAMPLER_STEPS = 2000
+SAMPLED_DIMENSIONS = 2000
 
 Location = tuple[int, int]
 
 
 def causality(subject: Subject) -> Iterator[Proof]:
-    """All causality checks of an autoregressive model, in its own order."""
+    """All causality checks of an autoregressive model, in its order."""
     model = subject.model
     assert isinstance(model, Autoregressive)
-    if model.order is not None:
-        view = in_drawing_order(model)
-        subject = dataclasses.replace(subject, model=view, x=arranged(model, subject.x))
-        model = view
     _, height, width = model.spec.shape
     most = 6 if model.spec.shape[0] == 1 and not subject.quick else 4
     sides = min(most, height), min(most, width)
-    found = _smaller(subject, model, sides)
-    locations = _locations(subject, found is not None and found[1])
+    instance = _smaller(subject, model, sides)
+    locations = _locations(subject, model, instance is not None and instance[1])
     what = f"{len(locations)} of {height * width} pixels"
     if len(locations) == height * width:
         what = f"all {len(locations)} pixels"
     leaks = _leaks(subject, model, subject.x[: 1 if subject.quick else 2], locations)
     whose = f"Largest derivative by {{}}, over the largest of all; {what}, in float64."
-    if found is not None and found[1] and sides != (height, width):
+    if instance is not None and instance[1] and sides != (height, width):
         grid = _grid(*sides)
         x = _random_images(subject, sides)
-        inner = _leaks(subject, found[0], x, grid)
+        inner = _leaks(subject, instance[0], x, grid)
         leaks = {kind: max(value, inner[kind]) for kind, value in leaks.items()}
         whose += f" The same weights on {sides[0]} x {sides[1]} images: all pixels."
     causes = {
         "self": "the dimension that is predicted",
         "channel": "a channel that comes later in the same pixel",
-        "future": "a later pixel",
+        "future": "a pixel that does not come before",
     }
     for kind, cause in causes.items():
         yield Proof.at_most(f"no {kind} leak", leaks[kind], LEAK_TOLERANCE, whose.format(cause))
-    yield _unchanged_by_the_future(subject)
-    yield _rows_below_not_read(subject)
-    yield from _sampler_follows(subject)
-    if not model.has_blind_spot and height * width > 1:
-        yield _past_is_seen(subject)
+    yield _unchanged_by_the_future(subject, model)
+    if model.takes_upper_rows and model.is_raster:
+        yield _rows_below_not_read(subject, model)
+    if "incremental" in model.methods:
+        assert isinstance(model, Incremental)
+        yield from _program_follows(subject, model)
+    elif type(model).fill_fast is not Autoregressive.fill_fast:
+        yield _sampler_follows(subject, model)
+    one_by_one = len(torch.unique(model.rank)) == height * width
+    if one_by_one and not model.has_blind_spot and height * width > 1:
+        yield _past_is_seen(subject, model)
 
 
 def _smaller(
     subject: Subject, model: Autoregressive, sides: tuple[int, int]
 ) -> tuple[Autoregressive, bool] | None:
-    """`smaller_or_none` for images of height and width `sides`, drawing in raster order."""
+    """`smaller_or_none` for images of height and width `sides`."""
     spec = model.spec
-    own = model.model if isinstance(model, DrawingOrder) else model
-    found = smaller_or_none(own, (spec.shape[0], *sides), spec.levels, subject.seed)
-    if found is None:
+    instance = smaller_or_none(model, (spec.shape[0], *sides), spec.levels, subject.seed)
+    if instance is None:
         return None
-    small, fitted = found
+    small, fitted = instance
     assert isinstance(small, Autoregressive)
-    return in_drawing_order(small), fitted
+    return small, fitted
 
 
 def _grid(height: int, width: int) -> list[Location]:
@@ -106,10 +107,9 @@ def _random_images(subject: Subject, sides: tuple[int, int]) -> Tensor:
     return (uniform * subject.model.spec.levels).to(torch.int64)
 
 
-def _locations(subject: Subject, small_covers: bool) -> list[Location]:
+def _locations(subject: Subject, model: Autoregressive, small_covers: bool) -> list[Location]:
     """Output pixels whose derivatives are taken: all where that is cheap; else corners, edges,
-    the centre and random ones, as many as the budget allows."""
-    model = subject.model
+    the centre, one of every rank and random ones, as many as the budget allows."""
     channels, height, width = model.spec.shape
     everywhere = _grid(height, width)
     budget = QUICK_BUDGET if subject.quick else FULL_BUDGET
@@ -125,21 +125,27 @@ def _locations(subject: Subject, small_covers: bool) -> list[Location]:
     ]  # fmt: skip
     shuffled = torch.randperm(len(everywhere), generator=subject.noise("locations").generator)
     random = [everywhere[int(index)] for index in shuffled]
-    return list(dict.fromkeys(first + random))[:count]
+    of_ranks = {int(model.rank[place]): place for place in reversed(random)}
+    return list(dict.fromkeys([*first, *of_ranks.values(), *random]))[:count]
 
 
-def _groups(model: Autoregressive | OrderedDensity) -> list[slice]:
+def _groups(model: Autoregressive) -> list[slice]:
     """Rows of the parameters that belong to each channel; one group where the head couples."""
-    head = model.head
-    if head.couples_channels:
-        return [slice(0, head.parameters)]
-    each = head.parameters // head.channels
-    return [slice(each * c, each * (c + 1)) for c in range(head.channels)]
+    each = model.head.parameters // model.groups
+    return [slice(each * c, each * (c + 1)) for c in range(model.groups)]
+
+
+def _dimension_ranks(model: Autoregressive) -> tuple[Tensor, Tensor]:
+    """Ranks of inputs [C, H, W] and of outputs [G, H, W], channels innermost."""
+    channels, groups = model.spec.shape[0], model.groups
+    inputs = torch.arange(channels) if groups > 1 else torch.zeros(channels, dtype=torch.int64)
+    rank = model.rank * groups
+    return rank + inputs[:, None, None], rank + torch.arange(groups)[:, None, None]
 
 
 def seen_by(
     subject: Subject,
-    model: Autoregressive | OrderedDensity,
+    model: Autoregressive,
     x: Tensor,
     locations: list[Location],
 ) -> Iterator[tuple[Location, int, Tensor]]:
@@ -164,26 +170,26 @@ def seen_by(
 
 
 def _leaks(
-    subject: Subject, model: Autoregressive | object, x: Tensor, locations: list[Location]
+    subject: Subject, model: Autoregressive, x: Tensor, locations: list[Location]
 ) -> dict[str, float]:
     """The largest forbidden derivative of each kind over the largest of all."""
-    assert isinstance(model, Autoregressive)
-    couples = model.head.couples_channels
+    inputs, outputs = _dimension_ranks(model)
     worst = dict.fromkeys(("self", "channel", "future"), 0.0)
     largest = 0.0
     for image in x:
         for (row, column), group, entry in seen_by(subject, model, image, locations):
-            width = entry.shape[2]
             largest = max(largest, _peak(entry))
-            pixel = entry[:, row, column]
-            later = entry.flatten(1)[:, row * width + column + 1 :]
-            found = {
-                # With a head that couples channels, the network hides the whole pixel.
-                "self": _peak(pixel if couples else pixel[group]),
-                "channel": 0.0 if couples else _peak(pixel[group + 1 :]),
-                "future": _peak(later),
+            forbidden = entry.masked_fill(inputs < outputs[group, row, column], 0.0)
+            pixel = forbidden[:, row, column].clone()
+            forbidden[:, row, column] = 0.0
+            # With a head that couples channels, the network hides the whole pixel.
+            coupled = model.head.couples_channels
+            peaks = {
+                "self": _peak(pixel if coupled else pixel[group]),
+                "channel": 0.0 if coupled else _peak(pixel[group + 1 :]),
+                "future": _peak(forbidden),
             }
-            worst = {kind: max(worst[kind], found[kind]) for kind in worst}
+            worst = {kind: max(worst[kind], peaks[kind]) for kind in worst}
     # A network that sees nothing has no leak; infinity (from NaN) stays infinity.
     return {kind: value / largest if largest > 0 else value for kind, value in worst.items()}
 
@@ -196,53 +202,39 @@ def _peak(entry: Tensor) -> float:
     return value if value == value else float("inf")
 
 
-def _unchanged_by_the_future(subject: Subject) -> Proof:
-    """Change every later dimension; the parameters so far must be the same numbers."""
-    model = subject.model
-    assert isinstance(model, Autoregressive)
-    channels, height, width = model.spec.shape
-    groups = _groups(model)
+def _unchanged_by_the_future(subject: Subject, model: Autoregressive) -> Proof:
+    """Change every dimension from some rank on; the parameters so far must be the same numbers."""
+    inputs, outputs = _dimension_ranks(model)
+    cuts = torch.unique(outputs)
     budget = (QUICK_BUDGET if subject.quick else FULL_BUDGET) / 4
-    total = height * width * len(groups)
-    count = min(total, max(3, int(budget // work_of(model))))
-    generator = subject.noise("cuts").generator
-    cuts = torch.randperm(total, generator=generator)[:count].tolist()
-    other = (subject.noise("future").uniform(*model.spec.shape) * model.spec.levels).long()
+    count = min(len(cuts), max(3, int(budget // work_of(model))))
+    mixed = torch.randperm(len(cuts), generator=subject.noise("cuts").generator)
+    chosen = cuts[mixed[:count]]
     image = subject.x[0]
+    other = (subject.noise("future").uniform(*model.spec.shape) * model.spec.levels).long()
     # The other image must differ in every dimension, or a change could be no change.
     other = torch.where(other == image, (other + 1) % model.spec.levels, other)
-    order = torch.arange(height * width).reshape(height, width)
     rows = max(1, min(64, int(4e9 // max(1.0, work_of(model)))))
     reference = model.conditionals(image[None].double(), subject.labels(1))[0]  # [P, H, W]
     worst = 0.0
     for part in chunks(count, rows):
-        changed = image.double().repeat(len(cuts[part]), 1, 1, 1)
-        for row, cut in enumerate(cuts[part]):
-            place, group = divmod(cut, len(groups))
-            first = group if len(groups) > 1 else 0
-            for channel in range(channels):
-                hidden = (order >= place) if channel >= first else (order > place)
-                changed[row, channel][hidden] = other[channel][hidden].double()
-        parameters = model.conditionals(changed, subject.labels(len(changed)))
-        for row, cut in enumerate(cuts[part]):
-            place, group = divmod(cut, len(groups))
-            for index, rows_of in enumerate(groups):
-                known = (order <= place) if index <= group else (order < place)
-                difference = (parameters[row, rows_of] - reference[rows_of])[:, known]
+        changed = torch.stack([torch.where(inputs >= cut, other, image) for cut in chosen[part]])
+        changed_parameters = model.conditionals(changed.double(), subject.labels(len(changed)))
+        for parameters, cut in zip(changed_parameters, chosen[part], strict=True):
+            for group, of_group in enumerate(_groups(model)):
+                difference = (parameters[of_group] - reference[of_group])[:, outputs[group] <= cut]
                 worst = max(worst, _peak(difference.abs()))
     return Proof.at_most(
         "unchanged by the future",
         worst,
         SAME_TOLERANCE,
-        f"Largest change of parameters when all later dimensions take other values; {count} of "
-        f"{total} cuts.",
+        "Largest change of parameters when all dimensions that do not come before take other "
+        f"values; {count} of {len(cuts)} cuts.",
     )
 
 
-def _rows_below_not_read(subject: Subject) -> Proof:
+def _rows_below_not_read(subject: Subject, model: Autoregressive) -> Proof:
     """Cutting off later rows, as the naive sampler does, must not change the parameters."""
-    model = subject.model
-    assert isinstance(model, Autoregressive)
     x = subject.x[:1]
     rows = (x.shape[2] + 1) // 2
     whole = model.conditionals(x, subject.labels(1))[:, :, :rows]
@@ -256,30 +248,30 @@ def _rows_below_not_read(subject: Subject) -> Proof:
     )
 
 
-def _sampler_follows(subject: Subject) -> Iterator[Proof]:
+def _program_follows(subject: Subject, model: Incremental) -> Iterator[Proof]:
     """The incremental sampler, stepped along given images, against the checked conditionals."""
-    model = subject.model
-    assert isinstance(model, Autoregressive)
     x = subject.x[:2]
     labels = None if subject.context is None else subject.context[: len(x)]
-    stepper = model.stepper(len(x), labels)
-    if stepper is None:
-        return
     channels, height, width = model.spec.shape
     rows = min(height, max(2, SAMPLER_STEPS // (width * channels)))
-    expected = model.conditionals(x, labels)
+    # A program counts in the model's order.
+    order = model.rank.flatten().argsort()
+    expected = rearranged(model.conditionals(x, labels), order)
+    x = rearranged(x, order)
     scale = max(1.0, _peak(expected.abs()))
     yield Proof.at_most(
         "the sampler follows the conditionals",
-        _largest_step_error(model, stepper, x, expected, rows),
+        _largest_step_error(model, model.stepper(len(x), labels), x, expected, rows),
         SAME_TOLERANCE * scale,
         f"Largest difference between the incremental sampler's parameters and those of the "
         f"likelihood, {rows} of {height} rows of {len(x)} images.",
         vital=False,
     )
+    if subject.quick:
+        return
     single = copy.deepcopy(model).float()
-    program = None if subject.quick else single.program()
-    if program is None or not compiles(single, program):
+    program = single.program()
+    if not compiles(single, program):
         return
     compiled = Stepper(program, executor_for(single, program, len(x), labels))
     yield Proof.at_most(
@@ -292,10 +284,38 @@ def _sampler_follows(subject: Subject) -> Iterator[Proof]:
     )
 
 
+def _sampler_follows(subject: Subject, model: Autoregressive) -> Proof:
+    """A sampler of the model's own, from given uniform numbers, against the conditionals."""
+    # Integers tell little of small differences, so small images need many of them.
+    rows = max(2, min(64, SAMPLED_DIMENSIONS // model.spec.dimensions))
+    noise = subject.noise("sampler")
+    x = (noise.uniform(rows, *model.spec.shape) * model.spec.levels).to(torch.int64)
+    labels, uniform = subject.labels(rows), noise.uniform(*x.shape)
+    middle = int(model.rank.max() + 1) // 2
+    wrong = 0
+    for known in (0, middle):
+        drawn = model.fill(x, uniform, known, labels)
+        kept = model.rank < known
+        wrong += int((drawn != x)[:, :, kept].sum())
+        parameters = model.conditionals(drawn, labels).double()
+        for channel in range(x.shape[1]):
+            table = model.head.log_table(parameters, drawn, channel)
+            expected = invert(table, uniform[:, channel])
+            wrong += int((drawn[:, channel] != expected)[:, ~kept].sum())
+    return Proof.at_most(
+        "the sampler follows the conditionals",
+        wrong,
+        0.0,
+        f"Dimensions of {len(x)} images, drawn whole and from the middle on, that one pass of the "
+        "conditionals over the finished image would have drawn otherwise.",
+        vital=False,
+    )
+
+
 def _largest_step_error(
     model: Autoregressive, stepper: Stepper, x: Tensor, expected: Tensor, rows: int
 ) -> float:
-    """A stepper along x, against the parameters of the parallel pass, [B, P, H, W]."""
+    """A stepper along x, against the parameters of the parallel pass, both in drawing order."""
     channels, _, width = model.spec.shape
     groups = _groups(model)
     worst = 0.0
@@ -303,21 +323,19 @@ def _largest_step_error(
         stepper.begin_row(x[:, :, row - 1] if row else None)
         for column in range(width):
             for channel in range(channels):
-                found = stepper.pixel(x[:, :, row], column, channel)
-                own = groups[channel if len(groups) > 1 else 0]
-                difference = found[:, own] - expected[:, own, row, column]
+                parameters = stepper.pixel(x[:, :, row], column, channel)
+                of_channel = groups[channel if len(groups) > 1 else 0]
+                difference = parameters[:, of_channel] - expected[:, of_channel, row, column]
                 worst = max(worst, _peak(difference.abs()))
     return worst
 
 
-def _past_is_seen(subject: Subject) -> Proof:
+def _past_is_seen(subject: Subject, whole: Autoregressive) -> Proof:
     """Every earlier dimension within reach has a nonzero derivative.
 
     What can be seen is a property of the architecture, so all weights are perturbed at random: a
     weight that stayed zero because a pixel is constant in the data is no blind spot.
     """
-    whole = subject.model
-    assert isinstance(whole, Autoregressive)
     channels, height, width = whole.spec.shape
     largest = 8 if channels == 1 and not subject.quick else 5
     if work_of(whole, backward=True) * channels * height * width < QUICK_BUDGET:
@@ -325,10 +343,11 @@ def _past_is_seen(subject: Subject) -> Proof:
     model, fitted = whole, True
     sides = min(largest, height), min(largest, width)
     if sides != (height, width):
-        found = _smaller(subject, whole, sides)
-        if found is not None:
-            model, fitted = found
+        model, fitted = _smaller(subject, whole, sides) or (whole, True)
     height, width = model.spec.shape[1:]
+    # Near and far are counted in the order of drawing, as if it were that of rows.
+    rank = model.rank.flatten()
+    order = rank.argsort()
     uniform = subject.noise("past").uniform(PAST_IMAGES, channels, height, width)
     seen: dict[tuple[Location, int], Tensor] = {}
     reach = missing = expected = 0
@@ -336,9 +355,10 @@ def _past_is_seen(subject: Subject) -> Proof:
     # further, until nothing is hidden.
     for attempt, image in enumerate((uniform * whole.spec.levels).long()):
         moved = _moved(subject, model, attempt)
-        for place, group, entry in seen_by(subject, moved, image, _grid(height, width)):
-            old = seen.get((place, group))
-            seen[place, group] = entry > 0 if old is None else old | (entry > 0)
+        for (row, column), group, entry in seen_by(subject, moved, image, _grid(height, width)):
+            key = divmod(int(rank[row * width + column]), width), group
+            now = rearranged(entry[None], order)[0] > 0
+            seen[key] = seen[key] | now if key in seen else now
         reach = _reach(seen, height, width)
         missing, expected = _unseen(seen, reach, model.head.couples_channels)
         if expected and not missing:
@@ -359,13 +379,13 @@ def _past_is_seen(subject: Subject) -> Proof:
 def _moved(subject: Subject, model: Autoregressive, attempt: int) -> Autoregressive:
     """A copy whose weights are each moved at random: by a tenth of what their tensor's are at the
     first attempt, by as much as they are from the fourth on."""
-    twin = copy.deepcopy(model)
+    moved = copy.deepcopy(model)
     noise = subject.noise("moved", attempt)
-    for parameter in twin.parameters():
+    for parameter in moved.parameters():
         size = (float(parameter.square().mean().sqrt()) if parameter.numel() else 0.0) or 1.0
         size *= min(1.0, 0.1 * 3**attempt)
         parameter.add_(size * noise.normal(*parameter.shape, dtype=parameter.dtype))
-    return twin
+    return moved
 
 
 def _reach(seen: dict[tuple[Location, int], Tensor], height: int, width: int) -> int:

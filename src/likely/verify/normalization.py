@@ -12,7 +12,6 @@ from likely.density import (
     Autoregressive,
     GenerativeModel,
     LatentVariable,
-    OrderedDensity,
     TractableDensity,
     chunks,
 )
@@ -30,7 +29,7 @@ def conditionals_sum_to_one(subject: Subject) -> Iterator[Proof]:
     """The head at the network's outputs: its tables sum to one and give `log_prob`."""
     model = subject.model
     x = subject.x[: 1 if subject.quick else 3]
-    if isinstance(model, Autoregressive | OrderedDensity):
+    if isinstance(model, Autoregressive):
         parameters = model.conditionals(x, subject.labels(len(x)))
         reported, head = model.log_prob(x, subject.labels(len(x))), model.head
     elif isinstance(model, LatentVariable):

@@ -15,7 +15,8 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, GenerativeModel, LatentVariable, NoSettings
 from likely.errors import LikelyError
 from likely.heads import Bernoulli, Head
-from likely.noise import Choice, Dropout, Noise, derived_seed
+from likely.noise import Dropout, Noise, derived_seed
+from likely.sampling.incremental import IncrementalMixture, InOrder
 from likely.settings import HEADS
 
 
@@ -91,10 +92,10 @@ def exact_copy(model: GenerativeModel) -> GenerativeModel:
 
 
 def in_training(model: GenerativeModel) -> GenerativeModel:
-    """A copy in training mode whose dropout layers stay off, and that makes no random choice."""
+    """A copy in training mode whose dropout layers stay off."""
     twin = copy.deepcopy(model).train()
     for layer in twin.modules():
-        if isinstance(layer, Dropout | Choice | nn.modules.dropout._DropoutNd):
+        if isinstance(layer, Dropout | nn.modules.dropout._DropoutNd):
             layer.eval()
     return twin
 
@@ -129,6 +130,10 @@ def smaller(
     Returns:
         The instance (float64, evaluation mode) and whether it holds the fitted weights.
     """
+    if isinstance(model, InOrder):
+        small, fitted = smaller(model.mixture, shape, levels, seed, **changes)
+        assert isinstance(small, IncrementalMixture)
+        return InOrder(small, model.number), fitted
     context = model.spec.context
     if len(context) == 3:
         context = (context[0], *shape[1:])

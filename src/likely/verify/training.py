@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from likely.density import GenerativeModel, ImplicitDensity
+from likely.density import GenerativeModel, ImplicitDensity, Subsampled
 from likely.errors import InvalidSetting
-from likely.noise import Choice, noise_for, weights_from
+from likely.noise import noise_for, weights_from
 from likely.training.objectives import Step, default_objective
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none
@@ -86,7 +86,8 @@ def _dead(subject: Subject, model: GenerativeModel, x: Tensor, context: Tensor |
     reached = {id(parameter) for parameter in weights if not parameter.numel()}
     # An adversary is not the model's: its weights need not be reached.
     reached |= {id(p) for n in players.values() for p in n.parameters()} - set(map(id, weights))
-    draws = DRAWS if any(isinstance(layer, Choice) for layer in model.modules()) else 1
+    several = isinstance(model, Subsampled) and model.alternatives > 1
+    draws = DRAWS if several else 1
     for draw, (player, module) in itertools.product(range(draws), players.items()):
         if all(id(parameter) in reached for parameter in module.parameters()):
             continue

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import OrderedDensity, at_least_float
-from likely.devices.precision import full_precision
+from likely.density import Autoregressive, Drawing
+from likely.density.chain import sub_steps
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.multiscale.settings import MultiscalePixelCNNSettings
@@ -41,7 +41,8 @@ from likely.nn.channel_norm import ChannelNorm
 from likely.nn.masked import GroupedPointwise, linear_gate, pointwise
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
-from likely.sampling.ancestral import Stepper, ancestral
+from likely.sampling.ancestral import Stepper
+from likely.sampling.drawing import Draw
 from likely.sampling.program import Builder, Cells, Program
 from likely.sampling.torch_executor import TorchExecutor
 
@@ -96,7 +97,7 @@ class Enlarge(nn.Module):
         return mapped
 
 
-class MultiscalePixelCNN(OrderedDensity):
+class MultiscalePixelCNN(Autoregressive):
     """The model; see the module's docstring.
 
     >>> import torch
@@ -114,7 +115,7 @@ class MultiscalePixelCNN(OrderedDensity):
         settings: sizes; `MultiscalePixelCNNSettings.preset(spec)` by default.
     """
 
-    given: Tensor
+    coarse: Tensor  # Pixels of the small image, bool [H, W].
 
     def __init__(self, spec: DataSpec, settings: MultiscalePixelCNNSettings | None = None) -> None:
         settings = s = settings or MultiscalePixelCNNSettings.preset(spec)
@@ -130,12 +131,12 @@ class MultiscalePixelCNN(OrderedDensity):
                 f"channels={settings.channels} and head_channels={settings.head_channels} must be "
                 f"multiples of the {groups} colour channels"
             )
-        given = torch.zeros(height, width, dtype=torch.bool, device="cpu")
-        given[:: s.factor, :: s.factor] = True
+        coarse = torch.zeros(height, width, dtype=torch.bool, device="cpu")
+        coarse[:: s.factor, :: s.factor] = True
         # The small image in raster order, then the rest in raster order.
-        order = torch.cat([given.flatten().nonzero(), (~given).flatten().nonzero()])[:, 0]
-        self.register_buffer("rank", order.argsort().reshape(height, width), persistent=False)
-        self.register_buffer("given", given, persistent=False)
+        order = torch.cat([coarse.flatten().nonzero(), (~coarse).flatten().nonzero()])[:, 0]
+        self.rank = order.argsort().reshape(height, width)
+        self.register_buffer("coarse", coarse, persistent=False)
         small = dataclasses.replace(
             spec, shape=(channels, -(-height // s.factor), -(-width // s.factor))
         )
@@ -173,26 +174,29 @@ class MultiscalePixelCNN(OrderedDensity):
         self._small(parameters).copy_(self.small.conditionals(self._small(x), context))
         return parameters
 
-    @torch.no_grad()
-    @full_precision
-    def fill(self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None) -> Tensor:
+    @property
+    def has_blind_spot(self) -> bool:
+        return True
+
+    def fill_fast(
+        self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing
+    ) -> Tensor:
+        how.refuse_watch(self)
         x = x.masked_fill(self.rank >= known, 0)
-        if known < int(self.given.sum()):
-            small = ancestral(self.small, self._small(uniform), self._small(x), known, context)
+        if known < int(self.coarse.sum()):
+            small = self.small.fill(self._small(x), self._small(uniform), known, context, how)
             self._small(x).copy_(small)
         mapped = self.enlarge(self._small(self.scaled(x)))
         program = self.program(mapped)
         stepper = Stepper(program, TorchExecutor(program, len(x), context))
-        drawn = (self.rank >= known) & ~self.given
+        drawn = (self.rank >= known) & ~self.coarse
+        draw = Draw(self.head, uniform, how.temperature)
         for row in range(x.shape[2]):
             stepper.begin_row(x[:, :, row - 1] if row else None)
             for column in drawn[row].nonzero()[:, 0].tolist():
-                for channel in range(x.shape[1]):
-                    parameters = at_least_float(stepper.pixel(x[:, :, row], column, channel))
-                    pixel = x[:, :, row, column, None, None]
-                    at = uniform[:, channel, row, column, None, None]
-                    level = self.head.quantile(parameters[..., None, None], pixel, channel, at)
-                    x[:, channel, row, column] = level[:, 0, 0]
+                for channels in sub_steps(self.head, x.shape[1]):
+                    parameters = stepper.pixel(x[:, :, row], column, channels[0])[..., None]
+                    draw(parameters, x, row, slice(column, column + 1), channels)
         return x
 
     @torch.no_grad()

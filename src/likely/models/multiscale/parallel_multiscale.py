@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_unshuffle, silu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import OrderedDensity, at_least_float
-from likely.devices.precision import full_precision
+from likely.density import Autoregressive, Drawing
+from likely.density.chain import sub_steps
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.multiscale.settings import ParallelMultiscaleSettings
@@ -148,7 +148,7 @@ class Scale(nn.Module):
         return torch.stack([rows[:, None].expand(h, w), columns.expand(h, w)])
 
 
-class ParallelMultiscale(OrderedDensity):
+class ParallelMultiscale(Autoregressive):
     """The model; see the module's docstring.
 
     >>> import torch
@@ -186,7 +186,7 @@ class ParallelMultiscale(OrderedDensity):
             for index, (_, group) in enumerate(scale.steps):
                 now += group == 0
                 rank[scale.place(index)] = now
-        self.register_buffer("rank", rank, persistent=False)
+        self.rank = rank
 
     def _scales(self) -> list[Scale]:
         return [scale for scale in self.scales if isinstance(scale, Scale)]
@@ -224,30 +224,41 @@ class ParallelMultiscale(OrderedDensity):
     def _first(self, batch: int, context: Tensor | None) -> Tensor:
         return self.first.expand(batch, -1) if context is None else self.first[context]
 
-    @torch.no_grad()
-    @full_precision
-    def fill(self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None) -> Tensor:
+    @property
+    def has_blind_spot(self) -> bool:
+        return False
+
+    def fill_fast(
+        self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing
+    ) -> Tensor:
+        how.refuse_watch(self)
         x = x.masked_fill(self.rank >= known, 0)
-        pixel = (slice(None), slice(None), slice(0, 1), slice(0, 1))
         if known == 0:
+            first = self._first(len(x), context)[:, :, None, None]
             for group in range(self.groups):
-                self._draw(x, uniform, pixel, self._first(len(x), context)[:, :, None, None], group)
+                self._draw(x, uniform, (slice(1), slice(1)), first, group, how)
         for scale in self._scales():
             for index, (_, group) in enumerate(scale.steps):
-                place = (slice(None), slice(None), *scale.place(index))
-                if int(self.rank[scale.place(index)][0, 0]) < known:
+                place = scale.place(index)
+                if int(self.rank[place][0, 0]) < known:
                     continue
-                (block,) = scale(self.scaled(x), [index], context)
-                every = block.new_zeros(len(x), self.head.parameters, *block.shape[2:])
-                every[:, self._part(group)] = block
-                self._draw(x, uniform, place, every, group)
+                (outputs,) = scale(self.scaled(x), [index], context)
+                parameters = outputs.new_zeros(len(x), self.head.parameters, *outputs.shape[2:])
+                parameters[:, self._part(group)] = outputs
+                self._draw(x, uniform, place, parameters, group, how)
         return x
 
     def _draw(
-        self, x: Tensor, uniform: Tensor, place: tuple[slice, ...], parameters: Tensor, group: int
+        self,
+        x: Tensor,
+        uniform: Tensor,
+        place: tuple[slice, slice],
+        parameters: Tensor,
+        group: int,
+        how: Drawing,
     ) -> None:
         """Draw the channels of one group at some places of x, in place."""
-        drawn, parameters = x[place], at_least_float(parameters)
-        for channel in range(x.shape[1]) if self.groups == 1 else (group,):
-            at = uniform[place][:, channel]
-            drawn[:, channel] = self.head.quantile(parameters, drawn, channel, at)
+        drawn, at = x[:, :, *place], uniform[:, :, *place]
+        tempered = self.head.tempered(parameters.double(), how.temperature)
+        for channel in sub_steps(self.head, x.shape[1])[group]:
+            drawn[:, channel] = self.head.quantile(tempered, drawn, channel, at[:, channel])

@@ -1,24 +1,16 @@
-"""Raster order from any corner of the image, and mixtures of networks from several corners.
-
-log p(x) = log (1/K) sum_k p_k(x) over networks k that draw from different corners, each with
-its own weights (as Uria, Murray and Larochelle 2014, https://arxiv.org/abs/1310.1757, mix
-orders).
-"""
+"""Raster order from any corner of the image, by rows or by columns."""
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Sequence
-from typing import Protocol
+from typing import get_args
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, Mixture
+from likely.data.spec import DataSpec
+from likely.density.chain import raster
 from likely.models.pixelcnn.settings import Corner
-from likely.noise import Choice
 
+CORNERS: tuple[Corner, ...] = get_args(Corner)
 # The sides of an image [.., H, W] to reverse so that drawing begins at the top left.
 REVERSED: dict[Corner, tuple[int, ...]] = {
     "top-left": (),
@@ -28,52 +20,26 @@ REVERSED: dict[Corner, tuple[int, ...]] = {
 }
 
 
-def order_from(start: Corner, spec: DataSpec) -> Tensor | None:
-    """`Autoregressive.order` of row after row from a corner, [H * W]; None from the top left."""
-    if not REVERSED[start]:
-        return None
-    pixels = torch.arange(spec.shape[1] * spec.shape[2]).reshape(spec.shape[1:])
-    return pixels.flip(REVERSED[start]).flatten()
+def turned(x: Tensor, number: int) -> Tensor:
+    """An image [..., H, W] as order `number` shows it: its raster order is that order.
 
-
-class OfCorners(Protocol):
-    """Settings of a mixture over corners."""
-
-    @property
-    def corners(self) -> int: ...
-
-    @property
-    def conditional(self) -> bool: ...
-
-
-class CornerEnsemble(Mixture):
-    """A mixture of networks that draw from different corners; see the module's docstring.
-
-    A leaf gives `network`. While it is trained, each step draws one of the networks, so that K
-    networks need K times the steps of one. Networks that were trained apart can be put together
-    (`networks`).
-
-    Args:
-        spec: of the data, shape (C, H, W).
-        settings: how many corners, and whether the networks are conditioned on labels.
+    Orders 0 to 3 begin at the corners and go by rows, 4 to 7 by columns.
     """
+    return (x if number < 4 else x.mT).flip(REVERSED[CORNERS[number % 4]])
 
-    def __init__(self, spec: DataSpec, settings: OfCorners) -> None:
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        self.settings = settings
-        corners = list(REVERSED)[: settings.corners]
-        self.networks = nn.ModuleList(self.network(corner) for corner in corners)
-        self.choice = Choice(settings.corners)
 
-    @abc.abstractmethod
-    def network(self, start: Corner) -> Autoregressive:
-        """A fresh network that draws from a corner."""
+def turned_back(x: Tensor, number: int) -> Tensor:
+    """The inverse of `turned`."""
+    x = x.flip(REVERSED[CORNERS[number % 4]])
+    return x if number < 4 else x.mT
 
-    def start_at(self, data: Dataset) -> None:
-        """Nothing, as for one network."""
 
-    def members(self) -> Sequence[Autoregressive]:
-        """The networks; while they are trained, one of them."""
-        index = self.choice()
-        networks = [n for n in self.networks if isinstance(n, Autoregressive)]
-        return networks if index is None else [networks[index]]
+def rank_in(spec: DataSpec, number: int) -> Tensor:
+    """`Autoregressive.rank` of order `number`, int64 [H, W]."""
+    ranks = raster(spec) if number < 4 else raster(spec).flatten().reshape(spec.shape[:0:-1])
+    return turned_back(ranks, number)
+
+
+def rank_from(start: Corner, spec: DataSpec) -> Tensor:
+    """`Autoregressive.rank` of row after row from a corner, int64 [H, W]."""
+    return rank_in(spec, CORNERS.index(start))

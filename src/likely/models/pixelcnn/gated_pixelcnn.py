@@ -28,19 +28,25 @@ Abbeel and Pathak 2020 share a network between orders, Jun et al. 2020 between a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, Mixture, conditioned_on
+from likely.density import Ensemble, conditioned_on
+from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import head_for
-from likely.models.pixelcnn.corners import REVERSED, CornerEnsemble, order_from
+from likely.models.pixelcnn.corners import (
+    CORNERS,
+    REVERSED,
+    rank_from,
+    rank_in,
+    turned,
+    turned_back,
+)
 from likely.models.pixelcnn.settings import (
-    Corner,
     GatedPixelCNNEnsembleSettings,
     GatedPixelCNNOrdersSettings,
     GatedPixelCNNSettings,
@@ -54,7 +60,8 @@ from likely.nn.masked import (
     pointwise,
     shift_down,
 )
-from likely.noise import Choices, Dropout
+from likely.noise import Dropout, Noise
+from likely.sampling.incremental import Incremental, IncrementalMixture
 from likely.sampling.program import Builder, Cells, shifted
 
 
@@ -140,7 +147,7 @@ class GatedLayer(nn.Module):
         return build.gate(v_given), out, skips
 
 
-class GatedPixelCNN(Autoregressive):
+class GatedPixelCNN(Incremental):
     """The model; see the module's docstring.
 
     Args:
@@ -159,9 +166,9 @@ class GatedPixelCNN(Autoregressive):
                 f"start={settings.start} cannot be combined with a map as context, whose "
                 "places count from the top left"
             )
-        self.order = order_from(settings.start, spec)
+        self.rank = rank_from(settings.start, spec)
         image_channels = spec.shape[0]
-        self.groups = groups = 1 if self.head.couples_channels else image_channels
+        groups = self.groups
         if settings.channels % groups or settings.head_channels % groups:
             raise InvalidSetting(
                 f"channels={settings.channels} and head_channels={settings.head_channels} must be "
@@ -212,7 +219,7 @@ class GatedPixelCNN(Autoregressive):
         return self.output.incremental(build, build.relu(hidden))
 
 
-class GatedPixelCNNEnsemble(CornerEnsemble):
+class GatedPixelCNNEnsemble(Ensemble):
     """A mixture of Gated PixelCNNs, each with its own weights, from different corners.
 
     Args:
@@ -224,127 +231,61 @@ class GatedPixelCNNEnsemble(CornerEnsemble):
         self, spec: DataSpec, settings: GatedPixelCNNEnsembleSettings | None = None
     ) -> None:
         settings = settings or GatedPixelCNNEnsembleSettings.preset(spec)
-        super().__init__(spec, settings)
-
-    def network(self, start: Corner) -> GatedPixelCNN:
-        assert isinstance(self.settings, GatedPixelCNNEnsembleSettings)
-        return GatedPixelCNN(self.spec, GatedPixelCNNSettings(**self.settings.of_one(start=start)))
-
-
-def turned(x: Tensor, number: int) -> Tensor:
-    """An image [..., H, W] as order `number` shows it: its raster order is that order.
-
-    Orders 0 to 3 begin at the corners and go by rows, 4 to 7 by columns.
-    """
-    return (x if number < 4 else x.mT).flip(list(REVERSED.values())[number % 4])
+        super().__init__(
+            [
+                GatedPixelCNN(spec, GatedPixelCNNSettings(**settings.of_one(start=corner)))
+                for corner in CORNERS[: settings.corners]
+            ],
+            settings,
+        )
 
 
-def turned_back(x: Tensor, number: int) -> Tensor:
-    """The inverse of `turned`."""
-    x = x.flip(list(REVERSED.values())[number % 4])
-    return x if number < 4 else x.mT
-
-
-class GatedPixelCNNOrders(Mixture):
+class GatedPixelCNNOrders(IncrementalMixture):
     """A mixture of one Gated PixelCNN's densities in several orders; see the module's docstring.
+
+    The label of the network is the image's times the number of orders, plus the order.
 
     Args:
         spec: of the data, shape (C, H, W); H = W for more than four orders.
         settings: `GatedPixelCNNOrdersSettings.preset(spec)` by default.
-    """
-
-    def __init__(self, spec: DataSpec, settings: GatedPixelCNNOrdersSettings | None = None) -> None:
-        settings = settings or GatedPixelCNNOrdersSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        self.settings = settings
-        self.network = network_for(spec, settings)
-        self.choices = Choices(settings.orders)
-
-    def start_at(self, data: Dataset) -> None:
-        """Nothing, as for one network."""
-
-    def members(self) -> Sequence[Autoregressive]:
-        """The network in each of the orders."""
-        shared = dataclasses.asdict(self.settings)
-        return [
-            InOrder(self.spec, InOrderSettings(number=number, **shared), self.network)
-            for number in range(self.settings.orders)
-        ]
-
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """In training that of one order for each example, drawn at random."""
-        numbers = self.choices(len(x))
-        if numbers is None:
-            return super().log_prob(x, context)
-        x, numbers = self.integers(x), numbers.to(self.device)
-        context = self.labels(context, len(x))
-        every = torch.stack([turned(x, n) for n in range(self.settings.orders)])
-        own = every[numbers, torch.arange(len(x), device=x.device)]
-        labels = numbers if context is None else context * self.settings.orders + numbers
-        return self.network.log_prob(own, labels)
-
-
-def network_for(spec: DataSpec, settings: GatedPixelCNNOrdersSettings) -> GatedPixelCNN:
-    """The network that the orders share; its label is the image's times the orders, plus the order.
 
     Raises:
         InvalidSetting: more orders than the shape has, or a condition on labels that are not there.
     """
-    if settings.orders > 4 and spec.shape[1] != spec.shape[2]:
-        raise InvalidSetting(
-            f"an image of {spec.shape[1]} x {spec.shape[2]} has four orders by rows only: "
-            f"it cannot be turned; given orders={settings.orders}"
-        )
-    classes, _ = conditioned_on(dataclasses.replace(spec, context=()), settings.conditional)
-    labels = tuple(map(str, range(settings.orders * max(1, classes))))
-    of_orders = dataclasses.replace(spec, classes=labels, context=())
-    return GatedPixelCNN(of_orders, settings.of_network())
 
+    def __init__(self, spec: DataSpec, settings: GatedPixelCNNOrdersSettings | None = None) -> None:
+        settings = settings or GatedPixelCNNOrdersSettings.preset(spec)
+        if settings.orders > 4 and spec.grid[1] != spec.grid[2]:
+            raise InvalidSetting(
+                f"an image of {spec.grid[1]} x {spec.grid[2]} has four orders by rows only: "
+                f"it cannot be turned; given orders={settings.orders}"
+            )
+        classes, _ = conditioned_on(dataclasses.replace(spec, context=()), settings.conditional)
+        labels = tuple(map(str, range(settings.orders * max(1, classes))))
+        of_orders = dataclasses.replace(spec, classes=labels, context=())
+        network = GatedPixelCNN(of_orders, settings.of_network())
+        ranks = torch.stack([rank_in(spec, number) for number in range(settings.orders)])
+        super().__init__(spec, classes, network, ranks, settings)
 
-@dataclasses.dataclass(frozen=True)
-class InOrderSettings(GatedPixelCNNOrdersSettings):
-    """Which of the orders.
+    def choices(self, noise: Noise) -> tuple[int, ...]:
+        """Nothing: each example is shown in an order of its own."""
+        return ()
 
-    Attributes:
-        number: of the order.
-    """
+    @full_precision
+    def surrogate(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        x, context, orders = self.integers(x), self.labels(context, len(x)), self.alternatives
+        numbers = (noise.uniform(len(x), dtype=torch.float32) * orders).long().to(self.device)
+        every = torch.stack([turned(x, number) for number in range(orders)])
+        shown = every[numbers, torch.arange(len(x), device=x.device)]
+        labels = numbers if context is None else context * orders + numbers
+        return self.network.log_prob(shown, labels)
 
-    number: int = 0
-
-
-class InOrder(Autoregressive):
-    """The network of a `GatedPixelCNNOrders` in one of its orders.
-
-    Args:
-        spec: of the data.
-        settings: of the mixture, and the number of the order.
-        network: of the mixture; a fresh one when None.
-    """
-
-    def __init__(
-        self, spec: DataSpec, settings: InOrderSettings, network: GatedPixelCNN | None = None
-    ) -> None:
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        self.network = network_for(spec, settings) if network is None else network
-        self.settings, self.head = settings, self.network.head
-        self.number, self.orders = settings.number, settings.orders
-        pixels = torch.arange(spec.shape[1] * spec.shape[2]).reshape(spec.shape[1:])
-        if self.number:
-            self.order = turned(pixels, self.number).flatten()
-        self.train(self.network.training)
-
-    def start_at(self, data: Dataset) -> None:
-        """Nothing: it is a view."""
-
-    @property
-    def has_blind_spot(self) -> bool:
-        return False
-
-    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        labels = torch.full((len(x),), self.number, device=x.device)
+    def conditionals_in(self, number: int, x: Tensor, context: Tensor | None = None) -> Tensor:
+        labels = torch.full((len(x),), number, device=x.device)
         if context is not None:
-            labels = labels + context * self.orders
-        return turned_back(self.network.conditionals(turned(x, self.number), labels), self.number)
+            labels = labels + context * self.alternatives
+        return turned_back(self.network.conditionals(turned(x, number), labels), number)
 
-    def incremental(self, build: Builder) -> Cells:
-        return self.network.incremental(build, slice(self.number, None, self.orders))
+    def incremental_in(self, number: int, build: Builder) -> Cells:
+        assert isinstance(self.network, GatedPixelCNN)
+        return self.network.incremental(build, slice(number, None, self.alternatives))

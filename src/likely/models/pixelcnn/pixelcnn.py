@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, conditioned_on
+from likely.density import conditioned_on
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.pixelcnn.settings import PixelCNNSettings
@@ -36,6 +36,7 @@ from likely.nn.condition import optional_condition
 from likely.nn.masked import GroupedPointwise
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
+from likely.sampling.incremental import Incremental
 from likely.sampling.program import Builder, Cells
 
 
@@ -80,7 +81,7 @@ def largest_sum(terms: Sequence[int], limit: int) -> int:
     return max(sums)
 
 
-class PixelCNN(Autoregressive):
+class PixelCNN(Incremental):
     """The model; see the module's docstring.
 
     Args:
@@ -99,7 +100,7 @@ class PixelCNN(Autoregressive):
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         image_channels = spec.shape[0]
-        self.groups = groups = 1 if self.head.couples_channels else image_channels
+        groups = self.groups
         if settings.channels % groups or settings.head_channels % groups:
             raise InvalidSetting(
                 f"channels={settings.channels} and head_channels={settings.head_channels} must be "

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu, relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, conditioned_on, context_of
+from likely.density import conditioned_on, context_of
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.pixelcnn.settings import PixelCNNPPSettings
@@ -49,6 +49,7 @@ from likely.nn.streams import (
     shift_right,
 )
 from likely.noise import Dropout
+from likely.sampling.incremental import Incremental
 from likely.sampling.program import Builder, Cells, Tap
 
 M = TypeVar("M", bound=nn.Module)
@@ -182,7 +183,7 @@ class Resample(nn.Module):
         return self.u.incremental(build, u), self.ul.incremental(build, ul)
 
 
-class PixelCNNPP(Autoregressive):
+class PixelCNNPP(Incremental):
     """The model; see the module's docstring.
 
     Args:

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.pixelcnn.settings import PixelSNAILSettings
@@ -37,6 +36,7 @@ from likely.nn.channel_norm import ChannelNorm
 from likely.nn.masked import GroupedPointwise, linear_gate
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
+from likely.sampling.incremental import Incremental
 from likely.sampling.program import Builder, Cells
 
 # Waves of the position: half a period, one and two over the image, besides the line itself.
@@ -89,7 +89,7 @@ class GatedWindow(nn.Module):
         return self.out.incremental(build, build.linear_gate(seen, self.groups), [h])
 
 
-class PixelSNAIL(Autoregressive):
+class PixelSNAIL(Incremental):
     """The model; see the module's docstring.
 
     >>> import torch
@@ -113,7 +113,7 @@ class PixelSNAIL(Autoregressive):
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         channels = spec.shape[0]
-        self.groups = groups = 1 if self.head.couples_channels else channels
+        groups = self.groups
         if settings.channels % groups or settings.head_channels % groups:
             raise InvalidSetting(
                 f"channels={settings.channels} and head_channels={settings.head_channels} must be "

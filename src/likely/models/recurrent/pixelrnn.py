@@ -20,7 +20,7 @@ map that lies left of the image holds the learned initial state, unchanged. Forg
 class labels add to the input-to-state maps; dropout of the states that leave a layer; Bernoulli and
 logistic-mixture heads stand beside the softmax. No skip connections. Drawing of a Diagonal BiLSTM
 may begin at another corner than the top left; `DiagonalBiLSTMEnsemble` is the exact mixture of
-networks from several corners (`likely.models.pixelcnn.corners`).
+networks from several corners.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive
+from likely.density import Ensemble
 from likely.errors import InvalidSetting
 from likely.heads import head_for
-from likely.models.pixelcnn.corners import REVERSED, CornerEnsemble, order_from
-from likely.models.pixelcnn.settings import Corner
+from likely.models.pixelcnn.corners import CORNERS, REVERSED, rank_from
 from likely.models.recurrent.settings import (
     DiagonalBiLSTMEnsembleSettings,
     DiagonalBiLSTMSettings,
@@ -45,10 +44,11 @@ from likely.nn import recurrent
 from likely.nn.masked import GroupedPointwise
 from likely.nn.recurrent import on_cells, skew
 from likely.nn.square import MaskedConv
+from likely.sampling.incremental import Incremental
 from likely.sampling.program import Builder, Cells
 
 
-class PixelRNN(Autoregressive):
+class PixelRNN(Incremental):
     """What both models share: all but the layers.
 
     Attributes:
@@ -68,7 +68,7 @@ class PixelRNN(Autoregressive):
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         channels, hidden = spec.shape[0], settings.hidden
-        self.groups = groups = 1 if self.head.couples_channels else channels
+        groups = self.groups
         if hidden % groups or settings.head_channels % groups:
             raise InvalidSetting(
                 f"hidden={hidden} and head_channels={settings.head_channels} must be multiples of "
@@ -77,7 +77,7 @@ class PixelRNN(Autoregressive):
         self.first = MaskedConv(channels, 2 * hidden, settings.first_kernel, "A", groups)
         start = settings.start if isinstance(settings, DiagonalBiLSTMSettings) else "top-left"
         self.reversed = REVERSED[start]
-        self.order = order_from(start, spec)
+        self.rank = rank_from(start, spec)
         self.before_head = GroupedPointwise(2 * hidden, settings.head_channels, groups)
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
 
@@ -194,7 +194,7 @@ class DiagonalBiLSTM(PixelRNN):
         return x[:, ways.back]
 
 
-class DiagonalBiLSTMEnsemble(CornerEnsemble):
+class DiagonalBiLSTMEnsemble(Ensemble):
     """A mixture of Diagonal BiLSTMs, each with its own weights, from different corners.
 
     Args:
@@ -205,8 +205,7 @@ class DiagonalBiLSTMEnsemble(CornerEnsemble):
     def __init__(
         self, spec: DataSpec, settings: DiagonalBiLSTMEnsembleSettings | None = None
     ) -> None:
-        super().__init__(spec, settings or DiagonalBiLSTMEnsembleSettings.preset(spec))
-
-    def network(self, start: Corner) -> DiagonalBiLSTM:
-        assert isinstance(self.settings, DiagonalBiLSTMEnsembleSettings)
-        return DiagonalBiLSTM(self.spec, self.settings.of_network(start))
+        settings = settings or DiagonalBiLSTMEnsembleSettings.preset(spec)
+        corners = CORNERS[: settings.corners]
+        networks = [DiagonalBiLSTM(spec, settings.of_network(corner)) for corner in corners]
+        super().__init__(networks, settings)

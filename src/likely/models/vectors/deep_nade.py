@@ -23,19 +23,18 @@ of the data.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
-from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, Mixture, OrderAgnostic
-from likely.models.vectors.made import pixel_order
+from likely.data.spec import DataSpec
+from likely.density import OrderAgnostic
+from likely.models.vectors.made import random_rank, random_ranks
 from likely.models.vectors.settings import DeepNADESettings, EoNADESettings
 from likely.models.vectors.units import UnitModel, of_label
+from likely.sampling.incremental import IncrementalMixture
 from likely.sampling.program import Builder, Cells, Tap
 
 BLOCK = 28  # units of the order whose conditionals are computed together
@@ -60,7 +59,7 @@ class DeepNADE(UnitModel, OrderAgnostic):
         # Hidden layers are evaluated again for every dimension.
         self.uses_each_weight_once = False
         if settings.order == "random":
-            self.order = pixel_order(spec)
+            self.rank = random_rank(spec)
         read = units.inputs + 1  # the values of a unit, and whether they are known
         into = units.count * read
         self.weight = nn.Parameter(torch.randn(units.count, read, hidden) * (2.0 / into) ** 0.5)
@@ -69,7 +68,7 @@ class DeepNADE(UnitModel, OrderAgnostic):
         scale = (0.01 / hidden) ** 0.5
         self.output = nn.Parameter(torch.randn(units.count, units.outputs, hidden) * scale)
 
-    def given(self, x: Tensor, known: Tensor, context: Tensor | None = None) -> Tensor:
+    def predictions(self, x: Tensor, known: Tensor, context: Tensor | None = None) -> Tensor:
         inputs = self.units.split(x, self.weight.dtype)  # [B, N, I]
         mask = known.flatten(2).transpose(1, 2).reshape(*inputs.shape[:2], 1).to(inputs.dtype)
         read = torch.cat([inputs * mask, mask], 2)
@@ -77,10 +76,13 @@ class DeepNADE(UnitModel, OrderAgnostic):
         outputs = linear(h, self.output.flatten(0, 1)).reshape(len(x), self.units.count, -1)
         return self.units.join(outputs + self.biases(context))
 
-    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def conditionals(
+        self, x: Tensor, context: Tensor | None = None, rank: Tensor | None = None
+    ) -> Tensor:
+        """As every model, in any order; `rank` is by default the model's own."""
         inputs = self.units.split(x, self.weight.dtype)  # [B, n, I]
         n = inputs.shape[1]
-        drawn = torch.from_numpy(self.units.drawn(self.order)).to(x.device)[:n]
+        drawn = self.units.ranks(self.rank if rank is None else rank).argsort()[:n]
         read = torch.cat([inputs, torch.ones_like(inputs[..., :1])], 2)[:, drawn]
         weight, output = self.weight[drawn], self.output[drawn]
         a = self.starts(context).expand(len(x), -1)
@@ -109,8 +111,8 @@ class DeepNADE(UnitModel, OrderAgnostic):
         """The first activation where nothing is known, [B or 1, H]."""
         return self.start if context is None else self.start[context]
 
-    def vectors(self, build: Builder) -> Cells:
-        drawn = torch.from_numpy(self.units.drawn(self.order)).to(self.bias.device)
+    def vectors(self, build: Builder, rank: Tensor) -> Cells:
+        drawn = self.units.ranks(rank).argsort()
         a = build.running(of_label(build, self.start))
         weight = self.weight[drawn]  # [N, I + 1, H]
         values, known = weight[:, :-1], torch.zeros_like(weight[:, :-1])
@@ -127,7 +129,7 @@ class DeepNADE(UnitModel, OrderAgnostic):
         return self.outputs_of(build, h, output, bias, [self.settings.hidden] * self.units.count)
 
 
-class EoNADE(Mixture, OrderAgnostic):
+class EoNADE(IncrementalMixture, OrderAgnostic):
     """A mixture over orders of one DeepNADE; see the module's docstring.
 
     Args:
@@ -137,29 +139,22 @@ class EoNADE(Mixture, OrderAgnostic):
 
     takes_vectors = True
 
+    network: DeepNADE
+
     def __init__(self, spec: DataSpec, settings: EoNADESettings | None = None) -> None:
         settings = settings or EoNADESettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        self.settings = settings
         shared = dataclasses.asdict(settings)
         del shared["orders"]
-        self.network = DeepNADE(spec, DeepNADESettings(**shared))
-        self.head = self.network.head
+        network = DeepNADE(spec, DeepNADESettings(**shared))
+        super().__init__(
+            spec, network.classes, network, random_ranks(spec, settings.orders), settings
+        )
 
-    def start_at(self, data: Dataset) -> None:
-        """Set the biases so that the network starts at the mean image of the data."""
-        self.network.start_at(data)
+    def predictions(self, x: Tensor, known: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network.predictions(x, known, context)
 
-    def given(self, x: Tensor, known: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.network.given(x, known, context)
+    def conditionals_in(self, number: int, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network.conditionals(x, context, self.ranks[number])
 
-    def members(self) -> Sequence[Autoregressive]:
-        """The network in each of the orders, with the weights that it has now."""
-        return [in_order(self.network, number) for number in range(self.settings.orders)]
-
-
-def in_order(network: DeepNADE, number: int) -> DeepNADE:
-    """The same network, sharing its weights, in the random order of that number."""
-    twin = copy.copy(network)  # shallow: the weights are the same tensors
-    twin.order = pixel_order(network.spec, number)
-    return twin
+    def incremental_in(self, number: int, build: Builder) -> Cells:
+        return self.network.incremental(build, self.ranks[number])

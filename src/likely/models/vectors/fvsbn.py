@@ -91,7 +91,7 @@ class FVSBN(UnitModel):
         by_row = blocks.reshape(n, n, units.outputs, units.inputs).transpose(1, 2)
         return by_row.reshape(n * units.outputs, n * units.inputs)
 
-    def vectors(self, build: Builder) -> Cells:
+    def vectors(self, build: Builder, rank: Tensor) -> Cells:
         bias = of_label(build, self.bias.flatten(1))
         weight = self.square(self.units.count)  # only what comes before a unit is read
         return self.outputs_of(build, self.known(build), weight, bias, self.before)

@@ -29,10 +29,8 @@ conditional; the output bias is initialised at the mean of the data.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,18 +38,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
-from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, Mixture
+from likely.data.spec import DataSpec
+from likely.density import Subsampled
+from likely.devices.precision import full_precision
+from likely.heads import log_likelihood
 from likely.models.vectors.settings import MADEEnsembleSettings, MADESettings
-from likely.models.vectors.units import UnitModel, Units, of_label
+from likely.models.vectors.units import UnitModel, of_label
 from likely.nn.local import REGRESSION, LocalWeights, Spread
-from likely.noise import Choice, Dropout, derived_seed
+from likely.noise import Dropout, Noise, derived_seed
+from likely.sampling.incremental import IncrementalMixture
 from likely.sampling.program import Builder, Cells
 
 HIDDEN = Spread(shared=1.0, blocks=(), own=0.5)
 
 
-class MADE(UnitModel):
+class MADE(UnitModel, Subsampled):
     """The model; see the module's docstring.
 
     Args:
@@ -64,7 +65,6 @@ class MADE(UnitModel):
     """
 
     degrees: Tensor
-    of_units: Tensor
 
     def __init__(self, spec: DataSpec, settings: MADESettings | None = None) -> None:
         settings = settings or MADESettings.preset(spec)
@@ -72,12 +72,10 @@ class MADE(UnitModel):
         units, hidden = self.units, settings.hidden
         local = settings.prior == "local"
         if settings.order == "random":
-            self.order = pixel_order(spec)
+            self.rank = random_rank(spec)
         # Kept small: masks are comparisons of degrees, made where they are used.
-        of_units = torch.tensor(unit_degrees(units, self.order))
-        self.register_buffer("of_units", of_units, persistent=False)
         if local:
-            degrees = degrees_of_homes(of_units, settings.layers, hidden)
+            degrees = degrees_of_homes(self.of_units(self.rank), settings.layers, hidden)
             hidden = degrees.shape[2]
         else:
             spread = hidden_degrees(settings.masks, settings.layers, hidden, units.count)
@@ -99,7 +97,6 @@ class MADE(UnitModel):
         self.direct = nn.Parameter(torch.zeros(outputs, inputs)) if settings.direct else None
         self.local = nn.ModuleDict(self._shared() if local else {})
         self.dropout = Dropout(settings.dropout)
-        self.choice = Choice(settings.masks)
 
     def _shared(self) -> dict[str, LocalWeights]:
         """What pixels share of each weight matrix."""
@@ -140,49 +137,87 @@ class MADE(UnitModel):
         """Without direct connections, a degree that no hidden unit has hides an input."""
         return not self.settings.direct and self.degrees.shape[2] < self.units.count - 1
 
-    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        given = self.units.split(x, self.output.dtype).flatten(1)  # [B, n I]
-        rows, n = x.shape[2], given.shape[1] // self.units.inputs
+    @property
+    def alternatives(self) -> int:
+        return int(self.settings.masks)
+
+    def choices(self, noise: Noise) -> tuple[int, ...]:
+        return noise.pick(self.alternatives)
+
+    @full_precision
+    def surrogate(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        """Under one of the masks."""
+        (mask,) = self.choices(noise)
+        x = self.integers(x)
+        parameters = self.conditionals(x, self.labels(context, len(x)), self.rank, mask)
+        return log_likelihood(self.head, parameters, x)
+
+    def conditionals(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        rank: Tensor | None = None,
+        mask: int | None = None,
+    ) -> Tensor:
+        """As every model, in any order and under any mask.
+
+        Args:
+            x: values in [0, levels), [B, C, H, W].
+            context: int64 [B] or None.
+            rank: of the pixels, [H, W]; by default the model's own.
+            mask: number of the only mask; by default all are averaged.
+
+        Returns:
+            [B, head.parameters, H, W].
+        """
+        known = self.units.split(x, self.output.dtype).flatten(1)  # [B, n I]
+        rows, n = x.shape[2], known.shape[1] // self.units.inputs
         # Rows that are cut off are seen by no row above them: any value will do.
-        whole = given.new_zeros(len(x), self.units.count * self.units.inputs)
-        inputs = whole if rows == 0 else torch.cat([given, whole[:, given.shape[1] :]], 1)
-        one = self.choice()
-        chosen = range(self.settings.masks) if one is None else [one]
-        total = sum(self.outputs(inputs, mask, context) for mask in chosen)
+        whole = known.new_zeros(len(x), self.units.count * self.units.inputs)
+        inputs = whole if rows == 0 else torch.cat([known, whole[:, known.shape[1] :]], 1)
+        masks = range(self.alternatives) if mask is None else [mask]
+        of_units = self.of_units(self.rank if rank is None else rank)
+        total = sum(self.outputs(inputs, number, context, of_units) for number in masks)
         assert isinstance(total, Tensor)
-        outputs = (total / len(chosen)).reshape(len(x), self.units.count, -1)
+        outputs = (total / len(masks)).reshape(len(x), self.units.count, -1)
         return self.units.join((outputs + self.biases(context))[:, :n])
 
-    def outputs(self, inputs: Tensor, mask: int, context: Tensor | None) -> Tensor:
+    def of_units(self, rank: Tensor) -> Tensor:
+        """The degree of every unit, 1 for the first of the order, [N]."""
+        return self.units.ranks(rank).to(self.bias.device) + 1
+
+    def outputs(
+        self, inputs: Tensor, mask: int, context: Tensor | None, of_units: Tensor
+    ) -> Tensor:
         """Outputs under one mask, without their bias: [B, N I] to [B, N O]."""
         h = inputs
-        for layer, weight in enumerate(self.masked_weights(mask)):
+        for layer, weight in enumerate(self.masked_weights(mask, of_units)):
             h = self.dropout(relu(linear(h, weight) + self.hidden_bias(layer, context)))
-        out = linear(h, self.masked_output(mask))
-        direct = self.masked_direct()
+        out = linear(h, self.masked_output(mask, of_units))
+        direct = self.masked_direct(of_units)
         return out if direct is None else out + linear(inputs, direct)
 
-    def masked_weights(self, mask: int) -> list[Tensor]:
+    def masked_weights(self, mask: int, of_units: Tensor) -> list[Tensor]:
         """The weights of the hidden layers as they act, [above, below] each."""
-        below = self.of_units.repeat_interleave(self.units.inputs)
-        found = []
+        below = of_units.repeat_interleave(self.units.inputs)
+        weights = []
         for layer, degrees in enumerate(self.degrees[mask]):
             weight = self._acting(f"weights_{layer}", self.weights[layer])
-            found.append(weight * (degrees[:, None] >= below))
+            weights.append(weight * (degrees[:, None] >= below))
             below = degrees
-        return found
+        return weights
 
-    def masked_output(self, mask: int) -> Tensor:
+    def masked_output(self, mask: int, of_units: Tensor) -> Tensor:
         """The weights from the last hidden layer to the outputs as they act, [N O, H]."""
-        own = self.of_units.repeat_interleave(self.units.outputs)
-        return self._acting("output", self.output) * (own[:, None] > self.degrees[mask, -1])
+        above = of_units.repeat_interleave(self.units.outputs)
+        return self._acting("output", self.output) * (above[:, None] > self.degrees[mask, -1])
 
-    def masked_direct(self) -> Tensor | None:
+    def masked_direct(self, of_units: Tensor) -> Tensor | None:
         """The weights from inputs to outputs as they act, [N O, N I], or None."""
         if self.direct is None:
             return None
-        own = self.of_units.repeat_interleave(self.units.outputs)
-        before = own[:, None] > self.of_units.repeat_interleave(self.units.inputs)
+        above = of_units.repeat_interleave(self.units.outputs)
+        before = above[:, None] > of_units.repeat_interleave(self.units.inputs)
         return self._acting("direct", self.direct) * before
 
     def hidden_bias(self, layer: int, context: Tensor | None) -> Tensor:
@@ -190,21 +225,21 @@ class MADE(UnitModel):
         bias: Tensor = self.hidden_biases[layer]
         return bias[context] if layer == 0 and context is not None else bias
 
-    def vectors(self, build: Builder) -> Cells:
+    def vectors(self, build: Builder, rank: Tensor) -> Cells:
         """Hidden units stand sorted by degree; those of degree m are computed at unit m."""
-        count = self.units.count
-        drawn = torch.from_numpy(self.units.drawn(self.order)).to(self.bias.device)
+        count, of_units = self.units.count, self.of_units(rank)
+        drawn = of_units.argsort()
         rows, columns = _spread(drawn, self.units.outputs), _spread(drawn, self.units.inputs)
-        known, masks = self.known(build), range(self.settings.masks)
+        known, masks = self.known(build), range(self.alternatives)
         # Each part of the outputs begins with the sum of those before it.
         total = of_label(build, self.bias[:, drawn].flatten(1))
-        direct = self.masked_direct()
+        direct = self.masked_direct(of_units)
         if direct is not None:
             direct = _arranged(direct, rows, columns)
             total = self.outputs_of(build, known, direct, total, self.before)
         for mask in masks:
             below, places, seen = known, columns, self.before
-            for layer, weight in enumerate(self.masked_weights(mask)):
+            for layer, weight in enumerate(self.masked_weights(mask, of_units)):
                 degrees, own = self.degrees[mask, layer].sort(stable=True)
                 # Number of units of a degree up to n, n known units.
                 ends = torch.searchsorted(
@@ -216,14 +251,14 @@ class MADE(UnitModel):
                     of_label(build, self.hidden_biases[layer][:, own]), new, ends, seen,
                 )  # fmt: skip
                 below, places, seen = build.relu(grown), own, ends
-            readout = _arranged(self.masked_output(mask), rows, places)
+            readout = _arranged(self.masked_output(mask, of_units), rows, places)
             readout = readout / len(masks) if len(masks) > 1 else readout
             total = self.outputs_of(build, below, readout, total, seen)
         assert isinstance(total, Cells)  # there is a mask
         return total
 
 
-class MADEEnsemble(Mixture):
+class MADEEnsemble(IncrementalMixture):
     """A mixture of one MADE's densities in several random orders; see the module's docstring.
 
     Args:
@@ -233,56 +268,45 @@ class MADEEnsemble(Mixture):
 
     takes_vectors = True
 
-    degrees: Tensor
+    network: MADE
 
     def __init__(self, spec: DataSpec, settings: MADEEnsembleSettings | None = None) -> None:
         settings = settings or MADEEnsembleSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        self.settings = settings
         shared = dataclasses.asdict(settings)
         del shared["orders"]
-        self.network = MADE(spec, MADESettings(order="random", **shared))
-        self.choice = Choice(settings.orders)
-        numbers = range(settings.orders)
-        degrees = [unit_degrees(self.network.units, pixel_order(spec, n)) for n in numbers]
-        self.register_buffer("degrees", torch.tensor(np.stack(degrees)), persistent=False)
+        network = MADE(spec, MADESettings(order="random", **shared))
+        super().__init__(
+            spec, network.classes, network, random_ranks(spec, settings.orders), settings
+        )
 
-    def start_at(self, data: Dataset) -> None:
-        """Set the biases so that the network starts at the mean image of the data."""
-        self.network.start_at(data)
+    def choices(self, noise: Noise) -> tuple[int, ...]:
+        return noise.pick(self.network.alternatives, self.alternatives)
 
-    def members(self) -> Sequence[Autoregressive]:
-        """The network in each of the orders; while it is trained, in one of them."""
-        one = self.choice()
-        chosen = range(self.settings.orders) if one is None else [one]
-        return [in_order(self.network, number, self.degrees[number]) for number in chosen]
+    @full_precision
+    def surrogate(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        """In one of the orders, under one of the masks."""
+        mask, number = self.choices(noise)
+        x = self.integers(x)
+        labels, rank = self.labels(context, len(x)), self.ranks[number]
+        return log_likelihood(self.head, self.network.conditionals(x, labels, rank, mask), x)
 
+    def conditionals_in(self, number: int, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network.conditionals(x, context, self.ranks[number])
 
-def in_order(network: MADE, number: int, degrees: Tensor) -> MADE:
-    """The same network, sharing its weights, in the random order of that number.
-
-    Args:
-        network: whose weights it has.
-        number: of the order.
-        degrees: of its units in that order, which the masks are made of, [N].
-    """
-    twin = copy.copy(network)  # shallow: the weights are the same tensors
-    twin.order = pixel_order(network.spec, number)
-    vars(twin)["_buffers"] = {**network._buffers, "of_units": degrees}
-    return twin
+    def incremental_in(self, number: int, build: Builder) -> Cells:
+        return self.network.incremental(build, self.ranks[number])
 
 
-def unit_degrees(units: Units, order: Tensor | None) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The degree of every unit, 1 for the first of the order, [N]."""
-    degrees = np.empty(units.count, np.int64)
-    degrees[units.drawn(order)] = np.arange(1, units.count + 1)
-    return degrees
-
-
-def pixel_order(spec: DataSpec, number: int = 0) -> Tensor:
-    """A random order of the pixels, the same for every model of that image size, [H W]."""
+def random_rank(spec: DataSpec, number: int = 0) -> Tensor:
+    """A random order of the pixels, the same for every model of that image size, int64 [H, W]."""
     random = np.random.Generator(np.random.Philox(derived_seed("pixel order", number)))
-    return torch.from_numpy(random.permutation(spec.grid[1] * spec.grid[2]))
+    order = torch.from_numpy(random.permutation(spec.grid[1] * spec.grid[2]))
+    return order.argsort().reshape(spec.grid[1:])
+
+
+def random_ranks(spec: DataSpec, orders: int) -> Tensor:
+    """Several such orders, int64 [orders, H, W]."""
+    return torch.stack([random_rank(spec, number) for number in range(orders)])
 
 
 def hidden_degrees(

@@ -77,7 +77,7 @@ class NADE(UnitModel):
         """The activation before the first unit, [B, H]."""
         return self.start.expand(batch, -1) if context is None else self.start[context]
 
-    def vectors(self, build: Builder) -> Cells:
+    def vectors(self, build: Builder, rank: Tensor) -> Cells:
         a = build.running(of_label(build, self.start))
         image = build.image(factor=1.0 / self.units.top, offset=0.0)
         build.accumulate(a, image, self.weight.flatten(0, 1))

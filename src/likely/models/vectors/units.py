@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive
 from likely.errors import InvalidSetting
 from likely.heads import Head, head_for
+from likely.sampling.incremental import Incremental
 from likely.sampling.program import Builder, Cells
 
 
@@ -42,11 +42,10 @@ class Units:
         self.inputs = self.channels // self.groups
         self.outputs = head.parameters // self.groups
 
-    def drawn(self, order: Tensor | None) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Units in the order they are drawn, [N]; `order` is that of the pixels, None raster."""
-        pixels = np.arange(self.height * self.width) if order is None else order.numpy()
-        units = pixels[:, None] * self.groups + np.arange(self.groups)
-        return units.flatten().astype(np.int64)
+    def ranks(self, rank: Tensor) -> Tensor:
+        """The place of every unit in an order of the pixels, int64 [N]; rank [H, W]."""
+        channels = torch.arange(self.groups, device=rank.device)
+        return (rank.flatten()[:, None] * self.groups + channels).flatten()
 
     def split(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Levels [B, C, rows, W] to inputs in [0, 1], [B, units of these rows, I]."""
@@ -64,7 +63,7 @@ class Units:
         return parameters.flatten(1).t().reshape(self.count, self.outputs)
 
 
-class UnitModel(Autoregressive):
+class UnitModel(Incremental):
     """An autoregressive model of vectors; `bias` holds the outputs where no input is on.
 
     A leaf gives `conditionals`, and its incremental form as instructions for vectors (`vectors`).
@@ -97,14 +96,19 @@ class UnitModel(Autoregressive):
     def has_blind_spot(self) -> bool:
         return False
 
-    def incremental(self, build: Builder) -> Cells:
-        return build.pick(self.vectors(build), self.units.outputs)
+    def incremental(self, build: Builder, rank: Tensor | None = None) -> Cells:
+        rank = self.rank if rank is None else rank
+        return build.pick(self.vectors(build, rank), self.units.outputs)
 
     @abc.abstractmethod
-    def vectors(self, build: Builder) -> Cells:
+    def vectors(self, build: Builder, rank: Tensor) -> Cells:
         """Record the incremental program: a vector of the outputs of all units, [N O].
 
         Units come in the order they are drawn; unit n is the n-th dimension of the program.
+
+        Args:
+            build: takes it down.
+            rank: of the pixels, [H, W]; a network of raster order alone need not read it.
         """
 
     def known(self, build: Builder) -> Cells:

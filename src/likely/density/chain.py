@@ -1,0 +1,359 @@
+"""Densities by the chain rule: log p(x) = sum_i log p(x_i | x_<i), in any order of the pixels."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from likely.data.spec import DataSpec
+from likely.density.taxonomy import (
+    Answer,
+    Guarantee,
+    Query,
+    TractableDensity,
+)
+from likely.devices.precision import full_precision
+from likely.errors import InvalidSetting, Unanswerable, nearest
+from likely.heads import Head, at_least_float, log_likelihood
+from likely.noise import Noise
+
+Method = Literal["auto", "incremental", "naive", "jacobi", "wavefront"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Watch = Callable[[int, Tensor], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """How the pixels of an image are drawn.
+
+    Attributes:
+        method: one of `Autoregressive.methods`; all give the same integers.
+        temperature: of every conditional (`Head.tempered`); only 1 samples the model.
+        watch: called with (row, images of the chunk so far, int64 [B, C, H, W]) after each row of
+            pixels; in another order than raster after as many pixels as a row has.
+    """
+
+    method: Method = "auto"
+    temperature: float = 1.0
+    watch: Watch | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InvalidSetting(
+                f'unknown sampling method "{self.method}": {nearest(self.method, METHODS)}'
+            )
+        if not self.temperature > 0:
+            raise InvalidSetting(f"temperature must be above 0, given {self.temperature}")
+
+    def refuse_watch(self, model: TractableDensity) -> None:
+        """Raise InvalidSetting where rows are to be watched of a model that draws none."""
+        if self.watch is not None:
+            raise InvalidSetting(
+                f"{type(model).__name__} draws from coarse to fine: there are no rows to watch"
+            )
+
+
+PLAIN = Drawing()
+
+
+class Autoregressive(TractableDensity):
+    r"""log p(x) = sum over ranks r of sum_{i of rank r} log p(x_i | x_j, rank_j < r).
+
+    Every pixel has a rank: its place in the order in which pixels are drawn. In raster order, the
+    default, they are 0, 1, 2, ... by rows. Pixels of equal rank are independent given those of
+    lower rank, so they can be drawn together. Channels are innermost: where the head does not
+    couple them, channel c may also see the channels before it, of every pixel of its rank.
+
+    A subclass implements `conditionals`: the parameters of all conditionals in one pass, each a
+    function of dimensions of lower rank only (`likely.verify` checks that). The head turns the
+    parameters into a distribution over levels. That is all that a likelihood and the naive sampler
+    need; `likely.sampling.Incremental` draws faster.
+
+    Attributes:
+        head: the distribution of a pixel given those before.
+        rank: int64 [H, W] of `spec.grid`, from 0 on.
+    """
+
+    head: Head
+    rank: Tensor
+    # How the model can be drawn from.
+    methods: ClassVar[tuple[Method, ...]] = ("auto", "naive")
+    # Whether `conditionals`, in raster order, takes the upper rows of an image alone.
+    takes_upper_rows = False
+    # Whether a pass uses each weight once (a network on vectors) or at every pixel (a
+    # convolution); verification plans its work by it.
+    uses_each_weight_once = False
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        classes: int,
+        context_shape: tuple[int, ...] = (),
+        rank: Tensor | None = None,
+    ) -> None:
+        super().__init__(spec, classes, context_shape)
+        self.register_buffer("rank", raster(spec) if rank is None else rank, persistent=False)
+
+    @abc.abstractmethod
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Parameters of p(x_i | x of lower rank) for all i at once.
+
+        Args:
+            x: values in [0, levels), [B, C, H, W]; integers, or floats in the same units where
+                a derivative is wanted; see `takes_upper_rows`.
+            context: int64 [B], floats [B, *context_shape] or None.
+
+        Returns:
+            [B, head.parameters, H, W].
+        """
+
+    @property
+    @abc.abstractmethod
+    def has_blind_spot(self) -> bool:
+        """Whether some earlier dimensions are invisible (as in the 2016 PixelCNN)."""
+
+    @property
+    def groups(self) -> int:
+        """Parts of the parameters that belong to channels of their own."""
+        return 1 if self.head.couples_channels else self.spec.grid[0]
+
+    @property
+    def is_raster(self) -> bool:
+        """Whether pixels are drawn row by row from the top left."""
+        return torch.equal(self.rank.cpu(), raster(self.spec))
+
+    @full_precision
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = self.integers(x)
+        parameters = self.conditionals(x, self.labels(context, len(x)))
+        return log_likelihood(self.head, parameters, x)
+
+    def answers(self) -> dict[Query, Answer]:
+        no_latent = "it has no latent variables: every hidden unit is a function of x"
+        exact = Guarantee.EXACT
+        return {
+            Query.SAMPLE: Answer(exact, "ancestral sampling, one rank of pixels after another"),
+            Query.LOG_PROB: Answer(exact, "the chain rule: a sum of log-conditionals"),
+            Query.CONDITIONAL: Answer(exact, "p(x_i | x of lower rank) is what it computes"),
+            Query.COMPLETE: Answer(exact, f"given the first pixels in {self._order_name}"),
+            Query.POSTERIOR: Answer(Guarantee.NONE, no_latent),
+            Query.FEATURES: Answer(Guarantee.NONE, "no hidden unit is a code of the whole x"),
+            Query.RECONSTRUCT: Answer(Guarantee.NONE, no_latent),
+            Query.INTERPOLATE: Answer(Guarantee.NONE, no_latent),
+        }
+
+    def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
+        return self._drawn(noise, n, context, PLAIN)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        chunk: int = 256,
+        temperature: float = 1.0,
+        method: Method = "auto",
+        progress: Callable[[int], None] | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw n examples: a function of (weights, n, seed, context, temperature).
+
+        Args:
+            n: number of examples.
+            seed: of the noise.
+            context: class label for all, or int64 [n]; floats [n, *context_shape], or one
+                for all; None for an unconditional model.
+            chunk: examples drawn together; bounds the memory.
+            temperature: see `Drawing`.
+            method: see `Drawing` and `likely.sampling.ancestral`.
+            progress: called with the number of examples drawn so far after each chunk.
+            watch: see `Drawing`.
+
+        Returns:
+            Integers in [0, levels), int64 [n, *shape].
+
+        Raises:
+            InvalidSetting: n < 1, a context that the model does not have, a method that is
+                unknown or that the model does not offer.
+        """
+        how = Drawing(method, temperature, watch)
+
+        def draw(noise: Noise, count: int, labels: Tensor | None) -> Tensor:
+            return self._drawn(noise, count, labels, how)
+
+        return self.in_chunks(n, seed, context, chunk, draw, progress)
+
+    def _drawn(self, noise: Noise, n: int, context: Tensor | None, how: Drawing) -> Tensor:
+        return self.draw_from(noise.last_uniform(n, *self.spec.grid), context, how)
+
+    def draw_from(self, uniform: Tensor, context: Tensor | None, how: Drawing = PLAIN) -> Tensor:
+        """The images decided by uniform numbers [n, C, H, W]."""
+        blank = torch.zeros(uniform.shape, dtype=torch.int64, device=self.device)
+        return self.fill(blank, uniform, 0, context, how)
+
+    @torch.no_grad()
+    @full_precision
+    def fill(
+        self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing = PLAIN
+    ) -> Tensor:
+        """Draw the pixels whose rank is at least `known`.
+
+        Each dimension inverts its conditional's distribution function at its uniform number
+        (`Head.quantile`).
+
+        Args:
+            x: int64 [B, C, H, W]; pixels of lower rank are kept, the others are ignored.
+            uniform: [B, C, H, W] in [0, 1).
+            known: lowest rank that is drawn.
+            context: int64 [B], floats [B, *context_shape] or None.
+            how: to draw.
+
+        Returns:
+            int64 [B, C, H, W].
+
+        Raises:
+            InvalidSetting: a method that the model does not offer.
+        """
+        if how.method not in self.methods:
+            raise InvalidSetting(
+                f"{type(self).__name__} has no method={how.method}; take one of "
+                f"{', '.join(self.methods)}"
+            )
+        if how.method == "naive":
+            return fill_naively(self, x, uniform, known, context, how)
+        return self.fill_fast(x, uniform, known, context, how)
+
+    def fill_fast(
+        self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing
+    ) -> Tensor:
+        """`fill` by the other methods than naive; without any, the naive loop is the fastest."""
+        return fill_naively(self, x, uniform, known, context, how)
+
+    @torch.no_grad()
+    @full_precision
+    def conditional(
+        self,
+        x: Tensor,
+        row: int,
+        column: int,
+        channel: int = 0,
+        context: Tensor | int | None = None,
+    ) -> Tensor:
+        """p(x_i = level | x of lower rank) at one dimension, for every level.
+
+        Args:
+            x: integers [B, *shape]; only pixels of lower rank and earlier channels are read.
+            row: of the pixel; 0 for vectors.
+            column: of the pixel; the dimension of a vector.
+            channel: of the pixel.
+            context: labels, as for `sample`.
+
+        Returns:
+            Probabilities, [B, levels].
+
+        Raises:
+            InvalidSetting: no such dimension.
+        """
+        x = self.integers(x)
+        place, shape = (channel, row, column), self.spec.grid
+        if any(not 0 <= at < side for at, side in zip(place, shape, strict=True)):
+            raise InvalidSetting(f"no dimension {place} in a shape of {shape}")
+        # In raster order rows below are not read.
+        rows = x[:, :, : row + 1] if self.takes_upper_rows and self.is_raster else x
+        parameters = self.conditionals(rows, self.labels(context, len(x)))
+        pixel = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
+        table = self.head.log_table(at_least_float(parameters[pixel]), x[pixel], channel)
+        return table[..., 0, 0].exp()
+
+    @full_precision
+    def complete(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        temperature: float = 1.0,
+        method: Method = "auto",
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw the unobserved pixels from p(rest | observed), exactly.
+
+        Args:
+            x: integers [B, *shape]; unobserved values are ignored.
+            observed: bool [H, W] ([D] for vectors); all pixels up to some rank, as
+                `model.rank < 4` (in raster order: the top rows, and the left part of the next
+                one).
+            seed: of the noise.
+            context: labels, as for `sample`.
+            temperature: as for `sample`.
+            method: as for `sample`.
+            watch: as for `sample`.
+
+        Raises:
+            Unanswerable: the observed pixels are not those of the lowest ranks.
+        """
+        x = self.integers(x)
+        observed, rank = self.mask(observed), self.rank.to(x.device)
+        known = int(rank[~observed].min()) if not bool(observed.all()) else int(rank.max()) + 1
+        if not torch.equal(observed, rank < known):
+            raise Unanswerable(
+                f"{type(self).__name__}: completion is exact only when the observed pixels come "
+                f"first in {self._order_name}; p(rest | other pixels) has no closed form in this "
+                "factorisation"
+            )
+        uniform = Noise(seed, "complete", device=self.device).uniform(*x.shape)
+        how = Drawing(method, temperature, watch)
+        return self.as_data(self.fill(x, uniform, known, self.labels(context, len(x)), how))
+
+    @property
+    def _order_name(self) -> str:
+        if self.is_raster:
+            return "raster order (top rows, then the left part of the next row)"
+        return "the model's own order (`rank`)"
+
+
+def raster(spec: DataSpec) -> Tensor:
+    """The ranks of raster order, int64 [H, W]."""
+    _, height, width = spec.grid
+    return torch.arange(height * width, device="cpu").reshape(height, width)
+
+
+def sub_steps(head: Head, channels: int) -> list[list[int]]:
+    """Channels that are drawn from one evaluation of the network, in order."""
+    return [list(range(channels))] if head.couples_channels else [[c] for c in range(channels)]
+
+
+@torch.no_grad()
+def fill_naively(
+    model: Autoregressive,
+    x: Tensor,
+    uniform: Tensor,
+    known: int,
+    context: Tensor | None = None,
+    how: Drawing = PLAIN,
+) -> Tensor:
+    """`fill` by a pass of the whole network for every rank and channel; the reference."""
+    rank, head, (channels, width) = model.rank.to(x.device), model.head, (x.shape[1], x.shape[3])
+    x = x.masked_fill(rank >= known, 0)
+    upper = model.takes_upper_rows and model.is_raster
+    for step in range(known, int(rank.max()) + 1):
+        # In raster order rows below are not read: leaving them out halves the work.
+        rows = slice(step // width + 1) if upper else slice(None)
+        place = rank == step
+        for some in sub_steps(head, channels):
+            parameters = model.conditionals(x[:, :, rows], context)[:, :, place[rows]]  # [B, P, K]
+            tempered = head.tempered(parameters.double(), how.temperature)[:, :, None]
+            for channel in some:
+                pixels, at = x[:, :, None, place], uniform[:, None, channel, place]
+                x[:, channel, place] = head.quantile(tempered, pixels, channel, at)[:, 0]
+        if how.watch is not None and (step + 1) % width == 0:
+            how.watch(step // width, x)
+    return x
