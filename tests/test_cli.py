@@ -26,34 +26,19 @@ from likely.cli.parser import COMMANDS, build, module_of
 from likely.files import atomic
 from likely.models import MODELS
 from likely.settings import FitSettings
+from sizes import SMALL
 
 Capture = pytest.CaptureFixture[str]
 
+# The sizes of `tests/sizes.py` as options.
 TINY = {
-    "gated-pixelcnn": "--channels 8 --layers 1 --head-channels 8",
-    "gated-pixelcnn-ensemble": "--channels 8 --layers 1 --head-channels 8",
-    "gated-pixelcnn-orders": "--channels 8 --layers 1 --head-channels 8",
-    "pixelcnn": "--channels 8 --layers 1 --head-channels 8",
-    "pixelcnn-pp": "--channels 4 --blocks 1 --scales 2",
-    "fvsbn": "--components 2",
-    "nade": "--hidden 8",
-    "deep-nade": "--hidden 8",
-    "eonade": "--hidden 8 --orders 2",
-    "made-ensemble": "--hidden 20 --orders 2",
-    "made": "--hidden 20 --prior none --masks 2",
-    "attention": "--channels 8 --blocks 1 --head-channels 8",
-    "row-lstm": "--hidden 4 --layers 1 --head-channels 4",
-    "diagonal-bilstm": "--hidden 4 --layers 1 --head-channels 4",
-    "diagonal-bilstm-ensemble": "--hidden 4 --layers 1 --head-channels 4",
-    "multiscale-pixelcnn": "--channels 8 --layers 1 --small-layers 1 --head-channels 8",
-    "parallel-multiscale": "--channels 8 --blocks 1",
-    "vae": "--network dense --hidden 16 --latent 4",
-    "dcgan": "--channels 4 --latent 4",
+    name: " ".join(f"--{key.replace('_', '-')} {value}" for key, value in sizes.items())
+    for name, sizes in SMALL.items()
 }
 
 
 def fit_words(name: str, out: Path, more: str = "") -> list[str]:
-    words = f"fit {name} --data digits --steps 6 --batch-size 8 {TINY[name]} {more}".split()
+    words = f"fit {name} --data digits --steps 6 --batch-size 8 {TINY.get(name, '')} {more}".split()
     return [*words, "--out", str(out)]
 
 
@@ -257,14 +242,14 @@ def test_the_same_command_again_goes_on_and_other_runs_are_refused(
     assert "binarize=threshold" in complaint(
         capsys, *fit_words("vae", out, "--binarize threshold --head bernoulli")
     )
-    assert "layers 2 -> 1" in complaint(capsys, *fit_words("vae", out, "--layers 1"))
+    assert "layers 1 -> 2" in complaint(capsys, *fit_words("vae", out, "--layers 2"))
     assert "beta=1.0" in complaint(capsys, *fit_words("vae", out, "--objective-beta 2"))
     assert "learning_rate" in complaint(capsys, *fit_words("vae", out, "--learning-rate 1"))
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
     assert main(fit_words("vae", out)) == 0
     assert (out / "metrics.jsonl").read_bytes() == before["metrics.jsonl"]
-    assert main(fit_words("vae", out, "--layers 1 --no-resume")) == 0
-    assert json.loads((out / "config.json").read_text())["settings"]["layers"] == 1
+    assert main(fit_words("vae", out, "--layers 2 --no-resume")) == 0
+    assert json.loads((out / "config.json").read_text())["settings"]["layers"] == 2
 
 
 def test_a_folder_with_other_things_is_no_place_for_a_run(tmp_path: Path, capsys: Capture) -> None:
@@ -513,7 +498,8 @@ def small(command: str, line: str) -> list[str]:
     if command == "fit":
         sizes = TINY[words[1]].split()
         if "latent=64" in words:
-            sizes = sizes[: sizes.index("--latent")]
+            place = sizes.index("--latent")
+            del sizes[place : place + 2]
         words[words.index("--out") + 1] += "-again"
         return [*words, "--data", "digits", "--steps", "2", "--batch-size", "8", *sizes]
     less = {

@@ -192,6 +192,8 @@ def test_every_model_objective_and_head_that_is_recommended_is_accepted() -> Non
         with pytest.raises(InvalidSetting, match="did you mean"):
             parser.read([option, next(iter(registry)) + "s"])
     for path in [*PAGES, *SOURCES]:
+        if path.name == "own-model.md":  # names of its own, and the tests run it
+            continue
         text = path.read_text(encoding="utf-8")
         for registry, pattern in (
             (OBJECTIVES, r"(?:--objective ([a-z][a-z-]*[a-z])(?![\w:-])|^objective: ([a-z-]+)$)"),
