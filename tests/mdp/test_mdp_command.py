@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from likely.cli import main
 from likely.cli.mdp.actions import _frames
 from likely.cli.mdp.answers import at_start, plain
-from likely.cli.mdp.command import run
 from likely.cli.mdp.terminal import interval
 from likely.mdp import worlds
 
 Capture = pytest.CaptureFixture[str]
+
+
+def run(arguments: Sequence[str]) -> int:
+    return main(["mdp", *arguments])
 
 
 def answer(capsys: Capture, *arguments: str) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def complaint(capsys: Capture, *arguments: str) -> str:
     out = capsys.readouterr()
     assert out.out == ""
     assert out.err.count("\n") == 1
-    assert out.err.startswith("likely mdp")
+    assert out.err.startswith("likely: error: ")
     return out.err
 
 
@@ -198,18 +203,27 @@ def test_early_stops_keep_their_bounds(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "the following arguments are required: COMMAND"),
-        ("sovle frozen-lake", "invalid choice: 'sovle'"),
-        ("solve", "the following arguments are required: WORLD"),
+        ("", "the action comes first, as `likely mdp solve frozen-lake"),
+        ("sovle frozen-lake", 'unknown action "sovle": did you mean "solve"?'),
+        ("--discout 0.9", 'unknown option "--discout": did you mean "--discount"?'),
+        ("--discount 0.9", "the action comes first, as `likely mdp solve frozen-lake"),
+        ("solve --discout 0.9", 'unknown option "--discout": did you mean "--discount"?'),
+        ("solve frozen-lake --objective mix", '"mix" is not known: did you mean "min"?'),
+        ("solve frozen-lake --horizon 2 --criterion total", "--horizon is for the finite-horizon"),
+        ("solve frozen-lake --criterion finite-horizon", "needs --horizon STEPS"),
+        ("solve cliff --criterion discounted", "needs a discount below 1 (--discount 0.99)"),
+        ("solve cliff --labels a.lab", "labels: cliff has no such setting"),
+        ("solve cliff maze", '"maze" is one argument too many'),
+        ("solve", "WORLD is missing"),
         ("solve frozen-lak", 'did you mean "frozen-lake"'),
         ("solve frozen-lake --discount 1.5", r'expected a discount in (0, 1], given "1.5"'),
         ("solve frozen-lake --discount x", r'expected a discount in (0, 1], given "x"'),
-        ("solve frozen-lake --tolerance 0", 'expected a positive number, given "0"'),
+        ("solve frozen-lake --tolerance 0", 'expected a number above 0, given "0"'),
         ("solve frozen-lake --method magic", 'method="magic" is unknown'),
         ("solve frozen-lake --criterion best", 'criterion="best" is unknown'),
         ("solve frozen-lake --size 3x3", "expected nothing: its size is fixed"),
         ("solve slippery-grid --size 3by3", "as 100x100"),
-        ("solve frozen-lake --unknown 3", "unrecognized arguments: --unknown 3"),
+        ("solve frozen-lake --unknown 3", 'unknown option "--unknown"'),
         ("solve absent.txt", "absent.txt: no such file"),
         ("solve frozen-lake --out a.csv", "expected a file ending in .npz or .json"),
         ("solve frozen-lake --plot no/a.png", "the folder no does not exist"),
@@ -252,14 +266,15 @@ def test_a_malformed_file_is_named_with_its_line(capsys: Capture, tmp_path: Path
 def test_every_command_has_help_with_an_example(capsys: Capture, command: str) -> None:
     assert run([command, "--help"]) == 0
     out = capsys.readouterr().out
-    assert "example:" in out
+    assert "examples:" in out
     assert f"likely mdp {command}" in out
     assert "--json" in out
 
 
 def test_help_imports_nothing_heavy() -> None:
     program = (
-        "import sys; from likely.cli.mdp.command import run; run(['--help']); run(['solve', '-h']);"
+        "import sys; from likely.cli import main; main(['mdp', '-h']);"
+        "main(['mdp', 'solve', '-h']);"
         "heavy = {'torch', 'numba', 'numpy', 'scipy', 'matplotlib', 'rich'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
@@ -304,7 +319,7 @@ def test_a_target_is_reached_with_the_best_probability(capsys: Capture, tmp_path
 
 
 def test_a_terminal_without_arrows_gets_letters() -> None:
-    program = [sys.executable, "-m", "likely.cli.mdp.command", "evaluate", "small-gridworld"]
+    program = [sys.executable, "-m", "likely", "mdp", "evaluate", "small-gridworld"]
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
         [*program, "--sweeps", "3"], env=ascii_only, capture_output=True, text=True, check=True
@@ -315,7 +330,7 @@ def test_a_terminal_without_arrows_gets_letters() -> None:
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    program = f"{sys.executable} -m likely.cli.mdp.command list | head -n 1"
+    program = f"{sys.executable} -m likely mdp list | head -n 1"
     done = subprocess.run(program, shell=True, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.startswith("world")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from likely import mdp
-from likely.cli.mdp.command import parser as mdp_parser
+from likely.cli.parser import parse
 from likely.mdp import worlds
 from likely.mdp.worlds import gridtext
 
@@ -31,7 +31,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_are_understood(page: Path) -> None:
     lines = re.findall(r"^\$ likely mdp (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     for line in lines:
-        mdp_parser().parse_args(shlex.split(line, comments=True))
+        parse("mdp", shlex.split(line, comments=True))
 
 
 def test_every_world_is_in_the_table() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from likely.cli.output import fail, plain_warnings, silence
+from likely.cli.output import fail, plain_letters, plain_warnings, silence
 from likely.cli.parser import COMMANDS, overview, parse, unknown
 from likely.errors import LikelyError, Unanswerable
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with plain_warnings():
+        with plain_warnings(), plain_letters():
             code = _run(arguments)
         sys.stdout.flush()
     except LikelyError as error:
@@ -60,10 +60,6 @@ def _run(arguments: list[str]) -> int:
         if name.startswith("-"):
             raise unknown("option", name, ("--help", "--version"), "likely")
         raise unknown("command", name, COMMANDS, "likely")
-    if name == "mdp":
-        from likely.cli.mdp.command import run
-
-        return run(rest)
     try:
         module, options = parse(name, rest)
     except SystemExit as done:  # --help has printed its text

@@ -45,15 +45,10 @@ def run(options: argparse.Namespace) -> int:
 
 def tree() -> argparse.ArgumentParser:
     """Every parser of the command, as one."""
-    from likely.cli.mdp.command import parser as mdp_parser
-
     root = argparse.ArgumentParser(prog="likely", allow_abbrev=False)
     root.add_argument("-V", "--version", action="store_true", help="the version")
     commands = root.add_subparsers(dest="command")
     for name, summary in COMMANDS.items():
-        if name == "mdp":
-            _mount(commands, name, summary, mdp_parser())
-            continue
         words = module_of(name).choices()
         if not words:
             _mount(commands, name, summary, build(name))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -35,7 +37,8 @@ def note(text: str) -> None:
 def say_json(document: Any) -> None:
     """The one JSON document of a command; NaN is refused."""
     if leads():
-        print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+        ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+        print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=ascii_only))
 
 
 def fail(error: BaseException, word: str) -> int:
@@ -78,6 +81,34 @@ def silence() -> None:
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())
         os.close(descriptor)
+
+
+# What a terminal that cannot show a character gets instead.
+_PLAIN = {"↑": "^", "→": ">", "↓": "v", "←": "<", "█": "#", "∞": "inf", "·": ".", "≤": "<=",
+          "≥": ">=", "≈": "~", "±": "+-", "×": "x"}  # fmt: skip
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(letter, "?") for letter in letters), error.end
+
+
+@contextlib.contextmanager
+def plain_letters() -> Iterator[None]:
+    """Signs that stdout cannot encode are written in ASCII."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper):
+        yield
+        return
+    codecs.register_error("likely.plain", _plain)
+    before = stream.errors
+    stream.reconfigure(errors="likely.plain")
+    try:
+        yield
+    finally:
+        stream.reconfigure(errors=before)
 
 
 @contextlib.contextmanager

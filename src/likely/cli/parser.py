@@ -81,9 +81,13 @@ class Parser(argparse.ArgumentParser):
         text = f"{missing[1]} is missing" if missing else re.sub(r"^argument ", "", message)
         raise InvalidSetting(f"{text}; see `{self.prog} --help`")
 
+    def known(self) -> list[str]:
+        """Every option."""
+        return [option for action in self._actions for option in action.option_strings]
+
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The arguments, or an error; unknown options are looked for first."""
-        known = [option for action in self._actions for option in action.option_strings]
+        known = self.known()
         for word in arguments:
             if word == "--":
                 break
@@ -141,15 +145,22 @@ def whole(least: int) -> Callable[[str], int]:
     return convert
 
 
-def positive(text: str) -> float:
-    """A converter for argparse that takes numbers above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f'expected a number above 0, given "{text}"')
-    return value
+def number(expected: str, valid: Callable[[float], bool]) -> Callable[[str], float]:
+    """A converter for argparse that takes numbers that are `valid`; `expected` says which."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not valid(value):
+            raise argparse.ArgumentTypeError(f'expected {expected}, given "{text}"')
+        return value
+
+    return convert
+
+
+positive = number("a number above 0", lambda value: 0 < value < float("inf"))
 
 
 def json_option(parser: Parser) -> None:
@@ -210,6 +221,7 @@ def parse(name: str, arguments: list[str]) -> tuple[Command, argparse.Namespace]
     if any(flag in arguments for flag in ("-h", "--help")):
         build(name).read(["--help"])
     if module.DEFAULT is None:
+        _check_option(name, word, choices)
         example = module.EXAMPLE.strip().splitlines()[0]
         raise InvalidSetting(
             f"the {_word(name).lower()} comes first, as `{example}`; valid: {', '.join(choices)}"
@@ -225,6 +237,16 @@ def _import_objective(arguments: list[str]) -> None:
     for option, value in itertools.pairwise(words):
         if option == "--objective" and ":" in value:
             OBJECTIVES.entry(value)
+
+
+def _check_option(name: str, word: str | None, choices: Iterable[str]) -> None:
+    """Name the nearest option of any choice where an option that none has stands in its place."""
+    if word is None or not word.startswith("--"):
+        return
+    option = word.split("=", 1)[0]
+    known = {option for choice in choices for option in build(name, choice).known()}
+    if option not in known:
+        raise unknown("option", option, known, f"likely {name}")
 
 
 def overview() -> str:

@@ -1,1 +1,178 @@
-"""The command `likely mdp`."""
+"""`likely mdp ACTION`: solve, evaluate, methods, simulate, certify, list, animate.
+
+Reading the arguments imports nothing heavy; `actions` holds what is done with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from likely.cli.parser import Parser, number, one_of, positive, whole
+
+EXAMPLE = """\
+  likely mdp solve frozen-lake --discount 0.99 --plot lake.png
+  likely mdp evaluate small-gridworld --policy uniform --sweeps 0,1,2,3,10,inf
+  likely mdp methods frozen-lake-8x8 --plot methods.png
+  likely mdp simulate frozen-lake --policy optimal --episodes 10000
+"""
+DEFAULT = None
+ACTIONS = {
+    "solve": "find an optimal policy and bounds on its value",
+    "evaluate": "find the value of a policy",
+    "methods": "compare how the methods converge",
+    "simulate": "play episodes and report returns with intervals",
+    "certify": "bound the error of a given value by one backup",
+    "animate": "draw the sweeps of value iteration as an animated GIF",
+    "list": "list the built-in worlds",
+}
+EXAMPLES = {
+    "certify": "  likely mdp certify frozen-lake --value solution.npz\n",
+    "animate": "  likely mdp animate frozen-lake-8x8 --out sweeps.gif --frames 40\n",
+    "list": "  likely mdp list\n",
+}
+POLICY = (
+    '"uniform" (all actions equally likely), "optimal", the name of an action, or a file '
+    "written by `likely mdp solve --out`"
+)
+
+
+def _size(text: str) -> list[int]:
+    words = text.split("x")
+    if not all(word.isdigit() and int(word) >= 1 for word in words):
+        raise argparse.ArgumentTypeError(
+            f'expected whole numbers with x between, as 100x100, given "{text}"'
+        )
+    return [int(word) for word in words]
+
+
+def _sweeps(text: str) -> list[int | None]:
+    """Numbers of sweeps; None stands for "inf", the limit."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word in ("inf", "∞") or word.isdigit() for word in words):
+        raise argparse.ArgumentTypeError(
+            f'expected whole numbers and "inf" with commas between, given "{text}"'
+        )
+    return [int(word) if word.isdigit() else None for word in words]
+
+
+_DISCOUNT = number("a discount in (0, 1]", lambda value: 0.0 < value <= 1.0)
+_CONFIDENCE = number("a number between 0 and 1", lambda value: 0.0 < value < 1.0)
+# The options: metavar, converter, default, help. Defaults stand in brackets.
+Option = tuple[str, Callable[[str], Any] | None, Any, str]
+WORLD: dict[str, Option] = {
+    "--discount": ("D", _DISCOUNT, None, "discount per step, in (0, 1] [that of the world]"),
+    "--size": ("NxN", _size, None, "size of a scalable built-in world, as 100x100"),
+    "--seed": ("N", whole(0), 0, "of random worlds and of simulation [0]"),
+}
+FILES: dict[str, Option] = {
+    "--reward": ("FILE", None, (), "reward file of a .tra model (.rew, .srew, .trew); repeatable"),
+    "--labels": ("FILE", None, None, "label file of a .tra model (.lab)"),
+    "--target": ("LABEL", None, None, "states that end the episode of a .tra model; without "
+                 "rewards, the value is the probability of reaching them"),
+    "--underlying": ("", None, False, "solve the underlying MDP of a partially observed .pomdp"),
+    "--property": ("NAME", None, None, "question of a benchmark .npz model"),
+}  # fmt: skip
+TOLERANCE: dict[str, Option] = {
+    "--tolerance": ("T", positive, 1e-6, "largest error of any state's value, in units of reward "
+                    "[1e-6]"),
+}  # fmt: skip
+SOLVING: dict[str, Option] = TOLERANCE | {
+    "--criterion": ("NAME", None, "auto", "discounted, total, reachability, average or "
+                    "finite-horizon [that of the file, else discounted below discount 1 and total "
+                    "at 1]"),
+    "--method": ("NAME", None, "auto", "for the discounted criterion, as policy-iteration [auto]"),
+    "--objective": ("NAME", one_of(("max", "min")), None, "max or min [that of the file, else "
+                    "max]"),
+    "--horizon": ("STEPS", whole(1), None, "number of steps of the finite horizon"),
+    "--max-iterations": ("N", whole(1), None, "stop after N iterations; the bounds hold"),
+    "--max-seconds": ("S", positive, None, "stop after S seconds; the bounds hold"),
+    "--checkpoint": ("FILE", None, None, "file of a long solve, which resumes from it"),
+}  # fmt: skip
+OWN: dict[str, dict[str, Option]] = {
+    "solve": {
+        "--out": ("FILE", None, None, "write the solution (.npz or .json)"),
+        "--plot": ("FILE", None, None, "draw value and policy (.png, .pdf, .svg)"),
+    },
+    "evaluate": {
+        "--policy": ("POLICY", None, "uniform", f"{POLICY} [uniform]"),
+        "--by": ("NAME", None, "direct", "direct, sweeps, gauss-seidel, gmres or bicgstab "
+                 "[direct]"),
+        "--sweeps": ("K,K,..", _sweeps, None, "show the iterates after these numbers of "
+                     'synchronous sweeps from 0, with the greedy policy of each; "inf" is the '
+                     "limit"),
+        "--plot": ("FILE", None, None, "draw it (.png, .pdf, .svg)"),
+    },
+    "methods": {
+        "--methods": ("NAME,..", None, None, "which [all that apply]"),
+        "--plot": ("FILE", None, None, "draw error bound against backups and seconds (.png, .pdf, "
+                   ".svg)"),
+    },
+    "simulate": {
+        "--policy": ("POLICY", None, "optimal", f"{POLICY} [optimal]"),
+        "--episodes": ("N", whole(1), 10_000, "how many [10000]"),
+        "--start": ("STATE", whole(0), None, "number of the first state [the start of the world]"),
+        "--max-steps": ("N", whole(1), 100_000, "longest episode, in steps [100000]"),
+        "--confidence": ("C", _CONFIDENCE, 0.95, "of the interval, between 0 and 1 [0.95]"),
+    },
+    "certify": {
+        "--value": ("FILE", None, ..., '.npz or .json with "value" [states], as `solve --out` '
+                    "writes"),
+    },
+    "animate": {
+        "--out": ("FILE", None, ..., "the .gif to write"),
+        "--frames": ("N", whole(1), 30, "number of frames; the first sweeps are shown one by one "
+                     "[30]"),
+        "--fps": ("F", positive, 4.0, "frames per second [4]"),
+        "--policy": ("POLICY", None, None, "show policy evaluation of this policy instead"),
+    },
+}  # fmt: skip
+
+
+def choices() -> Mapping[str, str]:
+    """The actions."""
+    return ACTIONS
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments of an action."""
+    lines = EXAMPLE.splitlines(keepends=True)
+    parser.epilog = "examples:\n" + EXAMPLES.get(
+        choice or "", "".join(line for line in lines if f"likely mdp {choice}" in line)
+    )
+    if choice == "list":
+        return
+    parser.add_argument(
+        "world", metavar="WORLD",
+        help="a built-in world (see `likely mdp list`), a Gymnasium name such as FrozenLake-v1, or "
+        "a file: grid drawn in text (.txt, .grid), PRISM or Storm (.tra), Cassandra (.pomdp, "
+        ".mdp), .npz",
+    )  # fmt: skip
+    _add(parser, WORLD | OWN[choice or "solve"])
+    if choice == "methods":
+        _add(parser, TOLERANCE)
+    elif choice != "certify":
+        _add(parser.add_argument_group("how to solve"), SOLVING)
+    _add(parser.add_argument_group("files that need more"), FILES)
+
+
+def _add(group: argparse._ActionsContainer, options: Mapping[str, Option]) -> None:
+    for name, (metavar, convert, default, about) in options.items():
+        if default is False:
+            group.add_argument(name, action="store_true", default=False, help=about)
+        elif default == ():
+            group.add_argument(name, action="append", default=[], metavar=metavar, help=about)
+        else:
+            group.add_argument(
+                name, type=convert or str, metavar=metavar, help=about,
+                **({"required": True} if default is ... else {"default": default}),
+            )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it."""
+    from likely.cli.mdp import actions
+
+    actions.ACTIONS[options.choice](options)
+    return 0

@@ -1,4 +1,4 @@
-"""What each `likely mdp` command does, once its arguments are read."""
+"""What each action of `likely mdp` does, once its arguments are read."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from likely.cli.mdp.answers import (
     finite,
     heading,
     plain,
-    print_json,
     say,
     show_values,
     solution_record,
     write_solution,
 )
 from likely.cli.mdp.inputs import policy_of, value_of, world_of
+from likely.cli.output import say_json
 from likely.errors import InvalidSetting, nearest
 from likely.mdp import worlds
 from likely.mdp.check.certificates import certify
@@ -49,7 +49,7 @@ from likely.mdp.solvers.solve import CRITERIA, METHODS
 
 def _list(given: argparse.Namespace) -> None:
     if given.json:
-        print_json(
+        say_json(
             {
                 "worlds": [
                     {
@@ -133,7 +133,7 @@ def _solve(given: argparse.Namespace) -> None:
         for part in (found.value, found.lower, found.upper, found.policy)
     )
     if given.json:
-        print_json(solution_record(world, found, everything=world.mdp.states <= JSON_STATES))
+        say_json(solution_record(world, found, everything=world.mdp.states <= JSON_STATES))
     else:
         _show_solution(world, found, (value, lower, upper), policy)
     # What took long is told before a full disk can lose it.
@@ -212,7 +212,7 @@ def _evaluate(given: argparse.Namespace) -> None:
         ]
         if found is not None:
             record |= {"status": found.status, "error_bound": finite(found.error)}
-        print_json(record)
+        say_json(record)
         return
     console = Console()
     heading(console, world)
@@ -242,7 +242,7 @@ def _methods(given: argparse.Namespace) -> None:
     if given.plot is not None:
         plots.convergence(given.plot, runs, world.name)
     if given.json:
-        print_json(
+        say_json(
             {
                 **facts(world),
                 "tolerance": given.tolerance,
@@ -279,7 +279,7 @@ def _simulate(given: argparse.Namespace) -> None:
     played = simulate(world.mdp, policy, given.episodes, given.seed, given.start, given.max_steps)
     low, high = played.interval(given.confidence)
     if given.json:
-        print_json({
+        say_json({
             **facts(world), "policy": given.policy, "episodes": given.episodes,
             "seed": given.seed, "mean_return": played.mean,
             "standard_error": played.standard_error, "confidence": given.confidence,
@@ -311,7 +311,7 @@ def _certify(given: argparse.Namespace) -> None:
     value = value_of(given.value, world.mdp)
     found = certify(world.mdp, value)
     if given.json:
-        print_json(
+        say_json(
             {
                 **facts(world),
                 "error_bound": finite(found.error),
@@ -353,9 +353,7 @@ def _animate(given: argparse.Namespace) -> None:
         world.name,
     )
     if given.json:
-        print_json(
-            {**facts(world), "file": given.out, "frames": len(shown), "last_sweep": shown[-1]}
-        )
+        say_json({**facts(world), "file": given.out, "frames": len(shown), "last_sweep": shown[-1]})
         return
     say(Console(), f"wrote {given.out}: {len(shown)} frames, the last after {shown[-1]} sweeps")
 
@@ -382,7 +380,7 @@ def _frames(count: int, wanted: int) -> list[int]:
     return sorted({*range(first), *later.tolist()})
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "solve": _solve,
     "evaluate": _evaluate,
     "methods": _methods,

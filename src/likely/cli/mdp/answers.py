@@ -31,10 +31,6 @@ def say(console: Console, text: str, style: str = "") -> None:
     console.print(Text(text, style=style), soft_wrap=True)
 
 
-def print_json(record: dict[str, Any]) -> None:
-    print(json.dumps(record, allow_nan=False))
-
-
 def plain(array: NDArray[Any]) -> list[Any]:
     """An array as JSON: infinities and NaN, which JSON has not, become null."""
     if array.dtype.kind == "f":
