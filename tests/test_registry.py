@@ -11,10 +11,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from likely.cli.mdp.command import parser as mdp_parser
 
 import likely
 from likely.cli.fields import fields_of, objective_fields
-from likely.cli.mdp.command import parser as mdp_parser
 from likely.cli.parser import COMMANDS, build, module_of
 from likely.errors import InvalidSetting
 from likely.heads import Head, head_for
