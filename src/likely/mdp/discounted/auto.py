@@ -40,6 +40,7 @@ GLANCE = 3_000_000  # transitions backed up in milliseconds, before anything is 
 TRIAL = 30.0  # backups before the first forecast
 HOPELESS = 90.0  # backups after which a forecast of four times as many ends the first trial
 CHEAP = 30.0  # backups that plain sweeps must be feared to take before a probe is worth it
+AGAIN = 5.0  # times the allowance for an evaluation that did not suffice, before another look
 EASY = 500.0  # backups that an evaluation may cost before anything else has been tried
 
 
@@ -56,10 +57,12 @@ def auto(task: Task) -> Iterator[None]:
         # One successor a pair: the value of a policy is known after a pass along its paths.
         chosen = mdp.pairs > mdp.states
         order = _order(mdp) if chosen else NATURAL
+        pairs = 4 * chosen
         if ends and order is not NATURAL:
-            # An evaluation costs so little that two checks are enough.
+            # An evaluation costs so little that two checks are enough, and few sweeps afterwards.
             yield from _watched(task, "frontier", frontier, Forecast(task), TRIAL, checks=2)
-        yield from _named(task, "policy-iteration", swept(task, order, pairs=4 * chosen))
+            pairs = 1
+        yield from _named(task, "policy-iteration", swept(task, order, pairs=pairs))
         return
     if ends:
         yield from _named(task, "gauss-seidel", once_through(task))
@@ -81,6 +84,7 @@ def auto(task: Task) -> Iterator[None]:
     patience, level = 8, int(ends)
     step = step_cost(mdp.states, mdp.transitions * mdp.states // mdp.pairs) / mdp.transitions
     least = 4.0 * RESTART * step  # what the Krylov method needs, if it is lucky
+    refused = 0.0  # the allowance that did not suffice for an exact evaluation
     while True:
         forecast = Forecast(task)
         # With an end, sweeps are no match for a Krylov method: it gets the time to settle.
@@ -90,11 +94,14 @@ def auto(task: Task) -> Iterator[None]:
         early = math.inf
         # An evaluation may cost what was spent so far or more, less where moves lead anywhere.
         allowance = mdp.transitions * task.backups * (0.5 if mixing else 4.0)
-        assert isinstance(task.engine, StoredEngine)
-        rows = task.engine.policy_rows(task.best, NATURAL, False)
-        cost, elimination = direct.analysis(rows, allowance)
-        cost /= mdp.transitions
-        task.backups += cost if elimination is None else 0.3 * cost
+        cost, elimination = 0.0, None
+        if allowance > AGAIN * refused:
+            assert isinstance(task.engine, StoredEngine)
+            rows = task.engine.policy_rows(task.best, NATURAL, False)
+            cost, elimination = direct.analysis(rows, allowance)
+            cost /= mdp.transitions
+            task.backups += cost if elimination is None else 0.3 * cost
+            refused = allowance if elimination is None else 0.0
         if elimination is not None:
             if deep and 3.0 * cost < forecast.remaining():
                 yield from _named(task, "policy-iteration", marched(task))
@@ -373,7 +380,7 @@ def _order(mdp: MDP) -> Order:
     states = np.arange(0, mdp.states, max(1, mdp.states // 1000))
     ends = np.minimum(mdp.indptr[mdp.pair_ptr[states]], mdp.transitions - 1)
     jumps = np.abs(mdp.indices[ends].astype(np.int64) - states)
-    near = np.median(jumps) <= 16.0 + 4.0 * math.sqrt(mdp.states)
+    near = np.sort(jumps)[len(jumps) // 2] <= 16.0 + 4.0 * math.sqrt(mdp.states)
     if near or graph.mixes_fast(mdp, 12):
         return NATURAL
     goals = graph.outward(mdp, mdp.reward)
