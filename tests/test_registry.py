@@ -11,7 +11,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from likely.cli.mdp.command import parser as mdp_parser
 
 import likely
 from likely.cli.fields import fields_of, objective_fields
@@ -156,17 +155,10 @@ def test_installed_packages_join_by_their_entry_point(tmp_path: Path) -> None:
 
 def _options() -> set[str]:
     """Every option of the command."""
-    parsers = [mdp_parser()]
-    for name in COMMANDS:
-        if name != "mdp":
-            words = module_of(name).choices() or [None]
-            parsers += [build(name, word) for word in words]
     found: set[str] = set()
-    while parsers:
-        for action in parsers.pop()._actions:
-            found |= set(action.option_strings)
-            if isinstance(action.choices, dict):
-                parsers += [p for p in action.choices.values() if hasattr(p, "_actions")]
+    for name in COMMANDS:
+        for word in module_of(name).choices() or [None]:
+            found |= set(build(name, word).known())
     return found
 
 
