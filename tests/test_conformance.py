@@ -16,18 +16,17 @@ from torch import Tensor
 
 import likely
 from likely import runs
+from likely.ask import QUERIES, Guarantee
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
     ApproximateDensity,
     Autoregressive,
     DiagonalGaussian,
     GenerativeModel,
-    Guarantee,
     ImplicitDensity,
     LatentVariable,
     Mixture,
     OrderAgnostic,
-    Query,
     Subsampled,
     TractableDensity,
 )
@@ -188,8 +187,8 @@ def test_a_surrogate_is_of_what_the_noise_draws(name: str) -> None:
 @pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
 def test_what_is_declared_is_true(name: str, spec: str, conditional: bool) -> None:
     model = built(name, SPECS[spec], conditional)
-    answers = model.answers()
-    assert set(answers) == set(Query)
+    answers = likely.answers(model)
+    assert set(answers) == set(QUERIES)
     assert all(answer.reason for answer in answers.values())
     x, context = images(SPECS[spec]), context_for(model, 4)
     offered = _offers(model, x, context)
@@ -198,23 +197,23 @@ def test_what_is_declared_is_true(name: str, spec: str, conditional: bool) -> No
             assert query not in offered, f"{query} is declared unanswerable, yet there is a method"
         else:
             assert offered[query].shape[0] == 4, f"{query} is declared, yet there is no method"
-    assert (Query.LOG_PROB in offered) == (answers[Query.LOG_PROB].guarantee is not Guarantee.NONE)
-    if answers[Query.LOG_PROB].guarantee is Guarantee.NONE:
+    assert ("likelihood" in offered) == (answers["likelihood"].guarantee is not Guarantee.NONE)
+    if answers["likelihood"].guarantee is Guarantee.NONE:
         with pytest.raises(Unanswerable, match=type(model).__name__):
             nats(model, dataset(SPECS[spec]))
     elif spec == "binary":
         estimate = nats(model, dataset(SPECS[spec]))
-        exact = answers[Query.LOG_PROB].guarantee is Guarantee.EXACT
+        exact = answers["likelihood"].guarantee is Guarantee.EXACT
         assert estimate.relation.value == ("=" if exact else "<=")
 
 
-def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Query, Tensor]:
+def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[str, Tensor]:
     """What the public methods give, by query. Names are looked up: an implicit density must not
     have a `log_prob` at all."""
     names = set(dir(type(model)))
-    out: dict[Query, Tensor] = {Query.SAMPLE: model.sample(4, context=context)}
+    out: dict[str, Tensor] = {"sample": model.sample(4, context=context)}
     if names & {"log_prob", "elbo", "importance_bound"}:
-        out[Query.LOG_PROB] = density(model, x, context)
+        out["likelihood"] = density(model, x, context)
     if "complete" in names:
         assert isinstance(model, Autoregressive)
         observed = model.rank <= model.rank.max() // 2
@@ -224,7 +223,7 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Q
         assert not torch.equal(done, x)
         with pytest.raises(Unanswerable, match=order):
             model.complete(x, ~observed, context=context)
-        out[Query.COMPLETE] = done
+        out["complete"] = done
     if "conditional" in names:
         assert isinstance(model, Autoregressive)
         channel = x.shape[1] - 1
@@ -237,20 +236,20 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[Q
         assert torch.allclose(model.conditional(changed, 2, 3, channel, context), table, atol=1e-5)
         with pytest.raises(InvalidSetting, match="no dimension"):
             model.conditional(x, 99, 0, 0, context)
-        out[Query.CONDITIONAL] = table
+        out["conditional"] = table
     if "features" in names:
         assert isinstance(model, LatentVariable)
-        out[Query.FEATURES] = model.features(x, context)
-        assert out[Query.FEATURES].ndim == 2
+        out["features"] = model.features(x, context)
+        assert out["features"].ndim == 2
     if "interpolate" in names:
-        out[Query.INTERPOLATE] = _interpolated(model, x, context)
+        out["interpolate"] = _interpolated(model, x, context)
     if "posterior" in names:
         assert isinstance(model, LatentVariable)
         q = model.posterior(x, context)
         assert q.mean.shape == q.log_scale.shape == (4, model.latent)
-        out[Query.POSTERIOR] = q.mean
-        out[Query.RECONSTRUCT] = model.reconstruct(x, context)
-        assert out[Query.RECONSTRUCT].shape == x.shape
+        out["posterior"] = q.mean
+        out["reconstruct"] = model.reconstruct(x, context)
+        assert out["reconstruct"].shape == x.shape
     assert ("reconstruct" in names) == ("posterior" in names)
     return out
 
@@ -264,11 +263,9 @@ def test_a_block_of_autocast_changes_no_answer(name: str, spec: str, conditional
         methods = tuple(method for method in methods if method != "wavefront")
 
     def answers() -> dict[str, Tensor]:
-        found = {query.value: value for query, value in _offers(model, x, context).items()}
-        found.pop(
-            Query.LOG_PROB.value, None
-        )  # what a fit computes in the precision of its settings
-        found.pop(Query.POSTERIOR.value, None)
+        found = _offers(model, x, context)
+        found.pop("likelihood", None)  # what a fit computes in the precision of its settings
+        found.pop("posterior", None)
         for method in methods:
             found[method] = model.sample(4, context=context, method=method)
         if isinstance(model, LatentVariable):
@@ -312,14 +309,14 @@ def test_no_sampler_makes_a_table_of_all_levels(name: str, monkeypatch: pytest.M
         model.complete(x, model.rank < 2)
     if isinstance(model, LatentVariable):
         model.reconstruct(x)
-        model.interpolate(x, x.flip(0), 2)
+        model.interpolate((x, x.flip(0)), 2)
         model.decode_mean(torch.zeros(1, model.latent))
 
 
 def _interpolated(model: GenerativeModel, x: Tensor, context: Tensor | None) -> Tensor:
     """A path of five images for each of four; its ends are those of the codes."""
     if isinstance(model, LatentVariable):
-        path = model.interpolate(x, x.flip(0), 5, context)
+        path = model.interpolate((x, x.flip(0)), 5, context=context)
         assert torch.equal(path[:, 0], model.reconstruct(x, context))
     else:
         assert isinstance(model, ImplicitDensity)
@@ -490,7 +487,7 @@ def _of_odd_shape(model: GenerativeModel, x: Tensor, labels: Tensor) -> Iterator
             assert image.shape == x.shape
             yield image
         assert model.decode_mean(z, labels).shape == x.shape
-        assert model.interpolate(x, x, 3, labels).shape == (4, 3, *x.shape[1:])
+        assert model.interpolate((x, x), 3, context=labels).shape == (4, 3, *x.shape[1:])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -547,8 +544,8 @@ def test_every_question_about_images_refuses_what_is_none(
             "posterior": lambda bad: model.posterior(bad, context),
             "features": lambda bad: model.features(bad, context),
             "reconstruct": lambda bad: model.reconstruct(bad, context),
-            "interpolate (first)": lambda bad: model.interpolate(bad, x, 2, context),
-            "interpolate (last)": lambda bad: model.interpolate(x, bad, 2, context),
+            "interpolate (first)": lambda bad: model.interpolate((bad, x), 2, context=context),
+            "interpolate (last)": lambda bad: model.interpolate((x, bad), 2, context=context),
         }
     if isinstance(model, Autoregressive):
         observed = torch.zeros(x.shape[2:], dtype=torch.bool)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
-from likely.density import DiagonalGaussian, Guarantee, Query, at_least_float, chunks, mean_level
+from likely.density import DiagonalGaussian, at_least_float, chunks, mean_level
 from likely.errors import InvalidData, InvalidSetting
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.vae.vae import VAE
@@ -136,12 +136,6 @@ def test_scaling_runs_from_minus_one_to_one() -> None:
     model = GatedPixelCNN(DataSpec("t", (1, 2, 2), 17), PIXELCNN)
     x = torch.tensor([0, 8, 16, 4]).reshape(1, 1, 2, 2)
     assert model.scaled(x).flatten().tolist() == [-1.0, 0.0, 1.0, -0.5]
-
-
-def test_answers_are_words_for_every_kind() -> None:
-    answer = vae().answers()[Query.COMPLETE]
-    assert answer.guarantee is Guarantee.NONE
-    assert str(vae().unanswerable(Query.COMPLETE)).startswith("VAE: p(unobserved")
 
 
 def test_small_helpers() -> None:

@@ -26,7 +26,7 @@ LEVELS = {
     "density": 4,
     "sampling": 5,
     "nn": 6,
-    "models": 7,
+    "ask": 7, "models": 7,
     "runs": 8,
     "training": 9,
     "verify": 10,

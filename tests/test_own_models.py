@@ -13,12 +13,10 @@ from torch import Tensor, nn
 import likely
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
-    Answer,
     ApproximateDensity,
     Autoregressive,
     GenerativeModel,
     ImplicitDensity,
-    Query,
     TractableDensity,
 )
 from likely.density.chain import raster
@@ -70,9 +68,6 @@ class Independent(TractableDensity):
         chosen = self.scores.log_softmax(1).gather(1, self.integers(x).flatten(1).T)
         return chosen.sum(0)
 
-    def answers(self) -> dict[Query, Answer]:
-        return {}
-
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         below = self.scores.softmax(1).cumsum(1)[None, :, :-1]  # [1, D, levels - 1]
         uniform = noise.uniform(n, self.spec.dimensions)[:, :, None]
@@ -109,9 +104,6 @@ class Hidden(ApproximateDensity):
         first, second = (table.log_prob(x) for table in self.tables)  # type: ignore[operator]
         bound: Tensor = (first + second) / 2
         return bound
-
-    def answers(self) -> dict[Query, Answer]:
-        return {}
 
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         which = noise.uniform(n) < 0.5

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from likely.ask import Answer, Guarantee
 from likely.data.spec import Dataset
-from likely.density import Answer, Guarantee, Query
 from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
 from likely.evaluate.compare import ModelResult, compare_models
 from likely.evaluate.features import Extractor
@@ -20,19 +20,19 @@ from likely.report.report import ModelReport, Report, neighbour_pairs
 
 ANSWERS = {
     "explicit, tractable": {
-        Query.SAMPLE: Answer(Guarantee.EXACT, "ancestral sampling, one dimension after another"),
-        Query.LOG_PROB: Answer(Guarantee.EXACT, "the chain rule: a sum of log-conditionals"),
-        Query.POSTERIOR: Answer(Guarantee.NONE, "it has no latent variables"),
+        "sample": Answer(Guarantee.EXACT, "ancestral sampling, one dimension after another"),
+        "likelihood": Answer(Guarantee.EXACT, "the chain rule: a sum of log-conditionals"),
+        "posterior": Answer(Guarantee.NONE, "it has no latent variables"),
     },
     "explicit, approximate": {
-        Query.SAMPLE: Answer(Guarantee.EXACT, "z from the prior, then x from p(x|z)"),
-        Query.LOG_PROB: Answer(Guarantee.BOUND, "p(x) is an integral over z; ELBO bounds it"),
-        Query.POSTERIOR: Answer(Guarantee.APPROXIMATE, "q(z|x), the encoder's Gaussian"),
+        "sample": Answer(Guarantee.EXACT, "z from the prior, then x from p(x|z)"),
+        "likelihood": Answer(Guarantee.BOUND, "p(x) is an integral over z; ELBO bounds it"),
+        "posterior": Answer(Guarantee.APPROXIMATE, "q(z|x), the encoder's Gaussian"),
     },
     "implicit": {
-        Query.SAMPLE: Answer(Guarantee.EXACT, "one pass of the generator"),
-        Query.LOG_PROB: Answer(Guarantee.NONE, "it defines no density: it only maps noise"),
-        Query.POSTERIOR: Answer(Guarantee.NONE, "it has no encoder"),
+        "sample": Answer(Guarantee.EXACT, "one pass of the generator"),
+        "likelihood": Answer(Guarantee.NONE, "it defines no density: it only maps noise"),
+        "posterior": Answer(Guarantee.NONE, "it has no encoder"),
     },
 }
 

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from likely import mdp as mdp
     from likely import models as models
     from likely import runs as runs
+    from likely.ask import Guarantee as Guarantee
+    from likely.ask import answers as answers
+    from likely.ask import ask as ask
     from likely.data.spec import Dataset as Dataset
     from likely.data.spec import DataSpec as DataSpec
     from likely.density import ApproximateDensity as ApproximateDensity
     from likely.density import GenerativeModel as GenerativeModel
-    from likely.density import Guarantee as Guarantee
     from likely.density import ImplicitDensity as ImplicitDensity
-    from likely.density import Query as Query
     from likely.density import TractableDensity as TractableDensity
     from likely.errors import LikelyError as LikelyError
     from likely.estimate import Comparison as Comparison
@@ -61,7 +62,7 @@ _HOME = {
     "Estimate": "estimate",
     "FitSettings": "settings",
     "GenerativeModel": "density",
-    "Guarantee": "density",
+    "Guarantee": "ask",
     "ImplicitDensity": "density",
     "ImportanceWeighted": "training.objectives",
     "LikelyError": "errors",
@@ -70,13 +71,14 @@ _HOME = {
     "NonSaturatingGAN": "training.objectives",
     "OrderAgnosticLikelihood": "training.objectives",
     "SubsampledLikelihood": "training.objectives",
-    "Query": "density",
     "Relation": "estimate",
     "RelativisticGAN": "training.objectives",
     "Run": "training.loop",
     "TractableDensity": "density",
     "Unanswerable": "estimate",
     "Verdict": "estimate",
+    "answers": "ask",
+    "ask": "ask",
     "bits_per_dim": "evaluate.likelihood",
     "fit": "training.loop",
     "log_likelihood": "evaluate.likelihood",
@@ -89,7 +91,7 @@ __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 
 class _Package(ModuleType):
-    """This package, whose function `verify` has a room of the same name.
+    """This package, whose functions `ask` and `verify` have rooms of the same names.
 
     The import system sets a submodule as an attribute of its package. Here the function stays:
     `likely.verify(...)` works even if the room was imported before.

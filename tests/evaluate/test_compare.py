@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from likely.density import Answer, Guarantee, Query
+from likely.ask import Answer, Guarantee
 from likely.errors import InvalidSetting
 from likely.estimate import Estimate, Relation, Verdict
 from likely.evaluate.compare import (
@@ -27,7 +27,7 @@ from likely.evaluate.compare import (
 )
 from likely.report.tables import label, number, terminal_table, typeset
 
-NO_DENSITY = {Query.LOG_PROB: Answer(Guarantee.NONE, "it only maps noise to samples")}
+NO_DENSITY = {"likelihood": Answer(Guarantee.NONE, "it only maps noise to samples")}
 
 
 def estimate(

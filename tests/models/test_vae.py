@@ -85,7 +85,7 @@ def test_images_are_coded_and_decoded_some_at_a_time(
             model.decode(z, labels, uniform),
             model.decode_mean(z, labels),
             model.reconstruct(x, labels),
-            model.interpolate(x, x.flip(0), 3, labels),
+            model.interpolate((x, x.flip(0)), 3, context=labels),
             model.sample(11, context=labels),
         ]
 

@@ -87,7 +87,8 @@ def configure(parser: Parser, choice: str | None) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and keep the numbers in the run."""
-    from likely.density import ImplicitDensity, Query
+    from likely.ask import answers
+    from likely.ask.likelihood import has_likelihood
     from likely.verify import weights_digest
 
     found = opened(options)
@@ -98,10 +99,10 @@ def run(options: argparse.Namespace) -> int:
     estimates: list[Estimate] = []
     refused: dict[str, str] = {}
     notes: list[str] = []
-    if isinstance(model, ImplicitDensity):
-        refused["nll"] = model.answers()[Query.LOG_PROB].reason
-    else:
+    if has_likelihood(model):
         estimates += _likelihood(found, part, options.importance_samples, options.seed, notes)
+    else:
+        refused["nll"] = answers(model)["likelihood"].reason
     if options.sample_metrics:
         number = getattr(options, "samples", None)
         try:
@@ -218,6 +219,8 @@ def _merged(
         measured = {estimate["quantity"] for estimate in record["estimates"]}
         kept = [e for e in before["estimates"] if e["quantity"] not in measured]
         record = {**record, "estimates": [*record["estimates"], *kept]}
+    from likely.ask import QUERIES, answers
+
     return {
         "run": str(found.directory),
         "model": found.name,
@@ -226,8 +229,8 @@ def _merged(
         "weights": digest,
         "evaluations": {**evaluations, split: record},
         "answers": {
-            query.value: {"guarantee": answer.guarantee.value, "reason": answer.reason}
-            for query, answer in found.model.answers().items()
+            QUERIES[name].title: {"guarantee": answer.guarantee.value, "reason": answer.reason}
+            for name, answer in answers(found.model).items()
         },
     }
 

@@ -330,10 +330,10 @@ def _conclude(
         note(f"likely: {found.status}")
         return exit_code(found.status)
     if not as_json:
-        from likely.density import ApproximateDensity
+        from likely.ask.likelihood import is_bound
         from likely.training.progress import duration
 
-        relation = "<= " if isinstance(found.model, ApproximateDensity) else "= "
+        relation = "<= " if is_bound(found.model) else "= "
         ending = f"; best validation {relation}{best:.2f} nats" if values else ""
         say(wrapped(f"{title}: {found.status} in {duration(found.seconds)}{ending}"))
         say(f"saved in {request.out}\n\nnext:")

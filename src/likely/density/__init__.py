@@ -23,16 +23,14 @@ and Welling 2014 (eqs. 2, 3), https://arxiv.org/abs/1312.6114; Burda, Grosse and
 from __future__ import annotations
 
 from likely.density.chain import Autoregressive, Drawing, fill_naively
+from likely.density.codes import Decoder, Ends
 from likely.density.implicit import ImplicitDensity
 from likely.density.latent import DiagonalGaussian, LatentVariable, mean_level
 from likely.density.mixture import Ensemble, Mixture, OrderAgnostic, OrderMixture, Subsampled
 from likely.density.taxonomy import (
-    Answer,
     ApproximateDensity,
     GenerativeModel,
-    Guarantee,
     NoSettings,
-    Query,
     TractableDensity,
     as_tensor,
     captured,
@@ -44,21 +42,20 @@ from likely.density.taxonomy import (
 from likely.heads import at_least_float
 
 __all__ = [
-    "Answer",
     "ApproximateDensity",
     "Autoregressive",
+    "Decoder",
     "DiagonalGaussian",
     "Drawing",
+    "Ends",
     "Ensemble",
     "GenerativeModel",
-    "Guarantee",
     "ImplicitDensity",
     "LatentVariable",
     "Mixture",
     "NoSettings",
     "OrderAgnostic",
     "OrderMixture",
-    "Query",
     "Subsampled",
     "TractableDensity",
     "as_tensor",

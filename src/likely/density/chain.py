@@ -12,9 +12,6 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.density.taxonomy import (
-    Answer,
-    Guarantee,
-    Query,
     TractableDensity,
 )
 from likely.devices.precision import full_precision
@@ -132,20 +129,6 @@ class Autoregressive(TractableDensity):
         x = self.integers(x)
         parameters = self.conditionals(x, self.labels(context, len(x)))
         return log_likelihood(self.head, parameters, x)
-
-    def answers(self) -> dict[Query, Answer]:
-        no_latent = "it has no latent variables: every hidden unit is a function of x"
-        exact = Guarantee.EXACT
-        return {
-            Query.SAMPLE: Answer(exact, "ancestral sampling, one rank of pixels after another"),
-            Query.LOG_PROB: Answer(exact, "the chain rule: a sum of log-conditionals"),
-            Query.CONDITIONAL: Answer(exact, "p(x_i | x of lower rank) is what it computes"),
-            Query.COMPLETE: Answer(exact, f"given the first pixels in {self._order_name}"),
-            Query.POSTERIOR: Answer(Guarantee.NONE, no_latent),
-            Query.FEATURES: Answer(Guarantee.NONE, "no hidden unit is a code of the whole x"),
-            Query.RECONSTRUCT: Answer(Guarantee.NONE, no_latent),
-            Query.INTERPOLATE: Answer(Guarantee.NONE, no_latent),
-        }
 
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         return self._drawn(noise, n, context, PLAIN)

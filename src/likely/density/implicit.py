@@ -7,21 +7,17 @@ import abc
 import torch
 from torch import Tensor
 
-from likely.density.taxonomy import Answer, GenerativeModel, Guarantee, Query, path_weights
-from likely.devices.precision import full_precision
+from likely.density.codes import Decoder
+from likely.errors import Unanswerable
 from likely.noise import Noise
 
 
-class ImplicitDensity(GenerativeModel):
+class ImplicitDensity(Decoder):
     """A model that only produces samples: x = G(z), z from a fixed distribution.
 
     A subclass implements `latents` and `generate`, and nothing else; its density, if it has one,
     is unknown. The network that plays against it in a fit belongs to the objective.
     """
-
-    @abc.abstractmethod
-    def latents(self, noise: Noise, n: int) -> Tensor:
-        """Codes z, [n, latent]."""
 
     @abc.abstractmethod
     def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -31,47 +27,17 @@ class ImplicitDensity(GenerativeModel):
     def kind(self) -> str:
         return "implicit"
 
-    def answers(self) -> dict[Query, Answer]:
-        no_density = "it defines no density: it only maps noise to samples"
-        no_encoder = "it has no encoder: the code of a given image is not known"
-        none = Guarantee.NONE
-        return {
-            Query.SAMPLE: Answer(Guarantee.EXACT, "one pass of the generator"),
-            Query.LOG_PROB: Answer(none, no_density),
-            Query.POSTERIOR: Answer(none, no_encoder),
-            Query.FEATURES: Answer(
-                none, no_encoder + "; the adversary of its run has features, `run.adversary`"
-            ),
-            Query.RECONSTRUCT: Answer(none, no_encoder),
-            Query.INTERPOLATE: Answer(
-                Guarantee.APPROXIMATE, "decode points between two drawn codes"
-            ),
-            Query.COMPLETE: Answer(none, no_density),
-            Query.CONDITIONAL: Answer(none, no_density),
-        }
-
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
-        images = self.generate(self.latents(noise, n), context)
-        return self.quantised(images)
+        return self.decode(self.latents(noise, n), context)
 
-    @torch.no_grad()
-    @full_precision
-    def interpolate(
-        self, n: int, steps: int = 8, *, seed: int = 0, context: Tensor | int | None = None
-    ) -> Tensor:
-        """Decode points on the line between n pairs of drawn codes: int64 [n, steps, *shape]."""
-        labels = self.labels(context, n)
-        noise = Noise(seed, "interpolate", device=self.device)
-        a, b = self.latents(noise, n), self.latents(noise, n)
-        was_training = self.training
-        self.eval()
-        try:
-            path = [
-                self.quantised(self.generate(a.lerp(b, w), labels)) for w in path_weights(steps)
-            ]
-        finally:
-            self.train(was_training)
-        return torch.stack(path, 1)
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.quantised(self.generate(z, context))
+
+    def codes(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        raise Unanswerable(
+            f"{type(self).__name__}: it has no encoder: the code of a given image is not known; "
+            "give a number of pairs to draw"
+        )
 
     def quantised(self, images: Tensor) -> Tensor:
         """Floats in [-1, 1] to the nearest integers in [0, levels)."""

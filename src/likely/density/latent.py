@@ -10,14 +10,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from likely.density.codes import Decoder
 from likely.density.taxonomy import (
-    Answer,
     ApproximateDensity,
-    Guarantee,
-    Query,
     as_tensor,
     chunks,
-    path_weights,
 )
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
@@ -52,7 +49,7 @@ class DiagonalGaussian:
         return 0.5 * (self.mean**2 + variance - 1.0) - self.log_scale
 
 
-class LatentVariable(ApproximateDensity):
+class LatentVariable(ApproximateDensity, Decoder):
     r"""p(x) = integral of p(x|z) p(z) dz with p(z) = N(0, I), fitted through q(z|x).
 
     A subclass implements `posterior` (the encoder) and `likelihood` (the decoder); the head makes
@@ -131,26 +128,14 @@ class LatentVariable(ApproximateDensity):
         log_prior = DiagonalGaussian(zero, zero).log_prob(z)
         return given_z.reshape(b, k) + log_prior - wide.log_prob(z)
 
-    def answers(self) -> dict[Query, Answer]:
-        bound, approximate = Guarantee.BOUND, Guarantee.APPROXIMATE
-        return {
-            Query.SAMPLE: Answer(Guarantee.EXACT, "z from the prior, then x from p(x|z)"),
-            Query.LOG_PROB: Answer(bound, "p(x) is an integral over z; ELBO and L_k bound it"),
-            Query.POSTERIOR: Answer(approximate, "q(z|x), the encoder's Gaussian"),
-            Query.FEATURES: Answer(approximate, "the mean of q(z|x)"),
-            Query.RECONSTRUCT: Answer(approximate, "decode the mean of q(z|x)"),
-            Query.INTERPOLATE: Answer(approximate, "decode points between two codes"),
-            Query.COMPLETE: Answer(
-                Guarantee.NONE, "p(unobserved | observed) is an integral over z without closed form"
-            ),
-            Query.CONDITIONAL: Answer(
-                Guarantee.NONE, "p(x_i | x_<i) is an integral over z without closed form"
-            ),
-        }
+    def latents(self, noise: Noise, n: int) -> Tensor:
+        return noise.normal(n, self.latent, dtype=next(self.parameters()).dtype)
+
+    def codes(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        return self.features(x, context)
 
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
-        dtype = next(self.parameters()).dtype
-        z = noise.normal(n, self.latent, dtype=dtype)
+        z = self.latents(noise, n)
         uniform = noise.uniform(n, *self.spec.grid)
         return self.decode(z, context, uniform)
 
@@ -218,27 +203,6 @@ class LatentVariable(ApproximateDensity):
                 for part in chunks(len(x), size)
             ]
         )
-
-    @torch.no_grad()
-    @full_precision
-    def interpolate(
-        self, first: Tensor, last: Tensor, steps: int = 8, context: Tensor | int | None = None
-    ) -> Tensor:
-        """Decode points on the line between the codes of two sets of images.
-
-        Args:
-            first: integers [B, *shape].
-            last: integers [B, *shape].
-            steps: points, both ends included.
-            context: labels, as for `sample`.
-
-        Returns:
-            int64 [B, steps, *shape].
-        """
-        a, b = self.features(first, context), self.features(last, context)
-        labels = self.labels(context, len(a))
-        path = [self.decode(torch.lerp(a, b, w), labels) for w in path_weights(steps)]
-        return torch.stack(path, 1)
 
     @torch.no_grad()
     @full_precision

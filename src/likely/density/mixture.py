@@ -17,9 +17,6 @@ from torch import Tensor, nn
 from likely.data.spec import Dataset, DataSpec
 from likely.density.chain import Autoregressive
 from likely.density.taxonomy import (
-    Answer,
-    Guarantee,
-    Query,
     TractableDensity,
 )
 from likely.devices.precision import full_precision
@@ -98,21 +95,6 @@ class Mixture(Subsampled):
     def surrogate(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
         (number,) = self.choices(noise)
         return self.members()[number].log_prob(x, context)
-
-    def answers(self) -> dict[Query, Answer]:
-        none, exact = Guarantee.NONE, Guarantee.EXACT
-        no_order = "its members draw in different orders: no pixels come first in all of them"
-        no_latent = "it has no latent variables beside the choice of a member"
-        return {
-            Query.SAMPLE: Answer(exact, "a member at random, then ancestral sampling"),
-            Query.LOG_PROB: Answer(exact, "the log of the mean of the members' densities"),
-            Query.CONDITIONAL: Answer(none, no_order),
-            Query.COMPLETE: Answer(none, no_order),
-            Query.POSTERIOR: Answer(none, no_latent),
-            Query.FEATURES: Answer(none, "no hidden unit is a code of the whole x"),
-            Query.RECONSTRUCT: Answer(none, no_latent),
-            Query.INTERPOLATE: Answer(none, no_latent),
-        }
 
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         members = self.members()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import contextvars
 import dataclasses
-import enum
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -16,44 +15,14 @@ from torch import Tensor, nn
 
 from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.devices.precision import full_precision
-from likely.errors import InvalidData, InvalidSetting, Unanswerable
+from likely.errors import InvalidData, InvalidSetting
 from likely.noise import Noise, weights_from
 from likely.settings import MODELS
-
-
-class Query(enum.Enum):
-    """A query to a fitted model."""
-
-    SAMPLE = "sample"
-    LOG_PROB = "log-likelihood"
-    POSTERIOR = "posterior over latents"
-    FEATURES = "features"
-    RECONSTRUCT = "reconstruction"
-    INTERPOLATE = "latent interpolation"
-    COMPLETE = "completion"
-    CONDITIONAL = "conditional of a pixel"
-
-
-class Guarantee(enum.Enum):
-    """How an answer relates to the true answer of the model."""
-
-    EXACT = "exact"
-    BOUND = "bound"
-    APPROXIMATE = "approximate"
-    NONE = "no answer"
 
 
 @dataclasses.dataclass(frozen=True)
 class NoSettings:
     """The settings of a model that has none."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """The guarantee of an answer and the reason in words."""
-
-    guarantee: Guarantee
-    reason: str
 
 
 # Whether a model is being built: a network inside another takes part in its draws.
@@ -118,10 +87,6 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
     @abc.abstractmethod
     def kind(self) -> str:
         """The place in the taxonomy, as "explicit, tractable"."""
-
-    @abc.abstractmethod
-    def answers(self) -> dict[Query, Answer]:
-        """Every query with the guarantee of this model's answer."""
 
     def start_at(self, data: Dataset) -> None:
         """Initialise from the training data before the first step (an output bias), or nothing."""
@@ -318,10 +283,6 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
         dtype = next(self.parameters()).dtype
         return x.to(dtype) * (2.0 / (self.spec.levels - 1)) - 1.0
 
-    def unanswerable(self, query: Query) -> Unanswerable:
-        """The error for a query whose guarantee is NONE."""
-        return Unanswerable(f"{type(self).__name__}: {self.answers()[query].reason}")
-
 
 def as_tensor(x: object, what: str) -> Tensor:
     """A tensor as it is, or the numbers of a numpy array in one.
@@ -412,10 +373,3 @@ def chunks(n: int, size: int) -> Iterator[slice]:
     """Slices that cover range(n), `size` at a time."""
     for start in range(0, n, size):
         yield slice(start, min(n, start + size))
-
-
-def path_weights(steps: int) -> list[float]:
-    """Points from 0 to 1, both ends included."""
-    if steps < 2:
-        raise InvalidSetting(f"an interpolation needs at least its two ends, given {steps} steps")
-    return [index / (steps - 1) for index in range(steps)]

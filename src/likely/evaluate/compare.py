@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from likely.density import Answer, Guarantee, Query
+from likely.ask import QUERIES, Answer, Guarantee
 from likely.errors import InvalidSetting
 from likely.estimate import Comparison, Estimate, Relation, Verdict, confidence_width
 
@@ -46,7 +46,7 @@ class ModelResult:
         name: as shown; differs from that of every other model of the comparison.
         kind: the place in the taxonomy, `model.kind`.
         estimates: all numbers. Two bounds on the same quantity: the tighter one is compared.
-        answers: `model.answers()`.
+        answers: `likely.answers(model)`.
         per_example: values behind an estimate, by (quantity, unit), in the order of the images;
             they make the comparison paired.
         refused: reasons, by quantity, why a number is withheld (a failed check).
@@ -55,7 +55,7 @@ class ModelResult:
     name: str
     kind: str
     estimates: tuple[Estimate, ...]
-    answers: Mapping[Query, Answer] = dataclasses.field(default_factory=dict)
+    answers: Mapping[str, Answer] = dataclasses.field(default_factory=dict)
     per_example: Mapping[Key, Sequence[float]] = dataclasses.field(default_factory=dict)
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -66,8 +66,8 @@ class ModelResult:
             "kind": self.kind,
             "estimates": [estimate.to_json() for estimate in self.estimates],
             "answers": {
-                query.value: {"guarantee": answer.guarantee.value, "reason": answer.reason}
-                for query, answer in self.answers.items()
+                QUERIES[name].title: {"guarantee": answer.guarantee.value, "reason": answer.reason}
+                for name, answer in self.answers.items()
             },
             "per_example": [
                 {"quantity": quantity, "unit": unit, "values": [float(v) for v in values]}
@@ -84,8 +84,10 @@ class ModelResult:
             kind=record["kind"],
             estimates=tuple(Estimate.from_json(e) for e in record["estimates"]),
             answers={
-                Query(query): Answer(Guarantee(answer["guarantee"]), answer["reason"])
-                for query, answer in record["answers"].items()
+                query.name: Answer(Guarantee(written["guarantee"]), written["reason"])
+                for query in QUERIES.values()
+                for written in [record["answers"].get(query.title)]
+                if written is not None
             },
             per_example={
                 (entry["quantity"], entry["unit"]): tuple(entry["values"])
@@ -358,7 +360,7 @@ def _tighter(name: str, old: Estimate | None, new: Estimate) -> Estimate:
 def _missing(result: ModelResult, column: Column, estimates: Mapping[Column, Estimate]) -> Missing:
     if column.quantity in result.refused:
         return Missing("refused", result.refused[column.quantity])
-    answer = result.answers.get(Query.LOG_PROB)
+    answer = result.answers.get("likelihood")
     if column.quantity in LIKELIHOOD and answer and answer.guarantee is Guarantee.NONE:
         return Missing("no density", answer.reason)
     for other in estimates:

@@ -28,14 +28,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from likely.ask.likelihood import measure_of
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset, as_dataset
 from likely.density import (
-    ApproximateDensity,
     GenerativeModel,
     LatentVariable,
-    Query,
-    TractableDensity,
     chunks,
     condition_of,
     context_of,
@@ -138,7 +136,7 @@ def per_example_nll(
         InvalidSetting: k < 1, or weights below float32.
         Diverged: a value that is not finite; names the example.
     """
-    measure, relation, about = _measure(model, importance_samples)
+    measure = measure_of(model, importance_samples)
     _refuse_misfit(model, data, batch_size)
     labelled = relabelled(data, model.spec.classes) if model.classes else data
     proofs_of(model, proofs).require()
@@ -151,7 +149,7 @@ def per_example_nll(
             noise = Noise("likelihood", seed, part.start, device=model.device)
             # An autocast block around this call must not lower the precision.
             with torch.no_grad(), without_autocast(model.device):
-                log_prob = measure(x, noise, context)
+                log_prob = measure.log_prob(x, noise, context)
             values[part] = -log_prob.double().cpu().numpy()
             _refuse_non_finite(model, data, values[part], part.start)
             if progress is not None:
@@ -160,7 +158,9 @@ def per_example_nll(
         model.train(was_training)
     fingerprint = data.fingerprint_given(condition_of(model))
     quantity = quantity_of(model)
-    return PerExample(values, relation, fingerprint, data.spec.dimensions, about, quantity)
+    return PerExample(
+        values, measure.relation, fingerprint, data.spec.dimensions, measure.about, quantity
+    )
 
 
 def quantity_of(model: GenerativeModel, base: str = QUANTITY) -> str:
@@ -353,38 +353,6 @@ def collapse_words(active: int, latent: int, rate: float) -> str:
             f"depend on x (the code carries {rate:.3g} nats); {remedy}"
         )
     return ""
-
-
-_Measure = Callable[[Tensor, Noise, Tensor | None], Tensor]
-
-
-def _measure(model: GenerativeModel, k: int | None) -> tuple[_Measure, Relation, str]:
-    """(log-likelihood or bound of a batch, relation of the NLL, how in words)."""
-    if k is not None and k < 1:
-        raise InvalidSetting(f"importance_samples must be at least 1, given {k}")
-    if isinstance(model, TractableDensity):
-        tractable = model
-        return (lambda x, noise, c: tractable.log_prob(x, c)), Relation.EXACT, "exact"
-    if isinstance(model, LatentVariable) and k is not None:
-        latent, samples = model, k
-        return (
-            lambda x, noise, c: latent.importance_bound(x, samples, noise, c),
-            Relation.UPPER,
-            f"importance-weighted bound, k = {k}",
-        )
-    if isinstance(model, ApproximateDensity):
-        if k is not None:
-            raise InvalidSetting(
-                f"{type(model).__name__} has no importance-weighted bound; leave out "
-                "importance_samples for its ELBO"
-            )
-        approximate = model
-        return (
-            lambda x, noise, c: approximate.elbo(x, noise, c),
-            Relation.UPPER,
-            "ELBO, one latent an example",
-        )
-    raise model.unanswerable(Query.LOG_PROB)
 
 
 def _tensors(model: GenerativeModel, data: Dataset, part: slice) -> tuple[Tensor, Tensor | None]:

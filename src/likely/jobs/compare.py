@@ -23,17 +23,16 @@ from torch import Tensor
 
 from likely import data as data_room
 from likely import runs
+from likely.ask import answers
+from likely.ask.complete import Completes
+from likely.ask.encode import Encodes
+from likely.ask.interpolate import Interpolates
+from likely.ask.likelihood import has_likelihood
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import (
-    Autoregressive,
-    GenerativeModel,
-    ImplicitDensity,
-    LatentVariable,
-    context_of,
-)
+from likely.density import GenerativeModel, LatentVariable, context_of
 from likely.devices import choose_device, environment, place
-from likely.errors import InvalidData, InvalidSetting, ProofFailed
+from likely.errors import InvalidData, InvalidSetting, ProofFailed, Unanswerable
 from likely.estimate import Estimate
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.compare import ModelResult, compare_models
@@ -328,7 +327,7 @@ class _Bench:
         per_example: dict[tuple[str, str], list[float]] = {}
         refused: dict[str, str] = {}
         notes = [_proof_note(proofs)]
-        if not isinstance(model, ImplicitDensity):
+        if has_likelihood(model):
             try:
                 found, values = self._likelihood(item, test, proofs)
                 estimates += found
@@ -349,7 +348,7 @@ class _Bench:
             estimates += reference.metrics(samples)
         notes += [str(finding) for finding in diagnose(item.metrics, model, train)]
         result = ModelResult(
-            item.name, model.kind, tuple(estimates), model.answers(), per_example, refused
+            item.name, model.kind, tuple(estimates), answers(model), per_example, refused
         )
         return ModelReport(
             result,
@@ -455,10 +454,10 @@ def _pictures(
     batch = test.batch(slice(0, count))
     x = torch.from_numpy(batch.x.astype(np.int64))
     context = context_of(model, batch)
-    if isinstance(model, LatentVariable):
+    if isinstance(model, Encodes):
         rebuilt = model.reconstruct(x, context).cpu()
         return {"Test images (first row) and their reconstructions": torch.stack([x, rebuilt])}
-    if isinstance(model, Autoregressive) and model.is_raster:
+    if isinstance(model, Completes):
         _, height, width = test.spec.grid
         observed = torch.zeros(height, width, dtype=torch.bool)
         observed[: height // 2] = True
@@ -470,10 +469,13 @@ def _pictures(
             )
         if len(test.spec.shape) == 1:
             observed = observed[0]
-        drawn = model.complete(x, observed, seed=seed, context=context).cpu()
+        try:
+            drawn = model.complete(x, observed, seed=seed, context=context).cpu()
+        except Unanswerable:  # these halves do not come first in its order
+            return {}
         hidden = torch.where(observed, x, 0)
         return {caption: torch.stack([x, hidden, drawn])}
-    if isinstance(model, ImplicitDensity):
+    if isinstance(model, Interpolates):
         labels = torch.zeros(3, dtype=torch.int64) if model.classes else None
         path = model.interpolate(3, count, seed=seed, context=labels)
         return {"From one code to another, three times": path.cpu()}

@@ -7,8 +7,8 @@ import html
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from likely.ask import QUERIES, Guarantee
 from likely.data.spec import DataSpec
-from likely.density import Guarantee, Query
 from likely.estimate import Verdict
 from likely.evaluate.compare import Column, ComparisonTable, Missing, PairVerdict
 from likely.files.charts import line_chart
@@ -218,7 +218,11 @@ def _verdict(verdict: PairVerdict) -> str:
 
 
 def _answers(table: ComparisonTable) -> str:
-    asked = [q for q in Query if any(q in result.answers for result in table.results)]
+    asked = [
+        query
+        for name, query in QUERIES.items()
+        if any(name in result.answers for result in table.results)
+    ]
     if not asked:
         return ""
     head = "".join(f"<th>{_text(result.name)}</th>" for result in table.results)
@@ -226,7 +230,7 @@ def _answers(table: ComparisonTable) -> str:
     for query in asked:
         cells = []
         for result in table.results:
-            answer = result.answers.get(query)
+            answer = result.answers.get(query.name)
             if answer is None:
                 cells.append("<td></td>")
                 continue
@@ -235,7 +239,7 @@ def _answers(table: ComparisonTable) -> str:
                 f'<td><span class="badge {style}">{word}</span>'
                 f"<small>{_text(answer.reason)}</small></td>"
             )
-        rows.append(f"<tr><th>{_text(query.value)}</th>{''.join(cells)}</tr>")
+        rows.append(f"<tr><th>{_text(query.title)}</th>{''.join(cells)}</tr>")
     return (
         "<section><h2>What each model can and cannot answer</h2>"
         f'<div class="wide"><table class="answers"><thead><tr><th></th>{head}</tr></thead>'

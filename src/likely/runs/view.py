@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from likely.density import ApproximateDensity, GenerativeModel
+from likely.ask.likelihood import is_bound
+from likely.density import GenerativeModel
 from likely.files.charts import curves
 from likely.files.inline import Shown, fragment, line
 
@@ -58,7 +59,7 @@ class Viewed:
         values = [record["validation"] for record in self.metrics if "validation" in record]
         if not values or not math.isfinite(min(values)):
             return ""
-        relation = "<=" if isinstance(self.model, ApproximateDensity) else "="
+        relation = "<=" if is_bound(self.model) else "="
         return f"{relation} {min(values):.2f} nats"
 
     @property

@@ -26,12 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from likely.ask.likelihood import has_likelihood, is_bound, measure_of
 from likely.data.labels import relabelled
 from likely.data.spec import Batch, Dataset, as_dataset
 from likely.density import (
-    ApproximateDensity,
     GenerativeModel,
-    TractableDensity,
     chunks,
     context_of,
 )
@@ -286,7 +285,7 @@ class _Loop:
                 if record:
                     self._record({"step": float(self.step), **record})
                     if progress is not None:
-                        bound = isinstance(self.model, ApproximateDensity)
+                        bound = is_bound(self.model)
                         told = Record(self.journal.records[-1], bound=bound)
                         progress(self._state("running", False), told)
                 stopping = self.team.any(stop.signal != 0)
@@ -478,16 +477,16 @@ class _Loop:
     def _validate(self) -> dict[str, float]:
         """Validation of the averaged weights: what was promised, not what was trained."""
         held_out = self.data.validation
-        measure = _validation_measure(self.model)
-        if held_out is None or measure is None:
+        if held_out is None or not has_likelihood(self.model):
             return {}
+        measure = measure_of(self.model)
         count = min(self.settings.validation_examples or len(held_out), len(held_out))
         total = 0.0
         with self.average.applied():
             for part in chunks(count, 256):
                 x, context = self._to_device(held_out.batch(part))
                 noise = Noise("validation", part.start, device=self.device)
-                total += float(measure(x, noise, context).sum(dtype=self.sum_dtype))
+                total -= float(measure.log_prob(x, noise, context).sum(dtype=self.sum_dtype))
         value = total / count
         if value < self.best:
             self.best = value
@@ -635,14 +634,3 @@ def _order(seed: int, epoch: int, n: int) -> np.ndarray[Any, Any]:
     order = generator.permutation(n)
     order.flags.writeable = False
     return order
-
-
-def _validation_measure(
-    model: GenerativeModel,
-) -> Callable[[Tensor, Noise, Tensor | None], Tensor] | None:
-    """Nats an example that validation averages, by kind; None for implicit densities."""
-    if isinstance(model, TractableDensity):
-        return lambda x, noise, context: -model.log_prob(x, context)
-    if isinstance(model, ApproximateDensity):
-        return lambda x, noise, context: -model.elbo(x, noise, context)
-    return None

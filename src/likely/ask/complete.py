@@ -1,0 +1,71 @@
+"""The unobserved pixels, drawn from p(rest | observed)."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from likely.ask.query import (
+    NO_DENSITY,
+    NO_FORMULA,
+    Answer,
+    Mixed,
+    exact,
+    none,
+    query,
+    refusal,
+)
+from likely.density import ApproximateDensity, GenerativeModel, TractableDensity
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A model that answers."""
+
+    def complete(
+        self, x: Tensor, observed: Tensor, *, seed: int = 0, context: Tensor | int | None = None
+    ) -> Tensor:
+        """See `complete`."""
+
+
+def answer(model: GenerativeModel) -> Answer:
+    """Exact for a chain rule, where the observed pixels come first."""
+    if isinstance(model, Completes):
+        return exact("where the observed pixels come first in the model's order, as the top rows")
+    if isinstance(model, Mixed):
+        return none("its members draw in different orders: no pixels come first in all of them")
+    if isinstance(model, TractableDensity):
+        return none("its density is known as a whole: it gives no conditionals")
+    if isinstance(model, ApproximateDensity):
+        return none(f"p(unobserved | observed) {NO_FORMULA}")
+    return none(NO_DENSITY)
+
+
+@query("completion", answer)
+def complete(
+    model: GenerativeModel,
+    x: Tensor,
+    observed: Tensor,
+    *,
+    seed: int = 0,
+    context: Tensor | int | None = None,
+) -> Tensor:
+    """Draw the unobserved pixels from p(rest | observed); the observed ones are kept.
+
+    Args:
+        model: a chain rule.
+        x: integers [B, *shape]; unobserved values are ignored.
+        observed: bool [H, W] ([D] for vectors); the first pixels of the model's order.
+        seed: of the noise.
+        context: labels, as for `sample`.
+
+    Returns:
+        int64 [B, *shape].
+
+    Raises:
+        Unanswerable: a model without conditionals, or pixels that do not come first.
+    """
+    if not isinstance(model, Completes):
+        raise refusal(model, answer(model))
+    return model.complete(x, observed, seed=seed, context=context)

@@ -1,0 +1,75 @@
+"""p(x_i | earlier dimensions) of one dimension, for every level."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from likely.ask.query import (
+    NO_DENSITY,
+    NO_FORMULA,
+    Answer,
+    Mixed,
+    exact,
+    none,
+    query,
+    refusal,
+)
+from likely.density import ApproximateDensity, GenerativeModel, TractableDensity
+
+
+@runtime_checkable
+class HasConditional(Protocol):
+    """A model that answers."""
+
+    def conditional(
+        self,
+        x: Tensor,
+        row: int,
+        column: int,
+        channel: int = 0,
+        context: Tensor | int | None = None,
+    ) -> Tensor:
+        """See `conditional`."""
+
+
+def answer(model: GenerativeModel) -> Answer:
+    """Exact for a chain rule."""
+    if isinstance(model, HasConditional):
+        return exact("p(x_i | what comes before it) is what the network computes")
+    if isinstance(model, Mixed):
+        return none("its members draw in different orders: no pixels come first in all of them")
+    if isinstance(model, TractableDensity):
+        return none("its density is known as a whole: it gives no conditionals")
+    if isinstance(model, ApproximateDensity):
+        return none(f"p(x_i | x_<i) {NO_FORMULA}")
+    return none(NO_DENSITY)
+
+
+@query("conditional of a pixel", answer)
+def conditional(
+    model: GenerativeModel,
+    x: Tensor,
+    row: int,
+    column: int,
+    channel: int = 0,
+    context: Tensor | int | None = None,
+) -> Tensor:
+    """p(x_i = level | what comes before it in the model's order), [B, levels].
+
+    Args:
+        model: a chain rule.
+        x: integers [B, *shape]; only what comes before the dimension is read.
+        row: of the pixel; 0 for vectors.
+        column: of the pixel; the dimension of a vector.
+        channel: of the pixel.
+        context: labels, as for `sample`.
+
+    Raises:
+        Unanswerable: a model without conditionals.
+        InvalidSetting: no such dimension.
+    """
+    if not isinstance(model, HasConditional):
+        raise refusal(model, answer(model))
+    return model.conditional(x, row, column, channel, context)

@@ -1,0 +1,133 @@
+"""Codes of given examples: the posterior q(z | x), features, reconstructions.
+
+A code comes from an encoder. A generator has none; the adversary of its fit has activations that
+serve as features (Radford, Metz and Chintala 2016, sec. 5.1), https://arxiv.org/abs/1511.06434.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from likely.ask.query import (
+    Answer,
+    Factorised,
+    Mixed,
+    approximate,
+    no_code,
+    none,
+    query,
+    refusal,
+)
+from likely.density import DiagonalGaussian, GenerativeModel
+from likely.devices.precision import without_autocast
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A model with an encoder."""
+
+    def posterior(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+        """See `posterior`."""
+
+    def features(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        """See `features`."""
+
+    def reconstruct(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        """See `reconstruct`."""
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A network whose activations are features, as the adversary of a GAN."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Activations at floats x in [-1, 1], [B, *shape]; [B, features]."""
+
+
+def posterior_answer(model: GenerativeModel) -> Answer:
+    """Approximate where there is an encoder."""
+    encodes = isinstance(model, Encodes)
+    return approximate("q(z|x), the encoder's Gaussian") if encodes else no_code(model)
+
+
+def features_answer(model: GenerativeModel) -> Answer:
+    """The code where there is an encoder."""
+    if isinstance(model, Encodes):
+        return approximate("the mean of q(z|x)")
+    if isinstance(model, Factorised | Mixed):
+        return none("no hidden unit is a code of the whole x")
+    return none(
+        "it has no encoder; the adversary of a GAN's run has features, adversary=run.adversary"
+    )
+
+
+def reconstruct_answer(model: GenerativeModel) -> Answer:
+    """Decoded from the code where there is an encoder."""
+    encodes = isinstance(model, Encodes)
+    return approximate("decode the mean of q(z|x)") if encodes else no_code(model)
+
+
+@query("posterior over latents", posterior_answer)
+def posterior(model: GenerativeModel, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+    """q(z | x), mean and log-scale [B, latent].
+
+    Args:
+        model: with an encoder.
+        x: integers [B, *shape].
+        context: labels int64 [B] or None.
+
+    Raises:
+        Unanswerable: a model without an encoder.
+    """
+    if not isinstance(model, Encodes):
+        raise refusal(model, posterior_answer(model))
+    return model.posterior(x, context)
+
+
+@query("features", features_answer)
+def features(
+    model: GenerativeModel,
+    x: Tensor,
+    context: Tensor | int | None = None,
+    *,
+    adversary: object = None,
+) -> Tensor:
+    """Numbers that describe x, for a classifier or a clustering, [B, features].
+
+    Args:
+        model: with an encoder, or any with an adversary.
+        x: integers [B, *shape].
+        context: labels, as for `sample`.
+        adversary: take the activations of this network, `run.adversary` of a GAN.
+
+    Raises:
+        Unanswerable: neither an encoder nor an adversary with features.
+    """
+    if adversary is None:
+        if not isinstance(model, Encodes):
+            raise refusal(model, features_answer(model))
+        return model.features(x, context)
+    if not isinstance(adversary, HasFeatures):
+        raise refusal(model, none(f"its adversary, {type(adversary).__name__}, has no features"))
+    with torch.no_grad(), without_autocast(model.device):
+        return adversary.features(model.scaled(model.integers(x)))
+
+
+@query("reconstruction", reconstruct_answer)
+def reconstruct(model: GenerativeModel, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+    """Encode, then decode, int64 [B, *shape].
+
+    Args:
+        model: with an encoder.
+        x: integers [B, *shape].
+        context: labels, as for `sample`.
+
+    Raises:
+        Unanswerable: a model without an encoder.
+    """
+    if not isinstance(model, Encodes):
+        raise refusal(model, reconstruct_answer(model))
+    return model.reconstruct(x, context)

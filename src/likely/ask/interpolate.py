@@ -1,0 +1,59 @@
+"""Points on the line between codes, decoded."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from likely.ask.encode import Encodes
+from likely.ask.query import Answer, approximate, no_code, query, refusal
+from likely.density import Ends, GenerativeModel
+
+
+@runtime_checkable
+class Interpolates(Protocol):
+    """A model that answers."""
+
+    def interpolate(
+        self, ends: Ends, steps: int = 8, *, seed: int = 0, context: Tensor | int | None = None
+    ) -> Tensor:
+        """See `interpolate`."""
+
+
+def answer(model: GenerativeModel) -> Answer:
+    """A picture of the code, not of the distribution."""
+    if not isinstance(model, Interpolates):
+        return no_code(model)
+    whose = "of images, or drawn" if isinstance(model, Encodes) else "drawn"
+    return approximate(f"decode points between two codes, {whose}")
+
+
+@query("latent interpolation", answer)
+def interpolate(
+    model: GenerativeModel,
+    ends: Ends,
+    steps: int = 8,
+    *,
+    seed: int = 0,
+    context: Tensor | int | None = None,
+) -> Tensor:
+    """Decode points on the line between pairs of codes.
+
+    Args:
+        model: with latent codes.
+        ends: how many pairs to draw, or the two ends, integers [B, *shape] each.
+        steps: points, both ends included.
+        seed: of the codes that are drawn.
+        context: labels, as for `sample`.
+
+    Returns:
+        int64 [B, steps, *shape].
+
+    Raises:
+        Unanswerable: a model without codes, or without those of given images.
+        InvalidSetting: fewer than two steps.
+    """
+    if not isinstance(model, Interpolates):
+        raise refusal(model, answer(model))
+    return model.interpolate(ends, steps, seed=seed, context=context)

@@ -1,0 +1,136 @@
+"""log p(x): exact, a lower bound, or none.
+
+A lower bound on the log-likelihood is an upper bound on the reported -log p(x).
+
+Sources: Kingma and Welling 2014 (eqs. 2, 3), https://arxiv.org/abs/1312.6114; Burda, Grosse and
+Salakhutdinov 2016 (eq. 8), https://arxiv.org/abs/1509.00519.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from likely.ask.query import (
+    NO_DENSITY,
+    Answer,
+    Factorised,
+    Guarantee,
+    Mixed,
+    exact,
+    none,
+    query,
+    refusal,
+)
+from likely.density import ApproximateDensity, GenerativeModel, TractableDensity
+from likely.devices.precision import without_autocast
+from likely.errors import InvalidSetting
+from likely.estimate import Relation
+from likely.noise import Noise
+
+
+@runtime_checkable
+class Tightens(Protocol):
+    """A bound that tightens with the number of importance samples."""
+
+    def importance_bound(
+        self, x: Tensor, k: int, noise: Noise, context: Tensor | None = None
+    ) -> Tensor:
+        """L_k in nats, [B]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """How the likelihood of a batch is computed.
+
+    Attributes:
+        log_prob: of (integers x [B, *shape], noise of the latents, context); nats [B].
+        relation: of -log p(x) to the truth: EXACT, or UPPER for a bound.
+        about: how, in words.
+    """
+
+    log_prob: Callable[[Tensor, Noise, Tensor | None], Tensor]
+    relation: Relation
+    about: str
+
+
+def answer(model: GenerativeModel) -> Answer:
+    """Exact for a tractable density, a bound for an approximate one."""
+    if isinstance(model, ApproximateDensity):
+        bounds = "ELBO and L_k bound it" if isinstance(model, Tightens) else "its ELBO bounds it"
+        return Answer(Guarantee.BOUND, f"p(x) is an integral over z; {bounds}")
+    if not isinstance(model, TractableDensity):
+        return none(NO_DENSITY)
+    if isinstance(model, Factorised):
+        return exact("the chain rule: a sum of log-conditionals")
+    if isinstance(model, Mixed):
+        return exact("the log of the mean of the members' densities")
+    return exact("its density has a closed form")
+
+
+def is_bound(model: GenerativeModel) -> bool:
+    """Whether likelihoods of the model are bounds."""
+    return answer(model).guarantee is Guarantee.BOUND
+
+
+def has_likelihood(model: GenerativeModel) -> bool:
+    """Whether the model has a likelihood at all."""
+    return answer(model).guarantee is not Guarantee.NONE
+
+
+def measure_of(model: GenerativeModel, importance_samples: int | None = None) -> Measure:
+    """How a model's likelihood is computed; arguments and errors as for `likelihood`."""
+    k = importance_samples
+    if k is not None and k < 1:
+        raise InvalidSetting(f"importance_samples must be at least 1, given {k}")
+    if isinstance(model, TractableDensity):
+        return Measure(lambda x, _, context: model.log_prob(x, context), Relation.EXACT, "exact")
+    if not isinstance(model, ApproximateDensity):
+        raise refusal(model, answer(model))
+    if k is None:
+        return Measure(model.elbo, Relation.UPPER, "ELBO, one latent an example")
+    if not isinstance(model, Tightens):
+        raise InvalidSetting(
+            f"{type(model).__name__} has no importance-weighted bound; leave out "
+            "importance_samples for its ELBO"
+        )
+    return Measure(
+        lambda x, noise, context: model.importance_bound(x, k, noise, context),
+        Relation.UPPER,
+        f"importance-weighted bound, k = {k}",
+    )
+
+
+@query("log-likelihood", answer)
+@torch.no_grad()
+def likelihood(
+    model: GenerativeModel,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    importance_samples: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """log p(x | context), or a lower bound on it, nats [B].
+
+    `likely.nats` makes an estimate of a whole data set from it, with proofs.
+
+    Args:
+        model: explicit.
+        x: integers [B, *shape].
+        context: labels int64 [B], floats [B, *context_shape], or None.
+        importance_samples: k of the importance-weighted bound; the ELBO when None. A tractable
+            density ignores it, so that one call serves a comparison.
+        seed: of the latents of an approximate density.
+
+    Raises:
+        Unanswerable: an implicit density.
+        InvalidSetting: k < 1, or a model without an importance-weighted bound.
+    """
+    measure = measure_of(model, importance_samples)
+    with without_autocast(model.device):
+        return measure.log_prob(x, Noise("likelihood", seed, device=model.device), context)

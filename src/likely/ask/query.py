@@ -1,0 +1,111 @@
+"""A query: a verb, the function that answers it, and what its answer is worth for a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from likely.density import GenerativeModel
+from likely.errors import Unanswerable
+
+NO_DENSITY = "it defines no density: it only maps noise to samples"
+NO_FORMULA = "is an integral over z without closed form"
+
+
+class Guarantee(enum.Enum):
+    """How an answer relates to the true answer of the model."""
+
+    EXACT = "exact"
+    BOUND = "bound"
+    APPROXIMATE = "approximate"
+    NONE = "no answer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The guarantee of an answer and the reason in words."""
+
+    guarantee: Guarantee
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """A query to a fitted model.
+
+    Attributes:
+        name: the verb, as "complete"; also of the method of the models that answer it.
+        title: in a table, as "completion".
+        answer: what the answer of a model is worth, and why; decided by what its class offers.
+        run: the function, called with the model first.
+    """
+
+    name: str
+    title: str
+    answer: Callable[[GenerativeModel], Answer]
+    run: Callable[..., Any]
+
+
+# Every query by its name, in the order of the tables.
+QUERIES: dict[str, Query] = {}
+
+Run = TypeVar("Run", bound=Callable[..., Any])
+
+
+def query(title: str, answer: Callable[[GenerativeModel], Answer]) -> Callable[[Run], Run]:
+    """Register the decorated function under its name."""
+
+    def register(run: Run) -> Run:
+        QUERIES[run.__name__] = Query(run.__name__, title, answer, run)
+        return run
+
+    return register
+
+
+def exact(reason: str) -> Answer:
+    """The true answer of the model."""
+    return Answer(Guarantee.EXACT, reason)
+
+
+def approximate(reason: str) -> Answer:
+    """An answer without a known distance from the true one."""
+    return Answer(Guarantee.APPROXIMATE, reason)
+
+
+def none(reason: str) -> Answer:
+    """No answer."""
+    return Answer(Guarantee.NONE, reason)
+
+
+def refusal(model: GenerativeModel, answer: Answer) -> Unanswerable:
+    """The error for a query whose guarantee is NONE."""
+    return Unanswerable(f"{type(model).__name__}: {answer.reason}")
+
+
+@runtime_checkable
+class Factorised(Protocol):
+    """A model that computes its conditionals (the chain rule)."""
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Parameters of every conditional, [B, K, H, W]."""
+
+
+@runtime_checkable
+class Mixed(Protocol):
+    """A mixture of other densities."""
+
+    def members(self) -> Any:
+        """The densities."""
+
+
+def no_code(model: GenerativeModel) -> Answer:
+    """Why a model without an encoder knows no code of a given x."""
+    if isinstance(model, Factorised):
+        return none("it has no latent variables: every hidden unit is a function of x")
+    if isinstance(model, Mixed):
+        return none("it has no latent variables beside the choice of a member")
+    return none("it has no encoder: the code of a given image is not known")

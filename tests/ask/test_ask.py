@@ -1,0 +1,179 @@
+"""Every query to every model: `likely.ask` agrees with the method, and what is declared is true."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import likely
+from likely.ask import QUERIES, Guarantee, answers, ask
+from likely.density import DiagonalGaussian, GenerativeModel, ImplicitDensity
+from likely.errors import InvalidSetting, Unanswerable
+from likely.models import MODELS
+from likely.models.gan.adversary import adversary_of
+from likely.noise import Noise
+from test_conformance import SPECS, built, context_for, images
+from test_own_models import Generator, Hidden, Independent
+
+OWN: dict[str, type[GenerativeModel]] = {
+    "own-tractable": Independent, "own-approximate": Hidden, "own-implicit": Generator,
+}  # fmt: skip
+NAMES = [*MODELS, *OWN]
+# Arguments of a function here that the method of the same name does not have.
+EXTRA = {"features": {"adversary"}}
+
+
+def model_of(name: str, conditional: bool = False) -> GenerativeModel:
+    if name in OWN:
+        return OWN[name](SPECS["levels"]).eval()  # type: ignore[arg-type]
+    return built(name, SPECS["levels"], conditional)
+
+
+def first_half(model: GenerativeModel, x: Tensor) -> Tensor:
+    """Pixels that come first in the order of the model, bool [H, W]."""
+    rank = torch.arange(x[0, 0].numel()).reshape(x.shape[2:])
+    order = getattr(model, "rank", getattr(model, "order", None))
+    if isinstance(order, Tensor):
+        rank = order if order.ndim == 2 else order.argsort().reshape(x.shape[2:])
+    return rank <= rank.max() // 2
+
+
+def arguments(model: GenerativeModel, query: str, x: Tensor) -> tuple[tuple[Any, ...], Any]:
+    """A valid call of a query, without the model."""
+    context = context_for(model, len(x))
+    positional: dict[str, tuple[Any, ...]] = {
+        "sample": (4,), "conditional": (x, 2, 1), "complete": (x, first_half(model, x)),
+        "interpolate": (4, 3),
+    }  # fmt: skip
+    return positional.get(query, (x,)), {"context": context}
+
+
+def expected_shape(model: GenerativeModel, query: str, x: Tensor) -> tuple[int, ...]:
+    if query in ("likelihood", "posterior"):
+        return (4,) if query == "likelihood" else (4, model.settings.latent)
+    if query in ("features", "conditional"):
+        return (4, model.settings.latent if query == "features" else model.spec.levels)
+    return (4, 3, *x.shape[1:]) if query == "interpolate" else tuple(x.shape)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize(
+    ("name", "conditional"), [*((n, False) for n in NAMES), *((n, True) for n in MODELS)]
+)
+def test_asking_is_calling_the_method_and_answers_are_true(
+    name: str, conditional: bool, query: str
+) -> None:
+    model = model_of(name, conditional)
+    x = images(SPECS["levels"])
+    given, options = arguments(model, query, x)
+    answer = answers(model)[query]
+    assert answer.reason
+    if answer.guarantee is Guarantee.NONE:
+        with pytest.raises(Unanswerable) as error:
+            ask(model, query, *given, **options)
+        assert str(error.value) == f"{type(model).__name__}: {answer.reason}"
+        assert not callable(getattr(type(model), query, None))
+        return
+    replied = likely.ask(model, query, *given, **options)
+    if query == "likelihood":
+        noise = (Noise("likelihood", 0),) if answer.guarantee is Guarantee.BOUND else ()
+        method = getattr(model, "elbo" if noise else "log_prob")
+        direct = method(x, *noise, options["context"])
+    else:
+        direct = getattr(model, query)(*given, **options)
+    if isinstance(replied, DiagonalGaussian):
+        replied, direct = replied.mean, direct.mean
+    assert torch.equal(replied, direct)
+    assert replied.shape == expected_shape(model, query, x)
+    whole = query in ("sample", "complete", "reconstruct", "interpolate")
+    assert replied.dtype == (torch.int64 if whole else torch.float32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_has_the_one_form_of_its_query(name: str) -> None:
+    """Its arguments begin as those of the function do; how it computes may have more of them."""
+    model = model_of(name)
+    for query in QUERIES.values():
+        method = getattr(type(model), query.name, None)
+        if method is None or query.name == "likelihood":  # `log_prob` or `elbo`
+            continue
+        form = list(inspect.signature(query.run).parameters.values())[1:]
+        of_method = inspect.signature(method).parameters
+        for parameter in form:
+            if parameter.name not in EXTRA.get(query.name, set()):
+                same = of_method[parameter.name]
+                assert (same.default, same.kind) == (parameter.default, parameter.kind), query.name
+        shared = [p for p in of_method if p in {q.name for q in form}]
+        assert shared == [p.name for p in form if p.name in shared]
+
+
+def test_what_is_asked_wrongly_is_refused() -> None:
+    model = model_of("nade")
+    with pytest.raises(InvalidSetting, match=r'unknown query "complet": .*complete'):
+        ask(model, "complet")
+    with pytest.raises(InvalidSetting, match=r"complete\(model.*observed"):
+        ask(model, "complete", images(SPECS["levels"]))
+    with pytest.raises(InvalidSetting, match="importance_samples"):
+        ask(model_of("vae"), "likelihood", images(SPECS["levels"]), importance_samples=0)
+    own = model_of("own-approximate")
+    with pytest.raises(InvalidSetting, match="no importance-weighted bound"):
+        ask(own, "likelihood", images(SPECS["levels"]), importance_samples=2)
+
+
+def test_a_tighter_bound_can_be_asked_for() -> None:
+    model, x = model_of("vae"), images(SPECS["levels"])
+    loose, tight = (ask(model, "likelihood", x, importance_samples=k).mean() for k in (1, 100))
+    assert loose < tight
+
+
+def test_the_model_keeps_its_mode_and_no_gradient_is_kept() -> None:
+    model = model_of("dcgan").train()
+    ask(model, "interpolate", 2)
+    assert model.training
+    assert not ask(model_of("nade"), "likelihood", images(SPECS["levels"])).requires_grad
+
+
+def test_codes_of_images_or_drawn_ones() -> None:
+    x = images(SPECS["levels"])
+    for name in ("vae", "dcgan", "own-implicit"):
+        model = model_of(name)
+        path = ask(model, "interpolate", 3, steps=4, seed=2)
+        assert path.shape == (3, 4, *x.shape[1:])
+        assert not torch.equal(path, ask(model, "interpolate", 3, steps=4, seed=3))
+        for wrong in ((0, 4), (2, 1)):
+            with pytest.raises(InvalidSetting, match="at least"):
+                ask(model, "interpolate", *wrong)
+    vae = model_of("vae")
+    path = ask(vae, "interpolate", (x, x.flip(0)), 5)
+    assert torch.equal(path[:, 0], ask(vae, "reconstruct", x))
+    assert torch.equal(path[:, 4], ask(vae, "reconstruct", x.flip(0)))
+    with pytest.raises(Unanswerable, match="DCGAN: it has no encoder"):
+        ask(model_of("dcgan"), "interpolate", (x, x))
+
+
+def test_an_adversary_has_features() -> None:
+    """Radford 2016, sec. 5.1; a function of each image alone."""
+    x = images(SPECS["levels"])
+    for name in ("dcgan", "own-implicit"):
+        model = model_of(name)
+        assert isinstance(model, ImplicitDensity)
+        adversary = adversary_of(model).eval()
+        activations = ask(model, "features", x, adversary=adversary)
+        assert activations.shape[0] == 4
+        assert torch.equal(activations, adversary.features(model.scaled(x)))  # type: ignore[operator]
+        assert not activations.requires_grad
+        alone = ask(model, "features", x[:1], adversary=adversary)
+        torch.testing.assert_close(alone, activations[:1])
+        with pytest.raises(Unanswerable, match="Linear, has no features"):
+            ask(model, "features", x, adversary=nn.Linear(1, 1))
+
+
+def test_the_door_and_the_room_have_one_name() -> None:
+    import likely.ask as room
+
+    assert callable(likely.ask)
+    assert likely.ask is room
