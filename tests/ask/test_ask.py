@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,3 +179,30 @@ def test_the_door_and_the_room_have_one_name() -> None:
 
     assert callable(likely.ask)
     assert likely.ask is room
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "ask.md"
+
+
+def table() -> list[str]:
+    """The lines of the page's table: a row for the models that answer alike, a column a query."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name, entry in MODELS.items():
+        found = answers(built(name, SPECS["binary"])).values()
+        cells = tuple("" if a.guarantee is Guarantee.NONE else a.guarantee.value for a in found)
+        rows.setdefault(cells, []).append(entry.class_name)
+    return [
+        f"| | {' | '.join(f'`{name}`' for name in QUERIES)} |",
+        f"|---{'|---' * len(QUERIES)}|",
+        *(f"| {', '.join(models)} | {' | '.join(cells)} |" for cells, models in rows.items()),
+    ]
+
+
+def test_the_page_says_who_answers_what() -> None:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("|")][: len(table())] == table()
+    assert set(re.findall(r"^### `(\w+)\(", "\n".join(lines), re.M)) == set(QUERIES)
+    for query in QUERIES.values():
+        names = [name for name in inspect.signature(query.run).parameters if name != "model"]
+        heading = next(line for line in lines if line.startswith(f"### `{query.name}("))
+        assert re.findall(r"(\w+)(?:=[^,)]*)?[,)]", heading.split("(", 1)[1]) == names

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from likely.ask.encode import Encodes
 from likely.ask.query import Answer, Factorised, Mixed, exact, query
-from likely.density import GenerativeModel, ImplicitDensity
+from likely.density import Decoder, GenerativeModel, ImplicitDensity
 
 
 def answer(model: GenerativeModel) -> Answer:
@@ -15,10 +14,10 @@ def answer(model: GenerativeModel) -> Answer:
         return exact("ancestral sampling, one pixel or one rank of pixels after another")
     if isinstance(model, Mixed):
         return exact("a member at random, then ancestral sampling")
-    if isinstance(model, Encodes):
-        return exact("z from the prior, then x from p(x|z)")
     if isinstance(model, ImplicitDensity):
         return exact("one pass of the generator")
+    if isinstance(model, Decoder):
+        return exact("z from the prior, then x from p(x|z)")
     return exact("drawn from the model's distribution")
 
 
