@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from likely import runs
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
 from likely.models.gan.dcgan import DCGAN
@@ -88,3 +90,13 @@ def test_the_model_holds_the_generator_alone() -> None:
     assert players["generator"] is model
     assert not {*players["discriminator"].parameters()} & {*model.parameters()}
     assert not {"criticise", "features", "discriminator"} & {*dir(model)}
+
+
+def test_a_run_of_before_holds_both_networks() -> None:
+    """Its weights were one model's; now the discriminator's are those of the run's adversary."""
+    run = runs.load(Path(__file__).parents[2] / "bench" / "results" / "mnist-static-dcgan")
+    x = run.model.sample(4, seed=3)
+    assert run.adversary is not None
+    real = run.adversary(run.model.scaled(x), None)
+    noise = run.adversary(torch.rand(4, 1, 28, 28) * 2 - 1, None)
+    assert float(real.min()) > float(noise.max())  # it was trained to tell images from others
