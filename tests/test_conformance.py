@@ -251,6 +251,9 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[s
         out["reconstruct"] = model.reconstruct(x, context)
         assert out["reconstruct"].shape == x.shape
     assert ("reconstruct" in names) == ("posterior" in names)
+    if "stream" in names:
+        assert isinstance(model, Incremental)
+        out["stream"] = model.stream(4, context).log_table()
     return out
 
 

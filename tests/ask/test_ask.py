@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import likely
 from likely.ask import QUERIES, Guarantee, answers, ask
-from likely.density import DiagonalGaussian, GenerativeModel, ImplicitDensity
+from likely.density import Autoregressive, DiagonalGaussian, GenerativeModel, ImplicitDensity
 from likely.errors import InvalidSetting, Unanswerable
 from likely.models import MODELS
 from likely.models.gan.adversary import adversary_of
@@ -38,9 +38,8 @@ def model_of(name: str, conditional: bool = False) -> GenerativeModel:
 def first_half(model: GenerativeModel, x: Tensor) -> Tensor:
     """Pixels that come first in the order of the model, bool [H, W]."""
     rank = torch.arange(x[0, 0].numel()).reshape(x.shape[2:])
-    order = getattr(model, "rank", getattr(model, "order", None))
-    if isinstance(order, Tensor):
-        rank = order if order.ndim == 2 else order.argsort().reshape(x.shape[2:])
+    if isinstance(model, Autoregressive):
+        rank = model.rank
     return rank <= rank.max() // 2
 
 
@@ -49,7 +48,7 @@ def arguments(model: GenerativeModel, query: str, x: Tensor) -> tuple[tuple[Any,
     context = context_for(model, len(x))
     positional: dict[str, tuple[Any, ...]] = {
         "sample": (4,), "conditional": (x, 2, 1), "complete": (x, first_half(model, x)),
-        "interpolate": (4, 3),
+        "interpolate": (4, 3), "stream": (4,),
     }  # fmt: skip
     return positional.get(query, (x,)), {"context": context}
 
@@ -57,7 +56,7 @@ def arguments(model: GenerativeModel, query: str, x: Tensor) -> tuple[tuple[Any,
 def expected_shape(model: GenerativeModel, query: str, x: Tensor) -> tuple[int, ...]:
     if query in ("likelihood", "posterior"):
         return (4,) if query == "likelihood" else (4, model.settings.latent)
-    if query in ("features", "conditional"):
+    if query in ("features", "conditional", "stream"):
         return (4, model.settings.latent if query == "features" else model.spec.levels)
     return (4, 3, *x.shape[1:]) if query == "interpolate" else tuple(x.shape)
 
@@ -87,6 +86,8 @@ def test_asking_is_calling_the_method_and_answers_are_true(
         direct = method(x, *noise, options["context"])
     else:
         direct = getattr(model, query)(*given, **options)
+    if query == "stream":
+        replied, direct = (s.log_table().float() for s in (replied, direct))
     if isinstance(replied, DiagonalGaussian):
         replied, direct = replied.mean, direct.mean
     assert torch.equal(replied, direct)

@@ -18,6 +18,7 @@ from likely.ask.encode import features, posterior, reconstruct  # isort: skip
 from likely.ask.interpolate import interpolate  # isort: skip
 from likely.ask.complete import complete  # isort: skip
 from likely.ask.conditional import conditional  # isort: skip
+from likely.ask.stream import stream  # isort: skip
 from likely.ask.query import QUERIES, Answer, Guarantee, Query
 from likely.density import GenerativeModel
 from likely.errors import InvalidSetting, nearest
@@ -37,6 +38,7 @@ __all__ = [
     "posterior",
     "reconstruct",
     "sample",
+    "stream",
 ]
 
 

@@ -6,17 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from likely.ask.query import (
-    NO_DENSITY,
-    NO_FORMULA,
-    Answer,
-    Mixed,
-    exact,
-    none,
-    query,
-    refusal,
-)
-from likely.density import ApproximateDensity, GenerativeModel, TractableDensity
+from likely.ask.query import Answer, exact, no_conditionals, query, refusal
+from likely.density import GenerativeModel
 
 
 @runtime_checkable
@@ -33,13 +24,7 @@ def answer(model: GenerativeModel) -> Answer:
     """Exact for a chain rule, where the observed pixels come first."""
     if isinstance(model, Completes):
         return exact("where the observed pixels come first in the model's order, as the top rows")
-    if isinstance(model, Mixed):
-        return none("its members draw in different orders: no pixels come first in all of them")
-    if isinstance(model, TractableDensity):
-        return none("its density is known as a whole: it gives no conditionals")
-    if isinstance(model, ApproximateDensity):
-        return none(f"p(unobserved | observed) {NO_FORMULA}")
-    return none(NO_DENSITY)
+    return no_conditionals(model, "p(unobserved | observed)")
 
 
 @query("completion", answer)

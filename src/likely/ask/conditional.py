@@ -6,17 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from likely.ask.query import (
-    NO_DENSITY,
-    NO_FORMULA,
-    Answer,
-    Mixed,
-    exact,
-    none,
-    query,
-    refusal,
-)
-from likely.density import ApproximateDensity, GenerativeModel, TractableDensity
+from likely.ask.query import Answer, exact, no_conditionals, query, refusal
+from likely.density import GenerativeModel
 
 
 @runtime_checkable
@@ -38,13 +29,7 @@ def answer(model: GenerativeModel) -> Answer:
     """Exact for a chain rule."""
     if isinstance(model, HasConditional):
         return exact("p(x_i | what comes before it) is what the network computes")
-    if isinstance(model, Mixed):
-        return none("its members draw in different orders: no pixels come first in all of them")
-    if isinstance(model, TractableDensity):
-        return none("its density is known as a whole: it gives no conditionals")
-    if isinstance(model, ApproximateDensity):
-        return none(f"p(x_i | x_<i) {NO_FORMULA}")
-    return none(NO_DENSITY)
+    return no_conditionals(model, "p(x_i | x_<i)")
 
 
 @query("conditional of a pixel", answer)

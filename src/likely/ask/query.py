@@ -9,11 +9,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from likely.density import GenerativeModel
+from likely.density import ApproximateDensity, GenerativeModel, TractableDensity
 from likely.errors import Unanswerable
 
 NO_DENSITY = "it defines no density: it only maps noise to samples"
-NO_FORMULA = "is an integral over z without closed form"
 
 
 class Guarantee(enum.Enum):
@@ -109,3 +108,14 @@ def no_code(model: GenerativeModel) -> Answer:
     if isinstance(model, Mixed):
         return none("it has no latent variables beside the choice of a member")
     return none("it has no encoder: the code of a given image is not known")
+
+
+def no_conditionals(model: GenerativeModel, wanted: str) -> Answer:
+    """Why a model without conditionals does not know what is wanted, as "p(x_i | x_<i)"."""
+    if isinstance(model, Mixed):
+        return none("its members draw in different orders: no pixels come first in all of them")
+    if isinstance(model, TractableDensity):
+        return none("its density is known as a whole: it gives no conditionals")
+    if isinstance(model, ApproximateDensity):
+        return none(f"{wanted} is an integral over z without closed form")
+    return none(NO_DENSITY)
