@@ -97,6 +97,6 @@ def test_a_run_of_before_holds_both_networks() -> None:
     run = runs.load(Path(__file__).parents[2] / "bench" / "results" / "mnist-static-dcgan")
     x = run.model.sample(4, seed=3)
     assert run.adversary is not None
-    real = run.adversary(run.model.scaled(x), None)
-    noise = run.adversary(torch.rand(4, 1, 28, 28) * 2 - 1, None)
+    real = run.adversary(run.model.scaled(x), None).detach()
+    noise = run.adversary(torch.rand(4, 1, 28, 28) * 2 - 1, None).detach()
     assert float(real.min()) > float(noise.max())  # it was trained to tell images from others
