@@ -6,7 +6,6 @@ import os
 
 import numpy as np
 import pytest
-import torch
 from mdp_examples import random_mdp
 from numba import njit
 from scipy.sparse import csgraph
@@ -22,7 +21,6 @@ from likely.mdp import (
     row_function,
     solve,
 )
-from likely.mdp.check import torch_operators
 from likely.mdp.discounted import frontier
 from likely.mdp.kernels import graph, threads
 from likely.mdp.kernels import order as generated_order
@@ -317,46 +315,3 @@ def test_distances_and_orders_on_a_grid() -> None:
     assert np.array_equal(found.forward[found.rank], np.arange(961))
     assert not graph.mixes_fast(centre)
     assert graph.mixes_fast(random_mdp(5000, 5, 5, 0.9))
-
-
-# -------------------------------------------------------------------------------- PyTorch
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> str:
-    try:
-        return str(request.config.getoption("--device"))
-    except ValueError:
-        return "cpu"
-
-
-@pytest.mark.parametrize(("dtype", "room"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
-def test_torch_operators_are_the_same_operators(
-    dtype: torch.dtype, room: float, device: str
-) -> None:
-    mdp = random_mdp(80, 3, 4, 0.95, terminal=3)
-    rows = torch_operators.TorchMDP.of(mdp, device, dtype)
-    value = np.random.default_rng(0).standard_normal(80)
-    on_device = torch.tensor(value, dtype=dtype, device=device)
-    best = torch_operators.bellman_optimality(rows, on_device).cpu().numpy()
-    assert np.abs(best - bellman_optimality(mdp, value)).max() < room
-    weights = np.repeat(1.0 / np.diff(mdp.pair_ptr)[3:], 3)
-    mixed = torch_operators.bellman_expectation(
-        rows, on_device, torch.tensor(weights, dtype=dtype, device=device)
-    )
-    expected = bellman_expectation(mdp, value, "uniform")
-    assert np.abs(mixed.cpu().numpy() - expected).max() < room
-    if dtype == torch.float64:
-        pairs = torch_operators.greedy_pairs(rows, on_device).cpu().numpy()
-        labels = np.where(pairs >= 0, mdp.pair_action[pairs], -1)
-        assert np.array_equal(labels, greedy(mdp, value))
-
-
-@pytest.mark.parametrize("terminal", [0, 2])
-def test_torch_solves_with_bounds_that_hold(terminal: int, device: str) -> None:
-    mdp = random_mdp(80, 3, 4, 0.95, terminal=terminal)
-    truth = solve(mdp, 1e-11, "policy-iteration").value
-    for dtype in (torch.float64, torch.float32):
-        solution = torch_operators.solve(mdp, 1e-8, device=device, dtype=dtype)
-        assert bool((solution.lower <= truth).all())
-        assert bool((truth <= solution.upper).all())
-        assert solution.converged == (dtype == torch.float64)
-        assert solution.error < 1e-3

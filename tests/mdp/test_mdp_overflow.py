@@ -156,15 +156,6 @@ for discount in (0.5, 0.999):
     else:
         raise AssertionError("returns beyond the range of the numbers")
 """,
-    "a device's sweeps": """
-from likely.mdp.check import torch_operators
-import torch
-for scale, discount, dtype in ((1e307, 0.99, torch.float64), (1e37, 0.99, torch.float32),
-                               (1.0, 0.9, torch.float64)):
-    problem = random_problem(scale, discount)
-    held(torch_operators.solve(problem.mdp(), 1e-6 * scale, dtype=dtype, max_iterations=400),
-         best(problem))
-""",
     "a checkpoint that was changed": """
 import tempfile, pathlib
 with tempfile.TemporaryDirectory() as folder:

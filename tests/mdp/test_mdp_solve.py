@@ -21,9 +21,11 @@ from likely.mdp import (
     Solution,
     World,
     average_reward,
+    backward_induction,
     certify,
     evaluate,
     grid,
+    simulate,
     solve,
     total_reward,
     worlds,
@@ -308,3 +310,67 @@ def test_a_solve_that_converges_writes_its_checkpoint(mdp: MDP, tmp_path: Path) 
     again = solve(mdp, 1e-8, "value-iteration", checkpoint=path)
     assert again.converged
     assert again.trace[-2].error <= 1e-8, "the value that had converged is where it went on"
+
+
+def students() -> MDP:
+    """Study pays later, rest pays now; the last state has only rest."""
+    return MDP.from_arrays(
+        [[[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]], np.eye(3)],
+        [[-1.0, 0.0], [-1.0, 0.0], [0.0, 2.0]], 0.9,
+        available=[[True, True], [True, True], [False, True]],
+        state_names=["new", "half", "done"], action_names=["study", "rest"],
+    )  # fmt: skip
+
+
+def test_action_values_are_a_table_of_states_and_actions() -> None:
+    mdp = students()
+    best = solve(mdp, 1e-9)
+    table = best.q_table()
+    assert table is not None
+    assert table[:2].max(axis=1) == pytest.approx(best.value[:2], abs=1e-8)
+    assert np.isnan(table[2, 0])
+    assert table[2, 1] == pytest.approx(20.0, abs=1e-8)
+    assert best.q_table(missing=-np.inf).argmax(axis=1).tolist() == best.policy.tolist()  # type: ignore[union-attr]
+    resting = evaluate(mdp, "rest")
+    assert resting.q_table()[0].tolist() == pytest.approx([-1.0, 0.0])
+    undiscounted = total_reward(worlds.build("small-gridworld")).q_table()
+    assert undiscounted is not None
+    assert np.nanmax(undiscounted[1]) == pytest.approx(-1.0)
+
+
+def test_a_solution_and_names_of_actions_are_policies() -> None:
+    mdp = students()
+    best = solve(mdp, 1e-9)
+    assert evaluate(mdp, best).value == pytest.approx(best.value, abs=1e-8)
+    named = evaluate(mdp, ["study", "study", "rest"])
+    assert np.array_equal(named.value, evaluate(mdp, best.policy).value)
+    assert simulate(mdp, best, 5, seed=1).returns.tolist() == (
+        simulate(mdp, ["study", "study", "rest"], 5, seed=1).returns.tolist()
+    )
+    assert certify(mdp, best).error == certify(mdp, best.value).error
+    with pytest.raises(InvalidData, match='policy "sleep" is unknown; valid: rest, study, uniform'):
+        evaluate(mdp, "sleep")
+    with pytest.raises(InvalidData, match="2 names of actions for 3 states"):
+        evaluate(mdp, ["study", "rest"])
+    with pytest.raises(InvalidData, match="in done, which has only"):
+        evaluate(mdp, "study")
+    with pytest.raises(InvalidData, match="depends on the step"):
+        evaluate(mdp, backward_induction(mdp, 3))
+
+
+def test_reprs_are_the_sentence_for_a_person() -> None:
+    mdp = students()
+    best = solve(mdp)
+    for answer in (best, evaluate(mdp, best), simulate(mdp, best, 3)):
+        assert repr(answer) == str(answer)
+        assert len(repr(answer)) < 200
+
+
+def test_a_value_of_zero_is_shown_as_zero() -> None:
+    best = solve(worlds.build("frozen-lake-8x8"), 1e-6)
+    near = (best.lower <= 0.0) & (best.upper >= 0.0)
+    assert bool(near.any())
+    assert bool((best.shown()[near] == 0.0).all())
+    assert np.array_equal(best.shown()[~near], best.value[~near])
+    wide = solve(worlds.build("frozen-lake-8x8"), 1e-6, "value-iteration", max_iterations=2)
+    assert np.array_equal(wide.shown()[~near], wide.value[~near])

@@ -130,7 +130,7 @@ def _solve(given: argparse.Namespace) -> None:
     steps = found.value.ndim == 2  # a finite horizon: the first row has all steps to go
     value, lower, upper, policy = (
         np.asarray(part[0] if steps else part)
-        for part in (found.value, found.lower, found.upper, found.policy)
+        for part in (found.shown(), found.lower, found.upper, found.policy)
     )
     if given.json:
         say_json(solution_record(world, found, everything=world.mdp.states <= JSON_STATES))

@@ -116,6 +116,9 @@ def solution_record(world: World, found: Solution, everything: bool) -> dict[str
             record[name] = plain(np.asarray(getattr(found, name)))
         if found.gain is not None:
             record["gain"] = plain(found.gain)
+        table = found.q_table() if world.mdp.states * world.mdp.actions <= JSON_STATES else None
+        if table is not None:
+            record["q"] = plain(table)
     return record
 
 
@@ -134,6 +137,9 @@ def write_solution(path: str, world: World, found: Solution) -> None:
         "upper": np.asarray(found.upper),
         "policy": np.asarray(found.policy),
     }
+    table = found.q_table()
+    if table is not None:
+        arrays["q"] = table
     write_npz(Path(path), arrays)
 
 

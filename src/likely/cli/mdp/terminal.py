@@ -39,12 +39,21 @@ def signed(value: float) -> str:
     return f"{value:.2e}"
 
 
-def interval(low: float, high: float, digits: int = 9) -> str:
+def interval(low: float, high: float, digits: int = 9, scale: float = 0.0) -> str:
     """An interval printed with so many digits, rounded outwards so that it still holds.
+
+    Ends that are tiny beside `scale` are rounded to 0 or to a millionth of a millionth of it.
 
     >>> interval(0.12345678949, 0.12345678951)
     '[0.123456789, 0.12345679]'
+    >>> interval(-1e-299, 1e-299, scale=50.0), interval(1e-299, 2.0, scale=50.0)
+    ('[-1e-11, 1e-11]', '[0, 2]')
     """
+    least = 10.0 ** (math.floor(math.log10(scale)) - 12) if 0.0 < scale < math.inf else 0.0
+    if abs(low) < least:
+        low = -least if low < 0.0 else 0.0
+    if abs(high) < least:
+        high = least if high > 0.0 else 0.0
     ends = []
     for end, rounding in ((low, ROUND_FLOOR), (high, ROUND_CEILING)):
         if math.isfinite(end):
@@ -167,10 +176,12 @@ def state_table(
         table.add_column("between", justify="right")
     if policy is not None:
         table.add_column("action")
+    known = np.abs(value[np.isfinite(value)])
+    scale = float(known.max(initial=0.0))
     for state in range(min(mdp.states, LISTED_STATES)):
         row = [mdp.state_name(state), signed(float(value[state]))]
         if lower is not None and upper is not None:
-            row.append(interval(float(lower[state]), float(upper[state])))
+            row.append(interval(float(lower[state]), float(upper[state]), scale=scale))
         if policy is not None:
             action = int(policy[state])
             row.append("(end)" if action < 0 else mdp.action_name(action))

@@ -1,1 +1,1 @@
-"""Second opinions: certificates, simulation, the operators in torch."""
+"""Second opinions: certificates and simulation."""

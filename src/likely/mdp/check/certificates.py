@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.model.operators import Policy, policy_weights
 from likely.mdp.model.problem import MDP, is_discounting
+from likely.mdp.model.solution import Solution, value_array
+from likely.mdp.model.world import Problem, stored
 
 __all__ = ["Certificate", "certify"]
 
@@ -47,16 +50,18 @@ class Certificate:
 
 
 def certify(
-    mdp: MDP,
-    value: npt.ArrayLike,
-    policy: npt.ArrayLike | None = None,
+    problem: Problem,
+    value: npt.ArrayLike | Solution,
+    policy: Policy | None = None,
     *,
     objective: str = "max",
 ) -> Certificate:
     """Bounds on the optimal discounted value from one backup of `value`.
 
     Args:
-        value: [S] any finite numbers, from any solver; terminal states must hold 0.
+        problem: an `MDP` or a `World`.
+        value: [S] any finite numbers, from any solver; terminal states must hold 0. Or a
+            `Solution`.
         policy: where given, the bounds are for the value of this policy instead (any form that
             `operators.policy_weights` takes).
         objective: "max" or "min".
@@ -65,15 +70,14 @@ def certify(
         InvalidSetting: undiscounted MDPs, for which one backup proves nothing of this kind.
         InvalidData: a value of the wrong shape, or not finite.
     """
-    if not isinstance(mdp, MDP):
-        raise InvalidSetting("certify reads stored rows; give problem.stored()")
+    mdp = stored(problem)
     if not is_discounting(mdp.discount):
         raise InvalidSetting(
             f"discount {mdp.discount}: one backup proves bounds only for a discount below 1"
         )
     if objective not in ("max", "min"):
         raise InvalidSetting(f'objective="{objective}" is unknown; expected "max" or "min"')
-    v = np.asarray(value, dtype=np.float64)
+    v = value_array(value)
     if v.shape != (mdp.states,) or not bool(np.isfinite(v).all()):
         raise InvalidData(f"value of shape {v.shape}: expected finite numbers [{mdp.states}]")
     if bool((v[mdp.terminal] != 0.0).any()):
@@ -81,8 +85,6 @@ def certify(
     sign = 1.0 if objective == "max" else -1.0
     weights = None
     if policy is not None:
-        from likely.mdp.model.operators import policy_weights
-
         weights = policy_weights(mdp, policy)
     with np.errstate(over="ignore", invalid="ignore"):
         low, high, greedy_low, defect = _residuals(mdp, sign * v, sign, weights)

@@ -16,11 +16,12 @@ import dataclasses
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting
-from likely.mdp.model.operators import policy_weights
+from likely.mdp.model.operators import Policy, policy_array, policy_weights
 from likely.mdp.model.problem import MDP
+from likely.mdp.model.world import Problem, stored
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,10 +76,13 @@ class Simulation:
             text += f"; {self.unfinished} episodes had not ended, their returns are partial"
         return text
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 def simulate(
-    mdp: MDP,
-    policy: ArrayLike,
+    problem: Problem,
+    policy: Policy,
     episodes: int = 1000,
     seed: int = 0,
     start: int | None = None,
@@ -88,8 +92,9 @@ def simulate(
     """Play episodes.
 
     Args:
-        mdp: the problem; where it has rewards of transitions, those are paid.
-        policy: [S] action labels (integers), [S, A] or [pairs] action probabilities, or "uniform".
+        problem: an `MDP` or a `World`; where it has rewards of transitions, those are paid.
+        policy: [S] action labels or names, one name for all states, [S, A] or [pairs] action
+            probabilities, a `Solution`, or "uniform".
         episodes: how many.
         seed: of NumPy's PCG64 generator; the same seed gives the same episodes.
         start: first state; None draws it from `mdp.initial`, or uniformly from the states that
@@ -106,6 +111,7 @@ def simulate(
         raise InvalidSetting(
             f"simulation needs at least one episode and one step, given {episodes} and {max_steps}"
         )
+    mdp = stored(problem)
     random = np.random.default_rng(seed)
     state = _starts(mdp, random, episodes, start)  # [episodes]
     choose = _chooser(mdp, policy)
@@ -162,9 +168,10 @@ class _Chooser:
         return _draw(self.within, self.pair_ptr, states, random.random(len(states)))
 
 
-def _chooser(mdp: MDP, policy: ArrayLike) -> _Chooser:
+def _chooser(mdp: MDP, policy: Policy) -> _Chooser:
     pair_ptr = np.asarray(mdp.pair_ptr, dtype=np.int64)
-    labels = None if isinstance(policy, str) else np.asarray(policy)
+    uniform = isinstance(policy, str) and policy == "uniform"
+    labels = None if uniform else policy_array(mdp, policy)
     if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu":
         return _Chooser(np.asarray(mdp.pair_of(labels), dtype=np.int64), None, pair_ptr)
     within = _cumulative(policy_weights(mdp, policy), pair_ptr)

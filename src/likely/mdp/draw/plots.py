@@ -20,6 +20,7 @@ from likely.files import replacing
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs
 from likely.mdp.model.problem import MDP
+from likely.mdp.model.solution import Solution
 from likely.mdp.model.world import Problem, layout_of, stored
 
 if TYPE_CHECKING:
@@ -219,16 +220,19 @@ def _draw_policy(axes: Axes, mdp: MDP, layout: GridLayout, value: ArrayLike) -> 
     draw_arrows(axes, mdp, layout, greedy_pairs(mdp, value))
 
 
-def heat_map(path: str | Path, problem: Problem, value: ArrayLike, title: str = "") -> Path:
+def heat_map(
+    path: str | Path, problem: Problem, value: ArrayLike | Solution, title: str = ""
+) -> Path:
     """Values as colours and numbers, the greedy policy as arrows beside them.
 
     Args:
         path: of the picture (.png, .pdf or .svg).
         problem: an `MDP` with a layout, or a `World`.
-        value: [S].
+        value: [S], or a `Solution`.
         title: above it.
     """
     mdp, layout = stored(problem), layout_of(problem)
+    value = value.shown() if isinstance(value, Solution) else value
     rows, columns = layout.shape
     arrows = bool(layout.moves) and max(rows, columns) <= ARROWS_UP_TO
     panels = 2 if arrows else 1

@@ -68,7 +68,8 @@ def rewards(
     pair = int(np.flatnonzero(~np.isfinite(reward))[0])
     place = where(pair, pair_ptr, pair_action, states, actions)
     raise InvalidData(
-        f"{place}: reward {reward[pair]} is not finite; leave out actions that are not available"
+        f"{place}: reward {reward[pair]} is not finite; leave out actions that are not "
+        "available (`available=` of MDP.from_arrays, an empty row of MDP.from_sparse)"
     )
 
 

@@ -23,7 +23,7 @@ from likely.mdp.model.problem import MDP
 State = TypeVar("State", bound=Hashable)
 Action = TypeVar("Action", bound=Hashable)
 
-MAX_STATES = 10_000_000
+MAX_STATES = 1_000_000
 
 
 def from_step(
@@ -95,8 +95,8 @@ def from_step(
                 if successor not in number:
                     if len(order) >= max_states:
                         raise InvalidData(
-                            f"exploration met more than {max_states} states; bound the state "
-                            "space, or raise max_states"
+                            f"exploration met more than {max_states} states, the last after "
+                            f"state {state!r}; bound the state space, or raise max_states"
                         )
                     number[successor] = len(order)
                     order.append(successor)

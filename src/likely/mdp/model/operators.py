@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData
+from likely.errors import InvalidData, nearest
 from likely.mdp.model.problem import MDP
+from likely.mdp.model.solution import Solution
 
 __all__ = [
     "bellman_expectation",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
+Policy = npt.ArrayLike | Solution
 
 
 def _value(mdp: MDP, value: npt.ArrayLike) -> FloatArray:
@@ -37,6 +39,13 @@ def _value(mdp: MDP, value: npt.ArrayLike) -> FloatArray:
 def state_action_values(mdp: MDP, value: npt.ArrayLike) -> FloatArray:
     """q[i] = r + discount P v for each pair; [pairs]."""
     return np.asarray(mdp.reward + mdp.discount * (mdp.transition @ _value(mdp, value)))
+
+
+def table_of(mdp: MDP, q: npt.ArrayLike, missing: float = np.nan) -> FloatArray:
+    """[S, A] numbers of the pairs [pairs] by state and action label, `missing` elsewhere."""
+    table = np.full((mdp.states, mdp.actions), missing)
+    table[mdp.pair_state, mdp.pair_action] = q
+    return table
 
 
 def bellman_optimality(mdp: MDP, value: npt.ArrayLike) -> FloatArray:
@@ -64,19 +73,42 @@ def greedy(mdp: MDP, value: npt.ArrayLike) -> npt.NDArray[Any]:
     return policy
 
 
-def policy_weights(mdp: MDP, policy: npt.ArrayLike) -> FloatArray:
+def policy_array(mdp: MDP, policy: Policy) -> npt.NDArray[Any]:
+    """A policy as numbers: that of a `Solution`, and names of actions as their labels.
+
+    Raises:
+        InvalidData: a name that no action has, or a policy that depends on the step.
+    """
+    if isinstance(policy, Solution):
+        if policy.policy.ndim != 1:
+            raise InvalidData("the policy depends on the step; give one of it, solution.policy[t]")
+        policy = policy.policy
+    array: npt.NDArray[Any] = np.asarray(policy)
+    if array.dtype.kind != "U":
+        return array
+    label = {name: number for number, name in enumerate(mdp.action_names or ())}
+    named = np.broadcast_to(array, mdp.states) if array.ndim == 0 else array
+    if named.shape != (mdp.states,):
+        raise InvalidData(f"{named.shape[0]} names of actions for {mdp.states} states")
+    for state in np.flatnonzero(~mdp.terminal):
+        if named[state] not in label:
+            hint = nearest(str(named[state]), ["uniform", *label])
+            raise InvalidData(f'policy "{named[state]}" is unknown; {hint}')
+    return np.array([label.get(name, -1) for name in named], dtype=np.int64)
+
+
+def policy_weights(mdp: MDP, policy: Policy) -> FloatArray:
     """pi(a|s) of each pair, [pairs].
 
-    `policy` is [S] action labels (deterministic), [pairs] probabilities, [S, A] probabilities by
-    action label, or the word "uniform". Raises InvalidData where the probabilities of a state do
-    not sum to one over its available actions.
+    `policy` is [S] action labels or names (deterministic), one name for all states, [pairs]
+    probabilities, [S, A] probabilities by action label, a `Solution`, or the word "uniform".
+    Raises InvalidData where the probabilities of a state do not sum to one over its available
+    actions.
     """
-    if isinstance(policy, str):
-        if policy != "uniform":
-            raise InvalidData(f'policy "{policy}" is unknown; the only word is "uniform"')
+    if isinstance(policy, str) and policy == "uniform":
         counts = np.diff(mdp.pair_ptr)
         return np.asarray(1.0 / np.repeat(counts, counts))
-    array: Any = np.asarray(policy)
+    array = policy_array(mdp, policy)
     if array.ndim == 1 and array.dtype.kind in "iu":
         rows = mdp.pair_of(array)
         chosen = np.zeros(mdp.pairs)

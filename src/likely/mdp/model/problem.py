@@ -241,9 +241,12 @@ class MDP:
 
         Args:
             transition: [A, S, S] with layout "ass" (pymdptoolbox, bettermdptools), or
-                [S, A, S] with layout "sas" (QuantEcon).
+                [S, A, S] with layout "sas" (QuantEcon). Where S = A the shapes are the same and
+                nothing can be noticed: rows that sum to one either way are taken as the layout
+                says.
             reward: [S], [S, A], or the shape of `transition`.
-            available: [S, A] bool; False marks an action that the state does not have.
+            available: [S, A] bool; False marks an action that the state does not have, as
+                `reward > -np.inf` where QuantEcon marks it by a reward of -inf.
         """
         from likely.mdp.model import build
 
@@ -290,11 +293,18 @@ class MDP:
         initial: Iterable[Hashable],
         actions: Any,
         discount: float = 1.0,
+        max_states: int = 1_000_000,
     ) -> MDP:
-        """From a function `step(state, action) -> [(probability, next_state, reward)]`."""
+        """From a function `step(state, action) -> [(probability, next_state, reward)]`.
+
+        Args:
+            initial: states to begin in; whatever can be reached from them is explored.
+            actions: a list for every state, or a function of the state.
+            max_states: an error beyond so many, for state spaces without an end.
+        """
         from likely.mdp.model.explore import from_step
 
-        return from_step(step, initial, actions, discount=discount)
+        return from_step(step, initial, actions, discount, max_states)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], discount: float | None = None) -> MDP:

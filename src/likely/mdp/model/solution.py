@@ -59,7 +59,9 @@ class Solution:
         about: method, criterion and other settings that a reader needs.
         gain: [S] average reward a step, for the average-reward criterion; else None.
         q: [pairs] r + discount P value, state-action values at `value`; None for criteria that
-            have none. Computed on first use.
+            have none. Computed on first use; `q_table` gives it as [S, A].
+
+    A solution is also a policy: `evaluate`, `simulate` and `certify` take it.
     """
 
     policy: npt.NDArray[Any]
@@ -98,8 +100,29 @@ class Solution:
 
         return state_action_values(self._problem, self.value)
 
+    def q_table(self, missing: float = np.nan) -> FloatArray | None:
+        """[S, A] `q` by state and action label, `missing` where an action is not available."""
+        from likely.mdp.model.operators import table_of
+
+        return None if self.q is None else table_of(self._problem, self.q, missing)
+
+    def shown(self) -> FloatArray:
+        """`value` for people: 0 where the bounds allow it and are narrow beside the values."""
+        known = np.abs(self.value[np.isfinite(self.value)])
+        with np.errstate(invalid="ignore"):
+            narrow = self.upper - self.lower <= 1e-4 * float(known.max(initial=0.0))
+        return np.where((self.lower <= 0.0) & (self.upper >= 0.0) & narrow, 0.0, self.value)
+
     def __str__(self) -> str:
         return self.status
+
+    def __repr__(self) -> str:
+        return self.status
+
+
+def value_array(value: npt.ArrayLike | Solution) -> FloatArray:
+    """A value as an array: that of a `Solution`, or numbers."""
+    return np.asarray(value.value if isinstance(value, Solution) else value, dtype=np.float64)
 
 
 def sentence(outcome: str, error: float, tolerance: float, iterations: int, seconds: float) -> str:

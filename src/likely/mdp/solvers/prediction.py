@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.check.certificates import certify
-from likely.mdp.model.operators import policy_weights
+from likely.mdp.model.operators import Policy, policy_weights, state_action_values, table_of
 from likely.mdp.model.problem import MDP, is_discounting
+from likely.mdp.model.world import Problem, stored
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -33,6 +34,8 @@ class Evaluation:
         iterations: sweeps or Krylov steps; 0 for a direct solve.
         status: a sentence.
         history: the values after the sweeps asked for by `keep`, by their number.
+        q: [pairs] r + discount P value, state-action values of the policy; `q_table` gives them
+            as [S, A].
     """
 
     value: FloatArray
@@ -41,6 +44,16 @@ class Evaluation:
     iterations: int
     status: str
     history: dict[int, FloatArray]
+    _problem: MDP
+
+    @property
+    def q(self) -> FloatArray:
+        """[pairs] state-action values r + discount P value."""
+        return state_action_values(self._problem, self.value)
+
+    def q_table(self, missing: float = np.nan) -> FloatArray:
+        """[S, A] `q` by state and action label, `missing` where an action is not available."""
+        return table_of(self._problem, self.q, missing)
 
     @property
     def error(self) -> float:
@@ -51,10 +64,13 @@ class Evaluation:
     def __str__(self) -> str:
         return self.status
 
+    def __repr__(self) -> str:
+        return self.status
+
 
 def evaluate(
-    mdp: MDP,
-    policy: npt.ArrayLike,
+    problem: Problem,
+    policy: Policy,
     method: str = "direct",
     *,
     tolerance: float = 1e-6,
@@ -64,8 +80,12 @@ def evaluate(
 ) -> Evaluation:
     """Value of a deterministic or stochastic policy.
 
+        V(s) = sum_a pi(a | s) [r(s, a) + discount sum_s' p(s' | s, a) V(s')]
+
     Args:
-        policy: [S] action labels, [pairs] or [S, A] probabilities, or "uniform".
+        problem: an `MDP` or a `World`.
+        policy: [S] action labels or names, one name for all states, [pairs] or [S, A]
+            probabilities, a `Solution`, or "uniform".
         method: "direct" (sparse LU), "sweeps" (synchronous iterative evaluation),
             "gauss-seidel" (in place, solved exactly row by row), "gmres", "bicgstab".
         tolerance: true sup-norm error at which sweeps and Krylov methods stop.
@@ -79,6 +99,7 @@ def evaluate(
     """
     if method not in METHODS:
         raise InvalidSetting(f'method="{method}" is unknown; {nearest(method, METHODS)}')
+    mdp = stored(problem)
     began = time.perf_counter()
     weights = policy_weights(mdp, policy)
     chain, gain = policy_chain(mdp, weights)
@@ -113,7 +134,7 @@ def evaluate(
     seconds = time.perf_counter() - began
     count = "" if method == "direct" else f" after {iterations} iterations"
     status = f"evaluated by {method}{count} in {seconds:.3g} s; |V - V^pi| <= {error:.3g}{note}"
-    return Evaluation(value, lower, upper, iterations, status, history)
+    return Evaluation(value, lower, upper, iterations, status, history, mdp)
 
 
 def policy_chain(mdp: MDP, weights: FloatArray) -> tuple[Any, FloatArray]:

@@ -188,7 +188,10 @@ def total_reward(
         solved.take(graph.approach(case.rows, missed, endless)[1], endless)
         solved.take(case.rows.staying(missed), missed)
     about = {"criterion": "total", "objective": objective}
-    return _solution(mdp, solved, sign, tolerance, limits.began, about, reason)
+    solution = _solution(mdp, solved, sign, tolerance, limits.began, about, reason)
+    # What states of a target could do has no value.
+    undiscounted = None if goal is not None else mdp.with_discount(1.0)
+    return dataclasses.replace(solution, _problem=undiscounted)
 
 
 def answer(
