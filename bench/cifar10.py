@@ -87,7 +87,6 @@ def trained(options: argparse.Namespace, train: data.Dataset) -> bool:
     if options.steps:
         settings = dataclasses.replace(settings, steps=options.steps)
     model = runs.build(options.model, train.spec, changes, settings.seed)
-    runs.describe(options.out, options.model, model, {"name": "cifar10"})
 
     def show(run: Run, record: dict[str, float]) -> None:
         if "validation" in record:

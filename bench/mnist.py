@@ -147,10 +147,10 @@ def trained(options: argparse.Namespace) -> bool:
     model = runs.build(recipe.model, train.spec, recipe.changes, settings.seed)
     if options.start_from is not None:
         begin_from(model, runs.load(options.start_from).model)
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_json(options.out / BEFORE, before(options.start_from))
-    runs.describe(options.out, recipe.model, model, {"name": "mnist", "binarize": "static"})
+        model.origin = str(options.start_from)
     run = fit(model, train, recipe.objective, settings, out=options.out, progress=show)
+    if options.start_from is not None:
+        write_json(options.out / BEFORE, before(options.start_from))
     print(run.status, flush=True)
     return run.finished
 

@@ -26,13 +26,12 @@ from likely import data, runs
 from likely.density import Ensemble
 from likely.devices import choose_device
 from likely.models.pixelcnn.corners import CORNERS
-from likely.runs.checkpoint import read_json, read_tensors, write_tensors
+from likely.runs.checkpoint import read_json, read_tensors
+from likely.runs.resume import Description, describe_model
 from likely.settings import to_json
 from likely.training.loop import fit
 from mnist import folder_of, keep, last_record, measure, show
 from recipes import ON_A_CARD, RECIPES, Recipe
-
-DATA = {"name": "mnist", "binarize": "static"}
 
 
 def trained(
@@ -56,7 +55,6 @@ def trained(
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)
     model = runs.build(recipe.model, train.spec, recipe.changes | {"start": corner}, settings.seed)
-    runs.describe(folder, recipe.model, model, DATA)
     run = fit(model, train, recipe.objective, settings, out=folder, progress=show)
     print(f"{corner}: {run.status}", flush=True)
     if not run.finished:
@@ -111,8 +109,9 @@ def main() -> None:
             recipe, changes={key: sizes[key] for key in recipe.changes if key in sizes}
         )
         model = together(name, recipe, options.out, list(corners), train)
-        runs.describe(folder, name, model, DATA)
-        write_tensors(folder / "weights.safetensors", model.state_dict(), {})
+        files = runs.RunDirectory(folder)
+        files.describe(Description(describe_model(model, train), {}))
+        files.write_weights(model.state_dict(), {})
         took = {
             "steps": sum(network["steps"] for network in each.values()),
             "seconds": round(sum(network["seconds"] for network in each.values()), 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from likely.data.spec import Dataset
 from likely.density import GenerativeModel
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
-from likely.training.loop import Progress, Run, fit
+from likely.training.loop import Progress, Run, Stopped, fit
 from likely.training.objectives import NonSaturatingGAN, Objective
 
 SETTINGS = FitSettings(
@@ -70,10 +71,12 @@ def fit_case(
     torch.set_num_threads(1)
     settings = dataclasses.replace(SETTINGS, **changes)
     objective = CASES[case][2]
-    return fit(
-        model_of(case), training_data(), objective, settings, out=out, progress=progress,
-        resume=resume,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Stopped)  # which tests ask for
+        return fit(
+            model_of(case), training_data(), objective, settings, out=out, progress=progress,
+            resume=resume,
+        )  # fmt: skip
 
 
 def stop_at(step: int, number: int = signal.SIGTERM) -> Progress:

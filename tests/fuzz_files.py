@@ -17,7 +17,6 @@ import random
 import re
 import shutil
 import struct
-import types
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -28,7 +27,6 @@ import numpy as np
 import torch
 
 from likely import data, runs
-from likely.cli.evaluate import _report_of
 from likely.cli.mdp import inputs
 from likely.data.embedded import digits
 from likely.data.readers import read_idx
@@ -38,6 +36,7 @@ from likely.mdp import solve, worlds
 from likely.mdp.files.loading import load
 from likely.runs import checkpoint
 from likely.runs.journal import METRICS, TIMING, read_lines
+from likely.runs.saved import read_report
 from likely.settings import FitSettings, read_settings_file
 from likely.training.loop import fit
 from likely.verify import Proofs, verify
@@ -370,9 +369,8 @@ def _fit(folder: Path) -> object:
 
 
 def _run(folder: Path) -> None:
-    train, test = digits()
+    train, test = data.load("digits")
     model = runs.build("nade", train.spec, {"hidden": 2})
-    runs.describe(folder, "nade", model, {"name": "digits"})
     fit(model, train, settings=SETTINGS, out=folder)
     verify(model, test, quick=True).save(folder / "proofs.json")
 
@@ -384,7 +382,7 @@ def _report(folder: Path) -> None:
 
 
 def _loaded(folder: Path) -> object:
-    return runs.data_of(runs.load(folder))
+    return runs.load(folder).datasets()
 
 
 def _resumed(folder: Path) -> object:
@@ -418,7 +416,7 @@ CASES = (
     Case("run", ("config.json", "weights.safetensors"), _run, _loaded),
     Case("resume", ("state.safetensors", "best.safetensors", METRICS, TIMING), _run, _resumed),
     Case("report", ("report.json",), _report,
-         lambda folder: _report_of(types.SimpleNamespace(directory=folder))),
+         read_report),
     Case("proofs", ("proofs.json",), _run, lambda folder: Proofs.load(folder / "proofs.json")),
 )  # fmt: skip
 

@@ -243,7 +243,9 @@ def test_the_same_command_again_goes_on_and_other_runs_are_refused(
         capsys, *fit_words("vae", out, "--binarize threshold --head bernoulli")
     )
     assert "layers 1 -> 2" in complaint(capsys, *fit_words("vae", out, "--layers 2"))
-    assert "beta=1.0" in complaint(capsys, *fit_words("vae", out, "--objective-beta 2"))
+    assert "objective beta 1.0 -> 2.0" in complaint(
+        capsys, *fit_words("vae", out, "--objective-beta 2")
+    )
     assert "learning_rate" in complaint(capsys, *fit_words("vae", out, "--learning-rate 1"))
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
     assert main(fit_words("vae", out)) == 0

@@ -37,7 +37,6 @@ from likely.heads import DiscretizedLogisticMixture
 from likely.models import MODELS
 from likely.models.gan.adversary import adversary_of
 from likely.noise import Dropout, Noise, noise_for
-from likely.runs import checkpoint
 from likely.sampling.incremental import Incremental
 from likely.verify import verify
 from likely.verify.subject import all_images
@@ -334,8 +333,7 @@ def test_save_and_load_bit_for_bit(name: str, spec: str, conditional: bool, tmp_
     model = built(name, SPECS[spec], conditional)
     # As a fit leaves it: sums in another order of memory may differ in their last bits.
     place(model, torch.device("cpu"))
-    runs.describe(tmp_path, name, model, {"name": "toy"})
-    checkpoint.write_tensors(tmp_path / "weights.safetensors", model.state_dict(), {})
+    runs.save(tmp_path, model)
     loaded = runs.load(tmp_path).model
     # Loading chooses the memory order in which convolutions run fastest, and so their rounding.
     place(model, torch.device("cpu"))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from likely.evaluate.likelihood import log_likelihood as log_likelihood
     from likely.evaluate.likelihood import nats as nats
     from likely.files.sheets import show as show
+    from likely.runs.saved import load as load
     from likely.settings import FitSettings as FitSettings
     from likely.training.loop import Run as Run
     from likely.training.loop import fit as fit
@@ -81,6 +82,7 @@ _HOME = {
     "ask": "ask",
     "bits_per_dim": "evaluate.likelihood",
     "fit": "training.loop",
+    "load": "runs.saved",
     "log_likelihood": "evaluate.likelihood",
     "nats": "evaluate.likelihood",
     "show": "files.sheets",

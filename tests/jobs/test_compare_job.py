@@ -112,7 +112,6 @@ def test_runs_are_compared_and_other_data_get_other_columns(
     train, _ = load("digits", binarize="threshold")
     model = runs.build("vae", train.spec)
     directory = tmp_path / "binary"
-    runs.describe(directory, "vae", model, {"name": "digits", "binarize": "threshold"})
     fit(model, train, steps=3, out=directory)
     found = run([folder / "runs" / "vae", directory], None, tmp_path / "out", FEW)
     assert found.report is not None

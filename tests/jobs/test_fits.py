@@ -58,7 +58,7 @@ def test_what_a_fit_refuses_is_refused_here(tmp_path: Path) -> None:
     with SideBySide([order("vae", tmp_path, 2)], 1, 1, lambda *_: None) as fits:
         list(fits)
     with (
-        pytest.raises(InvalidSetting, match="other settings"),
+        pytest.raises(InvalidSetting, match="cannot be prolonged"),
         SideBySide([order("vae", tmp_path, 3)], 1, 1, lambda *_: None) as fits,
     ):
         list(fits)

@@ -16,7 +16,6 @@ from likely.density import Autoregressive
 from likely.errors import InvalidData, InvalidSetting
 from likely.evaluate.likelihood import nats
 from likely.noise import Noise
-from likely.runs import checkpoint
 from likely.sampling.ancestral import ancestral
 from likely.settings import FitSettings
 from likely.verify import verify
@@ -73,8 +72,7 @@ def test_a_context_conditions_the_density_and_its_samples(
     assert torch.equal(done[:, :, :2], x[:, :, :2])
     table = model.conditional(x, 3, 2, context=context)
     assert torch.allclose(table.sum(1), torch.ones(3))
-    runs.describe(tmp_path, name, model, {"name": "toy"})
-    checkpoint.write_tensors(tmp_path / "weights.safetensors", model.state_dict(), {})
+    runs.save(tmp_path, model)
     loaded = runs.load(tmp_path).model
     assert loaded.context_shape == SHAPES[kind]
     assert isinstance(loaded, Autoregressive)

@@ -220,7 +220,7 @@ def test_a_damaged_config_is_named_with_its_field(record: Any, named: str, run: 
     both = isinstance(record, dict) and record != {"model": "nade"}
     path.write_text(json.dumps({**whole, **record} if both else record))
     with pytest.raises(CheckpointError, match=rf"config\.json.*{named}"):
-        runs.data_of(runs.load(run))
+        runs.load(run).datasets()
 
 
 def test_another_model_on_the_same_images_is_only_another_model(run: Path, capsys: Capture) -> None:

@@ -87,7 +87,6 @@ def run(options: argparse.Namespace) -> int:
             "nothing to compare: give runs, as `likely compare runs/vae runs/dcgan`, or data to "
             "fit one model of each kind to, as `likely compare --data digits`"
         )
-    from likely.cli.fit import recorded
     from likely.cli.progress import StageProgress, settle
     from likely.jobs import compare as compare_job
 
@@ -102,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     with StageProgress() as progress:
         outcome = compare_job.run(
             options.runs,
-            None if request is None else recorded(request),
+            request,
             out,
             compare_job.CompareSettings(**given),
             command=shlex.join(["likely", *sys.argv[1:]]),

@@ -89,10 +89,11 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print, and keep the numbers in the run."""
     from likely.ask import answers
     from likely.ask.likelihood import has_likelihood
+    from likely.runs.saved import read_report
     from likely.verify import weights_digest
 
     found = opened(options)
-    before = _report_of(found)
+    before = read_report(found.directory)
     train, test = data_of(found)
     part = chosen_split(train, test, options.split)
     model = found.model
@@ -181,29 +182,6 @@ def _sample_metrics(
     with working("timing the sampler"):
         speed = samples_per_second(Conditioned(found.model, reference.context_for))
     return [*estimates, speed]
-
-
-def _report_of(found: SavedRun) -> dict[str, Any]:
-    """What report.json says so far, its fields of the right kind; empty where there is none.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
-    from likely.estimate import Estimate
-    from likely.files import reading, record_of
-    from likely.runs import checkpoint
-
-    path = found.directory / "report.json"
-    if not path.exists():
-        return {}
-    remedy = "delete it, and `likely evaluate` writes it again"
-    report = checkpoint.read_json(path, remedy)
-    with reading(path, what="damaged", remedy=remedy, kind=checkpoint.CheckpointError):
-        for record in record_of(record_of(report, "evaluations")["evaluations"]).values():
-            record_of(record_of(record, "data", "estimates")["data"], "fingerprint")
-            for estimate in record["estimates"]:
-                Estimate.from_json(record_of(estimate))
-    return dict(report)
 
 
 def _merged(

@@ -83,6 +83,7 @@ RUN = (
     Field("run", "out", "out", str, "directory of the run; created if missing"),
     Field("run", "resume", "resume", bool, "resume the run in --out (default), or with "
           "--no-resume replace it"),
+    Field("run", "from", "from", str, "start from the weights of this run (fine-tuning)"),
 )  # fmt: skip
 
 
@@ -213,6 +214,7 @@ def _metavar(field: Field) -> str:
     named = {
         "data": "DATA",
         "out": "DIR",
+        "from": "RUN",
         "image_size": "N",
         "image_column": "NAME",
         "label_column": "NAME",

@@ -7,16 +7,15 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli.fields import RUN, add_field, add_fields
-from likely.cli.output import leads, note, say, say_json, wrapped
+from likely.cli.output import note, say, say_json, wrapped
 from likely.cli.parser import Parser
 from likely.cli.values import Request, requested
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidSetting
 from likely.models import MODELS, entry
-from likely.settings import OBJECTIVES, FitSettings, from_mapping, to_json
+from likely.settings import OBJECTIVES, from_mapping
 from likely.training.stopping import exit_code
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ EXAMPLE = """\
   likely fit gated-pixelcnn --data mnist --binarize static --steps 20000 \\
       --out runs/pixelcnn
   likely fit vae --config vae.yaml --set latent=64 --out runs/vae64
+  likely fit vae --data digits --from runs/vae --out runs/longer
 """
 DEFAULT = None
 
@@ -46,13 +46,13 @@ class Choices(dict[str, str]):
 
 def choices() -> Mapping[str, str]:
     """The models."""
-    return Choices({name: found.summary for name, found in MODELS.items()})
+    return Choices({name: each.summary for name, each in MODELS.items()})
 
 
 def configure(parser: Parser, choice: str | None) -> None:
     """The options of one model."""
     assert choice is not None
-    found = entry(choice)
+    registered = entry(choice)
     parser.usage = f"likely fit {choice} --data DATA --out DIR [options]"
     parser.epilog = (
         f"A settings file has the same names, one per line: `steps: 2000`. Options\n"
@@ -68,63 +68,58 @@ def configure(parser: Parser, choice: str | None) -> None:
         "--set", action="append", metavar="NAME=VALUE", help="any setting by its name; may be "
         "repeated",
     )  # fmt: skip
-    add_fields(parser, found)
+    add_fields(parser, registered)
 
 
 def run(options: argparse.Namespace) -> int:
     """Fit, and say what came of it and what to do next."""
     request = requested(entry(options.choice), options)
-    _refuse_foreign_folder(request.out)
     train = _load(request)
 
-    from likely import runs
+    from likely.cli.progress import settle
+    from likely.runs import RunDirectory
+    from likely.runs.resume import describe_fit
     from likely.training.loop import fit
     from likely.training.presets import fit_settings
+    from likely.training.progress import FitProgress
 
     settings = fit_settings(request.model.settings, train, request.fit)
     with _enough_memory():
-        model = runs.build(request.model.reference, train.spec, request.changes, settings.seed)
+        model = _model(request, train, settings.seed)
     objective = _objective(request, model)
-    record = recorded(request.data)
-    _refuse_other_run(request, model, record, objective)
-    from likely.cli.progress import settle
-    from likely.runs.resume import threads_of
-    from likely.training.progress import FitProgress
-
-    settle(threads_of(request.out) if request.resume else None)
+    files, wanted = (
+        RunDirectory(request.out),
+        describe_fit(model, train, objective, settings, model.origin),
+    )
+    step = files.plan(wanted, request.resume)
+    settle(None if step is None else files.threads())
+    doing = "fitting" if step is None else "resuming"
     title = f"{request.model.name} on {train.spec.name}"
     weights = sum(p.numel() for p in model.parameters())
     note(
-        f"{_doing(request, model, train, objective, settings)} {title}: {weights:,} weights, "
+        f"{'already fitted:' if step == settings.steps else doing} {title}: {weights:,} weights, "
         f"{len(train):,} examples, {settings.steps:,} steps of {settings.batch_size}"
     )
-    described = _described(request.out, request.model.reference, model, record)
-    with _enough_memory(), described, FitProgress(title, settings.steps) as progress:
-        found = fit(
+    with _enough_memory(), FitProgress(title, settings.steps) as progress:
+        run = fit(
             model, train, objective, settings,
             out=request.out, resume=request.resume, progress=progress,
         )  # fmt: skip
-    findings = _findings(found, train) if found.finished and leads() else []
-    return _conclude(found, title, request, record, findings, options.json)
+    return _conclude(run, title, request, wanted.config["data"], options.json)
 
 
-def _doing(
-    request: Request, model: GenerativeModel, train: Dataset, objective: Objective,
-    settings: FitSettings,
-) -> str:  # fmt: skip
-    """What is going to be done with the run in --out; refused before anything is announced."""
-    from likely.runs import checkpoint
-    from likely.runs.resume import START_OVER, STATE, about_fit, refuse_lost_state, refuse_other_run
+def _model(request: Request, train: Dataset, seed: int) -> GenerativeModel:
+    """With fresh weights, or with those of the run that --from names."""
+    from likely import runs
 
-    if not request.resume:
-        return "fitting"
-    refuse_lost_state(request.out)
-    path = request.out / STATE
-    if not path.exists():
-        return "fitting"
-    state = checkpoint.read_strings(path, START_OVER)
-    refuse_other_run(request.out, state, about_fit(model, train, objective, settings))
-    return "already fitted:" if state.get("step") == str(settings.steps) else "resuming"
+    if request.start is None:
+        return runs.build(request.model.reference, train.spec, request.changes, seed)
+    start = runs.load(request.start)
+    if start.name != request.model.name:
+        raise InvalidSetting(
+            f"--from {request.start} is a run of {start.name}, not of {request.model.name}"
+        )
+    return runs.build_from(start, train.spec, request.changes)
 
 
 @contextlib.contextmanager
@@ -156,17 +151,6 @@ def _load(request: Request) -> Dataset:
     return train
 
 
-def recorded(data: dict[str, Any]) -> dict[str, Any]:
-    """How to load the data again, from any working directory."""
-    from likely.data.catalogue import CATALOGUE
-
-    record = plain(data)
-    name = str(data["name"])
-    return (
-        record if name in CATALOGUE else {**record, "name": str(Path(name).expanduser().resolve())}
-    )
-
-
 def _objective(request: Request, model: GenerativeModel) -> Objective:
     """The one asked for, else the one of the kind; checked against the model."""
     from likely.training import objectives
@@ -189,155 +173,46 @@ def _objective(request: Request, model: GenerativeModel) -> Objective:
     return chosen
 
 
-# -- the directory --------------------------------------------------------------------------
-
-
-def _refuse_foreign_folder(out: Path) -> None:
-    """A folder with something else in it, or a file, is no place for a run."""
-    if out.exists() and not out.is_dir():
-        raise InvalidSetting(f"--out {out} is a file; give a directory")
-    if not out.is_dir() or (out / "config.json").exists():
-        return
-    others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
-    if others:
-        raise InvalidSetting(
-            f"--out {out} holds other things ({', '.join(others[:3])}"
-            f"{', ...' if len(others) > 3 else ''}) and no run; give a new or an empty directory"
-        )
-
-
-def _refuse_other_run(
-    request: Request, model: GenerativeModel, data: dict[str, Any], objective: Objective
-) -> None:
-    """The run in --out must be this one, or there must be none."""
-    from likely import runs
-    from likely.files import reading, record_of
-    from likely.runs import checkpoint
-
-    out, name = request.out, request.model.reference
-    if not (out / "config.json").exists():
-        return
-    config = runs.read_config(out)
-    spec = plain(model.spec.to_json())
-    differing = {key for key in spec if config["spec"].get(key) != spec[key]}
-    if config["model"] != name or config["data"] != data or differing:
-        what = "images" if differing - {"classes"} else "classes"
-        other = f" (the same name, other {what})" if config["data"] == data and differing else ""
-        raise InvalidSetting(
-            f"--out {out} holds a run of {config['model']} on {_data_words(config['data'])}, "
-            f"not of {name} on {_data_words(data)}{other}; give another directory"
-        )
-    if not request.resume:
-        return
-    old, new = config["settings"], to_json(model.settings)
-    changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
-    path = out / "fit.json"
-    with reading(path, what="damaged", kind=checkpoint.CheckpointError):
-        fitted = record_of(checkpoint.read_json(path) if path.exists() else {})
-        then = fitted.get("objective")
-        if then is not None:
-            record_of(then, "name")
-    now = {"name": type(objective).__name__, **to_json(objective)}
-    if then is not None and then != now:
-        changed.append(f"objective {_objective_words(then)} -> {_objective_words(now)}")
-    if changed:
-        raise InvalidSetting(
-            f"--out {out} holds a run with other settings ({'; '.join(changed)}); give the old "
-            "settings to resume it, another directory, or --no-resume to replace it"
-        )
-
-
-def plain(record: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back: tuples are lists."""
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in record.items()}
-
-
-def _data_words(data: dict[str, Any]) -> str:
-    return " ".join([str(data.get("name")), *(f"{k}={v}" for k, v in data.items() if k != "name")])
-
-
-def _objective_words(record: dict[str, Any]) -> str:
-    settings = ", ".join(f"{key}={value}" for key, value in record.items() if key != "name")
-    return f"{record['name']}({settings})"
-
-
-@contextlib.contextmanager
-def _described(
-    out: Path, name: str, model: GenerativeModel, data: dict[str, Any]
-) -> Iterator[None]:
-    """config.json is there while the fit runs; a fit that refuses to start leaves what was."""
-    from likely import runs
-    from likely.runs import checkpoint
-
-    if not leads():
-        yield
-        return
-    path, made = out / "config.json", not out.exists()
-    before = path.read_bytes() if path.exists() else None
-    runs.describe(out, name, model, data)
-    try:
-        yield
-    except (InvalidSetting, InvalidData, checkpoint.Occupied):
-        if before is not None:
-            checkpoint.write_bytes(path, before)
-        elif not (out / "fit.json").exists():
-            path.unlink(missing_ok=True)
-            if made:
-                (out / ".lock").unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    out.rmdir()
-        raise
-
-
 # -- the end --------------------------------------------------------------------------------
 
 
-def _findings(found: Run, train: Dataset) -> list[str]:
-    """Print the findings of the health monitor."""
-    from likely.training.health import diagnose
-
-    findings = [str(finding) for finding in diagnose(found.metrics, found.model, train)]
+def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_json: bool) -> int:
+    findings = [str(finding) for finding in run.findings] if run.finished else []
     for finding in findings:
         note(f"likely: {finding}")
-    return findings
-
-
-def _conclude(
-    found: Run, title: str, request: Request, data: dict[str, Any], findings: list[str],
-    as_json: bool,
-) -> int:  # fmt: skip
-    values = [record["validation"] for record in found.metrics if "validation" in record]
+    values = [record["validation"] for record in run.metrics if "validation" in record]
     best = min(values, default=math.nan)
     if as_json:
-        last = {k: v for k, v in (found.metrics or [{}])[-1].items() if math.isfinite(v)}
+        last = {k: v for k, v in (run.metrics or [{}])[-1].items() if math.isfinite(v)}
         say_json(
             {
                 "run": str(request.out),
                 "model": request.model.name,
                 "data": data,
-                "finished": found.finished,
-                "status": found.status,
-                "step": found.step,
-                "steps": found.settings.steps,
-                "seconds": round(found.seconds, 3),
-                "parameters": sum(p.numel() for p in found.model.parameters()),
+                "finished": run.finished,
+                "status": run.status,
+                "step": run.step,
+                "steps": run.settings.steps,
+                "seconds": round(run.seconds, 3),
+                "parameters": sum(p.numel() for p in run.model.parameters()),
                 "best_validation_nats": best if values else None,
                 "last": last,
                 "findings": findings,
             }
         )
-    if not found.finished:
-        note(f"likely: {found.status}")
-        return exit_code(found.status)
+    if not run.finished:  # which a warning has said
+        return exit_code(run.status)
     if not as_json:
         from likely.ask.likelihood import is_bound
         from likely.training.progress import duration
 
-        relation = "<= " if is_bound(found.model) else "= "
+        relation = "<= " if is_bound(run.model) else "= "
         ending = f"; best validation {relation}{best:.2f} nats" if values else ""
-        say(wrapped(f"{title}: {found.status} in {duration(found.seconds)}{ending}"))
+        say(wrapped(f"{title}: {run.status} in {duration(run.seconds)}{ending}"))
         say(f"saved in {request.out}\n\nnext:")
         say(f"  likely sample {request.out} -n 64 -o samples.png")
         say(f"  likely evaluate {request.out} --split test")
         say(f"  likely verify {request.out}")
-    return 0
+    from likely.training.health import diverged
+
+    return 1 if diverged(run.metrics, run.model) else 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import fail, say
 from likely.cli.parser import Parser, device_option
-from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.errors import InvalidSetting, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,34 +33,17 @@ def opened(options: argparse.Namespace) -> SavedRun:
 
     settle()
     device = choose_device(options.device)
-    found = runs.load(options.run)
-    place(found.model, device)
-    return found
+    run = runs.load(options.run)
+    place(run.model, device)
+    return run
 
 
 def data_of(run: SavedRun) -> tuple[Dataset, Dataset]:
     """Training and test set of a run; refused where they are not what it was fitted to."""
-    from likely import runs
     from likely.cli.progress import loading
-    from likely.density import condition_of
-    from likely.runs.checkpoint import read_json
 
     with loading() as progress:
-        train, test = runs.data_of(run, progress)
-    if train.spec.fingerprint != run.model.spec.fingerprint:
-        raise InvalidData(
-            f"{run.directory} was fitted to {run.model.spec.name} with fingerprint "
-            f"{run.model.spec.fingerprint}; what is there now has {train.spec.fingerprint}. "
-            "Bring the old data back, or fit again"
-        )
-    path, condition = run.directory / "fit.json", condition_of(run.model)
-    fitted = read_json(path).get("condition_fingerprint") if path.exists() else None
-    if condition and fitted not in (None, train.fingerprint_given(condition)):
-        raise InvalidData(
-            f"{run.directory} was fitted to the images that are there now with another {condition} "
-            "for each; bring the old ones back, or fit again"
-        )
-    return train, test
+        return run.datasets(progress)
 
 
 def kept(path: Path, record: dict[str, Any], *, told: bool) -> int:
@@ -97,7 +80,7 @@ def labels_for(model: GenerativeModel, n: int, label: str | None) -> Tensor | No
     if model.context_shape:
         raise InvalidSetting(
             f"this run is conditional on numbers of shape {model.context_shape}, which the command "
-            "cannot take; draw in Python: runs.load(DIR).model.sample(n, context=numbers)"
+            "cannot take; draw in Python: likely.load(DIR).model.sample(n, context=numbers)"
         )
     if model.classes == 0:
         if label is not None:

@@ -30,6 +30,7 @@ class Request:
         objective_settings: its fields.
         out: directory of the run.
         resume: resume the run in it.
+        start: directory of a run whose weights are the first ones, or None.
     """
 
     model: ModelEntry
@@ -40,6 +41,7 @@ class Request:
     objective_settings: dict[str, Any]
     out: Path
     resume: bool
+    start: Path | None
 
 
 def requested(entry: ModelEntry, options: argparse.Namespace) -> Request:
@@ -70,6 +72,7 @@ def requested(entry: ModelEntry, options: argparse.Namespace) -> Request:
     return Request(
         entry, found["data"], found["model"], found["fit"], name, found["objective"],
         Path(found["run"]["out"]).expanduser(), found["run"].get("resume", True),
+        Path(found["run"]["from"]).expanduser() if "from" in found["run"] else None,
     )  # fmt: skip
 
 

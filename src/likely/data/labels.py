@@ -130,6 +130,7 @@ def relabelled(data: Dataset, classes: tuple[str, ...]) -> Dataset:
         data.intensity_levels,
         data.noise_seed,
         data.contexts,
+        data.source,
     )
 
 

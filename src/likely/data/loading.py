@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from likely.data.arrays import from_file
 from likely.data.catalogue import CATALOGUE
@@ -89,6 +90,49 @@ def load(
             "data.from_array takes an array"
         )
     name = str(os.fspath(source))
+    train, test = _read(
+        name, binarize, levels, size, channels, strict, image, label, seed, progress
+    )  # fmt: skip
+    options = {
+        "binarize": binarize, "levels": levels, "size": size, "channels": channels,
+        "strict": strict, "image": image, "label": label, "seed": seed,
+    }  # fmt: skip
+    for part in (train, train.validation, test):
+        if part is not None:
+            part.source = recorded(name, options)
+    return train, test
+
+
+def recorded(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `load` as a file keeps them, good in any working directory.
+
+    Args:
+        name: of a data set, or a path.
+        options: the other arguments; those that are not set are left out.
+    """
+    if name not in CATALOGUE:
+        name = str(Path(name).expanduser().resolve())
+    given = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in options.items()
+        if value is not None and value is not False and (key, value) != ("seed", 0)
+    }
+    return {"name": name, **given}
+
+
+def _read(
+    name: str,
+    binarize: Binarize | None,
+    levels: int | None,
+    size: int | tuple[int, int] | None,
+    channels: int | None,
+    strict: bool,
+    image: str | None,
+    label: str | None,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[Dataset, Dataset]:
+    """`load`, its arguments checked."""
     if name in CATALOGUE:
         _only_for_folders(name, size, channels, strict)
         _only_for_tables(name, image, label)
@@ -103,7 +147,7 @@ def load(
     if path.is_dir() or path.suffix.lower() == ".parquet":
         data = _folder(path, size, channels, levels, strict, image, label, progress)
         if data.report.skipped or data.report.remarks:
-            warnings.warn(str(data.report), SkippedFiles, stacklevel=2)
+            warnings.warn(str(data.report), SkippedFiles, stacklevel=3)
         train, test = data.train, data.test
     elif path.suffix.lower() in _ARRAYS:
         _only_for_folders(name, size, channels, strict)
@@ -128,7 +172,7 @@ def _warn_of_unseen_classes(train: Dataset, test: Dataset) -> None:
                 f"{', ...' * (len(names) > 10)} occurs in the {part.spec.split} examples and in "
                 "no training example: a conditional model cannot learn it",
                 UnseenClasses,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -168,6 +168,8 @@ class Dataset:
         attributes: further binary columns by name (faces), each bool [N].
         validation: the held-out part of a training set, or None.
         contexts: float32 [N, *spec.context] or None.
+        source: arguments with which `likely.data.load` reads the data set that this is a split of,
+            {"name": ..., options}; None for data made in memory.
     """
 
     def __init__(
@@ -180,6 +182,7 @@ class Dataset:
         intensity_levels: int | None = None,
         noise_seed: int = 0,
         contexts: npt.NDArray[np.float32] | None = None,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         if values.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
             raise InvalidData(f"{spec.name}: expected uint8 or uint16 values, given {values.dtype}")
@@ -211,6 +214,7 @@ class Dataset:
         self.validation = validation
         self.intensity_levels = intensity_levels
         self.noise_seed = noise_seed
+        self.source = source
 
     def __len__(self) -> int:
         return self.spec.n

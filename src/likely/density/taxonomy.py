@@ -61,6 +61,8 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
         context_shape: of the vector (K,) or the map (K, H, W) that each example is conditioned
             on; () for labels and for an unconditional model.
         settings: the frozen dataclass it was built from; empty where it has none.
+        origin: where its weights come from, in words; "" while they are the initial ones. A fit
+            of such a model begins with `start_at`, of another one with the weights as they are.
         takes_vectors: whether examples may be vectors (D,). Inside, every model computes in the
             layout (C, H, W) of `spec.grid`, where a vector is one row of grey pixels.
     """
@@ -71,6 +73,7 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
     classes: int
     context_shape: tuple[int, ...]
     settings: Any = NoSettings()
+    origin: str = ""
 
     def __init__(self, spec: DataSpec, classes: int, context_shape: tuple[int, ...] = ()) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ from likely.evaluate.classifier import default_extractor
 from likely.evaluate.compare import ModelResult, compare_models
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, quantity_of
 from likely.evaluate.samples import SampleReference, samples_per_second
-from likely.files import reading, record_of, refuse_unwritable
+from likely.files import refuse_unwritable
 from likely.files.charts import panels_from_metrics
 from likely.jobs.fits import FitStopped, Order, SideBySide, room_for
 from likely.models import entry
@@ -50,8 +50,7 @@ from likely.report.report import (
     write_draft,
     write_report,
 )
-from likely.runs.checkpoint import CheckpointError, read_json
-from likely.runs.journal import METRICS, TIMING, read_lines
+from likely.runs.checkpoint import CheckpointError
 from likely.settings import to_json
 from likely.training.health import diagnose
 from likely.verify import Proofs, verify
@@ -249,8 +248,8 @@ def _opened(
     """A saved run; refused where its data are not what it was fitted to."""
     saved = runs.load(directory)
     place(saved.model, choose_device(settings.device))
-    runs.data_options(saved)
-    wanted = request or saved.data
+    options = saved.options() if request is None else {}
+    wanted = request or {"name": options.pop("source"), **options}
     train, _ = bench.data(wanted)
     spec = saved.model.spec
     if (train.spec.shape, train.spec.levels) != (spec.shape, spec.levels):
@@ -258,19 +257,15 @@ def _opened(
             f"{directory} was fitted to {spec.name}, shape {spec.shape} with {spec.levels} levels; "
             f"{train.spec.name} has shape {train.spec.shape} with {train.spec.levels}"
         )
-    metrics = read_lines(saved.directory / METRICS)
-    clock = [line["seconds"] for line in read_lines(saved.directory / TIMING) if "seconds" in line]
-    path = saved.directory / "fit.json"
-    with reading(path, what="damaged", kind=CheckpointError):
-        fitted = record_of(read_json(path))
+    metrics = saved.metrics
     return Fitted(
         saved.directory.name,
         saved.model,
         entry(saved.name).summary,
         wanted,
         metrics,
-        fitted,
-        clock[-1] if clock else None,
+        saved.files.fit(),
+        saved.files.seconds(),
         f"{metrics[-1]['step']:.0f} steps" if metrics else "not fitted",
     )
 

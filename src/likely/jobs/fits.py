@@ -28,7 +28,6 @@ from likely.devices import choose_device, cores
 from likely.errors import LikelyError
 from likely.models import entry
 from likely.runs.checkpoint import Occupied
-from likely.runs.resume import threads_of
 from likely.training.loop import Run, fit
 from likely.training.presets import fit_settings
 
@@ -171,7 +170,7 @@ def _fitted(order: Order) -> Run:
     train, _ = data_room.load(request.pop("name"), **request)
     settings = fit_settings(entry(order.name).settings, train, order.settings)
     model = runs.build(order.name, train.spec, seed=settings.seed)
-    begun_with = threads_of(order.directory)
+    begun_with = runs.RunDirectory(order.directory).threads()
     if begun_with is not None:
         import torch
 
@@ -183,7 +182,6 @@ def _fitted(order: Order) -> Run:
     patience = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            runs.describe(order.directory, order.name, model, dict(order.request))
             return fit(model, train, settings=settings, out=order.directory, progress=progress)
         except Occupied:
             if time.monotonic() > patience:

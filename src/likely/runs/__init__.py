@@ -1,4 +1,7 @@
-"""A run is a directory: what was fitted, to what, how, and what came out (`likely.runs.saved`)."""
+"""A run is a directory: what was fitted, to what, how, and what came out.
+
+`likely.runs.directory` is the one author of its files, `likely.load` reads them back.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,12 @@ from typing import TYPE_CHECKING
 from likely._lazy import lazy
 
 if TYPE_CHECKING:
+    from likely.runs.directory import RunDirectory as RunDirectory
     from likely.runs.saved import SavedRun as SavedRun
     from likely.runs.saved import build as build
-    from likely.runs.saved import data_of as data_of
-    from likely.runs.saved import data_options as data_options
-    from likely.runs.saved import describe as describe
+    from likely.runs.saved import build_from as build_from
     from likely.runs.saved import load as load
-    from likely.runs.saved import read_config as read_config
+    from likely.runs.saved import save as save
 
-_NAMES = ("SavedRun", "build", "data_of", "data_options", "describe", "load", "read_config")
-__getattr__, __dir__, __all__ = lazy(__name__, dict.fromkeys(_NAMES, "saved"))
+_HOME = dict.fromkeys(("SavedRun", "build", "build_from", "load", "save"), "saved")
+__getattr__, __dir__, __all__ = lazy(__name__, {**_HOME, "RunDirectory": "directory"})

@@ -27,7 +27,9 @@ from likely.files import CheckpointError, parse_json, reading, replacing, write_
 __all__ = [
     "CheckpointError",
     "Occupied",
+    "as_json",
     "flatten",
+    "json_bytes",
     "read_json",
     "read_strings",
     "read_tensors",
@@ -98,8 +100,17 @@ def _locked(handle: int) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented, keys in the order given; NaN is refused."""
-    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def as_json(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as JSON gives it back: tuples are lists."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in record.items()}
 
 
 def read_json(path: Path, remedy: str = "restore it from a copy") -> Any:

@@ -1,105 +1,150 @@
-"""The state file of a fit and what it must agree with to be resumed.
-
-state.safetensors   model.*, average.*, optimizer.<player>.<parameter>.<slot>, sums.*
-                    and, as strings, the step, the best validation, the seconds so far, the
-                    data's fingerprint and the settings it was made under
-"""
+"""What a fit is, as its run keeps it, and what must agree for another fit to go on from there."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from likely.density import condition_of
-from likely.errors import InvalidSetting
-from likely.files import parse_json, reading, record_of
-from likely.runs.checkpoint import CheckpointError, read_json
-from likely.settings import FitSettings, to_json
+from likely.models.registry import MODELS
+from likely.runs.checkpoint import as_json
+from likely.settings import FitSettings, from_mapping, to_json
 
 if TYPE_CHECKING:
     from likely.data.spec import Dataset
     from likely.density import GenerativeModel
 
-STATE = "state.safetensors"
 START_OVER = (
     "restore it from a copy, or start from scratch with --no-resume (in Python: resume=False)"
 )
 
 # Pauses, the device, logging, compilation and graphs do not change what is being fitted.
 FREE_SETTINGS = frozenset({"checkpoint_seconds", "device", "tensorboard", "compile", "graphs"})
+# A longer fit has others, and is the same as far as the shorter one went if its rates are.
+LENGTH = frozenset({"steps", "warmup"})
 
 
-def refuse_other_run(directory: Path, state: Mapping[str, str], now: Mapping[str, Any]) -> None:
-    """Compare the settings a state was made under with those of now; nothing is changed.
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is fitted, to what, and how.
+
+    Attributes:
+        config: the model, its settings, and the data: config.json.
+        fit: settings of the fit, the objective, fingerprints of the data: fit.json, and a string
+            of the state file.
+    """
+
+    config: dict[str, Any]
+    fit: dict[str, Any]
+
+
+def describe_model(model: GenerativeModel, data: Dataset | None = None) -> dict[str, Any]:
+    """What config.json says: enough to build the model again and to load its data.
 
     Args:
-        directory: of the run.
-        state: the strings of its state file.
-        now: what fit.json would say of the fit that wants to resume.
+        model: of any class; that of a model that is not registered is named.
+        data: what it is fitted to; None for the data that it was built for, wherever they are.
+    """
+    kind, registered = type(model), MODELS.of(type(model))
+    spec = model.spec if data is None else data.spec
+    # The split tells whether `likely.data.load` returns these examples as its training set.
+    source = None if data is None or spec.split != "train" else data.source
+    return {
+        "model": registered.reference if registered else kind.__name__,
+        **({} if registered else {"class": f"{kind.__module__}:{kind.__qualname__}"}),
+        "settings": to_json(model.settings),
+        "spec": as_json(spec.to_json()),
+        "data": None if source is None else as_json(source),
+    }
+
+
+def describe_fit(
+    model: GenerativeModel, data: Dataset, objective: object, settings: FitSettings, origin: str
+) -> Description:
+    """The description of a fit.
+
+    Args:
+        model, data, objective, settings: of the fit.
+        origin: where the weights at its start come from, "" for initial ones.
 
     Raises:
-        InvalidSetting: they differ; the message names every field.
+        InvalidSetting: settings or objective are no dataclass of plain values.
     """
-    # States of before the settings were kept in them stand beside their fit.json.
-    written, path = state.get("about"), directory / ("fit.json" if "about" not in state else STATE)
-    with reading(path, what="damaged", remedy=START_OVER, kind=CheckpointError):
-        saved = record_of(
-            parse_json(written) if written else read_json(path, START_OVER),
-            "fit",
-            "training_fingerprint",
-        )
-        record_of(saved["fit"])
-    defaults = to_json(FitSettings())
-    changed = [
-        name
-        for name, value in now["fit"].items()
-        if name not in FREE_SETTINGS and saved["fit"].get(name, defaults[name]) != value
-    ]
-    changed += [name for name in ("objective", "model") if saved.get(name, now[name]) != now[name]]
-    if saved["training_fingerprint"] != now["training_fingerprint"]:
-        changed.append("data")
-    # Runs from before labels were looked at did not note them.
-    given = now.get("condition_fingerprint")
-    if saved.get("condition_fingerprint", given) != given and "data" not in changed:
-        changed.append("labels or contexts of the data")
-    if changed:
-        raise InvalidSetting(
-            f"{directory} holds a run with other settings ({', '.join(changed)} differ); "
-            "give the same settings to resume it, or another directory to start from scratch"
-        )
-
-
-def about_fit(
-    model: GenerativeModel, data: Dataset, objective: object, settings: FitSettings
-) -> dict[str, Any]:
-    """What must not change when a run is resumed, as stored in fit.json."""
     condition = condition_of(model)
     # What log p(x | label) learns depends on the labels, too.
-    given = {"condition_fingerprint": data.fingerprint_given(condition)} if condition else {}
-    return {
-        **given,
+    labels = {"condition_fingerprint": data.fingerprint_given(condition)} if condition else {}
+    fit = {
+        **labels,
+        **({"starts_from": origin} if origin else {}),
         "fit": to_json(settings),
         "objective": {"name": type(objective).__name__, **to_json(objective)},
         "training_fingerprint": data.spec.fingerprint,
         "model": {"name": type(model).__name__, **to_json(model.settings)},
     }
+    return Description(describe_model(model, data), fit)
 
 
-def refuse_lost_state(directory: Path) -> None:
-    """Refuse to overwrite the weights of a run whose state is lost.
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings in which the fit of a run differs from another, in words.
 
-    Raises:
-        InvalidSetting: there are weights and no state.
+    Args:
+        saved: what fit.json or the state file says of the run.
+        now: the same of the other fit.
     """
-    if (directory / "weights.safetensors").exists() and not (directory / STATE).exists():
-        raise InvalidSetting(
-            f"{directory} holds the weights of a fit but no {STATE}, so it cannot be resumed, and "
-            "a fit from step 0 would overwrite them; restore the file, give another directory, or "
-            "start from scratch with --no-resume (in Python: resume=False)"
-        )
+    # A run from before a setting existed has its default.
+    then = {**to_json(FitSettings()), **saved["fit"]}
+    changed = _changes(then, {k: v for k, v in now["fit"].items() if k not in FREE_SETTINGS})
+    for part in ("model", "objective"):
+        # Older runs did not note every part.
+        before, after = saved.get(part, now[part]), now[part]
+        if before.get("name") != after["name"]:
+            changed.append(f"{part} {before.get('name')} -> {after['name']}")
+        else:
+            prefix = "" if part == "model" else "objective "
+            changed += [prefix + text for text in _changes(before, after)]
+    labels = now.get("condition_fingerprint")
+    if saved["training_fingerprint"] != now["training_fingerprint"]:
+        changed.append("other data")
+    elif saved.get("condition_fingerprint", labels) != labels:
+        changed.append("other labels or contexts of the data")
+    return changed
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} {before[name]} -> {value}"
+        for name, value in after.items()
+        if name in before and before[name] != value
+    ]
+
+
+def longer(saved: Mapping[str, Any], now: Mapping[str, Any], step: int) -> tuple[bool, str]:
+    """Whether a run can go on as the beginning of a fit of another length.
+
+    It can where every update so far had the learning rate that the other fit gives it.
+
+    Args:
+        saved: what the state file says of the run.
+        now: the same of the fit that wants to go on.
+        step: updates of the run.
+
+    Returns:
+        Whether it can, and the reason where it cannot.
+    """
+    then, wanted = (from_mapping(FitSettings, record["fit"]) for record in (saved, now))
+    if wanted.steps < step:
+        return False, f"it has done {step:,} steps, more than {wanted.steps:,}"
+    for update in range(step):
+        if then.rate(update) != wanted.rate(update):
+            return False, (
+                f"its {then.schedule} schedule was one of {then.steps:,} steps, and one of "
+                f"{wanted.steps:,} has other learning rates from step {update + 1:,} on "
+                "(a constant schedule can be prolonged)"
+            )
+    return True, ""
 
 
 def copy_into(state: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
@@ -118,15 +163,3 @@ def copy_into(state: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name} is {saved[name].dtype}, not {tensor.dtype}")
     for name, tensor in state.items():
         tensor.copy_(saved[name])
-
-
-def threads_of(directory: str | Path) -> int | None:
-    """The threads that the run in a directory was begun with; it resumes bit for bit with these.
-
-    None where there is no run to resume.
-    """
-    path = Path(directory) / "environment.json"
-    if not (path.parent / STATE).exists() or not path.exists():
-        return None
-    threads = read_json(path).get("threads")
-    return threads if isinstance(threads, int) and threads > 0 else None

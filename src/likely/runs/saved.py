@@ -1,23 +1,9 @@
-"""Runs: directories with everything about a fit.
-
-    config.json        model, its settings, the data it was built for
-    fit.json           settings of the fit, objective, fingerprint of the training data
-    environment.json   versions and processor
-    metrics.jsonl      one record per line, without times; timing.jsonl has the times
-    weights.safetensors  averaged weights, for use; those of a GAN's adversary as discriminator.*
-    state.safetensors  the checkpoint: everything that the next step depends on
-    report.json        estimates, written by `likely evaluate`
-    proofs.json        written by `likely verify`, valid for these weights only
-    health.json        findings of the health monitor
-    samples/           sheets, written by `likely sample` and `likely evaluate`
-
-No pickle is loaded.
-"""
+"""Runs that were saved: `load` gives back the model, its data and what was measured."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,16 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from likely.data import load as load_data
+from likely.data.labels import relabelled
 from likely.data.spec import Dataset, DataSpec
-from likely.density import GenerativeModel
-from likely.devices import place
+from likely.density import GenerativeModel, condition_of
+from likely.devices import environment, place
 from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.estimate import Estimate
 from likely.files import allow, reading, record_of
 from likely.models import MODELS, ModelEntry, entry
 from likely.models.gan.adversary import DISCRIMINATOR, adversary_of
-from likely.runs import checkpoint
-from likely.runs.resume import STATE
-from likely.settings import from_mapping, to_json
+from likely.runs.checkpoint import CheckpointError, read_json
+from likely.runs.directory import REPORT, WEIGHTS, RunDirectory
+from likely.runs.resume import Description, describe_model
+from likely.settings import from_mapping
 
 # What the names of the adversary's weights begin with.
 ADVERSARY = f"{DISCRIMINATOR}."
@@ -44,13 +33,14 @@ ADVERSARY = f"{DISCRIMINATOR}."
 
 @dataclasses.dataclass(frozen=True)
 class SavedRun:
-    """What `load` finds in a run directory.
+    """A run as its directory keeps it.
 
     Attributes:
         directory: of the run.
         name: of the model in the registry.
         model: with its weights, in evaluation mode.
-        data: how to load the data again: {"name": ..., options}.
+        data: arguments of `likely.data.load`, {"name": ..., options}; None where the model was
+            fitted to data in memory.
         config: the whole of config.json.
         adversary: the network that played against an implicit density, else None.
     """
@@ -58,9 +48,100 @@ class SavedRun:
     directory: Path
     name: str
     model: GenerativeModel
-    data: dict[str, Any]
+    data: dict[str, Any] | None
     config: dict[str, Any]
     adversary: nn.Module | None = None
+
+    @property
+    def files(self) -> RunDirectory:
+        """The files of the run."""
+        return RunDirectory(self.directory)
+
+    @property
+    def train(self) -> Dataset:
+        """The training set, its `.validation` included, read at first use.
+
+        Raises:
+            InvalidSetting, InvalidData, CheckpointError: as `datasets`.
+        """
+        return self._datasets[0]
+
+    @property
+    def test(self) -> Dataset:
+        """The test set, read at first use."""
+        return self._datasets[1]
+
+    @functools.cached_property
+    def _datasets(self) -> tuple[Dataset, Dataset]:
+        return self.datasets()
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The records of the fit, as in metrics.jsonl."""
+        return self.files.records()
+
+    @property
+    def report(self) -> dict[str, list[Estimate]]:
+        """What `likely evaluate` measured of each split."""
+        measured = read_report(self.directory).get("evaluations", {})
+        return {
+            split: [Estimate.from_json(estimate) for estimate in record["estimates"]]
+            for split, record in measured.items()
+        }
+
+    def options(self) -> dict[str, Any]:
+        """Arguments with which `likely.data.load` reads the data.
+
+        Raises:
+            InvalidSetting: the data were in memory.
+            CheckpointError: config.json names options that there are not.
+        """
+        if self.data is None:
+            spec = self.model.spec
+            raise InvalidSetting(
+                f"{self.directory} was fitted to data in memory ({spec.name}, fingerprint "
+                f"{spec.fingerprint}), which it cannot load; measure it in Python, as "
+                "likely.nats(likely.load(DIRECTORY).model, test), or save the array as .npz and "
+                "fit to likely.data.load(FILE)"
+            )
+        options = {key: tuple(v) if isinstance(v, list) else v for key, v in self.data.items()}
+        options["source"] = options.pop("name")
+        valid = inspect.signature(load_data).parameters.keys() - {"progress"}
+        with self.files.reading_config("data"):
+            for key in options:
+                if key not in valid:
+                    raise InvalidData(f'there is no option "{key}": {nearest(key, valid)}')
+        return options
+
+    def datasets(self, progress: Any = None) -> tuple[Dataset, Dataset]:
+        """Training and test set, as config.json says where they are.
+
+        Args:
+            progress: as in `likely.data.load`.
+
+        Raises:
+            InvalidSetting: the model was fitted to data in memory.
+            InvalidData: what is there now is not what it was fitted to.
+            CheckpointError: they are not there, or cannot be read.
+        """
+        options = self.options()
+        with self.files.reading_config("data"):
+            train, test = load_data(**options, progress=progress)
+        spec, condition = self.model.spec, condition_of(self.model)
+        now = relabelled(train, spec.classes) if self.model.classes else train
+        if now.spec.fingerprint != spec.fingerprint:
+            raise InvalidData(
+                f"{self.directory} was fitted to {spec.name} with fingerprint {spec.fingerprint}; "
+                f"what is there now has {now.spec.fingerprint}. Bring the old data back, or fit "
+                "again"
+            )
+        fitted = self.files.fit().get("condition_fingerprint") if condition else None
+        if fitted not in (None, now.fingerprint_given(condition)):
+            raise InvalidData(
+                f"{self.directory} was fitted to the images that are there now with another "
+                f"{condition} for each; bring the old ones back, or fit again"
+            )
+        return train, test
 
 
 def build(
@@ -74,88 +155,80 @@ def build(
         changes: settings that differ from the preset for that data.
         seed: of the initial weights; torch's global generator is left as it was.
     """
-    found = entry(name)
-    settings = from_mapping(found.settings, changes or {}, found.preset(spec))
-    return _construct(found, spec, settings, seed)
+    registered = entry(name)
+    settings = from_mapping(registered.settings, changes or {}, registered.preset(spec))
+    return _construct(registered, spec, settings, seed)
 
 
-def _construct(found: ModelEntry, spec: DataSpec, settings: Any, seed: int) -> GenerativeModel:
-    model: GenerativeModel = found.load()(spec, settings, seed=seed)
+def build_from(run: SavedRun, spec: DataSpec, changes: Mapping[str, Any]) -> GenerativeModel:
+    """A model with the weights of a run, to be fitted further, to the same data or to other.
+
+    Args:
+        run: whose weights are taken.
+        spec: of the data that it is going to be fitted to.
+        changes: settings that differ from those of the run, and leave its weights their shapes.
+
+    Raises:
+        InvalidSetting: the weights do not fit the data or the settings.
+    """
+    registered = entry(run.name)
+    settings = from_mapping(registered.settings, changes, run.model.settings)
+    model = _construct(registered, spec, settings, 0)
+    weights = run.model.state_dict()
+    wrong = sorted(dict(_shapes(model.state_dict()).items() ^ _shapes(weights).items()))
+    if wrong:
+        raise InvalidSetting(
+            f"the weights of {run.directory} do not fit {run.name} with these settings on "
+            f"{spec.name}, shape {spec.shape} with {spec.levels} levels: {', '.join(wrong[:4])} "
+            f"{'differs' if len(wrong) == 1 else 'differ'}"
+        )
+    model.load_state_dict(weights)
+    model.origin = run.model.origin
     return model
 
 
-def describe(
-    directory: str | Path, name: str, model: GenerativeModel, data: dict[str, Any]
-) -> None:
-    """Write config.json: enough to rebuild the model and to find its data."""
-    checkpoint.write_json(
-        Path(directory) / "config.json",
-        {
-            "model": name,
-            "settings": to_json(model.settings),
-            "spec": model.spec.to_json(),
-            "data": data,
-        },
-    )
+def _construct(registered: ModelEntry, spec: DataSpec, settings: Any, seed: int) -> GenerativeModel:
+    model: GenerativeModel = registered.load()(spec, settings, seed=seed)
+    return model
 
 
-def read_config(directory: str | Path) -> dict[str, Any]:
-    """What config.json says, its fields of the right kind.
+def save(directory: str | Path, model: GenerativeModel, data: Dataset | None = None) -> Path:
+    """Write a model as a run that was not fitted here; `load` and the command find it there.
+
+    Args:
+        directory: new or empty.
+        model: registered or not (`load` then says how to register it).
+        data: what it was fitted to, so that the command can measure it.
+
+    Returns:
+        The directory.
 
     Raises:
-        InvalidSetting: the directory is no run.
-        CheckpointError: the file is damaged; the message names the field.
+        InvalidSetting: a run or other files are there.
     """
-    path = Path(directory) / "config.json"
-    if not path.is_file():
-        raise InvalidSetting(
-            f"{directory} is not a run: it has no config.json; "
-            "`likely fit MODEL --data DATA --out DIRECTORY` makes one"
-        )
-    with _config_file(path):
-        config = record_of(checkpoint.read_json(path), "model", "settings", "spec", "data")
-        for field in ("settings", "spec", "data"):
-            with _config_file(path, field):
-                record_of(config[field])
-        record_of(config["data"], "name")
-        for field, value in (("model", config["model"]), ("data", config["data"]["name"])):
-            if not isinstance(value, str):
-                raise InvalidData(f"{field}: expected a name, given {value!r}")
-    return config
+    wanted = Description(describe_model(model, data), {})
+    RunDirectory(directory).save(wanted, environment(), model.state_dict(), [], [])
+    return Path(directory)
 
 
-def _config_file(path: Path, field: str = "") -> contextlib.AbstractContextManager[None]:
-    return reading(
-        path, field, what="damaged", kind=checkpoint.CheckpointError,
-        remedy="restore it from a copy, or fit again in another directory",
-    )  # fmt: skip
-
-
-def load(directory: str | Path, weights: str = "weights.safetensors") -> SavedRun:
+def load(directory: str | Path) -> SavedRun:
     """Read a run directory.
 
     Raises:
         CheckpointError: a file is missing or broken, or does not fit the others.
-        InvalidSetting: it is no run directory.
+        InvalidSetting: it is no run directory, or its model is not registered here.
     """
-    directory = Path(directory)
-    config = read_config(directory)
-    path = directory / "config.json"
-    # A run that can be resumed writes its weights again.
-    again = (directory / STATE).is_file() and weights == "weights.safetensors"
-    remedy = "run the same `likely fit` command again" if again else "fit again"
-    tensors, _ = checkpoint.read_tensors(
-        directory / weights, f"restore it from a copy, or {remedy} to write it again"
-    )
-    with _config_file(path, "model"):
-        found = entry(config["model"])
-    with _config_file(path, "spec"):
+    files = RunDirectory(directory)
+    config = files.config()
+    registered = _entry(files, config)
+    tensors, about = files.weights()
+    with files.reading_config("spec"):
         spec = DataSpec.from_json(config["spec"])
-    with _config_file(path, "settings"):
-        settings = from_mapping(found.settings, config["settings"])
-        _refuse_another_size(path, config["settings"], spec, tensors)
+    with files.reading_config("settings"):
+        settings = from_mapping(registered.settings, config["settings"])
+        _refuse_another_size(files.path / "config.json", config["settings"], spec, tensors)
         with torch.device("meta"):  # it takes no memory before it is known to fit
-            hollow = _construct(found, spec, settings, 0)
+            hollow = _construct(registered, spec, settings, 0)
             names = hollow.state_dict().keys()
             played = any(n not in names and n.startswith(ADVERSARY) for n in tensors)
             shapes = _shapes(hollow.state_dict())
@@ -164,11 +237,11 @@ def load(directory: str | Path, weights: str = "weights.safetensors") -> SavedRu
                 shapes |= _shapes({ADVERSARY + name: t for name, t in other.items()})
     wrong = sorted(dict(shapes.items() ^ _shapes(tensors).items()))
     if wrong:
-        raise checkpoint.CheckpointError(
-            f"{directory / weights} does not fit the settings in config.json: "
+        raise CheckpointError(
+            f"{files / WEIGHTS} does not fit the settings in config.json: "
             f"{', '.join(wrong[:4])} {'differs' if len(wrong) == 1 else 'differ'}"
         )
-    model = _construct(found, spec, settings, 0)
+    model = _construct(registered, spec, settings, 0)
     adversary = adversary_of(model) if played else None
     for network, prefix in ((model, ""), (adversary, ADVERSARY)):
         if network is not None:
@@ -176,37 +249,44 @@ def load(directory: str | Path, weights: str = "weights.safetensors") -> SavedRu
             # The memory order in which convolutions run fastest.
             place(network, torch.device("cpu"))
             network.eval()
-    return SavedRun(directory, found.name, model, dict(config["data"]), config, adversary)
+    model.origin = f"step {about.get('step', '?')} of {files.path.resolve()}"
+    data = None if config["data"] is None else dict(config["data"])
+    return SavedRun(files.path, registered.name, model, data, config, adversary)
 
 
-def data_options(run: SavedRun) -> dict[str, Any]:
-    """How to load the data of a run: arguments of `likely.data.load`.
+def _entry(files: RunDirectory, config: Mapping[str, Any]) -> ModelEntry:
+    """The registry's entry for the model of a run."""
+    network = config.get("class")
+    if network is None:
+        with files.reading_config("model"):
+            return entry(config["model"])
+    registered = MODELS.of_class_name(config["model"])
+    if registered is not None:
+        return registered
+    raise InvalidSetting(
+        f"{files.path} holds a run of {network}, which is not registered in this program: put "
+        f'@likely.models.model("{str(config["model"]).lower()}", "{network}") above its settings '
+        "class, and import that module first"
+    )
 
-    Raises:
-        CheckpointError: config.json names options that it does not have.
-    """
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in run.data.items()}
-    options["source"] = options.pop("name")
-    valid = inspect.signature(load_data).parameters.keys() - {"progress"}
-    with _config_file(run.directory / "config.json", "data"):
-        for key in options:
-            if key not in valid:
-                raise InvalidData(f'there is no option "{key}": {nearest(key, valid)}')
-    return options
 
-
-def data_of(run: SavedRun, progress: Any = None) -> tuple[Dataset, Dataset]:
-    """Training and test set that a run was fitted to, as config.json says where they are.
-
-    Args:
-        run: from `load`.
-        progress: as in `likely.data.load`.
+def read_report(directory: str | Path) -> dict[str, Any]:
+    """What report.json says, its fields of the right kind; empty where there is none.
 
     Raises:
-        CheckpointError: they are not there, or cannot be read.
+        CheckpointError: it is damaged.
     """
-    with _config_file(run.directory / "config.json", "data"):
-        return load_data(**data_options(run), progress=progress)
+    path = Path(directory) / REPORT
+    if not path.exists():
+        return {}
+    remedy = "delete it, and `likely evaluate` writes it again"
+    report = read_json(path, remedy)
+    with reading(path, what="damaged", remedy=remedy, kind=CheckpointError):
+        for record in record_of(record_of(report, "evaluations")["evaluations"]).values():
+            record_of(record_of(record, "data", "estimates")["data"], "fingerprint")
+            for estimate in record["estimates"]:
+                Estimate.from_json(record_of(estimate))
+    return dict(report)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
@@ -223,15 +303,3 @@ def _refuse_another_size(
         sizes = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int)]
         if max(sizes, default=0) > max(held, 10_000):
             raise InvalidData(f"{name} is {value}, and the weights are {held} numbers")
-
-
-__all__ = [
-    "MODELS",
-    "SavedRun",
-    "build",
-    "data_of",
-    "data_options",
-    "describe",
-    "load",
-    "read_config",
-]

@@ -77,7 +77,8 @@ def diagnose(
     records = run if isinstance(run, Sequence) else run.metrics
     findings = [finding for check in _CHECKS for finding in check(records)]
     if model is not None:
-        findings += _worse_than_uniform(records, model)
+        worse = diverged(records, model)
+        findings += [worse] if worse else []
     if model is not None and data is not None:
         if isinstance(model, ImplicitDensity):
             findings += _mode_collapse(model, data)
@@ -124,20 +125,21 @@ def _loss_not_falling(records: Records) -> list[Finding]:
     return []
 
 
-def _worse_than_uniform(records: Records, model: GenerativeModel) -> list[Finding]:
-    """Even the best validation is far above that of equally likely levels, which needs no fit."""
+def diverged(records: Records, model: GenerativeModel) -> Finding | None:
+    """Whether even the best validation is far above that of equally likely levels.
+
+    Those need no fit. None where it is not, or where nothing was validated.
+    """
     _, validation = _series(records, "validation")
     uniform = model.spec.dimensions * math.log(model.spec.levels)
     if len(validation) == 0 or not validation.min() > 2 * uniform:
-        return []
-    return [
-        Finding(
-            "failure",
-            f"the fit diverged: the best validation is {validation.min():.4g} nats, and levels "
-            f"that are all equally likely would have {uniform:.4g}",
-            "a lower learning_rate, a longer warmup, or gradient clipping (clip=1)",
-        )
-    ]
+        return None
+    return Finding(
+        "failure",
+        f"the fit diverged: the best validation is {validation.min():.4g} nats, and levels that "
+        f"are all equally likely would have {uniform:.4g}",
+        "a lower learning_rate, a longer warmup, or gradient clipping (clip=1)",
+    )
 
 
 def _overfitting(records: Records) -> list[Finding]:

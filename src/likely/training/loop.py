@@ -15,9 +15,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,10 @@ from likely.errors import Diverged, InvalidSetting
 from likely.files import reading
 from likely.models.gan.adversary import DISCRIMINATOR
 from likely.noise import Noise, derived_seed, noise_for, weights_from
-from likely.runs import checkpoint
+from likely.runs.checkpoint import CheckpointError
+from likely.runs.directory import BEST, STATE, WEIGHTS, RunDirectory
 from likely.runs.journal import Journal
-from likely.runs.resume import (
-    START_OVER,
-    STATE,
-    about_fit,
-    copy_into,
-    refuse_lost_state,
-    refuse_other_run,
-)
+from likely.runs.resume import START_OVER, copy_into, describe_fit
 from likely.runs.view import Record, Viewed
 from likely.sampling.incremental import Incremental
 from likely.settings import FitSettings
@@ -80,6 +74,10 @@ from likely.training.stopping import StopRequests
 Progress = Callable[["Run", dict[str, float]], None]
 
 
+class Stopped(UserWarning):
+    """A fit was stopped by a signal, and its run is returned as it is; the message says where."""
+
+
 @dataclasses.dataclass(repr=False)
 class Run(Viewed):
     """A fitted model and how it came about.
@@ -96,6 +94,9 @@ class Run(Viewed):
         seconds: spent in the loop, over all parts of a resumed run.
         findings: what the health monitor says is going wrong, worst first; often empty.
         adversary: the network that played against an implicit density, else None.
+        data: training set.
+        objective: what was minimised.
+        origin: where the weights at the start came from, "" for initial ones.
     """
 
     model: GenerativeModel
@@ -108,6 +109,9 @@ class Run(Viewed):
     seconds: float
     findings: list[health.Finding] = dataclasses.field(default_factory=list)
     adversary: nn.Module | None = None
+    data: Dataset | None = None
+    objective: Objective | None = None
+    origin: str = ""
 
     @property
     def state(self) -> str:
@@ -121,6 +125,30 @@ class Run(Viewed):
         return f"{self.title}: step {self.step} of {self.settings.steps}:"
 
     __repr__ = __str__
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the run to a new directory, where `likely.load` and the command find it.
+
+        It can be used and measured there, and its weights fitted further in another directory.
+        A fit that should resume takes `out=` from the beginning.
+
+        Returns:
+            The directory.
+
+        Raises:
+            InvalidSetting: a run or other files are there, or the objective cannot be written.
+            CheckpointError: a file cannot be written.
+        """
+        assert self.data is not None
+        wanted = describe_fit(self.model, self.data, self.objective, self.settings, self.origin)
+        findings = [dataclasses.asdict(finding) for finding in self.findings]
+        networks: dict[str, nn.Module] = {"": self.model}
+        if self.adversary is not None:
+            networks[f"{DISCRIMINATOR}."] = self.adversary
+        RunDirectory(directory).save(
+            wanted, environment(), state_of(networks), self.metrics, findings
+        )
+        return Path(directory)
 
 
 def fit(
@@ -138,8 +166,12 @@ def fit(
 ) -> Run:
     """Fit a model to data.
 
+    SIGINT (Ctrl-C) and SIGTERM end the fit after the current step: what there is comes back, with
+    a `Stopped` warning.
+
     Args:
-        model: changed in place.
+        model: changed in place. One that was fitted before, here or in a run that `likely.load`
+            read, goes on from its weights.
         data: training set; its `.validation` serves the choice of the best weights.
         objective: what is minimised; by the kind of the model when None.
         settings: everything else; the model's preset for the data when None, as `likely fit` takes
@@ -147,9 +179,10 @@ def fit(
         steps: updates.
         batch_size: examples an update.
         seed: seed of the data order and the noise.
-        out: directory of the run; nothing is written when None.
+        out: directory of the run, new or empty or with a run; nothing is written when None.
         resume: go on from the checkpoint in `out`, if there is one, of the same settings, data
-            and model; False starts from scratch and drops it.
+            and model (more steps of a constant schedule prolong it); False starts from scratch
+            and drops it.
         progress: True for a bar in a terminal or a notebook and a line now and then elsewhere;
             False for silence; None for a bar where somebody looks on. Or what is called with the
             run and its record at every log record: `progress=print` prints them as a line.
@@ -192,7 +225,10 @@ def fit(
             bar = FitProgress(title, settings.steps)
             progress = stack.enter_context(bar) if wanted else None
         stack.enter_context(loop.team.leaving_on_failure())
-        return loop.run(resume, progress)
+        run = loop.run(resume, progress)
+    if not run.finished:
+        warnings.warn(run.status, Stopped, stacklevel=2)
+    return run
 
 
 class _Loop:
@@ -208,6 +244,12 @@ class _Loop:
     ) -> None:
         self.model, self.data, self.objective = model, data, objective
         self.settings, self.directory = settings, directory
+        self.files = None if directory is None else RunDirectory(directory)
+        # Before anything is changed: what cannot be written is refused.
+        self.origin = model.origin
+        self.description = (
+            describe_fit(model, data, objective, settings, model.origin) if self.files else None
+        )
         self.device = choose_device(settings.device)
         self.team = Team.join(self.device)
         self.precision = convolved_precision(settings.precision, self.device, model.spec.grid)
@@ -238,6 +280,7 @@ class _Loop:
         self.best_weights: dict[str, Tensor] | None = None
         self.best = math.inf
         self.step = 0
+        self.logged = 0  # step of the last record of losses
         self.seconds = 0.0
         self.sums: dict[str, Tensor] = {}
         self.findings: list[health.Finding] = []
@@ -295,14 +338,18 @@ class _Loop:
                     last_save = time.monotonic()
                 if stopping and self.step < settings.steps:
                     set_state(self.networks, self.average.tensors)
-                    where = f" saved in {self.directory};" if self.directory else ""
-                    return self._state(
-                        f"stopped by {stop.name} after {self.step} of {settings.steps} steps;"
-                        f"{where} run the same command again to resume",
-                        False,
+                    where = (
+                        f"saved in {self.directory}; run the same command again to resume"
+                        if self.directory
+                        else "the model has the averaged weights so far; a fit with out=DIRECTORY "
+                        "can be resumed"
                     )
+                    done = f"{self.step} of {settings.steps} steps"
+                    return self._state(f"stopped by {stop.name} after {done}; {where}", False)
             self._finish()
-        return self._state(f"finished {self.step} steps", True)
+        diverged = health.diverged(self.journal.records, self.model)
+        status = f"finished {self.step} steps"
+        return self._state(f"{diverged.sentence} ({status})" if diverged else status, True)
 
     # -- one update ------------------------------------------------------------------------
 
@@ -466,10 +513,10 @@ class _Loop:
         return self.step % every == 0 or self.step == self.settings.steps
 
     def _log(self) -> dict[str, float]:
-        steps = self.step % self.settings.log_every or self.settings.log_every
         names = sorted(self.sums)
-        values = self.team.sum(torch.stack([self.sums[name] for name in names])) / steps
-        self.sums = {}
+        total = self.team.sum(torch.stack([self.sums[name] for name in names]))
+        values = total / (self.step - self.logged)
+        self.sums, self.logged = {}, self.step
         record = {"learning_rate": self.settings.rate(self.step - 1)}
         return {**record, **dict(zip(names, values.tolist(), strict=True))}
 
@@ -493,7 +540,7 @@ class _Loop:
             if self.directory is None:
                 self.best_weights = {name: t.clone() for name, t in self.average.tensors.items()}
             else:
-                self._save_weights("best.safetensors", {"validation": repr(value)})
+                self._save_weights({"validation": repr(value)}, BEST)
         return {"validation": value}
 
     def _record(self, record: dict[str, float]) -> None:
@@ -503,8 +550,8 @@ class _Loop:
     def _state(self, status: str, finished: bool) -> Run:
         return Run(
             self.model, self.settings, self.step, status, finished, self.journal.records,
-            self.directory, self.seconds, self.findings,
-            self.others.get(DISCRIMINATOR),
+            self.directory, self.seconds, self.findings, self.others.get(DISCRIMINATOR),
+            self.data, self.objective, self.origin,
         )  # fmt: skip
 
     # -- the run directory -----------------------------------------------------------------
@@ -512,40 +559,39 @@ class _Loop:
     @contextlib.contextmanager
     def _opened(self, resume: bool) -> Iterator[None]:
         """The run directory, held alone; the state of the run that is in it, if any."""
+        files, wanted = (self.files if self.team.leads else None), self.description
         with contextlib.ExitStack() as stack:
             stack.callback(self.journal.close)
             with self.team.together():
-                if self.directory is not None and self.team.leads:
-                    stack.enter_context(checkpoint.sole_writer(self.directory))
+                if files is not None and wanted is not None:
+                    files.plan(wanted, resume)  # a refusal leaves no directory behind
+                    stack.enter_context(files.held())
             with self.team.together():
-                found = self.directory is not None and (self.directory / STATE).exists()
-                if resume and self.team.any(self.team.leads and found):
+                # Again, now that nobody else writes there.
+                step = files.plan(wanted, resume) if files and wanted else None
+            if self.team.any(step is not None):
+                with self.team.together():
                     self._load()
-                else:
-                    if resume and self.directory is not None and self.team.leads:
-                        refuse_lost_state(self.directory)
+                    if files is not None and wanted is not None:
+                        self.description = files.go_on(wanted)
+            else:
+                with self.team.together():
                     self._start()
+            self.model.origin = f"a fit to {self.data.spec.name}"
             yield
 
     def _start(self) -> None:
         """Begin a run at step 0."""
-        self.model.start_at(self.data)
+        if not self.model.origin:
+            self.model.start_at(self.data)
         self.average.restart()
-        if self.directory is not None and self.team.leads:
-            checkpoint.write_json(self.directory / "fit.json", self._about())
-            # From here on nothing of an older run can be taken for a part of this run. The
-            # weights go first: without a state they would look like those of a broken run.
-            for name in ("weights.safetensors", STATE, "best.safetensors", "health.json"):
-                (self.directory / name).unlink(missing_ok=True)
-            checkpoint.write_json(self.directory / "environment.json", environment())
+        if self.files is not None and self.description is not None and self.team.leads:
+            self.files.begin(self.description, environment())
         self.journal.start()
-
-    def _about(self) -> dict[str, Any]:
-        return about_fit(self.model, self.data, self.objective, self.settings)
 
     def _save(self) -> None:
         """Everything that the next step depends on, in one file."""
-        if self.directory is None:
+        if self.files is None or self.description is None:
             return
         groups: dict[str, Mapping[str, Tensor]] = {
             "model": state_of(self.networks),
@@ -555,43 +601,45 @@ class _Loop:
         }
         about = {
             "step": str(self.step),
+            "logged": str(self.logged),
             "best": repr(self.best),
             "seconds": repr(self.seconds),
             "fingerprint": self.data.spec.fingerprint,
-            "about": json.dumps(self._about()),
         }
         with self.team.together():
             if self.team.leads:
                 self.journal.sync()
-                checkpoint.write_tensors(self.directory / STATE, checkpoint.flatten(groups), about)
-        self._save_weights("weights.safetensors", {})
+                self.files.write_state(groups, about, self.description)
+        self._save_weights({})
 
-    def _save_weights(self, name: str, about: dict[str, str]) -> None:
+    def _save_weights(self, about: dict[str, str], name: str = WEIGHTS) -> None:
         """The averaged weights, for evaluation and sampling."""
         with self.team.together():
-            if self.directory is not None and self.team.leads:
+            if self.files is not None and self.team.leads:
                 about = {**about, "step": str(self.step)}
-                checkpoint.write_tensors(self.directory / name, self.average.tensors, about)
+                self.files.write_weights(self.average.tensors, about, name)
 
     def _load(self) -> None:
-        assert self.directory is not None
-        path = self.directory / STATE
-        tensors, about = checkpoint.read_tensors(path, START_OVER)
-        refuse_other_run(self.directory, about, self._about())
-        groups = checkpoint.unflatten(tensors)
-        what = "no state of a fit of this model"
-        with reading(path, what=what, remedy=START_OVER, kind=checkpoint.CheckpointError):
+        """The state of the run in the directory."""
+        assert self.files is not None
+        groups, about = self.files.read_state()
+        path, what = self.files / STATE, "no state of a fit of this model"
+        with reading(path, what=what, remedy=START_OVER, kind=CheckpointError):
             step, best = int(about["step"]), float(about["best"])
             self.seconds = float(about["seconds"])
             if not 0 <= step <= self.settings.steps:
                 raise ValueError(f"step is {step}")
+            # Older states are of fits that were not prolonged.
+            logged = int(about.get("logged", step - step % self.settings.log_every))
+            if not 0 <= logged <= step:
+                raise ValueError(f"the last record is of step {logged}")
             sums = groups.get("sums", {})
             if any(sum.shape or not sum.is_floating_point() for sum in sums.values()):
                 raise ValueError("sums are no numbers")
             copy_into(state_of(self.networks), groups["model"])
             copy_into(self.average.tensors, groups["average"])
             restore_optimizers(self.optimizers, groups.get("optimizer", {}))
-        self.step, self.best = step, best
+        self.step, self.logged, self.best = step, logged, best
         self.sums = {name: t.to(self.device) for name, t in sums.items()}
         self.journal.resume(self.step)
         self.findings = health.diagnose(self.journal.records)
@@ -600,26 +648,24 @@ class _Loop:
         """Give the model the best weights: of the best validation, or the last average."""
         best = self.average.tensors
         if math.isfinite(self.best):
-            if self.directory is None:
+            if self.files is None:
                 best = self.best_weights or best
             else:
-                path = self.directory / "best.safetensors"
-                best, about = checkpoint.read_tensors(path, START_OVER)
+                best, about = self.files.weights(BEST)
                 what = "no weights of this model"
-                with reading(path, what=what, remedy=START_OVER, kind=checkpoint.CheckpointError):
+                with reading(self.files / BEST, what=what, remedy=START_OVER, kind=CheckpointError):
                     copy_into(self.average.tensors, best)
                     kept = {"step": about["step"]}
                 with self.team.together():
                     if self.team.leads:
-                        checkpoint.write_tensors(self.directory / "weights.safetensors", best, kept)
+                        self.files.write_weights(best, kept)
         set_state(self.networks, best)
         self.findings = health.diagnose(self.journal.records, self.model)
         if len(self.journal.records) >= health.ENOUGH:
             self.findings = health.diagnose(self.journal.records, self.model, self.data)
         with self.team.together():
-            if self.directory is not None and self.team.leads:
-                found = [dataclasses.asdict(finding) for finding in self.findings]
-                checkpoint.write_json(self.directory / "health.json", found)
+            if self.files is not None and self.team.leads:
+                self.files.write_health([dataclasses.asdict(each) for each in self.findings])
 
 
 def _norm(parameters: list[nn.Parameter]) -> Tensor:
