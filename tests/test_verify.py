@@ -192,7 +192,7 @@ def test_the_compiled_sampler_is_proved_where_it_is_used() -> None:
     def proof(kind: type[GenerativeModel]) -> Proof:
         model = lively(built(kind, spec))
         subject = subject_of(model, None, False, 0)  # type: ignore[arg-type]
-        return {one.name: one for one in causality(subject)}[name]
+        return {one.name: one for one in causality(subject, subject.model)}[name]
 
     assert proof(GatedPixelCNN).passed
     assert proof(GatedPixelCNN).measured > 0  # it is not the same code

@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
 
 from fit_cases import differing, end_of, files_in, fit_case, model_of, stop_at, training_data
 from likely import data, runs
 from likely.cli import main
-from likely.density import GenerativeModel
 from likely.errors import InvalidSetting
 from likely.files import atomic
 from likely.mdp import MDP
@@ -366,11 +364,8 @@ def test_what_was_measured_is_told_where_it_cannot_be_kept(
 class Plain(Objective):
     """An objective of one's own that is no dataclass."""
 
-    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        return {"model": model}
-
     def loss(self, step: Step) -> Loss:
-        return Loss(-step.model.log_prob(step.x), {})  # type: ignore[operator]
+        return Loss(-step.model.log_prob(step.x), {})
 
 
 @dataclasses.dataclass(frozen=True)

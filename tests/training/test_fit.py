@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from fit_cases import (
     SETTINGS,
@@ -27,7 +26,6 @@ from fit_cases import (
     training_data,
 )
 from likely import runs
-from likely.density import GenerativeModel
 from likely.errors import Diverged, InvalidSetting
 from likely.runs.checkpoint import CheckpointError, Occupied, read_tensors, write_tensors
 from likely.training.loop import Run, fit
@@ -280,9 +278,6 @@ class _Poisoned(Objective):
     """The ELBO until step `bad`, then a finite loss with a gradient that is not."""
 
     bad: int
-
-    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        return {"model": model}
 
     def loss(self, step: Step) -> Loss:
         loss = NegativeELBO().loss(step)

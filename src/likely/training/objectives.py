@@ -19,7 +19,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class Step:
     """What a loss is computed from.
 
     Attributes:
-        model: the model.
+        model: the model, of the class that the objective fits.
         players: the networks by player, as `Objective.players` gave them.
         player: the one that moves.
         x: integers [B, *shape].
@@ -79,7 +79,7 @@ class Step:
             graph.
     """
 
-    model: GenerativeModel
+    model: Any
     players: Mapping[str, nn.Module]
     player: str
     x: Tensor
@@ -94,20 +94,28 @@ class Objective(abc.ABC):
     Attributes:
         capturable: whether an update of it may be captured as a CUDA graph: one player, and no
             decision that depends on a value.
+        fits: the class of the models that it fits.
+        needs: that class in words, for the refusal of another.
     """
 
-    capturable = True
+    capturable: ClassVar[bool] = True
+    fits: ClassVar[type] = GenerativeModel
+    needs: ClassVar[str] = "a generative model"
 
-    @abc.abstractmethod
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        """Players in the order of their updates, with the network each one moves.
+        """Players in the order of their updates, with the network each one moves: the model.
 
-        That is the model, a part of it, or a network that plays against it, built here: a fit
-        seeds its initial weights, keeps it in its run under the player's name, and resumes it.
+        A part of it may move, or a network that plays against it, built here: a fit seeds its
+        initial weights, keeps it in its run under the player's name, and resumes it.
 
         Raises:
             InvalidSetting: the objective does not fit this kind of model.
         """
+        if not isinstance(model, self.fits):
+            raise InvalidSetting(
+                f"{type(self).__name__} needs {self.needs}, {type(model).__name__} is {model.kind}"
+            )
+        return {MODEL: model}
 
     @abc.abstractmethod
     def loss(self, step: Step) -> Loss:
@@ -120,22 +128,14 @@ class Objective(abc.ABC):
         """
         return ()
 
-    def _refuse(self, model: GenerativeModel, needs: str) -> InvalidSetting:
-        return InvalidSetting(
-            f"{type(self).__name__} needs {needs}, {type(model).__name__} is {model.kind}"
-        )
-
 
 class NegativeLogLikelihood(LikelihoodSettings, Objective):
     """-log p(x), for tractable densities."""
 
-    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        if not isinstance(model, TractableDensity):
-            raise self._refuse(model, "a tractable density")
-        return {MODEL: model}
+    fits = TractableDensity
+    needs = "a tractable density"
 
     def loss(self, step: Step) -> Loss:
-        assert isinstance(step.model, TractableDensity)
         nll = -step.model.log_prob(step.x, step.context)
         return Loss(nll, {"nll": nll.detach()})
 
@@ -148,13 +148,10 @@ class SubsampledLikelihood(SubsampledSettings, Objective):
     https://arxiv.org/abs/1502.03509).
     """
 
-    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        if not isinstance(model, Subsampled):
-            raise self._refuse(model, "a mixture, or a network with several masks")
-        return {MODEL: model}
+    fits = Subsampled
+    needs = "a mixture, or a network with several masks"
 
     def loss(self, step: Step) -> Loss:
-        assert isinstance(step.model, Subsampled)
         nll = -step.model.surrogate(step.x, step.noise, step.context)
         return Loss(nll, {"nll": nll.detach()})
 
@@ -169,16 +166,20 @@ class NegativeELBO(ELBOSettings, Objective):
     Where the two terms are not known apart (no `LatentVariable`), only the bound itself.
     """
 
+    fits = ApproximateDensity
+    needs = "an approximate density"
+
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        if not isinstance(model, ApproximateDensity):
-            raise self._refuse(model, "an approximate density")
+        players = super().players(model)
         if self != NegativeELBO() and not isinstance(model, LatentVariable):
-            raise self._refuse(model, "a latent-variable model for beta, warmup and free_nats")
-        return {MODEL: model}
+            raise InvalidSetting(
+                "NegativeELBO: beta, warmup and free_nats need a latent-variable model, and "
+                f"{type(model).__name__} is none"
+            )
+        return players
 
     def loss(self, step: Step) -> Loss:
         model = step.model
-        assert isinstance(model, ApproximateDensity)
         if not isinstance(model, LatentVariable):
             bound = model.elbo(step.x, step.noise, step.context)
             return Loss(-bound, {"negative_elbo": -bound.detach()})
@@ -197,13 +198,10 @@ class NegativeELBO(ELBOSettings, Objective):
 class ImportanceWeighted(ImportanceSettings, Objective):
     """-L_k, the importance-weighted bound with k samples (Burda et al. 2016)."""
 
-    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        if not isinstance(model, LatentVariable):
-            raise self._refuse(model, "a latent-variable model")
-        return {MODEL: model}
+    fits = LatentVariable
+    needs = "a latent-variable model"
 
     def loss(self, step: Step) -> Loss:
-        assert isinstance(step.model, LatentVariable)
         value = -step.model.importance_bound(step.x, self.k, step.noise, step.context)
         return Loss(value, {"negative_importance_bound": value.detach()})
 
@@ -217,14 +215,11 @@ class OrderAgnosticLikelihood(OrderAgnosticSettings, Objective):
     an unbiased estimate (Uria, Murray and Larochelle 2014, eq. 13).
     """
 
-    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        if not isinstance(model, OrderAgnostic):
-            raise self._refuse(model, "a network for all orders")
-        return {MODEL: model}
+    fits = OrderAgnostic
+    needs = "a network for all orders"
 
     def loss(self, step: Step) -> Loss:
         model, noise = step.model, step.noise
-        assert isinstance(model, OrderAgnostic)
         x = model.integers(step.x)
         batch, channels, height, width = x.shape
         groups = 1 if model.head.couples_channels else channels
@@ -242,16 +237,16 @@ class _Adversarial(Objective):
     """The adversary against the model, the adversary first; a leaf gives the two losses."""
 
     capturable = False
+    fits = ImplicitDensity
+    needs = "an implicit density for its discriminator"
 
     def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
-        if not isinstance(model, ImplicitDensity):
-            raise self._refuse(model, "an implicit density for its discriminator")
+        super().players(model)
         return {DISCRIMINATOR: adversary_of(model), GENERATOR: model}
 
     def _images(self, step: Step) -> tuple[Tensor, Tensor]:
         """Real images in [-1, 1] and as many generated ones."""
         model = step.model
-        assert isinstance(model, ImplicitDensity)
         z = model.latents(step.noise, len(step.x))
         return model.scaled(step.x), model.generate(z, step.context)
 

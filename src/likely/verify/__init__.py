@@ -82,17 +82,17 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
     yield from conditionals_sum_to_one(subject)
     if isinstance(model, Autoregressive):
         with torch.enable_grad():
-            yield from causality(subject)
+            yield from causality(subject, model)
     if isinstance(model, Mixture):
         for number, member in enumerate(model.members()[: 1 if subject.quick else 4]):
             of_member = dataclasses.replace(subject, model=member)
             with torch.enable_grad():
-                for proof in (*conditionals_sum_to_one(of_member), *causality(of_member)):
+                for proof in (*conditionals_sum_to_one(of_member), *causality(of_member, member)):
                     yield dataclasses.replace(proof, name=f"{proof.name} (member {number})")
     if isinstance(model, TractableDensity):
-        yield from total_probability(subject)
+        yield from total_probability(subject, model)
     if isinstance(model, LatentVariable):
-        yield from bounds(subject)
+        yield from bounds(subject, model)
     if isinstance(model, ImplicitDensity):
-        yield from images_in_range(subject)
+        yield from images_in_range(subject, model)
     yield gradients_reach_every_weight(subject)

@@ -44,10 +44,8 @@ SAMPLED_DIMENSIONS = 2000
 Location = tuple[int, int]
 
 
-def causality(subject: Subject) -> Iterator[Proof]:
+def causality(subject: Subject, model: Autoregressive) -> Iterator[Proof]:
     """All causality checks of an autoregressive model, in its order."""
-    model = subject.model
-    assert isinstance(model, Autoregressive)
     _, height, width = model.spec.shape
     most = 6 if model.spec.shape[0] == 1 and not subject.quick else 4
     sides = min(most, height), min(most, width)
@@ -89,12 +87,7 @@ def _smaller(
 ) -> tuple[Autoregressive, bool] | None:
     """`smaller_or_none` for images of height and width `sides`."""
     spec = model.spec
-    instance = smaller_or_none(model, (spec.shape[0], *sides), spec.levels, subject.seed)
-    if instance is None:
-        return None
-    small, fitted = instance
-    assert isinstance(small, Autoregressive)
-    return small, fitted
+    return smaller_or_none(model, (spec.shape[0], *sides), spec.levels, subject.seed)
 
 
 def _grid(height: int, width: int) -> list[Location]:

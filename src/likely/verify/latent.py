@@ -26,10 +26,8 @@ SIGMAS = 6.0  # for the largest of up to 128 numbers: by chance less than once i
 TOTAL_TOLERANCE = 1e-8
 
 
-def bounds(subject: Subject) -> Iterator[Proof]:
+def bounds(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
     """All checks of the bounds of a latent-variable model."""
-    model = subject.model
-    assert isinstance(model, LatentVariable)
     yield _kl_formula(subject, model)
     yield _ordered_on_fitted(subject, model)
     for shape in ((model.spec.shape[0], 2, 2), (model.spec.shape[0], 1, 2)):
@@ -62,7 +60,6 @@ def _widest(
         if found is None:
             return None
         tiny = found[0]
-        assert isinstance(tiny, LatentVariable)
         wide = _is_wide(tiny.posterior(images, subject.labels(len(images)))).double()
         if float(wide.mean()) > share:
             best, share = tiny, float(wide.mean())

@@ -73,10 +73,8 @@ def _from_tables(head: Head, parameters: Tensor, x: Tensor) -> tuple[float, Tens
     return worst, total
 
 
-def total_probability(subject: Subject) -> Iterator[Proof]:
+def total_probability(subject: Subject, model: TractableDensity) -> Iterator[Proof]:
     """Sum over all images of a tiny instance of a tractable density."""
-    model = subject.model
-    assert isinstance(model, TractableDensity)
     budget = (QUICK_BUDGET if subject.quick else FULL_BUDGET) / 4
     built = []
     for shape, levels in _tiny_shapes(model):
@@ -91,7 +89,6 @@ def total_probability(subject: Subject) -> Iterator[Proof]:
     chosen = affordable[: 1 if subject.quick else 2] or built[-1:]
     for shape, levels, tiny, fitted in chosen:
         images = all_images(shape, levels)
-        assert isinstance(tiny, TractableDensity)
         worst = 0.0
         last = tiny.classes - 1 if tiny.classes else len(tiny.context_shape[:1])
         for label in sorted({0, last}):

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from likely.density import Autoregressive, GenerativeModel, LatentVariable, NoSe
 from likely.errors import LikelyError
 from likely.heads import Bernoulli, Head
 from likely.noise import Dropout, Noise, derived_seed
-from likely.sampling.incremental import IncrementalMixture, InOrder
+from likely.sampling.incremental import InOrder
 from likely.settings import HEADS
+
+Model = TypeVar("Model", bound=GenerativeModel)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,7 @@ def subject_of(model: GenerativeModel, data: Dataset | None, quick: bool, seed: 
     return Subject(exact, x, context, quick, seed)
 
 
-def exact_copy(model: GenerativeModel) -> GenerativeModel:
+def exact_copy(model: Model) -> Model:
     """A float64 copy on the CPU in evaluation mode, weights without gradient."""
     # A module's noise is a live generator; the copy gets none of it.
     twin = copy.deepcopy(model).cpu().double().eval()
@@ -112,8 +114,8 @@ def work_of(model: GenerativeModel, rows: int = 1, backward: bool = False) -> fl
 
 
 def smaller(
-    model: GenerativeModel, shape: tuple[int, ...], levels: int, seed: int, **changes: Any
-) -> tuple[GenerativeModel, bool]:
+    model: Model, shape: tuple[int, ...], levels: int, seed: int, **changes: Any
+) -> tuple[Model, bool]:
     """An instance of the same class and settings for other data.
 
     It holds the fitted weights where they fit (a convolutional network with the same head);
@@ -132,8 +134,7 @@ def smaller(
     """
     if isinstance(model, InOrder):
         small, fitted = smaller(model.mixture, shape, levels, seed, **changes)
-        assert isinstance(small, IncrementalMixture)
-        return InOrder(small, model.number), fitted
+        return cast("Model", InOrder(small, model.number)), fitted
     context = model.spec.context
     if len(context) == 3:
         context = (context[0], *shape[1:])
@@ -146,7 +147,7 @@ def smaller(
         # "auto" depends on the data: the instance takes the head that the model has.
         changes = {**changes, "head": registered.name}
     settings = dataclasses.replace(settings, **changes)
-    build = cast("Callable[..., GenerativeModel]", type(model))
+    build = cast("Callable[..., Model]", type(model))
     arguments = (spec,) if isinstance(settings, NoSettings) else (spec, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("verify", seed, "smaller"))
@@ -162,8 +163,8 @@ def smaller(
 
 
 def smaller_or_none(
-    model: GenerativeModel, shape: tuple[int, ...], levels: int, seed: int, **changes: Any
-) -> tuple[GenerativeModel, bool] | None:
+    model: Model, shape: tuple[int, ...], levels: int, seed: int, **changes: Any
+) -> tuple[Model, bool] | None:
     """`smaller`, or None where the class refuses data of that shape."""
     try:
         return smaller(model, shape, levels, seed, **changes)

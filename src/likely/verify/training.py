@@ -104,10 +104,8 @@ def _dead(subject: Subject, model: GenerativeModel, x: Tensor, context: Tensor |
     return [name for name, parameter in model.named_parameters() if id(parameter) not in reached]
 
 
-def images_in_range(subject: Subject) -> Iterator[Proof]:
+def images_in_range(subject: Subject, model: ImplicitDensity) -> Iterator[Proof]:
     """Generated images are finite and in [-1, 1], and samples are integers in [0, levels)."""
-    model = subject.model
-    assert isinstance(model, ImplicitDensity)
     n = 16
     labels = None if subject.context is None else torch.arange(n) % model.classes
     images = model.generate(model.latents(subject.noise("range"), n), labels)
