@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -336,3 +337,22 @@ def test_a_policy_chain_is_eliminated_part_by_part(seed: int) -> None:
     right = rng.standard_normal(n)
     z = ssp_linear.chain_solve(factors, *parts, right)
     assert np.allclose(z, np.linalg.solve(np.eye(n) - block, right), rtol=1e-9, atol=1e-12)
+
+
+def test_where_a_bound_is_infinite_the_error_is_and_the_value_is_not() -> None:
+    """A corridor with slips, stopped before anything is known of its lower bounds."""
+    states = np.arange(4000)
+    moves = np.stack([np.maximum(states - 1, 0), np.minimum(states + 1, 3999)], axis=1)
+    mdp = MDP.from_pairs(
+        np.concatenate([[0], 2 * np.arange(3999), [2 * 3998]]),
+        np.arange(0, 4 * 3998 + 1, 2),
+        np.stack([moves, moves[:, ::-1]], axis=1)[1:-1].ravel(),
+        np.tile([0.9, 0.1], 2 * 3998), -np.ones(2 * 3998), 1.0,
+        terminal=(states == 0) | (states == 3999),
+    )  # fmt: skip
+    stopped = total_reward(mdp, 1e-9, max_seconds=1e-9)
+    assert np.isinf(stopped.lower).any()
+    assert stopped.error == math.inf
+    assert np.isfinite(stopped.value).all()
+    assert (stopped.lower <= stopped.value).all()
+    assert (stopped.value <= stopped.upper).all()

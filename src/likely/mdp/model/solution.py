@@ -84,12 +84,7 @@ class Solution:
     @property
     def error(self) -> float:
         """Certified bound on max |value - V*|: the largest distance to an end of the interval."""
-        if not self.value.size:
-            return 0.0
-        # inf - inf is nan where both ends agree on an infinite value: no uncertainty there.
-        with np.errstate(invalid="ignore", over="ignore"):
-            reach = np.maximum(self.upper - self.value, self.value - self.lower)
-        return float(np.where(self.upper == self.lower, 0.0, reach).max()) * (1.0 + 2.0**-52)
+        return widest(self.value, self.lower, self.upper) * (1.0 + 2.0**-52)
 
     @property
     def q(self) -> FloatArray | None:
@@ -123,6 +118,18 @@ class Solution:
 def value_array(value: npt.ArrayLike | Solution) -> FloatArray:
     """A value as an array: that of a `Solution`, or numbers."""
     return np.asarray(value.value if isinstance(value, Solution) else value, dtype=np.float64)
+
+
+def widest(value: FloatArray, lower: FloatArray, upper: FloatArray) -> float:
+    """The largest distance from a value to an end of its interval; never nan.
+
+    Where both ends agree there is no uncertainty, even if they are infinite; where one of them
+    alone is as infinite as the value, nothing is known.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        reach = np.maximum(upper - value, value - lower)
+    reach = np.where(upper == lower, 0.0, np.nan_to_num(reach, nan=np.inf, posinf=np.inf))
+    return float(reach.max(initial=0.0))
 
 
 def sentence(outcome: str, error: float, tolerance: float, iterations: int, seconds: float) -> str:

@@ -14,6 +14,7 @@ from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.check.certificates import certify
 from likely.mdp.model.operators import Policy, policy_weights, state_action_values, table_of
 from likely.mdp.model.problem import MDP, is_discounting
+from likely.mdp.model.solution import widest
 from likely.mdp.model.world import Problem, stored
 
 __all__ = ["Evaluation", "evaluate"]
@@ -58,8 +59,7 @@ class Evaluation:
     @property
     def error(self) -> float:
         """Certified bound on max |value - V^pi|."""
-        gap = np.maximum(self.upper - self.value, self.value - self.lower)
-        return float(gap.max(initial=0.0))
+        return widest(self.value, self.lower, self.upper)
 
     def __str__(self) -> str:
         return self.status
@@ -130,7 +130,7 @@ def evaluate(
                 "; values exceed the range of floating-point numbers",
             )
         lower, upper = policy_bounds(mdp, chain, gain, weights, value)
-        error = float(np.maximum(upper - value, value - lower).max(initial=0.0))
+        error = widest(value, lower, upper)
     seconds = time.perf_counter() - began
     count = "" if method == "direct" else f" after {iterations} iterations"
     status = f"evaluated by {method}{count} in {seconds:.3g} s; |V - V^pi| <= {error:.3g}{note}"

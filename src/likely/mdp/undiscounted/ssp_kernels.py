@@ -520,8 +520,9 @@ def interval_sweep(row_ptr, entry_ptr, column, weight, gain, lower, upper, chose
 def answers(lower, upper, chosen, pair_ptr, pair_action, terminal):
     """Values in the middle of the bounds, and the action of each state.
 
-    A state where all is decided takes its first pair. Returns (value, action, largest half width,
-    number of states of infinite value, the first of them).
+    Where one bound is infinite the value is the other one, and 0 where both are. A state where
+    all is decided takes its first pair. Returns (value, action, largest half width, number of
+    states of infinite value, the first of them).
     """
     states = lower.shape[0]
     value, action = np.empty(states), np.full(states, -1, dtype=np.int64)
@@ -534,7 +535,10 @@ def answers(lower, upper, chosen, pair_ptr, pair_action, terminal):
                 first = s if endless == 0 else first
                 endless += 1
         else:
-            value[s] = 0.5 * (low + high)
+            if np.isfinite(low) and np.isfinite(high):
+                value[s] = 0.5 * low + 0.5 * high
+            else:
+                value[s] = low if np.isfinite(low) else high if np.isfinite(high) else 0.0
             error = max(error, 0.5 * (high - low))
         if terminal[s] or pair_ptr[s] == pair_ptr[s + 1]:
             continue
