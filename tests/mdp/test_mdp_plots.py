@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from likely.cli.mdp.answers import draw
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp import World, worlds
+from likely.mdp import World, solve, worlds
 from likely.mdp.draw import pictures, plots
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs, optimality_sweeps
@@ -141,3 +142,55 @@ def test_a_single_arrow_is_centred_and_ties_start_from_the_middle() -> None:
     assert ((arrows.XY[0] + tips[0]) / 2).tolist() == pytest.approx([0.0, 0.0])
     assert arrows.XY[1:].tolist() == [[2.0, 0.0], [2.0, 0.0]]
     assert np.sign(arrows.U).tolist() == [1.0, -1.0, 1.0]
+
+
+def test_cells_that_end_the_episode_show_their_reward() -> None:
+    maze = worlds.build("maze-4x3")
+    layout = layout_of(maze)
+    axes = plots.new_figure(4, 3).add_subplot()
+    image = plots.draw_cells(axes, layout, np.arange(11.0))
+    assert {"+1", "-1"} <= {text.get_text() for text in axes.texts}
+    assert np.ma.getmaskarray(image.get_array())[:2, 3].all(), "their value of 0 is not a colour"
+    with pytest.raises(InvalidSetting, match="has no layout to draw on"):
+        layout_of(worlds.build("garnet", size=[3, 1, 1]))
+    with pytest.raises(InvalidData, match=r"a state 11; states are 0\.\.10"):
+        maze.mdp.with_layout(GridLayout.of([np.arange(12)]))
+
+
+def test_a_wide_grid_is_drawn_in_two_rows_and_a_solution_is_a_value(tmp_path: Path) -> None:
+    path = plots.heat_map(tmp_path / "a.png", worlds.build("cliff"), np.zeros(38))
+    with Image.open(path) as picture:
+        assert picture.height > 0.6 * picture.width
+    lake = worlds.build("frozen-lake")
+    best = solve(lake)
+    plots.heat_map(tmp_path / "b.png", lake.mdp, best)
+    plots.heat_map(tmp_path / "c.png", lake, best.shown())
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+
+
+def test_the_colour_bar_of_actions_stands_with_the_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: kept.append(figure))
+    layout = GridLayout.of(np.arange(16).reshape(4, 4))
+    policies = [("best action", np.arange(16) % 3 - 1)]
+    pictures.policy_contours(tmp_path / "a.png", layout, policies, np.arange(16.0), "move")
+    kept[0].canvas.draw()
+    policy, value, bar = (axes.get_position().x0 for axes in kept[0].axes)
+    assert policy < bar < value
+    assert kept[0].axes[2].get_ylabel() == "move"
+
+
+def test_states_and_actions_have_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: kept.append(figure))
+    forest = worlds.build("forest")
+    draw(str(tmp_path / "a.png"), forest, np.arange(3.0), "forest")
+    lower = kept[0].axes[1]
+    assert [label.get_text() for label in lower.get_xticklabels()] == ["age 0", "age 1", "age 2"]
+    assert [label.get_text() for label in lower.get_yticklabels()] == ["wait", "cut"]
+    draw(str(tmp_path / "b.png"), worlds.build("inventory"), np.arange(4.0), "inventory")
+    assert kept[1].axes[1].get_ylabel() == "order"

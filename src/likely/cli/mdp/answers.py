@@ -159,21 +159,31 @@ def draw(path: str, world: World, value: NDArray[np.float64], title: str) -> Non
     action[np.asarray(mdp.pair_state)[greedy]] = _numbers(mdp)[mdp.pair_action[greedy]]
     if layout is not None and layout.row_name:
         policy = [("best action", action)]
-        pictures.policy_contours(path, layout, policy, value, "number in the action's name", title)
+        pictures.policy_contours(path, layout, policy, value, _unit(mdp), title)
     elif layout is not None and min(layout.shape) > 1:
         plots.heat_map(path, mdp, value, title)
     else:
         shown = np.where(mdp.terminal, np.nan, value)
-        plots.line_plot(path, shown, action, ("state", "value", "action"), title)
+        named = None if _counted(mdp) else mdp.action_names
+        labels = ("state", "value", _unit(mdp))
+        plots.line_plot(path, shown, action, labels, title, mdp.state_names, named)
+
+
+def _counted(mdp: MDP) -> list[float]:
+    """[A] the number at the end of each action's name ("stake 25", "move -2"), or nothing."""
+    found = [re.search(r"[-+]?\d+$", name) for name in mdp.action_names or ()]
+    return [float(match[0]) for match in found if match] if all(found) else []
 
 
 def _numbers(mdp: MDP) -> NDArray[np.float64]:
-    """[A] the number in each action's name ("stake 25", "move -2"), else its label."""
-    names = mdp.action_names or ()
-    found = [re.search(r"[-+]?\d+$", name) for name in names]
-    if names and all(found):
-        return np.array([float(match[0]) for match in found if match])
-    return np.arange(float(mdp.actions))
+    """[A] the number in each action's name, else its label."""
+    return np.array(_counted(mdp) or np.arange(float(mdp.actions)))
+
+
+def _unit(mdp: MDP) -> str:
+    """What the numbers of the actions count, as "move" or "stake"; else "action"."""
+    words = {re.sub(r"\s*[-+]?\d+$", "", name) for name in mdp.action_names or ()}
+    return words.pop() if len(words) == 1 else "action"
 
 
 def show_values(

@@ -46,12 +46,12 @@ def policy_contours(
     panels = len(policies) + (value is not None)
     across = min(3, panels)
     down = -(-panels // across)
-    figure = plots.new_figure(3.1 * across + 0.7, 2.75 * down + 0.2)
+    figure = plots.new_figure(3.1 * across + 0.7, 2.75 * down + (0.8 if down > 1 else 0.2))
     every = np.concatenate([np.asarray(p, dtype=np.float64) for _, p in policies])
     low, high = int(every.min()), int(every.max())
     reach = max(abs(low), abs(high), 1)
     norm = BoundaryNorm(np.arange(-reach - 0.5, reach + 1.0), colormaps["RdBu_r"].N)
-    painted = []
+    painted = []  # the panels of policies, which the colour bar is about
     for i, (label, policy) in enumerate(policies):
         axes = figure.add_subplot(down, across, i + 1)
         grid = layout.on_grid(policy)
@@ -80,10 +80,10 @@ def policy_contours(
         lines = axes.contour(grid, levels=8, colors=plots.INK, linewidths=0.6)
         axes.clabel(lines, fontsize=6.5, fmt="%.0f")
         _axes_of(axes, layout, "value", left=(panels - 1) % across == 0, bottom=True)
-        painted.append(axes)
-    bar = figure.colorbar(
-        image, ax=painted, shrink=0.8, pad=0.015, ticks=np.arange(-reach, reach + 1)
-    )
+        painted += [axes] if down > 1 else []  # the bar stands below them all
+    place = {"location": "bottom", "shrink": 0.5, "aspect": 40} if down > 1 else {"shrink": 0.8}
+    ticks = np.arange(-reach, reach + 1, max(1, reach // 8))
+    bar = figure.colorbar(image, ax=painted, pad=0.015, ticks=ticks, **place)
     bar.minorticks_off()
     bar.set_label(unit, fontsize=9)
     bar.ax.tick_params(labelsize=8)
@@ -203,7 +203,7 @@ def _frame(
     offset = -0.1 if with_numbers else 0.0
     plots.draw_arrows(axes, mdp, layout, greedy_pairs(mdp, value), offset=offset)
     if with_numbers:
-        for row, column in np.argwhere(layout.state >= 0):
+        for row, column in np.argwhere((layout.state >= 0) & ~plots.ending(layout)):
             axes.text(
                 column,
                 row + 0.46,

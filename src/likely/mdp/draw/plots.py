@@ -34,6 +34,7 @@ ARROWS_UP_TO = 40
 
 INK = "#1f2933"
 WALL = "#3e4c59"
+END = "#d9dee3"
 PAPER = "#ffffff"
 DPI = 130
 
@@ -116,10 +117,16 @@ def draw_cells(
     limits: tuple[float, float] | None = None,
     numbers: bool = True,
     palette: str | Colormap | None = None,
+    size: float | None = None,
 ) -> Any:
-    """Paint each cell by its value, with walls, letters and (where they fit) numbers."""
+    """Paint each cell by its value, with walls, letters and (where they fit) numbers.
+
+    A cell that ends the episode is grey and shows the reward of entering it: its value is 0.
+    """
     grid = layout.on_grid(value)  # [rows, columns]
     rows, columns = layout.shape
+    ends = ending(layout)
+    grid[ends] = np.nan
     finite = grid[np.isfinite(grid)]
     low, high = limits or (
         (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
@@ -144,14 +151,25 @@ def draw_cells(
     for spine in axes.spines.values():
         spine.set_visible(False)
     small = max(rows, columns) <= NUMBERS_UP_TO
-    size = 9.0 if max(rows, columns) <= 8 else 6.5
+    if size is None:
+        size = 9.0 if max(rows, columns) <= 8 else 6.5
+    for row, column in np.argwhere(ends):
+        from matplotlib.patches import Rectangle
+
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1.0, 1.0, facecolor=END, zorder=0.5))
     for row in range(rows if small else 0):
         for column in range(columns):
             if layout.state[row, column] < 0:
                 continue
             number = grid[row, column]
-            shade = INK if not _dark(image, number) else PAPER
-            if numbers:
+            shade = INK if ends[row, column] or not _dark(image, number) else PAPER
+            if ends[row, column] and layout.entering is not None:
+                reward = float(layout.entering[row, column])
+                axes.text(
+                    column, row, f"{reward:+g}" if reward else "0", ha="center", va="center",
+                    fontsize=size, fontweight="bold", color=INK,
+                )  # fmt: skip
+            elif numbers:
                 axes.text(
                     column,
                     row,
@@ -174,6 +192,13 @@ def draw_cells(
                     alpha=0.75,
                 )
     return image
+
+
+def ending(layout: GridLayout) -> NDArray[np.bool_]:
+    """[rows, columns] cells that end the episode and say what entering them pays."""
+    if layout.entering is None:
+        return np.zeros(layout.shape, dtype=bool)
+    return np.isfinite(layout.entering)
 
 
 def _dark(image: Any, number: float) -> bool:
@@ -212,10 +237,12 @@ def draw_arrows(
     )  # fmt: skip
 
 
-def _draw_policy(axes: Axes, mdp: MDP, layout: GridLayout, value: ArrayLike) -> None:
+def _draw_policy(
+    axes: Axes, mdp: MDP, layout: GridLayout, value: ArrayLike, size: float | None = None
+) -> None:
     """The greedy arrows of a value on blank cells, terminal cells shaded."""
     shade = np.where(mdp.terminal, 1.0, 0.0)
-    draw_cells(axes, layout, shade, (0.0, 4.0), numbers=False, palette="Greys")
+    draw_cells(axes, layout, shade, (0.0, 4.0), numbers=False, palette="Greys", size=size)
     axes.grid(which="minor", color="#cbd2d9", linewidth=1.0)
     draw_arrows(axes, mdp, layout, greedy_pairs(mdp, value))
 
@@ -235,19 +262,22 @@ def heat_map(
     value = value.shown() if isinstance(value, Solution) else value
     rows, columns = layout.shape
     arrows = bool(layout.moves) and max(rows, columns) <= ARROWS_UP_TO
-    panels = 2 if arrows else 1
+    wide = columns >= 2 * rows and columns > 6  # one panel above the other
+    across, down = (1, 2) if arrows and wide else (2 if arrows else 1, 1)
     side = 0.62 if max(rows, columns) <= NUMBERS_UP_TO else 6.0 / max(rows, columns)
-    width = panels * (columns * side) + 1.3
-    figure = new_figure(max(3.5, width), max(1.6, rows * side + 0.7))
-    left = figure.add_subplot(1, panels, 1)
-    image = draw_cells(left, layout, value)
+    size = 9.5 if max(rows, columns) <= NUMBERS_UP_TO else None
+    figure = new_figure(
+        max(3.5, across * columns * side + 1.3), max(1.6, down * (rows * side + 0.4) + 0.3)
+    )
+    left = figure.add_subplot(down, across, 1)
+    image = draw_cells(left, layout, value, size=size)
     left.set_title("value", fontsize=10, color=INK)
     if layout.row_name:
         left.set_ylabel(layout.row_name, fontsize=9)
         left.set_xlabel(layout.column_name, fontsize=9)
     if arrows:
-        right = figure.add_subplot(1, panels, 2)
-        _draw_policy(right, mdp, layout, value)
+        right = figure.add_subplot(down, across, 2)
+        _draw_policy(right, mdp, layout, value, size)
         right.set_title("greedy policy", fontsize=10, color=INK)
     if rows > 1:
         figure.colorbar(image, ax=left, shrink=0.85, pad=0.02)
@@ -340,14 +370,18 @@ def line_plot(
     action: ArrayLike,
     labels: tuple[str, str, str],
     title: str = "",
+    states: Sequence[str] | None = None,
+    actions: Sequence[str] | None = None,
 ) -> Path:
-    """Value and action of states that are numbers (the gambler's capital), one above the other.
+    """Value and action of states in a row (the gambler's capital), one above the other.
 
     Args:
         path: of the picture.
         value, action: [S] each; NaN where there is none.
         labels: names of the state axis, the value and the action.
         title: above it all.
+        states: [S] names on the state axis; left out where there are more than 30.
+        actions: names on the action axis, of the actions 0, 1, ...
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -369,6 +403,13 @@ def line_plot(
     lower.set_xlabel(labels[0], fontsize=9)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     lower.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if states is not None and few:
+        lower.set_xticks(np.arange(len(states)), states)
+        if sum(map(len, states)) > 70:
+            lower.tick_params(axis="x", rotation=45)
+    if actions is not None and len(actions) <= 12:
+        lower.set_yticks(np.arange(len(actions)), actions)
+        lower.set_ylim(-0.5, len(actions) - 0.5)
     for axes in (upper, lower):
         axes.grid(color="#e4e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
