@@ -83,10 +83,6 @@ class Upwards(Autoregressive):
         self.table = nn.Parameter(torch.randn(spec.levels, self.head.parameters))
         self.lowest = nn.Parameter(torch.randn(self.head.parameters))
 
-    @property
-    def has_blind_spot(self) -> bool:
-        return True
-
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         below = self.table[x[:, 0, 1:].long()]  # [B, H - 1, W, P]
         lowest = self.lowest.expand(len(x), 1, x.shape[3], -1)

@@ -69,7 +69,7 @@ class Autoregressive(TractableDensity):
     A subclass implements `conditionals`: the parameters of all conditionals in one pass, each a
     function of dimensions of lower rank only (`likely.verify` checks that). The head turns the
     parameters into a distribution over levels. That is all that a likelihood and the naive sampler
-    need; `likely.sampling.Incremental` draws faster.
+    need; `likely.sampling.incremental.Incremental` draws faster.
 
     Attributes:
         head: the distribution of a pixel given those before.
@@ -110,9 +110,12 @@ class Autoregressive(TractableDensity):
         """
 
     @property
-    @abc.abstractmethod
     def has_blind_spot(self) -> bool:
-        """Whether some earlier dimensions are invisible (as in the 2016 PixelCNN)."""
+        """Whether some earlier dimensions are invisible (as in the 2016 PixelCNN).
+
+        False is a promise that `likely.verify` checks; the default promises nothing.
+        """
+        return True
 
     @property
     def groups(self) -> int:

@@ -174,10 +174,6 @@ class MultiscalePixelCNN(Autoregressive):
         self._small(parameters).copy_(self.small.conditionals(self._small(x), context))
         return parameters
 
-    @property
-    def has_blind_spot(self) -> bool:
-        return True
-
     def fill_fast(
         self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing
     ) -> Tensor:

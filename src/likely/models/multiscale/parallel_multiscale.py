@@ -224,10 +224,6 @@ class ParallelMultiscale(Autoregressive):
     def _first(self, batch: int, context: Tensor | None) -> Tensor:
         return self.first.expand(batch, -1) if context is None else self.first[context]
 
-    @property
-    def has_blind_spot(self) -> bool:
-        return False
-
     def fill_fast(
         self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing
     ) -> Tensor:
