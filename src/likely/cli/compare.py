@@ -25,8 +25,6 @@ EXAMPLE = """\
 """
 DEFAULT = None
 SPLITS = ("test", "validation")
-# The verdicts that are printed; the report has them all.
-TOLD = ("nll [nats]", "nll-given-label [nats]", "nll-given-context [nats]", "frechet")
 
 
 def choices() -> Mapping[str, str]:
@@ -140,11 +138,14 @@ def _conclude(outcome: Outcome, as_json: bool) -> int:
 def _print(report: Report) -> None:
     from rich.console import Console
 
+    from likely.evaluate.quantities import QUANTITIES
     from likely.report.tables import terminal_table
 
     Console().print(terminal_table(report.comparison))
     sentences = report.comparison.sentences()
-    told = [sentence for sentence in sentences if sentence.startswith(TOLD)]
+    decisive = [quantity for quantity in QUANTITIES.values() if quantity.decisive]
+    titles = tuple(f"{q.name} [{q.unit}]" if q.unit else q.name for q in decisive)
+    told = [sentence for sentence in sentences if sentence.startswith(titles)]
     for sentence in told:
         say(wrapped(sentence))
     say(f"and {len(sentences) - len(told)} more verdicts in the report")

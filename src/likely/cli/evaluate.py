@@ -17,6 +17,7 @@ from likely.cli.saved import (
     run_argument,
 )
 from likely.errors import InvalidData, InvalidSetting
+from likely.evaluate.quantities import words
 
 if TYPE_CHECKING:
     from likely.data import Dataset
@@ -29,23 +30,6 @@ EXAMPLE = """\
 """
 DEFAULT = None
 SPLITS = ("test", "validation", "train")
-# How the quantities of `likely.evaluate.samples` are called in the table.
-NAMES = {
-    "nll": "-log p(x)",
-    "nll-given-label": "-log p(x | label)",
-    "nll-given-context": "-log p(x | context)",
-    "rate-given-label": "rate",
-    "distortion-given-label": "distortion",
-    "frechet": "Frechet distance",
-    "kid": "kernel distance",
-    "nearest-train-pixels": "nearest (pixels)",
-    "nearest-train-features": "nearest (features)",
-    "memorisation-ratio-pixels": "copying (pixels)",
-    "memorisation-ratio-features": "copying (features)",
-    "near-copies": "near copies",
-    "duplicates": "exact copies",
-    "sampling-speed": "sampling speed",
-}
 
 
 def choices() -> Mapping[str, str]:
@@ -221,7 +205,7 @@ def _print(
         f"{found.name} ({found.model.kind}) on {part.spec.name}, {part.spec.split} split, "
         f"n = {len(part):,}\n"
     )
-    lines = [(NAMES["nll"], f"no answer: {reason}") for reason in refused.values()]
+    lines = [(words("nll", short=True), f"no answer: {reason}") for reason in refused.values()]
     floors = False
     for estimate in estimates:
         about, _, floor = estimate.about.partition("; floor ")
@@ -231,7 +215,7 @@ def _print(
         elif floor:
             floors = True
             text += f"  (floor {floor})"
-        name = NAMES.get(estimate.quantity, estimate.quantity)
+        name = words(estimate.quantity, short=True)
         # A second line on the same quantity, as bits/dim, needs no name again.
         lines.append(("" if lines and _last_name(lines) == name else name, text))
     say(rows(lines).rstrip())

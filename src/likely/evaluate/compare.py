@@ -21,6 +21,7 @@ from typing import Any
 from likely.ask import QUERIES, Answer, Guarantee
 from likely.errors import InvalidSetting
 from likely.estimate import Comparison, Estimate, Relation, Verdict, confidence_width
+from likely.evaluate.quantities import LIKELIHOODS
 
 __all__ = [
     "Column",
@@ -31,9 +32,6 @@ __all__ = [
     "compare_models",
     "paired_comparison",
 ]
-
-# Quantities that a model without a density cannot have.
-LIKELIHOOD = ("nll", "nll-given-label", "nll-given-context")
 
 Key = tuple[str, str]  # quantity, unit
 
@@ -361,13 +359,13 @@ def _missing(result: ModelResult, column: Column, estimates: Mapping[Column, Est
     if column.quantity in result.refused:
         return Missing("refused", result.refused[column.quantity])
     answer = result.answers.get("likelihood")
-    if column.quantity in LIKELIHOOD and answer and answer.guarantee is Guarantee.NONE:
+    if column.quantity in LIKELIHOODS and answer and answer.guarantee is Guarantee.NONE:
         return Missing("no density", answer.reason)
     for other in estimates:
         # The verdict INCOMPARABLE says why.
         if (other.quantity, other.unit) == (column.quantity, column.unit):
             return Missing("other data", "")
-        if column.quantity in LIKELIHOOD and other.quantity in LIKELIHOOD:
+        if column.quantity in LIKELIHOODS and other.quantity in LIKELIHOODS:
             return Missing("other quantity", "")
     return Missing("not measured", "")
 
@@ -425,7 +423,7 @@ def _incomparable(
     for left, right in itertools.combinations(results, 2):
         for column, a in chosen[left.name].items():
             for other, b in chosen[right.name].items():
-                likelihoods = column.quantity in LIKELIHOOD and other.quantity in LIKELIHOOD
+                likelihoods = column.quantity in LIKELIHOODS and other.quantity in LIKELIHOODS
                 same = column.quantity == other.quantity or likelihoods
                 if not same or column.unit != other.unit or column == other:
                     continue

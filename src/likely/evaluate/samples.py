@@ -42,6 +42,7 @@ from likely.evaluate.neighbours import (
     nearest,
     vectors_of,
 )
+from likely.evaluate.quantities import GROUPS, QUANTITIES, SAMPLES
 
 __all__ = ["SampleReference", "Sampler", "sample_metrics", "samples_per_second"]
 
@@ -50,23 +51,6 @@ ALL_PAIRS = 20_000  # above this N the kernel distance goes by blocks
 BLOCK = 1_000
 MOST_CALLS = 100  # timed calls of a sampler
 KEEP = 1 << 27  # training features of at most this many values (1 GiB) are kept
-
-# Direction of each quantity; None where neither more nor less is better. Density is 1 for equal
-# distributions and more for samples that crowd where the data is dense.
-LOWER_IS_BETTER: dict[str, bool | None] = {
-    "frechet": True,
-    "kid": True,
-    "precision": False,
-    "recall": False,
-    "density": None,
-    "coverage": False,
-    "nearest-train-pixels": None,
-    "nearest-train-features": None,
-    "memorisation-ratio-pixels": None,
-    "memorisation-ratio-features": None,
-    "near-copies": None,
-    "duplicates": None,
-}
 
 
 class Sampler(Protocol):
@@ -258,7 +242,7 @@ class SampleReference:
                     standard_error=error,
                     n=self.n,
                     fingerprint=self.fingerprint,
-                    lower_is_better=LOWER_IS_BETTER[quantity],
+                    lower_is_better=QUANTITIES[quantity].lower_is_better,
                     about=about,
                 )
             )
@@ -266,8 +250,7 @@ class SampleReference:
 
     def _about(self, quantity: str, samples: bool) -> str:
         split = self.test.spec.split
-        against_test = quantity in ("frechet", "kid", "precision", "recall", "density", "coverage")
-        if against_test:
+        if QUANTITIES[quantity] in GROUPS[SAMPLES]:
             what = f"{self.n} {'samples' if samples else 'training images'}"
             text = f"{what} against {self.n} {split} images in {self.extractor.name} features"
             return text if quantity in ("frechet", "kid") else f"{text}, k = {self.k}"
@@ -338,15 +321,16 @@ def samples_per_second(
         spent += took
     where = _machine(first.device)
     key = json.dumps([list(first.shape[1:]), n, where])
+    speed = QUANTITIES["sampling-speed"]
     return Estimate(
         value=statistics.fmean(rates),
-        unit="images/s",
+        unit=speed.unit,
         relation=Relation.APPROXIMATE,
-        quantity="sampling-speed",
+        quantity=speed.name,
         standard_error=statistics.stdev(rates) / math.sqrt(len(rates)),
         n=len(rates),
         fingerprint=hashlib.sha256(key.encode()).hexdigest()[:12],
-        lower_is_better=False,
+        lower_is_better=speed.lower_is_better,
         about=f"{n} images a call, {where}",
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from likely.estimate import Estimate, Relation
 from likely.evaluate.compare import Column, ComparisonTable, Missing
+from likely.evaluate.quantities import COPYING, GROUPS, LIKELIHOOD, SAMPLES, words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,64 +29,12 @@ __all__ = [
 
 FLOOR_NAME = "training images"
 
-# Heading, and the quantities below it in this order.
-GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Likelihood of test images", ("nll", "nll-given-label", "nll-given-context", "negative-elbo")),
-    (
-        "Samples against test images",
-        ("frechet", "kid", "precision", "recall", "density", "coverage"),
-    ),
-    (
-        "Copying of training images",
-        (
-            "nearest-train-pixels",
-            "memorisation-ratio-pixels",
-            "nearest-train-features",
-            "memorisation-ratio-features",
-            "near-copies",
-            "duplicates",
-        ),
-    ),
-    ("Speed", ("sampling-speed",)),
-)
 OTHER = "Other"
-
-NAMES = {
-    "nll": "negative log-likelihood",
-    "nll-given-label": "negative log-likelihood given the label",
-    "nll-given-context": "negative log-likelihood given the context",
-    "negative-elbo": "negative ELBO",
-    "frechet": "Fréchet distance",
-    "kid": "kernel distance (KID)",
-    "nearest-train-pixels": "nearest training image, pixels",
-    "nearest-train-features": "nearest training image, features",
-    "memorisation-ratio-pixels": "ratio to the floor, pixels",
-    "memorisation-ratio-features": "ratio to the floor, features",
-    "near-copies": "share of near copies",
-    "duplicates": "share of exact duplicates",
-    "sampling-speed": "sampling speed",
-}
-
-# Short labels for the terminal.
-SHORT = {
-    "nll": "nll",
-    "nll-given-label": "nll given label",
-    "nll-given-context": "nll given context",
-    "negative-elbo": "-ELBO",
-    "frechet": "Fréchet distance",
-    "kid": "KID",
-    "nearest-train-pixels": "nearest, pixels",
-    "nearest-train-features": "nearest, features",
-    "memorisation-ratio-pixels": "/ floor, pixels",
-    "memorisation-ratio-features": "/ floor, features",
-    "near-copies": "near copies",
-    "duplicates": "duplicates",
-    "sampling-speed": "speed",
-}
+# Headings where there is little room.
 SHORT_HEADINGS = {
-    "Likelihood of test images": "Likelihood",
-    "Samples against test images": "Samples",
-    "Copying of training images": "Copying",
+    LIKELIHOOD: "Likelihood",
+    SAMPLES: "Samples",
+    COPYING: "Copying",
 }
 
 SIGNS = {
@@ -105,10 +54,9 @@ LEGEND = (
 
 def label(column: Column, short: bool = False) -> str:
     """The quantity in words with unit and direction, as "negative log-likelihood [nats] ↓"."""
-    names = SHORT if short else NAMES
     unit = f" [{column.unit}]" if column.unit else ""
     arrow = {True: " ↓", False: " ↑", None: ""}[column.lower_is_better]
-    return names.get(column.quantity, column.quantity) + unit + arrow
+    return words(column.quantity, short) + unit + arrow
 
 
 def number(estimate: Estimate) -> str:
