@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from likely.settings import FitSettings
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
 
+Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 # Small batches and orthogonal updates: few images teach a convolution of small grey images most.
 SMALL_GREY = FitSettings(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.density.chain import raster
-from likely.models.pixelcnn.settings import Corner
+from likely.models.common import Corner
 
 CORNERS: tuple[Corner, ...] = get_args(Corner)
 # The sides of an image [.., H, W] to reverse so that drawing begins at the top left.

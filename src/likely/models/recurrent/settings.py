@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from likely.errors import InvalidSetting
-from likely.models.pixelcnn.settings import Corner
+from likely.models.common import Corner
 from likely.models.registry import model
 from likely.settings import FitSettings, HeadName, at_least, known, rates
 
