@@ -42,7 +42,7 @@ SPEED = "Speed"
 GROUPS: dict[str, tuple[Quantity, ...]] = {
     LIKELIHOOD: tuple(
         Quantity(f"nll{given.replace(' the', '').replace(' ', '-')}",
-                 f"negative log-likelihood{given}", f"-log p(x{bar})", "nats", True, True)
+                 f"negative log-likelihood{given}", f"nll{bar}", "nats", True, True)
         for given, bar in (("", ""), (" given the label", " | label"),
                            (" given the context", " | context"))
     ),

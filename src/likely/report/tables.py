@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from likely.estimate import Estimate, Relation
 from likely.evaluate.compare import Column, ComparisonTable, Missing
-from likely.evaluate.quantities import COPYING, GROUPS, LIKELIHOOD, SAMPLES, words
+from likely.evaluate.quantities import COPYING, GROUPS, LIKELIHOOD, QUANTITIES, SAMPLES, words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,10 +79,10 @@ def typeset(text: str) -> str:
 
 def groups(table: ComparisonTable) -> list[tuple[str, list[Column]]]:
     """The columns under their headings, in reading order."""
-    known = {quantity for _, quantities in GROUPS for quantity in quantities}
-    others = tuple(dict.fromkeys(c.quantity for c in table.columns if c.quantity not in known))
+    known = [(heading, tuple(q.name for q in group)) for heading, group in GROUPS.items()]
+    others = dict.fromkeys(c.quantity for c in table.columns if c.quantity not in QUANTITIES)
     sections = []
-    for heading, quantities in (*GROUPS, (OTHER, others)):
+    for heading, quantities in (*known, (OTHER, tuple(others))):
         columns = [c for quantity in quantities for c in table.columns if c.quantity == quantity]
         if columns:
             sections.append((heading, columns))
