@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from likely.cli import main
+from likely.cli.mdp import ACTIONS, EXAMPLE, EXAMPLES
 from likely.cli.mdp.actions import _frames
 from likely.cli.mdp.answers import at_start, plain
 from likely.cli.mdp.terminal import interval
@@ -360,3 +361,26 @@ def test_a_time_limit_and_a_checkpoint(capsys: Capture, tmp_path: Path) -> None:
 def test_infinite_values_elsewhere_do_not_spoil_the_start() -> None:
     mdp = worlds.build("two-arms", size=[1]).mdp
     assert at_start(mdp, np.array([np.inf, 0.5, -np.inf])) == 0.5
+
+
+def test_every_example_of_the_help_runs(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["solve", "frozen-lake", "--out", "solution.npz"]) == 0
+    lines = (EXAMPLE + "".join(EXAMPLES.values())).strip().splitlines()
+    assert {line.split()[2] for line in lines} == set(ACTIONS)
+    for line in lines:
+        less = ["--methods", "value-iteration"] if " methods " in line else []
+        less += ["--frames", "3"] if " animate " in line else []
+        assert main([*line.split()[1:], *less]) == 0, line
+        assert capsys.readouterr().err == ""
+
+
+def test_a_solution_file_holds_the_action_values(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "solution.npz"
+    record = answer(capsys, "solve", "frozen-lake", "--out", str(path))
+    table = np.load(path)["q"]
+    assert table.shape == (16, 4)
+    assert record["q"][5] == [None] * 4  # a hole
+    assert table[0].max() == pytest.approx(record["value"][0], abs=1e-6)

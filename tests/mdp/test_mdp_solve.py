@@ -22,8 +22,10 @@ from likely.mdp import (
     World,
     average_reward,
     backward_induction,
+    bellman_expectation,
     certify,
     evaluate,
+    greedy,
     grid,
     simulate,
     solve,
@@ -248,6 +250,11 @@ def test_a_discount_of_one_is_refused_with_the_call_that_answers(mdp: MDP) -> No
 def test_a_world_is_solved_as_its_mdp() -> None:
     lake = worlds.build("frozen-lake")
     assert np.array_equal(solve(lake).value, solve(lake.mdp).value)
+    value = np.arange(16.0)
+    assert np.array_equal(greedy(lake, value), greedy(lake.mdp, value))
+    assert np.array_equal(
+        bellman_expectation(lake, value, "left"), bellman_expectation(lake.mdp, value, "left")
+    )
     with pytest.raises(InvalidSetting, match="str: expected stored rows, an MDP or a World"):
         total_reward("frozen-lake")  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting, match="stored"):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from likely.errors import InvalidData, nearest
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution
+from likely.mdp.model.world import Problem, stored
 
 __all__ = [
     "bellman_expectation",
@@ -48,23 +49,26 @@ def table_of(mdp: MDP, q: npt.ArrayLike, missing: float = np.nan) -> FloatArray:
     return table
 
 
-def bellman_optimality(mdp: MDP, value: npt.ArrayLike) -> FloatArray:
+def bellman_optimality(mdp: Problem, value: npt.ArrayLike) -> FloatArray:
     """T v, the best one-step look-ahead; [S]. Terminal states get 0."""
+    mdp = stored(mdp)
     return _largest(mdp, state_action_values(mdp, value))
 
 
-def bellman_expectation(mdp: MDP, value: npt.ArrayLike, policy: npt.ArrayLike) -> FloatArray:
+def bellman_expectation(mdp: Problem, value: npt.ArrayLike, policy: Policy) -> FloatArray:
     """T_pi v under a deterministic or stochastic policy (see `policy_weights`); [S]."""
+    mdp = stored(mdp)
     q = state_action_values(mdp, value)
     weighted = policy_weights(mdp, policy) * q
     return np.bincount(mdp.pair_state, weighted, minlength=mdp.states).astype(np.float64)
 
 
-def greedy(mdp: MDP, value: npt.ArrayLike) -> npt.NDArray[Any]:
+def greedy(mdp: Problem, value: npt.ArrayLike) -> npt.NDArray[Any]:
     """The policy that is greedy in v, [S] action labels, -1 in terminal states.
 
     On ties the first pair of the state is taken.
     """
+    mdp = stored(mdp)
     q = state_action_values(mdp, value)
     best = _largest(mdp, q)
     rows = np.flatnonzero(q == best[mdp.pair_state])[::-1]

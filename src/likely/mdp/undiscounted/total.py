@@ -227,7 +227,7 @@ def _until_the_end(case: _Case) -> str:
         if not finite[state]:
             raise InvalidSetting(
                 f"total reward: a cycle through {mdp.state_name(state)} breaks even for ever, so "
-                'that the sum never settles; give a discount below 1, or criterion="average"'
+                "that the sum never settles; give a discount below 1, or ask for the average reward"
             )
     case.open = finite & ~mdp.terminal
     case.fixed[~finite] = -np.inf

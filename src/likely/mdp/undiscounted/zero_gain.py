@@ -136,8 +136,8 @@ def _break_even(part: list[int], actions: list[list[Row]], name: str) -> dict[in
             raise _pays(name, f"average reward in [{low:.3g}, {high:.3g}] a step")
         raise InvalidSetting(
             f"total reward: a cycle through {name} may pay without end or break even (average "
-            f"reward in [{low:.3g}, {high:.3g}] a step); give a discount below 1, or "
-            'criterion="average"'
+            f"reward in [{low:.3g}, {high:.3g}] a step); give a discount below 1, or ask for the "
+            "average reward"
         )
     gain, bias = _howard(part, actions)
     if gain > 0:
@@ -148,7 +148,7 @@ def _break_even(part: list[int], actions: list[list[Row]], name: str) -> dict[in
 def _pays(name: str, much: str) -> InvalidSetting:
     return InvalidSetting(
         f"total reward: a cycle through {name} pays without end ({much}), so that the sum is "
-        'infinite; give a discount below 1, or criterion="average"'
+        "infinite; give a discount below 1, or ask for the average reward"
     )
 
 
