@@ -11,17 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from likely.ask.query import (
-    Answer,
-    Factorised,
-    Mixed,
-    approximate,
-    no_code,
-    none,
-    query,
-    refusal,
-)
-from likely.density import DiagonalGaussian, GenerativeModel
+from likely.ask.query import Answer, approximate, no_code, none, query, refusal
+from likely.density import Autoregressive, DiagonalGaussian, GenerativeModel, Mixture
 from likely.devices.precision import without_autocast
 
 
@@ -57,7 +48,7 @@ def features_answer(model: GenerativeModel) -> Answer:
     """The code where there is an encoder."""
     if isinstance(model, Encodes):
         return approximate("the mean of q(z|x)")
-    if isinstance(model, Factorised | Mixed):
+    if isinstance(model, Autoregressive | Mixture):
         return none("no hidden unit is a code of the whole x")
     return none(
         "it has no encoder; the adversary of a GAN's run has features, adversary=run.adversary"

@@ -15,18 +15,14 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from likely.ask.query import (
-    NO_DENSITY,
-    Answer,
-    Factorised,
-    Guarantee,
-    Mixed,
-    exact,
-    none,
-    query,
-    refusal,
+from likely.ask.query import NO_DENSITY, Answer, Guarantee, exact, none, query, refusal
+from likely.density import (
+    ApproximateDensity,
+    Autoregressive,
+    GenerativeModel,
+    Mixture,
+    TractableDensity,
 )
-from likely.density import ApproximateDensity, GenerativeModel, TractableDensity
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting
 from likely.estimate import Relation
@@ -65,9 +61,9 @@ def answer(model: GenerativeModel) -> Answer:
         return Answer(Guarantee.BOUND, f"p(x) is an integral over z; {bounds}")
     if not isinstance(model, TractableDensity):
         return none(NO_DENSITY)
-    if isinstance(model, Factorised):
+    if isinstance(model, Autoregressive):
         return exact("the chain rule: a sum of log-conditionals")
-    if isinstance(model, Mixed):
+    if isinstance(model, Mixture):
         return exact("the log of the mean of the members' densities")
     return exact("its density has a closed form")
 

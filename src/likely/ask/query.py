@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
-from torch import Tensor
-
-from likely.density import ApproximateDensity, GenerativeModel, TractableDensity
+from likely.density import (
+    ApproximateDensity,
+    Autoregressive,
+    GenerativeModel,
+    Mixture,
+    TractableDensity,
+)
 from likely.errors import Unanswerable
 
 NO_DENSITY = "it defines no density: it only maps noise to samples"
@@ -85,34 +89,18 @@ def refusal(model: GenerativeModel, answer: Answer) -> Unanswerable:
     return Unanswerable(f"{type(model).__name__}: {answer.reason}")
 
 
-@runtime_checkable
-class Factorised(Protocol):
-    """A model that computes its conditionals (the chain rule)."""
-
-    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Parameters of every conditional, [B, K, H, W]."""
-
-
-@runtime_checkable
-class Mixed(Protocol):
-    """A mixture of other densities."""
-
-    def members(self) -> Any:
-        """The densities."""
-
-
 def no_code(model: GenerativeModel) -> Answer:
     """Why a model without an encoder knows no code of a given x."""
-    if isinstance(model, Factorised):
+    if isinstance(model, Autoregressive):
         return none("it has no latent variables: every hidden unit is a function of x")
-    if isinstance(model, Mixed):
+    if isinstance(model, Mixture):
         return none("it has no latent variables beside the choice of a member")
     return none("it has no encoder: the code of a given image is not known")
 
 
 def no_conditionals(model: GenerativeModel, wanted: str) -> Answer:
     """Why a model without conditionals does not know what is wanted, as "p(x_i | x_<i)"."""
-    if isinstance(model, Mixed):
+    if isinstance(model, Mixture):
         return none("its members draw in different orders: no pixels come first in all of them")
     if isinstance(model, TractableDensity):
         return none("its density is known as a whole: it gives no conditionals")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from likely.ask.query import Answer, Factorised, Mixed, exact, query
-from likely.density import Decoder, GenerativeModel, ImplicitDensity
+from likely.ask.query import Answer, exact, query
+from likely.density import Autoregressive, Decoder, GenerativeModel, ImplicitDensity, Mixture
 
 
 def answer(model: GenerativeModel) -> Answer:
     """Exact for every model: it is what makes a model generative."""
-    if isinstance(model, Factorised):
+    if isinstance(model, Autoregressive):
         return exact("ancestral sampling, one pixel or one rank of pixels after another")
-    if isinstance(model, Mixed):
+    if isinstance(model, Mixture):
         return exact("a member at random, then ancestral sampling")
     if isinstance(model, ImplicitDensity):
         return exact("one pass of the generator")

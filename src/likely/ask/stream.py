@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from likely.ask.query import Answer, Factorised, exact, no_conditionals, none, query, refusal
-from likely.density import GenerativeModel
+from likely.ask.query import Answer, exact, no_conditionals, none, query, refusal
+from likely.density import Autoregressive, GenerativeModel
 
 if TYPE_CHECKING:
     from likely.sampling.ancestral import Stream
@@ -25,7 +25,7 @@ def answer(model: GenerativeModel) -> Answer:
     """Exact for a chain rule with an incremental form."""
     if isinstance(model, Streams):
         return exact("each conditional once, in the model's order")
-    if isinstance(model, Factorised):
+    if isinstance(model, Autoregressive):
         return none("it has no incremental form: a new value costs a pass of the whole network")
     return no_conditionals(model, "p(x_i | x_<i)")
 
