@@ -153,7 +153,7 @@ def test_cells_that_end_the_episode_show_their_reward() -> None:
     assert np.ma.getmaskarray(image.get_array())[:2, 3].all(), "their value of 0 is not a colour"
     with pytest.raises(InvalidSetting, match="has no layout to draw on"):
         layout_of(worlds.build("garnet", size=[3, 1, 1]))
-    with pytest.raises(InvalidData, match=r"a state 11; states are 0\.\.10"):
+    with pytest.raises(InvalidData, match=r"a state 11; states are 0\.\.10, walls"):
         maze.mdp.with_layout(GridLayout.of([np.arange(12)]))
 
 

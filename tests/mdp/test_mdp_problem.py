@@ -10,7 +10,7 @@ from mdp_examples import random_mdp
 from scipy import sparse
 
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp import MDP, bellman_optimality, solve, total_reward
+from likely.mdp import MDP, bellman_optimality, solve, total_reward, worlds
 
 DENSE = np.array([[[0.5, 0.5], [0.0, 1.0]], [[1.0, 0.0], [0.2, 0.8]]])  # [A, S, S]
 GAIN = np.array([[1.0, 2.0], [3.0, 4.0]])  # [S, A]
@@ -164,3 +164,25 @@ def test_rows_within_the_tolerance_are_rescaled() -> None:
                          [1, 0, 0], 0.9)  # fmt: skip
     assert abs(mdp.probability[:3].sum() - 1.0) < 1e-15
     assert mdp.row_defect < 1e-15
+
+
+@pytest.mark.parametrize("name", ["maze-4x3", "jacks-car-rental", "two-arms", "inventory"])
+def test_a_saved_problem_keeps_its_layout(name: str, tmp_path: Path) -> None:
+    before = worlds.build(name, size=[3] if name == "jacks-car-rental" else None).mdp
+    before.save(tmp_path / "a.npz")
+    after = MDP.load(tmp_path / "a.npz")
+    assert before.layout is not None
+    assert after.layout is not None
+    assert np.array_equal(after.layout.state, before.layout.state)
+    for field in ("symbols", "moves", "row_name", "column_name"):
+        assert getattr(after.layout, field) == getattr(before.layout, field)
+    if before.layout.entering is None:
+        assert after.layout.entering is None
+    else:
+        assert np.array_equal(after.layout.entering, before.layout.entering, equal_nan=True)
+    with np.load(tmp_path / "a.npz") as stored:
+        arrays = dict(stored)
+    for damage in (np.full_like(arrays["layout"], 99), np.full((1, 1, 1), 0)):
+        np.savez(tmp_path / "b.npz", **{**arrays, "layout": damage})
+        with pytest.raises(InvalidData, match=r"b\.npz"):
+            MDP.load(tmp_path / "b.npz")

@@ -8,7 +8,8 @@ points; the solver never sees it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,6 +70,23 @@ class GridLayout:
         cells.setflags(write=False)
         paid = None if entering is None else np.broadcast_to(entering, cells.shape).astype(float)
         return cls(cells, drawn, tuple(moves), row_name, column_name, paid)
+
+    def parts(self) -> tuple[dict[str, NDArray[Any]], list[Any]]:
+        """What a file keeps: arrays by name, and the rest as JSON has it."""
+        arrays: dict[str, NDArray[Any]] = {"layout": self.state}
+        if self.entering is not None:
+            arrays["layout_entering"] = self.entering
+        return arrays, [self.symbols, self.moves, self.row_name, self.column_name]
+
+    @classmethod
+    def of_parts(cls, arrays: Mapping[str, NDArray[Any]], rest: Sequence[Any]) -> GridLayout:
+        """The layout that `parts` took apart."""
+        symbols, moves, row_name, column_name = rest
+        directions = [None if move is None else (int(move[0]), int(move[1])) for move in moves]
+        return cls.of(
+            arrays["layout"], directions, [str(line) for line in symbols], str(row_name),
+            str(column_name), arrays.get("layout_entering"),
+        )  # fmt: skip
 
     @property
     def shape(self) -> tuple[int, int]:

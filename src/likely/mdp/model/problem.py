@@ -60,7 +60,7 @@ class MDP:
         successor_reward: [transitions] r(s, a, s') where given, or None. `reward` is its
             expectation; simulation uses it.
         state_names, action_names: names for people, or None.
-        layout: where the states lie on paper, for pictures, or None. `save` does not keep it.
+        layout: where the states lie on paper, for pictures, or None.
     """
 
     pair_ptr: IntArray
@@ -146,10 +146,11 @@ class MDP:
 
     def with_layout(self, layout: GridLayout) -> MDP:
         """The same process with a layout, which pictures need; arrays are shared."""
-        if int(layout.state.max()) >= self.states:
-            raise InvalidData(
-                f"the layout has a state {int(layout.state.max())}; states are 0..{self.states - 1}"
-            )
+        for state in (int(layout.state.max()), int(layout.state.min())):
+            if not -1 <= state < self.states:
+                raise InvalidData(
+                    f"the layout has a state {state}; states are 0..{self.states - 1}, walls -1"
+                )
         return dataclasses.replace(self, layout=layout)
 
     def negated(self) -> MDP:
@@ -337,7 +338,7 @@ class MDP:
             arrays["initial"] = self.initial
         if self.successor_reward is not None:
             arrays["successor_reward"] = self.successor_reward
-        header = {
+        header: dict[str, Any] = {
             "format": "likely.mdp",
             "version": 1,
             "discount": self.discount,
@@ -346,6 +347,9 @@ class MDP:
             "state_names": self.state_names,
             "action_names": self.action_names,
         }
+        if self.layout is not None:
+            parts, header["layout"] = self.layout.parts()
+            arrays |= parts
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
         write_npz(target, arrays)
 
@@ -384,6 +388,8 @@ class MDP:
         loaded = dataclasses.replace(
             loaded, row_defect=max(loaded.row_defect, defects[0]), reward_defect=defects[1]
         )
+        if "layout" in arrays:
+            loaded = loaded.with_layout(GridLayout.of_parts(arrays, header["layout"]))
         parts = arrays.get("successor_reward")
         if parts is None:
             return loaded
