@@ -56,8 +56,6 @@ SMALL_FIT = FitSettings(
     steps=300, batch_size=16, learning_rate=2e-3, warmup=30, ema=0.98, validate_every=50,
     validation_examples=128, log_every=10,
 )  # fmt: skip
-# Matrices of thousands of rows are too large to orthogonalise for 300 updates.
-DENSE = ("fvsbn", "nade", "deep-nade", "eonade", "made", "made-ensemble", "vae")
 MUON_FIT = dataclasses.replace(
     SMALL_FIT, optimizer="muon", learning_rate=0.01, schedule="linear", beta1=0.95, beta2=0.99,
     clip=0.0,
@@ -73,7 +71,9 @@ def settings_of(
     if setting == "full":
         fitted: FitSettings = MODELS[name].settings.fit_preset(spec)
         return {}, dataclasses.replace(fitted, device=device, validate_every=1000)
-    settings = dataclasses.replace(SMALL_FIT if name in DENSE else MUON_FIT, device=device)
+    # Matrices of thousands of rows are too large to orthogonalise for 300 updates.
+    dense = MODELS[name].load().takes_vectors
+    settings = dataclasses.replace(SMALL_FIT if dense else MUON_FIT, device=device)
     if name in SMALL:
         return SMALL[name], settings
     preset = MODELS[name].settings.preset(dataclasses.replace(spec, shape=(3, 8, 8)))
