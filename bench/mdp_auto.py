@@ -5,6 +5,7 @@ Called by `bench/mdp.py --only auto` and `--only total-shapes`; one thread, proc
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -103,7 +104,7 @@ def totals(repeats: int, quick: bool) -> dict[str, Any]:
                     break
             record[f"{name}-{states}"] = found = {
                 "seconds": statistics.median(seconds), "cpu_seconds": statistics.median(cpu),
-                "error": solution.error, "met": solution.converged,
+                "error": solution.error if math.isfinite(solution.error) else None, "met": solution.converged,
                 "method": solution.about["method"],
             }  # fmt: skip
             print(f"  total {name} {states}: {found}", file=sys.stderr, flush=True)

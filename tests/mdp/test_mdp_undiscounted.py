@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -339,17 +340,32 @@ def test_a_policy_chain_is_eliminated_part_by_part(seed: int) -> None:
     assert np.allclose(z, np.linalg.solve(np.eye(n) - block, right), rtol=1e-9, atol=1e-12)
 
 
+def corridor(states: int, reward: npt.NDArray[np.float64]) -> MDP:
+    """Two ends, moves of one place that slip back one time in ten, a reward for each move."""
+    place, inner = np.arange(states), states - 2
+    moves = np.stack([np.maximum(place - 1, 0), np.minimum(place + 1, states - 1)], axis=1)
+    return MDP.from_pairs(
+        np.concatenate([[0], 2 * np.arange(inner + 1), [2 * inner]]),
+        np.arange(0, 4 * inner + 1, 2),
+        np.stack([moves, moves[:, ::-1]], axis=1)[1:-1].ravel(),
+        np.tile([0.9, 0.1], 2 * inner), np.repeat(reward[1:-1], 2), 1.0,
+        terminal=(place == 0) | (place == states - 1),
+    )  # fmt: skip
+
+
+def test_a_corridor_takes_as_many_rounds_as_a_short_one() -> None:
+    """Both ways out are compared at once, not the border between them moved state by state."""
+    rounds = {}
+    for states in (400, 12_000):
+        solution = total_reward(corridor(states, -np.random.default_rng(0).random(states)), 1e-5)
+        assert solution.converged
+        rounds[states] = solution.iterations
+    assert rounds[12_000] < 3 * rounds[400] + 10
+
+
 def test_where_a_bound_is_infinite_the_error_is_and_the_value_is_not() -> None:
     """A corridor with slips, stopped before anything is known of its lower bounds."""
-    states = np.arange(4000)
-    moves = np.stack([np.maximum(states - 1, 0), np.minimum(states + 1, 3999)], axis=1)
-    mdp = MDP.from_pairs(
-        np.concatenate([[0], 2 * np.arange(3999), [2 * 3998]]),
-        np.arange(0, 4 * 3998 + 1, 2),
-        np.stack([moves, moves[:, ::-1]], axis=1)[1:-1].ravel(),
-        np.tile([0.9, 0.1], 2 * 3998), -np.ones(2 * 3998), 1.0,
-        terminal=(states == 0) | (states == 3999),
-    )  # fmt: skip
+    mdp = corridor(4000, -np.ones(4000))
     stopped = total_reward(mdp, 1e-9, max_seconds=1e-9)
     assert np.isinf(stopped.lower).any()
     assert stopped.error == math.inf

@@ -39,6 +39,7 @@ PORTION = 20_000_000  # transitions visited between two looks at the clock (abou
 LAST_PORTION = 50_000_000  # the same for bounds of what is left, where a solve was stopped
 PATIENCE = 60_000  # transitions swept before a block counts as slow
 WIDEST = 400  # bands may cost so many operations per transition of their block ...
+CORRIDOR = 4  # bandwidth of a chain whose states lie along a line
 LARGEST = 40_000_000  # ... and have at most so many numbers
 
 
@@ -184,6 +185,7 @@ def _policy_iteration(
     block = int(solved.place[0])
     first, last = int(paths.block_ptr[block]), int(paths.block_ptr[block + 1])
     chain = _Chain(paths, first, last, picked, until)
+    _march(chain, solved)
     before = solved.xy[first:last].copy()
     # The greedy policy is nearly always good. Where going round is cheap and leaving dear it may
     # never leave; improved from one that leaves, policies always do.
@@ -195,6 +197,31 @@ def _policy_iteration(
         if _improve(chain, tolerance, solved, leaving) and _lengthen(chain, solved):
             return
         solved.xy[first:last] = before
+
+
+def _march(chain: _Chain, solved: Solved) -> None:
+    """Raise x to the best of the policies that carry a value along a corridor, there and back.
+
+    An improvement moves the border between two regions by a few states, so that policy iteration
+    would take as many as a corridor is long.
+    """
+    paths, first, last, picked = chain.paths, chain.first, chain.last, chain.picked
+    n = last - first
+    reached, right, highest = np.empty(n), np.empty(n), np.full(n, -np.inf)
+    for forward in (True, False):
+        if not linear.march(*paths.rows, solved.xy, first, last, forward, reached, picked):
+            return
+        chain.renew()
+        if not chain.direct or int(chain.parts[6].max(initial=0)) > CORRIDOR:
+            return
+        linear.right_side(*paths.rows[1:], solved.xy, first, last, picked, right)
+        value = chain.solve(right, 0.0)
+        if value is None:
+            return
+        np.maximum(highest, value, out=highest)
+    least = solved.lower[first:last] - solved.local[2]
+    most = solved.upper[first:last] + solved.local[3]
+    solved.xy[first:last, 0] = np.clip(highest, least, most)
 
 
 def _improve(chain: _Chain, tolerance: float, solved: Solved, leaving: bool) -> bool:

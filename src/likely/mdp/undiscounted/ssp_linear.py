@@ -50,6 +50,35 @@ def greedy(row_ptr, entry_ptr, column, weight, gain, xy, first, last, picked, ti
 
 
 @_kernel
+def march(row_ptr, entry_ptr, column, weight, gain, xy, first, last, forward, reached, picked):
+    """The rows of a pass over a block in one direction, each the best with what came before it.
+
+    A move to a state that the pass has not reached counts as staying. `reached` [n] is work
+    space. Whether every state has such a row.
+    """
+    reached[:] = np.nan
+    for i in range(last - first):
+        s = first + i if forward else last - 1 - i
+        best, at = -np.inf, -1
+        for row in range(row_ptr[s], row_ptr[s + 1]):
+            x, loop = gain[row], 0.0
+            for k in range(entry_ptr[row], entry_ptr[row + 1]):
+                inside = first <= column[k] < last
+                if inside and np.isnan(reached[column[k] - first]):
+                    loop += weight[k]
+                elif inside:
+                    x += weight[k] * reached[column[k] - first]
+                else:
+                    x += weight[k] * xy[column[k], 0]
+            if loop < 1.0 - 1e-14 and x / (1.0 - loop) > best:
+                best, at = x / (1.0 - loop), row
+        if at < 0:
+            return False
+        reached[s - first], picked[s] = best, at
+    return True
+
+
+@_kernel
 def leaving(row_ptr, entry_ptr, column, weight, first, last, picked):
     """Rows of a policy that leaves the block with probability one; whether there is one."""
     picked[first:last] = -1
