@@ -104,7 +104,8 @@ def totals(repeats: int, quick: bool) -> dict[str, Any]:
                     break
             record[f"{name}-{states}"] = found = {
                 "seconds": statistics.median(seconds), "cpu_seconds": statistics.median(cpu),
-                "error": solution.error if math.isfinite(solution.error) else None, "met": solution.converged,
+                "error": solution.error if math.isfinite(solution.error) else None,
+                "met": solution.converged,
                 "method": solution.about["method"],
             }  # fmt: skip
             print(f"  total {name} {states}: {found}", file=sys.stderr, flush=True)
