@@ -220,7 +220,7 @@ def decoded(
     def decoder() -> None:
         with torch.no_grad():
             for some in z.split(16):
-                model.likelihood(some, None if context is None else context[: len(some)])
+                model.decoder_output(some, None if context is None else context[: len(some)])
 
     ways: dict[str, Callable[[], Any]] = {
         "sample": lambda: model.sample(batch, seed=1, context=context),

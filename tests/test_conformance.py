@@ -426,7 +426,7 @@ def _probabilities(model: GenerativeModel, everything: Tensor) -> Tensor:
     z = torch.linspace(-9, 9, 721, dtype=torch.float64)[:, None]
     zero = torch.zeros_like(z)
     weight = DiagonalGaussian(zero, zero).log_prob(z).exp() * float(z[1] - z[0])
-    parameters = model.likelihood(z)
+    parameters = model.decoder_output(z)
     each = [
         model.head.log_prob(parameters, x.expand(len(z), *x.shape)).sum((1, 2, 3)).exp()
         for x in everything
@@ -597,7 +597,7 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
             elif isinstance(model, LatentVariable):
                 q = model.posterior(x, context)
                 assert q.mean.shape == (2, model.latent)
-                out = model.likelihood(q.mean, context)
+                out = model.decoder_output(q.mean, context)
                 assert out.shape == (2, model.head.parameters, *shape[1:])
             elif isinstance(model, ImplicitDensity):
                 generated = model.generate(torch.zeros(2, model.settings.latent), context)

@@ -144,6 +144,17 @@ def test_every_kind_is_fitted_by_its_default_objective(
     assert all(proof.passed for proof in proofs.proofs), str(proofs)
 
 
+def test_a_class_of_no_kind_has_no_objective() -> None:
+    class Bare(GenerativeModel):
+        kind = "bare"
+
+        def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
+            return torch.zeros(n, *self.spec.shape, dtype=torch.int64)
+
+    with pytest.raises(InvalidSetting, match="Bare is of no kind that has an objective"):
+        default_objective(Bare(data().spec, 0))
+
+
 def test_a_density_of_ones_own_is_evaluated() -> None:
     uniform = 36 * math.log(4)
     exact = likely.nats(Independent(data().spec), data())

@@ -41,7 +41,7 @@ def test_shapes(network: str, shape: tuple[int, ...]) -> None:
     x = torch.zeros(2, *shape, dtype=torch.int64)
     q = model.posterior(x)
     assert q.mean.shape == q.log_scale.shape == (2, 3)
-    parameters = model.likelihood(q.mean)
+    parameters = model.decoder_output(q.mean)
     assert parameters.shape == (2, model.head.parameters, *shape[1:])
 
 
@@ -53,7 +53,7 @@ def test_the_label_enters_both_networks(network: str) -> None:
     x, z = torch.zeros(2, 1, 4, 4, dtype=torch.int64), torch.zeros(2, 3)
     labels = torch.tensor([0, 1])
     mean = model.posterior(x, labels).mean
-    parameters = model.likelihood(z, labels)
+    parameters = model.decoder_output(z, labels)
     assert not torch.allclose(mean[0], mean[1])
     assert not torch.allclose(parameters[0], parameters[1])
 
@@ -90,11 +90,11 @@ def test_images_are_coded_and_decoded_some_at_a_time(
         ]
 
     whole, seen = answers(), [0]
-    likelihood, posterior = model.likelihood, model.posterior
+    decoder_output, posterior = model.decoder_output, model.posterior
 
     def decoding(z: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         seen.append(len(z))
-        return likelihood(z, context)
+        return decoder_output(z, context)
 
     def encoding(x: torch.Tensor, context: torch.Tensor | None = None) -> DiagonalGaussian:
         seen.append(len(x))
@@ -102,7 +102,7 @@ def test_images_are_coded_and_decoded_some_at_a_time(
 
     monkeypatch.setattr(latent, "DECODED", 4 * model.head.parameters * 24)
     monkeypatch.setattr(latent, "ENCODED", 4 * spec.dimensions)
-    monkeypatch.setattr(model, "likelihood", decoding)
+    monkeypatch.setattr(model, "decoder_output", decoding)
     monkeypatch.setattr(model, "posterior", encoding)
     for found, expected in zip(answers(), whole, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)

@@ -52,7 +52,7 @@ class DiagonalGaussian:
 class LatentVariable(ApproximateDensity, Decoder):
     r"""p(x) = integral of p(x|z) p(z) dz with p(z) = N(0, I), fitted through q(z|x).
 
-    A subclass implements `posterior` (the encoder) and `likelihood` (the decoder); the head makes
+    A subclass implements `posterior` (the encoder) and `decoder_output`; the head makes
     the decoder a distribution over the same integers as in autoregressive models, so that the
     bound is on the same quantity.
     """
@@ -65,7 +65,7 @@ class LatentVariable(ApproximateDensity, Decoder):
         """q(z | x); x integers [B, *shape]; mean and log-scale [B, latent]."""
 
     @abc.abstractmethod
-    def likelihood(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Parameters of p(x | z), [B, head.parameters, H, W]; z [B, latent]."""
 
     @full_precision
@@ -80,7 +80,7 @@ class LatentVariable(ApproximateDensity, Decoder):
         labels = self.labels(context, len(x))
         q = self.posterior(x, labels)
         z = q.sample(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
-        parameters = self.likelihood(z, labels)
+        parameters = self.decoder_output(z, labels)
         return log_likelihood(self.head, parameters, x), q.kl_to_standard()
 
     @full_precision
@@ -122,7 +122,7 @@ class LatentVariable(ApproximateDensity, Decoder):
         wide = DiagonalGaussian(q.mean[:, None], q.log_scale[:, None])
         z = wide.sample(noise.normal(b, k, latent, dtype=q.mean.dtype))  # [B, k, Z]
         repeated = None if labels is None else labels.repeat_interleave(k)
-        parameters = self.likelihood(z.reshape(b * k, latent), repeated)
+        parameters = self.decoder_output(z.reshape(b * k, latent), repeated)
         given_z = log_likelihood(self.head, parameters, x.repeat_interleave(k, 0))
         zero = torch.zeros_like(z)
         log_prior = DiagonalGaussian(zero, zero).log_prob(z)
@@ -188,7 +188,7 @@ class LatentVariable(ApproximateDensity, Decoder):
         size = max(1, DECODED // (self.head.parameters * height * width))
         for part in chunks(len(z), size):
             labels = None if context is None else context[part]
-            yield part, at_least_float(self.likelihood(z[part], labels))
+            yield part, at_least_float(self.decoder_output(z[part], labels))
 
     @torch.no_grad()
     @full_precision

@@ -27,7 +27,7 @@ from likely.ask import answers
 from likely.ask.complete import Completes
 from likely.ask.encode import Encodes
 from likely.ask.interpolate import Interpolates
-from likely.ask.likelihood import has_likelihood
+from likely.ask.likelihood import Tightens, has_likelihood
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset
 from likely.density import GenerativeModel, LatentVariable, context_of
@@ -374,7 +374,7 @@ class _Bench:
         """Nats and bits/dim, and the per-example values of the tightest."""
         stage = f"reading the {test.spec.split} split with {item.name}"
         k = self.settings.importance_samples
-        bounds = [None, k] if isinstance(item.model, LatentVariable) and k else [None]
+        bounds = [None, k] if isinstance(item.model, Tightens) and k else [None]
         estimates: list[Estimate] = []
         values: list[float] = []
         for samples in bounds:

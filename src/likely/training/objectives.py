@@ -318,6 +318,9 @@ def default_objective(model: GenerativeModel) -> Objective:
     """The objective that fits the kind: NLL, ELBO, or the relativistic game with penalties.
 
     Of a density of several alternatives each update takes one.
+
+    Raises:
+        InvalidSetting: a class of none of the kinds.
     """
     if isinstance(model, OrderAgnostic):
         return OrderAgnosticLikelihood()
@@ -327,4 +330,9 @@ def default_objective(model: GenerativeModel) -> Objective:
         return NegativeLogLikelihood()
     if isinstance(model, ApproximateDensity):
         return NegativeELBO()
-    return RelativisticGAN()
+    if isinstance(model, ImplicitDensity):
+        return RelativisticGAN()
+    raise InvalidSetting(
+        f"{type(model).__name__} is of no kind that has an objective: derive it from "
+        "TractableDensity, ApproximateDensity or ImplicitDensity, or give an objective"
+    )

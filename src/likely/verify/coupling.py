@@ -73,7 +73,11 @@ def _questions(subject: Subject, model: GenerativeModel) -> Iterator[_Question]:
         yield lambda batch: model.posterior(batch, labels).mean, x, other
         yield lambda batch: model.posterior(batch, labels).log_scale, x, other
         z = subject.noise("z").normal(2, model.latent, dtype=torch.float64)
-        yield lambda batch: model.likelihood(batch, labels), z, torch.stack([z[0], z[1] * 3 + 1])
+        yield (
+            lambda batch: model.decoder_output(batch, labels),
+            z,
+            torch.stack([z[0], z[1] * 3 + 1]),
+        )
     if isinstance(model, ApproximateDensity):
         yield lambda batch: model.elbo(batch, Noise("elbo"), labels), x, other
     elif isinstance(model, ImplicitDensity):

@@ -165,7 +165,7 @@ def _quadrature(
     z = torch.linspace(-12.0, 12.0, 2401, dtype=torch.float64)[:, None]  # [G, 1]
     standard = DiagonalGaussian(torch.zeros(1, dtype=z.dtype), torch.zeros(1, dtype=z.dtype))
     log_step = math.log(float(z[1, 0] - z[0, 0]))
-    parameters = tiny.likelihood(z, subject.labels(len(z), label))
+    parameters = tiny.decoder_output(z, subject.labels(len(z), label))
     u = torch.linspace(-9.0, 9.0, 181, dtype=torch.float64)
     mass = torch.exp(-0.5 * u**2) / math.sqrt(2 * math.pi) * float(u[1] - u[0])
     q = tiny.posterior(images, subject.labels(len(images), label))
@@ -175,7 +175,7 @@ def _quadrature(
         log_p.append((likelihood + standard.log_prob(z)).logsumexp(0) + log_step)
         own = DiagonalGaussian(q.mean[index], q.log_scale[index])
         at = own.sample(u[:, None])  # [U, 1]
-        there = tiny.likelihood(at, subject.labels(len(at), label))
+        there = tiny.decoder_output(at, subject.labels(len(at), label))
         likelihood = tiny.head.log_prob(there, x.expand(len(at), *x.shape)).sum((1, 2, 3))
         elbo.append((mass * (likelihood + standard.log_prob(at) - own.log_prob(at))).sum())
     return torch.stack(log_p), torch.stack(elbo)

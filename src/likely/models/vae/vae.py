@@ -157,7 +157,7 @@ class VAE(LatentVariable):
         return DiagonalGaussian(mean, log_scale.clamp(-8.0, 4.0))
 
     @full_precision
-    def likelihood(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         if self.label_out is not None:
             z = z + self.label_out(self.labels(context, len(z)))
         parameters: Tensor = self.decoder(z)
