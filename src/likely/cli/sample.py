@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLE = """\
   likely sample runs/vae -n 64 -o samples.png
   likely sample runs/vae -n 1000 --seed 1 --npy samples.npy
+  likely sample runs/vae --mean -o means.png
   likely sample runs/conditional --label 3 -n 16
   likely sample runs/pixelcnn -n 8 --progressive rows.png
 """
@@ -47,7 +48,7 @@ def configure(parser: Parser, choice: str | None) -> None:
     parser.add_argument(
         "--npy", metavar="FILE.npy",
         help="also write the images as integers in [0, levels), uint8 or uint16 [N, C, H, W]; "
-        "vectors [N, D]",
+        "vectors [N, D]; means as float32 in the same units",
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=whole(0), default=0, metavar="N",
@@ -56,6 +57,11 @@ def configure(parser: Parser, choice: str | None) -> None:
     parser.add_argument(
         "--label", metavar="CLASS",
         help="name or number of a class, for a conditional run [all in turn]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mean", action="store_true", default=False,
+        help="of a model with latent variables (vae): the mean E[x | z] of each drawn code, as "
+        "papers show, in place of a draw from p(x | z)",
     )  # fmt: skip
     parser.add_argument("--columns", type=whole(1), metavar="N", help="images per row")
     group = parser.add_argument_group("autoregressive models")
@@ -97,14 +103,16 @@ def run(options: argparse.Namespace) -> int:
         images, frames = _drawn(found, options, labels, trace is not None, show)
     seconds = time.monotonic() - began
     levels = found.model.spec.levels
+    what = "means E[x | z] of drawn codes" if options.mean else "samples"
     sheet = sample_sheet(
         images, levels, columns=getattr(options, "columns", None),
-        caption=f"{found.name} on {found.model.spec.name}: {options.number} samples, seed "
+        caption=f"{found.name} on {found.model.spec.name}: {options.number} {what}, seed "
         f"{options.seed}, not chosen",
     )  # fmt: skip
     checkpoint.write_bytes(out, png(sheet))
     if array is not None:
-        values = images.numpy().astype(np.uint8 if levels <= 256 else np.uint16)
+        kind = np.float32 if options.mean else np.uint8 if levels <= 256 else np.uint16
+        values = images.numpy().astype(kind)
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)
         checkpoint.write_bytes(array, buffer.getvalue())
@@ -122,13 +130,14 @@ def run(options: argparse.Namespace) -> int:
         "labels": None if labels is None else labels.tolist(), "sheet": str(out),
         "array": None if array is None else str(array), "seconds": round(seconds, 3),
         "progressive": None if trace is None else str(trace),
-        "temperature": options.temperature, "method": options.method,
+        "mean": options.mean, "temperature": options.temperature, "method": options.method,
     }  # fmt: skip
     if options.json:
         say_json(record)
         return 0
     files = " and ".join(str(path) for path in (out, array, trace) if path is not None)
-    say(f"{options.number} images from {found.name} in {duration(seconds)}: {files}")
+    drawn = "means" if options.mean else "images"
+    say(f"{options.number} {drawn} from {found.name} in {duration(seconds)}: {files}")
     return 0
 
 
@@ -142,9 +151,16 @@ def _drawn(
     """The images, and the first of them after each row of pixels, [SHOWN * H, C, H, W]."""
     import torch
 
-    from likely.density import Autoregressive
+    from likely.density import Autoregressive, LatentVariable
 
     model = found.model
+    if options.mean:
+        if not isinstance(model, LatentVariable):
+            raise InvalidSetting(
+                f"{found.name} has no decoder p(x | z): --mean is for models with latent variables"
+            )
+        means = model.sample_means(options.number, seed=options.seed, context=labels)
+        return means.cpu(), torch.empty(0)
     frames: list[Tensor] = []
     if not isinstance(model, Autoregressive):
         if traced or options.temperature != 1.0 or options.method != "auto":

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -113,6 +113,29 @@ class DataSpec:
             del record["context"]
         text = json.dumps(record, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        shape = " × ".join(map(str, self.shape))
+        done = f", {', '.join(self.preprocessing)}" if self.preprocessing else ""
+        return f"{self.name}, {self.split}: {self.n:,} of {shape}, {self.levels} levels{done}"
+
+    def differences(self, other: DataSpec) -> str:
+        """What distinguishes this data from other data, in words; "" where nothing does."""
+        words: dict[str, Callable[[DataSpec], str]] = {
+            "shape": lambda s: " × ".join(map(str, s.shape)),
+            "levels": lambda s: f"{s.levels} levels",
+            "preprocessing": lambda s: ", ".join(s.preprocessing) or "as published",
+            "name": lambda s: s.name,
+            "split": lambda s: f"the {s.split} split",
+            "n": lambda s: f"{s.n:,} examples",
+            "classes": lambda s: f"{len(s.classes)} classes",
+            "context": lambda s: f"contexts {s.context}" if s.context else "no contexts",
+        }
+        found = [say for name, say in words.items() if getattr(self, name) != getattr(other, name)]
+        pairs = [f"{say(self)} against {say(other)}" for say in found]
+        if not pairs and self.digest != other.digest:
+            pairs = ["other examples of the same kind"]
+        return "; ".join(pairs)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain values; `from_json` reads it back."""
@@ -262,12 +285,8 @@ class Dataset:
         from likely.files.sheets import data_uri
 
         s = self.spec
-        classes = f", {len(s.classes)} classes" if s.classes else ""
-        side = " × ".join(map(str, s.shape))
-        parts = [
-            line(f"{s.name}, {s.split}: {s.n:,} examples of {side}, {s.levels} levels{classes}"),
-            line(", ".join([*s.preprocessing, f"fingerprint {s.fingerprint}"]), muted=True),
-        ]
+        classes = f"{len(s.classes)} classes, " if s.classes else ""
+        parts = [line(s), line(f"{classes}fingerprint {s.fingerprint}", muted=True)]
         if len(s.shape) == 3 and s.shape[0] in (1, 3) and s.n:
             parts.append(f'<img src="{data_uri(self.show(20))}" alt="the first examples">')
         return fragment(*parts)

@@ -140,6 +140,27 @@ class LatentVariable(ApproximateDensity, Decoder):
         return self.decode(z, context, uniform)
 
     @torch.no_grad()
+    def sample_means(
+        self, n: int, *, seed: int = 0, context: Tensor | int | None = None, chunk: int = 256
+    ) -> Tensor:
+        """E[x | z] for the codes behind `sample`: what papers show as samples.
+
+        A sample adds the noise of p(x | z), which real images of many levels drown in.
+
+        Args:
+            n, seed, context, chunk: as for `sample`, whose codes these are.
+
+        Returns:
+            In levels, not rounded: float64 [n, *shape].
+        """
+
+        def draw(noise: Noise, count: int, labels: Tensor | None) -> Tensor:
+            dtype = next(self.parameters()).dtype
+            return self._means(noise.normal(count, self.latent, dtype=dtype), labels)[0]
+
+        return self.in_chunks(n, seed, context, chunk, draw, dtype=torch.float64)
+
+    @torch.no_grad()
     @full_precision
     def decode(
         self, z: Tensor, context: Tensor | None = None, uniform: Tensor | None = None

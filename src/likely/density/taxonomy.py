@@ -136,6 +136,7 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
         chunk: int,
         draw: Callable[[Noise, int, Tensor | None], Tensor],
         progress: Callable[[int], None] | None = None,
+        dtype: torch.dtype = torch.int64,
     ) -> Tensor:
         """n examples by `draw(noise, how many, labels)`, a chunk at a time; see `sample`."""
         for name, value in (("n", n), ("seed", seed), ("chunk", chunk)):
@@ -148,7 +149,7 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
             self.eval()
         try:
             # Beside the images themselves, the memory is that of a chunk.
-            images = torch.empty(n, *self.spec.grid, dtype=torch.int64, device=self.device)
+            images = torch.empty(n, *self.spec.grid, dtype=dtype, device=self.device)
             for start in range(0, n, chunk):
                 stop = min(n, start + chunk)
                 # A stream a chunk, all of the same length: the first images do not depend on n.

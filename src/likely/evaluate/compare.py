@@ -19,9 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from likely.ask import QUERIES, Answer, Guarantee
+from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
 from likely.estimate import Comparison, Estimate, Relation, Verdict, confidence_width
-from likely.evaluate.quantities import LIKELIHOODS
+from likely.evaluate.quantities import CODES, GROUPS, LIKELIHOODS
 
 __all__ = [
     "Column",
@@ -48,6 +49,7 @@ class ModelResult:
         per_example: values behind an estimate, by (quantity, unit), in the order of the images;
             they make the comparison paired.
         refused: reasons, by quantity, why a number is withheld (a failed check).
+        data: what the model was evaluated on, for words on what differs between two.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ModelResult:
     answers: Mapping[str, Answer] = dataclasses.field(default_factory=dict)
     per_example: Mapping[Key, Sequence[float]] = dataclasses.field(default_factory=dict)
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    data: DataSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` reads them back."""
@@ -72,6 +75,7 @@ class ModelResult:
                 for (quantity, unit), values in self.per_example.items()
             ],
             "refused": dict(self.refused),
+            "data": None if self.data is None else self.data.to_json(),
         }
 
     @classmethod
@@ -92,6 +96,7 @@ class ModelResult:
                 for entry in record["per_example"]
             },
             refused=dict(record["refused"]),
+            data=DataSpec.from_json(record["data"]) if record.get("data") else None,
         )
 
 
@@ -184,6 +189,21 @@ class ComparisonTable:
             if others and all(name in beaten[other] for other in others):
                 return name
         return None
+
+    def clusters(self) -> list[tuple[list[ModelResult], list[Column]]]:
+        """Models with a number on the same data, and the columns of each such group.
+
+        The speed of a sampler is no number on data.
+        """
+        found: list[tuple[list[ModelResult], set[Column]]] = []
+        for result in self.results:
+            own = {c for c in self.columns if isinstance(self.cells[result.name, c], Estimate)}
+            about = {column for column in own if column.quantity != "sampling-speed"}
+            near = [group for group in found if group[1] & about]
+            members = [each for group in near for each in group[0]] + [result]
+            found = [group for group in found if group not in near]
+            found.append((members, own.union(*(group[1] for group in near))))
+        return [(members, [c for c in self.columns if c in own]) for members, own in found]
 
     def sentences(self) -> list[str]:
         """Every verdict in words, and every refusal."""
@@ -361,6 +381,10 @@ def _missing(result: ModelResult, column: Column, estimates: Mapping[Column, Est
     answer = result.answers.get("likelihood")
     if column.quantity in LIKELIHOODS and answer and answer.guarantee is Guarantee.NONE:
         return Missing("no density", answer.reason)
+    if any(column.quantity == quantity.name for quantity in GROUPS[CODES]):
+        code = result.answers.get("posterior")
+        if code and code.guarantee is Guarantee.NONE:
+            return Missing("no code", code.reason)
     for other in estimates:
         # The verdict INCOMPARABLE says why.
         if (other.quantity, other.unit) == (column.quantity, column.unit):
@@ -429,4 +453,15 @@ def _incomparable(
                     continue
                 if column in chosen[right.name] or other in chosen[left.name]:
                     continue  # they do meet elsewhere
-                yield PairVerdict(column.title, left.name, right.name, a.versus(b), False)
+                yield PairVerdict(
+                    column.title, left.name, right.name, _apart(left, right, a, b), False
+                )
+
+
+def _apart(left: ModelResult, right: ModelResult, a: Estimate, b: Estimate) -> Comparison:
+    """Why two numbers do not meet: in words where it is their data."""
+    plain = a.versus(b)
+    if a.quantity != b.quantity or left.data is None or right.data is None:
+        return plain
+    what = left.data.differences(right.data)
+    return Comparison(plain.verdict, f"other data: {what}" if what else plain.reason)

@@ -343,7 +343,13 @@ class _Bench:
             estimates += reference.metrics(samples)
         notes += [str(finding) for finding in diagnose(item.metrics, model, train)]
         result = ModelResult(
-            item.name, model.kind, tuple(estimates), answers(model), per_example, refused
+            item.name,
+            model.kind,
+            tuple(estimates),
+            answers(model),
+            per_example,
+            refused,
+            test.spec,
         )
         return ModelReport(
             result,
@@ -401,15 +407,14 @@ class _Bench:
         train, test = self.data(request)
         models = tuple(report for _, report in items)
         names = ONE_OF_EACH_KIND if pending else [item.name for item, _ in items]
-        reference = self.reference(request) if items else None
+        references = [self.reference(item.request) for item, _ in items]
+        floors = {e.quantity + e.fingerprint: e for each in references for e in each.floor}
         return Report(
             title=f"One comparison on {train.spec.name}: {', '.join(names)}",
             train=train.spec,
             test=test.spec,
-            extractor=reference.extractor.description if reference else "",
-            comparison=compare_models(
-                [model.result for model in models], reference.floor if reference else ()
-            ),
+            extractor=references[0].extractor.description if references else "",
+            comparison=compare_models([model.result for model in models], list(floors.values())),
             models=models,
             training_images=torch.from_numpy(train[:100].astype(np.int64)),
             environment=environment(),
@@ -449,9 +454,18 @@ def _pictures(
     batch = test.batch(slice(0, count))
     x = torch.from_numpy(batch.x.astype(np.int64))
     context = context_of(model, batch)
+    sheets = {}
     if isinstance(model, Encodes):
         rebuilt = model.reconstruct(x, context).cpu()
-        return {"Test images (first row) and their reconstructions": torch.stack([x, rebuilt])}
+        caption = "Test images (first row) and their reconstructions"
+        sheets[caption] = torch.stack([x, rebuilt])
+    if isinstance(model, LatentVariable):
+        drawn = model.sample(count, seed=seed, context=context).cpu()
+        means = model.sample_means(count, seed=seed, context=context).cpu()
+        caption = "Samples (first row) and the means E[x | z] of the same codes"
+        sheets[caption] = torch.stack([drawn.double(), means])
+    if sheets:
+        return sheets
     if isinstance(model, Completes):
         _, height, width = test.spec.grid
         observed = torch.zeros(height, width, dtype=torch.bool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from likely.ask import QUERIES, Guarantee
 from likely.data.spec import DataSpec
 from likely.estimate import Verdict
-from likely.evaluate.compare import Column, ComparisonTable, Missing, PairVerdict
+from likely.evaluate.compare import Column, ComparisonTable, Missing, ModelResult, PairVerdict
 from likely.files.charts import line_chart
 from likely.files.inline import COLOURS
 from likely.files.sheets import data_uri, grid_sheet, neighbour_sheet, sample_sheet
 from likely.report.tables import (
     FLOOR_NAME,
     LEGEND,
+    data_words,
     groups,
     label,
     number,
@@ -56,7 +56,7 @@ def render(report: Report) -> str:
             _comparison(report.comparison),
             _verdicts(report.comparison),
             _answers(report.comparison),
-            *(_model(i, model, report.test.levels) for i, model in enumerate(report.models)),
+            *(_model(i, model, report.levels(model)) for i, model in enumerate(report.models)),
             _training(report),
             _footer(report),
         )
@@ -88,12 +88,7 @@ def _figure(image: Image.Image, caption: str) -> str:
 
 
 def _data_line(spec: DataSpec) -> str:
-    shape = " × ".join(str(side) for side in spec.shape)
-    done = f", {', '.join(spec.preprocessing)}" if spec.preprocessing else ""
-    return (
-        f"{_text(spec.name)} {_text(spec.split)}: {spec.n:,} images of {shape}, "
-        f"{spec.levels} levels{_text(done)} <code>{_text(spec.fingerprint)}</code>"
-    )
+    return f"{_text(spec)} <code>{_text(spec.fingerprint)}</code>"
 
 
 def _header(report: Report) -> str:
@@ -123,11 +118,11 @@ def _glance(report: Report) -> str:
     """A few samples of every model side by side, beside training images."""
     sheets = []
     if report.training_images is not None:
-        sheets.append((FLOOR_NAME, report.training_images))
-    sheets.extend((model.result.name, model.samples) for model in report.models)
+        sheets.append((FLOOR_NAME, report.training_images, report.train.levels))
+    sheets += [(model.result.name, model.samples, report.levels(model)) for model in report.models]
     figures = "".join(
-        _figure(sample_sheet(images[:GLANCE], report.test.levels, columns=5), name)
-        for name, images in sheets
+        _figure(sample_sheet(images[:GLANCE], levels, columns=5), name)
+        for name, images, levels in sheets
     )
     return f'<section><h2>At a glance</h2><div class="glance">{figures}</div></section>'
 
@@ -138,20 +133,35 @@ def _glance(report: Report) -> str:
 def _comparison(table: ComparisonTable) -> str:
     if not table.results:
         return ""
-    head = "".join(f"<th>{_text(r.name)}<span>{_text(r.kind)}</span></th>" for r in table.results)
-    if table.floor:
+    clusters = table.clusters()
+    tables = []
+    for results, columns in clusters:
+        if len(clusters) > 1:
+            tables.append(f"<h3 class=data>{_text(data_words(results) or 'other data')}</h3>")
+        tables.append(_numbers(table, results, columns))
+    return (
+        f"<section><h2>Comparison</h2>{''.join(tables)}"
+        f'<p class="muted">{_text(LEGEND)}</p></section>'
+    )
+
+
+def _numbers(table: ComparisonTable, results: list[ModelResult], columns: list[Column]) -> str:
+    """The table of the models that were evaluated on the same data."""
+    head = "".join(f"<th>{_text(r.name)}<span>{_text(r.kind)}</span></th>" for r in results)
+    floors = any(table.floor_of(column) for column in columns)
+    if floors:
         head += f'<th class="floor">{_text(FLOOR_NAME)}<span>floor</span></th>'
-    width = len(table.results) + 1 + bool(table.floor)
+    width = len(results) + 1 + floors
     rows = []
-    for heading, columns in groups(table):
+    for heading, members in groups(columns):
         rows.append(f'<tr class="group"><th colspan="{width}">{_text(heading)}</th></tr>')
-        for column in columns:
+        for column in members:
             name = _text(label(column))
-            if several_fingerprints(table, column):
+            if several_fingerprints(columns, column):
                 name += f" <code>{_text(column.fingerprint)}</code>"
             best = table.best(column)
             cells = []
-            for result in table.results:
+            for result in results:
                 cell = table.cells[result.name, column]
                 if isinstance(cell, Missing):
                     cells.append(
@@ -162,22 +172,20 @@ def _comparison(table: ComparisonTable) -> str:
                     about = _text(f"n = {cell.n}. {cell.about}")
                     cells.append(f'<td{style} title="{about}">{_text(number(cell))}</td>')
             floor = table.floor_of(column)
-            if table.floor:
+            if floors:
                 shown = _text(number(floor)) if floor else ""
                 cells.append(f'<td class="floor">{shown}</td>')
             rows.append(f"<tr><th>{name}</th>{''.join(cells)}</tr>")
     return (
-        "<section><h2>Comparison</h2>"
         f'<div class="wide"><table class="numbers"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="muted">{_text(LEGEND)}</p></section>'
     )
 
 
 def _verdicts(table: ComparisonTable) -> str:
     rows = []
-    for _, columns in groups(table):
-        for title, name in dict.fromkeys((c.title, _name(c)) for c in columns):
+    for _, columns in groups(table.columns):
+        for title in dict.fromkeys(column.title for column in columns):
             items = [_verdict(v) for v in table.verdicts if v.title == title]
             items.extend(
                 f'<li><span class="badge none">{_text(cell.label)}</span> '
@@ -188,7 +196,7 @@ def _verdicts(table: ComparisonTable) -> str:
                 if isinstance(cell := table.cells[result.name, column], Missing) and cell.reason
             )
             if items:
-                rows.append(f"<tr><th>{_text(name)}</th><td><ul>{''.join(items)}</ul></td></tr>")
+                rows.append(f"<tr><th>{_text(title)}</th><td><ul>{''.join(items)}</ul></td></tr>")
     if not rows:
         return ""
     return (
@@ -197,10 +205,6 @@ def _verdicts(table: ComparisonTable) -> str:
         "bounds; a gap below the sampling error (95 %) decides nothing.</p>"
         f'<table class="verdicts"><tbody>{"".join(rows)}</tbody></table></section>'
     )
-
-
-def _name(column: Column) -> str:
-    return label(dataclasses.replace(column, lower_is_better=None))
 
 
 def _verdict(verdict: PairVerdict) -> str:
@@ -375,6 +379,7 @@ tr:last-child > * { border-bottom: 0; }
 .answers { table-layout: fixed; }
 .answers thead th:first-child { width: 15%; }
 .answers small { display: block; color: var(--muted); font-size: 12.5px; margin-top: 2px; }
+.data { margin: 22px 0 4px; }
 .pending { border-color: var(--fair); background: var(--fair-back); }
 .pending h2 { color: var(--fair); }
 .pending p { margin: 0; }

@@ -126,6 +126,10 @@ class Report:
                 f"a report needs the models of its comparison, {theirs}, given {ours}"
             )
 
+    def levels(self, model: ModelReport) -> int:
+        """The levels of a model's images; runs of other data may be compared, too."""
+        return (model.result.data or self.test).levels
+
 
 @dataclasses.dataclass(frozen=True)
 class ReportFiles:
@@ -247,7 +251,9 @@ def _sheets(report: Report) -> dict[str, Image.Image]:
     sheets: dict[str, Image.Image] = {}
     if report.training_images is not None:
         sheets["training"] = sample_sheet(
-            report.training_images, levels, caption=f"{report.train.name}: training images"
+            report.training_images,
+            report.train.levels,
+            caption=f"{report.train.name}: training images",
         )
     for model in report.models:
         name, stem = model.result.name, _stem(model.result.name, sheets)

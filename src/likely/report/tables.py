@@ -7,18 +7,31 @@ a row. Rich is imported only when a table is drawn.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from likely.estimate import Estimate, Relation
-from likely.evaluate.compare import Column, ComparisonTable, Missing
-from likely.evaluate.quantities import COPYING, GROUPS, LIKELIHOOD, QUANTITIES, SAMPLES, words
+from likely.evaluate.compare import Column, ComparisonTable, Missing, ModelResult
+from likely.evaluate.quantities import (
+    CODES,
+    COPYING,
+    GROUPS,
+    LIKELIHOOD,
+    QUANTITIES,
+    SAMPLES,
+    words,
+)
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
+    from rich.text import Text
 
 __all__ = [
     "FLOOR_NAME",
     "LEGEND",
+    "TerminalTable",
+    "data_words",
     "groups",
     "label",
     "number",
@@ -77,25 +90,97 @@ def typeset(text: str) -> str:
     return text
 
 
-def groups(table: ComparisonTable) -> list[tuple[str, list[Column]]]:
+def groups(columns: Iterable[Column]) -> list[tuple[str, list[Column]]]:
     """The columns under their headings, in reading order."""
+    columns = list(columns)
     known = [(heading, tuple(q.name for q in group)) for heading, group in GROUPS.items()]
-    others = dict.fromkeys(c.quantity for c in table.columns if c.quantity not in QUANTITIES)
+    others = dict.fromkeys(c.quantity for c in columns if c.quantity not in QUANTITIES)
     sections = []
     for heading, quantities in (*known, (OTHER, tuple(others))):
-        columns = [c for quantity in quantities for c in table.columns if c.quantity == quantity]
-        if columns:
-            sections.append((heading, columns))
+        members = [c for quantity in quantities for c in columns if c.quantity == quantity]
+        if members:
+            sections.append((heading, members))
     return sections
 
 
-def several_fingerprints(table: ComparisonTable, column: Column) -> bool:
+def data_words(results: Sequence[ModelResult]) -> str:
+    """What some models were evaluated on, in words; "" where it is not known."""
+    return next((str(result.data) for result in results if result.data is not None), "")
+
+
+def several_fingerprints(columns: Iterable[Column], column: Column) -> bool:
     """Whether another column has the same quantity and unit, so that the fingerprint must show."""
-    return any(other != column and other.title == column.title for other in table.columns)
+    return any(other != column and other.title == column.title for other in columns)
 
 
-def terminal_table(table: ComparisonTable) -> Table:
-    """The comparison for `rich.console.Console.print`."""
+def terminal_table(table: ComparisonTable) -> TerminalTable:
+    """The comparison for `rich.console.Console.print`; no number is ever cut."""
+    return TerminalTable(table)
+
+
+class TerminalTable:
+    """A grid for the models of each data; models that do not fit side by side go below.
+
+    Args:
+        table: the comparison.
+    """
+
+    def __init__(self, table: ComparisonTable) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        from rich.text import Text
+
+        clusters = self._table.clusters()
+        for results, columns in clusters:
+            if len(clusters) > 1:
+                yield Text(data_words(results) or "other data", style="bold")
+            sides = [(result.name, _broken(result.kind)) for result in results]
+            cells = {
+                (result.name, column): _cell(self._table, result.name, column)
+                for result in results
+                for column in columns
+            }
+            if any(self._table.floor_of(column) for column in columns):
+                # A model may be called floor, too: no name is empty.
+                sides.append(("", _broken(FLOOR_NAME)))
+                cells |= {("", column): _floor(self._table, column) for column in columns}
+            yield from _blocks(groups(columns), sides, cells, options.max_width)
+        if any(heading == CODES for heading, _ in groups(self._table.columns)):
+            yield Text("rate + distortion = negative ELBO, an upper bound on the NLL", style="dim")
+
+
+def _blocks(
+    parts: list[tuple[str, list[Column]]],
+    sides: list[tuple[str, list[str]]],
+    cells: Mapping[tuple[str, Column], Text],
+    width: int,
+) -> Iterator[Table]:
+    """Grids of as many models as fit beside the names of the quantities."""
+    columns = [column for _, members in parts for column in members]
+    names = {column: _row_name(columns, column) for column in columns}
+    room = width - max(map(len, names.values())) - 1
+    widths = {
+        name: 1 + max(len(text) for text in (
+            name or "floor", *kind, *(cells[name, column].plain for column in columns)
+        ))
+        for name, kind in sides
+    }  # fmt: skip
+    block: list[tuple[str, list[str]]] = []
+    for side in sides:
+        if block and sum(widths[name] for name, _ in (*block, side)) > room:
+            yield _grid(parts, block, names, cells)
+            block = []
+        block.append(side)
+    yield _grid(parts, block, names, cells)
+
+
+def _grid(
+    parts: list[tuple[str, list[Column]]],
+    sides: list[tuple[str, list[str]]],
+    names: Mapping[Column, str],
+    cells: Mapping[tuple[str, Column], Text],
+) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -103,32 +188,40 @@ def terminal_table(table: ComparisonTable) -> Table:
     # Text, never markup: a model may be called anything.
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     grid.add_column("", no_wrap=True)
-    for result in table.results:
-        heading = Text(result.name)
-        heading.append(f"\n{result.kind}", style="not bold dim")
-        grid.add_column(heading, justify="right")
-    if table.floor:
-        heading = Text("floor", style="dim")
-        heading.append(f"\n{FLOOR_NAME}", style="not bold dim")
-        grid.add_column(heading, justify="right")
-    for heading_text, columns in groups(table):
-        shown = SHORT_HEADINGS.get(heading_text, heading_text)
-        grid.add_row(Text(shown, style="bold cyan"))
-        for column in columns:
-            name = label(column, short=True)
-            if several_fingerprints(table, column):
-                name += f" (data {column.fingerprint})"
-            row = [Text(f"  {name}")]
-            best = table.best(column)
-            for result in table.results:
-                cell = table.cells[result.name, column]
-                if isinstance(cell, Missing):
-                    row.append(Text(cell.label, style="dim italic"))
-                else:
-                    style = "bold green" if result.name == best else ""
-                    row.append(Text(_compact(cell), style=style))
-            floor = table.floor_of(column)
-            if table.floor:
-                row.append(Text(_compact(floor) if floor else "", style="dim"))
-            grid.add_row(*row)
+    for name, kind in sides:
+        heading = Text(name or "floor", style="" if name else "dim")
+        heading.append("\n" + "\n".join(kind), style="not bold dim")
+        grid.add_column(heading, justify="right", no_wrap=True, overflow="fold")
+    for heading_text, columns in parts:
+        rows = [column for column in columns if any(cells[n, column].plain for n, _ in sides)]
+        if rows:
+            grid.add_row(Text(heading_text.partition(" (")[0], style="bold cyan"))
+        for column in rows:
+            grid.add_row(Text(names[column]), *(cells[name, column] for name, _ in sides))
     return grid
+
+
+def _row_name(columns: Iterable[Column], column: Column) -> str:
+    several = several_fingerprints(columns, column)
+    return f"  {label(column, short=True)}" + (f" (data {column.fingerprint})" if several else "")
+
+
+def _cell(table: ComparisonTable, name: str, column: Column) -> Text:
+    from rich.text import Text
+
+    cell = table.cells[name, column]
+    if isinstance(cell, Missing):
+        return Text(cell.label, style="dim italic")
+    return Text(_compact(cell), style="bold green" if name == table.best(column) else "")
+
+
+def _floor(table: ComparisonTable, column: Column) -> Text:
+    from rich.text import Text
+
+    floor = table.floor_of(column)
+    return Text(_compact(floor) if floor else "", style="dim")
+
+
+def _broken(words: str) -> list[str]:
+    """In two lines where there are two words: "explicit, tractable"."""
+    return words.split(" ", 1)

@@ -147,7 +147,7 @@ class GatedPixelCNNSettings(GatedPixelCNNSizes):
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
         if spec.side <= 12:
-            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
+            return FitSettings(steps=450, batch_size=64, learning_rate=5e-3, ema=0.98, warmup=60)
         if spec.side <= 28 and spec.grid[0] == 1:
             return SMALL_GREY
         return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)

@@ -68,5 +68,5 @@ class VAESettings:
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
         if spec.side <= 12:
-            return FitSettings(steps=2000, batch_size=64, learning_rate=1e-3, ema=0.99)
+            return FitSettings(steps=1300, batch_size=64, learning_rate=2e-3, ema=0.99)
         return FitSettings(steps=20_000, batch_size=100, learning_rate=1e-3, warmup=500)
