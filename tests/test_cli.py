@@ -401,6 +401,18 @@ def test_verify_proves_and_keeps_the_proofs(fitted: dict[str, Path], capsys: Cap
     assert (fitted["gated-pixelcnn"] / "proofs.json").is_file()
 
 
+def test_sample_draws_the_means_of_a_model_with_codes(
+    fitted: dict[str, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    sheet, array = tmp_path / "m.png", tmp_path / "m.npy"
+    words = ["-n", "4", "--mean", "-o", str(sheet), "--npy", str(array)]
+    assert main(["sample", str(fitted["vae"]), *words]) == 0
+    assert "4 means from vae" in capsys.readouterr().out
+    assert np.load(array).dtype == np.float32
+    assert main(["sample", str(fitted["dcgan"]), *words]) == 2
+    assert "dcgan has no decoder" in capsys.readouterr().err
+
+
 def test_verify_answers_with_exit_code_1_when_a_proof_fails(
     fitted: dict[str, Path], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

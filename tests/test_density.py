@@ -180,3 +180,15 @@ class FiveSides(GatedPixelCNN):
 def test_an_output_of_another_shape_is_refused() -> None:
     with pytest.raises(InvalidSetting, match=r"\[B, head.parameters, H, W\] = .* given \[3, 1, "):
         FiveSides(GREY, PIXELCNN).log_prob(images())
+
+
+def test_the_means_are_of_the_codes_behind_the_samples() -> None:
+    model = vae()
+    means = model.sample_means(5, seed=3, chunk=2)
+    assert means.dtype == torch.float64
+    assert means.shape == (5, *GREY.shape)
+    drawn = torch.stack([model.sample(5, seed=3, chunk=2).double()])
+    assert bool((means >= 0).all()) and bool((means <= GREY.levels - 1).all())
+    z = Noise(3, "sample", 0, rows=(0, 2)).normal(2, model.latent, dtype=torch.float64)
+    assert torch.equal(means[:2], model.decode_mean(z))
+    assert drawn.shape[1:] == means.shape

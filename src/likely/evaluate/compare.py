@@ -193,17 +193,24 @@ class ComparisonTable:
     def clusters(self) -> list[tuple[list[ModelResult], list[Column]]]:
         """Models with a number on the same data, and the columns of each such group.
 
-        The speed of a sampler is no number on data.
+        The speed of a sampler is no number on data; a model that shares no quantity with others
+        stands with them.
         """
-        found: list[tuple[list[ModelResult], set[Column]]] = []
+        groups: list[tuple[list[ModelResult], set[Column]]] = []
         for result in self.results:
             own = {c for c in self.columns if isinstance(self.cells[result.name, c], Estimate)}
             about = {column for column in own if column.quantity != "sampling-speed"}
-            near = [group for group in found if group[1] & about]
+            kinds = {(column.quantity, column.unit) for column in about}
+            near = [group for group in groups if group[1] & about] or [
+                group for group in groups
+                if not any((column.quantity, column.unit) in kinds for column in group[1])
+            ][:1]  # fmt: skip
             members = [each for group in near for each in group[0]] + [result]
-            found = [group for group in found if group not in near]
-            found.append((members, own.union(*(group[1] for group in near))))
-        return [(members, [c for c in self.columns if c in own]) for members, own in found]
+            joined = (members, own.union(*(group[1] for group in near)))
+            at = groups.index(near[0]) if near else len(groups)
+            groups[at : at + 1] = [joined]
+            groups = [group for group in groups if group not in near]
+        return [(members, [c for c in self.columns if c in own]) for members, own in groups]
 
     def sentences(self) -> list[str]:
         """Every verdict in words, and every refusal."""

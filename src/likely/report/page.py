@@ -137,7 +137,7 @@ def _comparison(table: ComparisonTable) -> str:
     tables = []
     for results, columns in clusters:
         if len(clusters) > 1:
-            tables.append(f"<h3 class=data>{_text(data_words(results) or 'other data')}</h3>")
+            tables.append(f"<h3 class=data>{_text(data_words(results, columns))}</h3>")
         tables.append(_numbers(table, results, columns))
     return (
         f"<section><h2>Comparison</h2>{''.join(tables)}"

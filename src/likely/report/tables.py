@@ -103,9 +103,10 @@ def groups(columns: Iterable[Column]) -> list[tuple[str, list[Column]]]:
     return sections
 
 
-def data_words(results: Sequence[ModelResult]) -> str:
-    """What some models were evaluated on, in words; "" where it is not known."""
-    return next((str(result.data) for result in results if result.data is not None), "")
+def data_words(results: Sequence[ModelResult], columns: Sequence[Column]) -> str:
+    """What some models were evaluated on: in words, or its fingerprint."""
+    known = (str(result.data) for result in results if result.data is not None)
+    return next(known, f"data {columns[0].fingerprint}" if columns else "no numbers")
 
 
 def several_fingerprints(columns: Iterable[Column], column: Column) -> bool:
@@ -134,7 +135,7 @@ class TerminalTable:
         clusters = self._table.clusters()
         for results, columns in clusters:
             if len(clusters) > 1:
-                yield Text(data_words(results) or "other data", style="bold")
+                yield Text(data_words(results, columns), style="bold")
             sides = [(result.name, _broken(result.kind)) for result in results]
             cells = {
                 (result.name, column): _cell(self._table, result.name, column)
@@ -159,7 +160,8 @@ def _blocks(
     """Grids of as many models as fit beside the names of the quantities."""
     columns = [column for _, members in parts for column in members]
     names = {column: _row_name(columns, column) for column in columns}
-    room = width - max(map(len, names.values())) - 1
+    headings = (_short(heading) for heading, _ in parts)
+    room = width - max(map(len, (*names.values(), *headings)), default=0) - 1
     widths = {
         name: 1 + max(len(text) for text in (
             name or "floor", *kind, *(cells[name, column].plain for column in columns)
@@ -195,10 +197,15 @@ def _grid(
     for heading_text, columns in parts:
         rows = [column for column in columns if any(cells[n, column].plain for n, _ in sides)]
         if rows:
-            grid.add_row(Text(heading_text.partition(" (")[0], style="bold cyan"))
+            grid.add_row(Text(_short(heading_text), style="bold cyan"))
         for column in rows:
             grid.add_row(Text(names[column]), *(cells[name, column] for name, _ in sides))
     return grid
+
+
+def _short(heading: str) -> str:
+    """Without what stands in brackets."""
+    return heading.partition(" (")[0]
 
 
 def _row_name(columns: Iterable[Column], column: Column) -> str:
