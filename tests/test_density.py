@@ -187,8 +187,7 @@ def test_the_means_are_of_the_codes_behind_the_samples() -> None:
     means = model.sample_means(5, seed=3, chunk=2)
     assert means.dtype == torch.float64
     assert means.shape == (5, *GREY.shape)
-    drawn = torch.stack([model.sample(5, seed=3, chunk=2).double()])
-    assert bool((means >= 0).all()) and bool((means <= GREY.levels - 1).all())
+    assert float(means.min()) >= 0
+    assert float(means.max()) <= GREY.levels - 1
     z = Noise(3, "sample", 0, rows=(0, 2)).normal(2, model.latent, dtype=torch.float64)
     assert torch.equal(means[:2], model.decode_mean(z))
-    assert drawn.shape[1:] == means.shape
