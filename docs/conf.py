@@ -30,6 +30,9 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_use_ivar = True
 
+# An attribute's name (train, say) may be that of a property of several classes.
+suppress_warnings = ["ref.python"]
+
 html_theme = "furo"
 html_title = "Likely"
 html_math_renderer = "mathml"
