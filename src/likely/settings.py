@@ -241,7 +241,10 @@ class Registry(Mapping[str, E], Generic[E]):
         package = module.split(".")[0]
         valid = [e.name for e in self.values() if not colon or e.home.split(".")[0] == package]
         if last not in valid:
-            hint = nearest(last, valid) if valid else "it registers none"
+            none = "it registers none"
+            if module == "__main__":
+                none = "it stood in a script or a notebook; put it in a module of its own"
+            hint = nearest(last, valid) if valid else none
             where = f"{module} has no" if colon else "unknown"
             raise InvalidSetting(f'{where} {self.what} "{last}": {hint}')
         return self[last]
