@@ -58,7 +58,7 @@ def explicit(folder: Path) -> MDP:
     (folder / "m.tra").write_text("2 2 4\n" + "\n".join(lines) + "\n")
     moves = [f"{s} 0 {t} 1" for s in (0, 1) for t in (0, 1)]
     (folder / "m.trew").write_text("2 2 4\n" + "\n".join(moves) + "\n")
-    return load(folder / "m.tra").with_discount(0.9)
+    return load(folder / "m.tra", discount=0.9).mdp
 
 
 def cassandra(folder: Path) -> MDP:
@@ -66,7 +66,7 @@ def cassandra(folder: Path) -> MDP:
         "discount: 0.9\nvalues: reward\nstates: 2\nactions: 1\n"
         f"T: 0\n{P!r} {Q!r}\n{P!r} {Q!r}\nR: 0 : * : * : * 1\n"
     )
-    return load(folder / "m.MDP")
+    return load(folder / "m.MDP").mdp
 
 
 def saved(folder: Path) -> MDP:
