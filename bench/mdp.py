@@ -665,9 +665,13 @@ def merge(paths: list[Path]) -> None:
             old = piece["about"]
             left = {name: r for name, r in old["details"].items() if name not in measured}
             piece |= {"details": left, "peers": old["peers"]}
-        used = {key: piece["settings"][key] for key in ("repeats", "threads")}
-        commands.append({"command": piece["command"], "date": piece["date"], **used,
-                         "problems": sorted(piece["details"])})  # fmt: skip
+            for part in old["pieces"]:
+                if problems := sorted(left.keys() & set(part["problems"])):
+                    commands.append({**part, "problems": problems})
+        else:
+            used = {key: piece["settings"][key] for key in ("repeats", "threads")}
+            commands.append({"command": piece["command"], "date": piece["date"], **used,
+                             "problems": sorted(piece["details"])})  # fmt: skip
         settings.append(piece["settings"])
         if any(versions.get(peer, version) != version for peer, version in piece["peers"].items()):
             raise SystemExit(f"{path}: measured with other versions of the peers")
