@@ -39,12 +39,12 @@ import torch
 
 from common import RESULTS, sha256, write_result
 from likely import data, runs
-from likely.density import GenerativeModel, ImplicitDensity, LatentVariable, TractableDensity
+from likely.density import GenerativeModel, LatentVariable, TractableDensity
 from likely.devices import choose_device
-from likely.evaluate.classifier import default_extractor
-from likely.evaluate.likelihood import latent_diagnostics, per_example_nll
-from likely.evaluate.samples import SampleReference, samples_per_second
+from likely.evaluate.likelihood import latent_diagnostics
 from likely.files.sheets import sample_sheet, save_png
+from likely.jobs import evaluate as jobs
+from likely.jobs.evaluate import EvaluateSettings, reference_for
 from likely.runs.checkpoint import read_json, write_json
 from likely.settings import to_json
 from likely.training.loop import Run, fit
@@ -80,35 +80,45 @@ def measure(
 
     The nats of each test image go to test-nats.npy in `folder`, for paired comparisons.
     """
-    figures: dict[str, float] = {}
-    about: dict[str, Any] = {"test": test.spec.to_json(), "fingerprint": test.spec.fingerprint}
     proofs = verify(model, test)
-    about["proofs"] = proofs.to_json()
+    settings = EvaluateSettings(importance_samples=IMPORTANCE_SAMPLES)
+    reference = reference_for(train, test)
+    measured = jobs.measure(
+        model, train, test, settings, proofs=proofs, reference=reference, progress=told
+    )
+    figures: dict[str, float] = {}
+    about: dict[str, Any] = {
+        "test": test.spec.to_json(), "fingerprint": test.spec.fingerprint,
+        "proofs": proofs.to_json(), "extractor": reference.extractor.description,
+        "floor": [estimate.to_json() for estimate in reference.floor], "samples": [],
+    }  # fmt: skip
     prefix = f"mnist-static/{name}"
-    if not isinstance(model, ImplicitDensity):
-        k = IMPORTANCE_SAMPLES if isinstance(model, LatentVariable) else None
-        each = per_example_nll(model, test, importance_samples=k, proofs=proofs)
-        np.save(folder / PER_IMAGE, each.values.astype(np.float32))
-        found = each.nats()
-        label = "test-nats" if k is None else f"test-iw{k}-nats"
-        figures[f"{prefix}/{label}"] = found.value
-        figures[f"{prefix}/{label}-standard-error"] = found.standard_error
-        about["estimate"] = found.to_json()
+    if measured.per_example is not None:
+        nats = measured["nll"]
+        latent = isinstance(model, LatentVariable)
+        label = f"test-iw{IMPORTANCE_SAMPLES}-nats" if latent else "test-nats"
+        np.save(folder / PER_IMAGE, np.array(measured.per_example, np.float32))
+        figures[f"{prefix}/{label}"] = nats.value
+        figures[f"{prefix}/{label}-standard-error"] = nats.standard_error
+        about["estimate"] = nats.to_json()
     if isinstance(model, LatentVariable):
-        elbo = per_example_nll(model, test, proofs=proofs).nats()
-        figures[f"{prefix}/test-elbo-nats"] = elbo.value
+        figures[f"{prefix}/test-elbo-nats"] = measured.estimates[0].value
         about["active units"] = latent_diagnostics(model, test).active
-    extractor = default_extractor(train)
-    reference = SampleReference(train, test, extractor, n=2000)
-    estimates = reference.metrics(model.sample(reference.n, seed=0))
-    for estimate in (*estimates, samples_per_second(model)):
+    for estimate in measured.estimates:
+        if estimate.quantity in {each.quantity for each in reference.floor}:
+            about["samples"].append(estimate.to_json())
+        elif estimate.quantity != "sampling-speed":
+            continue
         figures[f"{prefix}/{estimate.quantity}"] = estimate.value
     for estimate in reference.floor:
         figures[f"{prefix}/floor/{estimate.quantity}"] = estimate.value
-    about["samples"] = [estimate.to_json() for estimate in estimates]
-    about["floor"] = [estimate.to_json() for estimate in reference.floor]
-    about["extractor"] = extractor.description
     return figures, about
+
+
+def told(stage: str, done: float, total: float) -> None:
+    """A line where a stage ends."""
+    if done >= total:
+        print(stage, flush=True)
 
 
 def folder_of(name: str) -> Path:

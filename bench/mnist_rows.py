@@ -6,7 +6,8 @@
     python bench/mnist_rows.py rates                      # every sampler, one run
 
 `recheck` gives a copy of each kept run to `likely evaluate --split test` and holds the result
-against the committed figure. `samples` measures samples of the rows with one extractor, so that
+against the committed figures: the likelihood, the Frechet distance and the other numbers about
+samples. `samples` measures samples of the rows with one extractor, so that
 their distances share a column; a row measured with another extractor is dropped. Both may be
 run in parts. `rates` times all samplers in one run on one machine, and only as a whole.
 
@@ -64,32 +65,48 @@ def evaluation(name: str) -> str:
 
 
 def rechecked(name: str) -> dict[str, Any] | None:
-    """The committed likelihood of a row and what its kept weights give; None without a likelihood.
+    """The committed figures of a row and what its kept weights give; None where they are not kept.
 
     The run is copied, because `likely evaluate` writes its report into it.
     """
-    record = json.loads((RESULTS / f"{PREFIX}{name}.json").read_text(encoding="utf-8"))
-    committed = record["about"].get("estimate")
     weights = kept(name)
-    if committed is None or weights is None:
+    if weights is None:
         return None
+    record = json.loads((RESULTS / f"{PREFIX}{name}.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / weights.parent.name
         shutil.copytree(weights.parent, copy)
         words = evaluation(name).replace(f"bench/results/{PREFIX}{name}", str(copy)).split()[1:]
         done = subprocess.run(
-            [sys.executable, "-m", "likely", *words, "--no-sample-metrics", "--json"],
+            [sys.executable, "-m", "likely", *words, "--json"],
             stdout=subprocess.PIPE, check=True, text=True,
         )  # fmt: skip
     estimates = json.loads(done.stdout)["evaluations"]["test"]["estimates"]
-    nats = [e for e in estimates if e["quantity"] == "nll" and e["unit"] == "nats"]
-    (again,) = (e for e in nats if e["about"] == committed["about"])
-    assert again["fingerprint"] == committed["fingerprint"], "the test images are others"
-    return {
-        "command": evaluation(name), "committed": committed, "again": again,
-        "others": [e for e in nats if e is not again], "sha256": sha256(weights),
-        "environment": environment(),
+    found: dict[str, Any] = {
+        "command": evaluation(name), "sha256": sha256(weights), "environment": environment(),
+        "samples": compared(record["about"]["samples"], estimates),
     }  # fmt: skip
+    committed = record["about"].get("estimate")
+    if committed is not None:
+        nats = [e for e in estimates if e["quantity"] == "nll" and e["unit"] == "nats"]
+        (again,) = (e for e in nats if e["about"] == committed["about"])
+        assert again["fingerprint"] == committed["fingerprint"], "the test images are others"
+        found |= {
+            "committed": committed, "again": again, "others": [e for e in nats if e is not again]
+        }  # fmt: skip
+    return found
+
+
+def compared(
+    committed: list[dict[str, Any]], again: list[dict[str, Any]]
+) -> dict[str, list[float]]:
+    """Quantity to its committed value and the new one, where both have the same reference."""
+    now = {(e["quantity"], e["fingerprint"]): e["value"] for e in again}
+    return {
+        e["quantity"]: [e["value"], now[e["quantity"], e["fingerprint"]]]
+        for e in committed
+        if (e["quantity"], e["fingerprint"]) in now
+    }
 
 
 def recheck(names: list[str]) -> None:
@@ -97,17 +114,23 @@ def recheck(names: list[str]) -> None:
     for name in names:
         found = rechecked(name)
         if found is None:
-            print(f"{name}: no likelihood, or its weights are not kept")
+            print(f"{name}: its weights are not kept")
             continue
         about[name] = found
-        committed, again = found["committed"]["value"], found["again"]["value"]
-        print(f"{name}: committed {committed:.6f}, again {again:.6f} nats", flush=True)
+        if "again" in found:
+            committed, again = found["committed"]["value"], found["again"]["value"]
+            print(f"{name}: committed {committed:.6f}, again {again:.6f} nats", flush=True)
+        for quantity, values in found["samples"].items():
+            print(f"{name}: {quantity} committed {values[0]:.6f}, again {values[1]:.6f}")
         figures = {}
         for row, each in sorted(about.items()):
-            figures[f"mnist-static-recheck/{row}/nats"] = each["again"]["value"]
-            figures[f"mnist-static-recheck/{row}/difference-nats"] = (
-                each["again"]["value"] - each["committed"]["value"]
-            )
+            if "again" in each:
+                figures[f"mnist-static-recheck/{row}/nats"] = each["again"]["value"]
+                figures[f"mnist-static-recheck/{row}/difference-nats"] = (
+                    each["again"]["value"] - each["committed"]["value"]
+                )
+            for quantity, (before, now) in each.get("samples", {}).items():
+                figures[f"mnist-static-recheck/{row}/difference-{quantity}"] = now - before
         write_result(f"{PREFIX}recheck", figures, {}, about)
 
 

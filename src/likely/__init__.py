@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from likely.evaluate.likelihood import log_likelihood as log_likelihood
     from likely.evaluate.likelihood import nats as nats
     from likely.files.sheets import show as show
+    from likely.jobs.evaluate import evaluate as evaluate
     from likely.runs.saved import load as load
     from likely.settings import FitSettings as FitSettings
     from likely.training.loop import Run as Run
@@ -81,6 +82,7 @@ _HOME = {
     "answers": "ask",
     "ask": "ask",
     "bits_per_dim": "evaluate.likelihood",
+    "evaluate": "jobs.evaluate",
     "fit": "training.loop",
     "load": "runs.saved",
     "log_likelihood": "evaluate.likelihood",
@@ -93,7 +95,7 @@ __all__ = sorted([*_HOME, *_MODULES, "__version__"])
 
 
 class _Package(ModuleType):
-    """This package, whose functions `ask` and `verify` have rooms of the same names.
+    """This package, whose functions `ask`, `evaluate` and `verify` have rooms of the same names.
 
     The import system sets a submodule as an attribute of its package. Here the function stays:
     `likely.verify(...)` works even if the room was imported before.

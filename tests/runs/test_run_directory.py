@@ -18,6 +18,7 @@ from likely import data, models, runs
 from likely.cli import main
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
+from likely.evaluate.classifier import default_extractor
 from likely.models.registry import MODELS, model
 from likely.models.vae.vae import VAE
 from likely.runs import RunDirectory
@@ -279,3 +280,33 @@ def test_a_model_alone_is_saved_as_a_run(tmp_path: Path) -> None:
     assert weights_digest(saved.model) == weights_digest(built)
     assert saved.train.spec == train.spec
     assert saved.report == {}
+
+
+def test_python_and_the_command_measure_the_same(tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "vae"
+    fitted(run, data.load("digits")[0])
+    options = {"split": "validation", "importance_samples": 2, "samples": 40}
+    measured = likely.evaluate(run, **options)
+    assert str(measured).startswith("digits, validation split")
+    bound = measured["nll"]
+    assert "k = 2" in bound.about
+    assert measured.per_example is not None
+    assert bound.value == pytest.approx(sum(measured.per_example) / len(measured.per_example))
+    report = likely.load(run).report["validation"]
+    capsys.readouterr()
+    words = ["--split", "validation", "--importance-samples", "2", "--samples", "40", "--json"]
+    assert main(["evaluate", str(run), *words]) == 0
+    told = json.loads(capsys.readouterr().out)["evaluations"]["validation"]["estimates"]
+    values = {(e["quantity"], e["unit"], e["about"]): e["value"] for e in told}
+    for estimate in (*measured.estimates, *report):
+        if estimate.quantity != "sampling-speed":
+            assert values[estimate.quantity, estimate.unit, estimate.about] == estimate.value
+
+
+@pytest.mark.data
+def test_the_features_of_mnist_come_with_the_package(tmp_path: Path) -> None:
+    """So the committed Frechet distances are the same on every machine."""
+    train, _ = data.load("mnist", binarize="static")
+    extractor = default_extractor(train, cache=tmp_path)
+    assert extractor.fingerprint == "aaa8ba2425ff"
+    assert list(tmp_path.iterdir()) == []

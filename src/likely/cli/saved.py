@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,17 +61,6 @@ def kept(path: Path, record: dict[str, Any], *, told: bool) -> int:
     return 0
 
 
-def chosen_split(train: Dataset, test: Dataset, split: str) -> Dataset:
-    """The part of the data that is called so."""
-    if split == "train":
-        return train
-    if split == "validation":
-        if train.validation is None:
-            raise InvalidSetting(f"{train.spec.name} has no validation split")
-        return train.validation
-    return test
-
-
 def labels_for(model: GenerativeModel, n: int, label: str | None) -> Tensor | None:
     """Labels to draw with: the one asked for, or all classes in turn."""
     import torch
@@ -104,24 +92,3 @@ def _class(spec: DataSpec, classes: int, label: str) -> int:
     if label.isdecimal() and int(label) < classes and not numbered:
         return int(label)
     raise InvalidSetting(f'--label "{label}" is no class of {spec.name}: {nearest(label, names)}')
-
-
-class Conditioned:
-    """A sampler that draws with the first of the contexts that a reference gives, again and again.
-
-    Args:
-        model: what draws.
-        context_for: as `SampleReference.context_for`.
-    """
-
-    def __init__(
-        self, model: GenerativeModel, context_for: Callable[[GenerativeModel], Tensor | None]
-    ) -> None:
-        self._model, self._context = model, context_for(model)
-
-    def sample(self, n: int, *, seed: int = 0) -> Any:
-        """n images, integers [n, *shape]."""
-        context = self._context
-        if context is not None:
-            context = context.repeat(-(-n // len(context)), *[1] * (context.ndim - 1))[:n]
-        return self._model.sample(n, seed=seed, context=context)

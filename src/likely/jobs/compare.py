@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,27 @@ from likely.ask import answers
 from likely.ask.complete import Completes
 from likely.ask.encode import Encodes
 from likely.ask.interpolate import Interpolates
-from likely.ask.likelihood import Tightens, has_likelihood
+from likely.ask.likelihood import has_likelihood
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset
 from likely.density import GenerativeModel, LatentVariable, context_of
 from likely.devices import choose_device, environment, place
-from likely.errors import InvalidData, InvalidSetting, ProofFailed, Unanswerable
-from likely.estimate import Estimate
-from likely.evaluate.classifier import default_extractor
+from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.evaluate.compare import ModelResult, compare_models
-from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, quantity_of
-from likely.evaluate.samples import SampleReference, samples_per_second
+from likely.evaluate.likelihood import quantity_of
+from likely.evaluate.samples import SampleReference
 from likely.files import refuse_unwritable
 from likely.files.charts import panels_from_metrics
+from likely.jobs.evaluate import (
+    EvaluateSettings,
+    Progress,
+    measure,
+    quiet,
+    reference_for,
+    speed_of,
+    split_of,
+    stage,
+)
 from likely.jobs.fits import FitStopped, Order, SideBySide, room_for
 from likely.models import entry
 from likely.report.report import (
@@ -56,9 +64,6 @@ from likely.training.health import diagnose
 from likely.verify import Proofs, verify
 
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
-
-# Told (what is being done, how much of it is done, of how much).
-Progress = Callable[[str, float, float], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +166,7 @@ def run(
         LikelyError: whatever loading, fitting or measuring refuses.
     """
     settings = settings or CompareSettings()
-    progress = progress or (lambda stage, done, total: None)
+    progress = progress or quiet
     out = Path(out)
     if not directories and request is None:
         raise InvalidSetting("compare needs run directories, or --data to fit a model of each kind")
@@ -278,25 +283,14 @@ class _Bench:
         self._data: dict[str, tuple[Dataset, Dataset]] = {}
         self._references: dict[str, SampleReference] = {}
 
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """A stage that does not count."""
-        self.progress(name, 0, 1)
-        yield
-        self.progress(name, 1, 1)
-
     def data(self, request: Mapping[str, Any]) -> tuple[Dataset, Dataset]:
         """(training set, evaluated split)."""
         key = repr(sorted(request.items()))
         if key not in self._data:
             options = dict(request)
-            with self.stage("reading the data"):
+            with stage(self.progress, "reading the data"):
                 train, test = data_room.load(options.pop("name"), **options)
-            if self.settings.split == "validation":
-                if train.validation is None:
-                    raise InvalidSetting(f"{train.spec.name} has no validation split")
-                test = train.validation
-            self._data[key] = train, test
+            self._data[key] = train, split_of(train, test, self.settings.split)
         return self._data[key]
 
     def reference(self, request: Mapping[str, Any]) -> SampleReference:
@@ -304,51 +298,37 @@ class _Bench:
         key = repr(sorted(request.items()))
         if key not in self._references:
             train, test = self.data(request)
-            stage = "preparing the features"
-            extractor = default_extractor(
-                train, progress=lambda done, total: self.progress(stage, done, total)
-            )
-            n = self.settings.samples or None
-            self._references[key] = SampleReference(train, test, extractor, n=n)
+            self._references[key] = reference_for(train, test, self.settings.samples, self.progress)
         return self._references[key]
 
     def measure(self, item: Fitted) -> ModelReport:
-        """All numbers, samples, notes and pictures of one model."""
+        """All numbers, samples, notes and pictures of one model, but for its speed."""
         train, test = self.data(item.request)
         model, seed = item.model, self.settings.seed
-        with self.stage(f"verifying {item.name}"):
+        with stage(self.progress, f"verifying {item.name}"):
             proofs = verify(model, test, seed)
-        estimates: list[Estimate] = []
-        per_example: dict[tuple[str, str], list[float]] = {}
-        refused: dict[str, str] = {}
-        notes = [_proof_note(proofs)]
-        if has_likelihood(model):
-            try:
-                found, values = self._likelihood(item, test, proofs)
-                estimates += found
-                per_example[(quantity_of(model), "nats")] = values
-            except ProofFailed as error:
-                refused[quantity_of(model)] = str(error)
-        if isinstance(model, LatentVariable):
-            diagnostics = latent_diagnostics(model, test, seed=seed)
-            if diagnostics.active is not None:
-                notes.append(
-                    f"{diagnostics.active} of {diagnostics.latent} latent coordinates are used."
-                )
-            estimates += [diagnostics.rate, diagnostics.distortion]
-        reference = self.reference(item.request)
-        with self.stage(f"drawing {reference.n} images from {item.name}"):
-            samples = model.sample(reference.n, seed=seed, context=reference.context_for(model))
-        with self.stage(f"measuring the images of {item.name}"):
-            estimates += reference.metrics(samples)
+        measured = measure(
+            model, train, test,
+            EvaluateSettings(
+                importance_samples=self.settings.importance_samples,
+                samples=self.settings.samples,
+                seed=seed,
+            ),
+            name=item.name, proofs=proofs, reference=self.reference(item.request), timed=False,
+            progress=self.progress,
+        )  # fmt: skip
+        samples = measured.samples
+        assert samples is not None
+        notes = [_proof_note(proofs), *measured.notes]
         notes += [str(finding) for finding in diagnose(item.metrics, model, train)]
+        values, quantity = measured.per_example, quantity_of(model)
         result = ModelResult(
             item.name,
             model.kind,
-            tuple(estimates),
+            measured.estimates,
             answers(model),
-            per_example,
-            refused,
+            {} if values is None else {(quantity, "nats"): values},
+            measured.unanswerable if has_likelihood(model) else {},
             test.spec,
         )
         return ModelReport(
@@ -360,41 +340,18 @@ class _Bench:
             seconds=item.seconds,
             status=item.status,
             panels=panels_from_metrics(item.metrics),
-            neighbours=neighbour_pairs(samples, train, reference.extractor),
+            neighbours=neighbour_pairs(samples, train, self.reference(item.request).extractor),
             notes=tuple(notes),
             sheets=_pictures(model, test, seed),
         )
 
     def timed(self, item: Fitted, report: ModelReport) -> ModelReport:
         """The report with the speed of the sampler, which a machine at rest tells."""
-        context = self.reference(item.request).context_for(item.model)
-        with self.stage(f"timing {item.name}"):
-            speed = samples_per_second(_InTurn(item.model, context))
+        with stage(self.progress, f"timing {item.name}"):
+            speed = speed_of(item.model, self.reference(item.request))
         estimates = (*report.result.estimates, speed)
         result = dataclasses.replace(report.result, estimates=estimates)
         return dataclasses.replace(report, result=result)
-
-    def _likelihood(
-        self, item: Fitted, test: Dataset, proofs: Proofs
-    ) -> tuple[list[Estimate], list[float]]:
-        """Nats and bits/dim, and the per-example values of the tightest."""
-        stage = f"reading the {test.spec.split} split with {item.name}"
-        k = self.settings.importance_samples
-        bounds = [None, k] if isinstance(item.model, Tightens) and k else [None]
-        estimates: list[Estimate] = []
-        values: list[float] = []
-        for samples in bounds:
-            found = per_example_nll(
-                item.model,
-                test,
-                importance_samples=samples,
-                seed=self.settings.seed,
-                proofs=proofs,
-                progress=lambda done, total: self.progress(stage, done, total),
-            )
-            estimates += [found.nats(), found.bits_per_dim()]
-            values = found.values.tolist()
-        return estimates, values
 
     def report(
         self,
@@ -422,20 +379,6 @@ class _Bench:
             created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             pending=tuple(pending),
         )
-
-
-class _InTurn:
-    """A sampler that draws with the contexts of the test images, again and again."""
-
-    def __init__(self, model: GenerativeModel, context: Tensor | None) -> None:
-        self.model, self.context = model, context
-
-    def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        """n images, integers [n, *shape]."""
-        context = self.context
-        if context is not None:
-            context = context.repeat(-(-n // len(context)), *[1] * (context.ndim - 1))[:n]
-        return self.model.sample(n, seed=seed, context=context)
 
 
 def _proof_note(proofs: Proofs) -> str:

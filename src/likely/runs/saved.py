@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +50,7 @@ class SavedRun:
     data: dict[str, Any] | None
     config: dict[str, Any]
     adversary: nn.Module | None = None
+    _datasets: tuple[Dataset, Dataset] = dataclasses.field(init=False, repr=False, compare=False)
 
     @property
     def files(self) -> RunDirectory:
@@ -64,16 +64,12 @@ class SavedRun:
         Raises:
             InvalidSetting, InvalidData, CheckpointError: as `datasets`.
         """
-        return self._datasets[0]
+        return self.datasets()[0]
 
     @property
     def test(self) -> Dataset:
         """The test set, read at first use."""
-        return self._datasets[1]
-
-    @functools.cached_property
-    def _datasets(self) -> tuple[Dataset, Dataset]:
-        return self.datasets()
+        return self.datasets()[1]
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -114,7 +110,7 @@ class SavedRun:
         return options
 
     def datasets(self, progress: Any = None) -> tuple[Dataset, Dataset]:
-        """Training and test set, as config.json says where they are.
+        """Training and test set, as config.json says where they are, read at the first call.
 
         Args:
             progress: as in `likely.data.load`.
@@ -124,6 +120,8 @@ class SavedRun:
             InvalidData: what is there now is not what it was fitted to.
             CheckpointError: they are not there, or cannot be read.
         """
+        if "_datasets" in vars(self):
+            return self._datasets
         options = self.options()
         with self.files.reading_config("data"):
             train, test = load_data(**options, progress=progress)
@@ -141,6 +139,7 @@ class SavedRun:
                 f"{self.directory} was fitted to the images that are there now with another "
                 f"{condition} for each; bring the old ones back, or fit again"
             )
+        vars(self)["_datasets"] = train, test
         return train, test
 
 

@@ -1,0 +1,355 @@
+"""Measuring a model: its likelihood, proved first, and its samples beside those of the data.
+
+    likely evaluate runs/vae --split test           the command
+    likely.evaluate("runs/vae", split="test")       Python
+
+`measure` is what the command, Python, the comparison and the benchmarks call, so that one model
+has one number wherever it is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from likely.ask import QUERIES, answers
+from likely.ask.likelihood import Tightens, has_likelihood
+from likely.data.spec import Dataset, DataSpec
+from likely.density import GenerativeModel, LatentVariable
+from likely.devices import choose_device, place
+from likely.errors import InvalidData, InvalidSetting, ProofFailed
+from likely.estimate import Estimate
+from likely.evaluate.classifier import default_extractor
+from likely.evaluate.likelihood import (
+    latent_diagnostics,
+    per_example_nll,
+    proofs_of,
+    quantity_of,
+)
+from likely.evaluate.samples import SampleReference, samples_per_second
+from likely.runs.directory import PROOFS
+from likely.runs.saved import SavedRun, load, read_report
+from likely.settings import known
+from likely.verify import Proofs, weights_digest
+
+# Told (what is being done, how much of it is done, of how much).
+Progress = Callable[[str, float, float], None]
+Split = Literal["test", "validation", "train"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+    """How a model is measured.
+
+    Attributes:
+        split: test, validation or train; make choices on the validation split.
+        importance_samples: k of the importance-weighted bound of a latent-variable model; 0 for the
+            ELBO alone.
+        sample_metrics: whether samples are drawn and measured, and the sampler is timed.
+        samples: images on each side of the distances; 0 for those of the split, at most 2,000.
+        seed: of latents and samples.
+        device: auto, cpu, cuda.
+    """
+
+    split: Split = "test"
+    importance_samples: int = 100
+    sample_metrics: bool = True
+    samples: int = 0
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        known(self)
+        for name in ("importance_samples", "samples", "seed"):
+            if getattr(self, name) < 0:
+                raise InvalidSetting(f"{name} must not be negative, given {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a model.
+
+    Attributes:
+        data: the split that it is about.
+        estimates: likelihoods from the loosest to the tightest, in nats and bits/dim each; rate
+            and distortion; the numbers about samples.
+        unanswerable: quantity to the reason why the model has none.
+        notes: sentences.
+        per_example: nats of each example under the tightest likelihood, [N]; None without one.
+        samples: what was drawn, integers [n, *shape]; None without.
+    """
+
+    data: DataSpec
+    estimates: tuple[Estimate, ...]
+    unanswerable: dict[str, str]
+    notes: tuple[str, ...]
+    per_example: list[float] | None
+    samples: Tensor | None
+
+    def __getitem__(self, quantity: str) -> Estimate:
+        """The tightest estimate of a quantity; of a likelihood ("nll") in nats."""
+        for estimate in reversed(self.estimates):
+            name = estimate.quantity
+            if quantity in (name, name.partition("-given-")[0]) and estimate.unit != "bits/dim":
+                return estimate
+        raise KeyError(quantity)
+
+    def __str__(self) -> str:
+        lines = [f"{estimate.quantity}: {estimate}" for estimate in self.estimates]
+        lines += [f"{name}: no answer: {reason}" for name, reason in self.unanswerable.items()]
+        return "\n".join([f"{self.data.name}, {self.data.split} split", *lines, *self.notes])
+
+    __repr__ = __str__
+
+
+@contextlib.contextmanager
+def stage(progress: Progress, name: str) -> Iterator[None]:
+    """A stage of a job that does not count."""
+    progress(name, 0, 1)
+    yield
+    progress(name, 1, 1)
+
+
+def quiet(name: str, done: float, total: float) -> None:
+    """A progress that tells nobody."""
+
+
+def reference_for(
+    train: Dataset, part: Dataset, samples: int = 0, progress: Progress = quiet
+) -> SampleReference:
+    """What samples of models of this data are measured with.
+
+    Args:
+        train: the whole training set.
+        part: the split to compare with.
+        samples: images of each side; 0 for those of the split, at most 2,000.
+        progress: told of the fit of the features.
+    """
+    name = "preparing the features"
+    extractor = default_extractor(train, progress=lambda done, total: progress(name, done, total))
+    return SampleReference(train, part, extractor, n=samples or None)
+
+
+def measure(
+    model: GenerativeModel,
+    train: Dataset,
+    part: Dataset,
+    settings: EvaluateSettings,
+    *,
+    name: str = "",
+    proofs: Proofs | None = None,
+    reference: SampleReference | None = None,
+    timed: bool = True,
+    progress: Progress = quiet,
+) -> Evaluation:
+    """Measure a model on data; nothing is written.
+
+    Args:
+        model: in evaluation mode.
+        train: training set, which samples must not copy.
+        part: the split that is measured.
+        settings: its split and device are not heeded.
+        name: of the model in what `progress` is told.
+        proofs: of these weights, made before; the quick ones are made now when None.
+        reference: made before by `reference_for`.
+        timed: whether the sampler is timed, too.
+        progress: told of every stage.
+
+    Returns:
+        The numbers. A likelihood whose proof failed is not among them, but in `unanswerable`.
+
+    Raises:
+        InvalidSetting: as many samples as were asked for cannot be compared.
+    """
+    name = name or type(model).__name__
+    estimates: list[Estimate] = []
+    unanswerable: dict[str, str] = {}
+    notes: list[str] = []
+    per_example: list[float] | None = None
+    if not has_likelihood(model):
+        unanswerable["nll"] = answers(model)["likelihood"].reason
+    else:
+        with stage(progress, f"verifying the likelihood of {name}"):
+            proofs = proofs_of(model, proofs)
+        try:
+            proofs.require()
+            likelihoods, per_example = _likelihood(model, part, settings, name, proofs, progress)
+            estimates += likelihoods
+        except ProofFailed as error:
+            unanswerable[quantity_of(model)] = str(error)
+    if isinstance(model, LatentVariable):
+        diagnostics = latent_diagnostics(model, part, seed=settings.seed)
+        if diagnostics.active is not None:
+            notes.append(
+                f"{diagnostics.active} of {diagnostics.latent} latent coordinates are used"
+            )
+        estimates += [diagnostics.rate, diagnostics.distortion]
+        if diagnostics.warning:
+            notes.append(diagnostics.warning)
+    drawn = None
+    if settings.sample_metrics:
+        try:
+            if reference is None:
+                reference = reference_for(train, part, settings.samples, progress)
+            metrics, drawn = _samples(model, reference, settings.seed, name, progress)
+            estimates += metrics
+            if timed:
+                with stage(progress, f"timing the sampler of {name}"):
+                    estimates.append(speed_of(model, reference))
+        except (InvalidSetting, InvalidData) as error:
+            if settings.samples:
+                raise
+            # The likelihood is measured: few images are no reason to keep it back.
+            notes.append(f"no numbers about samples: {error}")
+    return Evaluation(part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, drawn)
+
+
+def _likelihood(
+    model: GenerativeModel, part: Dataset, settings: EvaluateSettings, name: str, proofs: Proofs,
+    progress: Progress,
+) -> tuple[list[Estimate], list[float]]:  # fmt: skip
+    """Nats and bits/dim: exact, or the ELBO and the importance-weighted bound."""
+    k = settings.importance_samples
+    estimates: list[Estimate] = []
+    values: list[float] = []
+    for samples in (None, k) if isinstance(model, Tightens) and k else (None,):
+        how = "" if samples is None else f" by the bound with k = {samples}"
+        title = f"reading {len(part):,} {part.spec.split} examples with {name}{how}"
+        measured = per_example_nll(
+            model, part, importance_samples=samples, seed=settings.seed, proofs=proofs,
+            progress=lambda done, total, title=title: progress(title, done, total),  # type: ignore[misc]
+        )  # fmt: skip
+        estimates += [measured.nats(), measured.bits_per_dim()]
+        values = measured.values.tolist()
+    return estimates, values
+
+
+def _samples(
+    model: GenerativeModel, reference: SampleReference, seed: int, name: str, progress: Progress
+) -> tuple[list[Estimate], Tensor]:
+    """Numbers about samples, each beside what training images score, and the samples."""
+    with stage(progress, f"drawing {reference.n:,} images from {name}"):
+        drawn = model.sample(reference.n, seed=seed, context=reference.context_for(model))
+    with stage(progress, f"measuring the images of {name}"):
+        return reference.metrics(drawn), drawn
+
+
+def speed_of(model: GenerativeModel, reference: SampleReference) -> Estimate:
+    """How fast a model draws, with the contexts of the reference; on a machine at rest."""
+    return samples_per_second(InTurn(model, reference.context_for(model)))
+
+
+class InTurn:
+    """A sampler that draws with the given contexts, again and again."""
+
+    def __init__(self, model: GenerativeModel, context: Tensor | None) -> None:
+        self.model, self.context = model, context
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """n images, integers [n, *shape]."""
+        context = self.context
+        if context is not None:
+            context = context.repeat(-(-n // len(context)), *[1] * (context.ndim - 1))[:n]
+        return self.model.sample(n, seed=seed, context=context)
+
+
+def split_of(train: Dataset, test: Dataset, split: str) -> Dataset:
+    """The part of the data that is called so.
+
+    Raises:
+        InvalidSetting: there is no validation split.
+    """
+    if split == "train":
+        return train
+    if split == "validation":
+        if train.validation is None:
+            raise InvalidSetting(f"{train.spec.name} has no validation split")
+        return train.validation
+    return test
+
+
+def evaluate(
+    run: SavedRun | str | Path,
+    settings: EvaluateSettings | None = None,
+    *,
+    progress: Progress = quiet,
+    **changes: Any,
+) -> Evaluation:
+    """Measure a run as `likely evaluate` does, and keep the numbers in its report.json.
+
+    Args:
+        run: from `likely.load`, or its directory.
+        settings: of the evaluation.
+        progress: told of every stage.
+        changes: fields of the settings, as split="validation".
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ProofFailed: a check that the likelihood depends on fails.
+        CheckpointError: the run is damaged, or the report cannot be written.
+        InvalidData: the data are not what the run was fitted to.
+    """
+    settings = dataclasses.replace(settings or EvaluateSettings(), **changes)
+    run = run if isinstance(run, SavedRun) else load(run)
+    evaluation, report = evaluated(run, settings, progress)
+    run.files.write_report(report)
+    return evaluation
+
+
+def evaluated(
+    run: SavedRun, settings: EvaluateSettings, progress: Progress = quiet
+) -> tuple[Evaluation, dict[str, Any]]:
+    """As `evaluate`: the numbers, and the report that holds them beside older ones, not written."""
+    before = read_report(run.directory)
+    place(run.model, choose_device(settings.device))
+    part = split_of(run.train, run.test, settings.split)
+    path = run.files / PROOFS
+    proofs = None
+    if has_likelihood(run.model):
+        proofs = proofs_of(run.model, Proofs.load(path) if path.exists() else None)
+        proofs.require()
+    evaluation = measure(
+        run.model, run.train, part, settings, name=run.name, proofs=proofs, progress=progress
+    )
+    return evaluation, _merged(run, before, settings.split, evaluation)
+
+
+def _merged(
+    run: SavedRun, old: Mapping[str, Any], split: str, evaluation: Evaluation
+) -> dict[str, Any]:
+    """The report with this evaluation in it; numbers of other weights are dropped.
+
+    What was measured before on the same split and not now (sample metrics, say) stays.
+    """
+    digest = weights_digest(run.model)
+    record: dict[str, Any] = {
+        "data": {**evaluation.data.to_json(), "fingerprint": evaluation.data.fingerprint},
+        "estimates": [estimate.to_json() for estimate in evaluation.estimates],
+        "unanswerable": evaluation.unanswerable,
+        "notes": list(evaluation.notes),
+    }
+    evaluations = old.get("evaluations", {}) if old.get("weights") == digest else {}
+    before = evaluations.get(split)
+    if before and before["data"]["fingerprint"] == evaluation.data.fingerprint:
+        measured = {estimate.quantity for estimate in evaluation.estimates}
+        kept = [e for e in before["estimates"] if e["quantity"] not in measured]
+        record["estimates"] += kept
+    return {
+        "run": str(run.directory),
+        "model": run.name,
+        "kind": run.model.kind,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "weights": digest,
+        "evaluations": {**evaluations, split: record},
+        "answers": {
+            QUERIES[name].title: {"guarantee": answer.guarantee.value, "reason": answer.reason}
+            for name, answer in answers(run.model).items()
+        },
+    }
