@@ -189,7 +189,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "ask.md"
 def table() -> list[str]:
     """The lines of the page's table: a row for the models that answer alike, a column a query."""
     rows: dict[tuple[str, ...], list[str]] = {}
-    for name, entry in MODELS.items():
+    for name, entry in sorted(MODELS.items(), key=lambda item: item[1].class_name):
         found = answers(built(name, SPECS["binary"])).values()
         cells = tuple("" if a.guarantee is Guarantee.NONE else a.guarantee.value for a in found)
         rows.setdefault(cells, []).append(entry.class_name)
