@@ -47,8 +47,8 @@ from likely.mdp.solvers.prediction import evaluate
 from likely.mdp.solvers.solve import CRITERIA, METHODS
 
 
-def _list(given: argparse.Namespace) -> None:
-    if given.json:
+def _list(options: argparse.Namespace) -> None:
+    if options.json:
         say_json(
             {
                 "worlds": [
@@ -76,11 +76,11 @@ def _list(given: argparse.Namespace) -> None:
     )
 
 
-def _solve_world(world: World, given: argparse.Namespace) -> Solution:
+def _solve_world(world: World, options: argparse.Namespace) -> Solution:
     """Solve what the arguments, or else the file, ask."""
-    asked, criterion = world.question, given.criterion
+    asked, criterion = world.question, options.criterion
     if criterion == "auto":
-        if given.horizon is not None:
+        if options.horizon is not None:
             criterion = "finite-horizon"
         elif asked is not None:
             criterion = asked.criterion
@@ -88,68 +88,68 @@ def _solve_world(world: World, given: argparse.Namespace) -> Solution:
             criterion = "discounted" if world.mdp.discount < 1.0 else "total"
     checks.choice("criterion", criterion, CRITERIA)
     for option, used, home in (
-        ("--method", given.method != "auto", "discounted"),
-        ("--horizon", given.horizon is not None, "finite-horizon"),
+        ("--method", options.method != "auto", "discounted"),
+        ("--horizon", options.horizon is not None, "finite-horizon"),
     ):
         if used and criterion != home:
             raise InvalidSetting(
                 f"{option} is for the {home} criterion; the criterion here is {criterion}"
             )
-    objective = given.objective or ("max" if asked is None else asked.objective)
+    objective = options.objective or ("max" if asked is None else asked.objective)
     limits = {
-        "max_iterations": given.max_iterations, "max_seconds": given.max_seconds,
-        "checkpoint": given.checkpoint,
+        "max_iterations": options.max_iterations, "max_seconds": options.max_seconds,
+        "checkpoint": options.checkpoint,
     }  # fmt: skip
     if criterion == "finite-horizon":
-        if given.horizon is None:
+        if options.horizon is None:
             raise InvalidSetting("the finite-horizon criterion needs --horizon STEPS")
-        return mdp.backward_induction(world, given.horizon, objective=objective, **limits)
+        return mdp.backward_induction(world, options.horizon, objective=objective, **limits)
     if criterion == "discounted":
         if world.mdp.discount >= 1.0:
             raise InvalidSetting(
                 f"{world.name}: the discounted criterion needs a discount below 1 (--discount 0.99)"
             )
-        return mdp.solve(world, given.tolerance, given.method, objective=objective, **limits)
+        return mdp.solve(world, options.tolerance, options.method, objective=objective, **limits)
     if criterion == "average":
-        return mdp.average_reward(world, given.tolerance, objective=objective, **limits)
+        return mdp.average_reward(world, options.tolerance, objective=objective, **limits)
     if asked is not None:
         question = dataclasses.replace(asked, criterion=criterion, objective=objective)
-        return mdp.answer(world, question, given.tolerance, **limits)
+        return mdp.answer(world, question, options.tolerance, **limits)
     if criterion == "reachability":
         raise InvalidSetting(
             f"{world.name}: reachability needs states to reach; give a .tra file with --target"
         )
-    return mdp.total_reward(world, given.tolerance, objective=objective, **limits)
+    return mdp.total_reward(world, options.tolerance, objective=objective, **limits)
 
 
-def _solve(given: argparse.Namespace) -> None:
-    check_target(given.out, (".npz", ".json"))
-    check_target(given.plot, PICTURES)
-    world = world_of(given)
-    found = _solve_world(world, given)
-    steps = found.value.ndim == 2  # a finite horizon: the first row has all steps to go
+def _solve(options: argparse.Namespace) -> None:
+    check_target(options.out, (".npz", ".json"))
+    check_target(options.plot, PICTURES)
+    world = world_of(options)
+    solution = _solve_world(world, options)
+    steps = solution.value.ndim == 2  # a finite horizon: the first row has all steps to go
     value, lower, upper, policy = (
         np.asarray(part[0] if steps else part)
-        for part in (found.shown(), found.lower, found.upper, found.policy)
+        for part in (solution.shown(), solution.lower, solution.upper, solution.policy)
     )
-    if given.json:
-        say_json(solution_record(world, found, everything=world.mdp.states <= JSON_STATES))
+    if options.json:
+        say_json(solution_record(world, solution, everything=world.mdp.states <= JSON_STATES))
     else:
-        _show_solution(world, found, (value, lower, upper), policy)
+        _show_solution(world, solution, (value, lower, upper), policy)
     # What took long is told before a full disk can lose it.
-    if given.out is not None:
-        write_solution(given.out, world, found)
-    if given.plot is not None:
-        draw(given.plot, world, value, f"{world.name}, discount {world.mdp.discount:g}")
-    if not given.json:
-        for path in (given.out, given.plot):
+    if options.out is not None:
+        write_solution(options.out, world, solution)
+    if options.plot is not None:
+        draw(options.plot, world, value, f"{world.name}, discount {world.mdp.discount:g}")
+    if not options.json:
+        for path in (options.out, options.plot):
             if path is not None:
                 say(Console(), f"wrote {path}")
 
 
 def _show_solution(
     world: World,
-    found: Solution,
+    solution: Solution,
     bounds: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     policy: NDArray[Any],
 ) -> None:
@@ -157,36 +157,38 @@ def _show_solution(
     value, lower, upper = bounds
     console = Console()
     heading(console, world)
-    how = [f"{key} {found.about[key]}" for key in ("criterion", "method") if key in found.about]
+    how = [
+        f"{key} {solution.about[key]}" for key in ("criterion", "method") if key in solution.about
+    ]
     say(console, ", ".join(how))
-    say(console, found.status, "bold green" if found.converged else "bold yellow")
+    say(console, solution.status, "bold green" if solution.converged else "bold yellow")
     if world.mdp.initial is not None:
         low, high = (at_start(world.mdp, end) for end in (lower, upper))
         say(console, f"from the start: V* in {terminal.interval(low, high)}")
-    if found.gain is not None:
+    if solution.gain is not None:
         low, high = float(lower.min()), float(upper.max())
         say(console, f"average reward a step, over all starts: {terminal.interval(low, high)}")
     show_values(console, world, value, lower, upper, policy)
 
 
-def _policy(word: str, world: World, given: argparse.Namespace) -> NDArray[Any]:
+def _policy(word: str, world: World, options: argparse.Namespace) -> NDArray[Any]:
     if word == "optimal":
-        policy = np.asarray(_solve_world(world, given).policy)
+        policy = np.asarray(_solve_world(world, options).policy)
         if policy.ndim != 1:
             raise InvalidSetting("a policy that depends on the step cannot be played here")
         return policy
     return policy_of(word, world.mdp)
 
 
-def _evaluate(given: argparse.Namespace) -> None:
-    check_target(given.plot, PICTURES)
-    world = world_of(given)
-    policy = _policy(given.policy, world, given)
+def _evaluate(options: argparse.Namespace) -> None:
+    check_target(options.plot, PICTURES)
+    world = world_of(options)
+    policy = _policy(options.policy, world, options)
     rows: list[tuple[str, NDArray[np.float64]]] = []
-    found = None
-    if given.sweeps is None or None in given.sweeps:
-        found = evaluate(world.mdp, policy, given.by, tolerance=given.tolerance)
-    counted = [k for k in given.sweeps or () if k is not None]
+    evaluation = None
+    if options.sweeps is None or None in options.sweeps:
+        evaluation = evaluate(world.mdp, policy, options.by, tolerance=options.tolerance)
+    counted = [k for k in options.sweeps or () if k is not None]
     if counted:
         every = {
             k: value
@@ -196,22 +198,22 @@ def _evaluate(given: argparse.Namespace) -> None:
             if k in counted
         }
         rows = [(f"k = {k}", every[k]) for k in counted]
-    if found is not None:
-        rows.append(("k = ∞" if given.sweeps else "value", np.asarray(found.value)))
-    if given.plot is not None:
-        title = f"{world.name}: the {given.policy} policy"
-        if given.sweeps and world.layout is not None:
-            plots.sweeps_figure(given.plot, world, rows, title)
+    if evaluation is not None:
+        rows.append(("k = ∞" if options.sweeps else "value", np.asarray(evaluation.value)))
+    if options.plot is not None:
+        title = f"{world.name}: the {options.policy} policy"
+        if options.sweeps and world.layout is not None:
+            plots.sweeps_figure(options.plot, world, rows, title)
         else:
-            draw(given.plot, world, rows[-1][1], title)
-    if given.json:
-        record = {**facts(world), "policy": given.policy}
+            draw(options.plot, world, rows[-1][1], title)
+    if options.json:
+        record = {**facts(world), "policy": options.policy}
         record["values"] = [
             {"sweeps": label.removeprefix("k = ").replace("∞", "inf"), "value": plain(value)}
             for label, value in rows
         ]
-        if found is not None:
-            record |= {"status": found.status, "error_bound": finite(found.error)}
+        if evaluation is not None:
+            record |= {"status": evaluation.status, "error_bound": finite(evaluation.error)}
         say_json(record)
         return
     console = Console()
@@ -223,29 +225,29 @@ def _evaluate(given: argparse.Namespace) -> None:
         else:
             say(console, label, "bold")
             show_values(console, world, value)
-    if found is not None:
-        say(console, found.status)
-    if given.plot is not None:
-        say(console, f"wrote {given.plot}")
+    if evaluation is not None:
+        say(console, evaluation.status)
+    if options.plot is not None:
+        say(console, f"wrote {options.plot}")
 
 
-def _methods(given: argparse.Namespace) -> None:
-    check_target(given.plot, PICTURES)
+def _methods(options: argparse.Namespace) -> None:
+    check_target(options.plot, PICTURES)
     names = None
-    if given.methods is not None:
-        names = [name.strip() for name in given.methods.split(",")]
+    if options.methods is not None:
+        names = [name.strip() for name in options.methods.split(",")]
         for name in names:
             if name not in METHODS:
                 raise InvalidSetting(f'unknown method "{name}"; {nearest(name, METHODS)}')
-    world = world_of(given)
-    runs = converge(world.mdp, given.tolerance, names)
-    if given.plot is not None:
-        plots.convergence(given.plot, runs, world.name)
-    if given.json:
+    world = world_of(options)
+    runs = converge(world.mdp, options.tolerance, names)
+    if options.plot is not None:
+        plots.convergence(options.plot, runs, world.name)
+    if options.json:
         say_json(
             {
                 **facts(world),
-                "tolerance": given.tolerance,
+                "tolerance": options.tolerance,
                 "methods": [
                     {
                         "method": run.name,
@@ -269,30 +271,32 @@ def _methods(given: argparse.Namespace) -> None:
             run.name, f"{run.backups[-1]:.4g}", f"{run.seconds[-1]:.3g}", f"{run.bound[-1]:.2e}"
         )
     console.print(table)
-    if given.plot is not None:
-        say(console, f"wrote {given.plot}")
+    if options.plot is not None:
+        say(console, f"wrote {options.plot}")
 
 
-def _simulate(given: argparse.Namespace) -> None:
-    world = world_of(given)
-    policy = _policy(given.policy, world, given)
-    played = simulate(world.mdp, policy, given.episodes, given.seed, given.start, given.max_steps)
-    low, high = played.interval(given.confidence)
-    if given.json:
+def _simulate(options: argparse.Namespace) -> None:
+    world = world_of(options)
+    policy = _policy(options.policy, world, options)
+    played = simulate(
+        world.mdp, policy, options.episodes, options.seed, options.start, options.max_steps
+    )
+    low, high = played.interval(options.confidence)
+    if options.json:
         say_json({
-            **facts(world), "policy": given.policy, "episodes": given.episodes,
-            "seed": given.seed, "mean_return": played.mean,
-            "standard_error": played.standard_error, "confidence": given.confidence,
+            **facts(world), "policy": options.policy, "episodes": options.episodes,
+            "seed": options.seed, "mean_return": played.mean,
+            "standard_error": played.standard_error, "confidence": options.confidence,
             "interval": [finite(low), finite(high)], "mean_steps": float(played.lengths.mean()),
             "unfinished": played.unfinished,
         })  # fmt: skip
         return
     console = Console()
     heading(console, world)
-    say(console, f"{given.policy} policy, {given.episodes} episodes, seed {given.seed}")
+    say(console, f"{options.policy} policy, {options.episodes} episodes, seed {options.seed}")
     say(
         console,
-        f"mean return {played.mean:.6g}, {100 * given.confidence:g} % confidence "
+        f"mean return {played.mean:.6g}, {100 * options.confidence:g} % confidence "
         f"[{low:.6g}, {high:.6g}]",
         "bold",
     )
@@ -300,62 +304,64 @@ def _simulate(given: argparse.Namespace) -> None:
     if played.unfinished:
         say(
             console,
-            f"{played.unfinished} episodes had not ended after {given.max_steps} steps; "
+            f"{played.unfinished} episodes had not ended after {options.max_steps} steps; "
             "their returns are partial",
             "yellow",
         )
 
 
-def _certify(given: argparse.Namespace) -> None:
-    world = world_of(given)
-    value = value_of(given.value, world.mdp)
-    found = certify(world.mdp, value)
-    if given.json:
+def _certify(options: argparse.Namespace) -> None:
+    world = world_of(options)
+    value = value_of(options.value, world.mdp)
+    certificate = certify(world.mdp, value)
+    if options.json:
         say_json(
             {
                 **facts(world),
-                "error_bound": finite(found.error),
-                "policy_loss_bound": finite(found.policy_loss),
-                "residual": finite(found.residual),
+                "error_bound": finite(certificate.error),
+                "policy_loss_bound": finite(certificate.policy_loss),
+                "residual": finite(certificate.residual),
             }
         )
         return
     console = Console()
     heading(console, world)
-    say(console, f"|V - V*| <= {found.error:.3g}", "bold")
-    say(console, f"acting greedily in V loses at most {found.policy_loss:.3g} in any state")
-    say(console, f"largest change by one backup: {found.residual:.3g}")
+    say(console, f"|V - V*| <= {certificate.error:.3g}", "bold")
+    say(console, f"acting greedily in V loses at most {certificate.policy_loss:.3g} in any state")
+    say(console, f"largest change by one backup: {certificate.residual:.3g}")
 
 
-def _animate(given: argparse.Namespace) -> None:
+def _animate(options: argparse.Namespace) -> None:
     from likely.mdp.draw import pictures
 
-    check_target(given.out, (".gif",))
-    world = world_of(given)
+    check_target(options.out, (".gif",))
+    world = world_of(options)
     if world.layout is None:
         grids = [name for name in worlds.names() if worlds.build(name).layout is not None]
         raise InvalidSetting(
             f"{world.name} has no picture of its states; animations are for grid worlds: "
             + ", ".join(grids)
         )
-    if given.policy is not None:
-        iterates = expectation_sweeps(world.mdp, _policy(given.policy, world, given))
+    if options.policy is not None:
+        iterates = expectation_sweeps(world.mdp, _policy(options.policy, world, options))
     else:
         iterates = optimality_sweeps(world.mdp)
     values = _until_settled(iterates)
-    shown = _frames(len(values), given.frames)
+    shown = _frames(len(values), options.frames)
     pictures.animate(
-        given.out,
+        options.out,
         world,
         [values[k] for k in shown],
         [f"sweep {k}" for k in shown],
-        given.fps,
+        options.fps,
         world.name,
     )
-    if given.json:
-        say_json({**facts(world), "file": given.out, "frames": len(shown), "last_sweep": shown[-1]})
+    if options.json:
+        say_json(
+            {**facts(world), "file": options.out, "frames": len(shown), "last_sweep": shown[-1]}
+        )
         return
-    say(Console(), f"wrote {given.out}: {len(shown)} frames, the last after {shown[-1]} sweeps")
+    say(Console(), f"wrote {options.out}: {len(shown)} frames, the last after {shown[-1]} sweeps")
 
 
 def _until_settled(

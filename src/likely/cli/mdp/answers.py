@@ -92,31 +92,31 @@ def at_start(mdp: MDP, value: NDArray[np.float64]) -> float:
     return float(mdp.initial[begins] @ value[begins])
 
 
-def solution_record(world: World, found: Solution, everything: bool) -> dict[str, Any]:
+def solution_record(world: World, solution: Solution, everything: bool) -> dict[str, Any]:
     """A solution as JSON."""
     record: dict[str, Any] = {
         **facts(world),
-        "status": found.status,
-        "outcome": found.outcome,
-        "error_bound": finite(found.error),
-        "iterations": found.iterations,
-        "about": {key: value for key, value in found.about.items() if _is_plain(value)},
+        "status": solution.status,
+        "outcome": solution.outcome,
+        "error_bound": finite(solution.error),
+        "iterations": solution.iterations,
+        "about": {key: value for key, value in solution.about.items() if _is_plain(value)},
     }
     if world.mdp.initial is not None:
         record["start"] = {
             name: finite(at_start(world.mdp, array if array.ndim == 1 else array[0]))
             for name, array in (
-                ("value", found.value),
-                ("lower", found.lower),
-                ("upper", found.upper),
+                ("value", solution.value),
+                ("lower", solution.lower),
+                ("upper", solution.upper),
             )
         }
     if everything:
         for name in ("value", "lower", "upper", "policy"):
-            record[name] = plain(np.asarray(getattr(found, name)))
-        if found.gain is not None:
-            record["gain"] = plain(found.gain)
-        table = found.q_table() if world.mdp.states * world.mdp.actions <= JSON_STATES else None
+            record[name] = plain(np.asarray(getattr(solution, name)))
+        if solution.gain is not None:
+            record["gain"] = plain(solution.gain)
+        table = solution.q_table() if world.mdp.states * world.mdp.actions <= JSON_STATES else None
         if table is not None:
             record["q"] = plain(table)
     return record
@@ -126,18 +126,18 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (str, int, bool)) or (isinstance(value, float) and np.isfinite(value))
 
 
-def write_solution(path: str, world: World, found: Solution) -> None:
+def write_solution(path: str, world: World, solution: Solution) -> None:
     if Path(path).suffix.lower() == ".json":
-        text = json.dumps(solution_record(world, found, True), allow_nan=False)
+        text = json.dumps(solution_record(world, solution, True), allow_nan=False)
         plots.write_atomically(path, lambda file: _write_text(file, text))
         return
     arrays = {
-        "value": np.asarray(found.value),
-        "lower": np.asarray(found.lower),
-        "upper": np.asarray(found.upper),
-        "policy": np.asarray(found.policy),
+        "value": np.asarray(solution.value),
+        "lower": np.asarray(solution.lower),
+        "upper": np.asarray(solution.upper),
+        "policy": np.asarray(solution.policy),
     }
-    table = found.q_table()
+    table = solution.q_table()
     if table is not None:
         arrays["q"] = table
     write_npz(Path(path), arrays)
@@ -171,8 +171,8 @@ def draw(path: str, world: World, value: NDArray[np.float64], title: str) -> Non
 
 def _counted(mdp: MDP) -> list[float]:
     """[A] the number at the end of each action's name ("stake 25", "move -2"), or nothing."""
-    found = [re.search(r"[-+]?\d+$", name) for name in mdp.action_names or ()]
-    return [float(match[0]) for match in found if match] if all(found) else []
+    numbers = [re.search(r"[-+]?\d+$", name) for name in mdp.action_names or ()]
+    return [float(match[0]) for match in numbers if match] if all(numbers) else []
 
 
 def _numbers(mdp: MDP) -> NDArray[np.float64]:

@@ -17,16 +17,16 @@ from likely.mdp.model.problem import MDP, read_npz
 from likely.mdp.model.world import World
 
 
-def world_of(given: argparse.Namespace) -> World:
+def world_of(options: argparse.Namespace) -> World:
     """The world that the arguments name.
 
     Raises:
         LikelyError: an unknown name, an unreadable file, options that do not belong to it.
     """
     return load(
-        given.world, discount=given.discount, size=given.size, seed=given.seed,
-        labels=given.labels, rewards=given.reward, target=given.target,
-        underlying=given.underlying, property=given.property,
+        options.world, discount=options.discount, size=options.size, seed=options.seed,
+        labels=options.labels, rewards=options.reward, target=options.target,
+        underlying=options.underlying, property=options.property,
     )  # fmt: skip
 
 
