@@ -279,10 +279,7 @@ def test_gmres_solves_and_takes_the_steps_of_a_reference(shape: str) -> None:
         matrix, right, rtol=0.0, atol=bound, restart=30, maxiter=9, callback=counted,
         callback_type="pr_norm",
     )  # fmt: skip
-    unsigned = rows.row_ptr.view(rows.columns.dtype)
-    solution, count = krylov.gmres(
-        unsigned, rows.columns, rows.weights, right, bound, krylov.RESTART, 9
-    )
+    solution, count = krylov.gmres(rows.system, right, bound, krylov.RESTART, 9)
     assert np.linalg.norm(right - matrix @ solution) <= max(
         1.01 * bound, 1.01 * float(np.linalg.norm(right - matrix @ reference))
     )

@@ -222,10 +222,10 @@ def settle(task: Task) -> Iterator[None]:
     left = CALL
     while left > 0:
         limit = 4 + left // (2 * engine.transitions + 1)
-        sweeps, backups, _ = kernels.settle(*engine.rows, task.value, task.best, target, limit)
-        left -= int(backups) * engine.transitions // max(1, len(engine.reward))
+        sweeps, backups, _ = kernels.settle(engine.rows, task.value, task.best, target, limit)
+        left -= int(backups) * engine.transitions // max(1, len(engine.rows.reward))
         task.iterations += sweeps - 1  # the driver counts the last one
-        task.changed(backups / max(1, len(engine.reward)))
+        task.changed(backups / max(1, len(engine.rows.reward)))
         task.check()
         yield
         target *= 0.5
@@ -368,7 +368,7 @@ def start_low(task: Task) -> None:
     if task.iterations > 0 or bool(task.value.any()):
         return
     assert isinstance(engine, StoredEngine)
-    kernels.reward_only(engine.pair_ptr, engine.reward, task.value, task.best)
+    kernels.reward_only(engine.rows, task.value, task.best)
     task.best[:] = -1
     least = min(0.0, float(task.value.min(initial=0.0)))
     task.value[:] = least / (1.0 - engine.discount)

@@ -32,13 +32,14 @@ _kernel: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_kernel
-def follow(row_ptr, columns, weights, constants, out):
+def follow(system, out):
     """Solve v = constants + weights v[columns] where rows have at most one other successor.
 
     Returns False, with `out` unfinished, where a row has more. A path is followed until it meets
     a value that is known, or itself: then the cycle is summed up once, and the path is solved
     backwards.
     """
+    row_ptr, columns, weights, constants = system
     states = constants.shape[0]
     successor = np.empty(states, dtype=np.int64)
     factor = np.zeros(states)
@@ -294,7 +295,7 @@ def evaluation(rows: PolicyRows, allowance: float = math.inf) -> tuple[Array | N
     """
     states = len(rows.constants)
     value = np.empty(states)
-    if follow(rows.row_ptr, rows.columns, rows.weights, rows.constants, value):
+    if follow(rows.system, value):
         return value, FOLLOWED * states
     cost, order = analysis(rows, allowance)
     if order is None:

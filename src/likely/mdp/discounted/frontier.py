@@ -32,6 +32,7 @@ from likely.mdp.discounted.task import Task
 from likely.mdp.kernels import graph
 from likely.mdp.kernels import order as generated_order
 from likely.mdp.kernels.engine import NATURAL, Engine, GeneratedEngine, Order, StoredEngine
+from likely.mdp.kernels.rows import Rows
 
 Array = npt.NDArray[Any]
 
@@ -44,8 +45,9 @@ _exact: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_exact
-def renumber(pair_ptr, indptr, indices, probability, reward, order, rank):
+def renumber(rows, order, rank):
     """The rows of the states in `order`, successors renumbered by `rank`."""
+    pair_ptr, indptr, indices, probability, reward, discount = rows
     states = order.shape[0]
     new_pair_ptr = np.empty_like(pair_ptr)
     new_indptr = np.empty_like(indptr)
@@ -66,7 +68,7 @@ def renumber(pair_ptr, indptr, indices, probability, reward, order, rank):
             row += 1
             new_indptr[row] = at
         new_pair_ptr[i + 1] = row
-    return new_pair_ptr, new_indptr, new_indices, new_probability, new_reward
+    return Rows(new_pair_ptr, new_indptr, new_indices, new_probability, new_reward, discount)
 
 
 def frontier(task: Task) -> Iterator[None]:
@@ -119,12 +121,11 @@ def _copied(task: Task, order: Array, reached: int, width: int) -> Iterator[None
     assert mdp is not None
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order), dtype=order.dtype)
-    rows = renumber(mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, mdp.reward, order, rank)
+    rows = renumber(mdp.rows, order, rank)
     del rank
     copy = dataclasses.replace(
-        mdp, pair_ptr=rows[0], indptr=rows[1], indices=rows[2], probability=rows[3],
-        reward=rows[4], terminal=mdp.terminal[order], successor_reward=None, initial=None,
-    )  # fmt: skip
+        mdp, **rows._asdict(), terminal=mdp.terminal[order], successor_reward=None, initial=None
+    )
     pieces = len(task.engine.pieces) if isinstance(task.engine, StoredEngine) else 1
     engine = StoredEngine(copy, copy.reward, mdp.discount, pieces)
     value = task.value[order]

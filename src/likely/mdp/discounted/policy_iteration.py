@@ -64,7 +64,7 @@ def modified_policy_iteration(task: Task) -> Iterator[None]:
     rows: Any = None
     if stored is not None and not task.value.any():
         # The backup of zero is the largest reward: no transition has to be read.
-        kernels.reward_only(stored.pair_ptr, stored.reward, task.value, task.best)
+        kernels.reward_only(stored.rows, task.value, task.best)
         rows = _rows(task)
         for _ in range(5):
             low, high = rows.backup(task.value, out)
@@ -120,10 +120,7 @@ def inexact_policy_iteration(task: Task) -> Iterator[None]:
         norm = float(np.linalg.norm(residual))
         if 0.0 < norm < np.inf:
             if krylov == "gmres":
-                unsigned = rows.row_ptr.view(rows.columns.dtype)
-                step, count = gmres(
-                    unsigned, rows.columns, rows.weights, residual, alpha * norm, RESTART, cycles
-                )
+                step, count = gmres(rows.system, residual, alpha * norm, RESTART, cycles)
             else:
                 step, count = _stabilised(matrix, residual, alpha * norm, RESTART * cycles)
             candidate = start + step

@@ -22,14 +22,12 @@ _kernel: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_kernel
-def solve_components(
-    pair_ptr, indptr, indices, probability, reward, discount, value, members, bounds,
-    threshold, limit,
-):  # fmt: skip
+def solve_components(rows, value, members, bounds, threshold, limit):
     """Gauss-Seidel inside each component until its change is at most `threshold`.
 
     Returns the number of state backups, and whether a component was left after `limit` sweeps.
     """
+    pair_ptr, indptr, indices, probability, reward, discount = rows
     backups, left = 0, False
     for group in range(bounds.shape[0] - 1):
         first, last = bounds[group], bounds[group + 1]
@@ -66,10 +64,7 @@ def topological(task: Task) -> Iterator[None]:
     members, bounds = graph.components(mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.states)
     threshold = 0.25 * task.target_span
     while True:
-        work, left = solve_components(
-            mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, mdp.reward, mdp.discount,
-            task.value, members, bounds, threshold, SWEEPS,
-        )  # fmt: skip
+        work, left = solve_components(mdp.rows, task.value, members, bounds, threshold, SWEEPS)
         task.changed(work / max(1, mdp.states))
         task.check()
         yield

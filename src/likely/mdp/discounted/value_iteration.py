@@ -83,11 +83,8 @@ def kernels_prioritized(mdp: MDP, task: Task, pointer: Array, source: Array) -> 
     from likely.mdp.kernels.prioritized import run
 
     return int(
-        run(
-            mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, mdp.reward, mdp.discount,
-            task.value, task.top, pointer, source, mdp.states, 0.25 * task.target_span,
-        )
-    )  # fmt: skip
+        run(mdp.rows, task.value, task.top, pointer, source, mdp.states, 0.25 * task.target_span)
+    )
 
 
 def anderson(task: Task) -> Iterator[None]:
@@ -150,18 +147,16 @@ def action_elimination(task: Task) -> Iterator[None]:
         yield
         engine = task.engine
         assert isinstance(engine, StoredEngine)
-        q = np.empty(len(engine.reward))
-        kernels.q_values(
-            engine.indptr, engine.indices, engine.exact_probability, engine.reward,
-            engine.discount, task.value, q, 0, len(q),
-        )  # fmt: skip
+        rows = engine.exact_rows
+        q = np.empty(len(rows.reward))
+        kernels.q_values(rows, task.value, q, 0, len(q))
         task.backups += 1.0
         low, high = task.shifts
-        owner = np.repeat(np.arange(mdp.states), np.diff(engine.pair_ptr.view(mdp.indptr.dtype)))
+        owner = np.repeat(np.arange(mdp.states), np.diff(rows.pair_ptr.view(mdp.indptr.dtype)))
         largest = float(abs(task.value).max(initial=0.0))
         size = abs(task.value[owner]) + abs(q) + largest + abs(low) + abs(high)
-        width = float(np.diff(engine.indptr.view(mdp.indptr.dtype)).max(initial=0)) + 12.0
-        slack = (width * kernels.UNIT + 2.0 * engine.defect) * size + engine.reward_defect
+        width = float(np.diff(rows.indptr.view(mdp.indptr.dtype)).max(initial=0)) + 12.0
+        slack = (width * kernels.UNIT + 2.0 * engine.defects[0]) * size + engine.defects[1]
         keep = q + high + slack >= (task.value + task.floor + low)[owner]
         np.add(task.value, task.top, out=task.value, casting="same_kind")
         task.fresh = False

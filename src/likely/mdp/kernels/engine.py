@@ -8,6 +8,7 @@ written once and runs on both forms.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from likely.mdp.kernels import generated, threads
 from likely.mdp.kernels import stored as kernels
+from likely.mdp.kernels.rows import Rows, System
 from likely.mdp.model.matrix_free import MatrixFree
 from likely.mdp.model.problem import MDP
 
@@ -172,30 +174,29 @@ class StoredEngine:
         self.terminal = mdp.terminal
         self.best_type = np.int32 if mdp.pairs < 2**31 else np.int64
         unsigned = np.uint32 if mdp.indices.dtype == np.int32 else np.uint64
-        self.pair_ptr = mdp.pair_ptr.view(unsigned)
-        self.indptr = mdp.indptr.view(unsigned)
-        self.indices = mdp.indices.view(unsigned)
         self.index_type = mdp.indices.dtype
-        self.exact_probability = mdp.probability
-        self.probability = mdp.probability if probability is None else probability
-        self.reward = reward
-        self.defect, self.reward_defect = mdp.row_defect, mdp.reward_defect
+        pointers = mdp.pair_ptr.view(unsigned), mdp.indptr.view(unsigned)
+        self.exact_rows = Rows(
+            *pointers, mdp.indices.view(unsigned), mdp.probability, reward, discount
+        )
+        self.rows = self.exact_rows
+        if probability is not None:
+            self.rows = self.exact_rows._replace(probability=probability)
+        # Plain tuples are quicker to call with; see `likely.mdp.kernels.rows`.
+        self._exact, self._swept = tuple(self.exact_rows), tuple(self.rows)
+        self.defects = mdp.row_defect, mdp.reward_defect
         self.pieces = threads.ranges(mdp.states, thread_count)
         self.settled: Array = np.zeros(0, dtype=np.bool_)
         self.second: FloatArray = np.zeros(0)
-        self.rows = (
-            self.pair_ptr, self.indptr, self.indices, self.probability, reward, discount,
-        )  # fmt: skip
 
     def residual(self, value: Array, floor: FloatArray, top: FloatArray, best: Array) -> Residual:
         """See `Engine`. Always float64 with the exact probabilities."""
+        bounds, elimination = (floor, top), (self.settled, self.second)
 
         def part(start: int, stop: int) -> Any:
             return kernels.residual(
-                self.pair_ptr, self.indptr, self.indices, self.exact_probability, self.reward,
-                self.discount, self.defect, self.reward_defect, value, floor, top, best,
-                self.settled, self.second, start, stop,
-            )  # fmt: skip
+                self._exact, self.defects, value, bounds, best, elimination, start, stop
+            )
 
         parts = threads.run(part, self.pieces)
         return Residual(
@@ -214,13 +215,13 @@ class StoredEngine:
     def eliminate(self, value: Array, floor: FloatArray, shifts: tuple[float, float]) -> float:
         """Settle states by the newest residual; the fraction of settled states."""
         count = kernels.settle_states(
-            self.pair_ptr, value, floor, self.second, self.settled, *shifts
+            self.rows.pair_ptr, value, floor, self.second, self.settled, *shifts
         )
         return float(count) / max(1, self.states)
 
     def contraction(self) -> tuple[float, float]:
         """See `Engine`."""
-        return widened(self.discount, self.defect)
+        return widened(self.discount, self.defects[0])
 
     def sweep(
         self, value: Array, best: Array, order: Order,
@@ -228,17 +229,17 @@ class StoredEngine:
     ) -> Swept:  # fmt: skip
         """See `Engine`."""
         walk = _walk(order, places or (0, self.states))
-        return Swept(*kernels.sweep(*self.rows, value, best, order.forward, *walk, still))
+        return Swept(*kernels.sweep(self._swept, value, best, order.forward, *walk, still))
 
     def march(self, value: Array, best: Array, order: Order) -> None:
         """See `Engine`."""
-        kernels.march(*self.rows, self.terminal, value, best, order.forward)
+        kernels.march(self._swept, self.terminal, value, best, order.forward)
 
     def backup(self, value: Array, out: Array, best: Array) -> tuple[float, float]:
         """out = T value; min and max change."""
 
         def part(start: int, stop: int) -> Any:
-            return kernels.backup(*self.rows, value, out, best, start, stop)
+            return kernels.backup(self._swept, value, out, best, start, stop)
 
         parts = threads.run(part, self.pieces)
         return min(p[0] for p in parts), max(p[1] for p in parts)
@@ -260,8 +261,8 @@ class StoredEngine:
         row_ptr = roomy if movable else exact
         size = int(row_ptr[-1])
         previous = np.full(self.states if movable else 0, -1, dtype=self.best_type)
-        columns = np.empty(size, dtype=self.indices.dtype)
-        weights = np.empty(size, dtype=self.probability.dtype)
+        columns = np.empty(size, dtype=self.rows.indices.dtype)
+        weights = np.empty(size, dtype=self.rows.probability.dtype)
         rows = PolicyRows(
             row_ptr, columns, weights, np.empty(self.states), order, folded, previous, self.pieces
         )
@@ -271,7 +272,7 @@ class StoredEngine:
     def _count(self, kernel: Any, counts: Array, order: Order, *best: Array) -> None:
         threads.run(
             lambda start, stop: kernel(
-                self.pair_ptr, self.indptr, *best, order.forward, counts, start, stop
+                self.rows.pair_ptr, self.rows.indptr, *best, order.forward, counts, start, stop
             ),
             self.pieces,
         )
@@ -280,8 +281,8 @@ class StoredEngine:
     def _gather(self, best: Array, rows: PolicyRows) -> None:
         threads.run(
             lambda start, stop: kernels.gather(
-                *self.rows, best, rows.previous, rows.order.forward, rows.order.rank, rows.folded,
-                rows.row_ptr, rows.columns, rows.weights, rows.constants, start, stop,
+                self._swept, best, rows.previous, rows.order.forward, rows.order.rank, rows.folded,
+                rows.system, start, stop,
             ),
             self.pieces,
         )  # fmt: skip
@@ -306,6 +307,12 @@ class PolicyRows:
     previous: Array
     pieces: list[tuple[int, int]]
 
+    @functools.cached_property
+    def system(self) -> System:
+        """What the kernels take; `row_ptr` is unsigned there."""
+        unsigned = self.row_ptr.view(self.columns.dtype)
+        return unsigned, self.columns, self.weights, self.constants
+
     def enter(self, value: Array) -> Array:
         """`value` in sweep order."""
         return value[self.order.forward] if len(self.order.forward) else value
@@ -322,27 +329,18 @@ class PolicyRows:
         states = len(self.constants)
         step = self.order.step
         first, last = (0, states) if step > 0 else (states - 1, -1)
-        unsigned = self.row_ptr.view(self.columns.dtype)
-        low, high = kernels.policy_sweep(
-            unsigned, self.columns, self.weights, self.constants, value, first, last, step
-        )
+        low, high = kernels.policy_sweep(self.system, value, first, last, step)
         return low, high
 
     def windows(self, value: Array, stride: int, window: int, places: tuple[int, int]) -> None:
         """See `PolicySweeps`."""
-        unsigned = self.row_ptr.view(self.columns.dtype)
-        kernels.policy_windows(
-            unsigned, self.columns, self.weights, self.constants, value, stride, window, *places
-        )
+        kernels.policy_windows(self.system, value, stride, window, *places)
 
     def backup(self, value: Array, out: Array) -> tuple[float, float]:
         """out = T_policy value; min and max change."""
-        unsigned = self.row_ptr.view(self.columns.dtype)
 
         def part(start: int, stop: int) -> Any:
-            return kernels.policy_backup(
-                unsigned, self.columns, self.weights, self.constants, value, out, start, stop
-            )
+            return kernels.policy_backup(self.system, value, out, start, stop)
 
         parts = threads.run(part, self.pieces)
         return min(p[0] for p in parts), max(p[1] for p in parts)
@@ -360,13 +358,13 @@ class GeneratedEngine:
         self.best_type = np.int8 if problem.actions <= 128 else np.int32
         self.worst = 0.0
         self.pieces = threads.ranges(problem.states, thread_count)
-        self._rows = (*problem.head, problem.terminal, problem.discount)
+        self._rows = tuple(problem.rows)
 
     def residual(self, value: Array, floor: FloatArray, top: FloatArray, best: Array) -> Residual:
         """See `Engine`."""
 
         def part(start: int, stop: int) -> Any:
-            return generated.residual(*self._rows, value, floor, top, best, start, stop)
+            return generated.residual(self._rows, value, floor, top, best, start, stop)
 
         parts = threads.run(part, self.pieces)
         self.worst = max(self.worst, *(p[3] for p in parts))
@@ -384,11 +382,11 @@ class GeneratedEngine:
     ) -> Swept:  # fmt: skip
         """See `Engine`."""
         walk = _walk(order, places or (0, self.states))
-        return Swept(*generated.sweep(*self._rows, value, best, order.forward, *walk, still))
+        return Swept(*generated.sweep(self._rows, value, best, order.forward, *walk, still))
 
     def march(self, value: Array, best: Array, order: Order) -> None:
         """See `Engine`."""
-        generated.march(*self._rows, value, best, order.forward)
+        generated.march(self._rows, value, best, order.forward)
 
     def policy_rows(
         self, best: Array, order: Order, folded: bool, reuse: GeneratedPolicy | None = None
@@ -426,21 +424,21 @@ class GeneratedPolicy:
         order, states = self.order, len(self.best)
         first, last = (0, states) if order.step > 0 else (states - 1, -1)
         low, high = generated.policy_sweep(
-            *self.rows, value, self.best, order.forward, first, last, order.step
+            self.rows, value, self.best, order.forward, first, last, order.step
         )
         return low, high
 
     def windows(self, value: Array, stride: int, window: int, places: tuple[int, int]) -> None:
         """See `PolicySweeps`."""
         generated.policy_windows(
-            *self.rows, value, self.best, self.order.forward, stride, window, *places
+            self.rows, value, self.best, self.order.forward, stride, window, *places
         )
 
     def backup(self, value: Array, out: Array) -> tuple[float, float]:
         """out = T_policy value; min and max change."""
 
         def part(start: int, stop: int) -> Any:
-            return generated.policy_backup(*self.rows, value, self.best, out, start, stop)
+            return generated.policy_backup(self.rows, value, self.best, out, start, stop)
 
         parts = threads.run(part, self.pieces)
         return min(p[0] for p in parts), max(p[1] for p in parts)

@@ -1,9 +1,7 @@
 """Kernels over generated rows: what `kernels.py` is to stored rows.
 
-Every kernel takes (row, parameters, slots, labels, actions) first; see `MatrixFree`. A row is
-written into scratch on the stack: with a constant count of successors the compiler keeps it in
-registers. `slots` and `labels` are tuples of which only the length matters, because the compiler
-knows it: room for 2^len(slots) successors, and len(labels) actions (unless empty).
+A row is written into scratch on the stack: with a constant count of successors the compiler keeps
+it in registers.
 """
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
 
@@ -79,8 +77,9 @@ def backed_up(count, reward, state, discount, value, successors, weights):
 
 
 @_exact
-def validate(row, parameters, slots, width, labels, actions, terminal):
+def validate(rows, width):
     """The first pair (state * actions + action) whose row is wrong, or -1."""
+    row, parameters, slots, _, actions, terminal, _ = rows
     successors, weights = scratch(slots)
     states = terminal.shape[0]
     for state in range(states):
@@ -127,8 +126,9 @@ def merge(count, successors, weights):
 
 
 @_exact
-def count_all(row, parameters, slots, labels, actions, terminal):
+def count_all(rows):
     """Number of pairs and of transitions, repeated successors merged."""
+    row, parameters, slots, _, actions, terminal, _ = rows
     successors, weights = scratch(slots)
     pairs, transitions = 0, 0
     for state in range(terminal.shape[0]):
@@ -143,11 +143,9 @@ def count_all(row, parameters, slots, labels, actions, terminal):
 
 
 @_exact
-def write_all(
-    row, parameters, slots, labels, actions, terminal,
-    pair_ptr, indptr, indices, probability, reward, label,
-):  # fmt: skip
+def write_all(rows, pair_ptr, indptr, indices, probability, reward, label):
     """Write every row, sorted by successor, into CSR arrays of the right size."""
+    row, parameters, slots, _, actions, terminal, _ = rows
     successors, weights = scratch(slots)
     pair, at = 0, 0
     for state in range(terminal.shape[0]):
@@ -168,11 +166,9 @@ def write_all(
 
 
 @_sweep
-def sweep(
-    row, parameters, slots, labels, actions, terminal, discount, value, best, order,
-    start, stop, step, still,
-):  # fmt: skip
+def sweep(rows, value, best, order, start, stop, step, still):
     """Gauss-Seidel backups in place, self-loops solved; see `kernels.sweep`."""
+    row, parameters, slots, labels, actions, terminal, discount = rows
     low, high = np.inf, -np.inf
     front, rear = terminal.shape[0], -1
     successors, weights = scratch(slots)
@@ -203,11 +199,9 @@ def sweep(
 
 
 @_sweep
-def policy_sweep(
-    row, parameters, slots, labels, actions, terminal, discount, value, best, order,
-    start, stop, step,
-):  # fmt: skip
+def policy_sweep(rows, value, best, order, start, stop, step):
     """Gauss-Seidel in place under the policy `best` of action labels."""
+    row, parameters, slots, _, _, terminal, discount = rows
     low, high = np.inf, -np.inf
     successors, weights = scratch(slots)
     ordered = order.shape[0] > 0
@@ -224,11 +218,9 @@ def policy_sweep(
 
 
 @_sweep
-def policy_windows(
-    row, parameters, slots, labels, actions, terminal, discount, value, best, order,
-    stride, window, start, stop,
-):  # fmt: skip
+def policy_windows(rows, value, best, order, stride, window, start, stop):
     """Gauss-Seidel under `best` in windows that advance by `stride`; see `PolicySweeps`."""
+    row, parameters, slots, _, _, terminal, discount = rows
     successors, weights = scratch(slots)
     ordered = order.shape[0] > 0
     for begin in range(start, stop, stride):
@@ -241,10 +233,9 @@ def policy_windows(
 
 
 @_sweep
-def policy_backup(
-    row, parameters, slots, labels, actions, terminal, discount, value, best, out, start, stop
-):
+def policy_backup(rows, value, best, out, start, stop):
     """out = T_policy value; returns min and max change."""
+    row, parameters, slots, _, _, terminal, discount = rows
     low, high = np.inf, -np.inf
     successors, weights = scratch(slots)
     for state in range(start, stop):
@@ -260,12 +251,13 @@ def policy_backup(
 
 
 @_exact
-def march(row, parameters, slots, labels, actions, terminal, discount, value, best, order):
+def march(rows, value, best, order):
     """One outward pass that gives a start value, as `frontier.march`; sets `best`.
 
     Successors that the pass has not reached are closed as if the move stayed in place. Reached
     are terminal states and those whose `best` is set; all others hold -1 before.
     """
+    row, parameters, slots, labels, actions, terminal, discount = rows
     successors, weights = scratch(slots)
     ordered = order.shape[0] > 0
     choices = len(labels) if len(labels) > 0 else actions
@@ -294,11 +286,9 @@ def march(row, parameters, slots, labels, actions, terminal, discount, value, be
 
 
 @_exact
-def residual(
-    row, parameters, slots, labels, actions, terminal, discount, value, floor, top, best,
-    start, stop,
-):  # fmt: skip
+def residual(rows, value, floor, top, best, start, stop):
     """As `kernels.residual`, the row defects found row by row; also returns the largest."""
+    row, parameters, slots, labels, actions, terminal, discount = rows
     low, high, gap = np.inf, -np.inf, 0.0
     kept = 1.0 - discount
     worst = 0.0

@@ -14,13 +14,14 @@ _kernel: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"cont
 
 
 @_kernel
-def gmres(row_ptr, columns, weights, right, tolerance, restart, cycles):
+def gmres(system, right, tolerance, restart, cycles):
     """Solve x - weights x[columns] = right from x = 0 (Saad and Schultz 1986).
 
     Ends where the 2-norm of the residual is at most `tolerance`, or after `cycles` of `restart`
     steps. Modified Gram-Schmidt: each pass takes one basis vector out and meets the next one.
     Returns x and the number of steps.
     """
+    row_ptr, columns, weights, _ = system
     states = right.shape[0]
     x, residual = np.zeros(states), right.copy()
     basis = np.empty((restart + 1, states))

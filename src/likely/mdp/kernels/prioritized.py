@@ -13,16 +13,14 @@ _kernel: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_kernel
-def run(
-    pair_ptr, indptr, indices, probability, reward, discount, value, residual,
-    pointer, source, limit, threshold,
-):  # fmt: skip
+def run(rows, value, residual, pointer, source, limit, threshold):
     """Back up states in order of Bellman error, at most `limit` of them; returns how many.
 
     `residual` [S] holds T v - v at the start. Predecessors of a changed state are queued with
     the bound discount * |change| on how much they can change. Entries are not updated in place:
     a state may be queued twice, the stale entry is skipped.
     """
+    pair_ptr, indptr, indices, probability, reward, discount = rows
     states = pair_ptr.shape[0] - 1
     priority = np.abs(residual)
     heap: list[Any] = [(-priority[s], s) for s in range(states) if priority[s] > threshold]

@@ -23,8 +23,11 @@ TINY = 1e-300  # a value below counts as zero: subnormal numbers cost a hundred 
 
 # Sweeps only have to converge; how they round does not matter, because the bounds come from
 # `residual`, which is compiled without these liberties.
-_sweep: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-_exact: Any = njit(nogil=True, cache=True, error_model="numpy")
+# Nothing here makes an array, so arrays come in without numba's reference counts: these would
+# cost a call as much as a small problem's sweep.
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "_nrt": False}
+_sweep: Any = njit(cache=True, fastmath={"contract", "reassoc"}, **_OPTIONS)
+_exact: Any = njit(cache=True, **_OPTIONS)
 _inline: Any = njit(inline="always", nogil=True, error_model="numpy")
 
 
@@ -59,13 +62,14 @@ def expectation(probability, value, indices, begin, end):
 
 
 @_sweep
-def backup(pair_ptr, indptr, indices, probability, reward, discount, value, out, best, start, stop):
+def backup(rows, value, out, best, start, stop):
     """One Jacobi backup out = T value; returns min and max of T value - value.
 
     `best` [S] gets the greedy pair; on exact ties the pair that it held before is kept. The
     maximum is kept by selection, not by branches: which action wins cannot be predicted, and a
     wrong guess costs as much as a row.
     """
+    pair_ptr, indptr, indices, probability, reward, discount = rows
     low, high = np.inf, -np.inf
     for state in range(start, stop):
         first, last = np.uint64(pair_ptr[state]), np.uint64(pair_ptr[state + 1])
@@ -91,15 +95,13 @@ def backup(pair_ptr, indptr, indices, probability, reward, discount, value, out,
 
 
 @_sweep
-def sweep(
-    pair_ptr, indptr, indices, probability, reward, discount, value, best, order, start, stop,
-    step, still,
-):  # fmt: skip
+def sweep(rows, value, best, order, start, stop, step, still):
     """Gauss-Seidel backups in place, self-loops solved.
 
     States are `order[i]` (or i, when `order` is empty) for i in range(start, stop, step). Returns
     the min and max change, and the least and the largest i whose change was more than `still`.
     """
+    pair_ptr, indptr, indices, probability, reward, discount = rows
     low, high = np.inf, -np.inf
     front, rear = pair_ptr.shape[0], -1
     ordered = order.shape[0] > 0
@@ -143,10 +145,7 @@ def sweep(
 
 
 @_exact
-def residual(
-    pair_ptr, indptr, indices, probability, reward, discount, defect, reward_defect, value,
-    floor, top, best, settled, second, start, stop,
-):  # fmt: skip
+def residual(rows, defects, value, bounds, best, elimination, start, stop):
     """Rigorous bounds on T value - value, state by state, rounding included.
 
     For every action d = r + discount sum p (v' - v) - (1 - discount) v, which equals
@@ -165,6 +164,10 @@ def residual(
     only best[s] is backed up. `second` [S] gets the largest d of any other action. Both may be
     empty.
     """
+    pair_ptr, indptr, indices, probability, reward, discount = rows
+    defect, reward_defect = defects
+    floor, top = bounds
+    settled, second = elimination
     low, high, gap = np.inf, -np.inf, 0.0
     kept = 1.0 - discount
     eliminating = settled.shape[0] > 0
@@ -299,10 +302,7 @@ def count_chosen(pair_ptr, indptr, best, order, counts, start, stop):
 
 
 @_exact
-def gather(
-    pair_ptr, indptr, indices, probability, reward, discount, best, previous, order, rank,
-    folded, row_ptr, columns, weights, constants, start, stop,
-):  # fmt: skip
+def gather(rows, best, previous, order, rank, folded, system, start, stop):
     """Copy the chosen pairs into rows of their own: v = constants + weights v[columns].
 
     With `folded` self-loops are solved: weights discount p / (1 - discount p_ss). Rows and
@@ -310,6 +310,8 @@ def gather(
     memory from front to back. Unused places of a row get weight 0. States whose pair is the one
     in `previous` are skipped; `previous` (which may be empty) is brought up to date.
     """
+    row_ptr, columns, weights, constants = system
+    pair_ptr, indptr, indices, probability, reward, discount = rows
     ordered = order.shape[0] > 0
     renewing = previous.shape[0] > 0
     for i in range(start, stop):
@@ -343,8 +345,9 @@ def gather(
 
 
 @_sweep
-def policy_backup(row_ptr, columns, weights, constants, value, out, start, stop):
+def policy_backup(system, value, out, start, stop):
     """out = constants + weights value; returns min and max change."""
+    row_ptr, columns, weights, constants = system
     low, high = np.inf, -np.inf
     for i in range(start, stop):
         total = constants[i] + 0.0
@@ -357,8 +360,9 @@ def policy_backup(row_ptr, columns, weights, constants, value, out, start, stop)
 
 
 @_sweep
-def policy_sweep(row_ptr, columns, weights, constants, value, start, stop, step):
+def policy_sweep(system, value, start, stop, step):
     """Gauss-Seidel on gathered rows, in place; returns min and max change."""
+    row_ptr, columns, weights, constants = system
     low, high = np.inf, -np.inf
     for i in range(start, stop, step):
         total = constants[i] + 0.0
@@ -372,8 +376,9 @@ def policy_sweep(row_ptr, columns, weights, constants, value, start, stop, step)
 
 
 @_sweep
-def q_values(indptr, indices, probability, reward, discount, value, out, start, stop):
+def q_values(rows, value, out, start, stop):
     """out[pair] = r + discount P value, for pairs start..stop."""
+    _, indptr, indices, probability, reward, discount = rows
     for pair in range(start, stop):
         total = 0.0
         for k in range(indptr[pair], indptr[pair + 1]):
@@ -382,8 +387,9 @@ def q_values(indptr, indices, probability, reward, discount, value, out, start, 
 
 
 @_sweep
-def policy_windows(row_ptr, columns, weights, constants, value, stride, window, start, stop):
+def policy_windows(system, value, stride, window, start, stop):
     """Gauss-Seidel on gathered rows in windows that advance by `stride`; see `PolicySweeps`."""
+    row_ptr, columns, weights, constants = system
     for begin in range(start, stop, stride):
         for i in range(begin, min(begin + window, stop)):
             row = np.uint64(i)
@@ -394,12 +400,13 @@ def policy_windows(row_ptr, columns, weights, constants, value, stride, window, 
 
 
 @_exact
-def march(pair_ptr, indptr, indices, probability, reward, discount, terminal, value, best, order):
+def march(rows, terminal, value, best, order):
     """One outward pass that gives a start value; sets `best`, which holds -1 before.
 
     Successors that the pass has not reached are closed as if the move stayed in place. Reached
     are terminal states and those whose `best` is set.
     """
+    pair_ptr, indptr, indices, probability, reward, discount = rows
     ordered = order.shape[0] > 0
     for i in range(terminal.shape[0]):
         state = np.int64(order[i]) if ordered else np.int64(i)
@@ -427,8 +434,9 @@ def march(pair_ptr, indptr, indices, probability, reward, discount, terminal, va
 
 
 @_exact
-def reward_only(pair_ptr, reward, value, best):
+def reward_only(rows, value, best):
     """The backup of the zero vector, which needs no transitions: value = max_a r."""
+    pair_ptr, _, _, _, reward, _ = rows
     for state in range(pair_ptr.shape[0] - 1):
         top = -np.inf
         for pair in range(pair_ptr[state], pair_ptr[state + 1]):
@@ -439,7 +447,7 @@ def reward_only(pair_ptr, reward, value, best):
 
 
 @_sweep
-def settle(pair_ptr, indptr, indices, probability, reward, discount, value, best, target, limit):
+def settle(rows, value, best, target, limit):
     """Gauss-Seidel to and fro in place, for problems that fit into the cache.
 
     A round is one sweep over all actions in each direction, then sweeps under the greedy policy
@@ -447,6 +455,7 @@ def settle(pair_ptr, indptr, indices, probability, reward, discount, value, best
     `target`, or after `limit` sweeps. Returns the sweeps over all actions, the backups of single
     pairs, and the last change.
     """
+    pair_ptr, indptr, indices, probability, reward, discount = rows
     states = pair_ptr.shape[0] - 1
     sweeps, backups, change = 0, 0, np.inf
     while sweeps < limit and change > target:

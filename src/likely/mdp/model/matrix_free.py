@@ -25,6 +25,7 @@ from numba import njit
 
 from likely.errors import InvalidData
 from likely.mdp.kernels import generated
+from likely.mdp.kernels.rows import Generator
 from likely.mdp.kernels.stored import UNIT
 from likely.mdp.model import checks
 from likely.mdp.model.problem import MDP, _frozen
@@ -79,9 +80,8 @@ class MatrixFree:
         if not 1 <= self.width <= generated.WIDEST:
             raise InvalidData(f"width {self.width}: expected 1 to {generated.WIDEST} successors")
         # With room to spare, so that a count beyond the width is noticed, not suffered.
-        row, parameters, _, labels, actions = self.head
-        room = generated.slots(4 * self.width)
-        bad = generated.validate(row, parameters, room, self.width, labels, actions, self.terminal)
+        roomy = self.rows._replace(slots=generated.slots(4 * self.width))
+        bad = generated.validate(roomy, self.width)
         if bad >= 0:
             raise InvalidData(
                 f"state {bad // self.actions}, action {bad % self.actions}: the generated row is "
@@ -90,12 +90,17 @@ class MatrixFree:
             )
 
     @property
-    def head(self) -> tuple[Any, ...]:
+    def rows(self) -> Generator:
         """What every kernel of `generated.py` takes first."""
-        return (
-            self.row, self.parameters, generated.slots(self.width),
-            generated.labels(self.actions), self.actions,
-        )  # fmt: skip
+        return Generator(
+            self.row,
+            self.parameters,
+            generated.slots(self.width),
+            generated.labels(self.actions),
+            self.actions,
+            self.terminal,
+            self.discount,
+        )
 
     def with_discount(self, discount: float) -> MatrixFree:
         """The same process under another discount."""
@@ -103,7 +108,7 @@ class MatrixFree:
 
     def stored(self) -> MDP:
         """The same MDP with its rows stored."""
-        pairs, transitions = generated.count_all(*self.head, self.terminal)
+        pairs, transitions = generated.count_all(self.rows)
         index = np.int32 if transitions <= np.iinfo(np.int32).max else np.int64
         pair_ptr = np.zeros(self.states + 1, dtype=index)
         indptr = np.zeros(pairs + 1, dtype=index)
@@ -111,9 +116,7 @@ class MatrixFree:
         probability = np.empty(transitions)
         reward = np.empty(pairs)
         action = np.empty(pairs, dtype=np.int8 if self.actions <= 128 else np.int32)
-        generated.write_all(
-            *self.head, self.terminal, pair_ptr, indptr, indices, probability, reward, action
-        )
+        generated.write_all(self.rows, pair_ptr, indptr, indices, probability, reward, action)
         stored = MDP.from_pairs(
             pair_ptr, indptr, indices, probability, reward, self.discount,
             pair_action=action, terminal=self.terminal,

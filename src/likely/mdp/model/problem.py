@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from likely import files
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.kernels.rows import Rows
 from likely.mdp.model import checks
 from likely.mdp.model.layout import GridLayout
 
@@ -109,6 +110,13 @@ class MDP:
 
         shape = (self.pairs, self.states)
         return sparse.csr_array((self.probability, self.indices, self.indptr), shape=shape)
+
+    @property
+    def rows(self) -> Rows:
+        """What kernels over stored rows take."""
+        return Rows(
+            self.pair_ptr, self.indptr, self.indices, self.probability, self.reward, self.discount
+        )
 
     @property
     def pair_state(self) -> IntArray:
