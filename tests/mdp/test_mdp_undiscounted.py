@@ -33,7 +33,7 @@ from likely.mdp import (
 )
 from likely.mdp.files.benchmarks import read_benchmark
 from likely.mdp.undiscounted import ssp, ssp_kernels, ssp_linear
-from likely.mdp.undiscounted.end_components import Rows, maximal_end_components
+from likely.mdp.undiscounted.end_components import Edges, maximal_end_components
 
 data = pytest.mark.skipif("LIKELY_DATA" not in os.environ, reason="LIKELY_DATA is unset")
 
@@ -85,7 +85,7 @@ def test_end_components_do_not_hold_the_upper_bound_up() -> None:
         [0, 2, 3, 3, 3], [0, 1, 3, 4], [1, 2, 3, 0], [1.0, 0.3, 0.7, 1.0], np.zeros(3), 1.0,
         terminal=[2, 3],
     )  # fmt: skip
-    component, inside = maximal_end_components(Rows.of(mdp), np.ones(3, dtype=bool))
+    component, inside = maximal_end_components(Edges.of(mdp), np.ones(3, dtype=bool))
     assert component.tolist() == [0, 0, -1, -1]
     assert inside.tolist() == [True, False, True]
     for limit in (None, 50):

@@ -9,8 +9,7 @@ search runs over the transposed rows and looks at each transition once (`surely_
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +23,7 @@ Mask = npt.NDArray[np.bool_]
 _kernel: Any = njit(nogil=True, cache=True)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
+class Edges(NamedTuple):
     """The pairs of an MDP as edges, for set computations.
 
     Attributes:
@@ -43,12 +41,12 @@ class Rows:
     entry: Array
 
     @classmethod
-    def of(cls, mdp: MDP) -> Rows:
+    def of(cls, mdp: MDP) -> Edges:
         """The edges of an MDP."""
         return cls.from_csr(mdp.pair_ptr, mdp.indptr, mdp.indices)
 
     @classmethod
-    def from_csr(cls, pair_ptr: Array, indptr: Array, indices: Array) -> Rows:
+    def from_csr(cls, pair_ptr: Array, indptr: Array, indices: Array) -> Edges:
         """The edges of CSR rows [pairs, S]."""
         owner, entry_ptr, entry = _transpose(pair_ptr, indptr, indices)
         return cls(pair_ptr, indptr, indices, owner, entry_ptr, entry)
@@ -60,70 +58,64 @@ class Rows:
 
     def within(self, region: Mask, usable: Mask) -> tuple[Mask, Mask]:
         """[pairs] the usable pairs of the region, and those of them that stay in it."""
-        live, closed = _within(self.pair_ptr, self.indptr, self.indices, region, usable)
+        live, closed = _within(self, region, usable)
         return live, closed
 
     def staying(self, region: Mask) -> Array:
         """[S] the first pair that stays in the region, -1 where there is none."""
-        return np.asarray(_staying(self.pair_ptr, self.indptr, self.indices, region))
+        return np.asarray(_staying(self, region))
 
     def every(self, inside: Mask) -> Mask:
         """[pairs] whether every successor is inside."""
-        return np.asarray(_every(self.indptr, self.indices, inside))
+        return np.asarray(_every(self, inside))
 
 
-def can_reach(rows: Rows, target: Mask, through: Mask, usable: Mask | None = None) -> Mask:
+def can_reach(edges: Edges, target: Mask, through: Mask, usable: Mask | None = None) -> Mask:
     """States from which some policy reaches `target` with positive probability.
 
     Only states `through` may be passed, only `usable` pairs may be taken.
     """
-    return approach(rows, target, through, usable)[0]
+    return approach(edges, target, through, usable)[0]
 
 
 def approach(
-    rows: Rows, target: Mask, through: Mask, usable: Mask | None = None
+    edges: Edges, target: Mask, through: Mask, usable: Mask | None = None
 ) -> tuple[Mask, Array]:
     """See `can_reach`; with the pairs [S] of a policy that comes nearer, -1 where there is none."""
     if usable is None:
-        usable = np.ones(len(rows.owner), dtype=np.bool_)
-    reached, chosen = _reach(rows.owner, rows.entry_ptr, rows.entry, target, through, usable)
+        usable = np.ones(len(edges.owner), dtype=np.bool_)
+    reached, chosen = _reach(edges, target, through, usable)
     return reached, chosen
 
 
-def cannot_avoid(rows: Rows, target: Mask, through: Mask) -> Mask:
+def cannot_avoid(edges: Edges, target: Mask, through: Mask) -> Mask:
     """States from which every policy reaches `target` with positive probability."""
-    return np.asarray(
-        _force(rows.pair_ptr, rows.owner, rows.entry_ptr, rows.entry, target, through)
-    )
+    return np.asarray(_force(edges, target, through))
 
 
-def surely_reach(rows: Rows, target: Mask, through: Mask) -> Mask:
+def surely_reach(edges: Edges, target: Mask, through: Mask) -> Mask:
     """States from which some policy reaches `target` with probability one."""
-    return surely_approach(rows, target, through)[0]
+    return surely_approach(edges, target, through)[0]
 
 
-def surely_approach(rows: Rows, target: Mask, through: Mask) -> tuple[Mask, Array]:
+def surely_approach(edges: Edges, target: Mask, through: Mask) -> tuple[Mask, Array]:
     """See `surely_reach`; with the pairs [S] of a policy that does, -1 where there is none."""
-    inside, chosen = _surely(
-        rows.indptr, rows.indices, rows.owner, rows.entry_ptr, rows.entry, target, target | through
-    )
+    inside, chosen = _surely(edges, target, target | through)
     return inside, chosen
 
 
-def always_reach(rows: Rows, target: Mask, through: Mask) -> Mask:
+def always_reach(edges: Edges, target: Mask, through: Mask) -> Mask:
     """States from which every policy reaches `target` with probability one."""
-    avoid = ~cannot_avoid(rows, target, through)
-    return ~can_reach(rows, avoid, through & ~target) | target
+    avoid = ~cannot_avoid(edges, target, through)
+    return ~can_reach(edges, avoid, through & ~target) | target
 
 
-def maximal_end_components(rows: Rows, usable: Mask) -> tuple[Array, Mask]:
+def maximal_end_components(edges: Edges, usable: Mask) -> tuple[Array, Mask]:
     """Maximal end components that use only the pairs `usable`.
 
     Returns the component number [S] (-1 where a state is in none) and the pairs inside [pairs].
     """
-    component, inside = _end_components(
-        rows.pair_ptr, rows.indptr, rows.indices, rows.owner, rows.entry_ptr, rows.entry, usable
-    )
+    component, inside = _end_components(edges, usable)
     return component, inside
 
 
@@ -151,18 +143,26 @@ def _transpose(pair_ptr, indptr, indices):
 
 
 @_kernel
-def _every(indptr, indices, inside):
-    every = np.ones(indptr.shape[0] - 1, dtype=np.bool_)
+def _stays(indptr, indices, pair, region):
+    """Whether every successor of a pair is in the region."""
+    for k in range(indptr[pair], indptr[pair + 1]):  # noqa: SIM110  numba
+        if not region[indices[k]]:
+            return False
+    return True
+
+
+@_kernel
+def _every(edges, inside):
+    _, indptr, indices, _, _, _ = edges
+    every = np.empty(indptr.shape[0] - 1, dtype=np.bool_)
     for pair in range(every.shape[0]):
-        for k in range(indptr[pair], indptr[pair + 1]):
-            if not inside[indices[k]]:
-                every[pair] = False
-                break
+        every[pair] = _stays(indptr, indices, pair, inside)
     return every
 
 
 @_kernel
-def _within(pair_ptr, indptr, indices, region, usable):
+def _within(edges, region, usable):
+    pair_ptr, indptr, indices, _, _, _ = edges
     live = np.zeros(usable.shape[0], dtype=np.bool_)
     closed = np.zeros(usable.shape[0], dtype=np.bool_)
     for state in range(region.shape[0]):
@@ -170,34 +170,28 @@ def _within(pair_ptr, indptr, indices, region, usable):
             continue
         for pair in range(pair_ptr[state], pair_ptr[state + 1]):
             if usable[pair]:
-                live[pair] = closed[pair] = True
-                for k in range(indptr[pair], indptr[pair + 1]):
-                    if not region[indices[k]]:
-                        closed[pair] = False
-                        break
+                live[pair] = True
+                closed[pair] = _stays(indptr, indices, pair, region)
     return live, closed
 
 
 @_kernel
-def _staying(pair_ptr, indptr, indices, region):
+def _staying(edges, region):
+    pair_ptr, indptr, indices, _, _, _ = edges
     chosen = np.full(region.shape[0], -1, dtype=np.int64)
     for state in range(region.shape[0]):
         if not region[state]:
             continue
         for pair in range(pair_ptr[state], pair_ptr[state + 1]):
-            stays = True
-            for k in range(indptr[pair], indptr[pair + 1]):
-                if not region[indices[k]]:
-                    stays = False
-                    break
-            if stays:
+            if _stays(indptr, indices, pair, region):
                 chosen[state] = pair
                 break
     return chosen
 
 
 @_kernel
-def _reach(owner, entry_ptr, entry, target, through, usable):
+def _reach(edges, target, through, usable):
+    _, _, _, owner, entry_ptr, entry = edges
     states = target.shape[0]
     reached = target.copy()
     chosen = np.full(states, -1, dtype=np.int64)
@@ -222,7 +216,8 @@ def _reach(owner, entry_ptr, entry, target, through, usable):
 
 
 @_kernel
-def _force(pair_ptr, owner, entry_ptr, entry, target, through):
+def _force(edges, target, through):
+    pair_ptr, _, _, owner, entry_ptr, entry = edges
     states = target.shape[0]
     reached = target.copy()
     hit = np.zeros(owner.shape[0], dtype=np.bool_)
@@ -252,27 +247,20 @@ def _force(pair_ptr, owner, entry_ptr, entry, target, through):
 
 
 @_kernel
-def _surely(indptr, indices, owner, entry_ptr, entry, target, inside):
+def _surely(edges, target, inside):
     """The largest set in which `target` can be approached without ever leaving the set.
 
     Returns it and the pairs [S] that come nearer.
     """
+    _, indptr, indices, owner, entry_ptr, entry = edges
     states = target.shape[0]
     inside = inside.copy()
     usable = np.empty(owner.shape[0], dtype=np.bool_)
     left = np.zeros(states, dtype=np.int64)  # usable pairs by state
     for pair in range(owner.shape[0]):
-        usable[pair] = inside[owner[pair]]
-        if usable[pair]:
-            for k in range(indptr[pair], indptr[pair + 1]):
-                if not inside[indices[k]]:
-                    usable[pair] = False
-                    break
-        if usable[pair]:
-            left[owner[pair]] += 1
+        usable[pair] = inside[owner[pair]] and _stays(indptr, indices, pair, inside)
+        left[owner[pair]] += usable[pair]
     queue = np.empty(states, dtype=np.int64)
-    reached = np.empty(states, dtype=np.bool_)
-    chosen = np.full(states, -1, dtype=np.int64)
     depth = 0
     for state in range(states):
         if inside[state] and left[state] == 0 and not target[state]:
@@ -293,25 +281,9 @@ def _surely(indptr, indices, owner, entry_ptr, entry, target, inside):
                         inside[before] = False
                         queue[depth] = before
                         depth += 1
-        head, tail = 0, 0
-        for state in range(states):
-            reached[state] = target[state]
-            if target[state]:
-                queue[tail] = state
-                tail += 1
-        while head < tail:
-            state = queue[head]
-            head += 1
-            for e in range(entry_ptr[state], entry_ptr[state + 1]):
-                before = owner[entry[e]]
-                if inside[before] and not reached[before] and usable[entry[e]]:
-                    reached[before] = True
-                    chosen[before] = entry[e]
-                    queue[tail] = before
-                    tail += 1
+        reached, chosen = _reach(edges, target, inside, usable)
         for state in range(states):
             if inside[state] and not reached[state]:
-                chosen[state] = -1
                 inside[state] = False
                 queue[depth] = state
                 depth += 1
@@ -399,8 +371,9 @@ def strong_components(pair_ptr, indptr, indices, usable, roots, part, label, ind
 
 
 @_kernel
-def _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost):
+def _bury(edges, stack, depth, inside, left, lost):
     """Take the entries of `depth` dead states away, and those of the states that die of that."""
+    _, _, _, owner, entry_ptr, entry = edges
     while depth > 0:
         depth -= 1
         state = stack[depth]
@@ -417,8 +390,9 @@ def _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost):
 
 
 @_kernel
-def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
+def _end_components(edges, usable):
     """Components that leak are searched again, without the pairs that left them."""
+    pair_ptr, indptr, indices, owner, _, _ = edges
     states = pair_ptr.shape[0] - 1
     inside = usable.copy()
     left = np.zeros(states, dtype=np.int64)  # pairs inside, by state; a state without is dead
@@ -441,7 +415,7 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
                     stack[depth] = owner[candidate]
                     depth += 1
                 break
-    _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost)
+    _bury(edges, stack, depth, inside, left, lost)
     count = 0
     roots = np.empty(states, dtype=np.int64)
     for state in range(states):
@@ -478,7 +452,7 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
             if left[state] == 0:
                 stack[depth] = state
                 depth += 1
-        _bury(stack, depth, owner, entry_ptr, entry, inside, left, lost)
+        _bury(edges, stack, depth, inside, left, lost)
         leaks = np.zeros(last - first, dtype=np.bool_)
         for r in range(roots.shape[0]):
             if lost[roots[r]]:
@@ -504,9 +478,9 @@ def _end_components(pair_ptr, indptr, indices, owner, entry_ptr, entry, usable):
     return part, inside
 
 
-def inward_policy(rows: Rows, inside: Mask, settled: Mask) -> Array:
+def inward_policy(edges: Edges, inside: Mask, settled: Mask) -> Array:
     """[S] pairs `inside` that lead to the `settled` states; -1 elsewhere.
 
     A pair inside never leaves its component, so the states of one lead to their own.
     """
-    return approach(rows, settled, np.ones_like(settled), inside)[1]
+    return approach(edges, settled, np.ones_like(settled), inside)[1]

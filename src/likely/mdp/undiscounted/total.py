@@ -41,7 +41,7 @@ class _Case:
 
     def __init__(self, mdp: MDP) -> None:
         self.mdp = mdp
-        self.rows = graph.Rows.of(mdp)
+        self.rows = graph.Edges.of(mdp)
         self.open: Mask = np.zeros(mdp.states, dtype=np.bool_)  # to be solved for
         self.usable: Mask = np.ones(mdp.pairs, dtype=np.bool_)
         self.fixed: FloatArray = np.zeros(mdp.states)  # value where not open

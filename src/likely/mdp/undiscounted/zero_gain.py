@@ -29,7 +29,7 @@ Row = tuple[Fraction, dict[int, Fraction]]
 
 
 def potentials(
-    mdp: MDP, rows: graph.Rows, reward: FloatArray, live: Mask, component: Array, inside: Mask
+    mdp: MDP, rows: graph.Edges, reward: FloatArray, live: Mask, component: Array, inside: Mask
 ) -> dict[int, Fraction]:
     """The potential of each state in a component that breaks even; empty where there is none.
 
@@ -56,7 +56,7 @@ def potentials(
 
 
 def shaped(
-    mdp: MDP, rows: graph.Rows, reward: FloatArray, live: Mask, known: dict[int, Fraction]
+    mdp: MDP, rows: graph.Edges, reward: FloatArray, live: Mask, known: dict[int, Fraction]
 ) -> FloatArray:
     """[pairs] r + P h - h, rounded once."""
     touched = np.zeros(mdp.states, dtype=np.bool_)
@@ -80,7 +80,7 @@ def _exact_row(mdp: MDP, reward: FloatArray, pair: int) -> Row:
 
 
 def _component(
-    mdp: MDP, rows: graph.Rows, reward: FloatArray, members: Array, pairs: Array, component: Array
+    mdp: MDP, rows: graph.Edges, reward: FloatArray, members: Array, pairs: Array, component: Array
 ) -> dict[int, Fraction]:
     """See `potentials`; of one end component, whose free parts are merged."""
     group: dict[int, int] = {}
@@ -117,7 +117,7 @@ def _parts(actions: list[list[Row]]) -> list[tuple[list[int], list[list[Row]]]]:
     pair_ptr = np.concatenate([[0], np.cumsum([len(choices) for choices in actions])])
     indptr = np.concatenate([[0], np.cumsum([len(row[1]) for _, row in flat])])
     columns = np.array([s for _, row in flat for s in row[1]], dtype=np.int64)
-    rows = graph.Rows.from_csr(pair_ptr.astype(np.int64), indptr.astype(np.int64), columns)
+    rows = graph.Edges.from_csr(pair_ptr.astype(np.int64), indptr.astype(np.int64), columns)
     label, inside = graph.maximal_end_components(rows, np.ones(len(flat), dtype=np.bool_))
     kept: list[list[Row]] = [[] for _ in actions]
     for (state, row), within in zip(flat, inside.tolist(), strict=True):
@@ -163,8 +163,9 @@ def _average(part: list[int], actions: list[list[Row]]) -> tuple[float, float]:
         np.concatenate([[0], np.cumsum([len(moves) for _, moves in flat])]),
         [number[s] for _, moves in flat for s in moves],
         [float(p) for _, moves in flat for p in moves.values()],
-        [float(gain) for gain, _ in flat], 1.0,
-    )  # fmt: skip
+        [float(gain) for gain, _ in flat],
+        1.0,
+    )
     scale = float(np.abs(loop.reward).max())
     best = average_reward(loop, 1e-9 * scale, max_iterations=100_000)
     return float(best.lower[0]), float(best.upper[0])
