@@ -358,13 +358,13 @@ class GeneratedEngine:
         self.best_type = np.int8 if problem.actions <= 128 else np.int32
         self.worst = 0.0
         self.pieces = threads.ranges(problem.states, thread_count)
-        self._rows = tuple(problem.rows)
+        self._rows = (problem.row, tuple(problem.rows))
 
     def residual(self, value: Array, floor: FloatArray, top: FloatArray, best: Array) -> Residual:
         """See `Engine`."""
 
         def part(start: int, stop: int) -> Any:
-            return generated.residual(self._rows, value, floor, top, best, start, stop)
+            return generated.residual(*self._rows, value, floor, top, best, start, stop)
 
         parts = threads.run(part, self.pieces)
         self.worst = max(self.worst, *(p[3] for p in parts))
@@ -382,11 +382,11 @@ class GeneratedEngine:
     ) -> Swept:  # fmt: skip
         """See `Engine`."""
         walk = _walk(order, places or (0, self.states))
-        return Swept(*generated.sweep(self._rows, value, best, order.forward, *walk, still))
+        return Swept(*generated.sweep(*self._rows, value, best, order.forward, *walk, still))
 
     def march(self, value: Array, best: Array, order: Order) -> None:
         """See `Engine`."""
-        generated.march(self._rows, value, best, order.forward)
+        generated.march(*self._rows, value, best, order.forward)
 
     def policy_rows(
         self, best: Array, order: Order, folded: bool, reuse: GeneratedPolicy | None = None
@@ -424,21 +424,21 @@ class GeneratedPolicy:
         order, states = self.order, len(self.best)
         first, last = (0, states) if order.step > 0 else (states - 1, -1)
         low, high = generated.policy_sweep(
-            self.rows, value, self.best, order.forward, first, last, order.step
+            *self.rows, value, self.best, order.forward, first, last, order.step
         )
         return low, high
 
     def windows(self, value: Array, stride: int, window: int, places: tuple[int, int]) -> None:
         """See `PolicySweeps`."""
         generated.policy_windows(
-            self.rows, value, self.best, self.order.forward, stride, window, *places
+            *self.rows, value, self.best, self.order.forward, stride, window, *places
         )
 
     def backup(self, value: Array, out: Array) -> tuple[float, float]:
         """out = T_policy value; min and max change."""
 
         def part(start: int, stop: int) -> Any:
-            return generated.policy_backup(self.rows, value, self.best, out, start, stop)
+            return generated.policy_backup(*self.rows, value, self.best, out, start, stop)
 
         parts = threads.run(part, self.pieces)
         return min(p[0] for p in parts), max(p[1] for p in parts)

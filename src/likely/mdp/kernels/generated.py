@@ -77,9 +77,9 @@ def backed_up(count, reward, state, discount, value, successors, weights):
 
 
 @_exact
-def validate(rows, width):
+def validate(row, rows, width):
     """The first pair (state * actions + action) whose row is wrong, or -1."""
-    row, parameters, slots, _, actions, terminal, _ = rows
+    parameters, slots, _, actions, terminal, _ = rows
     successors, weights = scratch(slots)
     states = terminal.shape[0]
     for state in range(states):
@@ -126,9 +126,9 @@ def merge(count, successors, weights):
 
 
 @_exact
-def count_all(rows):
+def count_all(row, rows):
     """Number of pairs and of transitions, repeated successors merged."""
-    row, parameters, slots, _, actions, terminal, _ = rows
+    parameters, slots, _, actions, terminal, _ = rows
     successors, weights = scratch(slots)
     pairs, transitions = 0, 0
     for state in range(terminal.shape[0]):
@@ -143,9 +143,9 @@ def count_all(rows):
 
 
 @_exact
-def write_all(rows, pair_ptr, indptr, indices, probability, reward, label):
+def write_all(row, rows, pair_ptr, indptr, indices, probability, reward, label):
     """Write every row, sorted by successor, into CSR arrays of the right size."""
-    row, parameters, slots, _, actions, terminal, _ = rows
+    parameters, slots, _, actions, terminal, _ = rows
     successors, weights = scratch(slots)
     pair, at = 0, 0
     for state in range(terminal.shape[0]):
@@ -166,9 +166,9 @@ def write_all(rows, pair_ptr, indptr, indices, probability, reward, label):
 
 
 @_sweep
-def sweep(rows, value, best, order, start, stop, step, still):
+def sweep(row, rows, value, best, order, start, stop, step, still):
     """Gauss-Seidel backups in place, self-loops solved; see `kernels.sweep`."""
-    row, parameters, slots, labels, actions, terminal, discount = rows
+    parameters, slots, labels, actions, terminal, discount = rows
     low, high = np.inf, -np.inf
     front, rear = terminal.shape[0], -1
     successors, weights = scratch(slots)
@@ -199,9 +199,9 @@ def sweep(rows, value, best, order, start, stop, step, still):
 
 
 @_sweep
-def policy_sweep(rows, value, best, order, start, stop, step):
+def policy_sweep(row, rows, value, best, order, start, stop, step):
     """Gauss-Seidel in place under the policy `best` of action labels."""
-    row, parameters, slots, _, _, terminal, discount = rows
+    parameters, slots, _, _, terminal, discount = rows
     low, high = np.inf, -np.inf
     successors, weights = scratch(slots)
     ordered = order.shape[0] > 0
@@ -218,9 +218,9 @@ def policy_sweep(rows, value, best, order, start, stop, step):
 
 
 @_sweep
-def policy_windows(rows, value, best, order, stride, window, start, stop):
+def policy_windows(row, rows, value, best, order, stride, window, start, stop):
     """Gauss-Seidel under `best` in windows that advance by `stride`; see `PolicySweeps`."""
-    row, parameters, slots, _, _, terminal, discount = rows
+    parameters, slots, _, _, terminal, discount = rows
     successors, weights = scratch(slots)
     ordered = order.shape[0] > 0
     for begin in range(start, stop, stride):
@@ -233,9 +233,9 @@ def policy_windows(rows, value, best, order, stride, window, start, stop):
 
 
 @_sweep
-def policy_backup(rows, value, best, out, start, stop):
+def policy_backup(row, rows, value, best, out, start, stop):
     """out = T_policy value; returns min and max change."""
-    row, parameters, slots, _, _, terminal, discount = rows
+    parameters, slots, _, _, terminal, discount = rows
     low, high = np.inf, -np.inf
     successors, weights = scratch(slots)
     for state in range(start, stop):
@@ -251,13 +251,13 @@ def policy_backup(rows, value, best, out, start, stop):
 
 
 @_exact
-def march(rows, value, best, order):
+def march(row, rows, value, best, order):
     """One outward pass that gives a start value, as `frontier.march`; sets `best`.
 
     Successors that the pass has not reached are closed as if the move stayed in place. Reached
     are terminal states and those whose `best` is set; all others hold -1 before.
     """
-    row, parameters, slots, labels, actions, terminal, discount = rows
+    parameters, slots, labels, actions, terminal, discount = rows
     successors, weights = scratch(slots)
     ordered = order.shape[0] > 0
     choices = len(labels) if len(labels) > 0 else actions
@@ -286,9 +286,9 @@ def march(rows, value, best, order):
 
 
 @_exact
-def residual(rows, value, floor, top, best, start, stop):
+def residual(row, rows, value, floor, top, best, start, stop):
     """As `kernels.residual`, the row defects found row by row; also returns the largest."""
-    row, parameters, slots, labels, actions, terminal, discount = rows
+    parameters, slots, labels, actions, terminal, discount = rows
     low, high, gap = np.inf, -np.inf, 0.0
     kept = 1.0 - discount
     worst = 0.0

@@ -20,12 +20,12 @@ PATIENT = 40
 
 
 @_exact
-def reach(rows, distance, start, stop, step):
+def reach(row, rows, distance, start, stop, step):
     """One sweep of distance = 1 + the least distance of a successor; how many fell.
 
     Distances that are not known yet are the largest number of their type.
     """
-    row, parameters, slots, labels, actions, terminal, _ = rows
+    parameters, slots, labels, actions, terminal, _ = rows
     successors, weights = scratch(slots)
     choices = len(labels) if len(labels) > 0 else actions
     unknown = np.int64(np.iinfo(np.int32).max)
@@ -46,9 +46,9 @@ def reach(rows, distance, start, stop, step):
 
 
 @_exact
-def mark_rich(rows, distance):
+def mark_rich(row, rows, distance):
     """Set the distance of states with a pair of the largest reward to 0, if such pairs are few."""
-    row, parameters, slots, _, actions, terminal, _ = rows
+    parameters, slots, _, actions, terminal, _ = rows
     successors, weights = scratch(slots)
     largest, holders, pairs = -np.inf, 0, 0
     for state in range(terminal.shape[0]):
@@ -94,12 +94,12 @@ def outward(problem: MatrixFree) -> tuple[Order, int, int] | None:
     those too. None where there are no goals.
     """
     distance = np.where(problem.terminal, np.int32(0), np.int32(UNKNOWN))  # [S]
-    mark_rich(problem.rows, distance)
+    mark_rich(problem.row, problem.rows, distance)
     if not bool((distance == 0).any()):
         return None
     ranges = ((0, problem.states, 1), (problem.states - 1, -1, -1))
     for attempt in range(PATIENT):
-        if not reach(problem.rows, distance, *ranges[attempt % 2]) and attempt:
+        if not reach(problem.row, problem.rows, distance, *ranges[attempt % 2]) and attempt:
             break
     known = distance < UNKNOWN
     levels = int(distance[known].max(initial=0))

@@ -45,8 +45,8 @@ class Generator(NamedTuple):
     """Generated rows; see `MatrixFree`.
 
     Attributes:
-        row: function that generates a row.
-        parameters: handed to it.
+        parameters: handed to the function that generates a row, which kernels take beside this:
+            in a tuple numba would call it by a pointer, not inline it.
         slots: a tuple of which only the length matters, because the compiler knows it: there is
             room for 2^len(slots) successors.
         labels: one of len(labels) actions, whose loop is unrolled; empty where it is not to be.
@@ -55,7 +55,6 @@ class Generator(NamedTuple):
         discount: in (0, 1].
     """
 
-    row: Any
     parameters: tuple[Any, ...]
     slots: tuple[bool, ...]
     labels: tuple[bool, ...]

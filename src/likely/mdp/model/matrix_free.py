@@ -81,7 +81,7 @@ class MatrixFree:
             raise InvalidData(f"width {self.width}: expected 1 to {generated.WIDEST} successors")
         # With room to spare, so that a count beyond the width is noticed, not suffered.
         roomy = self.rows._replace(slots=generated.slots(4 * self.width))
-        bad = generated.validate(roomy, self.width)
+        bad = generated.validate(self.row, roomy, self.width)
         if bad >= 0:
             raise InvalidData(
                 f"state {bad // self.actions}, action {bad % self.actions}: the generated row is "
@@ -91,9 +91,8 @@ class MatrixFree:
 
     @property
     def rows(self) -> Generator:
-        """What every kernel of `generated.py` takes first."""
+        """What every kernel of `generated.py` takes beside `row`."""
         return Generator(
-            self.row,
             self.parameters,
             generated.slots(self.width),
             generated.labels(self.actions),
@@ -108,7 +107,7 @@ class MatrixFree:
 
     def stored(self) -> MDP:
         """The same MDP with its rows stored."""
-        pairs, transitions = generated.count_all(self.rows)
+        pairs, transitions = generated.count_all(self.row, self.rows)
         index = np.int32 if transitions <= np.iinfo(np.int32).max else np.int64
         pair_ptr = np.zeros(self.states + 1, dtype=index)
         indptr = np.zeros(pairs + 1, dtype=index)
@@ -116,7 +115,9 @@ class MatrixFree:
         probability = np.empty(transitions)
         reward = np.empty(pairs)
         action = np.empty(pairs, dtype=np.int8 if self.actions <= 128 else np.int32)
-        generated.write_all(self.rows, pair_ptr, indptr, indices, probability, reward, action)
+        generated.write_all(
+            self.row, self.rows, pair_ptr, indptr, indices, probability, reward, action
+        )
         stored = MDP.from_pairs(
             pair_ptr, indptr, indices, probability, reward, self.discount,
             pair_action=action, terminal=self.terminal,
