@@ -95,9 +95,14 @@ class FitSettings:
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidSetting(f"{name} must be in [0, 1), given {getattr(self, name)}")
         not_negative = (
-            "warmup", "weight_decay", "clip", "validate_every", "validation_examples",
-            "checkpoint_seconds", "final_learning_rate",
-        )  # fmt: skip
+            "warmup",
+            "weight_decay",
+            "clip",
+            "validate_every",
+            "validation_examples",
+            "checkpoint_seconds",
+            "final_learning_rate",
+        )
         for name in not_negative:
             if not getattr(self, name) >= 0:
                 raise InvalidSetting(f"{name} must not be negative, given {getattr(self, name)}")

@@ -42,24 +42,32 @@ def configure(parser: Parser, choice: str | None) -> None:
     )
     parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help="directories of runs")
     parser.add_argument(
-        "--out", metavar="DIR",
+        "--out",
+        metavar="DIR",
         help="where the report goes [runs/compare-DATA, or runs/compare for given runs]",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--split", type=one_of(SPLITS), choices=SPLITS, metavar="NAME",
+        "--split",
+        type=one_of(SPLITS),
+        choices=SPLITS,
+        metavar="NAME",
         help="test, or validation while choices are still being made [test]",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--steps", type=whole(1), metavar="N", help="updates of every fit [each model's preset]"
     )
     parser.add_argument(
-        "--importance-samples", type=whole(0), metavar="K",
+        "--importance-samples",
+        type=whole(0),
+        metavar="K",
         help="of the importance-weighted bound; 0 for the ELBO alone [100]",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--samples", type=whole(1), metavar="N",
+        "--samples",
+        type=whole(1),
+        metavar="N",
         help="images on each side of the distances [those of the split, at most 2000]",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--seed", type=whole(0), metavar="N", help="of fits, samples and bounds [0]"
     )

@@ -61,9 +61,11 @@ def tree() -> argparse.ArgumentParser:
 
 
 def _mount(
-    where: argparse._SubParsersAction[argparse.ArgumentParser], name: str, about: str,
+    where: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    about: str,
     parser: argparse.ArgumentParser,
-) -> None:  # fmt: skip
+) -> None:
     """Use an existing parser instead of a new one."""
     where.add_parser(name, help=about.replace("%", "%%"))
     where.choices[name] = parser

@@ -73,12 +73,16 @@ def _list(as_json: bool) -> int:
     if as_json:
         records = [
             {
-                "name": name, "summary": entry.summary, "shape": list(entry.shape),
-                "levels": entry.levels, "classes": list(entry.classes), "source": entry.source,
+                "name": name,
+                "summary": entry.summary,
+                "shape": list(entry.shape),
+                "levels": entry.levels,
+                "classes": list(entry.classes),
+                "source": entry.source,
                 "files": where,
             }
             for name, (entry, where) in entries.items()
-        ]  # fmt: skip
+        ]
         say_json({"data": records})
         return 0
     say(rows(((n, f"{e.summary} [{where}]") for n, (e, where) in entries.items()), 0).rstrip())

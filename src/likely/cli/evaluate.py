@@ -38,23 +38,35 @@ def configure(parser: Parser, choice: str | None) -> None:
     )
     run_argument(parser)
     parser.add_argument(
-        "--split", type=one_of(SPLITS), choices=SPLITS, default="test", metavar="NAME",
+        "--split",
+        type=one_of(SPLITS),
+        choices=SPLITS,
+        default="test",
+        metavar="NAME",
         help="test, validation or train [test]",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--importance-samples", type=whole(0), default=100, metavar="K",
+        "--importance-samples",
+        type=whole(0),
+        default=100,
+        metavar="K",
         help="of the importance-weighted bound of a latent-variable model; 0 for the ELBO "
         "alone [100]",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--no-sample-metrics", dest="sample_metrics", action="store_false", default=True,
+        "--no-sample-metrics",
+        dest="sample_metrics",
+        action="store_false",
+        default=True,
         help="leave the samples out; otherwise: Frechet and kernel distance, precision, recall, "
         "density, coverage, distance to the training images, images per second",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--samples", type=whole(1), metavar="N",
+        "--samples",
+        type=whole(1),
+        metavar="N",
         help="images on each side of the distances [those of the split, at most 2000]",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--seed", type=whole(0), default=0, metavar="N", help="of latents and samples [0]"
     )
@@ -66,9 +78,13 @@ def run(options: argparse.Namespace) -> int:
     from likely.jobs.evaluate import EvaluateSettings, evaluated
 
     settings = EvaluateSettings(
-        options.split, options.importance_samples, options.sample_metrics,
-        getattr(options, "samples", 0), options.seed, options.device,
-    )  # fmt: skip
+        options.split,
+        options.importance_samples,
+        options.sample_metrics,
+        getattr(options, "samples", 0),
+        options.seed,
+        options.device,
+    )
     saved = opened(options)
     data_of(saved)
     with StageProgress() as progress:

@@ -65,9 +65,11 @@ def configure(parser: Parser, choice: str | None) -> None:
         add_field(group, field)
     group.add_argument("--config", metavar="FILE", help="YAML or JSON file of settings")
     group.add_argument(
-        "--set", action="append", metavar="NAME=VALUE", help="any setting by its name; may be "
-        "repeated",
-    )  # fmt: skip
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="any setting by its name; may be repeated",
+    )
     add_fields(parser, registered)
 
 
@@ -102,9 +104,14 @@ def run(options: argparse.Namespace) -> int:
     )
     with _enough_memory(), FitProgress(title, settings.steps) as progress:
         run = fit(
-            model, train, objective, settings,
-            out=request.out, resume=request.resume, progress=progress,
-        )  # fmt: skip
+            model,
+            train,
+            objective,
+            settings,
+            out=request.out,
+            resume=request.resume,
+            progress=progress,
+        )
     return _conclude(run, title, request, wanted.config["data"], options.json)
 
 

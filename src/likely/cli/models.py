@@ -25,9 +25,14 @@ def choices() -> Mapping[str, str]:
 def configure(parser: Parser, choice: str | None) -> None:
     """One optional name."""
     parser.add_argument(
-        "model", nargs="?", default=None, type=one_of(Words(MODELS)), choices=Words(MODELS),
-        metavar="MODEL", help=f"show its settings: {', '.join(MODELS)}",
-    )  # fmt: skip
+        "model",
+        nargs="?",
+        default=None,
+        type=one_of(Words(MODELS)),
+        choices=Words(MODELS),
+        metavar="MODEL",
+        help=f"show its settings: {', '.join(MODELS)}",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -61,9 +61,13 @@ def rows(pairs: Iterable[tuple[str, str]], indent: int = 2) -> str:
     for name, text in pairs:
         first = f"{' ' * indent}{name:<{left}}  "
         wrapped = textwrap.wrap(
-            text, width() - 1, initial_indent=first, subsequent_indent=hanging,
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
+            text,
+            width() - 1,
+            initial_indent=first,
+            subsequent_indent=hanging,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
         lines.extend(wrapped or [first.rstrip()])
     return "".join(line + "\n" for line in lines)
 
@@ -84,8 +88,20 @@ def silence() -> None:
 
 
 # What a terminal that cannot show a character gets instead.
-_PLAIN = {"↑": "^", "→": ">", "↓": "v", "←": "<", "█": "#", "∞": "inf", "·": ".", "≤": "<=",
-          "≥": ">=", "≈": "~", "±": "+-", "×": "x"}  # fmt: skip
+_PLAIN = {
+    "↑": "^",
+    "→": ">",
+    "↓": "v",
+    "←": "<",
+    "█": "#",
+    "∞": "inf",
+    "·": ".",
+    "≤": "<=",
+    "≥": ">=",
+    "≈": "~",
+    "±": "+-",
+    "×": "x",
+}
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
@@ -116,9 +132,13 @@ def plain_warnings() -> Iterator[None]:
     """Warnings as lines for a person: no file name, no source line."""
 
     def show(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int,
-        file: TextIO | None = None, line: str | None = None,
-    ) -> None:  # fmt: skip
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         note(f"likely: warning: {message}")
 
     with warnings.catch_warnings():

@@ -71,9 +71,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, example: str, usage: str | None = None) -> None:
         text = f"examples:\n{example}"
         super().__init__(
-            prog=prog, description=description, epilog=text, usage=usage,
-            formatter_class=_Formatter, allow_abbrev=False, argument_default=argparse.SUPPRESS,
-        )  # fmt: skip
+            prog=prog,
+            description=description,
+            epilog=text,
+            usage=usage,
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
         self._optionals.title = "options"
 
     def error(self, message: str) -> NoReturn:
@@ -166,9 +171,11 @@ positive = number("a number above 0", lambda value: 0 < value < float("inf"))
 def json_option(parser: Parser) -> None:
     """Every command takes --json."""
     parser.add_argument(
-        "--json", action="store_true", default=False,
+        "--json",
+        action="store_true",
+        default=False,
         help="one JSON document on stdout; progress stays on stderr",
-    )  # fmt: skip
+    )
 
 
 def device_option(parser: Parser) -> None:

@@ -91,10 +91,15 @@ class StageProgress:
 
         self._console = console()
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None),
-            TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(compact=True),
-            TextColumn("left"), console=self._console, expand=True, transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:.0f} %"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=self._console,
+            expand=True,
+            transient=True,
+        )
         self._stages: dict[str, tuple[TaskID, float]] = {}  # and when each began
         self._last_line = time.monotonic()
 

@@ -42,41 +42,53 @@ def configure(parser: Parser, choice: str | None) -> None:
         "-n", "--number", type=whole(1), default=64, metavar="N", help="how many images [64]"
     )
     parser.add_argument(
-        "-o", "--out", metavar="FILE.png",
-        help="where the sheet goes [RUN/samples/seed-SEED.png]",
-    )  # fmt: skip
+        "-o", "--out", metavar="FILE.png", help="where the sheet goes [RUN/samples/seed-SEED.png]"
+    )
     parser.add_argument(
-        "--npy", metavar="FILE.npy",
+        "--npy",
+        metavar="FILE.npy",
         help="also write the images as integers in [0, levels), uint8 or uint16 [N, C, H, W]; "
         "vectors [N, D]; means as float32 in the same units",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--seed", type=whole(0), default=0, metavar="N",
+        "--seed",
+        type=whole(0),
+        default=0,
+        metavar="N",
         help="the images are a function of weights, seed and label [0]",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--label", metavar="CLASS",
+        "--label",
+        metavar="CLASS",
         help="name or number of a class, for a conditional run [all in turn]",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--mean", action="store_true", default=False,
+        "--mean",
+        action="store_true",
+        default=False,
         help="of a model with latent variables (vae): the mean E[x | z] of each drawn code, as "
         "papers show, in place of a draw from p(x | z)",
-    )  # fmt: skip
+    )
     parser.add_argument("--columns", type=whole(1), metavar="N", help="images per row")
     group = parser.add_argument_group("autoregressive models")
     group.add_argument(
-        "--temperature", type=positive, default=1.0, metavar="T",
+        "--temperature",
+        type=positive,
+        default=1.0,
+        metavar="T",
         help="temperature of every conditional; below 1: likelier, less varied; 1: the model [1]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--method", default="auto", metavar="METHOD",
+        "--method",
+        default="auto",
+        metavar="METHOD",
         help="auto, incremental, naive, jacobi or wavefront: same images, different speed [auto]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--progressive", metavar="FILE.png",
+        "--progressive",
+        metavar="FILE.png",
         help=f"also a sheet of the first {SHOWN} images after each row of pixels, a line per image",
-    )  # fmt: skip
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -105,10 +117,12 @@ def run(options: argparse.Namespace) -> int:
     levels = found.model.spec.levels
     what = "means E[x | z] of drawn codes" if options.mean else "samples"
     sheet = sample_sheet(
-        images, levels, columns=getattr(options, "columns", None),
+        images,
+        levels,
+        columns=getattr(options, "columns", None),
         caption=f"{found.name} on {found.model.spec.name}: {options.number} {what}, seed "
         f"{options.seed}, not chosen",
-    )  # fmt: skip
+    )
     checkpoint.write_bytes(out, png(sheet))
     if array is not None:
         kind = np.float32 if options.mean else np.uint8 if levels <= 256 else np.uint16
@@ -119,19 +133,29 @@ def run(options: argparse.Namespace) -> int:
     if trace is not None:
         height = found.model.spec.grid[1]
         rows = sample_sheet(
-            frames, levels, columns=height,
+            frames,
+            levels,
+            columns=height,
             caption=f"{found.name} on {found.model.spec.name}: after each row of pixels, seed "
             f"{options.seed}",
-        )  # fmt: skip
+        )
         checkpoint.write_bytes(trace, png(rows))
     record: dict[str, Any] = {
-        "run": str(found.directory), "model": found.name, "n": options.number,
-        "seed": options.seed, "shape": list(images.shape[1:]), "levels": levels,
-        "labels": None if labels is None else labels.tolist(), "sheet": str(out),
-        "array": None if array is None else str(array), "seconds": round(seconds, 3),
+        "run": str(found.directory),
+        "model": found.name,
+        "n": options.number,
+        "seed": options.seed,
+        "shape": list(images.shape[1:]),
+        "levels": levels,
+        "labels": None if labels is None else labels.tolist(),
+        "sheet": str(out),
+        "array": None if array is None else str(array),
+        "seconds": round(seconds, 3),
         "progressive": None if trace is None else str(trace),
-        "mean": options.mean, "temperature": options.temperature, "method": options.method,
-    }  # fmt: skip
+        "mean": options.mean,
+        "temperature": options.temperature,
+        "method": options.method,
+    }
     if options.json:
         say_json(record)
         return 0
@@ -175,10 +199,14 @@ def _drawn(
             frames.append(x[:SHOWN].cpu().clone())
 
     images = model.sample(
-        options.number, seed=options.seed, context=labels, temperature=options.temperature,
-        method=options.method, watch=watch if traced else None,
+        options.number,
+        seed=options.seed,
+        context=labels,
+        temperature=options.temperature,
+        method=options.method,
+        watch=watch if traced else None,
         progress=lambda done: show(done, options.number),
-    ).cpu()  # fmt: skip
+    ).cpu()
     lines = torch.stack(frames, 1).flatten(0, 1) if frames else torch.empty(0)
     return images, lines
 

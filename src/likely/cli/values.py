@@ -70,10 +70,16 @@ def requested(entry: ModelEntry, options: argparse.Namespace) -> Request:
     name = found["objective"].pop("name", None)
     _check_objective(name, found["objective"])
     return Request(
-        entry, found["data"], found["model"], found["fit"], name, found["objective"],
-        Path(found["run"]["out"]).expanduser(), found["run"].get("resume", True),
+        entry,
+        found["data"],
+        found["model"],
+        found["fit"],
+        name,
+        found["objective"],
+        Path(found["run"]["out"]).expanduser(),
+        found["run"].get("resume", True),
         Path(found["run"]["from"]).expanduser() if "from" in found["run"] else None,
-    )  # fmt: skip
+    )
 
 
 def _given(

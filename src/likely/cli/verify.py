@@ -39,9 +39,11 @@ def configure(parser: Parser, choice: str | None) -> None:
         "--seed", type=whole(0), default=0, metavar="N", help="of the probe images [0]"
     )
     parser.add_argument(
-        "--quick", action="store_true", default=False,
+        "--quick",
+        action="store_true",
+        default=False,
         help="the short version that `likely evaluate` runs",
-    )  # fmt: skip
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,8 +71,13 @@ def _print(found: SavedRun, proofs: Proofs) -> None:
         head = f"{word}  {proof.name}"
         measured = f"measured {proof.measured:.3g}, allowed {proof.tolerance:.3g}"
         say(f"{head}  ({measured})" if len(head) + len(measured) < width() - 5 else head)
-        say(textwrap.fill(proof.about, width() - 1, initial_indent=" " * 8,
-                          subsequent_indent=" " * 8))  # fmt: skip
+        say(
+            textwrap.fill(
+                proof.about, width() - 1, initial_indent=" " * 8, subsequent_indent=" " * 8
+            )
+        )
     count, failed = len(proofs.proofs), len(proofs.failed)
-    say(f"\n{found.name}: " + (f"{failed} of {count} proofs FAILED" if failed else
-                               f"all {count} proofs passed"))  # fmt: skip
+    say(
+        f"\n{found.name}: "
+        + (f"{failed} of {count} proofs FAILED" if failed else f"all {count} proofs passed")
+    )

@@ -96,9 +96,16 @@ def from_array(
     if contexts is not None:
         steps = (*steps, f"context={digest_of(contexts)[:12]}")
     spec = DataSpec(
-        name, values.shape[1:], levels, split, steps, len(values), digest_of(values), names,
+        name,
+        values.shape[1:],
+        levels,
+        split,
+        steps,
+        len(values),
+        digest_of(values),
+        names,
         () if contexts is None else contexts.shape[1:],
-    )  # fmt: skip
+    )
     return Dataset(spec, values, numbers, contexts=contexts)
 
 

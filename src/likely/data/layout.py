@@ -20,7 +20,7 @@ SPLIT_WORDS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}  # fmt: skip
+}
 _UNCLEAR = re.compile(r"(hold|held)[-_ ]?out", re.IGNORECASE)
 _PLAIN = frozenset(
     (

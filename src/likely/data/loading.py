@@ -92,11 +92,17 @@ def load(
     name = str(os.fspath(source))
     train, test = _read(
         name, binarize, levels, size, channels, strict, image, label, seed, progress
-    )  # fmt: skip
+    )
     options = {
-        "binarize": binarize, "levels": levels, "size": size, "channels": channels,
-        "strict": strict, "image": image, "label": label, "seed": seed,
-    }  # fmt: skip
+        "binarize": binarize,
+        "levels": levels,
+        "size": size,
+        "channels": channels,
+        "strict": strict,
+        "image": image,
+        "label": label,
+        "seed": seed,
+    }
     for part in (train, train.validation, test):
         if part is not None:
             part.source = recorded(name, options)
@@ -195,9 +201,15 @@ def _folder(
         _only_for_tables(str(path), image, label)
         return from_folder(path, size=size, channels=channels, strict=strict, progress=progress)
     return from_huggingface(
-        path, size=size, channels=channels, levels=levels, strict=strict, image=image, label=label,
+        path,
+        size=size,
+        channels=channels,
+        levels=levels,
+        strict=strict,
+        image=image,
+        label=label,
         progress=progress,
-    )  # fmt: skip
+    )
 
 
 def _only_for_folders(

@@ -202,9 +202,10 @@ class ComparisonTable:
             about = {column for column in own if column.quantity != "sampling-speed"}
             kinds = {(column.quantity, column.unit) for column in about}
             near = [group for group in groups if group[1] & about] or [
-                group for group in groups
+                group
+                for group in groups
                 if not any((column.quantity, column.unit) in kinds for column in group[1])
-            ][:1]  # fmt: skip
+            ][:1]
             members = [each for group in near for each in group[0]] + [result]
             joined = (members, own.union(*(group[1] for group in near)))
             at = groups.index(near[0]) if near else len(groups)

@@ -41,10 +41,19 @@ SPEED = "Speed"
 # dense.
 GROUPS: dict[str, tuple[Quantity, ...]] = {
     LIKELIHOOD: tuple(
-        Quantity(f"nll{given.replace(' the', '').replace(' ', '-')}",
-                 f"negative log-likelihood{given}", f"nll{bar}", "nats", True, True)
-        for given, bar in (("", ""), (" given the label", " | label"),
-                           (" given the context", " | context"))
+        Quantity(
+            f"nll{given.replace(' the', '').replace(' ', '-')}",
+            f"negative log-likelihood{given}",
+            f"nll{bar}",
+            "nats",
+            True,
+            True,
+        )
+        for given, bar in (
+            ("", ""),
+            (" given the label", " | label"),
+            (" given the context", " | context"),
+        )
     ),
     CODES: tuple(
         Quantity(f"{name}{given}", f"{title}{given.replace('-', ' ')}", name, "nats")
@@ -68,7 +77,7 @@ GROUPS: dict[str, tuple[Quantity, ...]] = {
         Quantity("duplicates", "share of exact copies", "exact copies"),
     ),
     SPEED: (Quantity("sampling-speed", "sampling speed", "speed", "images/s", False),),
-}  # fmt: skip
+}
 QUANTITIES = {quantity.name: quantity for group in GROUPS.values() for quantity in group}
 # What a model without a density cannot have.
 LIKELIHOODS = tuple(quantity.name for quantity in GROUPS[LIKELIHOOD])

@@ -308,15 +308,20 @@ class _Bench:
         with stage(self.progress, f"verifying {item.name}"):
             proofs = verify(model, test, seed)
         measured = measure(
-            model, train, test,
+            model,
+            train,
+            test,
             EvaluateSettings(
                 importance_samples=self.settings.importance_samples,
                 samples=self.settings.samples,
                 seed=seed,
             ),
-            name=item.name, proofs=proofs, reference=self.reference(item.request), timed=False,
+            name=item.name,
+            proofs=proofs,
+            reference=self.reference(item.request),
+            timed=False,
             progress=self.progress,
-        )  # fmt: skip
+        )
         samples = measured.samples
         assert samples is not None
         notes = [_proof_note(proofs), *measured.notes]

@@ -210,9 +210,13 @@ def measure(
 
 
 def _likelihood(
-    model: GenerativeModel, part: Dataset, settings: EvaluateSettings, name: str, proofs: Proofs,
+    model: GenerativeModel,
+    part: Dataset,
+    settings: EvaluateSettings,
+    name: str,
+    proofs: Proofs,
     progress: Progress,
-) -> tuple[list[Estimate], list[float]]:  # fmt: skip
+) -> tuple[list[Estimate], list[float]]:
     """Nats and bits/dim: exact, or the ELBO and the importance-weighted bound."""
     k = settings.importance_samples
     estimates: list[Estimate] = []
@@ -221,9 +225,13 @@ def _likelihood(
         how = "" if samples is None else f" by the bound with k = {samples}"
         title = f"reading {len(part):,} {part.spec.split} examples with {name}{how}"
         measured = per_example_nll(
-            model, part, importance_samples=samples, seed=settings.seed, proofs=proofs,
+            model,
+            part,
+            importance_samples=samples,
+            seed=settings.seed,
+            proofs=proofs,
             progress=lambda done, total, title=title: progress(title, done, total),  # type: ignore[misc]
-        )  # fmt: skip
+        )
         estimates += [measured.nats(), measured.bits_per_dim()]
         values = measured.values.tolist()
     return estimates, values

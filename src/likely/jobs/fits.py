@@ -126,10 +126,12 @@ class SideBySide:
             paths = os.pathsep.join(filter(None, (place, os.environ.get("PYTHONPATH"))))
             process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "likely.jobs.fits"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
                 env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "PYTHONPATH": paths},
                 start_new_session=True,  # Ctrl-C is for this process; it closes the inputs
-            )  # fmt: skip
+            )
             self._running[order.name] = order, process
             stream = _input_of(process)
             stream.write(json.dumps(dataclasses.asdict(order)) + "\n")

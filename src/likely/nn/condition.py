@@ -76,8 +76,6 @@ class Condition(nn.Module):
         return build.by_map(weight, stride) if self.is_map else build.by_vector(weight)
 
 
-def optional_condition(
-    classes: int, shape: tuple[int, ...], features: int
-) -> Condition | None:  # fmt: skip
+def optional_condition(classes: int, shape: tuple[int, ...], features: int) -> Condition | None:
     """A `Condition`, or None for an unconditional model."""
     return Condition(classes, shape, features) if classes or shape else None

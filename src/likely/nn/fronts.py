@@ -78,9 +78,12 @@ def diagonal_fronts(height: int, width: int, mirrored: bool = False, device: str
 
 
 def _fronts(
-    order: Tensor, spans: Sequence[tuple[int, int, int]], lines: int, offsets: tuple[int, ...],
+    order: Tensor,
+    spans: Sequence[tuple[int, int, int]],
+    lines: int,
+    offsets: tuple[int, ...],
     device: str,
-) -> Fronts:  # fmt: skip
+) -> Fronts:
     """Link fronts (first cell, cells, first line) whose taps read lines at the offsets."""
     links: list[list[Link]] = [[] for _ in (0, *offsets)]
     # Kept between calls, so made where it is said, whatever the default device is at the first.

@@ -101,8 +101,13 @@ class LocalWeights(nn.Module):
     def spread_out(self, part: Tensor, down: int, across: int) -> Tensor:
         """What the pixels of each block share, for each of them, [H W, A, H W, B]."""
         rows, columns = self.height, self.width
-        blocks = part.view(-(-rows // down), -(-columns // across), self.above * self.below,
-                           rows + down - 1, columns + across - 1)  # fmt: skip
+        blocks = part.view(
+            -(-rows // down),
+            -(-columns // across),
+            self.above * self.below,
+            rows + down - 1,
+            columns + across - 1,
+        )
         # A block's pixel p from its end reads the offsets from p on: [R, C, A B, k, k, H, W].
         windows = blocks.unfold(3, rows, 1).unfold(4, columns, 1).flip(3, 4)
         by_pixel = windows.permute(0, 3, 1, 4, 2, 5, 6).reshape(

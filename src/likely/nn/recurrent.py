@@ -77,9 +77,15 @@ class Recurrence(nn.Module):
     seen: Tensor
 
     def __init__(
-        self, directions: int, inputs: int, spread: int, taps: int, hidden: int, groups: int,
+        self,
+        directions: int,
+        inputs: int,
+        spread: int,
+        taps: int,
+        hidden: int,
+        groups: int,
         classes: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.hidden, self.groups, self.directions = hidden, groups, directions
         rows = GATES * hidden

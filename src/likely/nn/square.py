@@ -33,9 +33,14 @@ class MaskedConv(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, kernel: int, mask: Mask, groups: int,
+        self,
+        in_features: int,
+        out_features: int,
+        kernel: int,
+        mask: Mask,
+        groups: int,
         dilation: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if kernel % 2 == 0 or kernel < 3:
             raise InvalidSetting(

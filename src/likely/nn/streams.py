@@ -100,9 +100,7 @@ class StreamConv(NormalizedKernel):
 
     def forward(self, x: Tensor) -> Tensor:
         x = pad(x, (self.left, self.right, self.above, 0))
-        out = conv2d(
-            x, self.kernel(), self.bias, stride=self.stride, dilation=self.dilation
-        )  # fmt: skip
+        out = conv2d(x, self.kernel(), self.bias, stride=self.stride, dilation=self.dilation)
         return self.start_at(out) if self.starting else out
 
     def incremental(self, build: Builder, x: Cells, plus: Sequence[Cells] = ()) -> Cells:

@@ -103,8 +103,9 @@ def context_picture(
         left = margin + index * (width * scale + margin)
         panel = Image.new("RGB", (width, height))
         panel.putdata(_colours(seen[index], row * width + column, rank))
-        sheet.paste(panel.resize((width * scale, height * scale), Image.Resampling.NEAREST),
-                    (left, margin))  # fmt: skip
+        sheet.paste(
+            panel.resize((width * scale, height * scale), Image.Resampling.NEAREST), (left, margin)
+        )
         x, y = left + column * scale, margin + row * scale
         pen.rectangle((x - 1, y - 1, x + scale, y + scale), outline=YELLOW, width=2)
     return sheet

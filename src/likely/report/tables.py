@@ -163,11 +163,13 @@ def _blocks(
     headings = (_short(heading) for heading, _ in parts)
     room = width - max(map(len, (*names.values(), *headings)), default=0) - 1
     widths = {
-        name: 1 + max(len(text) for text in (
-            name or "floor", *kind, *(cells[name, column].plain for column in columns)
-        ))
+        name: 1
+        + max(
+            len(text)
+            for text in (name or "floor", *kind, *(cells[name, column].plain for column in columns))
+        )
         for name, kind in sides
-    }  # fmt: skip
+    }
     block: list[tuple[str, list[str]]] = []
     for side in sides:
         if block and sum(widths[name] for name, _ in (*block, side)) > room:

@@ -92,9 +92,12 @@ class RunDirectory:
     def reading_config(self, field: str = "") -> contextlib.AbstractContextManager[None]:
         """Error boundary of config.json, or of a field of it."""
         return reading(
-            self / CONFIG, field, what="damaged", kind=CheckpointError,
+            self / CONFIG,
+            field,
+            what="damaged",
+            kind=CheckpointError,
             remedy="restore it from a copy, or fit again in another directory",
-        )  # fmt: skip
+        )
 
     def fit(self) -> dict[str, Any]:
         """What fit.json says; empty where there is none.
@@ -294,9 +297,11 @@ class RunDirectory:
                 checkpoint.write_bytes(path, content)
 
     def write_state(
-        self, groups: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, str],
+        self,
+        groups: Mapping[str, Mapping[str, Tensor]],
+        about: Mapping[str, str],
         wanted: Description,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Write everything that the next step depends on, in one file."""
         strings = {**about, "about": json.dumps(wanted.fit)}
         checkpoint.write_tensors(self / STATE, checkpoint.flatten(groups), strings)
@@ -321,9 +326,13 @@ class RunDirectory:
         checkpoint.write_json(self / REPORT, record)
 
     def save(
-        self, wanted: Description, environment: Mapping[str, Any], weights: Mapping[str, Tensor],
-        records: Sequence[Mapping[str, float]], findings: Sequence[Mapping[str, Any]],
-    ) -> None:  # fmt: skip
+        self,
+        wanted: Description,
+        environment: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        records: Sequence[Mapping[str, float]],
+        findings: Sequence[Mapping[str, Any]],
+    ) -> None:
         """Write a whole run that was fitted in memory; it cannot be resumed.
 
         Raises:

@@ -36,9 +36,10 @@ class Record(dict[str, float]):
     def __str__(self) -> str:
         sign = {"validation": "<= "} if self.bound else {}
         return ", ".join(
-            f"{name} {sign.get(key, '')}{self[key]:.4g}" for key, name in NAMES.items()
+            f"{name} {sign.get(key, '')}{self[key]:.4g}"
+            for key, name in NAMES.items()
             if key in self
-        )  # fmt: skip
+        )
 
 
 class Viewed:

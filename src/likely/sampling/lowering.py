@@ -190,8 +190,9 @@ class Tables:
             for index, memory in enumerate(program.memories)
             if memory.known in (Moment.PIXEL, Moment.LATE)
             and not (memory.vector or memory.whole or memory.image is not None)
-            and memory.rows == 1 and memory.left == memory.right == 0
-        }  # fmt: skip
+            and memory.rows == 1
+            and memory.left == memory.right == 0
+        }
         for one in program.instructions:
             own = one_stride(one)
             for x in (*reads(one), *writes(one)):
@@ -234,9 +235,16 @@ class Tables:
         if not memory.vector and memory.known is not Moment.GIVEN and place.column_step:
             base += (place.left - x.left) * place.column_step
         line = (
-            base, place.kept, place.row_step, memory.stride, x.up, place.column_step,
-            place.image_step, max(1, stride // x.stride), max(1, x.stride // stride),
-        )  # fmt: skip
+            base,
+            place.kept,
+            place.row_step,
+            memory.stride,
+            x.up,
+            place.column_step,
+            place.image_step,
+            max(1, stride // x.stride),
+            max(1, x.stride // stride),
+        )
         return self._views.setdefault(line, len(self._views))
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], int]) -> int:
@@ -313,9 +321,12 @@ class Tables:
             case Map():
                 inputs = [view(x) for x in one.inputs]
                 fields = {
-                    "out": view(one.out), "x": inputs[0], "y": inputs[-1],
-                    "function": kernels.MAP_OPS.index(one.op), "factor": self._float(one.factor),
-                }  # fmt: skip
+                    "out": view(one.out),
+                    "x": inputs[0],
+                    "y": inputs[-1],
+                    "function": kernels.MAP_OPS.index(one.op),
+                    "factor": self._float(one.factor),
+                }
                 if one.out.value in self.settled:
                     ends = self._numbers([one.out.features, *self.settled[one.out.value]])
                     count = one.out.features
@@ -456,9 +467,11 @@ class Tables:
     def _accumulate(self, one: Accumulate, channel: int) -> None:
         image = dataclasses.replace(one.image, start=one.image.start + channel)
         fields = {
-            "out": self._operand(one.out, 0, 1, 1), "x": self._operand(image, 0, 1, 1),
-            "groups": self.program.shape[0], "group": channel,
-        }  # fmt: skip
+            "out": self._operand(one.out, 0, 1, 1),
+            "x": self._operand(image, 0, 1, 1),
+            "groups": self.program.shape[0],
+            "group": channel,
+        }
         if one.weight is None:
             self._note(one, Op.KEEP, **fields)
             return

@@ -439,9 +439,14 @@ class _Loop:
         """The noise of this update, for the rows of the batch from `first` on."""
         s = self.settings
         return Noise(
-            s.seed, "fit", self.step, player, device=self.device, rows=(first, s.batch_size),
+            s.seed,
+            "fit",
+            self.step,
+            player,
+            device=self.device,
+            rows=(first, s.batch_size),
             source=self.source,
-        )  # fmt: skip
+        )
 
     def _replay(self, recordings: graphs.UpdateGraphs, player: str, turn: int) -> bool:
         """The update as recorded graphs; False where it must run eagerly."""
@@ -549,10 +554,20 @@ class _Loop:
 
     def _state(self, status: str, finished: bool) -> Run:
         return Run(
-            self.model, self.settings, self.step, status, finished, self.journal.records,
-            self.directory, self.seconds, self.findings, self.others.get(DISCRIMINATOR),
-            self.data, self.objective, self.origin,
-        )  # fmt: skip
+            self.model,
+            self.settings,
+            self.step,
+            status,
+            finished,
+            self.journal.records,
+            self.directory,
+            self.seconds,
+            self.findings,
+            self.others.get(DISCRIMINATOR),
+            self.data,
+            self.objective,
+            self.origin,
+        )
 
     # -- the run directory -----------------------------------------------------------------
 

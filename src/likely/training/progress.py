@@ -60,8 +60,10 @@ class FitProgress:
                 TextColumn("{task.fields[losses]}"),
                 TimeRemainingColumn(compact=True),
                 TextColumn("left"),
-                console=Console(stderr=True), expand=True, transient=True,
-            )  # fmt: skip
+                console=Console(stderr=True),
+                expand=True,
+                transient=True,
+            )
             self._task = self._bar.add_task(self._title, total=self._steps, losses="")
             self._bar.start()
         return self

@@ -113,9 +113,16 @@ def _locations(subject: Subject, model: Autoregressive, small_covers: bool) -> l
     count = max(count, 1 if small_covers else 4)
     bottom, right = height - 1, width - 1
     first = [
-        (height // 2, width // 2), (0, right), (bottom, 0), (bottom, right), (0, 0),
-        (height // 2, 0), (height // 2, right), (0, width // 2), (bottom, width // 2),
-    ]  # fmt: skip
+        (height // 2, width // 2),
+        (0, right),
+        (bottom, 0),
+        (bottom, right),
+        (0, 0),
+        (height // 2, 0),
+        (height // 2, right),
+        (0, width // 2),
+        (bottom, width // 2),
+    ]
     shuffled = torch.randperm(len(everywhere), generator=subject.noise("locations").generator)
     random = [everywhere[int(index)] for index in shuffled]
     of_ranks = {int(model.rank[place]): place for place in reversed(random)}

@@ -39,10 +39,12 @@ def bounds(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
             yield from _on_tiny(subject, tiny)
             return
     yield Proof.at_most(
-        "total probability", math.inf, TOTAL_TOLERANCE,
+        "total probability",
+        math.inf,
+        TOTAL_TOLERANCE,
         f"{type(model).__name__} cannot be built for images of few pixels and one latent "
         "coordinate, so nothing could be integrated.",
-    )  # fmt: skip
+    )
 
 
 def _widest(
@@ -142,9 +144,11 @@ def _on_tiny(subject: Subject, tiny: LatentVariable) -> Iterator[Proof]:
         bound_over_truth = max(bound_over_truth, _z((bound - log_p).mean(1)))
     what = f"all {len(images)} images of {tiny.spec.shape}, one latent coordinate, fresh weights"
     yield Proof.at_most(
-        "total probability", worst_total, TOTAL_TOLERANCE,
+        "total probability",
+        worst_total,
+        TOTAL_TOLERANCE,
         f"|sum over {what} of p(x) by quadrature - 1|.",
-    )  # fmt: skip
+    )
     for name, value, about in (
         ("the ELBO is the ELBO", worst_elbo, "Estimate against quadrature"),
         ("importance weights are unbiased", worst_unbiased, "Mean of exp(L_8) against p(x)"),

@@ -83,9 +83,10 @@ def total_probability(subject: Subject, model: TractableDensity) -> Iterator[Pro
             built.append((shape, levels, *found))
     # The largest that the budget allows, or the smallest.
     affordable = [
-        entry for entry in built
+        entry
+        for entry in built
         if work_of(entry[2], entry[1] ** entry[2].spec.dimensions) <= budget
-    ]  # fmt: skip
+    ]
     chosen = affordable[: 1 if subject.quick else 2] or built[-1:]
     for shape, levels, tiny, fitted in chosen:
         images = all_images(shape, levels)

@@ -114,13 +114,18 @@ class Proofs:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        words = [badge("passed", "good") if p.passed else badge("FAILED", "none")
-                 for p in self.proofs]  # fmt: skip
+        words = [
+            badge("passed", "good") if p.passed else badge("FAILED", "none") for p in self.proofs
+        ]
         rows = [
-            (word, f"<b>{html.escape(proof.name)}</b><br>{html.escape(proof.about)}",
-             f"{proof.measured:.3g}", f"{proof.tolerance:.3g}")
+            (
+                word,
+                f"<b>{html.escape(proof.name)}</b><br>{html.escape(proof.about)}",
+                f"{proof.measured:.3g}",
+                f"{proof.tolerance:.3g}",
+            )
             for word, proof in zip(words, self.proofs, strict=True)
-        ]  # fmt: skip
+        ]
         verdict, _, _ = str(self).partition("\n")
         return fragment(line(verdict), table(("", "check", "measured", "allowed"), rows))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -209,12 +208,3 @@ def _bounds(
     lower[mdp.terminal] = 0.0
     upper[mdp.terminal] = 0.0
     return lower, upper
-
-
-def as_record(certificate: Certificate) -> dict[str, Any]:
-    """The numbers of a certificate, for JSON."""
-    return {
-        "error": certificate.error,
-        "policy_loss": certificate.policy_loss,
-        "residual": certificate.residual,
-    }

@@ -311,9 +311,11 @@ def evaluation(rows: PolicyRows, allowance: float = math.inf) -> tuple[Array | N
     # The order is kept, and the diagonal with it: the rows are dominant.
     try:
         factors = linalg.splu(
-            matrix[order][:, order].tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.0,
+            matrix[order][:, order].tocsc(),
+            permc_spec="NATURAL",
+            diag_pivot_thresh=0.0,
             options={"SymmetricMode": True},
-        )  # fmt: skip
+        )
     except RuntimeError:  # SuperLU's word for singular
         return np.full(states, np.nan), cost
     value[order] = factors.solve(rows.constants[order])

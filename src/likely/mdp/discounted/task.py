@@ -60,9 +60,13 @@ class Task:
     """
 
     def __init__(
-        self, engine: Engine, mdp: MDP | None, tolerance: float, value: Array,
+        self,
+        engine: Engine,
+        mdp: MDP | None,
+        tolerance: float,
+        value: Array,
         options: dict[str, Any],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.engine = engine
         self.mdp = mdp
         self.tolerance = self.goal = tolerance

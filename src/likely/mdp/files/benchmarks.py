@@ -108,9 +108,14 @@ def read_benchmark(path: str | Path) -> BenchmarkModel:
         meta = record_of(parse_json(bytes(arrays["meta"])), *fields, what="meta")
         pairs = len(arrays["row_ptr"]) - 1
         mdp = MDP.from_pairs(
-            arrays["choice_ptr"], arrays["row_ptr"], arrays["col"], arrays["prob"],
-            np.zeros(max(0, pairs)), 1.0, initial=int(arrays["initial"][0]),
-        )  # fmt: skip
+            arrays["choice_ptr"],
+            arrays["row_ptr"],
+            arrays["col"],
+            arrays["prob"],
+            np.zeros(max(0, pairs)),
+            1.0,
+            initial=int(arrays["initial"][0]),
+        )
         rewards = {
             str(label): _reward(arrays, str(key), mdp.pairs)
             for key, label in record_of(meta["rewards"], what="rewards").items()

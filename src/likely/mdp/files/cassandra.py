@@ -242,9 +242,10 @@ class _Reader:
         states, actions = len(self.names["states"]), len(self.names["actions"])
         observed = len(self.names.get("observations", ()))
         self.room(
-            states * actions, ROW + 8 * observed,
+            states * actions,
+            ROW + 8 * observed,
             f"{states} states, {actions} actions and {observed} observations",
-        )  # fmt: skip
+        )
         self.rows = [[{} for _ in range(states)] for _ in range(actions)]
         self.observe = np.zeros((actions, states, len(self.names.get("observations", ()))))
 

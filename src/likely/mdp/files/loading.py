@@ -83,9 +83,14 @@ def load(
     if discount is not None:
         checks.discount(discount)
     settings = {
-        "size": size, "labels": labels, "rewards": tuple(rewards) or None, "target": target,
-        "objective": objective, "underlying": underlying or None, "property": property,
-    }  # fmt: skip
+        "size": size,
+        "labels": labels,
+        "rewards": tuple(rewards) or None,
+        "target": target,
+        "objective": objective,
+        "underlying": underlying or None,
+        "property": property,
+    }
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
     path = source if isinstance(source, Path) else None
     if name and path is None and "\n" not in name:
@@ -123,9 +128,11 @@ def load(
 
 # The settings of each kind of file, and where each setting belongs.
 _HEEDED = {
-    ".tra": ("labels", "rewards", "target", "objective"), ".pomdp": ("underlying",),
-    ".mdp": ("underlying",), ".npz": ("property",),
-}  # fmt: skip
+    ".tra": ("labels", "rewards", "target", "objective"),
+    ".pomdp": ("underlying",),
+    ".mdp": ("underlying",),
+    ".npz": ("property",),
+}
 _HOMES = {
     "size": "it is for built-in worlds of any size",
     "labels": "it is for explicit models (.tra)",

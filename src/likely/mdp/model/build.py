@@ -41,9 +41,10 @@ def from_pairs(
         raise InvalidSetting(
             f'missing="{missing}" is unknown; {nearest(missing, ["refuse", "terminate"])}'
         )
-    pairs_of, rows, columns = (_integers(a, n) for a, n in (
-        (pair_ptr, "pair_ptr"), (indptr, "indptr"), (indices, "indices"),
-    ))  # fmt: skip
+    pairs_of, rows, columns = (
+        _integers(a, n)
+        for a, n in ((pair_ptr, "pair_ptr"), (indptr, "indptr"), (indices, "indices"))
+    )
     weights = np.ascontiguousarray(probability, dtype=np.float64)
     if weights.shape != columns.shape:
         raise InvalidData(
@@ -324,10 +325,17 @@ def from_arrays(
     return MDP.from_pairs(
         np.concatenate([[0], np.cumsum(usable.sum(axis=1))]),
         np.concatenate([[0], np.cumsum(np.bincount(pair, minlength=len(rows)))]),
-        successor, rows[pair, successor], expected, discount,
-        pair_action=np.nonzero(usable)[1], successor_reward=parts, terminal=terminal,
-        initial=initial, state_names=state_names, action_names=action_names,
-    )  # fmt: skip
+        successor,
+        rows[pair, successor],
+        expected,
+        discount,
+        pair_action=np.nonzero(usable)[1],
+        successor_reward=parts,
+        terminal=terminal,
+        initial=initial,
+        state_names=state_names,
+        action_names=action_names,
+    )
 
 
 def from_sparse(
@@ -370,10 +378,18 @@ def from_sparse(
         expected = gain.ravel()[usable]
     return MDP.from_pairs(
         np.concatenate([[0], np.cumsum(usable.reshape(states, actions).sum(axis=1))]),
-        rows.indptr, rows.indices, rows.data, expected, discount,
-        pair_action=np.tile(np.arange(actions), states)[usable], successor_reward=parts,
-        terminal=terminal, initial=initial, state_names=state_names, action_names=action_names,
-    )  # fmt: skip
+        rows.indptr,
+        rows.indices,
+        rows.data,
+        expected,
+        discount,
+        pair_action=np.tile(np.arange(actions), states)[usable],
+        successor_reward=parts,
+        terminal=terminal,
+        initial=initial,
+        state_names=state_names,
+        action_names=action_names,
+    )
 
 
 def _on_moves(reward: list[Any], transition: list[Any], order: IntArray, rows: Any) -> FloatArray:

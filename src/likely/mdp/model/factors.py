@@ -94,12 +94,14 @@ def factored(
     counts = np.concatenate([(row != 0.0).sum(axis=1) for row in rows])
     width = math.prod(int((row != 0.0).sum(axis=1).max()) for row in rows)
     parameters = (
-        _frozen(sizes), _frozen(strides), _frozen(base),
+        _frozen(sizes),
+        _frozen(strides),
+        _frozen(base),
         _frozen(np.concatenate([[0], np.cumsum(counts)])),
         _frozen(np.concatenate([np.nonzero(row)[1] for row in rows])),
         _frozen(np.concatenate([row[row != 0.0] for row in rows])),
         _frozen(np.concatenate([gain.ravel() for gain in gains])),
-    )  # fmt: skip
+    )
     ended = np.zeros(states, dtype=np.bool_)
     if terminal is not None:
         ended = mask_of(terminal, states, "terminal")

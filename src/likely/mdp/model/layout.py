@@ -84,9 +84,13 @@ class GridLayout:
         symbols, moves, row_name, column_name = rest
         directions = [None if move is None else (int(move[0]), int(move[1])) for move in moves]
         return cls.of(
-            arrays["layout"], directions, [str(line) for line in symbols], str(row_name),
-            str(column_name), arrays.get("layout_entering"),
-        )  # fmt: skip
+            arrays["layout"],
+            directions,
+            [str(line) for line in symbols],
+            str(row_name),
+            str(column_name),
+            arrays.get("layout_entering"),
+        )
 
     @property
     def shape(self) -> tuple[int, int]:

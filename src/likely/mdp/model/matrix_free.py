@@ -119,9 +119,15 @@ class MatrixFree:
             self.row, self.rows, pair_ptr, indptr, indices, probability, reward, action
         )
         stored = MDP.from_pairs(
-            pair_ptr, indptr, indices, probability, reward, self.discount,
-            pair_action=action, terminal=self.terminal,
-        )  # fmt: skip
+            pair_ptr,
+            indptr,
+            indices,
+            probability,
+            reward,
+            self.discount,
+            pair_action=action,
+            terminal=self.terminal,
+        )
         # Repeated successors were added up.
         rounding = 2.0 * self.width * UNIT
         return dataclasses.replace(stored, row_defect=stored.row_defect + rounding)

@@ -51,9 +51,15 @@ class DCGANSettings:
         The gradient penalty bounds the gradients; clipping them would hide its effect.
         """
         adversarial = FitSettings(
-            steps=1800, batch_size=64, learning_rate=1.5e-3, beta1=0.0, beta2=0.9, clip=0.0,
-            ema=0.995, final_learning_rate=0.1,
-        )  # fmt: skip
+            steps=1800,
+            batch_size=64,
+            learning_rate=1.5e-3,
+            beta1=0.0,
+            beta2=0.9,
+            clip=0.0,
+            ema=0.995,
+            final_learning_rate=0.1,
+        )
         if spec.side <= 12:
             return adversarial
         return dataclasses.replace(adversarial, steps=20_000, learning_rate=3e-4, ema=0.999)

@@ -143,11 +143,17 @@ class MultiscalePixelCNN(Autoregressive):
         self.small = GatedPixelCNN(
             small,
             GatedPixelCNNSettings(
-                channels=s.channels, layers=s.small_layers, kernel=s.kernel,
-                first_kernel=s.first_kernel, head=s.head, components=s.components,
-                head_channels=s.head_channels, dropout=s.dropout, conditional=s.conditional,
+                channels=s.channels,
+                layers=s.small_layers,
+                kernel=s.kernel,
+                first_kernel=s.first_kernel,
+                head=s.head,
+                components=s.components,
+                head_channels=s.head_channels,
+                dropout=s.dropout,
+                conditional=s.conditional,
             ),
-        )  # fmt: skip
+        )
         self.enlarge = Enlarge(channels, s.map_channels, s.factor, (height, width))
         self.first = MaskedConv(channels, s.channels, s.first_kernel, "A", groups)
         self.layers = nn.ModuleList(

@@ -68,9 +68,14 @@ class Scale(nn.Module):
     known: Tensor
 
     def __init__(
-        self, spec: DataSpec, stride: int, outputs: int, groups: int, classes: int,
+        self,
+        spec: DataSpec,
+        stride: int,
+        outputs: int,
+        groups: int,
+        classes: int,
         settings: ParallelMultiscaleSettings,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         channels, height, width = spec.shape
         self.shape, self.stride = spec.shape, stride

@@ -56,9 +56,17 @@ class MultiscalePixelCNNSettings:
         known(self)
         at_least(self, 2, "factor")
         at_least(
-            self, 1, "channels", "small_layers", "layers", "kernel", "first_kernel",
-            "map_channels", "components", "head_channels",
-        )  # fmt: skip
+            self,
+            1,
+            "channels",
+            "small_layers",
+            "layers",
+            "kernel",
+            "first_kernel",
+            "map_channels",
+            "components",
+            "head_channels",
+        )
         _dropout(self.dropout)
 
     @classmethod
@@ -70,9 +78,8 @@ class MultiscalePixelCNNSettings:
         if side <= 28 and spec.grid[0] == 1:
             return cls()
         return cls(
-            channels=126, small_layers=10, layers=8, map_channels=64, head_channels=252,
-            dropout=0.1,
-        )  # fmt: skip
+            channels=126, small_layers=10, layers=8, map_channels=64, head_channels=252, dropout=0.1
+        )
 
     @classmethod
     def fit_preset(cls, spec: DataSpec) -> FitSettings:

@@ -44,9 +44,15 @@ class ResidualBlock(nn.Module):
     """x + 1x1(relu(kxk(relu(1x1(relu(x)))))), [B, 2 h, H, W]."""
 
     def __init__(
-        self, channels: int, kernel: int, dilation: int, *, groups: int, dropout: float,
+        self,
+        channels: int,
+        kernel: int,
+        dilation: int,
+        *,
+        groups: int,
+        dropout: float,
         context: tuple[int, tuple[int, ...]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.reduce = GroupedPointwise(2 * channels, channels, groups)
         self.conv = MaskedConv(channels, channels, kernel, "B", groups, dilation)
@@ -122,10 +128,11 @@ class PixelCNN(Incremental):
             for dilation in self.dilations
         )
         self.hidden = nn.ModuleList(
-            GroupedPointwise(2 * h if index == 0 else settings.head_channels,
-                             settings.head_channels, groups)
+            GroupedPointwise(
+                2 * h if index == 0 else settings.head_channels, settings.head_channels, groups
+            )
             for index in range(2)
-        )  # fmt: skip
+        )
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
 
     def start_at(self, data: Dataset) -> None:

@@ -63,9 +63,13 @@ class StreamBlock(nn.Module):
     """A residual block of one stream, [B, F, H, W], reading `others` further maps beside it."""
 
     def __init__(
-        self, settings: PixelCNNPPSettings, conv: Callable[..., StreamConv], others: int,
-        context: Given, stride: int,
-    ) -> None:  # fmt: skip
+        self,
+        settings: PixelCNNPPSettings,
+        conv: Callable[..., StreamConv],
+        others: int,
+        context: Given,
+        stride: int,
+    ) -> None:
         super().__init__()
         features = settings.channels
         self.is_gated = settings.block == "gated"
@@ -167,9 +171,15 @@ class Resample(nn.Module):
         stride = 2 if settings.resampling == "strided" else 1
         dilation = 2**scale if settings.resampling == "dilated" else 1
         conv = functools.partial(
-            StreamConv, features, features, above=1, left=1, stride=stride, dilation=dilation,
+            StreamConv,
+            features,
+            features,
+            above=1,
+            left=1,
+            stride=stride,
+            dilation=dilation,
             normalize=normalize,
-        )  # fmt: skip
+        )
         self.u, self.ul = conv(right=1), conv()
 
     def forward(self, u: Tensor, ul: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

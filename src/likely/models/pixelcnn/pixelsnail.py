@@ -129,10 +129,14 @@ class PixelSNAIL(Incremental):
                 if index == settings.convolutions // 2:
                     self.layers.append(
                         CausalAttention(
-                            features, channels, settings.heads, settings.head_size, groups,
+                            features,
+                            channels,
+                            settings.heads,
+                            settings.head_size,
+                            groups,
                             settings.dropout,
                         )
-                    )  # fmt: skip
+                    )
                 self.layers.append(
                     GatedWindow(
                         features, settings.kernel, groups, settings.dropout, self.classes, depth

@@ -53,9 +53,8 @@ class VAESettings:
         if len(spec.shape) == 1:
             small = side <= 12
             return cls(
-                latent=16 if small else 50, network="dense", head=head,
-                components=3 if small else 5,
-            )  # fmt: skip
+                latent=16 if small else 50, network="dense", head=head, components=3 if small else 5
+            )
         if side <= 12:
             return cls(latent=16, channels=16, head=head, components=3)
         if side <= 28:

@@ -247,9 +247,13 @@ class MADE(UnitModel, Subsampled):
                 ).tolist()
                 new = [0, *ends[:-1]]
                 grown = build.grow(
-                    below, _arranged(weight, own, places).t(),
-                    of_label(build, self.hidden_biases[layer][:, own]), new, ends, seen,
-                )  # fmt: skip
+                    below,
+                    _arranged(weight, own, places).t(),
+                    of_label(build, self.hidden_biases[layer][:, own]),
+                    new,
+                    ends,
+                    seen,
+                )
                 below, places, seen = build.relu(grown), own, ends
             readout = _arranged(self.masked_output(mask, of_units), rows, places)
             readout = readout / len(masks) if len(masks) > 1 else readout
