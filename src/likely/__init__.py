@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from likely.evaluate.likelihood import log_likelihood as log_likelihood
     from likely.evaluate.likelihood import nats as nats
     from likely.files.sheets import show as show
+    from likely.jobs.compare import compare as compare
     from likely.jobs.evaluate import evaluate as evaluate
     from likely.runs.saved import load as load
     from likely.settings import FitSettings as FitSettings
@@ -82,6 +83,7 @@ _HOME = {
     "answers": "ask",
     "ask": "ask",
     "bits_per_dim": "evaluate.likelihood",
+    "compare": "jobs.compare",
     "evaluate": "jobs.evaluate",
     "fit": "training.loop",
     "load": "runs.saved",

@@ -12,7 +12,7 @@ from likely import runs
 from likely.data import load
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Relation
-from likely.jobs.compare import ONE_OF_EACH_KIND, CompareSettings, Outcome, run
+from likely.jobs.compare import ONE_OF_EACH_KIND, CompareSettings, Outcome, compare, run
 from likely.training.loop import fit
 
 FEW = CompareSettings(steps=6, samples=60, importance_samples=3)
@@ -132,3 +132,20 @@ def test_what_cannot_be_compared_is_refused(outcome: Outcome, folder: Path, tmp_
         run([tmp_path], None, tmp_path, FEW)
     with pytest.raises(InvalidSetting, match="test or validation"):
         CompareSettings(split="train")
+
+
+def test_models_in_memory_are_compared_and_shown(outcome: Outcome, folder: Path) -> None:
+    train, test = load("digits")
+    models = [runs.load(folder / "runs" / name).model for name in ("vae", "vae")]
+    report = compare(*models, data=(train, test), settings=FEW)
+    assert [model.result.name for model in report.models] == ["VAE", "VAE 2"]
+    assert "VAE 2" in str(report) == repr(report)
+    assert report._repr_html_().startswith("<iframe srcdoc=")
+    same = compare(folder / "runs" / "vae", settings=FEW)
+    assert outcome.report is not None
+    vae = next(m for m in outcome.report.models if m.result.name == "vae")
+    assert same.models[0].result.estimates[0] == vae.result.estimates[0]
+    with pytest.raises(InvalidSetting, match="give data="):
+        compare(models[0])
+    with pytest.raises(InvalidSetting, match="give fitted models; or data"):
+        compare(data="digits")

@@ -29,10 +29,10 @@ from likely.ask.encode import Encodes
 from likely.ask.interpolate import Interpolates
 from likely.ask.likelihood import has_likelihood
 from likely.data.labels import relabelled
-from likely.data.spec import Dataset
+from likely.data.spec import Dataset, as_dataset
 from likely.density import GenerativeModel, LatentVariable, context_of
 from likely.devices import choose_device, environment, place
-from likely.errors import InvalidData, InvalidSetting, Unanswerable
+from likely.errors import InvalidData, InvalidSetting, LikelyError, Unanswerable
 from likely.evaluate.compare import ModelResult, compare_models
 from likely.evaluate.likelihood import quantity_of
 from likely.evaluate.samples import SampleReference
@@ -61,6 +61,7 @@ from likely.report.report import (
 from likely.runs.checkpoint import CheckpointError
 from likely.settings import to_json
 from likely.training.health import diagnose
+from likely.training.loop import Run
 from likely.verify import Proofs, verify
 
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
@@ -184,6 +185,95 @@ def run(
     )
 
 
+def compare(
+    *fitted: str | Path | Run | GenerativeModel,
+    data: str | Mapping[str, Any] | tuple[Dataset, Dataset] | None = None,
+    out: str | Path | None = None,
+    settings: CompareSettings | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare fitted models, or one of each kind that is fitted first: `likely compare` in Python.
+
+        likely.compare(vae, pixelcnn, data=(train, test))
+        likely.compare("runs/vae", "runs/dcgan")
+        likely.compare(data="digits", out="comparison")
+
+    Args:
+        fitted: models, runs of `likely.fit`, or directories of runs; none to fit one of each kind.
+        data: what they are compared on: (training set, test set); or what `likely.data.load` takes,
+            a name or a path, or {"name": ..., options}. Directories know theirs.
+        out: folder of report.html, report.json and the sheets; needed to fit, else None writes
+            nothing.
+        settings: of the comparison.
+        progress: called with (what is being done, how much of it, of how much).
+
+    Returns:
+        The report: a table as text, the whole page in a notebook.
+
+    Raises:
+        InvalidSetting: data or a folder is missing.
+        LikelyError: whatever loading, fitting or measuring refuses, or that a fit was stopped.
+    """
+    settings = settings or CompareSettings()
+    bench = _Bench(settings, progress or (lambda stage, done, total: None))
+    request: Mapping[str, Any] | None
+    if isinstance(data, tuple):
+        request = bench.keep(*data)
+    else:
+        request = {"name": data} if isinstance(data, str) else data
+    if not fitted:
+        if out is None or request is None or isinstance(data, tuple):
+            raise InvalidSetting(
+                "give fitted models; or data by its name and a folder to fit one of each kind, as "
+                'likely.compare(data="digits", out="comparison")'
+            )
+        outcome = _fitted_and_compared(request, Path(out), bench, "")
+        if outcome.report is None:
+            raise LikelyError(outcome.status)
+        return outcome.report
+    items = [
+        _opened(each, request, settings, bench)
+        if isinstance(each, str | Path)
+        else _in_memory(each, request, settings)
+        for each in fitted
+    ]
+    seen: dict[str, int] = {}
+    for place_of, item in enumerate(items):
+        seen[item.name] = seen.get(item.name, 0) + 1
+        if seen[item.name] > 1:
+            items[place_of] = dataclasses.replace(item, name=f"{item.name} {seen[item.name]}")
+    pairs = [(item, bench.timed(item, bench.measure(item))) for item in items]
+    report = bench.report(pairs, items[0].request, "")
+    if out is not None:
+        write_report(report, Path(out))
+    return report
+
+
+def _in_memory(
+    fitted: Run | GenerativeModel, request: Mapping[str, Any] | None, settings: CompareSettings
+) -> Fitted:
+    """A model of this process, with what its run says of it."""
+    if request is None:
+        raise InvalidSetting("give data=(train, test), or its name, to compare models in memory")
+    run_of = fitted if isinstance(fitted, Run) else None
+    model = fitted.model if isinstance(fitted, Run) else fitted
+    if not isinstance(model, GenerativeModel):
+        raise InvalidSetting(
+            f"expected models, runs or directories of runs, given {type(model).__name__}"
+        )
+    place(model.eval(), choose_device(settings.device))
+    return Fitted(
+        type(model).__name__,
+        model,
+        "",
+        request,
+        run_of.metrics if run_of else [],
+        to_json(run_of.settings) if run_of else {},
+        run_of.seconds if run_of else None,
+        run_of.status if run_of else "",
+    )
+
+
 def _fitted_and_compared(
     request: Mapping[str, Any], out: Path, bench: _Bench, command: str
 ) -> Outcome:
@@ -282,6 +372,12 @@ class _Bench:
         self.settings, self.progress = settings, progress
         self._data: dict[str, tuple[Dataset, Dataset]] = {}
         self._references: dict[str, SampleReference] = {}
+
+    def keep(self, train: Dataset, test: Dataset) -> dict[str, Any]:
+        """Take data of this process, and give the request that stands for it."""
+        request = {"name": f"{as_dataset(train).spec.name} {as_dataset(test).spec.fingerprint}"}
+        self._data[repr(sorted(request.items()))] = train, test
+        return request
 
     def data(self, request: Mapping[str, Any]) -> tuple[Dataset, Dataset]:
         """(training set, evaluated split)."""

@@ -8,6 +8,8 @@ setting, and escapes every value.
 from __future__ import annotations
 
 import dataclasses
+import html
+import io
 import json
 import math
 import re
@@ -26,6 +28,7 @@ from likely.files import write_bytes
 from likely.files.charts import Panel
 from likely.files.sheets import grid_sheet, neighbour_sheet, sample_sheet, save_png
 from likely.report.page import render
+from likely.report.tables import terminal_table
 
 __all__ = [
     "ModelReport",
@@ -88,7 +91,7 @@ class ModelReport:
     sheets: Mapping[str, Images] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Report:
     """A whole comparison.
 
@@ -125,6 +128,20 @@ class Report:
             raise InvalidData(
                 f"a report needs the models of its comparison, {theirs}, given {ours}"
             )
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=100, color_system=None)
+        with console.capture() as text:
+            console.print(terminal_table(self.comparison))
+        return text.get()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        page = html.escape(render(self))
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 700px; border: 0"></iframe>'
 
     def levels(self, model: ModelReport) -> int:
         """The levels of a model's images; runs of other data may be compared, too."""
