@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     from likely.jobs import compare as compare_job
 
     names = ("split", "steps", "importance_samples", "samples", "seed", "device")
-    given = {name: getattr(options, name) for name in names if name in options}
+    settings = {name: getattr(options, name) for name in names if name in options}
     default = (
         "runs/compare" if options.runs or request is None else f"runs/compare-{_stem(request)}"
     )
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
             options.runs,
             request,
             out,
-            compare_job.CompareSettings(**given),
+            compare_job.CompareSettings(**settings),
             command=shlex.join(["likely", *sys.argv[1:]]),
             progress=progress,
         )

@@ -58,14 +58,14 @@ def run(options: argparse.Namespace) -> int:
     """Do what was chosen."""
     if options.choice == "list":
         return _list(options.json)
-    given = {
+    shaping = {
         field.key: converted_field(field, getattr(options, field.name), field.option)
         for field in _options(options.choice)
         if field.name in options
     }
     if options.choice == "report":
-        return _report(options.source, given, options.json)
-    return _describe(options.source, given, options.json)
+        return _report(options.source, shaping, options.json)
+    return _describe(options.source, shaping, options.json)
 
 
 def _list(as_json: bool) -> int:
@@ -102,12 +102,12 @@ def _where(entry: Entry) -> str:
     return "downloaded when first used" if entry.files else "not here, no download"
 
 
-def _describe(source: str, given: dict[str, Any], as_json: bool) -> int:
+def _describe(source: str, shaping: dict[str, Any], as_json: bool) -> int:
     from likely import data
     from likely.cli.progress import loading
 
     with loading() as progress:
-        train, test = data.load(source, progress=progress, **given)
+        train, test = data.load(source, progress=progress, **shaping)
     parts = {"train": train, "validation": train.validation, "test": test}
     splits = {name: part for name, part in parts.items() if part is not None}
     spec = train.spec
@@ -158,13 +158,13 @@ def _by_class(part: Dataset) -> dict[str, int] | None:
     return {name: int(count) for name, count in zip(names, counts, strict=True)}
 
 
-def _report(source: str, given: dict[str, Any], as_json: bool) -> int:
+def _report(source: str, shaping: dict[str, Any], as_json: bool) -> int:
     from likely.cli.progress import loading
     from likely.data.images import from_folder
 
     with loading() as progress:
-        found = from_folder(source, progress=progress, **given)
-    report, spec = found.report, found.train.spec
+        folder = from_folder(source, progress=progress, **shaping)
+    report, spec = folder.report, folder.train.spec
     if as_json:
         skipped = [{"path": s.path, "reason": s.reason} for s in report.skipped]
         say_json(

@@ -109,26 +109,26 @@ def objective_fields() -> tuple[Field, ...]:
 
 def about_fields(kind: type[Any]) -> dict[str, str]:
     """The lines under "Attributes:" in the docstrings of a class and of its bases, by field."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        found |= _attributes(base)
-    return found
+        texts |= _attributes(base)
+    return texts
 
 
 def _attributes(kind: type[Any]) -> dict[str, str]:
     text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     name = ""
     for line in text.splitlines():
         start = re.match(r" {4}(\w+): (.*)", line)
         if start:
             name = start[1]
-            found[name] = start[2].strip()
+            texts[name] = start[2].strip()
         elif name and line.startswith(" " * 8):
-            found[name] += " " + line.strip()
+            texts[name] += " " + line.strip()
         else:
             name = ""
-    return found
+    return texts
 
 
 def settings_fields(kind: type[Any], section: str) -> tuple[Field, ...]:
@@ -149,11 +149,11 @@ def presets(entry: ModelEntry, section: str = "model") -> dict[str, dict[str, An
 def preset_words(entry: ModelEntry, section: str) -> dict[str, str]:
     """The presets of every field in words: one value where all shapes agree."""
     by_shape = presets(entry, section)
-    found = {}
+    words = {}
     for field in next(iter(by_shape.values())):
         shown = [_shown(preset[field]) for preset in by_shape.values()]
-        found[field] = shown[0] if len(set(shown)) == 1 else " | ".join(shown)
-    return found
+        words[field] = shown[0] if len(set(shown)) == 1 else " | ".join(shown)
+    return words
 
 
 def fields_of(entry: ModelEntry) -> dict[str, Field]:

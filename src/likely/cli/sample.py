@@ -104,23 +104,23 @@ def run(options: argparse.Namespace) -> int:
     out = _path(getattr(options, "out", None), ".png", "--out")
     array = _path(getattr(options, "npy", None), ".npy", "--npy")
     trace = _path(getattr(options, "progressive", None), ".png", "--progressive")
-    found = opened(options)
-    out = out or found.directory / "samples" / f"seed-{options.seed}.png"
+    saved = opened(options)
+    out = out or saved.directory / "samples" / f"seed-{options.seed}.png"
     for path in (out, array, trace):
         if path is not None:
             refuse_unwritable(path)
-    labels = labels_for(found.model, options.number, getattr(options, "label", None))
+    labels = labels_for(saved.model, options.number, getattr(options, "label", None))
     began = time.monotonic()
-    with counting(f"drawing {options.number} images from {found.name}") as show:
-        images, frames = _drawn(found, options, labels, trace is not None, show)
+    with counting(f"drawing {options.number} images from {saved.name}") as show:
+        images, frames = _drawn(saved, options, labels, trace is not None, show)
     seconds = time.monotonic() - began
-    levels = found.model.spec.levels
+    levels = saved.model.spec.levels
     what = "means E[x | z] of drawn codes" if options.mean else "samples"
     sheet = sample_sheet(
         images,
         levels,
         columns=getattr(options, "columns", None),
-        caption=f"{found.name} on {found.model.spec.name}: {options.number} {what}, seed "
+        caption=f"{saved.name} on {saved.model.spec.name}: {options.number} {what}, seed "
         f"{options.seed}, not chosen",
     )
     checkpoint.write_bytes(out, png(sheet))
@@ -131,18 +131,18 @@ def run(options: argparse.Namespace) -> int:
         np.save(buffer, values, allow_pickle=False)
         checkpoint.write_bytes(array, buffer.getvalue())
     if trace is not None:
-        height = found.model.spec.grid[1]
+        height = saved.model.spec.grid[1]
         rows = sample_sheet(
             frames,
             levels,
             columns=height,
-            caption=f"{found.name} on {found.model.spec.name}: after each row of pixels, seed "
+            caption=f"{saved.name} on {saved.model.spec.name}: after each row of pixels, seed "
             f"{options.seed}",
         )
         checkpoint.write_bytes(trace, png(rows))
     record: dict[str, Any] = {
-        "run": str(found.directory),
-        "model": found.name,
+        "run": str(saved.directory),
+        "model": saved.name,
         "n": options.number,
         "seed": options.seed,
         "shape": list(images.shape[1:]),
@@ -161,12 +161,12 @@ def run(options: argparse.Namespace) -> int:
         return 0
     files = " and ".join(str(path) for path in (out, array, trace) if path is not None)
     drawn = "means" if options.mean else "images"
-    say(f"{options.number} {drawn} from {found.name} in {duration(seconds)}: {files}")
+    say(f"{options.number} {drawn} from {saved.name} in {duration(seconds)}: {files}")
     return 0
 
 
 def _drawn(
-    found: SavedRun,
+    saved: SavedRun,
     options: argparse.Namespace,
     labels: Tensor | None,
     traced: bool,
@@ -177,11 +177,11 @@ def _drawn(
 
     from likely.density import Autoregressive, LatentVariable
 
-    model = found.model
+    model = saved.model
     if options.mean:
         if not isinstance(model, LatentVariable):
             raise InvalidSetting(
-                f"{found.name} has no decoder p(x | z): --mean is for models with latent variables"
+                f"{saved.name} has no decoder p(x | z): --mean is for models with latent variables"
             )
         means = model.sample_means(options.number, seed=options.seed, context=labels)
         return means.cpu(), torch.empty(0)
@@ -189,7 +189,7 @@ def _drawn(
     if not isinstance(model, Autoregressive):
         if traced or options.temperature != 1.0 or options.method != "auto":
             raise InvalidSetting(
-                f"{found.name} is not autoregressive: it has no --temperature, --method or "
+                f"{saved.name} is not autoregressive: it has no --temperature, --method or "
                 "--progressive"
             )
         return model.sample(options.number, seed=options.seed, context=labels).cpu(), torch.empty(0)

@@ -55,30 +55,30 @@ def requested(entry: ModelEntry, options: argparse.Namespace) -> Request:
     if ":" in str(in_file.get("objective")):
         OBJECTIVES.entry(str(in_file["objective"]))  # its import brings its settings
     fields = fields_of(entry)
-    found: dict[str, dict[str, Any]] = {
+    sections: dict[str, dict[str, Any]] = {
         section: {} for section in ("data", "model", "fit", "objective", "run")
     }
     for field, value in _given(fields, options, in_file):
-        found[field.section][field.key] = value
+        sections[field.section][field.key] = value
     for section, key, option in (("data", "name", "--data"), ("run", "out", "--out")):
-        if key not in found[section]:
+        if key not in sections[section]:
             what = "data" if option == "--data" else "directory"
             raise InvalidSetting(
                 f"no {what} given: add {option}, as `likely fit {entry.name} --data digits "
                 f"--out runs/{entry.name}`"
             )
-    name = found["objective"].pop("name", None)
-    _check_objective(name, found["objective"])
+    name = sections["objective"].pop("name", None)
+    _check_objective(name, sections["objective"])
     return Request(
         entry,
-        found["data"],
-        found["model"],
-        found["fit"],
+        sections["data"],
+        sections["model"],
+        sections["fit"],
         name,
-        found["objective"],
-        Path(found["run"]["out"]).expanduser(),
-        found["run"].get("resume", True),
-        Path(found["run"]["from"]).expanduser() if "from" in found["run"] else None,
+        sections["objective"],
+        Path(sections["run"]["out"]).expanduser(),
+        sections["run"].get("resume", True),
+        Path(sections["run"]["from"]).expanduser() if "from" in sections["run"] else None,
     )
 
 
@@ -141,8 +141,8 @@ def _check_objective(name: str | None, settings: dict[str, Any]) -> None:
     valid = [field.key for field in settings_fields(settings_class, "objective")]
     for key in settings:
         if key not in valid:
-            own = ", ".join(f"--objective-{word.replace('_', '-')}" for word in valid)
+            options = ", ".join(f"--objective-{word.replace('_', '-')}" for word in valid)
             raise InvalidSetting(
                 f"--objective-{key.replace('_', '-')} is no setting of {name}"
-                + (f"; valid: {own}" if own else ", which has none")
+                + (f"; valid: {options}" if options else ", which has none")
             )

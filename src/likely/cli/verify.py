@@ -51,21 +51,21 @@ def run(options: argparse.Namespace) -> int:
     from likely.cli.progress import working
     from likely.verify import verify
 
-    found = opened(options)
-    _, test = data_of(found)
-    with working(f"verifying {found.name} in {found.directory}"):
-        proofs = verify(found.model, test, options.seed, quick=options.quick)
+    saved = opened(options)
+    _, test = data_of(saved)
+    with working(f"verifying {saved.name} in {saved.directory}"):
+        proofs = verify(saved.model, test, options.seed, quick=options.quick)
     if options.json:
-        say_json({"run": str(found.directory), **proofs.to_json()})
+        say_json({"run": str(saved.directory), **proofs.to_json()})
     else:
-        _print(found, proofs)
+        _print(saved, proofs)
     written = 0
     if not options.quick:
-        written = kept(found.directory / "proofs.json", proofs.to_json(), told=False)
+        written = kept(saved.directory / "proofs.json", proofs.to_json(), told=False)
     return written if proofs.passed else 1
 
 
-def _print(found: SavedRun, proofs: Proofs) -> None:
+def _print(saved: SavedRun, proofs: Proofs) -> None:
     for proof in proofs.proofs:
         word = "passed" if proof.passed else "FAILED"
         head = f"{word}  {proof.name}"
@@ -78,6 +78,6 @@ def _print(found: SavedRun, proofs: Proofs) -> None:
         )
     count, failed = len(proofs.proofs), len(proofs.failed)
     say(
-        f"\n{found.name}: "
+        f"\n{saved.name}: "
         + (f"{failed} of {count} proofs FAILED" if failed else f"all {count} proofs passed")
     )

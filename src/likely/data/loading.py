@@ -118,12 +118,12 @@ def recorded(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     if name not in CATALOGUE:
         name = str(Path(name).expanduser().resolve())
-    given = {
+    kept = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in options.items()
         if value is not None and value is not False and (key, value) != ("seed", 0)
     }
-    return {"name": name, **given}
+    return {"name": name, **kept}
 
 
 def _read(

@@ -131,8 +131,10 @@ class DataSpec:
             "classes": lambda s: f"{len(s.classes)} classes",
             "context": lambda s: f"contexts {s.context}" if s.context else "no contexts",
         }
-        found = [say for name, say in words.items() if getattr(self, name) != getattr(other, name)]
-        pairs = [f"{say(self)} against {say(other)}" for say in found]
+        differing = [
+            say for name, say in words.items() if getattr(self, name) != getattr(other, name)
+        ]
+        pairs = [f"{say(self)} against {say(other)}" for say in differing]
         if not pairs and self.digest != other.digest:
             pairs = ["other examples of the same kind"]
         return "; ".join(pairs)

@@ -189,11 +189,11 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
                 f"{type(self).__name__} is conditional on {self.classes} classes: "
                 "give context=<label> or one label per example"
             )
-        given = self._tensor(context)
-        if given.is_floating_point() or given.is_complex():
+        numbers = self._tensor(context)
+        if numbers.is_floating_point() or numbers.is_complex():
             # Rounding 0.9 (or NaN) to some class would be an answer to another question.
-            raise InvalidSetting(f"context: labels must be integers, given {given.dtype}")
-        labels = given.to(self.device, torch.int64)
+            raise InvalidSetting(f"context: labels must be integers, given {numbers.dtype}")
+        labels = numbers.to(self.device, torch.int64)
         if labels.ndim == 0:
             labels = labels.expand(n)
         if labels.shape != (n,):
@@ -229,16 +229,16 @@ class GenerativeModel(nn.Module, metaclass=_Seeded):
                 f"{type(self).__name__} is conditional on numbers of shape {shape}: give a "
                 "context for each example, or one for all"
             )
-        given = self._tensor(context).to(self.device, next(self.parameters()).dtype)
-        if given.shape == shape:
-            given = given.expand(n, *shape)
-        if given.shape != (n, *shape):
+        values = self._tensor(context).to(self.device, next(self.parameters()).dtype)
+        if values.shape == shape:
+            values = values.expand(n, *shape)
+        if values.shape != (n, *shape):
             raise InvalidSetting(
-                f"context: expected numbers of shape {(n, *shape)}, given {tuple(given.shape)}"
+                f"context: expected numbers of shape {(n, *shape)}, given {tuple(values.shape)}"
             )
-        if not _hidden(given) and not bool(given.isfinite().all()):
+        if not _hidden(values) and not bool(values.isfinite().all()):
             raise InvalidSetting("context: expected finite numbers")
-        return given
+        return values
 
     def integers(self, x: Tensor | npt.NDArray[Any]) -> Tensor:
         """x as int64 on the model's device, [B, *spec.grid].
@@ -340,8 +340,8 @@ def conditioned_on(spec: DataSpec, wanted: bool) -> tuple[int, tuple[int, ...]]:
 
 def context_of(model: GenerativeModel, batch: Batch) -> Tensor | None:
     """What the model takes of a batch: labels int64 [B], floats [B, *context_shape], or None."""
-    given = batch.context if model.context_shape else batch.label if model.classes else None
-    return None if given is None else torch.from_numpy(given).to(model.device)
+    condition = batch.context if model.context_shape else batch.label if model.classes else None
+    return None if condition is None else torch.from_numpy(condition).to(model.device)
 
 
 def condition_of(model: GenerativeModel) -> Condition:

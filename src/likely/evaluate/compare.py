@@ -198,8 +198,8 @@ class ComparisonTable:
         """
         groups: list[tuple[list[ModelResult], set[Column]]] = []
         for result in self.results:
-            own = {c for c in self.columns if isinstance(self.cells[result.name, c], Estimate)}
-            about = {column for column in own if column.quantity != "sampling-speed"}
+            measured = {c for c in self.columns if isinstance(self.cells[result.name, c], Estimate)}
+            about = {column for column in measured if column.quantity != "sampling-speed"}
             kinds = {(column.quantity, column.unit) for column in about}
             near = [group for group in groups if group[1] & about] or [
                 group
@@ -207,11 +207,13 @@ class ComparisonTable:
                 if not any((column.quantity, column.unit) in kinds for column in group[1])
             ][:1]
             members = [each for group in near for each in group[0]] + [result]
-            joined = (members, own.union(*(group[1] for group in near)))
+            joined = (members, measured.union(*(group[1] for group in near)))
             at = groups.index(near[0]) if near else len(groups)
             groups[at : at + 1] = [joined]
             groups = [group for group in groups if group not in near]
-        return [(members, [c for c in self.columns if c in own]) for members, own in groups]
+        return [
+            (members, [c for c in self.columns if c in measured]) for members, measured in groups
+        ]
 
     def sentences(self) -> list[str]:
         """Every verdict in words, and every refusal."""

@@ -211,7 +211,7 @@ def _input_of(process: subprocess.Popen[str]) -> IO[str]:
 def _kinds(kind: type[LikelyError]) -> dict[str, type[LikelyError]]:
     """An error and all that are derived from it, by name."""
     return {kind.__name__: kind} | {
-        name: found for each in kind.__subclasses__() for name, found in _kinds(each).items()
+        name: subclass for each in kind.__subclasses__() for name, subclass in _kinds(each).items()
     }
 
 

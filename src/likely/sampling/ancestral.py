@@ -299,13 +299,13 @@ def _by_program(
     if compiled:
         threads = torch.get_num_threads()
         count = max(-(-len(x) // BLOCK), min(threads, len(x)))
-    own = [slice(len(x) * part // count, len(x) * (part + 1) // count) for part in range(count)]
-    sizes = [some.stop - some.start for some in own]
+    parts = [slice(len(x) * part // count, len(x) * (part + 1) // count) for part in range(count)]
+    sizes = [some.stop - some.start for some in parts]
     by_rows = row_of is not _pixels  # A method that draws the pixels of a row side by side.
     tables = {size: prepared.tables(size, side_by_side=by_rows) for size in set(sizes) if compiled}
 
     def block(part: int) -> Executor:
-        labels = None if context is None else context[own[part]]
+        labels = None if context is None else context[parts[part]]
         if not compiled:
             return TorchExecutor(prepared.whole(), sizes[part], labels)
         from likely.sampling.compiled import CompiledExecutor
@@ -313,7 +313,7 @@ def _by_program(
         return CompiledExecutor(tables[sizes[part]], sizes[part], labels)
 
     def rows(executor: Executor, part: int, some: range) -> None:
-        images, drawn = x[own[part]], draw.part(own[part])
+        images, drawn = x[parts[part]], draw.part(parts[part])
         for row in some:
             executor.begin_row(row)
             row_of(executor, row, min(width, max(0, start - row * width)), images, drawn)

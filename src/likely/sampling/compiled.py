@@ -125,7 +125,7 @@ class CompiledExecutor:
         """Take in all pixels of the current row at once; see `TorchExecutor`."""
         program = self.program
         width, groups = program.shape[2], program.groups
-        found = []
+        parameters = []
         if not self.tables.side_by_side:
             size = program.shape[0] // groups
             for column in range(start, width):
@@ -133,11 +133,11 @@ class CompiledExecutor:
                     seen = self.pixel(row, column, group)
                     part = levels[:, group * size : (group + 1) * size, column]
                     self.put(row, column, part, group)
-                found.append(seen.clone())
+                parameters.append(seen.clone())
         else:
             self._side_by_side(row, start, levels)
-            found = [self._parameters(column) for column in range(start, width)]
-        return torch.stack(found) if found else torch.zeros(0)
+            parameters = [self._parameters(column) for column in range(start, width)]
+        return torch.stack(parameters) if parameters else torch.zeros(0)
 
     def draw_row(self, row: int, known: int, x: Tensor, draw: Draw) -> None:
         """Draw the pixels of the current row from the `known`-th on; see `TorchExecutor`."""
@@ -166,18 +166,18 @@ class CompiledExecutor:
 
     def _side_by_side(self, row: int, start: int, levels: Tensor) -> None:
         width = self.program.shape[2]
-        given = levels[:, :, None].contiguous().numpy()
-        self._put(given, start, width, 0, self.program.shape[0])
+        values = levels[:, :, None].contiguous().numpy()
+        self._put(values, start, width, 0, self.program.shape[0])
         self._execute(self.tables.both, row, start, width)
 
     def _parameters(self, column: int) -> Tensor:
         view, size = self.tables.views[self.tables.output], self.program.output.features
         at = int(self.machine.lines[self.tables.output] + column * view["column_step"])
         step = int(view["image_step"])
-        found = np.stack(
+        columns = np.stack(
             [self.mem[at + b * step : at + b * step + size] for b in range(self.batch)]
         )
-        return torch.from_numpy(found)
+        return torch.from_numpy(columns)
 
     def _begin(self, context: Tensor | None) -> None:
         """Give the memory its first contents."""

@@ -122,18 +122,18 @@ class _Emit:
         return self.exp(y)
 
     def sigmoid(self, x: Any) -> Any:
-        one = self.constant(1.0)
-        return self.div(one, self.add(one, self.exp(self.mul(x, self.constant(-1.0)))))
+        unit = self.constant(1.0)
+        return self.div(unit, self.add(unit, self.exp(self.mul(x, self.constant(-1.0)))))
 
     def tanh(self, x: Any) -> Any:
-        one, e = self.constant(1.0), self.falling(x, 2.0)
-        return self.div(self.sub(one, e), self.add(one, e))
+        unit, e = self.constant(1.0), self.falling(x, 2.0)
+        return self.div(self.sub(unit, e), self.add(unit, e))
 
     def gate(self, f: Any, g: Any) -> Any:
         """tanh(f) sigmoid(g) with one division."""
-        one = self.constant(1.0)
+        unit = self.constant(1.0)
         a, b = self.falling(f, 2.0), self.falling(g, 1.0)
-        return self.div(self.sub(one, a), self.mul(self.add(one, a), self.add(one, b)))
+        return self.div(self.sub(unit, a), self.mul(self.add(unit, a), self.add(unit, b)))
 
     def relu(self, x: Any) -> Any:
         zero = self.constant(0.0)
@@ -268,12 +268,12 @@ def _tile(rows: int, vectors: int, panels: int = 1) -> Any:
                 return builder.add(builder.add(base, image), _const(v * e.lanes))
 
             for line in sums:
-                for one in line:
-                    builder.store(e.constant(0.0), one)
+                for total in line:
+                    builder.store(e.constant(0.0), total)
             with builder.if_then(builder.icmp_signed(">=", start, _const(0))):
                 for r, line in enumerate(sums):
-                    for v, one in enumerate(line):
-                        builder.store(e.load(data, at(start, start_step, r, v)), one)
+                    for v, total in enumerate(line):
+                        builder.store(e.load(data, at(start, start_step, r, v)), total)
             with builder.if_then(builder.icmp_signed(">=", bias, _const(0))):
                 for v in range(vectors * panels):
                     added = e.load(matrix, builder.add(bias, _const(v * e.lanes)))
@@ -291,22 +291,22 @@ def _tile(rows: int, vectors: int, panels: int = 1) -> Any:
                 first = builder.load(position)
                 width = _const(vectors * e.lanes)
                 with cgutils.for_range(builder, inputs) as k:
-                    here = builder.add(first, builder.mul(k.index, width))
+                    cell = builder.add(first, builder.mul(k.index, width))
                     factors = []
                     for _ in range(panels):
                         factors += [
-                            e.load(matrix, builder.add(here, _const(v * e.lanes)))
+                            e.load(matrix, builder.add(cell, _const(v * e.lanes)))
                             for v in range(vectors)
                         ]
-                        here = builder.add(here, out_step)
+                        cell = builder.add(cell, out_step)
                     for r, line in enumerate(sums):
                         value = e.splat(builder.load(builder.gep(lines[r], [k.index])))
-                        for one, factor in zip(line, factors, strict=True):
-                            builder.store(e.fma(value, factor, builder.load(one)), one)
+                        for total, factor in zip(line, factors, strict=True):
+                            builder.store(e.fma(value, factor, builder.load(total)), total)
                 builder.store(builder.add(first, builder.mul(inputs, width)), position)
             for r, line in enumerate(sums):
-                for v, one in enumerate(line):
-                    e.store(builder.load(one), data, at(out, out_step, r, v))
+                for v, total in enumerate(line):
+                    e.store(builder.load(total), data, at(out, out_step, r, v))
             return context.get_dummy_value()
 
         return signature, generate
@@ -381,7 +381,7 @@ def _meet(typingctx, mem, scores, query, keys, size, blocks, scale):
     def generate(context, builder, signature, args):
         kinds = signature.args
         data = _data(context, builder, kinds[0], args[0])
-        found = _data(context, builder, kinds[1], args[1])
+        pointer = _data(context, builder, kinds[1], args[1])
         _, _, query, keys, size, blocks, scale = args
         bits = kinds[0].dtype.bitwidth
         e = _Emit(builder, bits, 8 * VECTOR_BYTES // bits)
@@ -395,7 +395,7 @@ def _meet(typingctx, mem, scores, query, keys, size, blocks, scale):
                 key = e.load(data, builder.add(first, builder.mul(k.index, _const(e.lanes))))
                 builder.store(e.fma(e.splat(asked), key, builder.load(total)), total)
             result = e.mul(builder.load(total), e.splat(scale))
-            e.store(result, found, builder.mul(block.index, _const(e.lanes)))
+            e.store(result, pointer, builder.mul(block.index, _const(e.lanes)))
         return context.get_dummy_value()
 
     return signature, generate
@@ -441,7 +441,7 @@ def _weigh(typingctx, mem, scores, out, values, width, count, factor):
     def generate(context, builder, signature, args):
         kinds = signature.args
         data = _data(context, builder, kinds[0], args[0])
-        found = _data(context, builder, kinds[1], args[1])
+        pointer = _data(context, builder, kinds[1], args[1])
         _, _, out, values, width, count, factor = args
         bits = kinds[0].dtype.bitwidth
         e = _Emit(builder, bits, 8 * VECTOR_BYTES // bits)
@@ -452,7 +452,7 @@ def _weigh(typingctx, mem, scores, out, values, width, count, factor):
             sums = [cgutils.alloca_once(builder, e.type) for _ in range(4)]
 
             def add(total: Any, i: Any, column: Any = column) -> None:
-                weight = builder.load(builder.gep(found, [i]))
+                weight = builder.load(builder.gep(pointer, [i]))
                 place = builder.add(builder.add(values, builder.mul(i, width)), column)
                 builder.store(
                     e.fma(e.splat(weight), e.load(data, place), builder.load(total)), total
@@ -469,7 +469,7 @@ def _weigh(typingctx, mem, scores, out, values, width, count, factor):
                 add(sums[0], builder.add(done, loop.index))
             a, b, c, d = (builder.load(total) for total in sums)
             result = e.mul(e.add(e.add(a, b), e.add(c, d)), e.splat(factor))
-            e.store(result, found, builder.add(out, column))
+            e.store(result, pointer, builder.add(out, column))
         return context.get_dummy_value()
 
     return signature, generate

@@ -462,13 +462,13 @@ class _Loop:
             if update is None:
                 return False
             update.first.replay()
-        found = update.found
-        if not bool(torch.isfinite(found.total + found.norm)):
-            self._refuse_non_finite(found.total, f"the loss of {player}", rows)
-            self._refuse_non_finite(found.norm, f"the gradient of {player}", rows)
+        gradients = update.found
+        if not bool(torch.isfinite(gradients.total + gradients.norm)):
+            self._refuse_non_finite(gradients.total, f"the loss of {player}", rows)
+            self._refuse_non_finite(gradients.norm, f"the gradient of {player}", rows)
         update.second.replay()
-        self._add(f"gradient_norm_{player}", found.norm)
-        for name, term in found.terms.items():
+        self._add(f"gradient_norm_{player}", gradients.norm)
+        for name, term in gradients.terms.items():
             self._add(name, term)
         return True
 

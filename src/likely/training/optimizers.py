@@ -67,10 +67,10 @@ class Muon(torch.optim.Optimizer):
                     change = self._adam(parameter, parameter.grad, group["betas"][1])
                     parameter.mul_(kept).sub_(change * (rate * ADAM_SHARE))
             # Matrices of one shape together: many small products are one large one.
-            for (rows, columns), found in matrices.items():
+            for (rows, columns), same_shape in matrices.items():
                 scale = max(1.0, rows / columns) ** 0.5
-                changes = orthogonalized(torch.stack([wanted for _, wanted in found]))
-                for (parameter, _), change in zip(found, changes, strict=True):
+                changes = orthogonalized(torch.stack([wanted for _, wanted in same_shape]))
+                for (parameter, _), change in zip(same_shape, changes, strict=True):
                     moved = change.reshape(parameter.shape) * (scale * rate)
                     parameter.mul_(kept).sub_(moved)
         return None if closure is None else closure()

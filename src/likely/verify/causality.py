@@ -155,17 +155,17 @@ def seen_by(
     wanted = [(place, group) for place in locations for group in range(len(groups))]
     rows = max(1, min(16, int(2e9 // max(1.0, work_of(model)))))
     for part in chunks(len(wanted), rows):
-        here = wanted[part]
-        images = x.double().expand(len(here), *x.shape).clone().requires_grad_(True)
-        parameters = model.conditionals(images, subject.labels(len(here), model=model))
+        outputs = wanted[part]
+        images = x.double().expand(len(outputs), *x.shape).clone().requires_grad_(True)
+        parameters = model.conditionals(images, subject.labels(len(outputs), model=model))
         weight = torch.zeros_like(parameters)
-        for row, ((line, column), group) in enumerate(here):
+        for row, ((line, column), group) in enumerate(outputs):
             weight[row, groups[group], line, column] = probe[groups[group]]
         if parameters.requires_grad:
             (gradient,) = torch.autograd.grad(parameters, images, weight)
         else:
             gradient = torch.zeros_like(images)  # no input enters at all
-        for (place, group), entry in zip(here, gradient.abs(), strict=True):
+        for (place, group), entry in zip(outputs, gradient.abs(), strict=True):
             yield place, group, entry
 
 

@@ -58,10 +58,10 @@ def _widest(
     best, share = None, -1.0
     images = all_images(shape, levels)
     for attempt in range(8):
-        found = smaller_or_none(model, shape, levels, subject.seed + attempt, latent=1)
-        if found is None:
+        smaller = smaller_or_none(model, shape, levels, subject.seed + attempt, latent=1)
+        if smaller is None:
             return None
-        tiny = found[0]
+        tiny = smaller[0]
         wide = _is_wide(tiny.posterior(images, subject.labels(len(images)))).double()
         if float(wide.mean()) > share:
             best, share = tiny, float(wide.mean())
@@ -177,11 +177,11 @@ def _quadrature(
     for index, x in enumerate(images):
         likelihood = tiny.head.log_prob(parameters, x.expand(len(z), *x.shape)).sum((1, 2, 3))
         log_p.append((likelihood + standard.log_prob(z)).logsumexp(0) + log_step)
-        own = DiagonalGaussian(q.mean[index], q.log_scale[index])
-        at = own.sample(u[:, None])  # [U, 1]
+        posterior = DiagonalGaussian(q.mean[index], q.log_scale[index])
+        at = posterior.sample(u[:, None])  # [U, 1]
         there = tiny.decoder_output(at, subject.labels(len(at), label))
         likelihood = tiny.head.log_prob(there, x.expand(len(at), *x.shape)).sum((1, 2, 3))
-        elbo.append((mass * (likelihood + standard.log_prob(at) - own.log_prob(at))).sum())
+        elbo.append((mass * (likelihood + standard.log_prob(at) - posterior.log_prob(at))).sum())
     return torch.stack(log_p), torch.stack(elbo)
 
 

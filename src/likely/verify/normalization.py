@@ -65,11 +65,11 @@ def _from_tables(head: Head, parameters: Tensor, x: Tensor) -> tuple[float, Tens
     for row in range(x.shape[2]):
         line = slice(row, row + 1)
         for channel in range(x.shape[1]):
-            here = x[:, :, line]
-            table = head.log_table(parameters[:, :, line], here, channel)  # [B, L, 1, W]
+            values = x[:, :, line]
+            table = head.log_table(parameters[:, :, line], values, channel)  # [B, L, 1, W]
             sums = table.logsumexp(1).abs()
             worst = max(worst, float(sums.max()) if not bool(sums.isnan().any()) else math.inf)
-            total += table.gather(1, here[:, channel].unsqueeze(1)).sum((1, 2, 3))
+            total += table.gather(1, values[:, channel].unsqueeze(1)).sum((1, 2, 3))
     return worst, total
 
 
@@ -78,9 +78,9 @@ def total_probability(subject: Subject, model: TractableDensity) -> Iterator[Pro
     budget = (QUICK_BUDGET if subject.quick else FULL_BUDGET) / 4
     built = []
     for shape, levels in _tiny_shapes(model):
-        found = smaller_or_none(model, shape, levels, subject.seed)
-        if found is not None:
-            built.append((shape, levels, *found))
+        smaller = smaller_or_none(model, shape, levels, subject.seed)
+        if smaller is not None:
+            built.append((shape, levels, *smaller))
     # The largest that the budget allows, or the smallest.
     affordable = [
         entry

@@ -71,8 +71,8 @@ def subject_of(model: GenerativeModel, data: Dataset | None, quick: bool, seed: 
     x = (noise.uniform(rows, *model.spec.grid) * levels).to(torch.int64)
     if data is not None and len(data):
         batch = data.batch(slice(0, rows // 2))
-        given = torch.from_numpy(batch.x.astype("int64"))
-        x[: len(given)] = given.reshape(len(given), *model.spec.grid)
+        first_images = torch.from_numpy(batch.x.astype("int64"))
+        x[: len(first_images)] = first_images.reshape(len(first_images), *model.spec.grid)
     context = None
     if model.classes:
         context = torch.arange(rows) % model.classes
@@ -84,22 +84,22 @@ def subject_of(model: GenerativeModel, data: Dataset | None, quick: bool, seed: 
 def exact_copy(model: Model) -> Model:
     """A float64 copy on the CPU in evaluation mode, weights without gradient."""
     # A module's noise is a live generator; the copy gets none of it.
-    twin = copy.deepcopy(model).cpu().double().eval()
-    twin.requires_grad_(False)
+    exact = copy.deepcopy(model).cpu().double().eval()
+    exact.requires_grad_(False)
     # The checks look at pixels: a model of vectors is checked in the layout it computes in.
-    for module in twin.modules():
+    for module in exact.modules():
         if isinstance(module, GenerativeModel) and module.spec.shape != module.spec.grid:
             module.spec = dataclasses.replace(module.spec, shape=module.spec.grid)
-    return twin
+    return exact
 
 
 def in_training(model: GenerativeModel) -> GenerativeModel:
     """A copy in training mode whose dropout layers stay off."""
-    twin = copy.deepcopy(model).train()
-    for layer in twin.modules():
+    trained = copy.deepcopy(model).train()
+    for layer in trained.modules():
         if isinstance(layer, Dropout | nn.modules.dropout._DropoutNd):
             layer.eval()
-    return twin
+    return trained
 
 
 def work_of(model: GenerativeModel, rows: int = 1, backward: bool = False) -> float:

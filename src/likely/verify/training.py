@@ -62,17 +62,17 @@ def _dead_at_any_size(subject: Subject, dead: list[str]) -> list[str]:
     if sides == (height, width):
         return dead
     spec = subject.model.spec
-    found = smaller_or_none(subject.model, (channels, *sides), spec.levels, subject.seed)
-    if found is None:
+    smaller = smaller_or_none(subject.model, (channels, *sides), spec.levels, subject.seed)
+    if smaller is None:
         return dead
     uniform = subject.noise("larger").uniform(len(subject.x), channels, *sides)
     x = (uniform * spec.levels).to(torch.int64)
     context = subject.context
-    if len(found[0].context_shape) == 3 and context is not None:
+    if len(smaller[0].context_shape) == 3 and context is not None:
         context = subject.noise("larger context").normal(
-            len(x), *found[0].context_shape, dtype=torch.float64
+            len(x), *smaller[0].context_shape, dtype=torch.float64
         )
-    return sorted(set(dead) & set(_dead(subject, found[0], x, context)))
+    return sorted(set(dead) & set(_dead(subject, smaller[0], x, context)))
 
 
 def _dead(subject: Subject, model: GenerativeModel, x: Tensor, context: Tensor | None) -> list[str]:

@@ -86,18 +86,18 @@ class DeepNADE(UnitModel, OrderAgnostic):
         read = torch.cat([inputs, torch.ones_like(inputs[..., :1])], 2)[:, drawn]
         weight, output = self.weight[drawn], self.output[drawn]
         a = self.starts(context).expand(len(x), -1)
-        found = []
+        blocks = []
         for first in range(0, n, BLOCK):
             block = slice(first, min(n, first + BLOCK))
-            here = read[:, block]  # [B, K, I + 1]
-            size = here.shape[1]
-            before = torch.ones(size, size, dtype=here.dtype, device=x.device).tril(-1)
-            seen = here[:, None] * before[:, :, None]  # [B, K, K, I + 1]
+            block_inputs = read[:, block]  # [B, K, I + 1]
+            size = block_inputs.shape[1]
+            before = torch.ones(size, size, dtype=block_inputs.dtype, device=x.device).tril(-1)
+            seen = block_inputs[:, None] * before[:, :, None]  # [B, K, K, I + 1]
             change = seen.flatten(2) @ weight[block].flatten(0, 1)
             h = self.top(a[:, None] + change)  # [B, K, H]
-            found.append(torch.einsum("bkh,koh->bko", h, output[block]))
-            a = a + here.flatten(1) @ weight[block].flatten(0, 1)
-        outputs = torch.cat(found, 1)[:, drawn.argsort()]
+            blocks.append(torch.einsum("bkh,koh->bko", h, output[block]))
+            a = a + block_inputs.flatten(1) @ weight[block].flatten(0, 1)
+        outputs = torch.cat(blocks, 1)[:, drawn.argsort()]
         return self.units.join(outputs + self.biases(context)[:, :n])
 
     def top(self, a: Tensor) -> Tensor:

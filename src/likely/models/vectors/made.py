@@ -103,33 +103,35 @@ class MADE(UnitModel, Subsampled):
         units = self.units
         hidden = self.degrees.shape[2] // (units.height * units.width)
         below = units.groups * units.inputs
-        found = {}
+        layers = {}
         for layer in range(self.settings.layers):
-            found[f"weights_{layer}"] = LocalWeights(
+            layers[f"weights_{layer}"] = LocalWeights(
                 units.height, units.width, hidden, below, HIDDEN, start=0.3 * below**-0.5
             )
             below = hidden
         above = units.groups * units.outputs
-        found["output"] = LocalWeights(units.height, units.width, above, hidden, HIDDEN, start=0.02)
+        layers["output"] = LocalWeights(
+            units.height, units.width, above, hidden, HIDDEN, start=0.02
+        )
         if self.direct is not None:
             inputs = units.groups * units.inputs
-            found["direct"] = LocalWeights(units.height, units.width, above, inputs, REGRESSION)
-        return found
+            layers["direct"] = LocalWeights(units.height, units.width, above, inputs, REGRESSION)
+        return layers
 
-    def _acting(self, name: str, own: Tensor) -> Tensor:
+    def _acting(self, name: str, weight: Tensor) -> Tensor:
         """A weight matrix: what is its own, and under a prior what pixels share, too."""
         if name not in self.local:
-            return own
-        acting: Tensor = self.local[name](own)
+            return weight
+        acting: Tensor = self.local[name](weight)
         return acting
 
     def negative_log_prior(self) -> Tensor | None:
-        own = {f"weights_{layer}": weight for layer, weight in enumerate(self.weights)}
-        own |= {"output": self.output, "direct": self.direct}
+        weights = {f"weights_{layer}": weight for layer, weight in enumerate(self.weights)}
+        weights |= {"output": self.output, "direct": self.direct}
         terms = []
         for name, shared in self.local.items():
             assert isinstance(shared, LocalWeights)
-            terms.append(shared.negative_log_prior(own[name]))
+            terms.append(shared.negative_log_prior(weights[name]))
         return torch.stack(terms).sum() if terms else None
 
     @property
@@ -240,7 +242,7 @@ class MADE(UnitModel, Subsampled):
         for mask in masks:
             below, places, seen = known, columns, self.before
             for layer, weight in enumerate(self.masked_weights(mask, of_units)):
-                degrees, own = self.degrees[mask, layer].sort(stable=True)
+                degrees, unit_order = self.degrees[mask, layer].sort(stable=True)
                 # Number of units of a degree up to n, n known units.
                 ends = torch.searchsorted(
                     degrees, torch.arange(count, device=degrees.device), right=True
@@ -248,13 +250,13 @@ class MADE(UnitModel, Subsampled):
                 new = [0, *ends[:-1]]
                 grown = build.grow(
                     below,
-                    _arranged(weight, own, places).t(),
-                    of_label(build, self.hidden_biases[layer][:, own]),
+                    _arranged(weight, unit_order, places).t(),
+                    of_label(build, self.hidden_biases[layer][:, unit_order]),
                     new,
                     ends,
                     seen,
                 )
-                below, places, seen = build.relu(grown), own, ends
+                below, places, seen = build.relu(grown), unit_order, ends
             readout = _arranged(self.masked_output(mask, of_units), rows, places)
             readout = readout / len(masks) if len(masks) > 1 else readout
             total = self.outputs_of(build, below, readout, total, seen)
@@ -323,15 +325,15 @@ def hidden_degrees(
     """
     random = np.random.Generator(np.random.Philox(derived_seed("degrees", layers, hidden, count)))
     top = max(1, count - 1)
-    found = np.empty((masks, layers, hidden), np.int64)
+    degrees = np.empty((masks, layers, hidden), np.int64)
     for mask in range(masks):
         lowest = 1
         for layer in range(layers):
             places = (np.arange(hidden) + random.random()) / hidden
             spread = np.maximum(lowest, 1 + np.floor(places * top).astype(np.int64))
-            found[mask, layer] = random.permutation(spread)
+            degrees[mask, layer] = random.permutation(spread)
             lowest = int(spread.min())
-    return found
+    return degrees
 
 
 def degrees_of_homes(of_units: Tensor, layers: int, hidden: int) -> Tensor:

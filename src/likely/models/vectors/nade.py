@@ -68,9 +68,9 @@ class NADE(UnitModel):
         weights = torch.split_with_sizes(self.weight[:n], sizes)
         readouts = torch.split_with_sizes(self.output[:n], sizes)
         blocks = torch.split_with_sizes(inputs, sizes, 1)
-        for here, weight, readout in zip(blocks, weights, readouts, strict=True):
-            outputs.append(block_outputs(a, here, weight, readout))
-            a = a + here.flatten(1) @ weight.flatten(0, 1)
+        for block_inputs, weight, readout in zip(blocks, weights, readouts, strict=True):
+            outputs.append(block_outputs(a, block_inputs, weight, readout))
+            a = a + block_inputs.flatten(1) @ weight.flatten(0, 1)
         return self.units.join(torch.cat(outputs, 1) + self.biases(context)[:, :n])
 
     def starts(self, batch: int, context: Tensor | None) -> Tensor:
