@@ -21,14 +21,7 @@ from typing import Any
 
 from likely.errors import InvalidSetting, Unanswerable
 
-__all__ = [
-    "Comparison",
-    "Estimate",
-    "Relation",
-    "Unanswerable",
-    "Verdict",
-    "nats_to_bits_per_dim",
-]
+__all__ = ["Comparison", "Estimate", "Relation", "Unanswerable", "Verdict", "nats_to_bits_per_dim"]
 
 # Two-sided 95 % normal quantile: in standard errors, how far apart two estimates of many examples
 # are called different. Few examples need more (`confidence_width`).
@@ -181,10 +174,7 @@ class Estimate:
         if not factor > 0.0:
             raise InvalidSetting(f"a unit factor must be positive, given {factor}")
         return dataclasses.replace(
-            self,
-            value=self.value * factor,
-            standard_error=self.standard_error * factor,
-            unit=unit,
+            self, value=self.value * factor, standard_error=self.standard_error * factor, unit=unit
         )
 
     def versus(self, other: Estimate) -> Comparison:

@@ -179,11 +179,7 @@ def decode(
 
 
 def _append(
-    out: IO[bytes],
-    todo: list[int],
-    images: Any,
-    kept: list[int],
-    reasons: dict[int, str],
+    out: IO[bytes], todo: list[int], images: Any, kept: list[int], reasons: dict[int, str]
 ) -> None:
     for position, answer in zip(todo, images, strict=True):
         if isinstance(answer, str):

@@ -206,9 +206,7 @@ def _listed(folder: Path) -> tuple[list[Path], list[Folders], list[Skipped], int
     return files, [Path(_printable(p.relative_to(folder))).parts for p in empty], skips, ignored
 
 
-def _labels(
-    parents: list[Folders],
-) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...], str]:
+def _labels(parents: list[Folders]) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...], str]:
     """Class of each image from its first sub-folder; none unless all have one and two differ.
 
     Returns:

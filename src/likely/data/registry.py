@@ -16,14 +16,7 @@ from likely.data.catalogue import CATALOGUE, STATIC_MNIST, Entry
 from likely.data.download import Progress
 from likely.data.embedded import digits
 from likely.data.places import find, folders, missing, obtain
-from likely.data.readers import (
-    read_amat,
-    read_cifar,
-    read_idx,
-    read_mosaic,
-    read_npz,
-    reading,
-)
+from likely.data.readers import read_amat, read_cifar, read_idx, read_mosaic, read_npz, reading
 from likely.data.spec import (
     Dataset,
     DataSpec,

@@ -309,10 +309,7 @@ def compare_models(
 
 
 def paired_comparison(
-    left: Estimate,
-    right: Estimate,
-    left_values: Sequence[float],
-    right_values: Sequence[float],
+    left: Estimate, right: Estimate, left_values: Sequence[float], right_values: Sequence[float]
 ) -> Comparison:
     """Compare two means over the same examples by their differences.
 

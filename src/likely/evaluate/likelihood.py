@@ -31,13 +31,7 @@ from torch import Tensor
 from likely.ask.likelihood import measure_of
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset, as_dataset
-from likely.density import (
-    GenerativeModel,
-    LatentVariable,
-    chunks,
-    condition_of,
-    context_of,
-)
+from likely.density import GenerativeModel, LatentVariable, chunks, condition_of, context_of
 from likely.devices.precision import without_autocast
 from likely.errors import Diverged, InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation, nats_to_bits_per_dim

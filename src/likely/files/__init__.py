@@ -251,10 +251,9 @@ def check_header(
     """
     with reading(name, "header"):
         major, _ = np.lib.format.read_magic(stream)
-        read = {
-            1: np.lib.format.read_array_header_1_0,
-            2: np.lib.format.read_array_header_2_0,
-        }.get(major)
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(
+            major
+        )
         if read is None:
             raise InvalidData(
                 f"{name}: .npy format version {major} is not supported, save it again"

@@ -25,12 +25,7 @@ from likely.devices import choose_device, place
 from likely.errors import InvalidData, InvalidSetting, ProofFailed
 from likely.estimate import Estimate
 from likely.evaluate.classifier import default_extractor
-from likely.evaluate.likelihood import (
-    latent_diagnostics,
-    per_example_nll,
-    proofs_of,
-    quantity_of,
-)
+from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report

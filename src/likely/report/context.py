@@ -33,10 +33,7 @@ SIDE = 224  # pixels that a panel's longer side should reach
 
 
 def context_map(
-    model: Autoregressive,
-    places: Sequence[Location],
-    data: Dataset | None = None,
-    seed: int = 0,
+    model: Autoregressive, places: Sequence[Location], data: Dataset | None = None, seed: int = 0
 ) -> Tensor:
     """How strongly each pixel enters the conditional of some pixels.
 
@@ -94,9 +91,7 @@ def context_picture(
     scale = max(1, round(SIDE / max(height, width)))
     margin = max(4, scale)
     sheet = Image.new(
-        "RGB",
-        (len(places) * (width * scale + margin) + margin, height * scale + 2 * margin),
-        PAPER,
+        "RGB", (len(places) * (width * scale + margin) + margin, height * scale + 2 * margin), PAPER
     )
     pen = ImageDraw.Draw(sheet)
     for index, (row, column) in enumerate(places):

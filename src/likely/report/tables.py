@@ -44,18 +44,9 @@ FLOOR_NAME = "training images"
 
 OTHER = "Other"
 # Headings where there is little room.
-SHORT_HEADINGS = {
-    LIKELIHOOD: "Likelihood",
-    SAMPLES: "Samples",
-    COPYING: "Copying",
-}
+SHORT_HEADINGS = {LIKELIHOOD: "Likelihood", SAMPLES: "Samples", COPYING: "Copying"}
 
-SIGNS = {
-    Relation.EXACT: "=",
-    Relation.UPPER: "≤",
-    Relation.LOWER: "≥",
-    Relation.APPROXIMATE: "≈",
-}
+SIGNS = {Relation.EXACT: "=", Relation.UPPER: "≤", Relation.LOWER: "≥", Relation.APPROXIMATE: "≈"}
 
 LEGEND = (
     "↓ lower is better, ↑ higher is better. = exact, ≤ the truth is at most this, ≥ at least, "

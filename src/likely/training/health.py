@@ -24,12 +24,7 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import Dataset
-from likely.density import (
-    GenerativeModel,
-    ImplicitDensity,
-    LatentVariable,
-    context_of,
-)
+from likely.density import GenerativeModel, ImplicitDensity, LatentVariable, context_of
 
 if TYPE_CHECKING:
     from likely.training.loop import Run

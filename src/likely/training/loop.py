@@ -29,11 +29,7 @@ from torch import Tensor, nn
 from likely.ask.likelihood import has_likelihood, is_bound, measure_of
 from likely.data.labels import relabelled
 from likely.data.spec import Batch, Dataset, as_dataset
-from likely.density import (
-    GenerativeModel,
-    chunks,
-    context_of,
-)
+from likely.density import GenerativeModel, chunks, context_of
 from likely.devices import (
     Team,
     autocast,

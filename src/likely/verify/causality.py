@@ -144,10 +144,7 @@ def _dimension_ranks(model: Autoregressive) -> tuple[Tensor, Tensor]:
 
 
 def seen_by(
-    subject: Subject,
-    model: Autoregressive,
-    x: Tensor,
-    locations: list[Location],
+    subject: Subject, model: Autoregressive, x: Tensor, locations: list[Location]
 ) -> Iterator[tuple[Location, int, Tensor]]:
     """How strongly each input enters each output: (location, group, |derivative| [C, H, W])."""
     groups = _groups(model)

@@ -8,13 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from likely.density import (
-    Autoregressive,
-    GenerativeModel,
-    LatentVariable,
-    TractableDensity,
-    chunks,
-)
+from likely.density import Autoregressive, GenerativeModel, LatentVariable, TractableDensity, chunks
 from likely.heads import Head
 from likely.verify.causality import FULL_BUDGET, QUICK_BUDGET
 from likely.verify.proofs import Proof

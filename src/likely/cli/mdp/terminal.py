@@ -134,11 +134,7 @@ def arrow_grid(mdp: MDP, layout: GridLayout, greedy: NDArray[np.bool_]) -> Table
 
 
 def grid_of(
-    console: Console,
-    mdp: MDP,
-    layout: GridLayout,
-    value: NDArray[np.float64],
-    label: str = "value",
+    console: Console, mdp: MDP, layout: GridLayout, value: NDArray[np.float64], label: str = "value"
 ) -> None:
     """Print values beside the arrows of the policy that is greedy in them, or above them."""
     from rich.table import Table
