@@ -31,21 +31,13 @@ if TYPE_CHECKING:
     from likely.data.spec import with_validation as with_validation
 
 _HOME = {
-    "Batch": "spec",
-    "DataSpec": "spec",
-    "Dataset": "spec",
-    "FolderData": "decode",
-    "FolderReport": "decode",
-    "SkippedFiles": "loading",
-    "UnseenClasses": "loading",
-    "from_array": "arrays",
-    "from_file": "arrays",
+    **dict.fromkeys(("Batch", "DataSpec", "Dataset", "train_and_test", "with_validation"), "spec"),
+    **dict.fromkeys(("FolderData", "FolderReport"), "decode"),
+    **dict.fromkeys(("SkippedFiles", "UnseenClasses", "load"), "loading"),
+    **dict.fromkeys(("from_array", "from_file"), "arrays"),
     "from_folder": "images",
     "from_huggingface": "huggingface",
-    "load": "loading",
     "read_image": "pixels",
-    "train_and_test": "spec",
-    "with_validation": "spec",
 }
 
 __getattr__, __dir__, __all__ = lazy(__name__, _HOME)

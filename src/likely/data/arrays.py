@@ -306,5 +306,4 @@ def _split_keys(file: Path, names: list[str]) -> tuple[dict[Split, str], dict[Sp
 
 def _named(data: Dataset, name: str) -> Dataset:
     """The same under the name of the file alone (the longer one is for error messages)."""
-    spec = dataclasses.replace(data.spec, name=name)
-    return Dataset(spec, data.values, data.labels, contexts=data.contexts)
+    return dataclasses.replace(data, spec=dataclasses.replace(data.spec, name=name))

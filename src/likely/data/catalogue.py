@@ -68,17 +68,47 @@ class Entry:
     labelled: Literal["dynamic", "threshold"] | None = None
 
 
-_MNIST = (
+def _files(listing: str, *addresses: str) -> tuple[RemoteFile, ...]:
+    """Files of a listing, a line each: SHA-256, size in bytes, name."""
+    rows = (line.split() for line in listing.splitlines())
+    return tuple(
+        RemoteFile(name, sha256, int(size), tuple(base + name for base in addresses))
+        for sha256, size, name in rows
+    )
+
+
+_MNIST = _files(
+    """\
+440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609 9912422 train-images-idx3-ubyte.gz
+3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c 28881 train-labels-idx1-ubyte.gz
+8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6 1648877 t10k-images-idx3-ubyte.gz
+f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6 4542 t10k-labels-idx1-ubyte.gz
+""",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-_FASHION = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
-_LAROCHELLE = ("http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",)
-
-
-def _remote(name: str, sha256: str, size: int, bases: tuple[str, ...]) -> RemoteFile:
-    return RemoteFile(name, sha256, size, tuple(base + name for base in bases))
-
+_FASHION = _files(
+    """\
+3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84 26421880 train-images-idx3-ubyte.gz
+a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845 29515 train-labels-idx1-ubyte.gz
+346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073 4422102 t10k-images-idx3-ubyte.gz
+67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5 5148 t10k-labels-idx1-ubyte.gz
+""",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
+_LAROCHELLE = _files(
+    """\
+ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d 78400000 binarized_mnist_train.amat
+1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2 15680000 binarized_mnist_valid.amat
+e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c 15680000 binarized_mnist_test.amat
+""",
+    "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",
+)
+_CIFAR = _files(
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd 170052171 "
+    "cifar-10-binary.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/",
+)
 
 _ENTRIES = (
     Entry(
@@ -104,32 +134,7 @@ _ENTRIES = (
         256,
         "idx",
         DIGIT_CLASSES,
-        (
-            _remote(
-                "train-images-idx3-ubyte.gz",
-                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-                9_912_422,
-                _MNIST,
-            ),
-            _remote(
-                "train-labels-idx1-ubyte.gz",
-                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-                28_881,
-                _MNIST,
-            ),
-            _remote(
-                "t10k-images-idx3-ubyte.gz",
-                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-                1_648_877,
-                _MNIST,
-            ),
-            _remote(
-                "t10k-labels-idx1-ubyte.gz",
-                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-                4_542,
-                _MNIST,
-            ),
-        ),
+        _MNIST,
         "LeCun, Cortes and Burges",
         (
             "12773e9d695b3c06039725951489be0eae15dc956fd08774ce1804262cf943f3",
@@ -145,32 +150,7 @@ _ENTRIES = (
         256,
         "idx",
         FASHION_CLASSES,
-        (
-            _remote(
-                "train-images-idx3-ubyte.gz",
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                26_421_880,
-                _FASHION,
-            ),
-            _remote(
-                "train-labels-idx1-ubyte.gz",
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                29_515,
-                _FASHION,
-            ),
-            _remote(
-                "t10k-images-idx3-ubyte.gz",
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                4_422_102,
-                _FASHION,
-            ),
-            _remote(
-                "t10k-labels-idx1-ubyte.gz",
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-                5_148,
-                _FASHION,
-            ),
-        ),
+        _FASHION,
         "Xiao, Rasul and Vollgraf 2017 (MIT licence)",
         (
             "30b9b7596d2931fbebabc7b3a5b6e48f45205b0be8208cbdfe9158e4eaaeae87",
@@ -186,14 +166,7 @@ _ENTRIES = (
         256,
         "cifar",
         CIFAR10_CLASSES,
-        (
-            RemoteFile(
-                "cifar-10-binary.tar.gz",
-                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-                170_052_171,
-                ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
-            ),
-        ),
+        _CIFAR,
         "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
         (
             "550d6f6b118a019bc013111d74e859df4dc656805ce567f236ae4a82a7b33e55",
@@ -232,26 +205,7 @@ STATIC_MNIST = Entry(
     2,
     "larochelle",
     (),
-    (
-        _remote(
-            "binarized_mnist_train.amat",
-            "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
-            78_400_000,
-            _LAROCHELLE,
-        ),
-        _remote(
-            "binarized_mnist_valid.amat",
-            "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
-            15_680_000,
-            _LAROCHELLE,
-        ),
-        _remote(
-            "binarized_mnist_test.amat",
-            "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
-            15_680_000,
-            _LAROCHELLE,
-        ),
-    ),
+    _LAROCHELLE,
     "Larochelle and Murray 2011",
     (
         "aa169a7a926ace379356455d9c45099f82039c5991b955bc8aa18f906785e739",

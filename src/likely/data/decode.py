@@ -10,7 +10,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -168,7 +168,12 @@ def decode(
                 lambda source: _image(source, size, channels, shaping.max_pixels),
                 [block[p - start] for p in todo],
             )
-            _append(out, todo, images, kept, reasons)
+            for position, image in zip(todo, images, strict=True):
+                if isinstance(image, str):
+                    reasons[position] = image
+                else:
+                    out.write(image.tobytes())
+                    kept.append(position)
             if progress is not None:
                 progress("decode", stop, total)
     _stop(inputs, reasons, strict, total)
@@ -176,17 +181,6 @@ def decode(
     values = np.memmap(scratch / "values", np.uint8, "r", shape=shape)
     skipped = [Skipped(inputs.names[p], reasons[p]) for p in sorted(reasons)]
     return Decoded(values, np.array(kept, np.int64), skipped)
-
-
-def _append(
-    out: IO[bytes], todo: list[int], images: Any, kept: list[int], reasons: dict[int, str]
-) -> None:
-    for position, answer in zip(todo, images, strict=True):
-        if isinstance(answer, str):
-            reasons[position] = answer
-        else:
-            out.write(answer.tobytes())
-            kept.append(position)
 
 
 def _shape(headers: list[Header], shaping: Shaping) -> tuple[tuple[int, int], int]:

@@ -23,12 +23,6 @@ def digits() -> tuple[Dataset, Dataset]:
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         values = archive["images"][:, None]  # uint8 [1797, 1, 8, 8]
         labels = archive["labels"].astype(np.int64)
-    spec = DataSpec(
-        "digits",
-        (1, 8, 8),
-        levels=17,
-        n=len(values),
-        digest=digest_of(values),
-        classes=tuple("0123456789"),
-    )
+    names, digest = tuple("0123456789"), digest_of(values)
+    spec = DataSpec("digits", (1, 8, 8), 17, n=len(values), digest=digest, classes=names)
     return train_and_test(Dataset(spec, values, labels), TEST_EXAMPLES)

@@ -399,7 +399,7 @@ def _from_arrays(
         mine = labels.get(split)
         if mine is not None and mine.min() >= 0 and classes:
             spec = dataclasses.replace(part.spec, classes=classes)
-            part = Dataset(spec, part.values, mine)
+            part = dataclasses.replace(part, spec=spec, labels=mine)
         parts[split] = part
     n = sum(len(part) for part in parts.values())
     report = FolderReport(str(home), n, (), 0, tuple(remarks))

@@ -121,17 +121,8 @@ def relabelled(data: Dataset, classes: tuple[str, ...]) -> Dataset:
             )
         table = np.array([where[entry] for entry in names], np.int64)
         labels = table[np.searchsorted(occurring, numbers)]
-    return Dataset(
-        dataclasses.replace(spec, classes=classes),
-        data.values,
-        labels,
-        data.attributes,
-        validation,
-        data.intensity_levels,
-        data.noise_seed,
-        data.contexts,
-        data.source,
-    )
+    spec = dataclasses.replace(spec, classes=classes)
+    return dataclasses.replace(data, spec=spec, labels=labels, validation=validation)
 
 
 def unseen(train: Dataset, other: Dataset) -> list[str]:

@@ -25,19 +25,8 @@ _UNCLEAR = re.compile(r"(hold|held)[-_ ]?out", re.IGNORECASE)
 _PLAIN = frozenset(
     (
         *("data", "dataset", "file", "files", "folder", "part", "partial", "set", "sets", "split"),
-        *(
-            "image",
-            "images",
-            "img",
-            "imgs",
-            "photo",
-            "photos",
-            "pic",
-            "pics",
-            "picture",
-            "pictures",
-        ),
-        *("jpeg", "jpg", "png", "sample", "samples"),
+        *("image", "images", "img", "imgs", "photo", "photos", "pic", "pics"),
+        *("picture", "pictures", "jpeg", "jpg", "png", "sample", "samples"),
     )
 )
 LEFT_OUT = frozenset(("unlabeled", "unlabelled", "unsupervised", "extra"))

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from likely.data.arrays import from_file
 from likely.data.catalogue import CATALOGUE
@@ -16,9 +16,6 @@ from likely.data.prepare import Binarize, check_settings, prepared, whole
 from likely.data.registry import named
 from likely.data.spec import Dataset
 from likely.errors import InvalidData, InvalidSetting, nearest
-
-if TYPE_CHECKING:
-    from likely.data.decode import FolderData
 
 _ARRAYS = (".npy", ".npz")
 
@@ -90,22 +87,47 @@ def load(
             "data.from_array takes an array"
         )
     name = str(os.fspath(source))
-    train, test = _read(
-        name, binarize, levels, size, channels, strict, image, label, seed, progress
-    )
-    options = {
-        "binarize": binarize,
-        "levels": levels,
-        "size": size,
-        "channels": channels,
-        "strict": strict,
-        "image": image,
-        "label": label,
-        "seed": seed,
-    }
+    columns = {"image": image, "label": label}
+    options = {"size": size, "channels": channels, "strict": strict, **columns}
+    origin = recorded(name, {"binarize": binarize, "levels": levels, "seed": seed, **options})
+    path = Path(name).expanduser()
+    static = binarize == "static" and name == "mnist"
+    if name in CATALOGUE:
+        _refuse_options(name, options)
+        train, test = named(name, static=static, progress=progress)
+    elif not path.exists():
+        raise _unknown(name)
+    elif path.is_dir() or path.suffix.lower() == ".parquet":
+        # Imported here because named data sets do without Pillow.
+        from likely.data.huggingface import from_huggingface, is_huggingface
+        from likely.data.images import from_folder
+
+        shaping: dict[str, Any]
+        shaping = {"size": size, "channels": channels, "strict": strict, "progress": progress}
+        if is_huggingface(path):
+            data = from_huggingface(path, levels=levels, image=image, label=label, **shaping)
+        else:
+            _refuse_options(str(path), columns)
+            data = from_folder(path, **shaping)
+        if data.report.skipped or data.report.remarks:
+            warnings.warn(str(data.report), SkippedFiles, stacklevel=2)
+        train, test = data.train, data.test
+    elif path.suffix.lower() in _ARRAYS:
+        _refuse_options(name, options)
+        train, test = from_file(path, None if binarize else levels)
+        levels = None
+    else:
+        raise InvalidData(
+            f"{name} is a file of an unknown kind; expected a folder of images, .npy, .npz or "
+            ".parquet"
+        )
+    _warn_of_unseen_classes(train, test)
+    if not static:
+        train = prepared(train, binarize, levels, seed)
+        test = prepared(test, binarize, levels, seed)
     for part in (train, train.validation, test):
         if part is not None:
-            part.source = recorded(name, options)
+            part.source = origin
     return train, test
 
 
@@ -126,49 +148,6 @@ def recorded(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **kept}
 
 
-def _read(
-    name: str,
-    binarize: Binarize | None,
-    levels: int | None,
-    size: int | tuple[int, int] | None,
-    channels: int | None,
-    strict: bool,
-    image: str | None,
-    label: str | None,
-    seed: int,
-    progress: Progress | None,
-) -> tuple[Dataset, Dataset]:
-    """`load`, its arguments checked."""
-    if name in CATALOGUE:
-        _only_for_folders(name, size, channels, strict)
-        _only_for_tables(name, image, label)
-        static = binarize == "static" and name == "mnist"
-        train, test = named(name, static=static, progress=progress)
-        if static:
-            return train, test
-        return prepared(train, binarize, levels, seed), prepared(test, binarize, levels, seed)
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise _unknown(name)
-    if path.is_dir() or path.suffix.lower() == ".parquet":
-        data = _folder(path, size, channels, levels, strict, image, label, progress)
-        if data.report.skipped or data.report.remarks:
-            warnings.warn(str(data.report), SkippedFiles, stacklevel=3)
-        train, test = data.train, data.test
-    elif path.suffix.lower() in _ARRAYS:
-        _only_for_folders(name, size, channels, strict)
-        _only_for_tables(name, image, label)
-        train, test = from_file(path, None if binarize else levels)
-        levels = None
-    else:
-        raise InvalidData(
-            f"{name} is a file of an unknown kind; expected a folder of images, .npy, .npz or "
-            ".parquet"
-        )
-    _warn_of_unseen_classes(train, test)
-    return prepared(train, binarize, levels, seed), prepared(test, binarize, levels, seed)
-
-
 def _warn_of_unseen_classes(train: Dataset, test: Dataset) -> None:
     for part in (train.validation, test):
         names = [] if part is None else unseen(train, part)
@@ -178,64 +157,25 @@ def _warn_of_unseen_classes(train: Dataset, test: Dataset) -> None:
                 f"{', ...' * (len(names) > 10)} occurs in the {part.spec.split} examples and in "
                 "no training example: a conditional model cannot learn it",
                 UnseenClasses,
-                stacklevel=4,
+                stacklevel=3,
             )
 
 
-def _folder(
-    path: Path,
-    size: int | tuple[int, int] | None,
-    channels: int | None,
-    levels: int | None,
-    strict: bool,
-    image: str | None,
-    label: str | None,
-    progress: Progress | None,
-) -> FolderData:
-    """Images, or what the library `datasets` reads."""
-    # Imported here because named data sets do without Pillow.
-    from likely.data.huggingface import from_huggingface, is_huggingface
-    from likely.data.images import from_folder
-
-    if not is_huggingface(path):
-        _only_for_tables(str(path), image, label)
-        return from_folder(path, size=size, channels=channels, strict=strict, progress=progress)
-    return from_huggingface(
-        path,
-        size=size,
-        channels=channels,
-        levels=levels,
-        strict=strict,
-        image=image,
-        label=label,
-        progress=progress,
-    )
-
-
-def _only_for_folders(
-    name: str, size: int | tuple[int, int] | None, channels: int | None, strict: bool
-) -> None:
-    for setting, is_set in (
-        ("size", size is not None),
-        ("channels", channels is not None),
-        ("strict", strict),
-    ):
-        if is_set:
-            raise InvalidSetting(f"{setting} is for folders of images; {name} has its own shape")
-
-
-def _only_for_tables(name: str, image: str | None, label: str | None) -> None:
-    for setting, column in (("image", image), ("label", label)):
-        if column is not None:
+def _refuse_options(name: str, options: Mapping[str, object]) -> None:
+    """Refuse what only folders of images, or only tables, can do."""
+    for setting, value in options.items():
+        if value is None or value is False:
+            continue
+        if setting in ("image", "label"):
             raise InvalidSetting(
-                f'{setting}="{column}" names a column of parquet files or a Hugging Face folder; '
+                f'{setting}="{value}" names a column of parquet files or a Hugging Face folder; '
                 f"{name} has none"
             )
+        raise InvalidSetting(f"{setting} is for folders of images; {name} has its own shape")
 
 
 def _unknown(name: str) -> InvalidSetting:
-    looks_like_path = "/" in name or name.lower().endswith((*_ARRAYS, ".parquet"))
-    if looks_like_path:
+    if "/" in name or name.lower().endswith((*_ARRAYS, ".parquet")):
         return InvalidSetting(f"there is no file or folder {name}")
     return InvalidSetting(
         f'no data set and no file or folder is called "{name}": {nearest(name, CATALOGUE)}'

@@ -20,7 +20,7 @@ _BINARIZE = ("static", "dynamic", "threshold")
 
 def check_settings(binarize: str | None, levels: int | None) -> None:
     """Refuse what no data set can do, before anything is read."""
-    if not (binarize is None or isinstance(binarize, str)):
+    if binarize is not None and not isinstance(binarize, str):
         raise InvalidSetting(
             f"binarize: expected one of {', '.join(_BINARIZE)}, or None, given {binarize!r}"
         )
@@ -56,8 +56,9 @@ def requantised(data: Dataset, levels: int) -> Dataset:
         raise InvalidSetting(
             f"{data.spec.name} has {old} levels and cannot be given {levels}; choose at most {old}"
         )
-    table = (np.arange(old, dtype=np.int64) * levels // old).astype(_dtype(levels))
-    return _mapped(data, table, levels, f"levels={levels}")
+    table = np.arange(old, dtype=np.int64) * levels // old
+    kind = np.uint8 if levels <= 256 else np.uint16
+    return _mapped(data, table.astype(kind), levels, f"levels={levels}")
 
 
 def binarised(data: Dataset, binarize: Binarize, seed: int = 0) -> Dataset:
@@ -80,16 +81,13 @@ def binarised(data: Dataset, binarize: Binarize, seed: int = 0) -> Dataset:
         table = (2 * np.arange(spec.levels, dtype=np.int64) > spec.levels - 1).astype(np.uint8)
         return _mapped(data, table, 2, "binarize=threshold")
     step = f"binarize=dynamic(levels={spec.levels}, seed={seed})"
-    validation = data.validation
-    return Dataset(
-        dataclasses.replace(spec, levels=2, preprocessing=(*spec.preprocessing, step)),
-        data.values,
-        data.labels,
-        data.attributes,
-        None if validation is None else binarised(validation, binarize, seed),
+    return dataclasses.replace(
+        data,
+        spec=dataclasses.replace(spec, levels=2, preprocessing=(*spec.preprocessing, step)),
+        validation=data.validation and binarised(data.validation, binarize, seed),
         intensity_levels=spec.levels,
         noise_seed=seed,
-        contexts=data.contexts,
+        source=None,
     )
 
 
@@ -111,16 +109,5 @@ def _mapped(data: Dataset, table: np.typing.NDArray[np.generic], levels: int, st
         preprocessing=(*data.spec.preprocessing, step),
         digest=digest_of(values),
     )
-    validation = data.validation
-    return Dataset(
-        spec,
-        values,
-        data.labels,
-        data.attributes,
-        None if validation is None else _mapped(validation, table, levels, step),
-        contexts=data.contexts,
-    )
-
-
-def _dtype(levels: int) -> type[np.uint8] | type[np.uint16]:
-    return np.uint8 if levels <= 256 else np.uint16
+    validation = data.validation and _mapped(data.validation, table, levels, step)
+    return dataclasses.replace(data, spec=spec, values=values, validation=validation, source=None)

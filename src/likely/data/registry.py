@@ -89,7 +89,9 @@ def _dataset(
         digest_of(values),
         entry.classes,
     )
-    return Dataset(spec, values, None if labels is None else labels.astype(np.int64), attributes)
+    return Dataset(
+        spec, values, None if labels is None else labels.astype(np.int64), attributes or {}
+    )
 
 
 def _idx(entry: Entry, progress: Progress | None) -> tuple[Dataset, Dataset]:
@@ -134,9 +136,8 @@ def _cifar(entry: Entry, progress: Progress | None) -> tuple[Dataset, Dataset]:
     labels = find(entry, "labels.npz")
     if labels is None:
         archive = obtain(entry, entry.files[0], progress)
-        return stored(key_of(entry.name, stamp(archive)), lambda _: _cifar_archive(entry, archive))[
-            :2
-        ]
+        key = key_of(entry.name, stamp(archive))
+        return stored(key, lambda _: _cifar_archive(entry, archive))[:2]
     mosaics = [_present(entry, name) for name in names]
     label_file = labels
 

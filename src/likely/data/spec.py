@@ -175,6 +175,7 @@ class Batch:
     context: npt.NDArray[np.float32] | None = None
 
 
+@dataclasses.dataclass(repr=False, eq=False)
 class Dataset:
     """Integer-coded examples with their specification.
 
@@ -197,18 +198,18 @@ class Dataset:
             {"name": ..., options}; None for data made in memory.
     """
 
-    def __init__(
-        self,
-        spec: DataSpec,
-        values: IntArray,
-        labels: npt.NDArray[np.int64] | None = None,
-        attributes: dict[str, npt.NDArray[np.bool_]] | None = None,
-        validation: Dataset | None = None,
-        intensity_levels: int | None = None,
-        noise_seed: int = 0,
-        contexts: npt.NDArray[np.float32] | None = None,
-        source: Mapping[str, Any] | None = None,
-    ) -> None:
+    spec: DataSpec
+    values: IntArray
+    labels: npt.NDArray[np.int64] | None = None
+    attributes: dict[str, npt.NDArray[np.bool_]] = dataclasses.field(default_factory=dict)
+    validation: Dataset | None = None
+    intensity_levels: int | None = None
+    noise_seed: int = 0
+    contexts: npt.NDArray[np.float32] | None = None
+    source: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        spec, values, labels, contexts = self.spec, self.values, self.labels, self.contexts
         if values.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
             raise InvalidData(f"{spec.name}: expected uint8 or uint16 values, given {values.dtype}")
         if tuple(values.shape[1:]) != spec.shape or len(values) != spec.n:
@@ -231,15 +232,6 @@ class Dataset:
                 f"{spec.name}: expected contexts of shape {(spec.n, *spec.context)}, given "
                 f"{None if contexts is None else contexts.shape}"
             )
-        self.spec = spec
-        self.contexts = contexts
-        self.values = values
-        self.labels = labels
-        self.attributes = attributes or {}
-        self.validation = validation
-        self.intensity_levels = intensity_levels
-        self.noise_seed = noise_seed
-        self.source = source
 
     def __len__(self) -> int:
         return self.spec.n
@@ -376,15 +368,15 @@ class Dataset:
         spec = dataclasses.replace(
             self.spec, n=len(index), split=split or self.spec.split, digest=digest_of(values)
         )
-        return Dataset(
-            spec,
-            values,
-            None if self.labels is None else self.labels[index],
-            {name: column[index] for name, column in self.attributes.items()},
-            None,
-            self.intensity_levels,
-            self.noise_seed,
-            None if self.contexts is None else self.contexts[index],
+        return dataclasses.replace(
+            self,
+            spec=spec,
+            values=values,
+            labels=None if self.labels is None else self.labels[index],
+            attributes={name: column[index] for name, column in self.attributes.items()},
+            validation=None,
+            contexts=None if self.contexts is None else self.contexts[index],
+            source=None,
         )
 
 

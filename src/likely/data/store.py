@@ -207,7 +207,8 @@ def _opened_part(folder: Path, split: str, record: dict[str, Any]) -> Dataset:
     path = folder / f"{split}.npy"
     if list(stamp(path)[1:]) != record["stamp"]:
         raise ValueError(f"{path} changed since it was written")
-    labels = attributes = None
+    labels = None
+    attributes: dict[str, Any] = {}
     if record["labels"]:
         labels = np.load(folder / f"{split}.labels.npy", allow_pickle=False)
     if record["attributes"]:
