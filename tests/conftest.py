@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ from likely.evaluate.classifier import ClassifierSettings, NetworkFeatures, defa
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where tests marked gpu run, as cuda")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked data are skipped where there is none: nothing is downloaded for them."""
+    if item.get_closest_marker("data") and "LIKELY_DATA" not in os.environ:
+        pytest.skip("LIKELY_DATA is not set")
 
 
 @pytest.fixture(scope="session")

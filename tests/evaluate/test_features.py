@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import types
 from pathlib import Path
@@ -226,7 +225,6 @@ def test_recipe_is_part_of_the_fingerprint(
 
 
 @pytest.mark.data
-@pytest.mark.skipif("LIKELY_DATA" not in os.environ, reason="LIKELY_DATA is not set")
 def test_static_mnist_takes_the_features_of_the_labelled_binarisation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
