@@ -25,7 +25,14 @@ from __future__ import annotations
 from likely.density.chain import Autoregressive, Drawing, fill_naively
 from likely.density.codes import Decoder, Ends
 from likely.density.implicit import ImplicitDensity
-from likely.density.latent import DiagonalGaussian, LatentVariable, mean_level
+from likely.density.latent import (
+    DiagonalGaussian,
+    LatentVariable,
+    Posterior,
+    Prior,
+    StandardNormal,
+    mean_level,
+)
 from likely.density.mixture import Ensemble, Mixture, OrderAgnostic, OrderMixture, Subsampled
 from likely.density.taxonomy import (
     ApproximateDensity,
@@ -56,6 +63,9 @@ __all__ = [
     "NoSettings",
     "OrderAgnostic",
     "OrderMixture",
+    "Posterior",
+    "Prior",
+    "StandardNormal",
     "Subsampled",
     "TractableDensity",
     "as_tensor",

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +28,55 @@ DECODED = 2**20
 ENCODED = 2**20
 
 
+class Prior(Protocol):
+    """p(z), a density over codes that is sampled and evaluated."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, [...]; z [..., Z]."""
+
+    def sample(self, noise: Noise, n: int, dtype: torch.dtype) -> Tensor:
+        """Codes drawn from it, [n, Z]."""
+
+
+class Posterior(Protocol):
+    """q(z | x) of some examples, a function of standard normal noise."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The code of each example, [B, Z]: the mean, or what the mean of a base maps to."""
+
+    @property
+    def log_scale(self) -> Tensor:
+        """Of the Gaussian, or of the base, [B, Z]."""
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """z; noise standard normal, [..., B, Z]."""
+
+    def draw(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(z, log q(z | x))."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z | x) in nats."""
+
+    def unsqueezed(self) -> Posterior:
+        """The same with a side for several draws of each example, [B, 1, Z]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StandardNormal:
+    """N(0, I) over codes of so many dimensions."""
+
+    dimensions: int
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log density in nats, summed over the last side."""
+        return (-0.5 * z**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def sample(self, noise: Noise, n: int, dtype: torch.dtype) -> Tensor:
+        """The noise itself, [n, Z]."""
+        return noise.normal(n, self.dimensions, dtype=dtype)
+
+
 @dataclasses.dataclass(frozen=True)
 class DiagonalGaussian:
     """N(mean, exp(2 log_scale)) with independent coordinates; both [B, Z]."""
@@ -42,6 +92,15 @@ class DiagonalGaussian:
         """log density in nats, summed over the last side."""
         standard = (z - self.mean) * (-self.log_scale).exp()
         return (-0.5 * standard**2 - self.log_scale - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def draw(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(z, its log density in nats)."""
+        z = self.sample(noise)
+        return z, self.log_prob(z)
+
+    def unsqueezed(self) -> DiagonalGaussian:
+        """The same with a side for several draws, [B, 1, Z]."""
+        return DiagonalGaussian(self.mean[:, None], self.log_scale[:, None])
 
     def kl_to_standard(self) -> Tensor:
         """KL(self || N(0, I)) in nats, one for each coordinate, [B, Z] (Kingma 2014, app. B)."""
