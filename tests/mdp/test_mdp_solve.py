@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from likely.mdp import (
     evaluate,
     greedy,
     grid,
+    reach,
     simulate,
     solve,
     total_reward,
@@ -275,6 +277,39 @@ def test_a_function_takes_what_it_heeds_and_is_like_the_others(criterion: str) -
         assert part in about
     for name in heeded:
         assert name in ("checkpoint_seconds",) or f" {name}" in about, name
+
+
+def test_a_criterion_by_name_is_its_function() -> None:
+    maze = worlds.build("slippery-grid", size=(5, 5)).mdp.with_discount(1.0)
+    calls = {
+        "total": (total_reward(maze, 1e-7), {}),
+        "reachability": (reach(maze, [24], 1e-7), {"target": [24]}),
+        "average": (average_reward(maze, 1e-7), {}),
+    }
+    for criterion, (direct, rest) in calls.items():
+        named = solve(maze, 1e-7, criterion=criterion, **rest)
+        assert named.status.split(" and ")[0] == direct.status.split(" and ")[0]
+        for part in ("lower", "upper", "policy"):
+            assert np.array_equal(getattr(named, part), getattr(direct, part)), criterion
+    three = solve(maze, criterion="finite-horizon", horizon=3)
+    assert np.array_equal(three.value, backward_induction(maze, 3).value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"criterion": "totl"}, 'did you mean "total"'),
+        ({"criterion": "total", "targt": [3]}, 'did you mean "target"'),
+        ({"criterion": "total", "method": "anderson"}, "takes no method"),
+        ({"criterion": "reachability"}, "needs target="),
+        ({"horizon": 3}, "takes no horizon"),
+    ],
+)
+def test_a_setting_that_a_criterion_does_not_heed_is_refused(
+    settings: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=match):
+        solve(worlds.build("frozen-lake").mdp, **settings)
 
 
 @pytest.mark.parametrize("order", ["alternate", "forward", "backward", "goals"])

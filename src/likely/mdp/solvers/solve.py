@@ -1,13 +1,14 @@
 """`solve`: the discounted criterion, by any method.
 
 The other criteria are functions beside it: `reach`, `total_reward`, `average_reward` and
-`backward_induction`, with the parameters that each heeds.
+`backward_induction`, with the parameters that each heeds; `criterion=` calls them by name.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,8 @@ CRITERIA = {
     "average": "average_reward",
 }
 
+NOT_SETTINGS = ("problem", "criterion", "question")
+
 # What each method understands; an unknown option is an error.
 OPTIONS = {
     "gauss-seidel": ("order",),
@@ -66,6 +69,7 @@ def solve(
     tolerance: float = 1e-6,
     method: str = "auto",
     *,
+    criterion: str = "discounted",
     objective: str = "max",
     start: npt.ArrayLike | None = None,
     max_iterations: int | None = None,
@@ -76,6 +80,7 @@ def solve(
     precision: str = "float64",
     threads: int | None = None,
     options: dict[str, Any] | None = None,
+    **question: Any,
 ) -> Solution:
     """The best expected discounted sum of rewards, to a certified error.
 
@@ -86,6 +91,8 @@ def solve(
         tolerance: the true sup-norm error |V - V*| to reach, in units of reward. Not a
             difference of iterates.
         method: a key of `METHODS`; "auto" picks stopping rule, order and start by the problem.
+        criterion: a key of `CRITERIA`; any other than "discounted" calls its function, so that
+            `solve(problem, criterion="total", target=[3])` is `total_reward(problem, target=[3])`.
         objective: "max" or "min" of the sum.
         start: [S] start value.
         max_iterations, max_seconds: stop early; the bounds hold nevertheless.
@@ -96,6 +103,7 @@ def solve(
             computed in float64 and include what float32 lost.
         threads: threads for backups; default OMP_NUM_THREADS, else all cores.
         options: for the method, as {"order": "goals"} for "gauss-seidel".
+        question: what the function of another criterion takes besides, as `target` or `horizon`.
 
     Returns:
         A `Solution`: value, lower, upper and policy are [S]. After Ctrl-C it holds what is known
@@ -109,6 +117,14 @@ def solve(
     Source: Bellman, "Dynamic Programming", 1957; Puterman, "Markov Decision Processes", 1994,
     chapter 6, https://doi.org/10.1002/9780470316887
     """
+    checks.choice("criterion", criterion, CRITERIA)
+    if criterion != "discounted" or question:
+        return _of_criterion(criterion, problem, question | {
+            "tolerance": tolerance, "method": method, "objective": objective, "start": start,
+            "max_iterations": max_iterations, "max_seconds": max_seconds, "callback": callback,
+            "checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds,
+            "precision": precision, "threads": threads, "options": options,
+        })  # fmt: skip
     checks.asked(tolerance, objective)
     checks.choice("method", method, METHODS)
     checks.choice("precision", precision, ("float64", "float32"))
@@ -129,6 +145,32 @@ def solve(
         kept = Checkpoint(checkpoint, checkpoint_seconds, identity)
     limits = Limits(max_iterations, max_seconds, callback, kept)
     return _discounted(problem, task, method, limits, sign, precision)
+
+
+def _of_criterion(criterion: str, problem: Any, settings: dict[str, Any]) -> Solution:
+    """The call of a criterion's function; a setting that it would not heed is refused."""
+    function = getattr(importlib.import_module("likely.mdp"), CRITERIA[criterion])
+    defaults = inspect.signature(solve).parameters
+    takes = [n for n in inspect.signature(function).parameters if n not in NOT_SETTINGS]
+    heeded = {}
+    for name, value in settings.items():
+        default = defaults[name].default if name in defaults else inspect.Parameter.empty
+        if name in takes and function is not solve:
+            heeded[name] = value
+        elif not (value is default or (np.isscalar(value) and value == default)):
+            raise InvalidSetting(
+                f'{name}={value!r}: the criterion "{criterion}" (mdp.{CRITERIA[criterion]}) takes '
+                f"no {name}; {nearest(name, takes)}"
+            )
+    missing = [
+        name
+        for name, parameter in list(inspect.signature(function).parameters.items())[1:]
+        if parameter.default is parameter.empty and name not in heeded
+    ]
+    if missing:
+        raise InvalidSetting(f'criterion="{criterion}" needs {missing[0]}=...')
+    solution: Solution = function(problem, **heeded)
+    return solution
 
 
 def _discounted(
