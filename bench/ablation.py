@@ -83,9 +83,9 @@ def main() -> None:
     settings = dataclasses.replace(FIT, steps=options.steps)
     folder = options.out or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for seed in range(options.seeds):
-        for name, records in found.items():
+        for name, records in measured.items():
             path = folder / f"{name}-{seed}-{options.steps}.json"
             if not path.exists():
                 write_json(path, measure(name, seed, settings))
@@ -94,7 +94,7 @@ def main() -> None:
     train, _ = data.load("digits")
     bits = train.spec.dimensions * math.log(2)
     figures: dict[str, float] = {}
-    for name, records in found.items():
+    for name, records in measured.items():
         nats = [record["nats"] for record in records]
         figures[f"ablation/{name}/validation-nats"] = round(statistics.mean(nats), 3)
         figures[f"ablation/{name}/validation-bits-per-dim"] = round(
@@ -103,12 +103,12 @@ def main() -> None:
         if name != "full":
             worth = [
                 record["nats"] - full["nats"]
-                for record, full in zip(records, found["full"], strict=True)
+                for record, full in zip(records, measured["full"], strict=True)
             ]
             figures[f"ablation/{name}/worth-nats"] = round(statistics.mean(worth), 3)
             if len(worth) > 1:
                 figures[f"ablation/{name}/worth-nats-spread"] = round(max(worth) - min(worth), 3)
-    about = {"runs": found, "data": train.spec.to_json(), "seeds": options.seeds}
+    about = {"runs": measured, "data": train.spec.to_json(), "seeds": options.seeds}
     described = {"model": BASE, "fit": to_json(settings), "variants": VARIANTS}
     path = write_result("ablation", figures, described, about)
     print(f"written to {path}")

@@ -143,10 +143,10 @@ def measure(
     if setting != "small":
         proofs = verify(model, test)
         print(proofs, flush=True)
-        found = per_example_nll(model, test, proofs=proofs).bits_per_dim()
-        figures[f"{prefix}/test-bits-per-dim"] = found.value
-        figures[f"{prefix}/test-bits-per-dim-standard-error"] = found.standard_error
-        about |= {"proofs": proofs.to_json(), "estimate": found.to_json()}
+        estimate = per_example_nll(model, test, proofs=proofs).bits_per_dim()
+        figures[f"{prefix}/test-bits-per-dim"] = estimate.value
+        figures[f"{prefix}/test-bits-per-dim-standard-error"] = estimate.standard_error
+        about |= {"proofs": proofs.to_json(), "estimate": estimate.to_json()}
         kept = RESULTS / name
         kept.mkdir(parents=True, exist_ok=True)
         save_png(sample_sheet(model.sample(40, seed=1), 256, columns=10), kept / "samples.png")
@@ -162,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "model",
-        choices=[n for n, found in MODELS.items() if not issubclass(found.load(), ImplicitDensity)],
+        choices=[n for n, entry in MODELS.items() if not issubclass(entry.load(), ImplicitDensity)],
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="directory of the run: train, then measure")

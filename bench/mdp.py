@@ -247,15 +247,15 @@ def work_references(args: argparse.Namespace) -> dict[str, Any]:
         model = read_benchmark(folder / entry["file"])
         asked = model.property(entry["property"])
         mdp, question = model.question(asked)
-        found = answer(mdp, question, TARGET)
+        solution = answer(mdp, question, TARGET)
         state = int(np.argmax(mdp.initial))
         reference = asked.reference
         assert reference is not None
         room = 1e-9 * max(1.0, abs(reference))  # the published value is rounded to a double
-        width = found.upper[state] - found.lower[state]
+        width = solution.upper[state] - solution.lower[state]
         narrow = width <= 2 * TARGET * max(1.0, abs(reference))
         matched += bool(
-            narrow and found.lower[state] - room <= reference <= found.upper[state] + room
+            narrow and solution.lower[state] - room <= reference <= solution.upper[state] + room
         )
     return {"matched": matched, "of": len(entries), "seconds": time.perf_counter() - start}
 
@@ -279,13 +279,13 @@ def undiscounted() -> list[tuple[str, Any, Any]]:
     from likely.mdp.files.benchmarks import read_benchmark
 
     folder = Path(os.environ["LIKELY_DATA"]) / "mdp"
-    found = []
+    questions = []
     for path in sorted((folder / "models").glob("*.npz")):
         model = read_benchmark(path)
         if model.mdp.states > 10_000:
             for asked in model.properties:
-                found.append((f"{path.stem}/{asked.name}", *model.question(asked)))
-    return found
+                questions.append((f"{path.stem}/{asked.name}", *model.question(asked)))
+    return questions
 
 
 def work_storm(args: argparse.Namespace) -> dict[str, Any]:
@@ -430,9 +430,9 @@ def against_storm(args: argparse.Namespace) -> dict[str, Any]:
              str(5 * args.repeats)], args.limit,
         )  # fmt: skip
         times = ", ".join(
-            f"{method.lower()} {statistics.median(found['cpu_seconds']):.4g}"
-            for method, found in entry["storm"].items()
-            if "cpu_seconds" in found
+            f"{method.lower()} {statistics.median(timing['cpu_seconds']):.4g}"
+            for method, timing in entry["storm"].items()
+            if "cpu_seconds" in timing
         )
         mine = statistics.median(entry["cpu_seconds"])
         print(f"  {name}: ours {mine:.4g} CPU-s; {times}", flush=True)
@@ -484,11 +484,11 @@ def measure(name: str, args: argparse.Namespace, python: str | None) -> dict[str
         for method in methods[peer]:
             repeats = str(args.repeats if large or name in SHAPES else 10 * args.repeats)
             limit = args.limit if large and name not in SHAPES else min(args.limit, 60.0)
-            record[f"{peer} {method}"] = found = call(
+            record[f"{peer} {method}"] = timing = call(
                 [python, script, peer, method, str(problem), str(truth), str(discount),
                  str(TARGET), repeats], limit, MEMORY if name in SHAPES else None,
             )  # fmt: skip
-            print(f"  {peer} {method}: {brief(found)}", flush=True)
+            print(f"  {peer} {method}: {brief(timing)}", flush=True)
     # Ours once more, after the peers: on a shared machine the load may have changed.
     again = ours("ours", args, *where)
     if "seconds" in again and "seconds" in record["ours"]:
@@ -590,18 +590,18 @@ def figures_of(details: dict[str, Any]) -> dict[str, float]:
         figures[f"mdp/{name}/seconds"] = mine
         figures[f"mdp/{name}/peak-gb"] = record["ours"]["peak_gb"]
         times = [
-            statistics.median(found["seconds"])
-            for peer, found in record.items()
-            if peer not in ("ours", "truth") and found.get("met")
+            statistics.median(timing["seconds"])
+            for peer, timing in record.items()
+            if peer not in ("ours", "truth") and timing.get("met")
         ]
         if times and record["ours"]["met"]:
             figures[f"mdp/{name}/peer-seconds"] = min(times)
             figures[f"mdp/{name}/speedup"] = min(times) / mine
         alone = record["ours"].get("seconds_on_one_thread")
         work = [
-            statistics.median(found.get("cpu_seconds", found["seconds"]))
-            for peer, found in record.items()
-            if peer not in ("ours", "truth") and found.get("met")
+            statistics.median(timing.get("cpu_seconds", timing["seconds"]))
+            for peer, timing in record.items()
+            if peer not in ("ours", "truth") and timing.get("met")
         ]
         if work and alone and record["ours"]["met"]:
             figures[f"mdp/{name}/speedup-per-core"] = min(work) / statistics.median(alone)
@@ -685,12 +685,12 @@ def merge(paths: list[Path]) -> None:
             joined["ours"] = {**mine, "seconds": mine["seconds"] + new["seconds"]}
             details[name] = joined
     same = ("target", "side")
-    if any(one[key] != settings[0][key] for one in settings for key in same):
+    if any(piece[key] != settings[0][key] for piece in settings for key in same):
         raise SystemExit("the pieces were measured with different settings")
     from common import write_result
 
     figures = figures_of(details)
-    limit = max(one["limit"] for one in settings)
+    limit = max(piece["limit"] for piece in settings)
     about = {"details": details, "peers": versions, "pieces": commands}
     write_result("mdp", figures, {**settings[0], "limit": limit}, about)
     print(json.dumps(figures, indent=2))

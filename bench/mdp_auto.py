@@ -70,7 +70,7 @@ def race(repeats: int, quick: bool) -> dict[str, Any]:
         auto = measured("auto", 60.0) or {"cpu_seconds": 60.0, "method": "not solved"}
         auto["met"] = "seconds" in auto
         most = max(1e-3, 2.0 * auto["cpu_seconds"])
-        others = {m: found for m in methods if (found := measured(m, most)) is not None}
+        others = {m: figures for m in methods if (figures := measured(m, most)) is not None}
         best = min(others, key=lambda m: others[m]["cpu_seconds"]) if others else "auto"
         least = min(auto["cpu_seconds"], others.get(best, auto)["cpu_seconds"])
         record[f"{name}-{states}-{discount}"] = {
@@ -102,11 +102,11 @@ def totals(repeats: int, quick: bool) -> dict[str, Any]:
                 cpu.append(time.process_time() - work)
                 if seconds[-1] > 5.0:
                     break
-            record[f"{name}-{states}"] = found = {
+            record[f"{name}-{states}"] = figures = {
                 "seconds": statistics.median(seconds), "cpu_seconds": statistics.median(cpu),
                 "error": solution.error if math.isfinite(solution.error) else None,
                 "met": solution.converged,
                 "method": solution.about["method"],
             }  # fmt: skip
-            print(f"  total {name} {states}: {found}", file=sys.stderr, flush=True)
+            print(f"  total {name} {states}: {figures}", file=sys.stderr, flush=True)
     return record

@@ -69,8 +69,8 @@ def permutation(states: int, discount: float, seed: int = 0) -> MDP:
 def ring(states: int, discount: float, seed: int = 0) -> MDP:
     """A ring on which one goes left, goes right or stays; each state pays what it pays."""
     rng = np.random.default_rng(seed)
-    here = np.arange(states)
-    moves = np.stack([(here - 1) % states, (here + 1) % states, here], axis=1)
+    state = np.arange(states)
+    moves = np.stack([(state - 1) % states, (state + 1) % states, state], axis=1)
     reward = np.repeat(rng.random((states, 1)), 3, axis=1) - np.array([0.1, 0.1, 0.0])
     return from_table(moves, None, reward, discount)
 
@@ -87,9 +87,9 @@ def shuffled_ring(states: int, discount: float, seed: int = 0) -> MDP:
 
 def chain(states: int, discount: float, seed: int = 0) -> MDP:
     """A corridor with slips, a small reward at one end and a large one at the other."""
-    here = np.arange(states)
-    left, right = np.maximum(here - 1, 0), np.minimum(here + 1, states - 1)
-    moves = np.stack([np.stack([left, right, here], 1), np.stack([right, left, here], 1)], axis=1)
+    state = np.arange(states)
+    left, right = np.maximum(state - 1, 0), np.minimum(state + 1, states - 1)
+    moves = np.stack([np.stack([left, right, state], 1), np.stack([right, left, state], 1)], axis=1)
     chance = np.broadcast_to([0.8, 0.1, 0.1], moves.shape)
     reward = np.zeros((states, 2))
     reward[0], reward[-1] = 0.2, 1.0
@@ -99,19 +99,19 @@ def chain(states: int, discount: float, seed: int = 0) -> MDP:
 def absorbing_chain(states: int, discount: float, seed: int = 0) -> MDP:
     """A corridor with slips that ends at both ends; each step costs, and more in some places."""
     rng = np.random.default_rng(seed)
-    here = np.arange(states)
-    left, right = np.maximum(here - 1, 0), np.minimum(here + 1, states - 1)
+    state = np.arange(states)
+    left, right = np.maximum(state - 1, 0), np.minimum(state + 1, states - 1)
     moves = np.stack([np.stack([left, right], 1), np.stack([right, left], 1)], axis=1)
     chance = np.broadcast_to([0.9, 0.1], moves.shape)
     reward = np.repeat(-rng.random((states, 1)), 2, axis=1)
-    return from_table(moves, chance, reward, discount, (here == 0) | (here == states - 1))
+    return from_table(moves, chance, reward, discount, (state == 0) | (state == states - 1))
 
 
 def tree(states: int, discount: float, seed: int = 0) -> MDP:
     """A binary tree whose leaves lead back to the root."""
     rng = np.random.default_rng(seed)
-    here = np.arange(states)
-    child = np.stack([2 * here + 1, 2 * here + 2], axis=1)
+    state = np.arange(states)
+    child = np.stack([2 * state + 1, 2 * state + 2], axis=1)
     child[child >= states] = 0
     return from_table(child, None, rng.random((states, 2)), discount)
 
@@ -150,27 +150,27 @@ def inventory(states: int, discount: float, seed: int = 0) -> MDP:
 def queues(states: int, discount: float, seed: int = 0) -> MDP:
     """One server for two queues of limited length, uniformised; waiting costs."""
     side = max(2, math.isqrt(states))
-    one, two = (x.ravel() for x in np.meshgrid(np.arange(side), np.arange(side), indexing="ij"))
+    x, y = (x.ravel() for x in np.meshgrid(np.arange(side), np.arange(side), indexing="ij"))
     cap = side - 1
 
     def at(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.clip(a, 0, cap) * side + np.clip(b, 0, cap)
 
-    arrive = [at(one + 1, two), at(one, two + 1)]
-    serve = [at(one - 1, two), at(one, two - 1)]
+    arrive = [at(x + 1, y), at(x, y + 1)]
+    serve = [at(x - 1, y), at(x, y - 1)]
     moves = np.stack([np.stack([*arrive, served], 1) for served in serve], axis=1)
     chance = np.broadcast_to([0.25, 0.2, 0.55], moves.shape)
-    cost = -(1.0 * one + 1.5 * two) / side
+    cost = -(1.0 * x + 1.5 * y) / side
     return from_table(moves, chance, np.repeat(cost[:, None], 2, axis=1), discount)
 
 
 def replacement(states: int, discount: float, seed: int = 0) -> MDP:
     """A machine that wears by 0 to 3 a period; keep it or replace it."""
     wear = np.array([0.3, 0.4, 0.2, 0.1])
-    here = np.arange(states)
-    kept = np.minimum(here[:, None] + np.arange(4), states - 1)
+    state = np.arange(states)
+    kept = np.minimum(state[:, None] + np.arange(4), states - 1)
     new = np.broadcast_to(np.arange(4), kept.shape)
-    reward = np.stack([1.0 - here / states, np.full(states, -5.0)], axis=1)
+    reward = np.stack([1.0 - state / states, np.full(states, -5.0)], axis=1)
     moves = np.stack([kept, new], axis=1)
     return from_table(moves, np.broadcast_to(wear, moves.shape), reward, discount)
 

@@ -177,18 +177,18 @@ def took(folder: Path) -> dict[str, Any]:
     The seconds are those of the clock beside the records, or of the result of a kept run.
     """
     made = read_json(folder / "environment.json")
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "steps": int(last_record(folder / "metrics.jsonl")["step"]),
         "trained on": made.get("cuda_device") or made["processor"],
     }
     result = folder.with_suffix(".json")
     if (folder / "timing.jsonl").exists():
-        found["seconds"] = round(last_record(folder / "timing.jsonl")["seconds"], 1)
+        record["seconds"] = round(last_record(folder / "timing.jsonl")["seconds"], 1)
     elif result.exists() and "seconds" in (about := read_json(result)["about"]):
-        found["seconds"] = about["seconds"]
+        record["seconds"] = about["seconds"]
     if (folder / BEFORE).exists() and "took" in (earlier := read_json(folder / BEFORE)):
-        found["before"] = earlier["took"]
-    return found
+        record["before"] = earlier["took"]
+    return record
 
 
 def begin_from(model: GenerativeModel, trained: GenerativeModel) -> None:
@@ -215,8 +215,8 @@ def begin_from(model: GenerativeModel, trained: GenerativeModel) -> None:
 
 def last_record(path: Path) -> dict[str, float]:
     """The last line of a file of records."""
-    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-    return found
+    record: dict[str, float] = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+    return record
 
 
 def main() -> None:

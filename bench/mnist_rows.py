@@ -82,7 +82,7 @@ def rechecked(name: str) -> dict[str, Any] | None:
             stdout=subprocess.PIPE, check=True, text=True,
         )  # fmt: skip
     estimates = json.loads(done.stdout)["evaluations"]["test"]["estimates"]
-    found: dict[str, Any] = {
+    checked: dict[str, Any] = {
         "command": evaluation(name), "sha256": sha256(weights), "environment": environment(),
         "samples": compared(record["about"]["samples"], estimates),
     }  # fmt: skip
@@ -91,10 +91,10 @@ def rechecked(name: str) -> dict[str, Any] | None:
         nats = [e for e in estimates if e["quantity"] == "nll" and e["unit"] == "nats"]
         (again,) = (e for e in nats if e["about"] == committed["about"])
         assert again["fingerprint"] == committed["fingerprint"], "the test images are others"
-        found |= {
+        checked |= {
             "committed": committed, "again": again, "others": [e for e in nats if e is not again]
         }  # fmt: skip
-    return found
+    return checked
 
 
 def compared(
@@ -112,15 +112,15 @@ def compared(
 def recheck(names: list[str]) -> None:
     about = old("recheck").get("about", {})
     for name in names:
-        found = rechecked(name)
-        if found is None:
+        checked = rechecked(name)
+        if checked is None:
             print(f"{name}: its weights are not kept")
             continue
-        about[name] = found
-        if "again" in found:
-            committed, again = found["committed"]["value"], found["again"]["value"]
+        about[name] = checked
+        if "again" in checked:
+            committed, again = checked["committed"]["value"], checked["again"]["value"]
             print(f"{name}: committed {committed:.6f}, again {again:.6f} nats", flush=True)
-        for quantity, values in found["samples"].items():
+        for quantity, values in checked["samples"].items():
             print(f"{name}: {quantity} committed {values[0]:.6f}, again {values[1]:.6f}")
         figures = {}
         for row, each in sorted(about.items()):
@@ -182,10 +182,10 @@ def sampler(name: str) -> GenerativeModel:
     if kept(name):
         return runs.load(folder).model
     config = read_json(folder / "config.json")
-    found = MODELS[config["model"]]
+    entry = MODELS[config["model"]]
     # As `runs.load` reads it: a setting that an older run did not know has its default.
-    settings = from_mapping(found.settings, config["settings"])
-    model: GenerativeModel = found.load()(DataSpec.from_json(config["spec"]), settings)
+    settings = from_mapping(entry.settings, config["settings"])
+    model: GenerativeModel = entry.load()(DataSpec.from_json(config["spec"]), settings)
     return model.eval()
 
 

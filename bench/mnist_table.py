@@ -163,21 +163,21 @@ def measured(estimate: dict[str, Any] | None, form: str = ".2f") -> str:
     return f"{estimate['value']:{form}} ± {estimate['standard_error']:{form}}"
 
 
-def of_papers(found: list[Row]) -> str:
+def of_papers(rows: list[Row]) -> str:
     """The published figures and their sources."""
     lines = [
         f"| `{row.name}` | {p.nats} | [{p.source}]({p.link}) | {p.theirs} | {p.ours} |"
-        for row in found
+        for row in rows
         if (p := PUBLISHED.get(row.name)) is not None
     ]
     return PAPERS + "\n".join(lines) + f"\n\n{NONE}\n"
 
 
-def of_checks(found: list[Row]) -> str:
+def of_checks(rows: list[Row]) -> str:
     """Which rows can be measured again, and what came out."""
     again = old("recheck").get("about", {})
     lines, lost = [], []
-    for row in found:
+    for row in rows:
         weights = kept(row.name)
         if weights is None:
             lost.append(row)
@@ -261,8 +261,8 @@ def pros_and_cons(figures: dict[str, float]) -> str:
         ("", "- no $p(x)$, no $p(z \\mid x)$",
          "`log_prob` does not exist: the class has no such method"),
     ]  # fmt: skip
-    one = len({each["frechet"]["fingerprint"] for each in (rnn, cnn, vae, gan, floor)}) == 1
-    about = ONE_EXTRACTOR if one else SEVERAL
+    single = len({each["frechet"]["fingerprint"] for each in (rnn, cnn, vae, gan, floor)}) == 1
+    about = ONE_EXTRACTOR if single else SEVERAL
     body = "\n".join(f"| {kind} | {claim} | {figure} |" for kind, claim, figure in lines)
     return PROS.format(extractor=about) + body + "\n"
 
@@ -297,18 +297,18 @@ def of_rates() -> str:
 
 def built() -> tuple[str, list[str], dict[str, float]]:
     """The page, the lines of its table, and the figures."""
-    found = [row for name in rows() if (row := row_of(name)) is not None]
-    found.sort(key=lambda row: row.nats)
+    ranked = [row for name in rows() if (row := row_of(name)) is not None]
+    ranked.sort(key=lambda row: row.nats)
     figures: dict[str, float] = {}
     lines = []
-    for index, row in enumerate(found):
+    for index, row in enumerate(ranked):
         relation = row.estimate["relation"]
         if relation == "=":
             figures[f"mnist-static/{row.name}/test-nats"] = row.nats
             figures[f"mnist-static/{row.name}/test-nats-standard-error"] = row.estimate[
                 "standard_error"
             ]
-        better = next((r for r in reversed(found[:index]) if r.each is not None), None)
+        better = next((r for r in reversed(ranked[:index]) if r.each is not None), None)
         difference = None if better is None else paired(better, row)
         apart = "" if difference is None else f"{difference[0]:+.2f} ± {difference[1]:.2f}"
         if better is not None and difference is not None:
@@ -321,8 +321,8 @@ def built() -> tuple[str, list[str], dict[str, float]]:
         )
     earlier = [f"- `{name}`: {said}." for name, said in EARLIER.items()]
     page = [
-        HEAD + "\n".join(lines) + "\n", NOTES + "\n".join(earlier) + "\n", of_papers(found),
-        of_checks(found), of_rates(), pros_and_cons(figures),
+        HEAD + "\n".join(lines) + "\n", NOTES + "\n".join(earlier) + "\n", of_papers(ranked),
+        of_checks(ranked), of_rates(), pros_and_cons(figures),
     ]  # fmt: skip
     return "".join(page), lines, figures
 

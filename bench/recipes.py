@@ -313,10 +313,9 @@ RECIPES = {
 
 def _bigger(name: str, changes: dict[str, Any], **fit: Any) -> Recipe:
     """A recipe with other sizes and another fit."""
-    one = RECIPES[name]
-    return Recipe(
-        one.model, one.changes | changes, dataclasses.replace(one.fit, **fit), one.objective
-    )
+    recipe = RECIPES[name]
+    changed, fitted = recipe.changes | changes, dataclasses.replace(recipe.fit, **fit)
+    return Recipe(recipe.model, changed, fitted, recipe.objective)
 
 
 # For a GPU: larger networks and batches. Finished there: pixelcnn, row-lstm (--steps 7500) and

@@ -79,7 +79,7 @@ def by_autograd(
         begin = sum(order.sizes[:front]) * batch
         earlier = (begin - sums[front - 1].shape[-1]) if front else 0
         reads = []
-        for place, links in enumerate((order.own, *order.taps)):
+        for place, links in enumerate((order.line, *order.taps)):
             initial = (h0 if place else c0)[:, :, None] * firsts[front][place]
             if front:
                 first, count, source = links[front - 1]
@@ -146,9 +146,9 @@ def measure(name: str, rounds: int, batch: int) -> tuple[dict[str, float], dict[
     for turn in range(rounds + 1):
         for part, run in parts.items():
             with recorded() if part == "autograd" else torch.enable_grad():
-                found = seconds(run)
+                took = seconds(run)
             if turn:  # the first one fills caches
-                clocks[part].append(found)
+                clocks[part].append(took)
     naive: list[Tensor] = []
     once: dict[str, Callable[[], object]] = {
         "loop": lambda: step(model, x, lambda y: conditionals_by_pixel(model, y)),
@@ -195,9 +195,9 @@ def main() -> None:
     figures: dict[str, float] = {}
     about: dict[str, Any] = {}
     for name in options.models:
-        found, about[name] = measure(name, options.rounds, options.batch)
-        figures |= found
-        for key, value in found.items():
+        speeds, about[name] = measure(name, options.rounds, options.batch)
+        figures |= speeds
+        for key, value in speeds.items():
             print(f"{key}: {value}", flush=True)
     if not options.dry:
         settings = {key: vars(options)[key] for key in ("rounds", "batch", "threads")}

@@ -142,18 +142,18 @@ def arithmetic(program: Program) -> tuple[float, float, float]:
     """Multiply-adds of an image; those of pixel steps; weights that a pixel step reads."""
     _, height, width = program.shape
     total = at_pixel = weights = 0.0
-    for one in program.instructions:
-        if isinstance(one, Linear):
-            size = float(sum(tap.weight.numel() for tap in one.taps))
-            cells = (-(-height // one.out.stride)) * (-(-width // one.out.stride)) / one.period**2
-            if program.memories[one.out.value].vector:  # recomputed at each dimension
+    for op in program.instructions:
+        if isinstance(op, Linear):
+            size = float(sum(tap.weight.numel() for tap in op.taps))
+            cells = (-(-height // op.out.stride)) * (-(-width // op.out.stride)) / op.period**2
+            if program.memories[op.out.value].vector:  # recomputed at each dimension
                 cells *= program.groups
-        elif isinstance(one, Grow | Accumulate) and one.weight is not None:
-            size, cells = float(one.weight.numel()), 1.0
+        elif isinstance(op, Grow | Accumulate) and op.weight is not None:
+            size, cells = float(op.weight.numel()), 1.0
         else:
             continue
         total += size * cells
-        if one.moment in (Moment.PIXEL, Moment.LATE):
+        if op.moment in (Moment.PIXEL, Moment.LATE):
             at_pixel += size * cells
             weights += size * cells / (height * width)
     return total, at_pixel, weights
@@ -315,12 +315,12 @@ def likelihood_passes(
 
         def fast() -> Tensor:
             with torch.no_grad():
-                found = []
+                scores = []
                 for some in x.split(PART):
                     labels = None if context is None else context[: len(some)]
                     parameters = made(some, labels)
-                    found.append(last.head.log_prob(parameters, some).sum((1, 2, 3)))
-                return torch.cat(found)
+                    scores.append(last.head.log_prob(parameters, some).sum((1, 2, 3)))
+                return torch.cat(scores)
 
         ways["pass-float32-compiled"] = fast
     return ways
@@ -391,8 +391,8 @@ def cache_bytes(model: Incremental, batch: int) -> float:
     count = max(-(-batch // BLOCK), min(threads, batch))
     size = -(-batch // count)
     part = None if context is None else context[:size]
-    one = CompiledExecutor(program, size, part, side_by_side=False)
-    return float(one.bytes() * min(threads, count))
+    executor = CompiledExecutor(program, size, part, side_by_side=False)
+    return float(executor.bytes() * min(threads, count))
 
 
 def many(options: argparse.Namespace, prefix: str) -> dict[str, float]:

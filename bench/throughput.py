@@ -134,17 +134,17 @@ def main() -> None:
     about: dict[str, Any] = {"bfloat16": gains_by_bfloat16(device)}
     for name in options.models:
         batch, updates = options.batch or BATCH[name], options.updates or UPDATES[name]
-        found = measure(name, options.rounds, options.compile, device, batch, updates)
-        about[name] = found
+        rates = measure(name, options.rounds, options.compile, device, batch, updates)
+        about[name] = rates
         for clock in ("wall", "processor"):
-            c = found[clock]
+            c = rates[clock]
             print(
                 f"{name}, {clock} clock: {c['likely']:.1f} images/s, plain {c['plain']:.1f}: "
                 f"{c['speedup']:.2f} times",
                 flush=True,
             )
-        figures[f"throughput/{name}/speedup"] = round(found["wall"]["speedup"], 3)
-        figures[f"throughput/{name}/images-per-second"] = round(found["wall"]["likely"], 2)
+        figures[f"throughput/{name}/speedup"] = round(rates["wall"]["speedup"], 3)
+        figures[f"throughput/{name}/images-per-second"] = round(rates["wall"]["likely"], 2)
     if not options.dry:
         settings = {
             "rounds": options.rounds, "threads": options.threads, "device": str(device),

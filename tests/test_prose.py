@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -30,6 +31,29 @@ def test_the_words_are_the_fields(path: Path) -> None:
     for pattern, instead in STILTED.items():
         found = re.search(pattern, text, re.IGNORECASE)
         assert found is None, f"{path}: {found and found[0]!r}: say {instead}"
+
+
+# They say when a value was met, not what it is.
+NO_NAMES = {"found", "one", "given", "own", "here", "twin"}
+
+
+def test_a_name_says_what_a_value_is() -> None:
+    """No variable, argument, function or class in src/ or bench/ has one of these names."""
+    bound = []
+    for path in [*SOURCES, *(ROOT / "bench").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                    pass
+                case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                    pass
+                case ast.MatchAs(name=name) | ast.ExceptHandler(name=name):
+                    pass
+                case _:
+                    continue
+            if name in NO_NAMES:
+                bound.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert not bound
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -11,7 +11,7 @@ from torch import nn
 
 from likely.nn.local import LocalWeights, Spread
 
-SPREAD = Spread(shared=2.0, blocks=((2, 1.5), (3, 0.7)), own=0.4)
+SPREAD = Spread(shared=2.0, blocks=((2, 1.5), (3, 0.7)), each=0.4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 3), (1, 4)])
@@ -37,7 +37,7 @@ def test_a_weight_is_the_sum_of_its_parts_by_offset_and_block(
     for (p, a), (q, b) in itertools.product(enumerate(pixels), enumerate(pixels)):
         offset = (b[0] - a[0], b[1] - a[1])
         for i, j in itertools.product(range(above), range(below)):
-            total = SPREAD.own * float(own[p * above + i, q * below + j])
+            total = SPREAD.each * float(own[p * above + i, q * below + j])
             for known, (down, across), level, deviation in zip(
                 shared, sides, levels, (2.0, 1.5, 0.7), strict=True
             ):

@@ -383,7 +383,7 @@ def test_what_grows_from_the_drawn_values_is_begun_for_a_run_of_pixels(
         expected[:, i] = flat[:, :i] @ direct[:i, i] + lively(size)[i] + g[:, seen] @ read[seen, i]
     expected = expected.reshape(3, 3, 4, channels).permute(0, 3, 1, 2)
     check(build, build.pick(output, 1), x, expected, context)
-    codes = Tables(build.finish(build.pick(output, 1)), 2).code["op"]
+    codes = Tables(build.finish(build.pick(output, 1)), 2).code["kind"]
     assert (codes == Op.GROW_RUN).sum() == 4 * channels
     assert (codes == Op.MAP_NEW).sum() == 2 * channels
 

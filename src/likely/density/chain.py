@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
-from likely.density.taxonomy import (
-    TractableDensity,
-)
+from likely.density.taxonomy import TractableDensity
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable, nearest
 from likely.heads import Head, at_least_float, log_likelihood

@@ -12,11 +12,7 @@ import torch
 from torch import Tensor
 
 from likely.density.codes import Decoder
-from likely.density.taxonomy import (
-    ApproximateDensity,
-    as_tensor,
-    chunks,
-)
+from likely.density.taxonomy import ApproximateDensity, as_tensor, chunks
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import Head, at_least_float, log_likelihood, mean_of

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density.chain import Autoregressive
-from likely.density.taxonomy import (
-    TractableDensity,
-)
+from likely.density.taxonomy import TractableDensity
 from likely.devices.precision import full_precision
 from likely.heads import Head
 from likely.noise import Noise

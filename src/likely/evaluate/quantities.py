@@ -42,22 +42,22 @@ SPEED = "Speed"
 GROUPS: dict[str, tuple[Quantity, ...]] = {
     LIKELIHOOD: tuple(
         Quantity(
-            f"nll{given.replace(' the', '').replace(' ', '-')}",
-            f"negative log-likelihood{given}",
+            f"nll{condition.replace(' the', '').replace(' ', '-')}",
+            f"negative log-likelihood{condition}",
             f"nll{bar}",
             "nats",
             True,
             True,
         )
-        for given, bar in (
+        for condition, bar in (
             ("", ""),
             (" given the label", " | label"),
             (" given the context", " | context"),
         )
     ),
     CODES: tuple(
-        Quantity(f"{name}{given}", f"{title}{given.replace('-', ' ')}", name, "nats")
-        for given in ("", "-given-label", "-given-context")
+        Quantity(f"{name}{condition}", f"{title}{condition.replace('-', ' ')}", name, "nats")
+        for condition in ("", "-given-label", "-given-context")
         for name, title in (("rate", "rate: KL of the codes"), ("distortion", "distortion"))
     ),
     SAMPLES: (

@@ -39,7 +39,7 @@ class Fronts:
     Attributes:
         order: raster positions of the cells in the order of the sweep, [H * W].
         sizes: cells of each front.
-        own: for each front but the first, the cells whose line the front before was on.
+        line: for each front but the first, the cells whose line the front before was on.
         taps: the same for each tap of the state-to-state kernel.
         fresh: for the own line and for each tap, the cells that read the initial state, [H * W]
             of 0 and 1. What a tap reads outside the image is zero.
@@ -47,7 +47,7 @@ class Fronts:
 
     order: Tensor
     sizes: tuple[int, ...]
-    own: tuple[Link, ...]
+    line: tuple[Link, ...]
     taps: tuple[tuple[Link, ...], ...]
     fresh: Tensor
 
@@ -147,9 +147,9 @@ class _Sweep(torch.autograd.Function):
         output, forget, enter, new = (pieces(by_gate[:, k], spans, batch) for k in range(4))
         memories, tanhs = pieces(before, spans, batch), pieces(squashed, spans, batch)
         states = pieces(out, spans, batch)
-        inputs = _reading(fronts.own, before, batch)
+        inputs = _reading(fronts.line, before, batch)
         taps = [_reading(link, read[:, k], batch) for k, link in enumerate(fronts.taps)]
-        cuts = [_read(link, fronts, batch) for link in (fronts.own, *fronts.taps)]
+        cuts = [_read(link, fronts, batch) for link in (fronts.line, *fronts.taps)]
 
         for front in range(len(spans)):
             for direction in range(directions):
@@ -196,7 +196,7 @@ class _Sweep(torch.autograd.Function):
         outs, forgets = pieces(out_slope, spans, batch), pieces(f, spans, batch)
         first, others = pieces(slopes[:, 0], spans, batch), pieces(slopes[:, 1:], spans, batch)
         moved = [pieces(part, spans, batch) for part in d_gates]
-        cuts = [_cuts(link, fronts, batch) for link in (fronts.own, *fronts.taps)]
+        cuts = [_cuts(link, fronts, batch) for link in (fronts.line, *fronts.taps)]
         back = weight.mT.contiguous()  # [D, T h, 4 h]
         for front in reversed(range(len(spans))):
             d_h, d_c = d_states[front], d_memories[front]

@@ -33,16 +33,16 @@ class Spread:
     Attributes:
         shared: of the part that all pixels share.
         blocks: (side, standard deviation) of the parts shared by square blocks of pixels.
-        own: of the part of a weight alone.
+        each: of the part of a weight alone.
     """
 
     shared: float
     blocks: tuple[tuple[int, float], ...]
-    own: float
+    each: float
 
 
 # Of a regression on pixels; chosen by the validation likelihood of an FVSBN on static MNIST.
-REGRESSION = Spread(shared=4.0, blocks=((4, 2.0), (2, 2.0)), own=0.5)
+REGRESSION = Spread(shared=4.0, blocks=((4, 2.0), (2, 2.0)), each=0.5)
 
 
 class LocalWeights(nn.Module):
@@ -93,7 +93,7 @@ class LocalWeights(nn.Module):
     def forward(self, residual: Tensor) -> Tensor:
         """The weights, [H W A, H W B], from the part of each alone, [H W A, H W B]."""
         pixels = self.height * self.width
-        total = residual.reshape(pixels, self.above, pixels, self.below) * self.spread.own
+        total = residual.reshape(pixels, self.above, pixels, self.below) * self.spread.each
         for part, sides, deviation in zip(self.parts, self.sides, self.deviations, strict=True):
             total = total + self.spread_out(part, *sides) * deviation
         return (total * self.nearness[:, None, :, None]).reshape(residual.shape)

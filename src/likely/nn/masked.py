@@ -148,11 +148,7 @@ class GroupedPointwise(nn.Module):
         return conv2d(x, self.kernel(), self.bias)
 
     def incremental(
-        self,
-        build: Builder,
-        x: Cells,
-        plus: Sequence[Cells] = (),
-        outputs: Tensor | None = None,
+        self, build: Builder, x: Cells, plus: Sequence[Cells] = (), outputs: Tensor | None = None
     ) -> Cells:
         """`forward` plus the sum of some feature maps.
 

@@ -191,7 +191,7 @@ class CompiledExecutor:
                 memory.labels is not None or memory.matrix is not None
             ):
                 rows = self._strided(place.base, (batch, size), (place.image_step, 1))
-                rows[:] = memory.given(context).to(torch.float64).numpy()
+                rows[:] = memory.from_context(context).to(torch.float64).numpy()
             columns = program.columns(memory)
             first = place.base + place.left * place.column_step
             steps = (place.row_step, place.column_step)

@@ -121,9 +121,9 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """out = op(inputs), feature by feature."""
+    """out = function(inputs), feature by feature."""
 
-    op: Unary | Binary
+    function: Unary | Binary
     out: Cells
     inputs: tuple[Cells, ...]
     moment: Moment
@@ -257,13 +257,13 @@ class Memory:
 
     def copied(self) -> Memory:
         """The same with copies of its tensors."""
-        twin = copy.copy(self)
+        memory = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
-                setattr(twin, name, value.clone())
-        return twin
+                setattr(memory, name, value.clone())
+        return memory
 
-    def given(self, context: Tensor | None) -> Tensor:
+    def from_context(self, context: Tensor | None) -> Tensor:
         """What it starts with where it is known with the context, [B, F]."""
         assert context is not None
         if self.labels is not None:
@@ -271,7 +271,7 @@ class Memory:
         assert self.matrix is not None
         return context.to(self.matrix.dtype) @ self.matrix
 
-    def given_map(self, context: Tensor | None) -> Tensor | None:
+    def map_from_context(self, context: Tensor | None) -> Tensor | None:
         """All its cells where it comes from the context's map, [H, W, B, F]; None elsewhere."""
         if self.matrix is None or self.known is Moment.GIVEN:
             return None
@@ -305,7 +305,7 @@ class Program:
 
     def at(self, *moments: Moment) -> list[Instruction]:
         """The instructions of some moments, in order."""
-        return [one for one in self.instructions if one.moment in moments]
+        return [op for op in self.instructions if op.moment in moments]
 
     def columns(self, memory: Memory) -> int:
         """Cells in a row."""
@@ -357,34 +357,34 @@ def features_of(x: Cells, first: int, last: int) -> Cells:
     return dataclasses.replace(x, start=x.start + first, features=last - first)
 
 
-def one_stride(one: Instruction) -> int:
+def stride_of(op: Instruction) -> int:
     """Image pixels per cell of what the instruction computes."""
-    return one.h.stride if isinstance(one, Lstm) else one.out.stride
+    return op.h.stride if isinstance(op, Lstm) else op.out.stride
 
 
-def writes(one: Instruction) -> tuple[Cells, ...]:
+def writes(op: Instruction) -> tuple[Cells, ...]:
     """What an instruction computes."""
-    return (one.h, one.c) if isinstance(one, Lstm) else (one.out,)
+    return (op.h, op.c) if isinstance(op, Lstm) else (op.out,)
 
 
-def reads(one: Instruction) -> Iterator[Cells]:
+def reads(op: Instruction) -> Iterator[Cells]:
     """What an instruction reads, as shifted views."""
-    match one:
+    match op:
         case Linear():
-            yield from (tap.view for tap in one.taps)
-            yield from one.plus
+            yield from (tap.view for tap in op.taps)
+            yield from op.plus
         case Map():
-            yield from one.inputs
+            yield from op.inputs
         case Lstm():
-            yield from one.gates
-            yield one.before
+            yield from op.gates
+            yield op.before
         case Attend():
-            yield from (one.query, one.keys, one.values)
+            yield from (op.query, op.keys, op.values)
         case Accumulate():
-            yield one.image
+            yield op.image
         case Grow():
-            yield one.x
-            if isinstance(one.bias, Cells):
-                yield one.bias
+            yield op.x
+            if isinstance(op.bias, Cells):
+                yield op.bias
         case Normalize() | Pick():
-            yield one.x
+            yield op.x

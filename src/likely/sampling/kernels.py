@@ -148,32 +148,32 @@ _gate, _linear_gate = MAPS["gate"], MAPS["linear_gate"]
 
 
 @_jit
-def _apply(op, mem, out, x, y, count, factor):
-    if op == 0:
+def _apply(function, mem, out, x, y, count, factor):
+    if function == 0:
         _copy(mem, out, x, y, count, factor)
-    elif op == 1:
+    elif function == 1:
         _negative(mem, out, x, y, count, factor)
-    elif op == 2:
+    elif function == 2:
         _relu(mem, out, x, y, count, factor)
-    elif op == 3:
+    elif function == 3:
         _elu(mem, out, x, y, count, factor)
-    elif op == 4:
+    elif function == 4:
         _tanh(mem, out, x, y, count, factor)
-    elif op == 5:
+    elif function == 5:
         _sigmoid(mem, out, x, y, count, factor)
-    elif op == 6:
+    elif function == 6:
         _silu(mem, out, x, y, count, factor)
-    elif op == 7:
+    elif function == 7:
         _exp(mem, out, x, y, count, factor)
-    elif op == 8:
+    elif function == 8:
         _square(mem, out, x, y, count, factor)
-    elif op == 9:
+    elif function == 9:
         _add(mem, out, x, y, count, factor)
-    elif op == 10:
+    elif function == 10:
         _multiply(mem, out, x, y, count, factor)
-    elif op == 11:
+    elif function == 11:
         _gate(mem, out, x, y, count, factor)
-    elif op == 12:
+    elif function == 12:
         _linear_gate(mem, out, x, y, count, factor)
     else:  # softplus
         for i in range(count):
@@ -201,33 +201,33 @@ def _side_by_side(m, view):
 
 
 @_inlined
-def _linear(m, one, first, last):
-    together = one.period == 1 and last - first > 1 and _side_by_side(m, one.out)
-    together = together and (one.start < 0 or _side_by_side(m, one.start))
+def _linear(m, op, first, last):
+    together = op.period == 1 and last - first > 1 and _side_by_side(m, op.out)
+    together = together and (op.start < 0 or _side_by_side(m, op.start))
     inputs = np.int64(0)
-    for k in range(one.tap_count):
-        tap = m.taps[one.taps + k]
+    for k in range(op.tap_count):
+        tap = m.taps[op.taps + k]
         together = together and _side_by_side(m, tap.x)
         inputs += tap.inputs
-    panels = Panels(inputs, one.vectors, one.panels, one.last_vectors)
+    panels = Panels(inputs, op.vectors, op.panels, op.last_vectors)
     images = m.batch * (last - first) if together else m.batch
-    for cell in range(first, first + 1 if together else last, one.period):
-        for k in range(one.tap_count):
-            tap = m.taps[one.taps + k]
+    for cell in range(first, first + 1 if together else last, op.period):
+        for k in range(op.tap_count):
+            tap = m.taps[op.taps + k]
             m.bound[k, 0] = _place(m, tap.x, cell)
             m.bound[k, 1] = m.views[tap.x].image_step
             m.bound[k, 2] = tap.inputs
         start, start_step = np.int64(-1), np.int64(0)
-        if one.start >= 0:
-            start, start_step = _place(m, one.start, cell), m.views[one.start].image_step
+        if op.start >= 0:
+            start, start_step = _place(m, op.start, cell), m.views[op.start].image_step
         product = Product(
-            _place(m, one.out, cell),
-            m.views[one.out].image_step if images > 1 else np.int64(0),
+            _place(m, op.out, cell),
+            m.views[op.out].image_step if images > 1 else np.int64(0),
             start,
             start_step,
-            one.bias,
-            one.tap_count,
-            one.weights,
+            op.bias,
+            op.tap_count,
+            op.weights,
         )
         if images == 1:
             _one_row(m.mem, m.weights, m.bound, product, panels, m.lanes)
@@ -236,36 +236,36 @@ def _linear(m, one, first, last):
 
 
 @_inlined
-def _map(m, one, first, last):
-    count, factor = one.count, m.floats[one.factor]
-    out_step, x_step = m.views[one.out].image_step, m.views[one.x].image_step
-    y_step = m.views[one.y].image_step
+def _map(m, op, first, last):
+    count, factor = op.count, m.floats[op.factor]
+    out_step, x_step = m.views[op.out].image_step, m.views[op.x].image_step
+    y_step = m.views[op.y].image_step
     # Images in a run where nothing lies between them.
     joined = out_step == count and x_step == count and y_step == count
-    together = joined and one.period == 1 and _side_by_side(m, one.out)
-    together = together and _side_by_side(m, one.x) and _side_by_side(m, one.y)
-    for cell in range(first, first + 1 if together else last, one.period):
-        to, x, y = _place(m, one.out, cell), _place(m, one.x, cell), _place(m, one.y, cell)
+    together = joined and op.period == 1 and _side_by_side(m, op.out)
+    together = together and _side_by_side(m, op.x) and _side_by_side(m, op.y)
+    for cell in range(first, first + 1 if together else last, op.period):
+        to, x, y = _place(m, op.out, cell), _place(m, op.x, cell), _place(m, op.y, cell)
         if joined:
             cells = last - first if together else 1
-            _apply(one.function, m.mem, to, x, y, count * m.batch * cells, factor)
+            _apply(op.function, m.mem, to, x, y, count * m.batch * cells, factor)
             continue
         for _ in range(m.batch):
-            _apply(one.function, m.mem, to, x, y, count, factor)
+            _apply(op.function, m.mem, to, x, y, count, factor)
             to, x, y = to + out_step, x + x_step, y + y_step
 
 
 @_inlined
-def _lstm(m, one, cell):
-    h, c, before = _place(m, one.h, cell), _place(m, one.out, cell), _place(m, one.before, cell)
-    o, f = _place(m, one.o, cell), _place(m, one.f, cell)
-    i, g = _place(m, one.i, cell), _place(m, one.g, cell)
+def _lstm(m, op, cell):
+    h, c, before = _place(m, op.h, cell), _place(m, op.out, cell), _place(m, op.before, cell)
+    o, f = _place(m, op.o, cell), _place(m, op.f, cell)
+    i, g = _place(m, op.i, cell), _place(m, op.g, cell)
     for _ in range(m.batch):
-        lstm(m.mem, h, c, o, f, i, g, before, one.count)
-        h, c = h + m.views[one.h].image_step, c + m.views[one.out].image_step
-        o, f = o + m.views[one.o].image_step, f + m.views[one.f].image_step
-        i, g = i + m.views[one.i].image_step, g + m.views[one.g].image_step
-        before += m.views[one.before].image_step
+        lstm(m.mem, h, c, o, f, i, g, before, op.count)
+        h, c = h + m.views[op.h].image_step, c + m.views[op.out].image_step
+        o, f = o + m.views[op.o].image_step, f + m.views[op.f].image_step
+        i, g = i + m.views[op.i].image_step, g + m.views[op.g].image_step
+        before += m.views[op.before].image_step
 
 
 @_loose
@@ -285,72 +285,72 @@ def _squares(mem, at, count, mean):
 
 
 @_inlined
-def _normalize(m, one, cell):
-    count, eps = one.count, m.floats[one.eps]
-    at, to = _place(m, one.x, cell), _place(m, one.out, cell)
+def _normalize(m, op, cell):
+    count, eps = op.count, m.floats[op.eps]
+    at, to = _place(m, op.x, cell), _place(m, op.out, cell)
     for _ in range(m.batch):
         if count % m.lanes == 0:
-            standardize(m.mem, m.weights, to, at, count // m.lanes, one.gain, one.shift, eps)
+            standardize(m.mem, m.weights, to, at, count // m.lanes, op.gain, op.shift, eps)
         else:
             mean = _total(m.mem, at, count) / count
             variance = _squares(m.mem, at, count, mean) / count
             scale = 1.0 / math.sqrt(variance + eps)
             for i in range(count):
                 value = (m.mem[at + i] - mean) * scale
-                m.mem[to + i] = value * m.weights[one.gain + i] + m.weights[one.shift + i]
-        at += m.views[one.x].image_step
-        to += m.views[one.out].image_step
+                m.mem[to + i] = value * m.weights[op.gain + i] + m.weights[op.shift + i]
+        at += m.views[op.x].image_step
+        to += m.views[op.out].image_step
 
 
 @_inlined
-def _remember(m, one, row, place):
+def _remember(m, op, row, place):
     """Key and value of a cell, where attention reads them: keys a vector of cells side by side."""
     mem, lanes = m.mem, m.lanes
-    wide = -(-one.value_size // lanes) * lanes
-    above = place // one.columns < row
-    keys, values = (one.keys_above, one.values_above) if above else (one.keys, one.values)
-    key, value = _place(m, keys, place % one.columns), _place(m, values, place % one.columns)
-    for part in range(m.batch * one.heads):
-        image, head = part // one.heads, part % one.heads
-        at = key + image * m.views[keys].image_step + head * one.key_size
-        block = part * -(-one.cells // lanes) + place // lanes
-        to = one.packed_keys + block * one.key_size * lanes
-        for i in range(one.key_size):
+    wide = -(-op.value_size // lanes) * lanes
+    above = place // op.columns < row
+    keys, values = (op.keys_above, op.values_above) if above else (op.keys, op.values)
+    key, value = _place(m, keys, place % op.columns), _place(m, values, place % op.columns)
+    for part in range(m.batch * op.heads):
+        image, head = part // op.heads, part % op.heads
+        at = key + image * m.views[keys].image_step + head * op.key_size
+        block = part * -(-op.cells // lanes) + place // lanes
+        to = op.packed_keys + block * op.key_size * lanes
+        for i in range(op.key_size):
             mem[to + i * lanes + place % lanes] = mem[at + i]
-        at = value + image * m.views[values].image_step + head * one.value_size
-        to = one.packed_values + (part * one.cells + place) * wide
-        for i in range(one.value_size):
+        at = value + image * m.views[values].image_step + head * op.value_size
+        to = op.packed_values + (part * op.cells + place) * wide
+        for i in range(op.value_size):
             mem[to + i] = mem[at + i]
 
 
 @_inlined
-def _attend(m, one, row, cell):
+def _attend(m, op, row, cell):
     mem, scores, lanes = m.mem, m.scores, m.lanes
-    count = row * one.columns + cell + one.current
-    wide, blocks = -(-one.value_size // lanes) * lanes, -(-count // lanes)
-    held = -(-one.cells // lanes) * lanes  # behind the scores
+    count = row * op.columns + cell + op.current
+    wide, blocks = -(-op.value_size // lanes) * lanes, -(-count // lanes)
+    held = -(-op.cells // lanes) * lanes  # behind the scores
     if count:
-        _remember(m, one, row, count - 1)
+        _remember(m, op, row, count - 1)
     for image in range(m.batch):
-        to = _place(m, one.out, cell) + image * m.views[one.out].image_step
-        at = _place(m, one.query, cell) + image * m.views[one.query].image_step
-        for head in range(one.heads):
+        to = _place(m, op.out, cell) + image * m.views[op.out].image_step
+        at = _place(m, op.query, cell) + image * m.views[op.query].image_step
+        for head in range(op.heads):
             if count == 0:
-                for i in range(one.value_size):
+                for i in range(op.value_size):
                     mem[to + i] = 0.0
             else:
-                part = image * one.heads + head
-                keys = one.packed_keys + part * -(-one.cells // lanes) * one.key_size * lanes
-                meet(mem, scores, at, keys, one.key_size, blocks, m.floats[one.scale])
+                part = image * op.heads + head
+                keys = op.packed_keys + part * -(-op.cells // lanes) * op.key_size * lanes
+                meet(mem, scores, at, keys, op.key_size, blocks, m.floats[op.scale])
                 for index in range(count, blocks * lanes):
                     scores[index] = -np.inf
                 share = 1.0 / float(soften(scores, blocks))
-                values = one.packed_values + part * one.cells * wide
+                values = op.packed_values + part * op.cells * wide
                 weigh(mem, scores, held, values, wide, count, share)
-                for i in range(one.value_size):
+                for i in range(op.value_size):
                     mem[to + i] = scores[held + i]
-            to += one.value_size
-            at += one.key_size
+            to += op.value_size
+            at += op.key_size
 
 
 @_loose
@@ -361,140 +361,135 @@ def _inner(mem, weights, read, at, count, total):
 
 
 @_inlined
-def _grow(m, one, index):
+def _grow(m, op, index):
     """Weights stand with the inputs of one output side by side; a bias there, or for each image."""
     mem, weights = m.mem, m.weights
-    first, last = (
-        m.integers[one.bounds + index],
-        m.integers[one.bounds + one.dimensions + index],
-    )
-    seen = m.integers[one.bounds + 2 * one.dimensions + index]
+    first, last = (m.integers[op.bounds + index], m.integers[op.bounds + op.dimensions + index])
+    seen = m.integers[op.bounds + 2 * op.dimensions + index]
     for image in range(m.batch):
-        read = m.lines[one.x] + image * m.views[one.x].image_step
-        to = m.lines[one.out] + image * m.views[one.out].image_step
+        read = m.lines[op.x] + image * m.views[op.x].image_step
+        to = m.lines[op.out] + image * m.views[op.out].image_step
         begin = np.int64(-1)
-        if one.start >= 0:
-            begin = m.lines[one.start] + image * m.views[one.start].image_step
+        if op.start >= 0:
+            begin = m.lines[op.start] + image * m.views[op.start].image_step
         for unit in range(first, last):
-            total = mem[begin + unit] if begin >= 0 else weights[one.bias + unit]
-            mem[to + unit] = _inner(
-                mem, weights, read, one.weights + unit * one.inputs, seen, total
-            )
+            total = mem[begin + unit] if begin >= 0 else weights[op.bias + unit]
+            mem[to + unit] = _inner(mem, weights, read, op.weights + unit * op.inputs, seen, total)
 
 
 @_inlined
-def _grow_run(m, one, pixel):
+def _grow_run(m, op, pixel):
     """What the first pixel of a run knows is multiplied for all of its pixels together."""
     mem, weights, integers = m.mem, m.weights, m.integers
-    run = one.runs + 5 * (pixel // one.length)
+    run = op.runs + 5 * (pixel // op.length)
     known = integers[run]
-    if pixel % one.length == 0:
+    if pixel % op.length == 0:
         vectors = integers[run + 2]
         panels = max(1, -(-vectors // 4))
         wide = -(-vectors // panels)
         panels = -(-vectors // max(1, wide))
-        m.bound[0, 0], m.bound[0, 1] = m.lines[one.x], m.views[one.x].image_step
+        m.bound[0, 0], m.bound[0, 1] = m.lines[op.x], m.views[op.x].image_step
         m.bound[0, 2] = known
         none, zero = np.int64(-1), np.int64(0)
-        product = Product(one.sums, one.sums_step, none, zero, none, np.int64(1), integers[run + 1])
+        product = Product(op.sums, op.sums_step, none, zero, none, np.int64(1), integers[run + 1])
         layout = Panels(known, wide, panels, vectors - wide * (panels - 1))
         _matmul(mem, weights, m.bound, product, layout, m.batch, m.lanes)
-    line = one.pixels + 4 * pixel
+    line = op.pixels + 4 * pixel
     first, last, place = integers[line], integers[line + 1], integers[line + 3]
     count, width = integers[line + 2] - known, integers[run + 4]
     for image in range(m.batch):
-        read = m.lines[one.x] + image * m.views[one.x].image_step + known
-        to = m.lines[one.out] + image * m.views[one.out].image_step
+        read = m.lines[op.x] + image * m.views[op.x].image_step + known
+        to = m.lines[op.out] + image * m.views[op.out].image_step
         for unit in range(first, last):
-            total = mem[one.sums + image * one.sums_step + place + unit - first]
-            if one.start >= 0:
-                total += mem[m.lines[one.start] + image * m.views[one.start].image_step + unit]
+            total = mem[op.sums + image * op.sums_step + place + unit - first]
+            if op.start >= 0:
+                total += mem[m.lines[op.start] + image * m.views[op.start].image_step + unit]
             else:
-                total += weights[one.bias + unit]
+                total += weights[op.bias + unit]
             at = integers[run + 3] + (place + unit - first) * width
             mem[to + unit] = _inner(mem, weights, read, at, count, total)
 
 
 @_inlined
-def _map_new(m, one, index):
+def _map_new(m, op, index):
     """Only what became final since the dimension before; everything at the first."""
-    first = m.integers[one.ends + index] if index else np.int64(0)
-    last = m.integers[one.ends + index + 1] if index else one.count
+    first = m.integers[op.ends + index] if index else np.int64(0)
+    last = m.integers[op.ends + index + 1] if index else op.count
     if first == last:
         return
-    to, x = m.lines[one.out] + first, m.lines[one.x] + first
+    to, x = m.lines[op.out] + first, m.lines[op.x] + first
     for _ in range(m.batch):
-        _apply(one.function, m.mem, to, x, x, last - first, m.floats[one.factor])
-        to += m.views[one.out].image_step
-        x += m.views[one.x].image_step
+        _apply(op.function, m.mem, to, x, x, last - first, m.floats[op.factor])
+        to += m.views[op.out].image_step
+        x += m.views[op.x].image_step
 
 
 @_inlined
-def _keep(m, one, cell, index):
-    at, to = _place(m, one.x, cell), m.lines[one.out] + index
+def _keep(m, op, cell, index):
+    at, to = _place(m, op.x, cell), m.lines[op.out] + index
     for image in range(m.batch):
-        m.mem[to + image * m.views[one.out].image_step] = m.mem[
-            at + image * m.views[one.x].image_step
+        m.mem[to + image * m.views[op.out].image_step] = m.mem[
+            at + image * m.views[op.x].image_step
         ]
 
 
 @_inlined
-def _pick(m, one, cell, index):
+def _pick(m, op, cell, index):
     for image in range(m.batch):
-        to = _place(m, one.out, cell) + image * m.views[one.out].image_step
-        at = m.lines[one.x] + image * m.views[one.x].image_step + index * one.count
-        for i in range(one.count):
+        to = _place(m, op.out, cell) + image * m.views[op.out].image_step
+        at = m.lines[op.x] + image * m.views[op.x].image_step + index * op.count
+        for i in range(op.count):
             m.mem[to + i] = m.mem[at + i]
 
 
 @_inlined
-def _accumulate(m, one, cell, index):
+def _accumulate(m, op, cell, index):
     for image in range(m.batch):
-        value = m.mem[_place(m, one.x, cell) + image * m.views[one.x].image_step]
-        to = m.lines[one.out] + image * m.views[one.out].image_step
-        at = one.weights + index * one.count
-        for i in range(one.count):
+        value = m.mem[_place(m, op.x, cell) + image * m.views[op.x].image_step]
+        to = m.lines[op.out] + image * m.views[op.out].image_step
+        at = op.weights + index * op.count
+        for i in range(op.count):
             m.mem[to + i] += value * m.weights[at + i]
 
 
 @_jit
 def _execute(m, begin, end, row, first_column, last_column):
     for index in range(begin, end):
-        one = m.code[index]
+        op = m.code[index]
         first, last = first_column, last_column
-        if one.stride > 1 or one.period > 1:
-            if row % one.stride or (row // one.stride) % one.period != one.row_phase:
+        if op.stride > 1 or op.period > 1:
+            if row % op.stride or (row // op.stride) % op.period != op.row_phase:
                 continue
-            first = -(-first_column // one.stride)
-            last = -(-last_column // one.stride)
-            first += (one.column_phase - first) % one.period
+            first = -(-first_column // op.stride)
+            last = -(-last_column // op.stride)
+            first += (op.column_phase - first) % op.period
             if first >= last:
                 continue
-        if one.op == Op.LINEAR:
-            _linear(m, one, first, last)
-        elif one.op == Op.MAP:
-            _map(m, one, first, last)
+        if op.kind == Op.LINEAR:
+            _linear(m, op, first, last)
+        elif op.kind == Op.MAP:
+            _map(m, op, first, last)
         else:
             for cell in range(first, last):
-                dimension = (row * m.width + cell) * one.groups + one.group
-                if one.op == Op.LSTM:
-                    _lstm(m, one, cell)
-                elif one.op == Op.NORMALIZE:
-                    _normalize(m, one, cell)
-                elif one.op == Op.ATTEND:
-                    _attend(m, one, row // one.stride, cell)
-                elif one.op == Op.ACCUMULATE:
-                    _accumulate(m, one, cell, dimension)
-                elif one.op == Op.GROW:
-                    _grow(m, one, dimension)
-                elif one.op == Op.GROW_RUN:
-                    _grow_run(m, one, row * m.width + cell)
-                elif one.op == Op.MAP_NEW:
-                    _map_new(m, one, dimension)
-                elif one.op == Op.KEEP:
-                    _keep(m, one, cell, dimension)
+                dimension = (row * m.width + cell) * op.groups + op.group
+                if op.kind == Op.LSTM:
+                    _lstm(m, op, cell)
+                elif op.kind == Op.NORMALIZE:
+                    _normalize(m, op, cell)
+                elif op.kind == Op.ATTEND:
+                    _attend(m, op, row // op.stride, cell)
+                elif op.kind == Op.ACCUMULATE:
+                    _accumulate(m, op, cell, dimension)
+                elif op.kind == Op.GROW:
+                    _grow(m, op, dimension)
+                elif op.kind == Op.GROW_RUN:
+                    _grow_run(m, op, row * m.width + cell)
+                elif op.kind == Op.MAP_NEW:
+                    _map_new(m, op, dimension)
+                elif op.kind == Op.KEEP:
+                    _keep(m, op, cell, dimension)
                 else:
-                    _pick(m, one, cell, dimension)
+                    _pick(m, op, cell, dimension)
 
 
 @_entry

@@ -30,20 +30,12 @@ from likely.sampling.instructions import (
     Normalize,
     Pick,
     Program,
-    one_stride,
     reads,
     shifted,
+    stride_of,
     writes,
 )
-from likely.sampling.records import (
-    IMAGE,
-    INSTRUCTION,
-    STEP,
-    TAP,
-    VIEW,
-    Op,
-    record,
-)
+from likely.sampling.records import IMAGE, INSTRUCTION, STEP, TAP, VIEW, Op, record
 from likely.sampling.torch_executor import matrices
 from likely.sampling.vectors import VECTOR_BYTES
 
@@ -106,10 +98,10 @@ class Tables:
         self.at_pixel = [self._lower(program.at(Moment.PIXEL), group) for group in groups]
         self.late = [self._lower(self._late(group), group) for group in groups]
         begin = len(self._code)
-        for one in program.at(Moment.PIXEL, Moment.LATE) if self.side_by_side else ():
+        for op in program.at(Moment.PIXEL, Moment.LATE) if self.side_by_side else ():
             # Side by side it goes layer by layer: all groups of a pixel are read by the next.
-            for group in groups if one.moment is Moment.PIXEL else groups[-1:]:
-                self._lower([one], group)
+            for group in groups if op.moment is Moment.PIXEL else groups[-1:]:
+                self._lower([op], group)
         self.both = begin, len(self._code)
         self.after = [
             (self._lower(part, -1), part[0].backwards) for part in _runs(program.at(Moment.AFTER))
@@ -121,62 +113,62 @@ class Tables:
         """What runs when the channels of a group are drawn."""
         last = group == self.program.groups - 1
         late = self.program.at(Moment.LATE)
-        return [one for one in late if last or isinstance(one, Accumulate)]
+        return [op for op in late if last or isinstance(op, Accumulate)]
 
     def _allocate(self) -> list[_Place]:
         """Give every memory its place; buffers of a pixel are used again when they are free."""
         program, batch = self.program, self.batch
         shared = set() if self.side_by_side else self._pixel_buffers()
-        found: list[_Place | None] = [None] * len(program.memories)
+        places: list[_Place | None] = [None] * len(program.memories)
         for index, memory in enumerate(program.memories):
             if index in shared:
                 continue
             step = self._padded(memory.features)
             if memory.vector or memory.known is Moment.GIVEN:
-                found[index] = _Place(self._take(batch * step), 1, 0, 0, step, 0)
+                places[index] = _Place(self._take(batch * step), 1, 0, 0, step, 0)
                 continue
             columns = memory.left + program.columns(memory) + memory.right
             if memory.table is not None:
                 # Rows of zeros stand where it is read above the image.
                 kept = len(memory.table) + memory.rows - 1
                 base = self._take(kept * columns * step)
-                found[index] = _Place(base, kept, columns * step, step, 0, memory.left)
+                places[index] = _Place(base, kept, columns * step, step, 0, memory.left)
                 continue
             line = columns * batch * step
             # What is attended to is packed cell by cell: the cell before stands in two rows.
             kept = memory.rows if not memory.whole else self._rows_read(index)
             base = self._take(kept * line)
-            found[index] = _Place(base, kept, line, batch * step, step, memory.left)
+            places[index] = _Place(base, kept, line, batch * step, step, memory.left)
         free: list[tuple[int, int]] = []  # (size, base)
         order = program.at(Moment.PIXEL) + program.at(Moment.LATE)
-        last_use = {x.value: at for at, one in enumerate(order) for x in reads(one)}
+        last_use = {x.value: at for at, op in enumerate(order) for x in reads(op)}
         last_use[program.output.value] = len(order)
-        for at, one in enumerate(order):
-            for out in writes(one):
-                if out.value in shared and found[out.value] is None:
+        for at, op in enumerate(order):
+            for out in writes(op):
+                if out.value in shared and places[out.value] is None:
                     step = self._padded(program.memories[out.value].features)
                     size = batch * step
                     fits = [hole for hole in free if hole[0] == size]
                     if fits:
                         free.remove(fits[0])
                     base = fits[0][1] if fits else self._take(size)
-                    found[out.value] = _Place(base, 1, 0, 0, step, 0)
+                    places[out.value] = _Place(base, 1, 0, 0, step, 0)
             if program.groups == 1:  # else later sub-steps read them
-                for value in {x.value for x in reads(one)} & shared:
-                    place = found[value]
+                for value in {x.value for x in reads(op)} & shared:
+                    place = places[value]
                     if last_use[value] == at and place is not None:
                         free.append((batch * place.image_step, place.base))
-        for index, place in enumerate(found):
+        for index, place in enumerate(places):
             if place is None:  # it is neither written nor read
                 step = self._padded(program.memories[index].features)
-                found[index] = _Place(self._take(batch * step), 1, 0, 0, step, 0)
+                places[index] = _Place(self._take(batch * step), 1, 0, 0, step, 0)
         self._take(8 * self.lanes * batch)  # whole vectors may be read past the end
-        return [place for place in found if place is not None]
+        return [place for place in places if place is not None]
 
     def _rows_read(self, index: int) -> int:
         """Rows of a memory that instructions other than attention read, at least two."""
-        some = [one for one in self.program.instructions if not isinstance(one, Attend)]
-        return max([2, *(x.up + 1 for one in some for x in reads(one) if x.value == index)])
+        some = [op for op in self.program.instructions if not isinstance(op, Attend)]
+        return max([2, *(x.up + 1 for op in some for x in reads(op) if x.value == index)])
 
     def _whole(self, count: int) -> int:
         """Rounded up to whole vectors."""
@@ -185,7 +177,7 @@ class Tables:
     def _pixel_buffers(self) -> set[int]:
         """Maps that are read at their own pixel only."""
         program = self.program
-        found = {
+        buffers = {
             index
             for index, memory in enumerate(program.memories)
             if memory.known in (Moment.PIXEL, Moment.LATE)
@@ -193,13 +185,13 @@ class Tables:
             and memory.rows == 1
             and memory.left == memory.right == 0
         }
-        for one in program.instructions:
-            own = one_stride(one)
-            for x in (*reads(one), *writes(one)):
-                step = one.moment in (Moment.PIXEL, Moment.LATE)
-                if not step or x.up or x.left or x.stride != own or own != 1:
-                    found.discard(x.value)
-        return found
+        for op in program.instructions:
+            stride = stride_of(op)
+            for x in (*reads(op), *writes(op)):
+                step = op.moment in (Moment.PIXEL, Moment.LATE)
+                if not step or x.up or x.left or x.stride != stride or stride != 1:
+                    buffers.discard(x.value)
+        return buffers
 
     def _padded(self, features: int) -> int:
         """Features of a cell with room for whole vectors."""
@@ -214,13 +206,13 @@ class Tables:
         return base
 
     def _image_views(self) -> list[tuple[int, int]]:
-        found = []
+        views = []
         for index, memory in enumerate(self.program.memories):
             if memory.image is not None:
                 view = Cells(index, memory.features, memory.features, 1, Moment.LATE)
-                found.append((self._operand(view, 0, 1, 1), len(self._floats)))
+                views.append((self._operand(view, 0, 1, 1), len(self._floats)))
                 self._floats += memory.image
-        return found
+        return views
 
     def _operand(self, x: Cells, group: int, groups: int, stride: int) -> int:
         """The number of a view as an instruction of some stride sees it."""
@@ -273,144 +265,144 @@ class Tables:
     def _lower(self, some: list[Instruction], group: int) -> tuple[int, int]:
         """Write instructions into the tables; returns where they begin and end."""
         begin = len(self._code)
-        for one in some:
-            own = group
-            if one.moment not in (Moment.PIXEL,) or self.program.groups == 1:
-                own = -1
-            if isinstance(one, Map | Linear) and self.program.memories[one.out.value].vector:
+        for op in some:
+            op_group = group
+            if op.moment not in (Moment.PIXEL,) or self.program.groups == 1:
+                op_group = -1
+            if isinstance(op, Map | Linear) and self.program.memories[op.out.value].vector:
                 # All of it, but where it is known which features are new at this channel.
-                own = group if one.out.value in self.settled else -1
-            split = max([x.groups for x in reads(one)], default=1)
-            if isinstance(one, Accumulate):
+                op_group = group if op.out.value in self.settled else -1
+            split = max([x.groups for x in reads(op)], default=1)
+            if isinstance(op, Accumulate):
                 size = self.program.shape[0] // self.program.groups
                 for channel in range(max(0, group) * size, (max(0, group) + 1) * size):
-                    self._accumulate(one, channel)
-            elif own < 0 and split > 1:
+                    self._accumulate(op, channel)
+            elif op_group < 0 and split > 1:
                 for part in range(split):
-                    self._again(one, part, split)
+                    self._again(op, part, split)
             else:
-                self._again(one, own, self.program.groups if own >= 0 else 1)
+                self._again(op, op_group, self.program.groups if op_group >= 0 else 1)
         return begin, len(self._code)
 
-    def _again(self, one: Instruction, group: int, groups: int) -> None:
+    def _again(self, op: Instruction, group: int, groups: int) -> None:
         """Write a part of an instruction, the second time from what was written the first."""
-        key, begin = (id(one), group, groups), len(self._code)
+        key, begin = (id(op), group, groups), len(self._code)
         if key in self._written:
             self._code += self._written[key]
             return
-        self._one(one, group, groups)
+        self._write(op, group, groups)
         self._written[key] = self._code[begin:]
 
-    def _note(self, one: Instruction, op: Op, *, out: int, **fields: int) -> None:
-        if isinstance(one, Linear):
-            row_phase, column_phase = one.phase
-            fields.update(period=one.period, row_phase=row_phase, column_phase=column_phase)
+    def _note(self, op: Instruction, kind: Op, *, out: int, **fields: int) -> None:
+        if isinstance(op, Linear):
+            row_phase, column_phase = op.phase
+            fields.update(period=op.period, row_phase=row_phase, column_phase=column_phase)
         else:
             fields.update(period=1)
-        self._code.append(record(INSTRUCTION, op=op, stride=one_stride(one), out=out, **fields))
+        self._code.append(record(INSTRUCTION, kind=kind, stride=stride_of(op), out=out, **fields))
 
-    def _one(self, one: Instruction, group: int, groups: int) -> None:
-        stride, channel = one_stride(one), {"groups": self.program.groups, "group": max(0, group)}
+    def _write(self, op: Instruction, group: int, groups: int) -> None:
+        stride, channel = stride_of(op), {"groups": self.program.groups, "group": max(0, group)}
 
         def view(x: Cells) -> int:
             return self._operand(x, group, groups, stride)
 
-        match one:
+        match op:
             case Linear():
-                self._linear(one, group, groups)
+                self._linear(op, group, groups)
             case Map():
-                inputs = [view(x) for x in one.inputs]
+                inputs = [view(x) for x in op.inputs]
                 fields = {
-                    "out": view(one.out),
+                    "out": view(op.out),
                     "x": inputs[0],
                     "y": inputs[-1],
-                    "function": kernels.MAP_OPS.index(one.op),
-                    "factor": self._float(one.factor),
+                    "function": kernels.MAP_OPS.index(op.function),
+                    "factor": self._float(op.factor),
                 }
-                if one.out.value in self.settled:
-                    ends = self._numbers([one.out.features, *self.settled[one.out.value]])
-                    count = one.out.features
-                    self._note(one, Op.MAP_NEW, count=count, ends=ends, **channel, **fields)
+                if op.out.value in self.settled:
+                    ends = self._numbers([op.out.features, *self.settled[op.out.value]])
+                    count = op.out.features
+                    self._note(op, Op.MAP_NEW, count=count, ends=ends, **channel, **fields)
                     return
-                count = one.out.features if group < 0 else one.out.features // groups
-                self._note(one, Op.MAP, count=self._count(one, count, group, groups), **fields)
+                count = op.out.features if group < 0 else op.out.features // groups
+                self._note(op, Op.MAP, count=self._count(op, count, group, groups), **fields)
             case Lstm():
-                count = one.h.features if group < 0 else one.h.features // groups
-                o, f, i, g = (view(x) for x in one.gates)
-                h, c, before = view(one.h), view(one.c), view(one.before)
-                self._note(one, Op.LSTM, out=c, count=count, h=h, o=o, f=f, i=i, g=g, before=before)
+                count = op.h.features if group < 0 else op.h.features // groups
+                o, f, i, g = (view(x) for x in op.gates)
+                h, c, before = view(op.h), view(op.c), view(op.before)
+                self._note(op, Op.LSTM, out=c, count=count, h=h, o=o, f=f, i=i, g=g, before=before)
             case Normalize():
-                size = len(one.gain) // one.parts
-                for part in range(one.parts) if group < 0 else (group,):
+                size = len(op.gain) // op.parts
+                for part in range(op.parts) if group < 0 else (group,):
                     place = slice(part * size, (part + 1) * size)
                     self._note(
-                        one,
+                        op,
                         Op.NORMALIZE,
-                        out=self._operand(one.out, part, one.parts, stride),
+                        out=self._operand(op.out, part, op.parts, stride),
                         count=size,
-                        x=self._operand(one.x, part, one.parts, stride),
-                        gain=self._vector(one.gain[place]),
-                        shift=self._vector(one.shift[place]),
-                        eps=self._float(one.eps),
+                        x=self._operand(op.x, part, op.parts, stride),
+                        gain=self._vector(op.gain[place]),
+                        shift=self._vector(op.shift[place]),
+                        eps=self._float(op.eps),
                     )
             case Attend():
-                self._attend(one, group, groups)
+                self._attend(op, group, groups)
             case Grow():
-                self._grow(one, view(one.out), view(one.x), channel)
+                self._grow(op, view(op.out), view(op.x), channel)
             case Pick():
-                out, x = view(one.out), view(one.x)
-                self._note(one, Op.PICK, out=out, count=one.size, x=x, **channel)
+                out, x = view(op.out), view(op.x)
+                self._note(op, Op.PICK, out=out, count=op.size, x=x, **channel)
             case Accumulate():
                 raise AssertionError("it is lowered channel by channel")
 
-    def _attend(self, one: Attend, group: int, groups: int) -> None:
-        memory = self.program.memories[one.keys.value]
+    def _attend(self, op: Attend, group: int, groups: int) -> None:
+        memory = self.program.memories[op.keys.value]
         # A sub-step computes its own heads, or all of them where they do not divide.
-        share = groups if group >= 0 and one.heads % groups == 0 else 1
+        share = groups if group >= 0 and op.heads % groups == 0 else 1
 
         def view(x: Cells) -> int:
-            return self._operand(x, group if share > 1 else 0, share, one_stride(one))
+            return self._operand(x, group if share > 1 else 0, share, stride_of(op))
 
-        heads, cells = one.heads // share, memory.rows * self.program.columns(memory)
-        key_size, value_size = (x.features // one.heads for x in (one.keys, one.values))
+        heads, cells = op.heads // share, memory.rows * self.program.columns(memory)
+        key_size, value_size = (x.features // op.heads for x in (op.keys, op.values))
         # Keys stand side by side, and the vectors of a value.
         keys_room, values_room = self._whole(cells) * key_size, cells * self._whole(value_size)
         self._note(
-            one,
+            op,
             Op.ATTEND,
-            out=view(one.out),
+            out=view(op.out),
             key_size=key_size,
             value_size=value_size,
-            query=view(one.query),
-            keys=view(one.keys),
-            values=view(one.values),
-            keys_above=view(shifted(one.keys, 1)),
-            values_above=view(shifted(one.values, 1)),
+            query=view(op.query),
+            keys=view(op.keys),
+            values=view(op.values),
+            keys_above=view(shifted(op.keys, 1)),
+            values_above=view(shifted(op.values, 1)),
             packed_keys=self._take(self.batch * heads * keys_room),
             packed_values=self._take(self.batch * heads * values_room),
-            scale=self._float(one.scale),
+            scale=self._float(op.scale),
             heads=heads,
-            current=int(one.current),
+            current=int(op.current),
             columns=self.program.columns(memory),
             cells=cells,
         )
 
-    def _grow(self, one: Grow, out: int, x: int, channel: dict[str, int]) -> None:
+    def _grow(self, op: Grow, out: int, x: int, channel: dict[str, int]) -> None:
         shared, start = -1, -1
-        if isinstance(one.bias, Tensor):
-            bias = one.bias
-            shared = self._once((id(one), "bias"), lambda: self._vector(bias))
+        if isinstance(op.bias, Tensor):
+            bias = op.bias
+            shared = self._once((id(op), "bias"), lambda: self._vector(bias))
         else:
-            start = self._operand(one.bias, 0, 1, one_stride(one))
+            start = self._operand(op.bias, 0, 1, stride_of(op))
         fields = {"out": out, "x": x, "bias": shared, "start": start, **channel}
-        known = self.settled.get(one.x.value)
-        if known is not None and all(a <= b for a, b in zip(one.seen, known, strict=True)):
-            self._note(one, Op.GROW_RUN, **fields, **self._run(one, channel["group"]))
+        known = self.settled.get(op.x.value)
+        if known is not None and all(a <= b for a, b in zip(op.seen, known, strict=True)):
+            self._note(op, Op.GROW_RUN, **fields, **self._run(op, channel["group"]))
             return
-        weights = self._once((id(one), "weight"), lambda: self._weight(one.weight.t().numpy()))
-        bounds = self._numbers([*one.first, *one.last, *one.seen])
-        fields.update(weights=weights, inputs=one.weight.shape[0], bounds=bounds)
-        self._note(one, Op.GROW, dimensions=len(one.first), **fields)
+        weights = self._once((id(op), "weight"), lambda: self._weight(op.weight.t().numpy()))
+        bounds = self._numbers([*op.first, *op.last, *op.seen])
+        fields.update(weights=weights, inputs=op.weight.shape[0], bounds=bounds)
+        self._note(op, Op.GROW, dimensions=len(op.first), **fields)
 
     def _numbers(self, some: Sequence[int]) -> int:
         """Lay integers down; returns where."""
@@ -418,7 +410,7 @@ class Tables:
         self._integers += some
         return at
 
-    def _run(self, one: Grow, group: int) -> dict[str, int]:
+    def _run(self, op: Grow, group: int) -> dict[str, int]:
         """The weights of a `Grow` whose inputs are final when they are read, run by run.
 
         What the pixels of a run read of the inputs known at its first pixel is one product with
@@ -426,8 +418,8 @@ class Tables:
         output.
         """
         groups, lanes = self.program.groups, self.lanes
-        first, last, seen = (list(x[group::groups]) for x in (one.first, one.last, one.seen))
-        matrix = one.weight.numpy()
+        first, last, seen = (list(x[group::groups]) for x in (op.first, op.last, op.seen))
+        matrix = op.weight.numpy()
         pixels: list[int] = []  # of each first and last output, inputs, place in the run
         runs: list[int] = []  # of each inputs, weights, vectors of outputs; rest, its inputs
         widest = 0
@@ -464,38 +456,38 @@ class Tables:
             self._weight(matrix[:, first * self.lanes : (first + wide) * self.lanes])
         return at
 
-    def _accumulate(self, one: Accumulate, channel: int) -> None:
-        image = dataclasses.replace(one.image, start=one.image.start + channel)
+    def _accumulate(self, op: Accumulate, channel: int) -> None:
+        image = dataclasses.replace(op.image, start=op.image.start + channel)
         fields = {
-            "out": self._operand(one.out, 0, 1, 1),
+            "out": self._operand(op.out, 0, 1, 1),
             "x": self._operand(image, 0, 1, 1),
             "groups": self.program.shape[0],
             "group": channel,
         }
-        if one.weight is None:
-            self._note(one, Op.KEEP, **fields)
+        if op.weight is None:
+            self._note(op, Op.KEEP, **fields)
             return
-        weight = one.weight
-        weights = self._once((id(one), "weight"), lambda: self._weight(weight.numpy()))
-        self._note(one, Op.ACCUMULATE, count=weight.shape[1], weights=weights, **fields)
+        weight = op.weight
+        weights = self._once((id(op), "weight"), lambda: self._weight(weight.numpy()))
+        self._note(op, Op.ACCUMULATE, count=weight.shape[1], weights=weights, **fields)
 
-    def _count(self, one: Map, count: int, group: int, groups: int) -> int:
+    def _count(self, op: Map, count: int, group: int, groups: int) -> int:
         """Features of a map, rounded up to whole vectors where the room behind them is free."""
-        first, last = (0, count) if group < 0 else one.out.part(group, groups)
-        first = one.out.start if group < 0 else first
+        first, last = (0, count) if group < 0 else op.out.part(group, groups)
+        first = op.out.start if group < 0 else first
         end = -(-count // self.lanes) * self.lanes
-        room = self.places[one.out.value].image_step
-        closes = first + count == one.out.width or self.program.memories[one.out.value].vector
+        room = self.places[op.out.value].image_step
+        closes = first + count == op.out.width or self.program.memories[op.out.value].vector
         return end if closes and first + end <= room and last > 0 else count
 
-    def _linear(self, one: Linear, group: int, groups: int) -> None:
-        stride, lanes = one.out.stride, self.lanes
-        outputs = one.out.features if group < 0 else one.out.features // groups
+    def _linear(self, op: Linear, group: int, groups: int) -> None:
+        stride, lanes = op.out.stride, self.lanes
+        outputs = op.out.features if group < 0 else op.out.features // groups
         vectors = -(-outputs // lanes)
         panels = -(-vectors // 4)
         wide = -(-vectors // panels)
         panels = -(-vectors // wide)
-        parts = matrices(one, group, groups)
+        parts = matrices(op, group, groups)
         if len(parts) > MOST_TAPS:
             raise InvalidSetting(f"a convolution of more than {MOST_TAPS} taps is not compiled")
         begin = len(self._taps)
@@ -510,13 +502,13 @@ class Tables:
         for panel in range(panels):
             self._weight(whole[:, panel * wide * lanes : (panel + 1) * wide * lanes])
         bias = -1
-        if one.bias is not None:
+        if op.bias is not None:
             first = max(0, group) * outputs
-            bias = self._vector(one.bias[first : first + outputs])
-        plus = [self._operand(x, group, groups, stride) for x in one.plus]
-        out = self._operand(one.out, group, groups, stride)
+            bias = self._vector(op.bias[first : first + outputs])
+        plus = [self._operand(x, group, groups, stride) for x in op.plus]
+        out = self._operand(op.out, group, groups, stride)
         self._note(
-            one,
+            op,
             Op.LINEAR,
             out=out,
             count=outputs,
@@ -532,7 +524,7 @@ class Tables:
         for more in plus[1:]:
             add, factor = kernels.MAP_OPS.index("add"), self._float(1.0)
             self._note(
-                one, Op.MAP, out=out, count=outputs, x=out, y=more, function=add, factor=factor
+                op, Op.MAP, out=out, count=outputs, x=out, y=more, function=add, factor=factor
             )
 
     def _freeze(self) -> None:
@@ -562,29 +554,29 @@ def _settled(program: Program) -> dict[int, tuple[int, ...]]:
     """
     vectors, groups = program.memories, program.groups
     count = program.shape[1] * program.shape[2] * groups
-    found: dict[int, tuple[int, ...]] = {}
-    for one in program.instructions:
-        match one:
+    settled: dict[int, tuple[int, ...]] = {}
+    for op in program.instructions:
+        match op:
             case Accumulate():
-                found.pop(one.out.value, None)
-                if one.weight is None:
+                settled.pop(op.out.value, None)
+                if op.weight is None:
                     size = program.shape[0] // groups
-                    found[one.out.value] = tuple(range(0, count * size, size))
+                    settled[op.out.value] = tuple(range(0, count * size, size))
             case Grow():
-                if one.first == (0, *one.last[:-1]):
-                    found[one.out.value] = one.last
+                if op.first == (0, *op.last[:-1]):
+                    settled[op.out.value] = op.last
             case Map(inputs=(x,)):
                 whole = (x.start, x.features) == (0, vectors[x.value].features)
-                if x.value in found and whole and one.op != "copy":
-                    found[one.out.value] = found[x.value]
-    return found
+                if x.value in settled and whole and op.function != "copy":
+                    settled[op.out.value] = settled[x.value]
+    return settled
 
 
 def _runs(some: list[Instruction]) -> list[list[Instruction]]:
     """Consecutive instructions that go the same way along the row."""
-    found: list[list[Instruction]] = []
-    for one in some:
-        if not found or found[-1][0].backwards != one.backwards:
-            found.append([])
-        found[-1].append(one)
-    return found
+    runs: list[list[Instruction]] = []
+    for op in some:
+        if not runs or runs[-1][0].backwards != op.backwards:
+            runs.append([])
+        runs[-1].append(op)
+    return runs

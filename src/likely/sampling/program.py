@@ -48,9 +48,9 @@ from likely.sampling.instructions import (
     Unary,
     features_of,
     halves,
-    one_stride,
     reads,
     shifted,
+    stride_of,
 )
 
 
@@ -238,9 +238,9 @@ class Builder:
             )
         return out
 
-    def map(self, op: Unary, x: Cells, factor: float = 1.0) -> Cells:
-        """factor * op(x), feature by feature."""
-        return self._map(op, (x,), factor)
+    def map(self, function: Unary, x: Cells, factor: float = 1.0) -> Cells:
+        """factor * function(x), feature by feature."""
+        return self._map(function, (x,), factor)
 
     def relu(self, x: Cells) -> Cells:
         """max(x, 0)."""
@@ -430,9 +430,9 @@ class Builder:
         if output.moment > Moment.PIXEL or output.stride != 1:
             raise InvalidSetting("the output sees pixels that are not drawn yet")
         if output.moment < Moment.PIXEL:
-            output = self._map_at("copy", (output,), Moment.PIXEL)
-        for one in self.instructions:
-            self._reach(one)
+            output = self._map("copy", (output,), moment=Moment.PIXEL)
+        for op in self.instructions:
+            self._reach(op)
         return Program(
             self.shape,
             self.groups,
@@ -446,11 +446,11 @@ class Builder:
     # -- parts ------------------------------------------------------------------------------
 
     def _a_weight(self) -> Tensor:
-        for one in self.instructions:
-            if isinstance(one, Linear) and one.taps:
-                return one.taps[0].weight
-            if isinstance(one, Accumulate | Grow) and one.weight is not None:
-                return one.weight
+        for op in self.instructions:
+            if isinstance(op, Linear) and op.taps:
+                return op.taps[0].weight
+            if isinstance(op, Accumulate | Grow) and op.weight is not None:
+                return op.weight
         raise InvalidSetting("a program without weights")
 
     def _keep(self, memory: Memory) -> Cells:
@@ -478,16 +478,17 @@ class Builder:
         self._note(Linear(out, plain, _plain(bias), tuple(plus), moment, self._backwards))
         return out
 
-    def _map(self, op: Unary | Binary, inputs: tuple[Cells, ...], factor: float = 1.0) -> Cells:
-        return self._map_at(op, inputs, self._now(max(x.moment for x in inputs)), factor)
-
-    def _map_at(
-        self, op: Unary | Binary, inputs: tuple[Cells, ...], moment: Moment, factor: float = 1.0
+    def _map(
+        self,
+        function: Unary | Binary,
+        inputs: tuple[Cells, ...],
+        factor: float = 1.0,
+        moment: Moment | None = None,
     ) -> Cells:
-        out = self._keep(
-            Memory(inputs[0].features, inputs[0].stride, moment, vector=self._joined(inputs))
-        )
-        self._note(Map(op, out, inputs, moment, self._backwards, factor))
+        moment = self._now(max(x.moment for x in inputs)) if moment is None else moment
+        x, vector = inputs[0], self._joined(inputs)
+        out = self._keep(Memory(x.features, x.stride, moment, vector=vector))
+        self._note(Map(function, out, inputs, moment, self._backwards, factor))
         return out
 
     def _joined(self, inputs: Sequence[Cells]) -> bool:
@@ -498,17 +499,17 @@ class Builder:
             raise InvalidSetting("a vector cannot be joined with a feature map")
         return any(vectors)
 
-    def _note(self, one: Instruction) -> None:
-        for x in reads(one):
+    def _note(self, op: Instruction) -> None:
+        for x in reads(op):
             if x.value in self._open and not (x.up or x.left):
                 raise InvalidSetting("a state is read at the current cell before it is defined")
             if x.value in self._open and not x.up and not self._backwards:
                 self._recurs = True
-        self.instructions.append(one)
+        self.instructions.append(op)
 
-    def _reach(self, one: Instruction) -> None:
+    def _reach(self, op: Instruction) -> None:
         """Widen the memories to what the instruction reads of them."""
-        for x in reads(one):
+        for x in reads(op):
             memory = self.memories[x.value]
             if memory.vector or memory.known is Moment.GIVEN:
                 continue
@@ -516,7 +517,7 @@ class Builder:
                 memory.rows = max(memory.rows, x.up + 1)
             memory.left = max(memory.left, x.left)
             # A coarser cell reads from its first pixel on: the last one may look past the row.
-            ratio = max(1, one_stride(one) // x.stride)
+            ratio = max(1, stride_of(op) // x.stride)
             last = (-(-self.shape[2] // (x.stride * ratio)) - 1) * ratio - x.left
             memory.right = max(memory.right, last - (-(-self.shape[2] // x.stride) - 1))
 

@@ -32,7 +32,7 @@ class Op(enum.IntEnum):
 
 # Of every instruction: the cells that it computes (one of `period` in a row and in a column, from
 # the phase on), the view that it writes, and which channel group of how many it belongs to.
-_HEAD = ("op", "stride", "period", "row_phase", "column_phase", "out", "groups", "group")
+_HEAD = ("kind", "stride", "period", "row_phase", "column_phase", "out", "groups", "group")
 # Then come the fields of its operation.
 _OF = {
     Op.LINEAR: (
@@ -93,9 +93,9 @@ IMAGE = _fields("x", "scale")  # a view of the drawn pixels; the place of a leve
 STEP = _fields("begin", "end", "late_begin", "late_end")
 
 
-def record(kind: np.dtype[Any], **values: int) -> Array:
-    """A record [1] of a kind; what is not named is 0."""
-    made = np.zeros(1, kind)
+def record(layout: np.dtype[Any], **values: int) -> Array:
+    """A record [1] of a layout; what is not named is 0."""
+    made = np.zeros(1, layout)
     for name, value in values.items():
         made[name] = value
     return made

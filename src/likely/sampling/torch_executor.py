@@ -28,8 +28,8 @@ from likely.sampling.instructions import (
     Pick,
     Program,
     Tap,
-    one_stride,
     reads,
+    stride_of,
 )
 
 
@@ -49,7 +49,7 @@ class TorchExecutor:
         self.program, self.batch = program, batch
         self.device, self.dtype = program.weight.device, program.weight.dtype
         self.memory = [self._allocate(memory, context) for memory in program.memories]
-        self.maps = [memory.given_map(context) for memory in program.memories]
+        self.maps = [memory.map_from_context(context) for memory in program.memories]
         self._parts: dict[tuple[int, int], list[tuple[Cells, slice, Tensor]]] = {}
         self._bias: dict[tuple[int, int], Tensor] = {}
         self.before = program.at(Moment.BEFORE)
@@ -58,8 +58,8 @@ class TorchExecutor:
         self.after = program.at(Moment.AFTER)
         self.both = program.at(Moment.PIXEL, Moment.LATE)
         self.captured = CapturedRow(self) if self.device.type == "cuda" else None
-        for one in program.at(Moment.GIVEN):
-            self._run(one, 0, range(1), -1)
+        for op in program.at(Moment.GIVEN):
+            self._run(op, 0, range(1), -1)
 
     def bytes(self) -> int:
         """Size of the memory."""
@@ -68,7 +68,7 @@ class TorchExecutor:
     def begin_row(self, row: int) -> None:
         """Move all memories down to a new row and compute what it knows from above."""
         program = self.program
-        for memory, x, given in zip(program.memories, self.memory, self.maps, strict=True):
+        for memory, x, cells in zip(program.memories, self.memory, self.maps, strict=True):
             if row % memory.stride or memory.vector or memory.known is Moment.GIVEN:
                 continue
             place = row // memory.stride
@@ -84,16 +84,16 @@ class TorchExecutor:
             if memory.table is not None:
                 line = memory.table[place]
                 current[inside] = line if line.ndim == 3 else line[:, None]
-            if given is not None:
-                current[inside] = given[place]
-        for one in self.before:
-            self._run(one, row, range(program.shape[2]), -1)
+            if cells is not None:
+                current[inside] = cells[place]
+        for op in self.before:
+            self._run(op, row, range(program.shape[2]), -1)
 
     def pixel(self, row: int, column: int, group: int = 0) -> Tensor:
         """Parameters of the head at a pixel, [B, parameters]; those of `group` are right."""
         part = group if self.program.groups > 1 else -1
-        for one in self.at_pixel:
-            self._run(one, row, range(column, column + 1), part)
+        for op in self.at_pixel:
+            self._run(op, row, range(column, column + 1), part)
         return self._read(self.program.output, row, range(column, column + 1), -1)[0]
 
     def put(self, row: int, column: int, levels: Tensor, group: int = 0) -> None:
@@ -105,11 +105,11 @@ class TorchExecutor:
             if memory.image is not None:
                 factor, offset = memory.image
                 x[-1, memory.left + column, :, channels] = levels.to(self.dtype) * factor + offset
-        for one in self.late:
-            if isinstance(one, Accumulate):
-                self._accumulate(one, row, column, range(channels.start, channels.stop))
+        for op in self.late:
+            if isinstance(op, Accumulate):
+                self._accumulate(op, row, column, range(channels.start, channels.stop))
             elif group == program.groups - 1:
-                self._run(one, row, range(column, column + 1), -1)
+                self._run(op, row, range(column, column + 1), -1)
 
     def draw_row(self, row: int, known: int, x: Tensor, draw: Draw) -> None:
         """Draw the pixels of the current row from the `known`-th on, in place.
@@ -134,11 +134,11 @@ class TorchExecutor:
         for column in range(self.program.shape[2]):
             place = slice(column, column + 1)
             for group in range(groups):
-                own = range(group * size, (group + 1) * size)
+                part = range(group * size, (group + 1) * size)
                 parameters = self.pixel(row, column, group)
                 if column >= known:
-                    draw(parameters[..., None], x, line, place, own)
-                self.put(row, column, x[:, own.start : own.stop, line, column], group)
+                    draw(parameters[..., None], x, line, place, part)
+                self.put(row, column, x[:, part.start : part.stop, line, column], group)
 
     def redraw(self, row: int, start: int, x: Tensor, draw: Draw) -> None:
         """Draw the pixels from `start` on side by side, as if x held what comes before each."""
@@ -159,8 +159,8 @@ class TorchExecutor:
             while last < len(self.after) and self.after[last].backwards:
                 last += 1
             for column in reversed(columns):
-                for one in self.after[index:last]:
-                    self._run(one, row, range(column, column + 1), -1)
+                for op in self.after[index:last]:
+                    self._run(op, row, range(column, column + 1), -1)
             index = last
 
     def put_row(self, row: int, levels: Tensor, start: int = 0) -> Tensor:
@@ -177,25 +177,25 @@ class TorchExecutor:
         program = self.program
         columns = range(start, program.shape[2])
         if not program.parallel_rows:
-            found = []
+            parameters = []
             for column in columns:
                 for group in range(program.groups):
                     size = program.shape[0] // program.groups
-                    given = levels[:, group * size : (group + 1) * size, column]
+                    drawn = levels[:, group * size : (group + 1) * size, column]
                     seen = self.pixel(row, column, group)
-                    self.put(row, column, given, group)
-                found.append(seen.clone())
-            return torch.stack(found) if found else levels.new_zeros(0).to(self.dtype)
+                    self.put(row, column, drawn, group)
+                parameters.append(seen.clone())
+            return torch.stack(parameters) if parameters else levels.new_zeros(0).to(self.dtype)
         for memory, x in zip(program.memories, self.memory, strict=True):
             if memory.image is not None:
                 factor, offset = memory.image
                 values = levels[:, :, start:].permute(2, 0, 1).to(self.dtype) * factor + offset
                 x[-1, memory.left + start : memory.left + program.shape[2]] = values
-        for one in self.both:
+        for op in self.both:
             # Layer by layer: what is known late of a pixel is read by all groups of the next.
-            split = program.groups > 1 and one.moment is Moment.PIXEL
+            split = program.groups > 1 and op.moment is Moment.PIXEL
             for group in range(program.groups) if split else (-1,):
-                self._run(one, row, columns, group)
+                self._run(op, row, columns, group)
         return self._read(program.output, row, columns, -1)
 
     # -- parts ------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class TorchExecutor:
         if memory.known is Moment.GIVEN:
             if memory.labels is None and memory.matrix is None:
                 return zeros(1, 1, self.batch, memory.features)
-            return memory.given(context)[None, None].to(self.dtype)
+            return memory.from_context(context)[None, None].to(self.dtype)
         columns = self.program.columns(memory)
         x = zeros(memory.rows, memory.left + columns + memory.right, self.batch, memory.features)
         if memory.above is not None:
@@ -261,75 +261,75 @@ class TorchExecutor:
             line = self._rows(out, row)
             line[first : first + (len(cells) - 1) * cells.step + 1 : cells.step, :, part] = value
 
-    def _run(self, one: Instruction, row: int, columns: range, group: int) -> None:
+    def _run(self, op: Instruction, row: int, columns: range, group: int) -> None:
         """Execute one instruction on the cells that begin in some columns."""
-        stride = one_stride(one)
+        stride = stride_of(op)
         if row % stride:
             return
         cells = range(-(-columns.start // stride), -(-columns.stop // stride))
-        if isinstance(one, Linear) and one.period > 1:
-            if (row // stride) % one.period != one.phase[0]:
+        if isinstance(op, Linear) and op.period > 1:
+            if (row // stride) % op.period != op.phase[0]:
                 return
-            first = cells.start + (one.phase[1] - cells.start) % one.period
-            cells = range(first, cells.stop, one.period)
+            first = cells.start + (op.phase[1] - cells.start) % op.period
+            cells = range(first, cells.stop, op.period)
         if not cells:
             return
-        if isinstance(one, Map | Linear) and self.program.memories[one.out.value].vector:
+        if isinstance(op, Map | Linear) and self.program.memories[op.out.value].vector:
             group = -1  # a vector belongs to no channel
-        split = max([x.groups for x in reads(one)], default=1)
+        split = max([x.groups for x in reads(op)], default=1)
         for part in range(split) if group < 0 and split > 1 else (group,):
-            self._compute(one, row, cells, part, split if group < 0 else self.program.groups)
+            self._compute(op, row, cells, part, split if group < 0 else self.program.groups)
 
-    def _compute(self, one: Instruction, row: int, cells: range, group: int, groups: int) -> None:
+    def _compute(self, op: Instruction, row: int, cells: range, group: int, groups: int) -> None:
         def read(x: Cells) -> Tensor:
             first, last = x.part(group, groups)
             return self._line(x, row, cells, stride)[..., first:last]
 
-        stride = one_stride(one)
-        match one:
+        stride = stride_of(op)
+        match op:
             case Linear():
-                self._linear(one, row, cells, group, groups)
+                self._linear(op, row, cells, group, groups)
             case Map():
-                value = _MAPS[one.op](*[read(x) for x in one.inputs])
-                value = value if one.factor == 1.0 else value * one.factor
-                self._write(one.out, row, cells, value, slice(*one.out.part(group, groups)))
+                value = _MAPS[op.function](*[read(x) for x in op.inputs])
+                value = value if op.factor == 1.0 else value * op.factor
+                self._write(op.out, row, cells, value, slice(*op.out.part(group, groups)))
             case Lstm():
-                o, f, i, g = (read(x) for x in one.gates)
-                c = torch.sigmoid(f) * read(one.before) + torch.sigmoid(i) * torch.tanh(g)
+                o, f, i, g = (read(x) for x in op.gates)
+                c = torch.sigmoid(f) * read(op.before) + torch.sigmoid(i) * torch.tanh(g)
                 h = torch.sigmoid(o) * torch.tanh(c)
-                self._write(one.c, row, cells, c, slice(*one.c.part(group, groups)))
-                self._write(one.h, row, cells, h, slice(*one.h.part(group, groups)))
+                self._write(op.c, row, cells, c, slice(*op.c.part(group, groups)))
+                self._write(op.h, row, cells, h, slice(*op.h.part(group, groups)))
             case Normalize():
-                part, size = slice(*one.out.part(group, groups)), len(one.gain) // one.parts
-                x = read(one.x)
+                part, size = slice(*op.out.part(group, groups)), len(op.gain) // op.parts
+                x = read(op.x)
                 split = x.reshape(*x.shape[:-1], -1, size)
-                x = layer_norm(split, (size,), eps=one.eps).flatten(-2)
-                x = x * one.gain[part] + one.shift[part]
-                self._write(one.out, row, cells, x, part)
+                x = layer_norm(split, (size,), eps=op.eps).flatten(-2)
+                x = x * op.gain[part] + op.shift[part]
+                self._write(op.out, row, cells, x, part)
             case Attend():
                 for cell in cells:
-                    query = self._line(one.query, row, range(cell, cell + 1), stride)[0]
-                    first, last = one.query.part(-1, 1)
-                    found = self._attend(one, row // stride, cell, query[:, first:last])
-                    self._write(one.out, row, range(cell, cell + 1), found[None], slice(None))
+                    query = self._line(op.query, row, range(cell, cell + 1), stride)[0]
+                    first, last = op.query.part(-1, 1)
+                    attended = self._attend(op, row // stride, cell, query[:, first:last])
+                    self._write(op.out, row, range(cell, cell + 1), attended[None], slice(None))
             case Grow() | Pick():
-                self._vector(one, row, cells, max(0, group))
+                self._vector(op, row, cells, max(0, group))
             case Accumulate():
                 raise AssertionError("it runs when a dimension is put")
 
-    def _linear(self, one: Linear, row: int, cells: range, group: int, groups: int) -> None:
-        stride = one.out.stride
-        key = (id(one), group)
+    def _linear(self, op: Linear, row: int, cells: range, group: int, groups: int) -> None:
+        stride = op.out.stride
+        key = (id(op), group)
         if key not in self._parts:
-            self._parts[key] = list(matrices(one, group, groups))
-            if one.bias is not None:
-                size = len(one.bias) // (groups if group >= 0 else 1)
+            self._parts[key] = list(matrices(op, group, groups))
+            if op.bias is not None:
+                size = len(op.bias) // (groups if group >= 0 else 1)
                 first = max(0, group) * size
-                self._bias[key] = one.bias[first : first + size].to(self.dtype)
-        outputs = slice(*one.out.part(group, groups))
+                self._bias[key] = op.bias[first : first + size].to(self.dtype)
+        outputs = slice(*op.out.part(group, groups))
         width = outputs.stop - outputs.start
         total: Tensor | None = self._bias.get(key)
-        for x in one.plus:
+        for x in op.plus:
             first, last = x.part(group, groups)
             value = self._line(x, row, cells, stride)[..., first:last]
             total = value if total is None else total + value
@@ -342,17 +342,17 @@ class TorchExecutor:
                 start = total.expand(*seen.shape[:2], width).reshape(-1, width)
                 total = torch.addmm(start, rows, weight).view(*seen.shape[:2], width)
         assert total is not None
-        self._write(one.out, row, cells, total, outputs)
+        self._write(op.out, row, cells, total, outputs)
 
-    def _attend(self, one: Attend, row: int, column: int, query: Tensor) -> Tensor:
+    def _attend(self, op: Attend, row: int, column: int, query: Tensor) -> Tensor:
         """[B, F of the values]."""
-        columns = self.program.columns(self.program.memories[one.keys.value])
-        count = row * columns + column + int(one.current)
+        columns = self.program.columns(self.program.memories[op.keys.value])
+        count = row * columns + column + int(op.current)
         if not count:
-            return query.new_zeros(self.batch, one.values.features)
-        keys, values = (self._earlier(x, count, one.heads) for x in (one.keys, one.values))
-        query = query.reshape(self.batch, one.heads, -1)
-        weights = torch.softmax(torch.einsum("bhf,nbhf->nbh", query, keys) * one.scale, 0)
+            return query.new_zeros(self.batch, op.values.features)
+        keys, values = (self._earlier(x, count, op.heads) for x in (op.keys, op.values))
+        query = query.reshape(self.batch, op.heads, -1)
+        weights = torch.softmax(torch.einsum("bhf,nbhf->nbh", query, keys) * op.scale, 0)
         return torch.einsum("nbh,nbhf->bhf", weights, values).flatten(1)
 
     def _earlier(self, x: Cells, count: int, heads: int) -> Tensor:
@@ -364,37 +364,37 @@ class TorchExecutor:
         lines = lines[: -(-count // columns)].flatten(0, 1)[:count]
         return lines.reshape(count, self.batch, heads, -1)
 
-    def _vector(self, one: Grow | Pick, row: int, cells: range, channel: int) -> None:
+    def _vector(self, op: Grow | Pick, row: int, cells: range, channel: int) -> None:
         program = self.program
         for column in cells:
             index = (row * program.shape[2] + column) * program.groups + channel
-            x = self.memory[one.x.value]
-            if isinstance(one, Pick):
-                part = slice(channel * one.size, (channel + 1) * one.size)
-                value = x[:, index * one.size : (index + 1) * one.size][None]
-                self._write(one.out, row, range(column, column + 1), value, part)
+            x = self.memory[op.x.value]
+            if isinstance(op, Pick):
+                part = slice(channel * op.size, (channel + 1) * op.size)
+                value = x[:, index * op.size : (index + 1) * op.size][None]
+                self._write(op.out, row, range(column, column + 1), value, part)
             else:
-                new = slice(one.first[index], one.last[index])
-                seen = one.seen[index]
-                added = x[:, :seen] @ one.weight[:seen, new]
-                self.memory[one.out.value][:, new] = added + self._bias_of(one)[..., new]
+                new = slice(op.first[index], op.last[index])
+                seen = op.seen[index]
+                added = x[:, :seen] @ op.weight[:seen, new]
+                self.memory[op.out.value][:, new] = added + self._bias_of(op)[..., new]
 
-    def _bias_of(self, one: Grow) -> Tensor:
+    def _bias_of(self, op: Grow) -> Tensor:
         """[outputs] or [B, outputs]."""
-        if isinstance(one.bias, Tensor):
-            return one.bias
-        return self._read(one.bias, 0, range(1), -1)[0]
+        if isinstance(op.bias, Tensor):
+            return op.bias
+        return self._read(op.bias, 0, range(1), -1)[0]
 
-    def _accumulate(self, one: Accumulate, row: int, column: int, channels: range) -> None:
-        memory, held = self.program.memories[one.image.value], self.memory[one.image.value]
-        running = self.memory[one.out.value]
+    def _accumulate(self, op: Accumulate, row: int, column: int, channels: range) -> None:
+        memory, held = self.program.memories[op.image.value], self.memory[op.image.value]
+        running = self.memory[op.out.value]
         for channel in channels:
             index = (row * self.program.shape[2] + column) * self.program.shape[0] + channel
             value = held[-1, memory.left + column, :, channel]
-            if one.weight is None:
+            if op.weight is None:
                 running[:, index] = value
             else:
-                running += value[:, None] * one.weight[index]
+                running += value[:, None] * op.weight[index]
 
 
 class CapturedRow:
@@ -449,24 +449,24 @@ class CapturedRow:
         return True
 
 
-def matrices(one: Linear, group: int, groups: int) -> list[tuple[Cells, slice, Tensor]]:
+def matrices(op: Linear, group: int, groups: int) -> list[tuple[Cells, slice, Tensor]]:
     """What one part of a convolution multiplies: (view, features of the memory, matrix)."""
-    found: list[tuple[Cells, slice, Tensor]] = []
-    for tap in one.taps:
+    parts: list[tuple[Cells, slice, Tensor]] = []
+    for tap in op.taps:
         view, weight = tap.view, tap.weight
         if group >= 0:
             size = weight.shape[1] // groups
             weight = weight[:, group * size : (group + 1) * size]
         for part, rows in _inputs(tap, view, group, groups):
-            found.append((view, part, weight[rows]))
-    return found
+            parts.append((view, part, weight[rows]))
+    return parts
 
 
 def _inputs(tap: Tap, view: Cells, group: int, groups: int) -> list[tuple[slice, slice]]:
     """(features of the memory, rows of the weight) that a part of a convolution reads."""
-    here = view.known in (Moment.PIXEL, Moment.LATE) and not view.up and not view.left
+    same_pixel = view.known in (Moment.PIXEL, Moment.LATE) and not view.up and not view.left
     count = groups
-    if group >= 0 and here and view.known is Moment.PIXEL:
+    if group >= 0 and same_pixel and view.known is Moment.PIXEL:
         count = group + 1
     elif tap.groups_before:
         count = max(0, group)

@@ -93,7 +93,7 @@ class Update:
     held: list[Tensor | None]  # gradients at the addresses that the second half reads
 
     @property
-    def found(self) -> Gradients:
+    def gradients(self) -> Gradients:
         """What the first half computed last."""
         result: Gradients = self.first.result
         return result

@@ -458,7 +458,7 @@ class _Loop:
             if update is None:
                 return False
             update.first.replay()
-        gradients = update.found
+        gradients = update.gradients
         if not bool(torch.isfinite(gradients.total + gradients.norm)):
             self._refuse_non_finite(gradients.total, f"the loss of {player}", rows)
             self._refuse_non_finite(gradients.norm, f"the gradient of {player}", rows)

@@ -287,10 +287,7 @@ def heat_map(
 
 
 def sweeps_figure(
-    path: str | Path,
-    problem: Problem,
-    values: Sequence[tuple[str, ArrayLike]],
-    title: str = "",
+    path: str | Path, problem: Problem, values: Sequence[tuple[str, ArrayLike]], title: str = ""
 ) -> Path:
     """The lecture's figure: V_k on the left, the policy greedy in V_k on the right, by rows.
 

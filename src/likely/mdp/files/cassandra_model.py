@@ -65,8 +65,7 @@ class CassandraModel:
         width = len(self.observations) if self._rewards_see_observations() else 1
         value = np.zeros((len(action), width))  # [transitions, O or 1]
         first = np.searchsorted(
-            action * len(self.states) + state,
-            np.arange(len(self.actions) * len(self.states) + 1),
+            action * len(self.states) + state, np.arange(len(self.actions) * len(self.states) + 1)
         )
         for statement in self.rewards:
             rows = self._rows_of(statement, action, state, first)

@@ -226,9 +226,7 @@ def from_explicit(model: prism.ExplicitModel, discount: float = 1.0) -> MDP:
     )
 
 
-def _action_labels(
-    model: prism.ExplicitModel,
-) -> tuple[list[str] | None, NDArray[np.int64] | None]:
+def _action_labels(model: prism.ExplicitModel) -> tuple[list[str] | None, NDArray[np.int64] | None]:
     """Names and labels of the choices, where every state's names tell its choices apart."""
     names = sorted(set(model.actions))
     if "" in names or not names:

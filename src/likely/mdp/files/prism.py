@@ -240,9 +240,7 @@ def _read_rewards(
 
 
 def read_explicit(
-    transitions: str | Path,
-    labels: str | Path | None = None,
-    rewards: Sequence[str | Path] = (),
+    transitions: str | Path, labels: str | Path | None = None, rewards: Sequence[str | Path] = ()
 ) -> ExplicitModel:
     """Read an explicit model.
 

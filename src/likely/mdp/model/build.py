@@ -241,10 +241,7 @@ class _Pieces:
         self.terminal = np.append(self.terminal, True)
 
     def freeze(
-        self,
-        discount: float,
-        initial: FloatArray | None,
-        names: tuple[checks.Names, checks.Names],
+        self, discount: float, initial: FloatArray | None, names: tuple[checks.Names, checks.Names]
     ) -> MDP:
         """The finished, read-only MDP."""
         largest = max(len(self.indices), len(self.pair_ptr))

@@ -147,20 +147,13 @@ REGISTRY: dict[str, Entry] = {
         classic.gambler,
         (("goal", 100),),
     ),
-    "seven-states": Entry(
-        "chain of seven states with rewards 5 and 10 at its ends",
-        classic.chain,
-    ),
+    "seven-states": Entry("chain of seven states with rewards 5 and 10 at its ends", classic.chain),
     "two-arms": Entry(
         "two-arm chain on which a small change does not mean a small error",
         classic.two_arms,
         (("length", 15),),
     ),
-    "forest": Entry(
-        "forest management: wait or cut, with fires",
-        classic.forest,
-        (("ages", 3),),
-    ),
+    "forest": Entry("forest management: wait or cut, with fires", classic.forest, (("ages", 3),)),
     "inventory": Entry(
         "stochastic inventory control (Puterman, section 3.2)",
         classic.inventory,
@@ -190,10 +183,7 @@ def describe(name: str) -> str:
 
 
 def build(
-    name: str,
-    discount: float | None = None,
-    size: Sequence[int] | None = None,
-    seed: int = 0,
+    name: str, discount: float | None = None, size: Sequence[int] | None = None, seed: int = 0
 ) -> World:
     """Make a built-in world.
 

@@ -220,11 +220,7 @@ def _plan(picture: list[tuple[int, str]], meanings: dict[str, Meaning], source: 
 
 
 def _apply(
-    plan: GridPlan,
-    meaning: Meaning,
-    cells: list[int],
-    places: dict[str, list[int]],
-    source: str,
+    plan: GridPlan, meaning: Meaning, cells: list[int], places: dict[str, list[int]], source: str
 ) -> None:
     if meaning.kind == "jump":
         goals = places.get(meaning.target, [])

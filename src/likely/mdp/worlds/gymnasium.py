@@ -81,10 +81,7 @@ def world_from_gymnasium(environment: Any, discount: float = 0.99) -> World:
 
 
 def from_table(
-    table: Table,
-    discount: float,
-    initial: Any = None,
-    action_names: Sequence[str] | None = None,
+    table: Table, discount: float, initial: Any = None, action_names: Sequence[str] | None = None
 ) -> MDP:
     """The MDP of a table `P[state][action] = [(probability, next_state, reward, terminated)]`.
 

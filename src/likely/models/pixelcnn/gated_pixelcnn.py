@@ -119,12 +119,7 @@ class GatedLayer(nn.Module):
         return gate(v_in), h + out if self.residual else out, skip
 
     def incremental(
-        self,
-        build: Builder,
-        v: Cells,
-        h: Cells,
-        total: Cells | None,
-        labels: slice = slice(None),
+        self, build: Builder, v: Cells, h: Cells, total: Cells | None, labels: slice = slice(None)
     ) -> tuple[Cells, Cells, Cells]:
         """`forward`, with the skip connection added to `total`; `labels` as in `Condition`."""
         v_in = self.vertical.incremental(build, v)

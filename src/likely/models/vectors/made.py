@@ -49,7 +49,7 @@ from likely.noise import Dropout, Noise, derived_seed
 from likely.sampling.incremental import IncrementalMixture
 from likely.sampling.program import Builder, Cells
 
-HIDDEN = Spread(shared=1.0, blocks=(), own=0.5)
+HIDDEN = Spread(shared=1.0, blocks=(), each=0.5)
 
 
 class MADE(UnitModel, Subsampled):
