@@ -2,27 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import dataclasses
+import typing
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from likely.settings import FitSettings
+from likely.settings import FitSettings, at_least, known, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
 
+T = TypeVar("T")
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 # Small batches and orthogonal updates: few images teach a convolution of small grey images most.
 SMALL_GREY = FitSettings(
-    steps=8000,
-    batch_size=16,
-    optimizer="muon",
-    learning_rate=0.01,
-    schedule="linear",
-    warmup=200,
-    beta1=0.95,
-    beta2=0.99,
-    clip=100.0,
-)
+    steps=8000, batch_size=16, optimizer="muon", learning_rate=0.01, schedule="linear",
+    warmup=200, beta1=0.95, beta2=0.99, clip=100.0,
+)  # fmt: skip
+TINY = FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
+LARGE = FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
+
+
+@dataclasses.dataclass(frozen=True)
+class BySize(Generic[T]):
+    """What works without tuning, by the side of the image and the colour channels.
+
+    Attributes:
+        tiny: for sides up to 12.
+        large: for all that no other entry is for.
+        grey: for sides up to 28 and one channel.
+        medium: for sides up to 32.
+    """
+
+    tiny: T
+    large: T
+    grey: T | None = None
+    medium: T | None = None
+
+    def of(self, spec: DataSpec) -> T:
+        """The entry for images of this kind."""
+        if spec.side <= 12:
+            return self.tiny
+        if self.grey is not None and spec.side <= 28 and spec.grid[0] == 1:
+            return self.grey
+        return self.medium if self.medium is not None and spec.side <= 32 else self.large
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSettings:
+    """Settings whose whole numbers are at least 1 and whose other numbers are rates in [0, 1).
+
+    `SIZES` holds what differs from the defaults.
+    """
+
+    SIZES: ClassVar[BySize[dict[str, Any]]]
+    FITS: ClassVar[BySize[FitSettings]]
+
+    def __post_init__(self) -> None:
+        known(self)
+        hints = typing.get_type_hints(type(self))
+        at_least(self, 1, *(name for name, hint in hints.items() if hint in (int, tuple[int, ...])))
+        rates(self, *(name for name, hint in hints.items() if hint is float))
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> Self:
+        """Sizes that work without tuning."""
+        return cls(**cls.SIZES.of(spec))
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        return cls.FITS.of(spec)
 
 
 def local_prior(spec: DataSpec) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from likely.errors import InvalidSetting
+from likely.models.common import LARGE, TINY, BySize, NetworkSettings
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName, at_least, known
+from likely.settings import HeadName, at_least
 
 if TYPE_CHECKING:
-    from likely.data.spec import DataSpec
     from likely.models.multiscale.multiscale_pixelcnn import (
         MultiscalePixelCNN as MultiscalePixelCNN,
     )
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 @model("multiscale-pixelcnn", "likely.models.multiscale.multiscale_pixelcnn:MultiscalePixelCNN")
 @dataclasses.dataclass(frozen=True)
-class MultiscalePixelCNNSettings:
+class MultiscalePixelCNNSettings(NetworkSettings):
     """Multi-scale PixelCNN (van den Oord 2016): exact likelihood, a small image first.
 
     Attributes:
@@ -52,46 +51,24 @@ class MultiscalePixelCNNSettings:
     dropout: float = 0.0
     conditional: bool = False
 
+    SIZES = BySize(
+        tiny={"small_layers": 4, "layers": 4, "first_kernel": 5, "dropout": 0.1},
+        grey={},
+        large={
+            "channels": 126, "small_layers": 10, "layers": 8, "map_channels": 64,
+            "head_channels": 252, "dropout": 0.1,
+        },
+    )  # fmt: skip
+    FITS = BySize(TINY, LARGE)
+
     def __post_init__(self) -> None:
-        known(self)
         at_least(self, 2, "factor")
-        at_least(
-            self,
-            1,
-            "channels",
-            "small_layers",
-            "layers",
-            "kernel",
-            "first_kernel",
-            "map_channels",
-            "components",
-            "head_channels",
-        )
-        _dropout(self.dropout)
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> MultiscalePixelCNNSettings:
-        """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = spec.side
-        if side <= 12:
-            return cls(small_layers=4, layers=4, first_kernel=5, dropout=0.1)
-        if side <= 28 and spec.grid[0] == 1:
-            return cls()
-        return cls(
-            channels=126, small_layers=10, layers=8, map_channels=64, head_channels=252, dropout=0.1
-        )
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
-        return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
+        super().__post_init__()
 
 
 @model("parallel-multiscale", "likely.models.multiscale.parallel_multiscale:ParallelMultiscale")
 @dataclasses.dataclass(frozen=True)
-class ParallelMultiscaleSettings:
+class ParallelMultiscaleSettings(NetworkSettings):
     """Parallel multi-scale density (Reed 2017): exact likelihood, samples in O(log N) passes.
 
     Attributes:
@@ -110,29 +87,9 @@ class ParallelMultiscaleSettings:
     dropout: float = 0.0
     conditional: bool = False
 
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "channels", "blocks", "components")
-        _dropout(self.dropout)
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> ParallelMultiscaleSettings:
-        """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = spec.side
-        if side <= 12:
-            return cls(channels=48, blocks=2, dropout=0.2)
-        if side <= 28 and spec.grid[0] == 1:
-            return cls(dropout=0.1)
-        return cls(channels=128, blocks=6, dropout=0.1)
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
-        return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
-
-
-def _dropout(rate: float) -> None:
-    if not 0 <= rate < 1:
-        raise InvalidSetting(f"dropout must be in [0, 1), given {rate}")
+    SIZES = BySize(
+        tiny={"channels": 48, "blocks": 2, "dropout": 0.2},
+        grey={"dropout": 0.1},
+        large={"channels": 128, "blocks": 6, "dropout": 0.1},
+    )
+    FITS = BySize(TINY, LARGE)

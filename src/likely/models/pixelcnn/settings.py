@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 from likely.errors import InvalidSetting
-from likely.models.common import SMALL_GREY, Corner
+from likely.models.common import LARGE, SMALL_GREY, TINY, BySize, Corner, NetworkSettings
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName, at_least, known, rates
+from likely.settings import FitSettings, HeadName, at_least
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @model("pixelcnn", "likely.models.pixelcnn.pixelcnn:PixelCNN")
 @dataclasses.dataclass(frozen=True)
-class PixelCNNSettings:
+class PixelCNNSettings(NetworkSettings):
     """PixelCNN (van den Oord 2016): exact likelihood, masked convolutions, has a blind spot.
 
     Attributes:
@@ -49,35 +49,20 @@ class PixelCNNSettings:
     dropout: float = 0.0
     conditional: bool = False
 
+    SIZES = BySize(
+        tiny={"channels": 24, "layers": 6, "first_kernel": 5, "head_channels": 96, "dropout": 0.1},
+        grey={"channels": 16, "dilations": (1, 2, 4), "head_channels": 64},
+        large={"channels": 129, "layers": 15, "head_channels": 1023},
+    )
+    FITS = BySize(TINY, LARGE, SMALL_GREY)
+
     def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "channels", "layers", "dilations", "components", "head_channels")
         at_least(self, 3, "kernel", "first_kernel")
-        rates(self, "dropout")
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> PixelCNNSettings:
-        """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = spec.side
-        colour = spec.grid[0] > 1
-        if side <= 12:
-            return cls(channels=24, layers=6, first_kernel=5, head_channels=96, dropout=0.1)
-        if side <= 28 and not colour:
-            return cls(channels=16, dilations=(1, 2, 4), head_channels=64)
-        return cls(channels=129, layers=15, head_channels=1023)
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
-        if spec.side <= 28 and spec.grid[0] == 1:
-            return SMALL_GREY
-        return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True)
-class GatedPixelCNNSizes:
+class GatedPixelCNNSizes(NetworkSettings):
     """What one Gated PixelCNN and the mixtures of several have in common.
 
     Attributes:
@@ -104,18 +89,13 @@ class GatedPixelCNNSizes:
     dropout: float = 0.0
     conditional: bool = False
 
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(
-            self, 1, "channels", "layers", "kernel", "first_kernel", "dilations", "components",
-            "head_channels",
-        )  # fmt: skip
-        rates(self, "dropout")
-
     def of_one(self, **changes: Any) -> dict[str, Any]:
         """The fields that are common, with some changed."""
         names = [field.name for field in dataclasses.fields(GatedPixelCNNSizes)]
         return {name: getattr(self, name) for name in names} | changes
+
+
+_COLOUR = {"channels": 126, "kernel": 5, "head_channels": 252, "dropout": 0.1}
 
 
 @model("gated-pixelcnn", "likely.models.pixelcnn.gated_pixelcnn:GatedPixelCNN")
@@ -130,27 +110,17 @@ class GatedPixelCNNSettings(GatedPixelCNNSizes):
 
     start: Corner = "top-left"
 
-    @classmethod
-    def preset(cls, spec: DataSpec) -> GatedPixelCNNSettings:
-        """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = spec.side
-        colour = spec.grid[0] > 1
-        if side <= 12:
-            return cls(channels=48, layers=6, first_kernel=5, head_channels=96, dropout=0.1)
-        if side <= 28 and not colour:
-            return cls(channels=48, layers=9, dilations=(1, 2, 4), head_channels=96)
-        if side <= 32:
-            return cls(channels=126, layers=12, kernel=5, head_channels=252, dropout=0.1)
-        return cls(channels=126, layers=16, kernel=5, head_channels=252, dropout=0.1)
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return FitSettings(steps=450, batch_size=64, learning_rate=5e-3, ema=0.98, warmup=60)
-        if spec.side <= 28 and spec.grid[0] == 1:
-            return SMALL_GREY
-        return FitSettings(steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500)
+    SIZES = BySize(
+        tiny={"channels": 48, "layers": 6, "first_kernel": 5, "head_channels": 96, "dropout": 0.1},
+        grey={"channels": 48, "layers": 9, "dilations": (1, 2, 4), "head_channels": 96},
+        medium=_COLOUR | {"layers": 12},
+        large=_COLOUR | {"layers": 16},
+    )
+    FITS = BySize(
+        FitSettings(steps=450, batch_size=64, learning_rate=5e-3, ema=0.98, warmup=60),
+        LARGE,
+        SMALL_GREY,
+    )
 
 
 @model("gated-pixelcnn-ensemble", "likely.models.pixelcnn.gated_pixelcnn:GatedPixelCNNEnsemble")
@@ -166,7 +136,6 @@ class GatedPixelCNNEnsembleSettings(GatedPixelCNNSizes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "corners")
         if self.corners > 4:
             raise InvalidSetting(f"an image has 4 corners, given corners={self.corners}")
 
@@ -196,7 +165,6 @@ class GatedPixelCNNOrdersSettings(GatedPixelCNNSizes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "orders")
         if self.orders > 8:
             raise InvalidSetting(
                 f"there are 8 orders by rows or columns, given orders={self.orders}"
@@ -221,7 +189,7 @@ class GatedPixelCNNOrdersSettings(GatedPixelCNNSizes):
 
 @model("pixelcnn-pp", "likely.models.pixelcnn.pixelcnn_pp:PixelCNNPP")
 @dataclasses.dataclass(frozen=True)
-class PixelCNNPPSettings:
+class PixelCNNPPSettings(NetworkSettings):
     """PixelCNN++ (Salimans 2017): exact likelihood, two streams over several resolutions.
 
     Every improvement of the paper can be switched off, to see what it is worth.
@@ -252,38 +220,19 @@ class PixelCNNPPSettings:
     dropout: float = 0.5
     conditional: bool = False
 
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "channels", "blocks", "scales", "components")
-        rates(self, "dropout")
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> PixelCNNPPSettings:
-        """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = spec.side
-        colour = spec.grid[0] > 1
-        if side <= 12:
-            return cls(channels=24, blocks=2, scales=2, components=5, dropout=0.2)
-        if side <= 28 and not colour:
-            return cls(channels=32, blocks=2, dropout=0.2)
-        if side <= 32:
-            return cls(channels=160, blocks=5)
-        return cls(channels=160, blocks=5, scales=4)
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning; large images as in the paper's code."""
-        if spec.side <= 12:
-            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
-        return FitSettings(
-            steps=20_000, batch_size=32, learning_rate=1e-3, warmup=500, beta1=0.95,
-            beta2=0.9995, ema=0.9995,
-        )  # fmt: skip
+    SIZES = BySize(
+        tiny={"channels": 24, "blocks": 2, "scales": 2, "components": 5, "dropout": 0.2},
+        grey={"channels": 32, "blocks": 2, "dropout": 0.2},
+        medium={"channels": 160, "blocks": 5},
+        large={"channels": 160, "blocks": 5, "scales": 4},
+    )
+    # Large images as in the paper's code.
+    FITS = BySize(TINY, dataclasses.replace(LARGE, beta1=0.95, beta2=0.9995, ema=0.9995))
 
 
 @model("attention", "likely.models.pixelcnn.pixelsnail:PixelSNAIL")
 @dataclasses.dataclass(frozen=True)
-class PixelSNAILSettings:
+class PixelSNAILSettings(NetworkSettings):
     """PixelSNAIL (Chen 2018): exact likelihood, causal convolutions and attention.
 
     Attributes:
@@ -314,34 +263,18 @@ class PixelSNAILSettings:
     dropout: float = 0.0
     conditional: bool = False
 
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(
-            self, 1, "channels", "blocks", "convolutions", "kernel", "first_kernel", "heads",
-            "head_size", "components", "head_channels",
-        )  # fmt: skip
-        rates(self, "dropout")
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> PixelSNAILSettings:
-        """Sizes that work without tuning, by the side of the image and the colour channels."""
-        side = spec.side
-        colour = spec.grid[0] > 1
-        if side <= 12:
-            return cls(
-                channels=48, blocks=2, convolutions=2, first_kernel=5, heads=3, head_channels=96,
-                dropout=0.2,
-            )  # fmt: skip
-        if side <= 28 and not colour:
-            return cls(head_channels=64, dropout=0.2)
-        return cls(
-            channels=144, blocks=4, convolutions=4, heads=4, head_size=32, head_channels=144,
-            dropout=0.1,
-        )  # fmt: skip
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return FitSettings(steps=700, batch_size=64, learning_rate=2e-3, ema=0.99)
-        return FitSettings(steps=60_000, batch_size=16, learning_rate=1e-3, warmup=500, ema=0.9995)
+    SIZES = BySize(
+        tiny={
+            "channels": 48, "blocks": 2, "convolutions": 2, "first_kernel": 5, "heads": 3,
+            "head_channels": 96, "dropout": 0.2,
+        },
+        grey={"head_channels": 64, "dropout": 0.2},
+        large={
+            "channels": 144, "blocks": 4, "convolutions": 4, "heads": 4, "head_size": 32,
+            "head_channels": 144, "dropout": 0.1,
+        },
+    )  # fmt: skip
+    FITS = BySize(
+        TINY,
+        FitSettings(steps=60_000, batch_size=16, learning_rate=1e-3, warmup=500, ema=0.9995),
+    )

@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from likely.errors import InvalidSetting
-from likely.models.common import Corner
+from likely.models.common import BySize, Corner, NetworkSettings
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName, at_least, known, rates
+from likely.settings import FitSettings, HeadName
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class PixelRNNSizes:
+class PixelRNNSizes(NetworkSettings):
     """What Row LSTM and Diagonal BiLSTM have in common.
 
     Attributes:
@@ -41,17 +41,10 @@ class PixelRNNSizes:
     dropout: float = 0.0
     conditional: bool = False
 
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "hidden", "layers", "first_kernel", "components", "head_channels")
-        rates(self, "dropout")
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return FitSettings(steps=700, batch_size=64, learning_rate=4e-3, ema=0.99)
-        return FitSettings(steps=40_000, batch_size=16, learning_rate=1e-3, warmup=500)
+    FITS = BySize(
+        FitSettings(steps=700, batch_size=64, learning_rate=4e-3, ema=0.99),
+        FitSettings(steps=40_000, batch_size=16, learning_rate=1e-3, warmup=500),
+    )
 
 
 @model("row-lstm", "likely.models.recurrent.pixelrnn:RowLSTM")
@@ -65,18 +58,11 @@ class RowLSTMSettings(PixelRNNSizes):
 
     kernel: int = 3
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(self, 1, "kernel")
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> RowLSTMSettings:
-        """Sizes that work without tuning, by the side of the image and the colour channels."""
-        if spec.side <= 12:
-            return cls(hidden=24, layers=3, first_kernel=5, head_channels=48)
-        if spec.grid[0] == 1 and spec.side <= 28:
-            return cls(hidden=24, layers=6, head_channels=48)
-        return cls(hidden=126, layers=12, head_channels=1023)
+    SIZES = BySize(
+        tiny={"hidden": 24, "layers": 3, "first_kernel": 5, "head_channels": 48},
+        grey={"hidden": 24, "layers": 6, "head_channels": 48},
+        large={"hidden": 126, "layers": 12, "head_channels": 1023},
+    )
 
 
 @model("diagonal-bilstm", "likely.models.recurrent.pixelrnn:DiagonalBiLSTM")
@@ -91,14 +77,11 @@ class DiagonalBiLSTMSettings(PixelRNNSizes):
     layers: int = 7
     start: Corner = "top-left"
 
-    @classmethod
-    def preset(cls, spec: DataSpec) -> DiagonalBiLSTMSettings:
-        """Sizes that work without tuning, by the side of the image and the colour channels."""
-        if spec.side <= 12:
-            return cls(hidden=24, layers=2, first_kernel=5, head_channels=48)
-        if spec.grid[0] == 1 and spec.side <= 28:
-            return cls()
-        return cls(hidden=126, layers=12, head_channels=1023)
+    SIZES = BySize(
+        tiny={"hidden": 24, "layers": 2, "first_kernel": 5, "head_channels": 48},
+        grey={},
+        large={"hidden": 126, "layers": 12, "head_channels": 1023},
+    )
 
 
 @model("diagonal-bilstm-ensemble", "likely.models.recurrent.pixelrnn:DiagonalBiLSTMEnsemble")
@@ -115,7 +98,6 @@ class DiagonalBiLSTMEnsembleSettings(PixelRNNSizes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "corners")
         if self.corners > 4:
             raise InvalidSetting(f"an image has 4 corners, given corners={self.corners}")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
+from likely.models.common import BySize, NetworkSettings
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName, at_least, known
+from likely.settings import FitSettings, HeadName
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @model("vae", "likely.models.vae.vae:VAE")
 @dataclasses.dataclass(frozen=True)
-class VAESettings:
+class VAESettings(NetworkSettings):
     """Variational autoencoder (Kingma and Welling 2014): a bound on the likelihood, and codes.
 
     Attributes:
@@ -40,10 +41,6 @@ class VAESettings:
     components: int = 10
     conditional: bool = False
 
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "latent", "hidden", "layers", "channels", "blocks", "components")
-
     @classmethod
     def preset(cls, spec: DataSpec) -> VAESettings:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
@@ -63,9 +60,7 @@ class VAESettings:
             return cls(latent=128, channels=64, blocks=2, head=head)
         return cls(latent=256, channels=64, blocks=2, head=head)
 
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return FitSettings(steps=1300, batch_size=64, learning_rate=2e-3, ema=0.99)
-        return FitSettings(steps=20_000, batch_size=100, learning_rate=1e-3, warmup=500)
+    FITS = BySize(
+        FitSettings(steps=1300, batch_size=64, learning_rate=2e-3, ema=0.99),
+        FitSettings(steps=20_000, batch_size=100, learning_rate=1e-3, warmup=500),
+    )

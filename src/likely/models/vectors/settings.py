@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from likely.errors import InvalidSetting
-from likely.models.common import local_prior
+from likely.models.common import BySize, NetworkSettings, local_prior
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName, at_least, known, rates
+from likely.settings import FitSettings, HeadName
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -25,7 +25,7 @@ Prior = Literal["none", "local"]
 
 @model("fvsbn", "likely.models.vectors.fvsbn:FVSBN")
 @dataclasses.dataclass(frozen=True)
-class FVSBNSettings:
+class FVSBNSettings(NetworkSettings):
     """Fully visible sigmoid belief network (Frey 1998): logistic regressions on earlier pixels.
 
     Attributes:
@@ -39,10 +39,6 @@ class FVSBNSettings:
     components: int = 1
     prior: Prior = "none"
     conditional: bool = False
-
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "components")
 
     @classmethod
     def preset(cls, spec: DataSpec) -> FVSBNSettings:
@@ -66,7 +62,7 @@ class FVSBNSettings:
 
 @model("nade", "likely.models.vectors.nade:NADE")
 @dataclasses.dataclass(frozen=True)
-class NADESettings:
+class NADESettings(NetworkSettings):
     """NADE (Larochelle and Murray 2011): one hidden layer shared by all pixels.
 
     Attributes:
@@ -81,27 +77,15 @@ class NADESettings:
     components: int = 5
     conditional: bool = False
 
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "hidden", "components")
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> NADESettings:
-        """Sizes that work without tuning, by the side of the image."""
-        if spec.side <= 12:
-            return cls(hidden=200, components=3)
-        return cls()
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return FitSettings(steps=1500, batch_size=64, learning_rate=4e-3, ema=0.99)
-        return FitSettings(steps=10_000, batch_size=100, learning_rate=5e-3, warmup=200)
+    SIZES = BySize(tiny={"hidden": 200, "components": 3}, large={})
+    FITS = BySize(
+        FitSettings(steps=1500, batch_size=64, learning_rate=4e-3, ema=0.99),
+        FitSettings(steps=10_000, batch_size=100, learning_rate=5e-3, warmup=200),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class DeepNADESizes:
+class DeepNADESizes(NetworkSettings):
     """What DeepNADE and the mixture over orders have in common.
 
     Attributes:
@@ -118,25 +102,13 @@ class DeepNADESizes:
     components: int = 5
     conditional: bool = False
 
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "hidden", "layers", "components")
-
-    @classmethod
-    def preset(cls, spec: DataSpec) -> Self:
-        """Sizes that work without tuning, by the side of the image."""
-        if spec.side <= 12:
-            return cls(hidden=300, components=3)
-        return cls()
-
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return FitSettings(steps=4000, batch_size=64, learning_rate=1e-3, ema=0.99)
-        return FitSettings(
+    SIZES = BySize(tiny={"hidden": 300, "components": 3}, large={})
+    FITS = BySize(
+        FitSettings(steps=4000, batch_size=64, learning_rate=1e-3, ema=0.99),
+        FitSettings(
             steps=50_000, batch_size=100, learning_rate=1e-3, warmup=200, validation_examples=256
-        )
+        ),
+    )
 
 
 @model("deep-nade", "likely.models.vectors.deep_nade:DeepNADE")
@@ -162,13 +134,9 @@ class EoNADESettings(DeepNADESizes):
 
     orders: int = 8
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(self, 1, "orders")
-
 
 @dataclasses.dataclass(frozen=True)
-class MADESizes:
+class MADESizes(NetworkSettings):
     """What one MADE and the mixture over orders have in common.
 
     Attributes:
@@ -190,11 +158,6 @@ class MADESizes:
     head: HeadName = "auto"
     components: int = 5
     conditional: bool = False
-
-    def __post_init__(self) -> None:
-        known(self)
-        at_least(self, 1, "hidden", "layers", "masks", "components")
-        rates(self, "dropout")
 
 
 @model("made", "likely.models.vectors.made:MADE")
@@ -260,10 +223,6 @@ class MADEEnsembleSettings(MADESizes):
 
     orders: int = 8
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(self, 1, "orders")
-
     @classmethod
     def preset(cls, spec: DataSpec) -> MADEEnsembleSettings:
         """Sizes that work without tuning, by the side of the image."""
@@ -274,9 +233,7 @@ class MADEEnsembleSettings(MADESizes):
             return cls(dropout=0.1)
         return cls(hidden=2000, components=2)
 
-    @classmethod
-    def fit_preset(cls, spec: DataSpec) -> FitSettings:
-        """A fit that works without tuning."""
-        if spec.side <= 12:
-            return MADESettings.fit_preset(spec)
-        return FitSettings(steps=15_000, batch_size=100, learning_rate=1e-3, warmup=200)
+    FITS = BySize(
+        FitSettings(steps=2000, batch_size=64, learning_rate=2e-3, ema=0.99),
+        FitSettings(steps=15_000, batch_size=100, learning_rate=1e-3, warmup=200),
+    )
