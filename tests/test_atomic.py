@@ -36,8 +36,8 @@ def torn(path):
 plots.write_atomically(folder / "picture.png", torn)
 """,
     "a file of a run": """
-from likely.runs import checkpoint
-with checkpoint.replacing(folder / "report.json") as path:
+from likely import files
+with files.replacing(folder / "report.json") as path:
     path.write_bytes(b"half"); stop()
 """,
 }

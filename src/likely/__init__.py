@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from likely.density import ImplicitDensity as ImplicitDensity
     from likely.density import TractableDensity as TractableDensity
     from likely.errors import LikelyError as LikelyError
+    from likely.errors import Unanswerable as Unanswerable
     from likely.estimate import Comparison as Comparison
     from likely.estimate import Estimate as Estimate
     from likely.estimate import Relation as Relation
-    from likely.estimate import Unanswerable as Unanswerable
     from likely.estimate import Verdict as Verdict
     from likely.evaluate.likelihood import bits_per_dim as bits_per_dim
     from likely.evaluate.likelihood import log_likelihood as log_likelihood
@@ -58,39 +58,27 @@ __version__ = "0.1.0"
 
 _MODULES = ("data", "mdp", "models", "runs")
 _HOME = {
-    "ApproximateDensity": "density",
-    "Comparison": "estimate",
-    "DataSpec": "data.spec",
-    "Dataset": "data.spec",
-    "Estimate": "estimate",
-    "FitSettings": "settings",
-    "GenerativeModel": "density",
-    "Guarantee": "ask",
-    "ImplicitDensity": "density",
-    "ImportanceWeighted": "training.objectives",
-    "LikelyError": "errors",
-    "NegativeELBO": "training.objectives",
-    "NegativeLogLikelihood": "training.objectives",
-    "NonSaturatingGAN": "training.objectives",
-    "OrderAgnosticLikelihood": "training.objectives",
-    "SubsampledLikelihood": "training.objectives",
-    "Relation": "estimate",
-    "RelativisticGAN": "training.objectives",
-    "Run": "training.loop",
-    "TractableDensity": "density",
-    "Unanswerable": "estimate",
-    "Verdict": "estimate",
-    "answers": "ask",
-    "ask": "ask",
-    "bits_per_dim": "evaluate.likelihood",
-    "compare": "jobs.compare",
-    "evaluate": "jobs.evaluate",
-    "fit": "training.loop",
-    "load": "runs.saved",
-    "log_likelihood": "evaluate.likelihood",
-    "nats": "evaluate.likelihood",
-    "show": "files.sheets",
-    "verify": "verify",
+    name: home
+    for home, names in {
+        "ask": ("Guarantee", "answers", "ask"),
+        "data.spec": ("DataSpec", "Dataset"),
+        "density": ("ApproximateDensity", "GenerativeModel", "ImplicitDensity", "TractableDensity"),
+        "errors": ("LikelyError", "Unanswerable"),
+        "estimate": ("Comparison", "Estimate", "Relation", "Verdict"),
+        "evaluate.likelihood": ("bits_per_dim", "log_likelihood", "nats"),
+        "files.sheets": ("show",),
+        "jobs.compare": ("compare",),
+        "jobs.evaluate": ("evaluate",),
+        "runs.saved": ("load",),
+        "settings": ("FitSettings",),
+        "training.loop": ("Run", "fit"),
+        "training.objectives": (
+            *("ImportanceWeighted", "NegativeELBO", "NegativeLogLikelihood", "NonSaturatingGAN"),
+            *("OrderAgnosticLikelihood", "RelativisticGAN", "SubsampledLikelihood"),
+        ),
+        "verify": ("verify",),
+    }.items()
+    for name in names
 }
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])

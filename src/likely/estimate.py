@@ -19,9 +19,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from likely.errors import InvalidSetting, Unanswerable
-
-__all__ = ["Comparison", "Estimate", "Relation", "Unanswerable", "Verdict", "nats_to_bits_per_dim"]
+from likely.errors import InvalidSetting
 
 # Two-sided 95 % normal quantile: in standard errors, how far apart two estimates of many examples
 # are called different. Few examples need more (`confidence_width`).

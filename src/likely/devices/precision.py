@@ -57,6 +57,3 @@ def full_precision(method: Callable[Concatenate[S, P], R]) -> Callable[Concatena
             return method(self, *args, **kwargs)
 
     return run
-
-
-__all__ = ["full_precision", "reduced_precision", "without_autocast"]

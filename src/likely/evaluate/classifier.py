@@ -35,8 +35,6 @@ from likely.errors import InvalidData, InvalidSetting, LikelyError
 from likely.evaluate.features import Images, checked_images
 from likely.files import write_bytes
 
-__all__ = ["ClassifierSettings", "NetworkFeatures", "default_extractor"]
-
 Progress = Callable[[int, int], None]
 
 # Part of the cache key: change it when the network or its training changes.

@@ -24,16 +24,6 @@ from likely.errors import InvalidSetting
 from likely.estimate import Comparison, Estimate, Relation, Verdict, confidence_width
 from likely.evaluate.quantities import CODES, GROUPS, LIKELIHOODS
 
-__all__ = [
-    "Column",
-    "ComparisonTable",
-    "Missing",
-    "ModelResult",
-    "PairVerdict",
-    "compare_models",
-    "paired_comparison",
-]
-
 Key = tuple[str, str]  # quantity, unit
 
 

@@ -21,17 +21,6 @@ from torch import Tensor
 
 from likely.errors import InvalidData, InvalidSetting
 
-__all__ = [
-    "KernelDistance",
-    "Measured",
-    "checked_features",
-    "frechet_distance",
-    "frechet_from_moments",
-    "kernel_distance",
-    "row_blocks",
-    "squared_distances",
-]
-
 # Rows of one block of a distance matrix are chosen so that the block holds at most this many
 # float64 values (32 MiB).
 BLOCK_VALUES = 1 << 22

@@ -22,8 +22,6 @@ from torch import Tensor
 from likely.data.spec import DataSpec
 from likely.errors import InvalidData, MissingDependency
 
-__all__ = ["Extractor", "Images", "InceptionFeatures", "checked_images"]
-
 Images = Tensor | npt.NDArray[Any]
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"

@@ -38,18 +38,6 @@ from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
 from likely.noise import Noise
 from likely.verify import Proofs, verify, weights_digest
 
-__all__ = [
-    "LatentDiagnostics",
-    "PerExample",
-    "bits_per_dim",
-    "latent_diagnostics",
-    "log_likelihood",
-    "nats",
-    "per_example_nll",
-    "proofs_of",
-    "quantity_of",
-]
-
 QUANTITY = "nll"
 # Variance over the data of a coordinate's posterior mean, above which it is used (Burda 2016).
 ACTIVE = 0.01

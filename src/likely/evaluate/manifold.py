@@ -27,8 +27,6 @@ from torch import Tensor
 from likely.errors import InvalidSetting
 from likely.evaluate.distances import Measured, checked_features, row_blocks, squared_distances
 
-__all__ = ["Manifold", "expected_coverage", "manifold_scores"]
-
 # Groups a side of the jackknife.
 GROUPS = 10
 

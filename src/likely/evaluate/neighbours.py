@@ -27,16 +27,6 @@ from likely.errors import InvalidSetting
 from likely.evaluate.distances import BLOCK_VALUES, Measured, squared_distances
 from likely.evaluate.features import Extractor, checked_images
 
-__all__ = [
-    "Memorisation",
-    "Nearest",
-    "distance_to_training",
-    "exact_duplicates",
-    "memorisation",
-    "nearest",
-    "nearest_images",
-]
-
 # Training images that are read and turned into vectors together.
 READ = 2048
 

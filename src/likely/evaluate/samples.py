@@ -44,8 +44,6 @@ from likely.evaluate.neighbours import (
 )
 from likely.evaluate.quantities import GROUPS, QUANTITIES, SAMPLES
 
-__all__ = ["SampleReference", "Sampler", "sample_metrics", "samples_per_second"]
-
 DEFAULT_IMAGES = 2_000  # of each side, where the test set has that many
 ALL_PAIRS = 20_000  # above this N the kernel distance goes by blocks
 BLOCK = 1_000

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from likely.files.inline import Shown, fragment, line
 
-__all__ = ["Panel", "Series", "curves", "line_chart", "panels_from_metrics", "ticks"]
-
 WIDTH, HEIGHT = 520, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 34
 POINTS = 400  # points per line at most

@@ -9,8 +9,6 @@ from typing import Any
 
 from likely.files import write_bytes
 
-__all__ = ["COLOURS", "Shown", "badge", "fragment", "line", "table"]
-
 # Of a report's page and of a notebook's cell alike.
 LIGHT = """--page: #fbfaf8; --card: #ffffff; --ink: #1d2026; --muted: #666d78; --line: #e3e1dc;
   --grid: #ebe9e4; --good: #17734a; --good-back: #e0f3e8; --fair: #875b06; --fair-back: #fbf0d7;

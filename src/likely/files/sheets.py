@@ -19,8 +19,6 @@ from PIL import Image, ImageDraw, ImageFont
 from likely.errors import InvalidData
 from likely.files import write_bytes
 
-__all__ = ["data_uri", "neighbour_sheet", "png", "sample_sheet", "save_png", "show", "to_rgb"]
-
 Images = Any  # integers of any array: numpy, or torch on any device
 Bytes = npt.NDArray[np.uint8]
 

@@ -23,8 +23,6 @@ from likely.files.sheets import PAPER, YELLOW, save_png
 from likely.verify.causality import Location, seen_by
 from likely.verify.subject import subject_of
 
-__all__ = ["context_map", "context_picture", "save_context_picture"]
-
 IMAGES = 4
 DECADES = 4.0
 NOT_SEEN, LEAK = (122, 44, 44), (255, 0, 255)

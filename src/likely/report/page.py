@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from likely.report.report import ModelReport, Report
 
-__all__ = ["render"]
-
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 RELOAD = '<meta http-equiv="refresh" content="5">'
 GLANCE = 25

@@ -30,17 +30,6 @@ from likely.files.sheets import grid_sheet, neighbour_sheet, sample_sheet, save_
 from likely.report.page import render
 from likely.report.tables import terminal_table
 
-__all__ = [
-    "ModelReport",
-    "NeighbourPairs",
-    "Report",
-    "ReportFiles",
-    "neighbour_pairs",
-    "report_json",
-    "write_draft",
-    "write_report",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class NeighbourPairs:

@@ -27,19 +27,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = [
-    "FLOOR_NAME",
-    "LEGEND",
-    "TerminalTable",
-    "data_words",
-    "groups",
-    "label",
-    "number",
-    "several_fingerprints",
-    "terminal_table",
-    "typeset",
-]
-
 FLOOR_NAME = "training images"
 
 OTHER = "Other"

@@ -22,25 +22,9 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from likely.errors import LikelyError
-from likely.files import CheckpointError, parse_json, reading, replacing, write_bytes
-
-__all__ = [
-    "CheckpointError",
-    "Occupied",
-    "as_json",
-    "flatten",
-    "json_bytes",
-    "read_json",
-    "read_strings",
-    "read_tensors",
-    "replacing",
-    "sole_writer",
-    "unflatten",
-    "write_bytes",
-    "write_json",
-    "write_tensors",
-]
-
+from likely.files import CheckpointError as CheckpointError
+from likely.files import parse_json, reading
+from likely.files import write_bytes as write_bytes
 
 CHECKSUM = "sha256"
 

@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 from likely.errors import InvalidSetting
 from likely.settings import OBJECTIVES, at_least
 
-__all__ = ["OBJECTIVES", "objective"]
-
 Kind = TypeVar("Kind", bound=type[Any])
 
 

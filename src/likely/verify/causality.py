@@ -413,6 +413,3 @@ def _unseen(seen: dict[tuple[Location, int], Tensor], reach: int, couples: bool)
         missing += int((wanted & ~mask).sum())
         expected += int(wanted.sum())
     return missing, expected
-
-
-__all__ = ["causality", "seen_by"]
