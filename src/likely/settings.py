@@ -87,25 +87,12 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         known(self)
-        positive = ("steps", "batch_size", "micro_batches", "log_every", "learning_rate")
-        for name in positive:
+        for name in ("steps", "batch_size", "micro_batches", "log_every", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise InvalidSetting(f"{name} must be positive, given {getattr(self, name)}")
-        for name in ("beta1", "beta2", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InvalidSetting(f"{name} must be in [0, 1), given {getattr(self, name)}")
-        not_negative = (
-            "warmup",
-            "weight_decay",
-            "clip",
-            "validate_every",
-            "validation_examples",
-            "checkpoint_seconds",
-            "final_learning_rate",
-        )
-        for name in not_negative:
-            if not getattr(self, name) >= 0:
-                raise InvalidSetting(f"{name} must not be negative, given {getattr(self, name)}")
+        rates(self, "beta1", "beta2", "ema")
+        not_negative(self, "warmup", "weight_decay", "clip", "validate_every")
+        not_negative(self, "validation_examples", "checkpoint_seconds", "final_learning_rate")
         if self.batch_size % self.micro_batches:
             raise InvalidSetting(
                 f"batch_size={self.batch_size} does not divide into "
@@ -303,6 +290,17 @@ def at_least(settings: object, least: float, *names: str) -> None:
         parts = value if isinstance(value, tuple) else (value,)
         if not parts or not all(part >= least for part in parts):
             raise InvalidSetting(f"{name} must be at least {least:g}, given {value}")
+
+
+def not_negative(settings: object, *names: str) -> None:
+    """Refuse settings whose named fields are negative, or not a number.
+
+    Raises:
+        InvalidSetting: names the field and its value.
+    """
+    for name in names:
+        if not getattr(settings, name) >= 0:
+            raise InvalidSetting(f"{name} must not be negative, given {getattr(settings, name)}")
 
 
 def known(settings: object) -> None:

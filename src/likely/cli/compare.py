@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli.fields import DATA, add_field
 from likely.cli.output import note, say, say_json, wrapped
-from likely.cli.parser import Parser, device_option, one_of, whole
+from likely.cli.parser import UNSET, Option, Parser, add_options, device_option, no_choices, whole
 from likely.cli.values import converted_field
 from likely.errors import InvalidSetting
 from likely.training.stopping import exit_code
@@ -24,12 +24,21 @@ EXAMPLE = """\
   likely compare runs/pixelcnn runs/vae runs/dcgan --out comparison
 """
 DEFAULT = None
-SPLITS = ("test", "validation")
+OPTIONS: dict[str, Option] = {
+    "--out": ("DIR", None, UNSET, "where the report goes [runs/compare-DATA, or runs/compare for "
+              "given runs]"),
+    "--split": ("NAME", ("test", "validation"), UNSET, "test, or validation while choices are "
+                "still being made [test]"),
+    "--steps": ("N", whole(1), UNSET, "updates of every fit [each model's preset]"),
+    "--importance-samples": ("K", whole(0), UNSET, "of the importance-weighted bound; 0 for the "
+                             "ELBO alone [100]"),
+    "--samples": ("N", whole(1), UNSET, "images on each side of the distances [those of the "
+                  "split, at most 2000]"),
+    "--seed": ("N", whole(0), UNSET, "of fits, samples and bounds [0]"),
+}  # fmt: skip
 
 
-def choices() -> Mapping[str, str]:
-    """None."""
-    return {}
+choices = no_choices
 
 
 def configure(parser: Parser, choice: str | None) -> None:
@@ -41,36 +50,7 @@ def configure(parser: Parser, choice: str | None) -> None:
         "data never meet. A comparison that was stopped resumes."
     )
     parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help="directories of runs")
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        help="where the report goes [runs/compare-DATA, or runs/compare for given runs]",
-    )
-    parser.add_argument(
-        "--split",
-        type=one_of(SPLITS),
-        choices=SPLITS,
-        metavar="NAME",
-        help="test, or validation while choices are still being made [test]",
-    )
-    parser.add_argument(
-        "--steps", type=whole(1), metavar="N", help="updates of every fit [each model's preset]"
-    )
-    parser.add_argument(
-        "--importance-samples",
-        type=whole(0),
-        metavar="K",
-        help="of the importance-weighted bound; 0 for the ELBO alone [100]",
-    )
-    parser.add_argument(
-        "--samples",
-        type=whole(1),
-        metavar="N",
-        help="images on each side of the distances [those of the split, at most 2000]",
-    )
-    parser.add_argument(
-        "--seed", type=whole(0), metavar="N", help="of fits, samples and bounds [0]"
-    )
+    add_options(parser, OPTIONS)
     device_option(parser)
     group = parser.add_argument_group("data")
     for field in DATA:
@@ -98,9 +78,9 @@ def run(options: argparse.Namespace) -> int:
 
     names = ("split", "steps", "importance_samples", "samples", "seed", "device")
     settings = {name: getattr(options, name) for name in names if name in options}
-    default = (
-        "runs/compare" if options.runs or request is None else f"runs/compare-{_stem(request)}"
-    )
+    default = "runs/compare"
+    if request is not None and not options.runs:
+        default += f"-{Path(str(request['name'])).stem or 'data'}"
     out = getattr(options, "out", default)
     if options.runs:  # fits choose their own
         settle()
@@ -114,13 +94,6 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     return _conclude(outcome, options.json)
-
-
-def _stem(request: dict[str, Any]) -> str:
-    """The name of the data for a folder's name."""
-    from pathlib import Path
-
-    return Path(str(request["name"])).stem or "data"
 
 
 def _conclude(outcome: Outcome, as_json: bool) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from likely.cli.output import rows, say, say_json
-from likely.cli.parser import Parser, one_of, whole
+from likely.cli.parser import Option, Parser, add_options, no_choices, whole
 from likely.cli.saved import data_of, kept, opened, run_argument
 from likely.evaluate.quantities import words
 
@@ -20,12 +19,21 @@ EXAMPLE = """\
   likely evaluate runs/dcgan --split validation --samples 200
 """
 DEFAULT = None
-SPLITS = ("test", "validation", "train")
+OPTIONS: dict[str, Option] = {
+    "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
+                "[test]"),
+    "--importance-samples": ("K", whole(0), 100, "of the importance-weighted bound of a "
+                             "latent-variable model; 0 for the ELBO alone [100]"),
+    "--no-sample-metrics": ("", None, False, "leave the samples out; otherwise: Frechet and kernel "
+                            "distance, precision, recall, density, coverage, distance to the "
+                            "training images, images per second"),
+    "--samples": ("N", whole(1), 0, "images on each side of the distances [those of the split, "
+                  "at most 2000]"),
+    "--seed": ("N", whole(0), 0, "of latents and samples [0]"),
+}  # fmt: skip
 
 
-def choices() -> Mapping[str, str]:
-    """None."""
-    return {}
+choices = no_choices
 
 
 def configure(parser: Parser, choice: str | None) -> None:
@@ -37,39 +45,7 @@ def configure(parser: Parser, choice: str | None) -> None:
         "Make choices on the validation split, and read the test split once."
     )
     run_argument(parser)
-    parser.add_argument(
-        "--split",
-        type=one_of(SPLITS),
-        choices=SPLITS,
-        default="test",
-        metavar="NAME",
-        help="test, validation or train [test]",
-    )
-    parser.add_argument(
-        "--importance-samples",
-        type=whole(0),
-        default=100,
-        metavar="K",
-        help="of the importance-weighted bound of a latent-variable model; 0 for the ELBO "
-        "alone [100]",
-    )
-    parser.add_argument(
-        "--no-sample-metrics",
-        dest="sample_metrics",
-        action="store_false",
-        default=True,
-        help="leave the samples out; otherwise: Frechet and kernel distance, precision, recall, "
-        "density, coverage, distance to the training images, images per second",
-    )
-    parser.add_argument(
-        "--samples",
-        type=whole(1),
-        metavar="N",
-        help="images on each side of the distances [those of the split, at most 2000]",
-    )
-    parser.add_argument(
-        "--seed", type=whole(0), default=0, metavar="N", help="of latents and samples [0]"
-    )
+    add_options(parser, OPTIONS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -80,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
     settings = EvaluateSettings(
         options.split,
         options.importance_samples,
-        options.sample_metrics,
-        getattr(options, "samples", 0),
+        not options.no_sample_metrics,
+        options.samples,
         options.seed,
         options.device,
     )
@@ -112,13 +88,10 @@ def _print(saved: SavedRun, evaluation: Evaluation) -> None:
             text += f"  (floor {floor})"
         name = words(estimate.quantity, short=True)
         # A second line on the same quantity, as bits/dim, needs no name again.
-        lines.append(("" if lines and _last_name(lines) == name else name, text))
+        last = next((other for other, _ in reversed(lines) if other), "")
+        lines.append(("" if last == name else name, text))
     say(rows(lines).rstrip())
     for text in evaluation.notes:
         say(f"  {text}")
     if floors:
         say("\nfloor: what training images score as if they were samples")
-
-
-def _last_name(lines: list[tuple[str, str]]) -> str:
-    return next((name for name, _ in reversed(lines) if name), "")

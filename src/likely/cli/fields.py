@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from likely.cli.output import wrapped
 from likely.cli.parser import Parser, Words, one_of
 from likely.models import ModelEntry
-from likely.settings import OBJECTIVES, FitSettings
+from likely.settings import FitSettings
+from likely.training.registry import OBJECTIVES
 
 # Shapes that presets are shown for in the help, by their heading.
 SHAPES = {"8x8": (1, 8, 8), "28x28": (1, 28, 28), "32x32x3": (3, 32, 32), "64x64x3": (3, 64, 64)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from likely.cli.fields import RUN, add_field, add_fields
 from likely.cli.output import note, say, say_json, wrapped
-from likely.cli.parser import Parser
+from likely.cli.parser import UNSET, Option, Parser, add_options
 from likely.cli.values import Request, requested
 from likely.errors import InvalidSetting
 from likely.models import MODELS, entry
@@ -32,6 +32,12 @@ EXAMPLE = """\
   likely fit vae --data digits --from runs/vae --out runs/longer
 """
 DEFAULT = None
+
+
+FILES: dict[str, Option] = {
+    "--config": ("FILE", None, UNSET, "YAML or JSON file of settings"),
+    "--set": ("NAME=VALUE", None, (), "any setting by its name; may be repeated"),
+}
 
 
 class Choices(dict[str, str]):
@@ -63,13 +69,7 @@ def configure(parser: Parser, choice: str | None) -> None:
     group = parser.add_argument_group("run")
     for field in RUN:
         add_field(group, field)
-    group.add_argument("--config", metavar="FILE", help="YAML or JSON file of settings")
-    group.add_argument(
-        "--set",
-        action="append",
-        metavar="NAME=VALUE",
-        help="any setting by its name; may be repeated",
-    )
+    add_options(group, FILES)
     add_fields(parser, registered)
 
 

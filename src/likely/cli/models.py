@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 
 from likely.cli.fields import SHAPES, preset_words, presets, settings_fields
 from likely.cli.output import rows, say, say_json
-from likely.cli.parser import Parser, Words, one_of
+from likely.cli.parser import Parser, Words, no_choices, one_of
 from likely.models import MODELS, ModelEntry
 
 EXAMPLE = """\
@@ -17,9 +16,7 @@ EXAMPLE = """\
 DEFAULT = None
 
 
-def choices() -> Mapping[str, str]:
-    """None: the name of a model is an argument."""
-    return {}
+choices = no_choices  # the name of a model is an argument
 
 
 def configure(parser: Parser, choice: str | None) -> None:

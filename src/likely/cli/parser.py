@@ -12,7 +12,7 @@ import importlib
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from likely.cli.output import rows, width, wrapped
 from likely.errors import InvalidSetting, nearest
@@ -168,14 +168,30 @@ def number(expected: str, valid: Callable[[float], bool]) -> Callable[[str], flo
 positive = number("a number above 0", lambda value: 0 < value < float("inf"))
 
 
-def json_option(parser: Parser) -> None:
-    """Every command takes --json."""
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        default=False,
-        help="one JSON document on stdout; progress stays on stderr",
-    )
+# An option: metavar, converter or words, default, help. Defaults stand in brackets.
+Option = tuple[str, Callable[[str], Any] | Collection[str] | None, Any, str]
+UNSET = argparse.SUPPRESS  # as a default: the name is not there
+
+
+def add_options(group: argparse._ActionsContainer, options: Mapping[str, Option]) -> None:
+    """Add options by their names, as "--out" or "-o --out".
+
+    The default False makes a switch, () an option that may be repeated, and ... one that must be
+    given.
+    """
+    for names, (metavar, convert, default, about) in options.items():
+        flags = names.split()
+        if default is False:
+            group.add_argument(*flags, action="store_true", default=False, help=about)
+        elif default == ():
+            group.add_argument(*flags, action="append", default=[], metavar=metavar, help=about)
+        else:
+            words = None if convert is None or callable(convert) else convert
+            group.add_argument(
+                *flags, metavar=metavar, help=about, choices=words,
+                type=(convert if callable(convert) else one_of(words) if words else str),
+                **({"required": True} if default is ... else {"default": default}),
+            )  # fmt: skip
 
 
 def device_option(parser: Parser) -> None:
@@ -183,6 +199,16 @@ def device_option(parser: Parser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (auto)"
     )
+
+
+JSON: dict[str, Option] = {
+    "--json": ("", None, False, "one JSON document on stdout; progress stays on stderr"),
+}
+
+
+def no_choices() -> Mapping[str, str]:
+    """The `choices` of a command without second words."""
+    return {}
 
 
 def module_of(name: str) -> Command:
@@ -206,7 +232,7 @@ def build(name: str, choice: str | None = None) -> Parser:
         parser.epilog = f"{parser.epilog}\n\nThe options of each: `{more}`"
     else:
         module.configure(parser, choice)
-        json_option(parser)
+        add_options(parser, JSON)
     return parser
 
 

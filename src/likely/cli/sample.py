@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import say, say_json
-from likely.cli.parser import Parser, positive, whole
+from likely.cli.parser import Option, Parser, add_options, no_choices, positive, whole
 from likely.cli.saved import labels_for, opened, run_argument
 from likely.errors import InvalidSetting
 
@@ -28,67 +28,37 @@ EXAMPLE = """\
 """
 DEFAULT = None
 SHOWN = 8  # images of a progressive sheet
+OPTIONS: dict[str, Option] = {
+    "-n --number": ("N", whole(1), 64, "how many images [64]"),
+    "-o --out": ("FILE.png", None, None, "where the sheet goes [RUN/samples/seed-SEED.png]"),
+    "--npy": ("FILE.npy", None, None, "also write the images as integers in [0, levels), uint8 or "
+              "uint16 [N, C, H, W]; vectors [N, D]; means as float32 in the same units"),
+    "--seed": ("N", whole(0), 0, "the images are a function of weights, seed and label [0]"),
+    "--label": ("CLASS", None, None, "name or number of a class, for a conditional run [all in "
+                "turn]"),
+    "--mean": ("", None, False, "of a model with latent variables (vae): the mean E[x | z] of each "
+               "drawn code, as papers show, in place of a draw from p(x | z)"),
+    "--columns": ("N", whole(1), None, "images per row"),
+}  # fmt: skip
+AUTOREGRESSIVE: dict[str, Option] = {
+    "--temperature": ("T", positive, 1.0, "temperature of every conditional; below 1: likelier, "
+                      "less varied; 1: the model [1]"),
+    "--method": ("METHOD", None, "auto", "auto, incremental, naive, jacobi or wavefront: same "
+                 "images, different speed [auto]"),
+    "--progressive": ("FILE.png", None, None, f"also a sheet of the first {SHOWN} images after "
+                      "each row of pixels, a line per image"),
+}  # fmt: skip
 
 
-def choices() -> Mapping[str, str]:
-    """None."""
-    return {}
+choices = no_choices
 
 
 def configure(parser: Parser, choice: str | None) -> None:
     """The arguments."""
     run_argument(parser)
-    parser.add_argument(
-        "-n", "--number", type=whole(1), default=64, metavar="N", help="how many images [64]"
-    )
-    parser.add_argument(
-        "-o", "--out", metavar="FILE.png", help="where the sheet goes [RUN/samples/seed-SEED.png]"
-    )
-    parser.add_argument(
-        "--npy",
-        metavar="FILE.npy",
-        help="also write the images as integers in [0, levels), uint8 or uint16 [N, C, H, W]; "
-        "vectors [N, D]; means as float32 in the same units",
-    )
-    parser.add_argument(
-        "--seed",
-        type=whole(0),
-        default=0,
-        metavar="N",
-        help="the images are a function of weights, seed and label [0]",
-    )
-    parser.add_argument(
-        "--label",
-        metavar="CLASS",
-        help="name or number of a class, for a conditional run [all in turn]",
-    )
-    parser.add_argument(
-        "--mean",
-        action="store_true",
-        default=False,
-        help="of a model with latent variables (vae): the mean E[x | z] of each drawn code, as "
-        "papers show, in place of a draw from p(x | z)",
-    )
-    parser.add_argument("--columns", type=whole(1), metavar="N", help="images per row")
+    add_options(parser, OPTIONS)
     group = parser.add_argument_group("autoregressive models")
-    group.add_argument(
-        "--temperature",
-        type=positive,
-        default=1.0,
-        metavar="T",
-        help="temperature of every conditional; below 1: likelier, less varied; 1: the model [1]",
-    )
-    group.add_argument(
-        "--method",
-        default="auto",
-        metavar="METHOD",
-        help="auto, incremental, naive, jacobi or wavefront: same images, different speed [auto]",
-    )
-    group.add_argument(
-        "--progressive",
-        metavar="FILE.png",
-        help=f"also a sheet of the first {SHOWN} images after each row of pixels, a line per image",
-    )
+    add_options(group, AUTOREGRESSIVE)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -101,15 +71,15 @@ def run(options: argparse.Namespace) -> int:
     from likely.runs import checkpoint
     from likely.training.progress import duration
 
-    out = _path(getattr(options, "out", None), ".png", "--out")
-    array = _path(getattr(options, "npy", None), ".npy", "--npy")
-    trace = _path(getattr(options, "progressive", None), ".png", "--progressive")
+    out = _path(options.out, ".png", "--out")
+    array = _path(options.npy, ".npy", "--npy")
+    trace = _path(options.progressive, ".png", "--progressive")
     saved = opened(options)
     out = out or saved.directory / "samples" / f"seed-{options.seed}.png"
     for path in (out, array, trace):
         if path is not None:
             refuse_unwritable(path)
-    labels = labels_for(saved.model, options.number, getattr(options, "label", None))
+    labels = labels_for(saved.model, options.number, options.label)
     began = time.monotonic()
     with counting(f"drawing {options.number} images from {saved.name}") as show:
         images, frames = _drawn(saved, options, labels, trace is not None, show)
@@ -119,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     sheet = sample_sheet(
         images,
         levels,
-        columns=getattr(options, "columns", None),
+        columns=options.columns,
         caption=f"{saved.name} on {saved.model.spec.name}: {options.number} {what}, seed "
         f"{options.seed}, not chosen",
     )

@@ -89,7 +89,7 @@ def _given(
     for name, value in in_file.items():
         yield _one(fields, name, value, f"{options.config}: {name}")
     words: dict[str, str] = {}
-    for word in getattr(options, "set", []):
+    for word in options.set:
         name, equals, value = word.partition("=")
         if not equals:
             raise InvalidSetting(f'--set {word}: expected name=value, as "--set channels=32"')

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from likely.cli.output import say, say_json, width
-from likely.cli.parser import Parser, whole
+from likely.cli.parser import Option, Parser, add_options, no_choices, whole
 from likely.cli.saved import data_of, kept, opened, run_argument
 
 if TYPE_CHECKING:
@@ -20,11 +19,13 @@ EXAMPLE = """\
   likely verify runs/vae --json > proofs.json
 """
 DEFAULT = None
+OPTIONS: dict[str, Option] = {
+    "--seed": ("N", whole(0), 0, "of the probe images [0]"),
+    "--quick": ("", None, False, "the short version that `likely evaluate` runs"),
+}
 
 
-def choices() -> Mapping[str, str]:
-    """None."""
-    return {}
+choices = no_choices
 
 
 def configure(parser: Parser, choice: str | None) -> None:
@@ -35,15 +36,7 @@ def configure(parser: Parser, choice: str | None) -> None:
         "every weight gets a gradient. Exit code 0 if all checks pass, 1 if one fails."
     )
     run_argument(parser)
-    parser.add_argument(
-        "--seed", type=whole(0), default=0, metavar="N", help="of the probe images [0]"
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        default=False,
-        help="the short version that `likely evaluate` runs",
-    )
+    add_options(parser, OPTIONS)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -76,6 +77,7 @@ class ClassifierSettings:
         return min(2000, max(600, math.ceil(2 * n / self.batch)))
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class NetworkFeatures:
     """Features of the small network: convolution, ReLU and pooling until 4x4, then a layer.
 
@@ -88,29 +90,24 @@ class NetworkFeatures:
         held_out: number of held-out images that the accuracy is over.
     """
 
-    def __init__(
-        self,
-        spec: DataSpec,
-        weights: dict[str, Tensor],
-        held_out_accuracy: float | None,
-        held_out: int,
-        fitted_on: str,
-    ) -> None:
-        self.spec = spec
-        self.weights = weights
-        self.held_out_accuracy = held_out_accuracy
-        self.held_out = held_out
-        self.fitted_on = fitted_on
-        self._fingerprint = _digest(weights)
+    spec: DataSpec
+    weights: dict[str, Tensor]
+    held_out_accuracy: float | None
+    held_out: int
+    fitted_on: str
 
     @property
     def name(self) -> str:
         kind = "random-network" if self.held_out_accuracy is None else "classifier"
         return f"{self.spec.name}-{kind}"
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        return self._fingerprint
+        sha = hashlib.sha256(RECIPE.encode())
+        for name in sorted(self.weights):
+            sha.update(name.encode())
+            sha.update(self.weights[name].contiguous().numpy().tobytes())
+        return sha.hexdigest()[:12]
 
     @property
     def description(self) -> str:
@@ -184,9 +181,10 @@ def default_extractor(
             f"has examples of shape {list(train.spec.shape)}"
         )
     folder = (cache_folder() / "extractors") if cache is None else cache
-    key = json.dumps(
-        [RECIPE, train.spec.fingerprint, _targets_digest(train), dataclasses.asdict(settings)]
-    )
+    targets, kind = _targets(train)
+    values = b"" if targets is None else targets.numpy().tobytes()
+    digest = kind + hashlib.sha256(values).hexdigest()
+    key = json.dumps([RECIPE, train.spec.fingerprint, digest, dataclasses.asdict(settings)])
     path = folder / f"{train.spec.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
     for file in (SHIPPED / path.name, path):
         kept = _read(file, train.spec)
@@ -273,12 +271,6 @@ def _targets(data: Dataset) -> tuple[Tensor | None, str]:
         columns = [data.attributes[name] for name in sorted(data.attributes)]
         return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)), "attributes"
     return None, ""
-
-
-def _targets_digest(data: Dataset) -> str:
-    targets, kind = _targets(data)
-    values = b"" if targets is None else targets.numpy().tobytes()
-    return kind + hashlib.sha256(values).hexdigest()
 
 
 def _images(data: Dataset, index: npt.NDArray[np.int64] | slice) -> Tensor:
@@ -393,14 +385,6 @@ def _accuracy(weights: dict[str, Tensor], held_out: Dataset) -> float:
 
 
 # -- the cache --------------------------------------------------------------------------------
-
-
-def _digest(weights: dict[str, Tensor]) -> str:
-    sha = hashlib.sha256(RECIPE.encode())
-    for name in sorted(weights):
-        sha.update(name.encode())
-        sha.update(weights[name].contiguous().numpy().tobytes())
-    return sha.hexdigest()[:12]
 
 
 def _read(path: Path, spec: DataSpec) -> NetworkFeatures | None:

@@ -397,19 +397,17 @@ def _verdict(
     right: ModelResult,
     chosen: Mapping[str, Mapping[Column, Estimate]],
 ) -> PairVerdict:
-    a, b = chosen[left.name][column], chosen[right.name][column]
-    values_a = _values(left, column, chosen[left.name])
-    values_b = _values(right, column, chosen[right.name])
-    if values_a is not None and values_b is not None:
-        comparison = paired_comparison(a, b, values_a, values_b)
-        if comparison.verdict is Verdict.WORSE:
-            swapped = paired_comparison(b, a, values_b, values_a)
-            return PairVerdict(column.title, right.name, left.name, swapped, True)
-        return PairVerdict(column.title, left.name, right.name, comparison, True)
-    comparison = a.versus(b)
-    if comparison.verdict is Verdict.WORSE:
-        return PairVerdict(column.title, right.name, left.name, b.versus(a), False)
-    return PairVerdict(column.title, left.name, right.name, comparison, False)
+    sides = [
+        (each.name, chosen[each.name][column], _values(each, column, chosen[each.name]))
+        for each in (left, right)
+    ]
+    paired = all(values is not None for _, _, values in sides)
+    for (name, a, x), (other, b, y) in (sides, sides[::-1]):
+        comparison = paired_comparison(a, b, x or (), y or ()) if paired else a.versus(b)
+        verdict = PairVerdict(column.title, name, other, comparison, paired)
+        if comparison.verdict is not Verdict.WORSE:
+            break
+    return verdict
 
 
 def _values(

@@ -35,18 +35,21 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True)
-class KernelDistance:
+class KernelDistance(Measured):
     """Unbiased squared maximum mean discrepancy.
 
     Attributes:
         value: may be negative: its mean is 0 when the distributions are equal.
-        standard_error: of `value`.
         blocks: number of disjoint blocks that were averaged; 1 for the statistic over all pairs.
     """
 
-    value: float
-    standard_error: float
     blocks: int
+
+
+def share_of(hits: float, n: int) -> Measured:
+    """hits / n, its error that of a share moved off 0 and 1 (Agresti and Coull 1998)."""
+    moved = (hits + 2.0) / (n + 4.0)
+    return Measured(hits / n, math.sqrt(moved * (1.0 - moved) / (n + 4.0)))
 
 
 def checked_features(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,8 +232,7 @@ def kernel_distance(
     """
     a, b = checked_features(a, b)
     if block_size is None:
-        value, error = _mmd(a, b)
-        return KernelDistance(value, error, 1)
+        return KernelDistance(*_mmd(a, b), 1)
     blocks = min(len(a), len(b)) // max(block_size, 1)
     if block_size < 2 or blocks < 2:
         raise InvalidSetting(
@@ -240,13 +242,8 @@ def kernel_distance(
     generator = torch.Generator().manual_seed(seed)
     order_a = torch.randperm(len(a), generator=generator)[: blocks * block_size]
     order_b = torch.randperm(len(b), generator=generator)[: blocks * block_size]
-    values = torch.tensor(
-        [
-            _mmd(a[i], b[j])[0]
-            for i, j in zip(order_a.reshape(blocks, -1), order_b.reshape(blocks, -1), strict=True)
-        ],
-        dtype=torch.float64,
-    )
+    pairs = zip(order_a.reshape(blocks, -1), order_b.reshape(blocks, -1), strict=True)
+    values = torch.tensor([_mmd(a[i], b[j])[0] for i, j in pairs], dtype=torch.float64)
     return KernelDistance(float(values.mean()), float(values.std()) / math.sqrt(blocks), blocks)
 
 

@@ -98,7 +98,8 @@ class InceptionFeatures:
                 f"no Inception weights at {weights}; expected torch-fidelity's {INCEPTION_FILE} "
                 "(published with torch-fidelity 0.2.0)"
             )
-        digest = _sha256(weights)
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != INCEPTION_SHA256:
             raise InvalidData(
                 f"{weights} is not torch-fidelity's {INCEPTION_FILE}: its SHA-256 is {digest}, "
@@ -140,8 +141,3 @@ class InceptionFeatures:
             part = part.to(torch.uint8).expand(-1, 3, -1, -1)
             parts.append(self._network(part)[0].double())
         return torch.cat(parts) if parts else torch.zeros(0, 2048, dtype=torch.float64)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

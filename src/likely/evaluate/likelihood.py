@@ -89,7 +89,6 @@ class PerExample:
 def per_example_nll(
     model: GenerativeModel,
     data: Dataset,
-    *,
     importance_samples: int | None = None,
     seed: int = 0,
     batch_size: int = 128,
@@ -164,15 +163,7 @@ def log_likelihood(
 
     Arguments and errors as for `per_example_nll`.
     """
-    nll = per_example_nll(
-        model,
-        data,
-        importance_samples=importance_samples,
-        seed=seed,
-        batch_size=batch_size,
-        proofs=proofs,
-    )
-    return -nll.values
+    return -per_example_nll(model, data, importance_samples, seed, batch_size, proofs).values
 
 
 def nats(
@@ -188,14 +179,7 @@ def nats(
 
     Arguments and errors as for `per_example_nll`.
     """
-    return per_example_nll(
-        model,
-        data,
-        importance_samples=importance_samples,
-        seed=seed,
-        batch_size=batch_size,
-        proofs=proofs,
-    ).nats()
+    return per_example_nll(model, data, importance_samples, seed, batch_size, proofs).nats()
 
 
 def bits_per_dim(
@@ -211,14 +195,7 @@ def bits_per_dim(
 
     Arguments and errors as for `per_example_nll`.
     """
-    return per_example_nll(
-        model,
-        data,
-        importance_samples=importance_samples,
-        seed=seed,
-        batch_size=batch_size,
-        proofs=proofs,
-    ).bits_per_dim()
+    return per_example_nll(model, data, importance_samples, seed, batch_size, proofs).bits_per_dim()
 
 
 def proofs_of(model: GenerativeModel, proofs: Proofs | None = None) -> Proofs:

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from likely.errors import InvalidSetting
+from likely.evaluate import distances
 from likely.evaluate.distances import Measured, checked_features, row_blocks, squared_distances
 
 # Groups a side of the jackknife.
@@ -33,13 +35,12 @@ GROUPS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Manifold:
-    """The four scores, all from neighbourhoods of `k` neighbours."""
+    """The four scores."""
 
     precision: Measured
     recall: Measured
     density: Measured
     coverage: Measured
-    k: int
 
 
 def expected_coverage(n: int, m: int, k: int) -> float:
@@ -152,32 +153,25 @@ class _Balls:
             self.recalled[variant, rows] = reached.any(1)
 
     def scores(self) -> Manifold:
-        precise = self.balls_of_fake > 0  # [1 + G, M]
-        density = self.balls_of_fake.double() / self.k
-        without_real: dict[str, list[float]] = {
-            name: [] for name in ("precision", "recall", "density", "coverage")
-        }
-        without_fake: dict[str, list[float]] = {name: [] for name in without_real}
+        precise, density = self.balls_of_fake > 0, self.balls_of_fake.double() / self.k
+        without_real, without_fake = [], []  # each score with each group left out
         for group in range(GROUPS):
             reals, fakes = self.groups_real != group, self.groups_fake != group
-            without_real["precision"].append(_mean(precise[1 + group]))
-            without_real["recall"].append(_mean(self.recalled[0, reals]))
-            without_real["density"].append(_mean(density[1 + group]))
-            without_real["coverage"].append(_mean(self.covered[1 + group, reals]))
-            without_fake["precision"].append(_mean(precise[0, fakes]))
-            without_fake["recall"].append(_mean(self.recalled[1 + group]))
-            without_fake["density"].append(_mean(density[0, fakes]))
-            without_fake["coverage"].append(_mean(self.covered_without[group]))
-        errors = {
-            name: math.hypot(_jackknife(without_real[name]), _jackknife(without_fake[name]))
-            for name in without_real
-        }
+            lacking_real = precise[1 + group], self.recalled[0, reals], density[1 + group]
+            without_real.append([*lacking_real, self.covered[1 + group, reals]])
+            lacking_fake = precise[0, fakes], self.recalled[1 + group], density[0, fakes]
+            without_fake.append([*lacking_fake, self.covered_without[group]])
+        errors = [
+            math.hypot(_jackknife(real), _jackknife(fake))
+            for real, fake in zip(
+                zip(*without_real, strict=True), zip(*without_fake, strict=True), strict=True
+            )
+        ]
         return Manifold(
-            precision=_share(precise[0], errors["precision"]),
-            recall=_share(self.recalled[0], errors["recall"]),
-            density=Measured(_mean(density[0]), errors["density"]),
-            coverage=_share(self.covered[0], errors["coverage"]),
-            k=self.k,
+            _share(precise[0], errors[0]),
+            _share(self.recalled[0], errors[1]),
+            Measured(_mean(density[0]), errors[2]),
+            _share(self.covered[0], errors[3]),
         )
 
 
@@ -185,14 +179,14 @@ def _mean(values: Tensor) -> float:
     return float(values.double().mean())
 
 
-def _jackknife(left_out: list[float]) -> float:
-    """Standard error from the values with one group left out in turn."""
-    groups = len(left_out)
-    mean = math.fsum(left_out) / groups
-    return math.sqrt((groups - 1) / groups * math.fsum((v - mean) ** 2 for v in left_out))
+def _jackknife(left_out: Sequence[Tensor]) -> float:
+    """Standard error of a mean from its values with one group left out in turn."""
+    means = [_mean(values) for values in left_out]
+    centre = math.fsum(means) / len(means)
+    spread = math.fsum((mean - centre) ** 2 for mean in means)
+    return math.sqrt((len(means) - 1) / len(means) * spread)
 
 
 def _share(hit: Tensor, error: float) -> Measured:
-    n, hits = len(hit), int(hit.sum())
-    moved = (hits + 2.0) / (n + 4.0)
-    return Measured(hits / n, max(error, math.sqrt(moved * (1.0 - moved) / (n + 4.0))))
+    share = distances.share_of(int(hit.sum()), len(hit))
+    return Measured(share.value, max(error, share.standard_error))

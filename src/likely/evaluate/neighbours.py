@@ -24,7 +24,7 @@ from torch import Tensor
 
 from likely.data.spec import Dataset
 from likely.errors import InvalidSetting
-from likely.evaluate.distances import BLOCK_VALUES, Measured, squared_distances
+from likely.evaluate.distances import BLOCK_VALUES, Measured, share_of, squared_distances
 from likely.evaluate.features import Extractor, checked_images
 
 # Training images that are read and turned into vectors together.
@@ -152,11 +152,18 @@ def memorisation(samples: Tensor, fresh: Tensor) -> Memorisation:
         samples: `distance_to_training` of samples, float64 [N].
         fresh: the same of test images, float64 [M].
     """
+    a, b = _mean(samples), _mean(fresh)
+    if b.value == 0.0:
+        # Every test image is a training image: samples can be no nearer than that.
+        ratio = Measured(1.0 if a.value == 0.0 else math.inf, 0.0)
+    else:
+        share = a.value / b.value  # with the error of the delta method
+        error = math.hypot(a.standard_error, share * b.standard_error) / b.value
+        ratio = Measured(share, error)
+    limit = float(torch.quantile(fresh, 0.01))
+    closer = float(((samples < limit) | (samples == 0)).double().mean())
     return Memorisation(
-        sample=_mean(samples),
-        floor=_mean(fresh),
-        ratio=_ratio(samples, fresh),
-        closer=_closer(samples, fresh),
+        a, b, ratio, Measured(closer, share_of(closer * len(samples), len(samples)).standard_error)
     )
 
 
@@ -183,21 +190,3 @@ def _image_digest(image: npt.NDArray[Any]) -> bytes:
 def _mean(values: Tensor) -> Measured:
     error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return Measured(float(values.mean()), error)
-
-
-def _ratio(above: Tensor, below: Tensor) -> Measured:
-    """Ratio of the means, with the error of the delta method."""
-    a, b = _mean(above), _mean(below)
-    if b.value == 0.0:
-        # Every test image is a training image: samples can be no nearer than that.
-        return Measured(1.0 if a.value == 0.0 else math.inf, 0.0)
-    ratio = a.value / b.value
-    error = math.hypot(a.standard_error, ratio * b.standard_error) / b.value
-    return Measured(ratio, error)
-
-
-def _closer(near: Tensor, floor: Tensor) -> Measured:
-    limit = float(torch.quantile(floor, 0.01))
-    share = float(((near < limit) | (near == 0)).double().mean())
-    moved = (share * len(near) + 2.0) / (len(near) + 4.0)
-    return Measured(share, math.sqrt(moved * (1.0 - moved) / (len(near) + 4.0)))

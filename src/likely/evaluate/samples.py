@@ -31,11 +31,10 @@ from likely.data.spec import Dataset
 from likely.density import GenerativeModel, condition_of, context_of
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation
-from likely.evaluate.distances import Measured, frechet_distance, kernel_distance
+from likely.evaluate.distances import Measured, frechet_distance, kernel_distance, share_of
 from likely.evaluate.features import Extractor, Images, checked_images
 from likely.evaluate.manifold import manifold_scores
 from likely.evaluate.neighbours import (
-    Memorisation,
     distance_to_training,
     exact_duplicates,
     memorisation,
@@ -164,7 +163,8 @@ class SampleReference:
 
     @functools.cached_property
     def _floor(self) -> dict[str, Measured]:
-        chosen = _choice(self.train, self.n, self._seed + 1)
+        index = _chosen(self.train, self.n, self._seed + 1)
+        chosen = checked_images(self.train.batch(index).x, self.train.spec)
         # A training image is its own nearest training image, so there the test images stand in.
         return self._against_test(self.extractor(chosen)) | self._copying(
             self.images, self.features
@@ -193,7 +193,7 @@ class SampleReference:
         scores = manifold_scores(self.features, features, k=self.k)
         return {
             "frechet": frechet_distance(features, self.features),
-            "kid": Measured(kid.value, kid.standard_error),
+            "kid": kid,
             "precision": scores.precision,
             "recall": scores.recall,
             "density": scores.density,
@@ -208,15 +208,15 @@ class SampleReference:
         in_pixels = memorisation(near_pixels, self._fresh[0])
         in_features = memorisation(near_features, self._fresh[1])
         copies = exact_duplicates(x, self.train).double()
-        share = float(copies.mean())
-        moved = (share * len(x) + 2.0) / (len(x) + 4.0)
+        share, n = float(copies.mean()), len(x)
         return {
             "nearest-train-pixels": in_pixels.sample,
             "nearest-train-features": in_features.sample,
             "memorisation-ratio-pixels": in_pixels.ratio,
             "memorisation-ratio-features": in_features.ratio,
-            "near-copies": _nearer(in_pixels, in_features),
-            "duplicates": Measured(share, math.sqrt(moved * (1.0 - moved) / (len(x) + 4.0))),
+            # A shifted copy hides in pixels, a recoloured one does not.
+            "near-copies": max(in_pixels.closer, in_features.closer, key=lambda m: m.value),
+            "duplicates": Measured(share, share_of(share * n, n).standard_error),
         }
 
     def _estimates(self, values: dict[str, Measured], samples: bool) -> list[Estimate]:
@@ -349,13 +349,3 @@ def _chosen(data: Dataset, n: int, seed: int) -> npt.NDArray[np.int64]:
         return np.arange(n, dtype=np.int64)
     generator = np.random.Generator(np.random.Philox(seed))
     return np.sort(generator.choice(len(data), n, replace=False)).astype(np.int64)
-
-
-def _choice(data: Dataset, n: int, seed: int) -> Tensor:
-    """n images of a data set, chosen by the seed, in the order of the set."""
-    return checked_images(data.batch(_chosen(data, n, seed)).x, data.spec)
-
-
-def _nearer(pixels: Memorisation, features: Memorisation) -> Measured:
-    """The worse of the two spaces: a shifted copy hides in pixels, a recoloured one does not."""
-    return max(pixels.closer, features.closer, key=lambda measured: measured.value)

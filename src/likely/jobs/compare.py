@@ -59,10 +59,10 @@ from likely.report.report import (
     write_report,
 )
 from likely.runs.checkpoint import CheckpointError
-from likely.settings import to_json
+from likely.settings import not_negative, to_json
 from likely.training.health import diagnose
 from likely.training.loop import Run
-from likely.verify import Proofs, verify
+from likely.verify import verify
 
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
@@ -91,9 +91,7 @@ class CompareSettings:
     def __post_init__(self) -> None:
         if self.split not in ("test", "validation"):
             raise InvalidSetting(f'split must be test or validation, given "{self.split}"')
-        for name in ("importance_samples", "samples", "steps", "seed"):
-            if getattr(self, name) < 0:
-                raise InvalidSetting(f"{name} must not be negative, given {getattr(self, name)}")
+        not_negative(self, "importance_samples", "samples", "steps", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -420,7 +418,10 @@ class _Bench:
         )
         samples = measured.samples
         assert samples is not None
-        notes = [_proof_note(proofs), *measured.notes]
+        notes = [" ".join(map(str, proofs.failed)), *measured.notes]
+        if proofs.passed:
+            all_names = ", ".join(proof.name for proof in proofs.proofs)
+            notes[0] = f"All {len(proofs.proofs)} proofs hold: {all_names}."
         notes += [str(finding) for finding in diagnose(item.metrics, model, train)]
         values, quantity = measured.per_example, quantity_of(model)
         result = ModelResult(
@@ -480,13 +481,6 @@ class _Bench:
             created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             pending=tuple(pending),
         )
-
-
-def _proof_note(proofs: Proofs) -> str:
-    count = len(proofs.proofs)
-    if proofs.passed:
-        return f"All {count} proofs hold: " + ", ".join(p.name for p in proofs.proofs) + "."
-    return " ".join(str(proof) for proof in proofs.failed)
 
 
 def _pictures(

@@ -29,7 +29,7 @@ from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proo
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report
-from likely.settings import known
+from likely.settings import known, not_negative
 from likely.verify import Proofs, weights_digest
 
 # Told (what is being done, how much of it is done, of how much).
@@ -60,9 +60,7 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         known(self)
-        for name in ("importance_samples", "samples", "seed"):
-            if getattr(self, name) < 0:
-                raise InvalidSetting(f"{name} must not be negative, given {getattr(self, name)}")
+        not_negative(self, "importance_samples", "samples", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,8 +189,11 @@ def measure(
         try:
             if reference is None:
                 reference = reference_for(train, part, settings.samples, progress)
-            metrics, drawn = _samples(model, reference, settings.seed, name, progress)
-            estimates += metrics
+            with stage(progress, f"drawing {reference.n:,} images from {name}"):
+                context = reference.context_for(model)
+                drawn = model.sample(reference.n, seed=settings.seed, context=context)
+            with stage(progress, f"measuring the images of {name}"):
+                estimates += reference.metrics(drawn)
             if timed:
                 with stage(progress, f"timing the sampler of {name}"):
                     estimates.append(speed_of(model, reference))
@@ -230,16 +231,6 @@ def _likelihood(
         estimates += [measured.nats(), measured.bits_per_dim()]
         values = measured.values.tolist()
     return estimates, values
-
-
-def _samples(
-    model: GenerativeModel, reference: SampleReference, seed: int, name: str, progress: Progress
-) -> tuple[list[Estimate], Tensor]:
-    """Numbers about samples, each beside what training images score, and the samples."""
-    with stage(progress, f"drawing {reference.n:,} images from {name}"):
-        drawn = model.sample(reference.n, seed=seed, context=reference.context_for(model))
-    with stage(progress, f"measuring the images of {name}"):
-        return reference.metrics(drawn), drawn
 
 
 def speed_of(model: GenerativeModel, reference: SampleReference) -> Estimate:

@@ -159,7 +159,13 @@ def room_for(count: int, device: str) -> tuple[int, int]:
 def main() -> None:
     """One fit: the order is a line of JSON on the input, the reports are lines on the output."""
     record = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_when_alone, daemon=True).start()
+
+    def end_when_alone() -> None:
+        while os.read(0, 4096):  # until nobody holds the other end of the input
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_when_alone, daemon=True).start()
     try:
         run = _fitted(Order(**record))
         _tell({"finished": run.finished, "status": run.status})
@@ -189,13 +195,6 @@ def _fitted(order: Order) -> Run:
             if time.monotonic() > patience:
                 raise
             time.sleep(0.5)
-
-
-def _end_when_alone() -> None:
-    """Ask this process to stop when nobody holds the other end of its input."""
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _tell(message: dict[str, Any]) -> None:

@@ -46,16 +46,29 @@ BADGES = {
 def render(report: Report) -> str:
     """The whole page as one string."""
     title = _text(report.title)
+    pending = ""
+    if report.pending:
+        pending = (
+            f'<section class="pending"><h2>Still fitting: {_text(", ".join(report.pending))}</h2>'
+            "<p>This page is written again whenever a model is done, and reloads itself until all "
+            "are.</p></section>"
+        )
+    data = ""
+    if report.training_images is not None:
+        shown = report.training_images[:SHOWN_SAMPLES]
+        caption = f"{len(shown)} training images of {report.train.name}"
+        sheet = _figure(sample_sheet(shown, report.test.levels), caption)
+        data = f"<section><h2>The data</h2>{sheet}</section>"
     body = "\n".join(
         (
             _header(report),
-            _pending(report),
+            pending,
             _glance(report),
             _comparison(report.comparison),
             _verdicts(report.comparison),
             _answers(report.comparison),
             *(_model(i, model, report.levels(model)) for i, model in enumerate(report.models)),
-            _training(report),
+            data,
             _footer(report),
         )
     )
@@ -99,16 +112,6 @@ def _header(report: Report) -> str:
         f"<header><h1>{_text(report.title)}</h1>"
         f"<p>{_data_line(report.train)}<br>{_data_line(report.test)}</p>"
         f'<nav class="cards">{names}</nav></header>'
-    )
-
-
-def _pending(report: Report) -> str:
-    if not report.pending:
-        return ""
-    return (
-        f'<section class="pending"><h2>Still fitting: {_text(", ".join(report.pending))}</h2>'
-        "<p>This page is written again whenever a model is done, and reloads itself until all are."
-        "</p></section>"
     )
 
 
@@ -307,18 +310,6 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def _training(report: Report) -> str:
-    if report.training_images is None:
-        return ""
-    shown = report.training_images[:SHOWN_SAMPLES]
-    sheet = sample_sheet(shown, report.test.levels)
-    return (
-        "<section><h2>The data</h2>"
-        + _figure(sheet, f"{len(shown)} training images of {report.train.name}")
-        + "</section>"
-    )
 
 
 def _footer(report: Report) -> str:

@@ -100,8 +100,7 @@ def terminal_table(table: ComparisonTable) -> TerminalTable:
 class TerminalTable:
     """A grid for the models of each data; models that do not fit side by side go below.
 
-    Args:
-        table: the comparison.
+    Kinds of two words, as "explicit, tractable", take two lines.
     """
 
     def __init__(self, table: ComparisonTable) -> None:
@@ -114,7 +113,7 @@ class TerminalTable:
         for results, columns in clusters:
             if len(clusters) > 1:
                 yield Text(data_words(results, columns), style="bold")
-            sides = [(result.name, _broken(result.kind)) for result in results]
+            sides = [(result.name, result.kind.split(" ", 1)) for result in results]
             cells = {
                 (result.name, column): _cell(self._table, result.name, column)
                 for result in results
@@ -122,7 +121,7 @@ class TerminalTable:
             }
             if any(self._table.floor_of(column) for column in columns):
                 # A model may be called floor, too: no name is empty.
-                sides.append(("", _broken(FLOOR_NAME)))
+                sides.append(("", FLOOR_NAME.split(" ", 1)))
                 cells |= {("", column): _floor(self._table, column) for column in columns}
             yield from _blocks(groups(columns), sides, cells, options.max_width)
         if any(heading == CODES for heading, _ in groups(self._table.columns)):
@@ -137,7 +136,10 @@ def _blocks(
 ) -> Iterator[Table]:
     """Grids of as many models as fit beside the names of the quantities."""
     columns = [column for _, members in parts for column in members]
-    names = {column: _row_name(columns, column) for column in columns}
+    names = {column: f"  {label(column, short=True)}" for column in columns}
+    for column in columns:
+        if several_fingerprints(columns, column):
+            names[column] += f" (data {column.fingerprint})"
     headings = (_short(heading) for heading, _ in parts)
     room = width - max(map(len, (*names.values(), *headings)), default=0) - 1
     widths = {
@@ -188,11 +190,6 @@ def _short(heading: str) -> str:
     return heading.partition(" (")[0]
 
 
-def _row_name(columns: Iterable[Column], column: Column) -> str:
-    several = several_fingerprints(columns, column)
-    return f"  {label(column, short=True)}" + (f" (data {column.fingerprint})" if several else "")
-
-
 def _cell(table: ComparisonTable, name: str, column: Column) -> Text:
     from rich.text import Text
 
@@ -207,8 +204,3 @@ def _floor(table: ComparisonTable, column: Column) -> Text:
 
     floor = table.floor_of(column)
     return Text(_compact(floor) if floor else "", style="dim")
-
-
-def _broken(words: str) -> list[str]:
-    """In two lines where there are two words: "explicit, tractable"."""
-    return words.split(" ", 1)

@@ -165,12 +165,20 @@ class RunDirectory:
         self._refuse_other_run(wanted)
         if not resume:
             return None
-        self._refuse_lost_state()
+        if (self / WEIGHTS).exists() and not (self / STATE).exists():
+            raise InvalidSetting(
+                f"{self.path} holds the weights of a fit but no {STATE}, so it cannot be resumed, "
+                "and a fit from step 0 would overwrite them; restore the file, start a fit in "
+                f"another directory from these weights with --from {self.path}, or start from "
+                "scratch with --no-resume (in Python: resume=False)"
+            )
         state = self._state_strings()
         saved = self._described(state)
         if not saved:
             return None
-        step = self._step(state)
+        what = "no state of a fit"
+        with reading(self / STATE, what=what, remedy=START_OVER, kind=CheckpointError):
+            step = int(state.get("step", "0"))
         changed = differences(saved, wanted.fit)
         if changed and step and all(text.split()[0] in LENGTH for text in changed):
             possible, reason = longer(saved, wanted.fit, step)
@@ -208,14 +216,6 @@ class RunDirectory:
         path = self / STATE
         return checkpoint.read_strings(path, START_OVER) if path.exists() else {}
 
-    def _step(self, state: Mapping[str, str]) -> int:
-        """Updates that the state file counts."""
-        text = state.get("step", "0")
-        with reading(
-            self / STATE, what="no state of a fit", remedy=START_OVER, kind=CheckpointError
-        ):
-            return int(text)
-
     def _described(self, state: Mapping[str, str]) -> dict[str, Any]:
         """What the state file or, where there is none, fit.json says of the fit."""
         # States of before the settings were kept in them stand beside their fit.json.
@@ -251,15 +251,6 @@ class RunDirectory:
             f"{self.path} holds a run of {saved['model']} on {names[0]}, not of "
             f"{other['model']} on {names[1]}{same}; give another directory"
         )
-
-    def _refuse_lost_state(self) -> None:
-        if (self / WEIGHTS).exists() and not (self / STATE).exists():
-            raise InvalidSetting(
-                f"{self.path} holds the weights of a fit but no {STATE}, so it cannot be resumed, "
-                "and a fit from step 0 would overwrite them; restore the file, start a fit in "
-                f"another directory from these weights with --from {self.path}, or start from "
-                "scratch with --no-resume (in Python: resume=False)"
-            )
 
     # -- writing ---------------------------------------------------------------------------
 

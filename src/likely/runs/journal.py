@@ -49,7 +49,15 @@ class Journal:
         self._read_from = directory
         self._folder = directory if writes else None
         self._events: Any = None
-        self._writer_class = _summary_writer() if tensorboard and writes else None
+        self._writer_class: Any = None
+        if tensorboard and writes:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise MissingDependency(
+                    "tensorboard=true needs TensorBoard: pip install tensorboard"
+                ) from error
+            self._writer_class = SummaryWriter
 
     def start(self) -> None:
         """Begin empty files."""
@@ -152,13 +160,3 @@ def _append(path: Path, line: str) -> None:
             f"cannot write {path}: {error.strerror or error}; the last checkpoint is kept. Make "
             "room and run the same command again"
         ) from error
-
-
-def _summary_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingDependency(
-            "tensorboard=true needs TensorBoard: pip install tensorboard"
-        ) from error
-    return SummaryWriter

@@ -156,7 +156,8 @@ def build(
     """
     registered = entry(name)
     settings = from_mapping(registered.settings, changes or {}, registered.preset(spec))
-    return _construct(registered, spec, settings, seed)
+    model: GenerativeModel = registered.load()(spec, settings, seed=seed)
+    return model
 
 
 def build_from(run: SavedRun, spec: DataSpec, changes: Mapping[str, Any]) -> GenerativeModel:
@@ -172,7 +173,7 @@ def build_from(run: SavedRun, spec: DataSpec, changes: Mapping[str, Any]) -> Gen
     """
     registered = entry(run.name)
     settings = from_mapping(registered.settings, changes, run.model.settings)
-    model = _construct(registered, spec, settings, 0)
+    model: GenerativeModel = registered.load()(spec, settings)
     weights = run.model.state_dict()
     wrong = sorted(dict(_shapes(model.state_dict()).items() ^ _shapes(weights).items()))
     if wrong:
@@ -183,11 +184,6 @@ def build_from(run: SavedRun, spec: DataSpec, changes: Mapping[str, Any]) -> Gen
         )
     model.load_state_dict(weights)
     model.origin = run.model.origin
-    return model
-
-
-def _construct(registered: ModelEntry, spec: DataSpec, settings: Any, seed: int) -> GenerativeModel:
-    model: GenerativeModel = registered.load()(spec, settings, seed=seed)
     return model
 
 
@@ -227,7 +223,7 @@ def load(directory: str | Path) -> SavedRun:
         settings = from_mapping(registered.settings, config["settings"])
         _refuse_another_size(files.path / "config.json", config["settings"], spec, tensors)
         with torch.device("meta"):  # it takes no memory before it is known to fit
-            hollow = _construct(registered, spec, settings, 0)
+            hollow: GenerativeModel = registered.load()(spec, settings)
             names = hollow.state_dict().keys()
             played = any(n not in names and n.startswith(ADVERSARY) for n in tensors)
             shapes = _shapes(hollow.state_dict())
@@ -240,7 +236,7 @@ def load(directory: str | Path) -> SavedRun:
             f"{files / WEIGHTS} does not fit the settings in config.json: "
             f"{', '.join(wrong[:4])} {'differs' if len(wrong) == 1 else 'differ'}"
         )
-    model = _construct(registered, spec, settings, 0)
+    model: GenerativeModel = registered.load()(spec, settings)
     adversary = adversary_of(model) if played else None
     for network, prefix in ((model, ""), (adversary, ADVERSARY)):
         if network is not None:

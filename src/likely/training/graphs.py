@@ -92,12 +92,6 @@ class Update:
     second: Recording
     held: list[Tensor | None]  # gradients at the addresses that the second half reads
 
-    @property
-    def gradients(self) -> Gradients:
-        """What the first half computed last."""
-        result: Gradients = self.first.result
-        return result
-
 
 class UpdateGraphs:
     """Updates of one player, recorded by what an objective's choices are (`Objective.choices`).

@@ -70,36 +70,33 @@ def diagnose(
         data: training data of the model; at most 500 examples are read.
     """
     records = run if isinstance(run, Sequence) else run.metrics
-    findings = [finding for check in _CHECKS for finding in check(records)]
+    checked = [check(records) for check in _CHECKS]
     if model is not None:
-        worse = diverged(records, model)
-        findings += [worse] if worse else []
-    if model is not None and data is not None:
-        if isinstance(model, ImplicitDensity):
-            findings += _mode_collapse(model, data)
-        if isinstance(model, LatentVariable):
-            findings += _inactive_units(records, model, data)
+        checked.append(diverged(records, model))
+    if data is not None and isinstance(model, ImplicitDensity):
+        checked.append(_mode_collapse(model, data))
+    if data is not None and isinstance(model, LatentVariable):
+        checked.append(_inactive_units(records, model, data))
+    findings = [finding for finding in checked if finding is not None]
     return sorted(findings, key=lambda finding: finding.severity != "failure")
 
 
 # -- every kind ----------------------------------------------------------------------------
 
 
-def _not_finite(records: Records) -> list[Finding]:
+def _not_finite(records: Records) -> Finding | None:
     for record in records:
         for name, value in record.items():
             if not math.isfinite(value):
-                return [
-                    Finding(
-                        "failure",
-                        f"{name} is not finite at step {record['step']:.0f}",
-                        "a lower learning_rate, a longer warmup, or a smaller clip",
-                    )
-                ]
-    return []
+                return Finding(
+                    "failure",
+                    f"{name} is not finite at step {record['step']:.0f}",
+                    "a lower learning_rate, a longer warmup, or a smaller clip",
+                )
+    return None
 
 
-def _loss_not_falling(records: Records) -> list[Finding]:
+def _loss_not_falling(records: Records) -> Finding | None:
     """The last quarter is not below the first record by more than its own scatter."""
     for name in LOSSES:
         _, loss = _series(records, name)
@@ -108,16 +105,14 @@ def _loss_not_falling(records: Records) -> list[Finding]:
         tail = _tail(loss)
         error = float(tail.std(ddof=1)) / math.sqrt(len(tail))
         if tail.mean() > loss[0] - 2 * error:
-            return [
-                Finding(
-                    "warning",
-                    f"the training loss does not fall: {name} was {loss[0]:.4g} at first and is "
-                    f"{tail.mean():.4g} over the last {len(tail)} records",
-                    "another learning_rate (ten times lower, then ten times higher), and a look "
-                    "at the data",
-                )
-            ]
-    return []
+            return Finding(
+                "warning",
+                f"the training loss does not fall: {name} was {loss[0]:.4g} at first and is "
+                f"{tail.mean():.4g} over the last {len(tail)} records",
+                "another learning_rate (ten times lower, then ten times higher), and a look "
+                "at the data",
+            )
+    return None
 
 
 def diverged(records: Records, model: GenerativeModel) -> Finding | None:
@@ -137,186 +132,162 @@ def diverged(records: Records, model: GenerativeModel) -> Finding | None:
     )
 
 
-def _overfitting(records: Records) -> list[Finding]:
+def _overfitting(records: Records) -> Finding | None:
     """Validation rises from its best while the training loss keeps falling."""
     steps, validation = _series(records, "validation")
     if len(validation) < 4:
-        return []
+        return None
     best = int(validation.argmin())
     after = validation[best + 1 :]
     margin = 0.005 * abs(validation[best])
     if len(after) < 2 or after[-2:].min() < validation[best] + margin:
-        return []
+        return None
     for name in LOSSES:
         at, loss = _series(records, name)
         before, later = loss[at <= steps[best]], loss[at > steps[best]]
         if len(before) and len(later) and _tail(later).mean() < _tail(before).mean():
-            return [
-                Finding(
-                    "warning",
-                    f"overfitting: validation was best at step {steps[best]:.0f} "
-                    f"({validation[best]:.4g}) and is {validation[-1]:.4g} now, while the "
-                    f"training loss still falls (the weights of step {steps[best]:.0f} are kept)",
-                    "fewer steps, dropout, weight_decay, a smaller model, or more data",
-                )
-            ]
-    return []
+            return Finding(
+                "warning",
+                f"overfitting: validation was best at step {steps[best]:.0f} "
+                f"({validation[best]:.4g}) and is {validation[-1]:.4g} now, while the "
+                f"training loss still falls (the weights of step {steps[best]:.0f} are kept)",
+                "fewer steps, dropout, weight_decay, a smaller model, or more data",
+            )
+    return None
 
 
 # -- latent variables ----------------------------------------------------------------------
 
 
-def _kl_near_zero(records: Records) -> list[Finding]:
+def _kl_near_zero(records: Records) -> Finding | None:
     _, kl = _series(records, "kl")
     if len(kl) < ENOUGH or _tail(kl).mean() >= 0.1:
-        return []
-    return [
-        Finding(
-            "failure",
-            f"posterior collapse: the KL of q(z|x) to the prior is {_tail(kl).mean():.2g} nats, "
-            "so the code says nothing about x",
-            "a warm-up of the KL weight (objective warmup), beta below 1, free_nats, or a weaker "
-            "decoder",
-        )
-    ]
-
-
-def active_units(model: LatentVariable, data: Dataset, limit: int = 500) -> int:
-    """Latent coordinates whose posterior mean varies with x: variance over the data > 0.01."""
-    return int((_mean_codes(model, data, limit).var(0) > ACTIVE_VARIANCE).sum())
+        return None
+    return Finding(
+        "failure",
+        f"posterior collapse: the KL of q(z|x) to the prior is {_tail(kl).mean():.2g} nats, "
+        "so the code says nothing about x",
+        "a warm-up of the KL weight (objective warmup), beta below 1, free_nats, or a weaker "
+        "decoder",
+    )
 
 
 @torch.no_grad()
-def _mean_codes(model: LatentVariable, data: Dataset, limit: int) -> Tensor:
+def active_units(model: LatentVariable, data: Dataset, limit: int = 500) -> int:
+    """Latent coordinates whose posterior mean varies with x: variance over the data > 0.01."""
     batch = data.batch(_spread(len(data), limit))
     x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-    return model.posterior(x, context_of(model, batch)).mean
+    means = model.posterior(x, context_of(model, batch)).mean
+    return int((means.var(0) > ACTIVE_VARIANCE).sum())
 
 
-def _inactive_units(records: Records, model: LatentVariable, data: Dataset) -> list[Finding]:
+def _inactive_units(records: Records, model: LatentVariable, data: Dataset) -> Finding | None:
     if bool((data.values == data.values[:1]).all()):
-        return []  # one example, or equal ones: nothing can vary
+        return None  # one example, or equal ones: nothing can vary
     active = active_units(model, data)
     if active >= max(1, model.latent // 10):
-        return []
+        return None
     _, kl = _series(records, "kl")
     rate = float(_tail(kl).mean()) if len(kl) else 0.0
     if rate > WASTED:
-        return [
-            Finding(
-                "warning",
-                f"the encoder is not fitted yet: {active} of {model.latent} latent units are "
-                f"active (their posterior mean varies over the data by more than "
-                f"{ACTIVE_VARIANCE}), so that most of the KL term's {rate:.3g} nats is wasted",
-                "more steps",
-            )
-        ]
-    return [
-        Finding(
-            "warning" if active else "failure",
-            f"posterior collapse: {active} of {model.latent} latent units are active (their "
-            f"posterior mean varies over the data by more than {ACTIVE_VARIANCE})",
-            "a warm-up of the KL weight (objective warmup), beta below 1, free_nats, or fewer "
-            "latents",
+        return Finding(
+            "warning",
+            f"the encoder is not fitted yet: {active} of {model.latent} latent units are "
+            f"active (their posterior mean varies over the data by more than "
+            f"{ACTIVE_VARIANCE}), so that most of the KL term's {rate:.3g} nats is wasted",
+            "more steps",
         )
-    ]
+    return Finding(
+        "warning" if active else "failure",
+        f"posterior collapse: {active} of {model.latent} latent units are active (their "
+        f"posterior mean varies over the data by more than {ACTIVE_VARIANCE})",
+        "a warm-up of the KL weight (objective warmup), beta below 1, free_nats, or fewer latents",
+    )
 
 
 # -- two players ---------------------------------------------------------------------------
 
 
-def _discriminator_too_strong(records: Records) -> list[Finding]:
+def _discriminator_too_strong(records: Records) -> Finding | None:
     """It tells real from generated nearly always, and the generator's loss grows."""
     _, loss = _series(records, "generator_loss")
     _, accuracy = _series(records, "discriminator_accuracy")
     _, real = _series(records, "real_logit")
     _, fake = _series(records, "fake_logit")
     if min(len(loss), len(accuracy), len(real), len(fake)) < ENOUGH:
-        return []
+        return None
     # Logits of a relativistic game have no zero of their own: there the gap is what counts.
     gap = _tail(real).mean() - _tail(fake).mean()
     sure = _tail(accuracy).mean() > 0.95 or gap > 5.0
     now, before = _tail(loss).mean(), float(np.median(loss[: len(loss) // 2]))
     if not sure or now < 1.2 * before or now < 1.0:
-        return []
-    return [
-        Finding(
-            "failure",
-            f"the discriminator is too strong: accuracy {_tail(accuracy).mean():.3f}, logits "
-            f"{gap:.1f} apart, and the generator's loss grows ({before:.2g} to {now:.2g})",
-            "RelativisticGAN with a larger penalty, a lower learning_rate, or a smaller "
-            "discriminator",
-        )
-    ]
+        return None
+    return Finding(
+        "failure",
+        f"the discriminator is too strong: accuracy {_tail(accuracy).mean():.3f}, logits "
+        f"{gap:.1f} apart, and the generator's loss grows ({before:.2g} to {now:.2g})",
+        "RelativisticGAN with a larger penalty, a lower learning_rate, or a smaller discriminator",
+    )
 
 
-def _vanishing_gradient(records: Records) -> list[Finding]:
+def _vanishing_gradient(records: Records) -> Finding | None:
     _, norm = _series(records, "gradient_norm_generator")
     if len(norm) < ENOUGH:
-        return []
+        return None
     first, now = float(np.median(norm[: len(norm) // 4])), float(np.median(_tail(norm)))
     if now >= 1e-3 * first and now >= 1e-6:
-        return []
-    return [
-        Finding(
-            "failure",
-            f"the generator's gradient vanishes: its norm was {first:.2g} and is {now:.2g}",
-            "the non-saturating or the relativistic loss, a gradient penalty, or a lower "
-            "learning_rate of the discriminator",
-        )
-    ]
+        return None
+    return Finding(
+        "failure",
+        f"the generator's gradient vanishes: its norm was {first:.2g} and is {now:.2g}",
+        "the non-saturating or the relativistic loss, a gradient penalty, or a lower "
+        "learning_rate of the discriminator",
+    )
 
 
-def _oscillation(records: Records) -> list[Finding]:
+def _oscillation(records: Records) -> Finding | None:
     """Slow, wide swings of the generator's loss: neighbours alike, the mean crossed often."""
     _, loss = _series(records, "generator_loss")
     half = loss[len(loss) // 2 :]
     if len(half) < 2 * ENOUGH or not np.isfinite(half).all():
-        return []
+        return None
     swing = half - half.mean()
     spread = float(swing.std())
     if spread == 0:
-        return []
+        return None
     alike = float((swing[1:] * swing[:-1]).mean()) / spread**2
     crossings = int((np.sign(swing[1:]) != np.sign(swing[:-1])).sum())
     if spread < 0.3 * abs(half.mean()) or alike < 0.5 or crossings < 4:
-        return []
-    return [
-        Finding(
-            "warning",
-            f"the players oscillate: the generator's loss swings by {spread:.2g} around "
-            f"{half.mean():.2g} and crosses it {crossings} times in {len(half)} records",
-            "a larger gradient penalty, a lower learning_rate, or beta1=0",
-        )
-    ]
+        return None
+    return Finding(
+        "warning",
+        f"the players oscillate: the generator's loss swings by {spread:.2g} around "
+        f"{half.mean():.2g} and crosses it {crossings} times in {len(half)} records",
+        "a larger gradient penalty, a lower learning_rate, or beta1=0",
+    )
 
 
-def _mode_collapse(model: ImplicitDensity, data: Dataset, n: int = 250) -> list[Finding]:
+def _mode_collapse(model: ImplicitDensity, data: Dataset, n: int = 250) -> Finding | None:
     """Samples are closer to each other than training images are to each other."""
     batch = data.batch(_spread(len(data), n))
     n = len(batch.x)
     real = torch.from_numpy(batch.x.astype(np.float64)).flatten(1)
     labels = torch.from_numpy(batch.label) if model.classes and batch.label is not None else None
     if n < 3 or bool((real == real[:1]).all()):
-        return []  # they say nothing of how far examples lie apart
+        return None  # they say nothing of how far examples lie apart
     fake = model.sample(n, seed=0, context=labels).cpu().double().flatten(1)
-    far = _mean_distance(fake) / max(_mean_distance(real), 1e-12)
+    apart = [float(torch.pdist(x).mean()) for x in (fake, real)]
+    far = apart[0] / max(apart[1], 1e-12)
     near = _nearest_distance(fake) / max(_nearest_distance(real), 1e-12)
     if far >= 0.5 and near >= 0.25:
-        return []
-    return [
-        Finding(
-            "failure" if far < 0.2 or near < 0.05 else "warning",
-            f"mode collapse: {n} samples lie at {far:.0%} of the distance from each other that "
-            f"training examples have, and the nearest two at {near:.0%}",
-            "RelativisticGAN with its gradient penalties, a lower learning_rate, or a larger "
-            "batch_size",
-        )
-    ]
-
-
-def _mean_distance(x: Tensor) -> float:
-    return float(torch.pdist(x).mean())
+        return None
+    return Finding(
+        "failure" if far < 0.2 or near < 0.05 else "warning",
+        f"mode collapse: {n} samples lie at {far:.0%} of the distance from each other that "
+        f"training examples have, and the nearest two at {near:.0%}",
+        "RelativisticGAN with its gradient penalties, a lower learning_rate, or a larger "
+        "batch_size",
+    )
 
 
 def _nearest_distance(x: Tensor) -> float:

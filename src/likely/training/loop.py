@@ -281,8 +281,7 @@ class _Loop:
         self.sums: dict[str, Tensor] = {}
         self.findings: list[health.Finding] = []
         # On CUDA the noise of updates is drawn on the GPU.
-        there = graphs.available(self.device)
-        self.source = torch.Generator(self.device) if there else None
+        self.source = torch.Generator(self.device) if graphs.available(self.device) else None
         self.current_noise: Noise | None = None
         self.graphs: graphs.UpdateGraphs | None = None
         alone = self.team.size == settings.micro_batches == len(self.players) == 1
@@ -322,7 +321,8 @@ class _Loop:
                     self.findings = health.diagnose(self.journal.records)
                 self.seconds += time.monotonic() - began
                 if record:
-                    self._record({"step": float(self.step), **record})
+                    with self.team.together():
+                        self.journal.write({"step": float(self.step), **record}, self.seconds)
                     if progress is not None:
                         bound = is_bound(self.model)
                         told = Record(self.journal.records[-1], bound=bound)
@@ -458,7 +458,7 @@ class _Loop:
             if update is None:
                 return False
             update.first.replay()
-        gradients = update.gradients
+        gradients: graphs.Gradients = update.first.result
         if not bool(torch.isfinite(gradients.total + gradients.norm)):
             self._refuse_non_finite(gradients.total, f"the loss of {player}", rows)
             self._refuse_non_finite(gradients.norm, f"the gradient of {player}", rows)
@@ -543,10 +543,6 @@ class _Loop:
             else:
                 self._save_weights({"validation": repr(value)}, BEST)
         return {"validation": value}
-
-    def _record(self, record: dict[str, float]) -> None:
-        with self.team.together():
-            self.journal.write(record, self.seconds)
 
     def _state(self, status: str, finished: bool) -> Run:
         return Run(

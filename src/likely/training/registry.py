@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from likely.errors import InvalidSetting
-from likely.settings import OBJECTIVES, at_least
+from likely.settings import OBJECTIVES as OBJECTIVES
+from likely.settings import at_least
 
 Kind = TypeVar("Kind", bound=type[Any])
 

@@ -6,10 +6,9 @@ Reading the arguments imports nothing heavy; `actions` holds what is done with t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from likely.cli.parser import Parser, number, one_of, positive, whole
+from likely.cli.parser import Option, Parser, add_options, number, positive, whole
 
 EXAMPLE = """\
   likely mdp solve frozen-lake --discount 0.99 --plot lake.png
@@ -59,8 +58,6 @@ def _sweeps(text: str) -> list[int | None]:
 
 _DISCOUNT = number("a discount in (0, 1]", lambda value: 0.0 < value <= 1.0)
 _CONFIDENCE = number("a number between 0 and 1", lambda value: 0.0 < value < 1.0)
-# The options: metavar, converter, default, help. Defaults stand in brackets.
-Option = tuple[str, Callable[[str], Any] | None, Any, str]
 WORLD: dict[str, Option] = {
     "--discount": ("D", _DISCOUNT, None, "discount per step, in (0, 1] [that of the world]"),
     "--size": ("NxN", _size, None, "size of a scalable built-in world, as 100x100"),
@@ -83,7 +80,7 @@ SOLVING: dict[str, Option] = TOLERANCE | {
                     "finite-horizon [that of the file, else discounted below discount 1 and total "
                     "at 1]"),
     "--method": ("NAME", None, "auto", "for the discounted criterion, as policy-iteration [auto]"),
-    "--objective": ("NAME", one_of(("max", "min")), None, "max or min [that of the file, else "
+    "--objective": ("NAME", ("max", "min"), None, "max or min [that of the file, else "
                     "max]"),
     "--horizon": ("STEPS", whole(1), None, "number of steps of the finite horizon"),
     "--max-iterations": ("N", whole(1), None, "stop after N iterations; the bounds hold"),
@@ -149,25 +146,12 @@ def configure(parser: Parser, choice: str | None) -> None:
         "a file: grid drawn in text (.txt, .grid), PRISM or Storm (.tra), Cassandra (.pomdp, "
         ".mdp), .npz",
     )  # fmt: skip
-    _add(parser, WORLD | OWN[choice or "solve"])
+    add_options(parser, WORLD | OWN[choice or "solve"])
     if choice == "methods":
-        _add(parser, TOLERANCE)
+        add_options(parser, TOLERANCE)
     elif choice != "certify":
-        _add(parser.add_argument_group("how to solve"), SOLVING)
-    _add(parser.add_argument_group("files that need more"), FILES)
-
-
-def _add(group: argparse._ActionsContainer, options: Mapping[str, Option]) -> None:
-    for name, (metavar, convert, default, about) in options.items():
-        if default is False:
-            group.add_argument(name, action="store_true", default=False, help=about)
-        elif default == ():
-            group.add_argument(name, action="append", default=[], metavar=metavar, help=about)
-        else:
-            group.add_argument(
-                name, type=convert or str, metavar=metavar, help=about,
-                **({"required": True} if default is ... else {"default": default}),
-            )  # fmt: skip
+        add_options(parser.add_argument_group("how to solve"), SOLVING)
+    add_options(parser.add_argument_group("files that need more"), FILES)
 
 
 def run(options: argparse.Namespace) -> int:
