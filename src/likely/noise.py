@@ -11,6 +11,7 @@ So two ranks with half of the batch each see the noise of one process with the w
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -91,9 +92,7 @@ class Noise:
         if self.source is not self.generator:
             byte = {"dtype": torch.uint8, "device": self.source.device}
             return torch.randint(256, full, generator=self.source, **byte)[part]  # type: ignore[call-overload, no-any-return]
-        row = 1
-        for side in full[1:]:
-            row *= side
+        row = math.prod(full[1:])
         words = torch.empty(full[0], (row + 7) // 8, dtype=torch.int64)
         # The range from -2**63 makes all 64 bits of each word random.
         words.random_(-(2**63), None, generator=self.generator)

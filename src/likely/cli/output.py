@@ -12,7 +12,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
 
 def leads() -> bool:
@@ -88,20 +88,8 @@ def silence() -> None:
 
 
 # What a terminal that cannot show a character gets instead.
-_PLAIN = {
-    "↑": "^",
-    "→": ">",
-    "↓": "v",
-    "←": "<",
-    "█": "#",
-    "∞": "inf",
-    "·": ".",
-    "≤": "<=",
-    "≥": ">=",
-    "≈": "~",
-    "±": "+-",
-    "×": "x",
-}
+_PLAIN = dict(zip("↑→↓←█·≈×", "^>v<#.~x", strict=True))
+_PLAIN |= {"∞": "inf", "≤": "<=", "≥": ">=", "±": "+-"}
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
@@ -131,14 +119,7 @@ def plain_letters() -> Iterator[None]:
 def plain_warnings() -> Iterator[None]:
     """Warnings as lines for a person: no file name, no source line."""
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
         note(f"likely: warning: {message}")
 
     with warnings.catch_warnings():

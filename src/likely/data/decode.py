@@ -10,7 +10,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ PRESET_SIZES = (8, 28, 32, 64)
 """The sides for which every model has settings that work untuned."""
 
 _BLOCK = 256
+T = TypeVar("T")
 
 
 class Skipped(NamedTuple):
@@ -152,7 +153,9 @@ def decode(
     ):
         for start in range(0, total, _BLOCK):
             block = inputs.get(start, min(total, start + _BLOCK))
-            answers = pool.map(lambda source: _header(source, shaping.max_pixels), block)
+            answers = pool.map(
+                lambda source: _tried(read_header, source, shaping.max_pixels), block
+            )
             for position, answer in enumerate(answers, start):
                 if isinstance(answer, Header):
                     headers.append(answer)
@@ -165,7 +168,7 @@ def decode(
             block = inputs.get(start, stop)
             todo = [p for p in range(start, stop) if p not in reasons]
             images = pool.map(
-                lambda source: _image(source, size, channels, shaping.max_pixels),
+                lambda source: _tried(decoded, source, size, channels, shaping.max_pixels),
                 [block[p - start] for p in todo],
             )
             for position, image in zip(todo, images, strict=True):
@@ -194,18 +197,10 @@ def _shape(headers: list[Header], shaping: Shaping) -> tuple[tuple[int, int], in
     return size, channels
 
 
-def _header(source: Path | io.BytesIO, max_pixels: int) -> Header | str:
+def _tried(read: Callable[..., T], *arguments: Any) -> T | str:
+    """What a reader gives, or why it cannot."""
     try:
-        return read_header(source, max_pixels)
-    except Unreadable as error:
-        return str(error)
-
-
-def _image(
-    source: Path | io.BytesIO, size: tuple[int, int], channels: int, max_pixels: int
-) -> Bytes | str:
-    try:
-        return decoded(source, size, channels, max_pixels)
+        return read(*arguments)
     except Unreadable as error:
         return str(error)
 

@@ -122,7 +122,7 @@ def download(
     timeout: float = 30.0,
     limit: float = 3600.0,
 ) -> Path:
-    """Fetch a file, or continue fetching it.
+    """Fetch a file, or continue fetching it; returns `target`.
 
     Args:
         urls: address and mirrors of the same file, tried in order; http or https.
@@ -135,9 +135,6 @@ def download(
         timeout: seconds without a byte after which a try is given up.
         limit: seconds after which all is given up, tries, pauses and the wait for another process
             included, however steadily a few bytes drip in.
-
-    Returns:
-        target.
 
     Raises:
         InvalidData: no address gave the file, or its checksum is wrong (nothing is kept then), or
@@ -203,7 +200,8 @@ def _fetch(
             ):
                 return reason  # no name service: offline, so trying again is only waiting
             continue
-        actual = _sha256_of(part)
+        with part.open("rb") as stream:
+            actual = hashlib.file_digest(stream, "sha256").hexdigest()
         if actual == sha256:
             return None
         part.unlink()
@@ -293,11 +291,6 @@ def _start_of(content_range: str | None) -> int | None:
     """First byte of "bytes 100-199/200"; None where the header is missing or malformed."""
     first = (content_range or "").removeprefix("bytes ").partition("-")[0]
     return int(first) if first.isdigit() else None
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _plain(error: Exception) -> str:

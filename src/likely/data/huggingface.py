@@ -12,7 +12,6 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -104,7 +103,13 @@ def from_huggingface(
             one unreadable.
     """
     home = Path(path).expanduser()
-    library = _library()
+    try:
+        library = importlib.import_module("datasets")
+    except ImportError as error:
+        raise MissingDependency(
+            "Hugging Face folders and parquet files are read through the library datasets, which "
+            "is not installed: pip install datasets"
+        ) from error
     shaping = Shaping.checked(size, channels, max_pixels)
     tables, remarks = _tables(home, library)
     first = tables["train"]
@@ -162,17 +167,6 @@ def from_huggingface(
     remarks += notes["remarks"]
     read = len(names) - len(skipped)
     return FolderData(train, test, FolderReport(str(home), read, skipped, 0, tuple(remarks)))
-
-
-def _library() -> Any:
-    try:
-        library: ModuleType = importlib.import_module("datasets")
-    except ImportError as error:
-        raise MissingDependency(
-            "Hugging Face folders and parquet files are read through the library datasets, which "
-            "is not installed: pip install datasets"
-        ) from error
-    return library
 
 
 def _parquet_files(folder: Path) -> list[Path]:
@@ -347,7 +341,12 @@ def _labels(
                 labels[split], names[split] = coded(entries, len(entries), (), title)
             else:
                 names[split] = tuple(typed)
-                labels[split] = _positions(entries, len(typed), title)
+                labels[split] = np.array(entries, np.int64)  # positions in the names
+                low, high = labels[split].min(), labels[split].max()
+                if low < 0 or high >= len(typed):
+                    raise InvalidData(
+                        f"{title}: labels from {low} to {high}, expected 0 to {len(typed) - 1}"
+                    )
         except InvalidData as error:
             if wanted:
                 raise
@@ -360,16 +359,6 @@ def _labels(
         table_of = np.array([classes.index(name) for name in some], np.int64)
         labels[split] = table_of[labels[split]]
     return labels, classes, remarks
-
-
-def _positions(entries: Sequence[Any], classes: int, title: str) -> npt.NDArray[np.int64]:
-    """Labels of the type ClassLabel, which are positions in its names."""
-    labels = np.array(entries, np.int64)
-    if labels.min() < 0 or labels.max() >= classes:
-        raise InvalidData(
-            f"{title}: labels from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
-        )
-    return labels
 
 
 def _encoded(record: Mapping[str, Any] | None) -> Path | io.BytesIO:

@@ -288,13 +288,9 @@ def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if scale == 1:  # whole pixels, untouched
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
-    box_width, box_height = width * scale, height * scale
-    left_edge = max(0.0, (image.width - box_width) / 2)
-    top_edge = max(0.0, (image.height - box_height) / 2)
-    box = (
-        left_edge,
-        top_edge,
-        min(float(image.width), left_edge + box_width),
-        min(float(image.height), top_edge + box_height),
-    )
+    part_width, part_height = width * scale, height * scale
+    left_edge = max(0.0, (image.width - part_width) / 2)
+    top_edge = max(0.0, (image.height - part_height) / 2)
+    right_edge = min(float(image.width), left_edge + part_width)
+    box = (left_edge, top_edge, right_edge, min(float(image.height), top_edge + part_height))
     return image.resize((width, height), Image.Resampling.BICUBIC, box=box)

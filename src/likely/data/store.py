@@ -24,6 +24,7 @@ import numpy as np
 from likely.data.places import cache_folder
 from likely.data.spec import (
     TEST_SEED,
+    VALIDATION_SEED,
     Dataset,
     DataSpec,
     IntArray,
@@ -129,29 +130,22 @@ def _write(folder: Path, source: Source) -> None:
     """Write the three splits and, last, the index that makes the folder valid."""
     rest = np.arange(len(source.train), dtype=np.int64)
     parts: dict[Split, tuple[Dataset, IntArray]] = {}
-    if source.test is None:
-        if len(rest) < 3:
-            raise InvalidData(
-                f"{source.train.spec.name}: {len(rest)} readable example(s); at least 3 are "
-                "needed for training, validation and test"
-            )
-        kept, held_out = hold_out(len(rest), max(1, validation_size(len(rest))), TEST_SEED)
-        parts["test"] = source.train, held_out
-        rest = kept
-    else:
-        parts["test"] = source.test, np.arange(len(source.test), dtype=np.int64)
-    if source.validation is None:
-        if len(rest) < 2:
-            raise InvalidData(
-                f"{source.train.spec.name}: {len(rest)} training example(s); at least 2 are "
-                "needed for training and validation"
-            )
-        kept, held_out = hold_out(len(rest), max(1, validation_size(len(rest))))
-        parts["validation"] = source.train, rest[held_out]
+    split: Split
+    name = source.train.spec.name
+    for split, part, seed, least, what in (
+        ("test", source.test, TEST_SEED, 3, "readable example(s); at least 3 are needed for "
+         "training, validation and test"),
+        ("validation", source.validation, VALIDATION_SEED, 2, "training example(s); at least 2 "
+         "are needed for training and validation"),
+    ):  # fmt: skip
+        if part is not None:
+            parts[split] = part, np.arange(len(part), dtype=np.int64)
+            continue
+        if len(rest) < least:
+            raise InvalidData(f"{name}: {len(rest)} {what}")
+        kept, held_out = hold_out(len(rest), max(1, validation_size(len(rest))), seed)
+        parts[split] = source.train, rest[held_out]
         rest = rest[kept]
-    else:
-        part = source.validation
-        parts["validation"] = part, np.arange(len(part), dtype=np.int64)
     parts["train"] = source.train, rest
     record = {
         split: _write_part(folder, split, data, positions)

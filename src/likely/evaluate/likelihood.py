@@ -107,9 +107,6 @@ def per_example_nll(
         proofs: made before by `likely.verify` for these weights; others are not believed.
         progress: called with (examples done, of how many).
 
-    Returns:
-        One value for each example.
-
     Raises:
         Unanswerable: an implicit density, with its reason.
         ProofFailed: a proof that the number depends on failed.

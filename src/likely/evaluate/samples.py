@@ -266,7 +266,7 @@ def sample_metrics(
     k: int = 5,
     seed: int = 0,
 ) -> list[Estimate]:
-    """All numbers about one model's samples; for several models keep a `SampleReference`.
+    """`SampleReference.metrics` of one model's samples; for several models keep a reference.
 
     Args:
         samples: integers in [0, levels), [N, *shape].
@@ -276,9 +276,6 @@ def sample_metrics(
         n: images of each side; by default as many as all three sets have, at most 2,000.
         k: neighbours of precision, recall, density and coverage.
         seed: of the choice of images.
-
-    Returns:
-        As `SampleReference.metrics`.
     """
     if n is None:
         n = min(len(samples), len(train), len(test), DEFAULT_IMAGES)

@@ -157,9 +157,6 @@ def run(
         command: that makes the report again, for its foot.
         progress: told of every stage.
 
-    Returns:
-        The report and its files.
-
     Raises:
         InvalidSetting: neither runs nor data.
         LikelyError: whatever loading, fitting or measuring refuses.

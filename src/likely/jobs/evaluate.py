@@ -282,9 +282,6 @@ def evaluate(
         progress: told of every stage.
         changes: fields of the settings, as split="validation".
 
-    Returns:
-        The numbers.
-
     Raises:
         ProofFailed: a check that the likelihood depends on fails.
         CheckpointError: the run is damaged, or the report cannot be written.

@@ -172,9 +172,6 @@ def write_report(report: Report, directory: Path) -> ReportFiles:
     Args:
         report: what to write.
         directory: created if missing; sheets go to `directory/sheets`.
-
-    Returns:
-        The paths.
     """
     folder = directory / "sheets"
     sheets = []

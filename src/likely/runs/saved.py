@@ -195,9 +195,6 @@ def save(directory: str | Path, model: GenerativeModel, data: Dataset | None = N
         model: registered or not (`load` then says how to register it).
         data: what it was fitted to, so that the command can measure it.
 
-    Returns:
-        The directory.
-
     Raises:
         InvalidSetting: a run or other files are there.
     """

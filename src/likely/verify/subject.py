@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -152,7 +153,8 @@ def smaller(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("verify", seed, "smaller"))
         instance = build(*arguments)
-        fitted = _same_shapes(instance, model)
+        shapes = ({n: t.shape for n, t in m.state_dict().items()} for m in (instance, model))
+        fitted = next(shapes) == next(shapes)
         if fitted:
             instance.load_state_dict(model.state_dict())
         else:
@@ -185,15 +187,5 @@ def least_levels(model: GenerativeModel) -> int:
 
 def all_images(shape: tuple[int, ...], levels: int) -> Tensor:
     """Every image of that shape, int64 [levels ** D, *shape]."""
-    dims = 1
-    for side in shape:
-        dims *= side
-    rows = list(itertools.product(range(levels), repeat=dims))
+    rows = list(itertools.product(range(levels), repeat=math.prod(shape)))
     return torch.tensor(rows, dtype=torch.int64).reshape(-1, *shape)
-
-
-def _same_shapes(a: nn.Module, b: nn.Module) -> bool:
-    """Whether the weights of one fit the other."""
-    sizes_a = {name: tuple(t.shape) for name, t in a.state_dict().items()}
-    sizes_b = {name: tuple(t.shape) for name, t in b.state_dict().items()}
-    return sizes_a == sizes_b

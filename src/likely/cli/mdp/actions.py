@@ -49,18 +49,9 @@ from likely.mdp.solvers.solve import CRITERIA, METHODS
 
 def _list(options: argparse.Namespace) -> None:
     if options.json:
-        say_json(
-            {
-                "worlds": [
-                    {
-                        "name": name,
-                        "about": worlds.REGISTRY[name].about,
-                        "size": dict(worlds.REGISTRY[name].size),
-                    }
-                    for name in worlds.names()
-                ]
-            }
-        )
+        listed = [(name, worlds.REGISTRY[name]) for name in worlds.names()]
+        records = [{"name": n, "about": w.about, "size": dict(w.size)} for n, w in listed]
+        say_json({"worlds": records})
         return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("world", no_wrap=True)
@@ -157,10 +148,10 @@ def _show_solution(
     value, lower, upper = bounds
     console = Console()
     heading(console, world)
-    how = [
-        f"{key} {solution.about[key]}" for key in ("criterion", "method") if key in solution.about
-    ]
-    say(console, ", ".join(how))
+    about = solution.about
+    say(
+        console, ", ".join(f"{key} {about[key]}" for key in ("criterion", "method") if key in about)
+    )
     say(console, solution.status, "bold green" if solution.converged else "bold yellow")
     if world.mdp.initial is not None:
         low, high = (at_start(world.mdp, end) for end in (lower, upper))
@@ -244,21 +235,16 @@ def _methods(options: argparse.Namespace) -> None:
     if options.plot is not None:
         plots.convergence(options.plot, runs, world.name)
     if options.json:
-        say_json(
+        records = [
             {
-                **facts(world),
-                "tolerance": options.tolerance,
-                "methods": [
-                    {
-                        "method": run.name,
-                        "sweeps": plain(run.backups),
-                        "seconds": plain(run.seconds),
-                        "error_bound": plain(run.bound),
-                    }
-                    for run in runs
-                ],
+                "method": run.name,
+                "sweeps": plain(run.backups),
+                "seconds": plain(run.seconds),
+                "error_bound": plain(run.bound),
             }
-        )
+            for run in runs
+        ]
+        say_json({**facts(world), "tolerance": options.tolerance, "methods": records})
         return
     console = Console()
     heading(console, world)

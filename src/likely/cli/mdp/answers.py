@@ -15,7 +15,7 @@ from rich.text import Text
 
 from likely.cli.mdp import terminal
 from likely.errors import InvalidSetting
-from likely.files import refuse_unwritable
+from likely.files import refuse_unwritable, write_bytes
 from likely.mdp.draw import pictures, plots
 from likely.mdp.model.policies import greedy_pairs
 from likely.mdp.model.problem import MDP, write_npz
@@ -34,12 +34,9 @@ def say(console: Console, text: str, style: str = "") -> None:
 def plain(array: NDArray[Any]) -> list[Any]:
     """An array as JSON: infinities and NaN, which JSON has not, become null."""
     if array.dtype.kind == "f":
-        blank = np.where(np.isfinite(array), array, np.nan).astype(object)
-        blank[~np.isfinite(array)] = None
-        listed: list[Any] = blank.tolist()
-        return listed
-    whole: list[Any] = array.tolist()
-    return whole
+        array = np.where(np.isfinite(array), array.astype(object), np.array(None))
+    listed: list[Any] = array.tolist()
+    return listed
 
 
 def finite(value: float) -> float | None:
@@ -104,12 +101,8 @@ def solution_record(world: World, solution: Solution, everything: bool) -> dict[
     }
     if world.mdp.initial is not None:
         record["start"] = {
-            name: finite(at_start(world.mdp, array if array.ndim == 1 else array[0]))
-            for name, array in (
-                ("value", solution.value),
-                ("lower", solution.lower),
-                ("upper", solution.upper),
-            )
+            name: finite(at_start(world.mdp, np.atleast_2d(getattr(solution, name))[0]))
+            for name in ("value", "lower", "upper")
         }
     if everything:
         for name in ("value", "lower", "upper", "policy"):
@@ -129,22 +122,14 @@ def _is_plain(value: Any) -> bool:
 def write_solution(path: str, world: World, solution: Solution) -> None:
     if Path(path).suffix.lower() == ".json":
         text = json.dumps(solution_record(world, solution, True), allow_nan=False)
-        plots.write_atomically(path, lambda file: _write_text(file, text))
+        write_bytes(Path(path), f"{text}\n".encode())
         return
-    arrays = {
-        "value": np.asarray(solution.value),
-        "lower": np.asarray(solution.lower),
-        "upper": np.asarray(solution.upper),
-        "policy": np.asarray(solution.policy),
-    }
+    names = ("value", "lower", "upper", "policy")
+    arrays = {name: np.asarray(getattr(solution, name)) for name in names}
     table = solution.q_table()
     if table is not None:
         arrays["q"] = table
     write_npz(Path(path), arrays)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def draw(path: str, world: World, value: NDArray[np.float64], title: str) -> None:

@@ -76,8 +76,8 @@ def value_grid(layout: GridLayout, value: NDArray[np.float64]) -> Table:
     from rich.text import Text
 
     grid = layout.on_grid(value)
-    known = grid[np.isfinite(grid)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    numbers = grid[np.isfinite(grid)]
+    low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 1.0)
     table = Table(show_header=False, box=None, padding=0, pad_edge=False)
     columns = layout.shape[1]
     write = signed if layout.shape[1] <= 6 else short_number
@@ -85,12 +85,11 @@ def value_grid(layout: GridLayout, value: NDArray[np.float64]) -> Table:
     width = max(len(text) for row in texts for text in row) + 2
     for _ in range(columns):
         table.add_column(justify="center", width=width, no_wrap=True)
-    for row, numbers in zip(texts, grid, strict=True):
+    for row, row_numbers in zip(texts, grid, strict=True):
         cells: list[Text] = []
-        for text, number in zip(row, numbers, strict=True):
-            share = (
-                0.0 if high <= low or not math.isfinite(number) else ((number - low) / (high - low))
-            )
+        for text, number in zip(row, row_numbers, strict=True):
+            known = high > low and math.isfinite(number)
+            share = (number - low) / (high - low) if known else 0.0
             style = "white on grey27" if math.isnan(number) else _shade(share)
             cells.append(Text(text.center(width), style=style))
         table.add_row(*cells)
@@ -144,14 +143,11 @@ def grid_of(
     arrows = arrow_grid(mdp, layout, greedy_pairs(mdp, value))
     width = sum(console.measure(part).maximum for part in (values, arrows)) + 6
     both = Table(show_header=False, box=None, padding=(0, 3, 0, 0), pad_edge=False)
-    if width <= console.width:
-        both.add_row(Text(label, style="bold"), Text("greedy policy", style="bold"))
-        both.add_row(values, arrows)
-    else:
-        both.add_row(Text(label, style="bold"))
-        both.add_row(values)
-        both.add_row(Text("greedy policy", style="bold"))
-        both.add_row(arrows)
+    title, policy = Text(label, style="bold"), Text("greedy policy", style="bold")
+    beside = [(title, policy), (values, arrows)]
+    below = [(title,), (values,), (policy,), (arrows,)]
+    for row in beside if width <= console.width else below:
+        both.add_row(*row)
     console.print(both)
 
 
