@@ -41,6 +41,16 @@ def test_what_is_printed_is_one_readable_line(run: Run) -> None:
     assert repr(proofs).startswith("VAE: all proofs passed")
 
 
+def test_a_saved_run_is_shown_as_the_run_that_was_saved(run: Run, tmp_path: Path) -> None:
+    saved = likely.load(run.save(tmp_path / "vae"))
+    assert re.fullmatch(
+        r"VAE on \S+: \d+ steps; best validation <= [\d.]+ nats; saved in \S+vae", repr(saved)
+    )
+    assert saved.best_validation == run.best_validation
+    curves = [re.findall("<svg .*?</svg>", each._repr_html_(), re.DOTALL) for each in (run, saved)]
+    assert curves[0] == curves[1] != []
+
+
 def test_a_notebook_shows_a_fragment_that_asks_for_nothing(run: Run) -> None:
     proofs = Proofs("VAE", "d", True, 0, (Proof.at_most("<b>", 2.0, 1.0, "c"),))
     objects = [run, training_data(), nats(80.0), nats(80.0).versus(nats(1.0)), proofs]

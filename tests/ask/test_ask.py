@@ -170,10 +170,20 @@ def test_an_adversary_has_features() -> None:
         assert activations.shape[0] == 4
         assert torch.equal(activations, adversary.features(model.scaled(x)))  # type: ignore[operator]
         assert not activations.requires_grad
+        assert answers(model)["features"].guarantee is Guarantee.NONE
+        assert answers(model, adversary=adversary)["features"].guarantee is Guarantee.APPROXIMATE
         alone = ask(model, "features", x[:1], adversary=adversary)
         torch.testing.assert_close(alone, activations[:1])
         with pytest.raises(Unanswerable, match="Linear, has no features"):
             ask(model, "features", x, adversary=nn.Linear(1, 1))
+
+
+def test_answers_are_read_one_per_line() -> None:
+    worth = answers(model_of("nade"))
+    assert repr(worth["likelihood"]) == "Answer(EXACT, 'the chain rule: a sum of log-conditionals')"
+    lines = str(worth).splitlines()
+    assert [line.split()[0] for line in lines] == list(QUERIES)
+    assert "no answer" in lines[list(QUERIES).index("posterior")]
 
 
 def test_the_door_and_the_room_have_one_name() -> None:

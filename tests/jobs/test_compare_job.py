@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from likely import runs
+from likely.ask import Guarantee
 from likely.data import load
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Relation
-from likely.jobs.compare import ONE_OF_EACH_KIND, CompareSettings, Outcome, compare, run
+from likely.jobs.compare import CompareSettings, Outcome, compare, run
+from likely.models import ONE_OF_EACH_KIND
 from likely.training.loop import fit
 
 FEW = CompareSettings(steps=6, samples=60, importance_samples=3)
@@ -141,10 +143,12 @@ def test_models_in_memory_are_compared_and_shown(outcome: Outcome, folder: Path)
     assert [model.result.name for model in report.models] == ["VAE", "VAE 2"]
     assert "VAE 2" in str(report) == repr(report)
     assert report._repr_html_().startswith("<iframe srcdoc=")
-    same = compare(folder / "runs" / "vae", settings=FEW)
+    same = compare(runs.load(folder / "runs" / "vae"), settings=FEW)
     assert outcome.report is not None
     vae = next(m for m in outcome.report.models if m.result.name == "vae")
     assert same.models[0].result.estimates[0] == vae.result.estimates[0]
+    dcgan = next(m for m in outcome.report.models if m.result.name == "dcgan")
+    assert dcgan.result.answers["features"].guarantee is Guarantee.APPROXIMATE
     with pytest.raises(InvalidSetting, match="give data="):
         compare(models[0])
     with pytest.raises(InvalidSetting, match="give fitted models; or data"):

@@ -17,6 +17,7 @@ from fit_cases import differing, end_of, files_in, fit_case, stop_at, training_d
 from likely import data, models, runs
 from likely.cli import main
 from likely.data.spec import DataSpec
+from likely.devices import environment
 from likely.errors import InvalidSetting
 from likely.evaluate.classifier import default_extractor
 from likely.models.registry import MODELS, model
@@ -170,6 +171,29 @@ def test_a_finished_run_is_prolonged_bit_for_bit(case: str, tmp_path: Path) -> N
     for name in ("fit.json", "config.json"):
         pair = [(tmp_path / folder / name).read_bytes() for folder in ("whole", "parts")]
         assert pair[0] == pair[1]
+
+
+def test_the_environment_of_every_part_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def environments() -> dict[str, object]:
+        return dict(json.loads((tmp_path / "environment.json").read_text()))
+
+    fit_case("vae-dense", tmp_path, progress=stop_at(4))
+    first = environments()
+    fit_case("vae-dense", tmp_path, progress=stop_at(6))
+    assert environments() == first
+    there = {**environment(), "threads": 7, "processor": "another"}
+    monkeypatch.setattr("likely.training.loop.environment", lambda: there)
+    fit_case("vae-dense", tmp_path, progress=stop_at(8))
+    monkeypatch.undo()
+    run = fit_case("vae-dense", tmp_path)
+    back = {name: first[name] for name in ("threads", "processor")}
+    parts = [{"step": 6, "threads": 7, "processor": "another"}, {"step": 8, **back}]
+    assert environments() == {**first, "resumed": parts}
+    fit_case("vae-dense", tmp_path)
+    assert run.finished
+    assert RunDirectory(tmp_path).threads() == first["threads"]
 
 
 def test_a_prolonged_run_has_the_weights_of_the_long_one_wherever_it_was_logged(

@@ -14,18 +14,19 @@ from typing import Any
 
 from likely.ask.sample import sample  # isort: skip
 from likely.ask.likelihood import likelihood  # isort: skip
-from likely.ask.encode import features, posterior, reconstruct  # isort: skip
+from likely.ask.encode import features, features_answer, posterior, reconstruct  # isort: skip
 from likely.ask.interpolate import interpolate  # isort: skip
 from likely.ask.complete import complete  # isort: skip
 from likely.ask.conditional import conditional  # isort: skip
 from likely.ask.stream import stream  # isort: skip
-from likely.ask.query import QUERIES, Answer, Guarantee, Query
+from likely.ask.query import QUERIES, Answer, Answers, Guarantee, Query
 from likely.density import GenerativeModel
 from likely.errors import InvalidSetting, nearest
 
 __all__ = [
     "QUERIES",
     "Answer",
+    "Answers",
     "Guarantee",
     "Query",
     "answers",
@@ -66,6 +67,14 @@ def ask(model: GenerativeModel, query: str, *arguments: Any, **options: Any) -> 
     return run(model, *arguments, **options)
 
 
-def answers(model: GenerativeModel) -> dict[str, Answer]:
-    """Every query by its name, with what the model's answer is worth and why."""
-    return {name: query.answer(model) for name, query in QUERIES.items()}
+def answers(model: GenerativeModel, *, adversary: object = None) -> Answers:
+    """Every query by its name, with what the model's answer is worth and why.
+
+    Args:
+        model: any.
+        adversary: the network that played against it, `run.adversary` of a GAN, which has features.
+    """
+    worth = Answers((name, query.answer(model)) for name, query in QUERIES.items())
+    if adversary is not None:
+        worth["features"] = features_answer(model, adversary)
+    return worth

@@ -44,8 +44,10 @@ def posterior_answer(model: GenerativeModel) -> Answer:
     return approximate("q(z|x), the encoder's Gaussian") if encodes else no_code(model)
 
 
-def features_answer(model: GenerativeModel) -> Answer:
-    """The code where there is an encoder."""
+def features_answer(model: GenerativeModel, adversary: object = None) -> Answer:
+    """The activations of an adversary, or the code where there is an encoder."""
+    if isinstance(adversary, HasFeatures):
+        return approximate("activations of its adversary, adversary=run.adversary")
     if isinstance(model, Encodes):
         return approximate("the mean of q(z|x)")
     if isinstance(model, Autoregressive | Mixture):

@@ -35,6 +35,19 @@ class Answer:
     guarantee: Guarantee
     reason: str
 
+    def __repr__(self) -> str:
+        return f"Answer({self.guarantee.name}, {self.reason!r})"
+
+
+class Answers(dict[str, Answer]):
+    """Answers by the name of the query; as text one per line."""
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{name:12} {answer.guarantee.value:12} {answer.reason}"
+            for name, answer in self.items()
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Query:

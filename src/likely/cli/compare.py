@@ -13,6 +13,7 @@ from likely.cli.output import note, say, say_json, wrapped
 from likely.cli.parser import UNSET, Option, Parser, add_options, device_option, no_choices, whole
 from likely.cli.values import converted_field
 from likely.errors import InvalidSetting
+from likely.models import ONE_OF_EACH_KIND
 from likely.training.stopping import exit_code
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ choices = no_choices
 def configure(parser: Parser, choice: str | None) -> None:
     """The arguments."""
     parser.description = (
-        "Compare runs; or with --data and no runs, fit a Gated PixelCNN, a VAE and a DCGAN\n"
-        "first. Prints the table, and writes report.html, report.json and sample sheets.\n"
-        "The order is partial: = against <= may be UNDECIDED, and numbers on different\n"
-        "data never meet. A comparison that was stopped resumes."
+        "Compare runs; or with --data and no runs, fit one model of each kind first\n"
+        f"({', '.join(ONE_OF_EACH_KIND)}). Prints the table, and writes report.html,\n"
+        "report.json and sample sheets. The order is partial: = against <= may be\n"
+        "UNDECIDED, and numbers on different data never meet. A comparison that was\n"
+        "stopped resumes."
     )
     parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help="directories of runs")
     add_options(parser, OPTIONS)
@@ -125,7 +127,7 @@ def _print(report: Report) -> None:
     Console().print(terminal_table(report.comparison))
     sentences = report.comparison.sentences()
     decisive = [quantity for quantity in QUANTITIES.values() if quantity.decisive]
-    titles = tuple(f"{q.name} [{q.unit}]" if q.unit else q.name for q in decisive)
+    titles = tuple(f"{q.label} [{q.unit}]" if q.unit else q.label for q in decisive)
     told = [sentence for sentence in sentences if sentence.startswith(titles)]
     for sentence in told:
         say(wrapped(sentence))

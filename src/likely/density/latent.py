@@ -80,6 +80,10 @@ class DiagonalGaussian:
     mean: Tensor
     log_scale: Tensor
 
+    def __repr__(self) -> str:
+        shape = list(self.mean.shape)
+        return f"DiagonalGaussian(mean {shape}, log_scale {shape})"
+
     def sample(self, noise: Tensor) -> Tensor:
         """mean + scale * noise (the reparameterisation trick); noise standard normal."""
         return self.mean + self.log_scale.exp() * noise

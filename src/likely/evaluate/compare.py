@@ -22,7 +22,7 @@ from likely.ask import QUERIES, Answer, Guarantee
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
 from likely.estimate import Comparison, Estimate, Relation, Verdict, confidence_width
-from likely.evaluate.quantities import CODES, GROUPS, LIKELIHOODS
+from likely.evaluate.quantities import CODES, GROUPS, LIKELIHOODS, words
 
 Key = tuple[str, str]  # quantity, unit
 
@@ -101,8 +101,9 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The quantity with its unit, as "nll [nats]"."""
-        return f"{self.quantity} [{self.unit}]" if self.unit else self.quantity
+        """What the quantity is called, with its unit, as "nll [nats]"."""
+        name = words(self.quantity, short=True)
+        return f"{name} [{self.unit}]" if self.unit else name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,16 +113,26 @@ class Missing:
     label: str
     reason: str
 
+    @property
+    def sentence(self) -> str:
+        """The reason after the label, which it may say itself."""
+        return self.reason if self.label in self.reason else f"{self.label}: {self.reason}"
+
 
 @dataclasses.dataclass(frozen=True)
 class PairVerdict:
     """The verdict on two models in one column; where it is decided, `left` is the better one."""
 
-    title: str
+    column: Column
     left: str
     right: str
     comparison: Comparison
     paired: bool
+
+    @property
+    def title(self) -> str:
+        """That of the column."""
+        return self.column.title
 
     @property
     def decided(self) -> bool:
@@ -208,7 +219,7 @@ class ComparisonTable:
     def sentences(self) -> list[str]:
         """Every verdict in words, and every refusal."""
         missing = [
-            f"{column.title}: {result.name}: {cell.label}: {cell.reason}"
+            f"{column.title}: {result.name}: {cell.sentence}"
             for column in self.columns
             for result in self.results
             if isinstance(cell := self.cells[result.name, column], Missing) and cell.reason
@@ -225,7 +236,8 @@ class ComparisonTable:
             "columns": [self._column_json(column) for column in self.columns],
             "verdicts": [
                 {
-                    "quantity": verdict.title,
+                    "quantity": verdict.column.quantity,
+                    "unit": verdict.column.unit,
                     "left": verdict.left,
                     "right": verdict.right,
                     "verdict": verdict.comparison.verdict.value,
@@ -404,7 +416,7 @@ def _verdict(
     paired = all(values is not None for _, _, values in sides)
     for (name, a, x), (other, b, y) in (sides, sides[::-1]):
         comparison = paired_comparison(a, b, x or (), y or ()) if paired else a.versus(b)
-        verdict = PairVerdict(column.title, name, other, comparison, paired)
+        verdict = PairVerdict(column, name, other, comparison, paired)
         if comparison.verdict is not Verdict.WORSE:
             break
     return verdict
@@ -448,9 +460,7 @@ def _incomparable(
                     continue
                 if column in chosen[right.name] or other in chosen[left.name]:
                     continue  # they do meet elsewhere
-                yield PairVerdict(
-                    column.title, left.name, right.name, _apart(left, right, a, b), False
-                )
+                yield PairVerdict(column, left.name, right.name, _apart(left, right, a, b), False)
 
 
 def _apart(left: ModelResult, right: ModelResult, a: Estimate, b: Estimate) -> Comparison:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from likely import data as data_room
 from likely import runs
@@ -49,7 +49,7 @@ from likely.jobs.evaluate import (
     stage,
 )
 from likely.jobs.fits import FitStopped, Order, SideBySide, room_for
-from likely.models import entry
+from likely.models import ONE_OF_EACH_KIND, entry
 from likely.report.report import (
     ModelReport,
     Report,
@@ -59,12 +59,11 @@ from likely.report.report import (
     write_report,
 )
 from likely.runs.checkpoint import CheckpointError
+from likely.runs.saved import SavedRun
 from likely.settings import not_negative, to_json
 from likely.training.health import diagnose
 from likely.training.loop import Run
 from likely.verify import verify
-
-ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +106,7 @@ class Fitted:
         fit: settings of its fit.
         seconds: of its fit, or None where not known.
         status: how the fit ended, a sentence.
+        adversary: the network that played against an implicit density, else None.
     """
 
     name: str
@@ -117,6 +117,7 @@ class Fitted:
     fit: Mapping[str, Any]
     seconds: float | None
     status: str
+    adversary: nn.Module | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +182,7 @@ def run(
 
 
 def compare(
-    *fitted: str | Path | Run | GenerativeModel,
+    *fitted: str | Path | Run | SavedRun | GenerativeModel,
     data: str | Mapping[str, Any] | tuple[Dataset, Dataset] | None = None,
     out: str | Path | None = None,
     settings: CompareSettings | None = None,
@@ -194,9 +195,10 @@ def compare(
         likely.compare(data="digits", out="comparison")
 
     Args:
-        fitted: models, runs of `likely.fit`, or directories of runs; none to fit one of each kind.
+        fitted: models, runs of `likely.fit` or `likely.load`, or directories of runs; none to fit
+            one of each kind.
         data: what they are compared on: (training set, test set); or what `likely.data.load` takes,
-            a name or a path, or {"name": ..., options}. Directories know theirs.
+            a name or a path, or {"name": ..., options}. Saved runs know theirs.
         out: folder of report.html, report.json and the sheets; needed to fit, else None writes
             nothing.
         settings: of the comparison.
@@ -228,7 +230,7 @@ def compare(
         return outcome.report
     items = [
         _opened(each, request, settings, bench)
-        if isinstance(each, str | Path)
+        if isinstance(each, str | Path | SavedRun)
         else _in_memory(each, request, settings)
         for each in fitted
     ]
@@ -266,6 +268,7 @@ def _in_memory(
         to_json(run_of.settings) if run_of else {},
         run_of.seconds if run_of else None,
         run_of.status if run_of else "",
+        run_of.adversary if run_of else None,
     )
 
 
@@ -330,13 +333,13 @@ def _concluded(
 
 
 def _opened(
-    directory: str | Path,
+    run: str | Path | SavedRun,
     request: Mapping[str, Any] | None,
     settings: CompareSettings,
     bench: _Bench,
 ) -> Fitted:
     """A saved run; refused where its data are not what it was fitted to."""
-    saved = runs.load(directory)
+    saved = run if isinstance(run, SavedRun) else runs.load(run)
     place(saved.model, choose_device(settings.device))
     options = saved.options() if request is None else {}
     wanted = request or {"name": options.pop("source"), **options}
@@ -344,8 +347,8 @@ def _opened(
     spec = saved.model.spec
     if (train.spec.shape, train.spec.levels) != (spec.shape, spec.levels):
         raise InvalidData(
-            f"{directory} was fitted to {spec.name}, shape {spec.shape} with {spec.levels} levels; "
-            f"{train.spec.name} has shape {train.spec.shape} with {train.spec.levels}"
+            f"{saved.directory} was fitted to {spec.name}, shape {spec.shape} with {spec.levels} "
+            f"levels; {train.spec.name} has shape {train.spec.shape} with {train.spec.levels}"
         )
     metrics = saved.metrics
     return Fitted(
@@ -356,7 +359,8 @@ def _opened(
         metrics,
         saved.files.fit(),
         saved.files.seconds(),
-        f"{metrics[-1]['step']:.0f} steps" if metrics else "not fitted",
+        saved.state,
+        saved.adversary,
     )
 
 
@@ -425,7 +429,7 @@ class _Bench:
             item.name,
             model.kind,
             measured.estimates,
-            answers(model),
+            answers(model, adversary=item.adversary),
             {} if values is None else {(quantity, "nats"): values},
             measured.unanswerable if has_likelihood(model) else {},
             test.spec,

@@ -341,6 +341,6 @@ def _merged(
         "evaluations": {**evaluations, split: record},
         "answers": {
             QUERIES[name].title: {"guarantee": answer.guarantee.value, "reason": answer.reason}
-            for name, answer in answers(run.model).items()
+            for name, answer in answers(run.model, adversary=run.adversary).items()
         },
     }

@@ -26,7 +26,10 @@ if TYPE_CHECKING:  # with the classes that they register
     from likely.models.vae.settings import *  # noqa: F403
     from likely.models.vectors.settings import *  # noqa: F403
 
-__all__ = ["MODELS", "ModelEntry", "entry", "model"]
+__all__ = ["MODELS", "ONE_OF_EACH_KIND", "ModelEntry", "entry", "model"]
+
+# What a comparison fits, one for each leaf of the taxonomy.
+ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
 _FAMILIES = (_vectors, _recurrent, _pixelcnn, _multiscale, _vae, _gan)
 

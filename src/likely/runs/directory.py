@@ -2,7 +2,7 @@
 
     config.json        model, its settings, the data it was fitted to and how to load them
     fit.json           settings of the fit, objective, fingerprint of the training data
-    environment.json   versions and processor
+    environment.json   versions, processor, threads; what differed where the fit was resumed
     metrics.jsonl      one record per line, without times; timing.jsonl has the times
     weights.safetensors  averaged weights, for use
     best.safetensors   averaged weights of the best validation so far
@@ -278,6 +278,19 @@ class RunDirectory:
         wanted = Description(wanted.config, fit | ({"starts_from": origin} if origin else {}))
         self.describe(wanted)
         return wanted
+
+    def note_environment(self, environment: Mapping[str, Any], step: int) -> None:
+        """Keep what differs, from this step on, from the environment of the part before."""
+        path = self / ENVIRONMENT
+        if not path.exists():
+            return
+        record = checkpoint.read_json(path)
+        parts = [record, *record.get("resumed", [])]
+        before = {key: value for part in parts for key, value in part.items()}
+        changed = {key: v for key, v in environment.items() if before.get(key) != v}
+        if changed:
+            resumed = [*parts[1:], {"step": step, **changed}]
+            checkpoint.write_json(path, {**record, "resumed": resumed})
 
     def describe(self, wanted: Description) -> None:
         """Write fit.json and config.json where they do not say so already."""

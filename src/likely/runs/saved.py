@@ -24,15 +24,16 @@ from likely.models.gan.adversary import DISCRIMINATOR, adversary_of
 from likely.runs.checkpoint import CheckpointError, read_json
 from likely.runs.directory import REPORT, WEIGHTS, RunDirectory
 from likely.runs.resume import Description, describe_model
+from likely.runs.view import Viewed
 from likely.settings import from_mapping
 
 # What the names of the adversary's weights begin with.
 ADVERSARY = f"{DISCRIMINATOR}."
 
 
-@dataclasses.dataclass(frozen=True)
-class SavedRun:
-    """A run as its directory keeps it.
+@dataclasses.dataclass(frozen=True, repr=False)
+class SavedRun(Viewed):
+    """A run as its directory keeps it: a line as text, its curves in a notebook.
 
     Attributes:
         directory: of the run.

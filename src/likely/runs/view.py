@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from likely.ask.likelihood import is_bound
 from likely.density import GenerativeModel
@@ -45,9 +46,14 @@ class Record(dict[str, float]):
 class Viewed:
     """Of a run: its line, its curves, and both in a notebook."""
 
-    model: GenerativeModel
-    metrics: list[dict[str, float]]
-    directory: Path | None
+    if TYPE_CHECKING:
+
+        @property
+        def model(self) -> GenerativeModel: ...
+        @property
+        def metrics(self) -> list[dict[str, float]]: ...
+        @property
+        def directory(self) -> Path | None: ...
 
     @property
     def title(self) -> str:

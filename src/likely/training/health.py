@@ -189,18 +189,17 @@ def _inactive_units(records: Records, model: LatentVariable, data: Dataset) -> F
         return None
     _, kl = _series(records, "kl")
     rate = float(_tail(kl).mean()) if len(kl) else 0.0
-    if rate > WASTED:
-        return Finding(
-            "warning",
-            f"the encoder is not fitted yet: {active} of {model.latent} latent units are "
-            f"active (their posterior mean varies over the data by more than "
-            f"{ACTIVE_VARIANCE}), so that most of the KL term's {rate:.3g} nats is wasted",
-            "more steps",
-        )
+    seen = (
+        f"{active} of {model.latent} latent units are active (their posterior mean varies over "
+        f"the data by more than {ACTIVE_VARIANCE})"
+    )
+    if rate > WASTED or 0 < len(kl) < ENOUGH:  # a short fit shows nothing that would last
+        wasted = f", so that most of the KL term's {rate:.3g} nats is wasted"
+        sentence = f"the encoder is not fitted yet: {seen}{wasted if rate > WASTED else ''}"
+        return Finding("warning", sentence, "more steps")
     return Finding(
         "warning" if active else "failure",
-        f"posterior collapse: {active} of {model.latent} latent units are active (their "
-        f"posterior mean varies over the data by more than {ACTIVE_VARIANCE})",
+        f"posterior collapse: {seen}",
         "a warm-up of the KL weight (objective warmup), beta below 1, free_nats, or fewer latents",
     )
 

@@ -581,6 +581,8 @@ class _Loop:
                     self._load()
                     if files is not None and wanted is not None:
                         self.description = files.go_on(wanted)
+                        if self.step < self.settings.steps:
+                            files.note_environment(environment(), self.step)
             else:
                 with self.team.together():
                     self._start()

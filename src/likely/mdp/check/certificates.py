@@ -47,6 +47,8 @@ class Certificate:
     def __str__(self) -> str:
         return f"|V - V*| <= {self.error:.3g}, residual {self.residual:.3g}"
 
+    __repr__ = __str__
+
 
 def certify(
     problem: Problem,
