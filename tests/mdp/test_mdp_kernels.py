@@ -289,11 +289,12 @@ def test_a_wrong_row_function_is_named_by_state_and_action() -> None:
 # ---------------------------------------------------------------------------------- graphs
 def test_components_come_sinks_first() -> None:
     mdp = random_mdp(60, 1, 2, 0.9, seed=4)
-    members, bounds = graph.components(mdp.pair_ptr, mdp.indptr, mdp.indices, 60)
+    members, bounds, component = graph.components(mdp.pair_ptr, mdp.indptr, mdp.indices)
     assert sorted(members.tolist()) == list(range(60))
     number = np.empty(60, dtype=int)
     for group in range(len(bounds) - 1):
         number[members[bounds[group] : bounds[group + 1]]] = group
+    assert number.tolist() == component.tolist()
     count, label = csgraph.connected_components(mdp.transition, connection="strong")
     assert len(bounds) - 1 == count
     assert len({(a, b) for a, b in zip(number, label, strict=True)}) == count

@@ -327,16 +327,16 @@ def test_a_policy_chain_is_eliminated_part_by_part(seed: int) -> None:
     rows = sparse.csr_array(dense)
     first, last = before, before + n
     picked = np.arange(states)
-    parts = ssp_linear.chain_parts(
-        rows.indptr.astype(np.int64), rows.indices, rows.data, first, last, picked
-    )
+    pointers = np.arange(states + 1), rows.indptr.astype(np.int64)
+    problem = (*pointers, rows.indices, rows.data, np.zeros(states))
+    parts = ssp_linear.chain_parts(problem, first, last, picked)
     block = dense[first:last, first:last]
     count, _ = csgraph.connected_components(block > 0.0, connection="strong")
     assert len(parts[5]) - 1 == count
     factors = np.full(int(parts[7][-1]) + 5, np.nan)
-    ssp_linear.chain_factors(factors, *parts)
+    ssp_linear.chain_factors(factors, parts)
     right = rng.standard_normal(n)
-    z = ssp_linear.chain_solve(factors, *parts, right)
+    z = ssp_linear.chain_solve(factors, parts, right)
     assert np.allclose(z, np.linalg.solve(np.eye(n) - block, right), rtol=1e-9, atol=1e-12)
 
 

@@ -61,7 +61,7 @@ def topological(task: Task) -> Iterator[None]:
     mdp = task.mdp
     if mdp is None:
         raise InvalidSetting('method="topological" needs stored rows; use problem.stored()')
-    members, bounds = graph.components(mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.states)
+    members, bounds, _ = graph.components(mdp.pair_ptr, mdp.indptr, mdp.indices)
     threshold = 0.25 * task.target_span
     while True:
         work, left = solve_components(mdp.rows, task.value, members, bounds, threshold, SWEEPS)

@@ -115,65 +115,117 @@ def spread(pair_ptr, indptr, indices, seed, limit):
 
 
 @_kernel
-def components(pair_ptr, indptr, indices, states):
-    """Strongly connected components by Tarjan's algorithm, without recursion.
+def strong_components(pair_ptr, indptr, indices, usable, roots, part, label, index, first):
+    """Tarjan's algorithm without recursion, within each part of the states `roots`.
 
-    Returns the states grouped by component and the pointer to the groups. Components come in
-    reverse topological order: every successor outside a component is in an earlier group.
+    Edges are the moves of `usable` pairs between states of one `part` [S]. Each component of a
+    root gets a `label` [S], from `first` on, successors before predecessors. `index` [S] is a
+    workspace. Returns the roots in the order in which the search left them (most successors
+    before their predecessors), and the first label that was not given.
     """
-    index = np.full(states, -1, dtype=np.int64)
-    low = np.zeros(states, dtype=np.int64)
-    on_stack = np.zeros(states, dtype=np.bool_)
-    stack = np.empty(states, dtype=np.int64)
-    path = np.empty(states, dtype=np.int64)
-    edge = np.empty(states, dtype=np.int64)
-    members = np.empty(states, dtype=np.int64)
-    bounds = np.zeros(states + 1, dtype=np.int64)
-    counter, depth, height, placed, groups = 0, 0, 0, 0, 0
-    for root in range(states):
-        if index[root] >= 0:
+    states = pair_ptr.shape[0] - 1
+    count = roots.shape[0]
+    for r in range(count):
+        index[roots[r]] = -1
+        label[roots[r]] = -1
+    low = np.empty(states, dtype=np.int64)
+    at_pair = np.empty(states, dtype=np.int64)
+    at_edge = np.empty(states, dtype=np.int64)
+    stack = np.empty(count, dtype=np.int64)
+    path = np.empty(count, dtype=np.int64)
+    finished = np.empty(count, dtype=np.int64)
+    counter, depth, done, last = 0, 0, 0, first
+    for r in range(count):
+        if index[roots[r]] >= 0:
             continue
-        path[0] = root
+        path[0] = roots[r]
         height = 1
-        index[root] = low[root] = counter
-        counter += 1
-        stack[depth] = root
-        depth += 1
-        on_stack[root] = True
-        edge[root] = indptr[pair_ptr[root]]
+        fresh = True
         while height > 0:
             state = path[height - 1]
-            if edge[state] < indptr[pair_ptr[state + 1]]:
-                successor = indices[edge[state]]
-                edge[state] += 1
-                if index[successor] < 0:
-                    index[successor] = low[successor] = counter
-                    counter += 1
-                    stack[depth] = successor
-                    depth += 1
-                    on_stack[successor] = True
-                    edge[successor] = indptr[pair_ptr[successor]]
-                    path[height] = successor
-                    height += 1
-                elif on_stack[successor]:
-                    low[state] = min(low[state], index[successor])
+            if fresh:
+                index[state] = low[state] = counter
+                counter += 1
+                stack[depth] = state
+                depth += 1
+                at_pair[state] = pair_ptr[state]
+                at_edge[state] = indptr[pair_ptr[state]]
+                fresh = False
+            pair, edge, lowest = at_pair[state], at_edge[state], low[state]
+            end, mine = pair_ptr[state + 1], part[state]
+            following = -1
+            while pair < end:
+                stop = indptr[pair + 1]
+                if usable[pair]:
+                    while edge < stop:
+                        successor = indices[edge]
+                        edge += 1
+                        if part[successor] == mine:
+                            if index[successor] < 0:
+                                following = successor
+                                break
+                            if label[successor] < 0:  # not yet in a component: on the stack
+                                lowest = min(lowest, index[successor])
+                    if following >= 0:
+                        break
+                edge = stop
+                pair += 1
+            at_pair[state], at_edge[state], low[state] = pair, edge, lowest
+            if following >= 0:
+                path[height] = following
+                height += 1
+                fresh = True
                 continue
             height -= 1
+            finished[done] = state
+            done += 1
             if height > 0:
                 parent = path[height - 1]
-                low[parent] = min(low[parent], low[state])
-            if low[state] == index[state]:
+                low[parent] = min(low[parent], lowest)
+            if lowest == index[state]:
                 while True:
                     depth -= 1
                     member = stack[depth]
-                    on_stack[member] = False
-                    members[placed] = member
-                    placed += 1
+                    label[member] = last
                     if member == state:
                         break
-                groups += 1
-                bounds[groups] = placed
-    return members, bounds[: groups + 1].copy()
+                last += 1
+    return finished, last
+
+
+@_kernel
+def grouped(states, label, groups):
+    """States sorted by label, otherwise as they come, and the pointer to the groups."""
+    pointer = np.zeros(groups + 1, dtype=np.int64)
+    for state in states:
+        pointer[label[state] + 1] += 1
+    for group in range(groups):
+        pointer[group + 1] += pointer[group]
+    members = np.empty(states.shape[0], dtype=np.int64)
+    fill = pointer[:groups].copy()
+    for state in states:
+        members[fill[label[state]]] = state
+        fill[label[state]] += 1
+    return members, pointer
+
+
+@_kernel
+def components(pair_ptr, indptr, indices):
+    """Strongly connected components of all moves.
+
+    Returns the states grouped by component, the pointer to the groups, and the component of each
+    state. Components come in reverse topological order: every successor outside a component is
+    in an earlier group.
+    """
+    states = pair_ptr.shape[0] - 1
+    label = np.empty(states, dtype=np.int64)
+    finished, groups = strong_components(
+        pair_ptr, indptr, indices, np.ones(indptr.shape[0] - 1, dtype=np.bool_),
+        np.arange(states), np.zeros(states, dtype=np.int64), label,
+        np.empty(states, dtype=np.int64), 0,
+    )  # fmt: skip
+    members, pointer = grouped(finished, label, groups)
+    return members, pointer, label
 
 
 def mixes_fast(mdp: MDP, within: int = 6) -> bool:

@@ -13,32 +13,19 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from likely.mdp.undiscounted.ssp_kernels import lost
+from likely.mdp.undiscounted.ssp_kernels import row_bounds
 
 _exact: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_exact
-def _backup(
-    pair_ptr, indptr, indices, probability, reward, usable, lower, upper, chosen, s, unit, loss,
-    least, most,
-):  # fmt: skip
+def _backup(rows, usable, lower, upper, chosen, s, unit, loss, least, most):
     """Both bounds of a state by one backup, rounded outwards; False where one is infinite."""
     low, high, best = -np.inf, -np.inf, -1
-    for pair in range(pair_ptr[s], pair_ptr[s + 1]):
+    for pair in range(rows[0][s], rows[0][s + 1]):
         if not usable[pair]:
             continue
-        below = above = reward[pair]
-        size_low = size_high = abs(reward[pair])
-        for k in range(indptr[pair], indptr[pair + 1]):
-            following = indices[k]
-            a, b = probability[k] * lower[following], probability[k] * upper[following]
-            below += a - lost(a, lower[following])
-            above += b + lost(b, upper[following])
-            size_low += abs(a)
-            size_high += abs(b)
-        below -= unit * size_low + loss
-        above += unit * size_high + loss
+        below, above, _ = row_bounds(rows, pair, lower, upper, -1, unit, loss)
         if below > low:
             low, best = below, pair
         if not above < np.inf:  # or not a number
@@ -49,15 +36,13 @@ def _backup(
 
 
 @_exact
-def solve_acyclic(
-    pair_ptr, indptr, indices, probability, reward, open_, usable, lower, upper, chosen, unit,
-    loss, least, most,
-):  # fmt: skip
+def solve_acyclic(rows, open_, usable, lower, upper, chosen, unit, loss, least, most):
     """Bounds and best pairs [S] of the open states, in place, if usable pairs make no cycle there.
 
     `lower` and `upper` hold the values of the other states, `chosen` is -1. Returns False, and
     leaves the open states as they were, where there is a cycle or a bound is not finite.
     """
+    pair_ptr, indptr, indices, _, _ = rows
     states = open_.shape[0]
     visited = np.empty(states, dtype=np.int64)
     path = np.empty(states, dtype=np.int64)
@@ -93,10 +78,7 @@ def solve_acyclic(
             if following >= 0:
                 fits = chosen[following] == -1
                 continue
-            fits = _backup(
-                pair_ptr, indptr, indices, probability, reward, usable, lower, upper, chosen,
-                state, unit, loss, least, most,
-            )  # fmt: skip
+            fits = _backup(rows, usable, lower, upper, chosen, state, unit, loss, least, most)
             height -= 1
             if height == 0:
                 break

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from likely.mdp.kernels.graph import strong_components
 from likely.mdp.model.problem import MDP
 
 Array = npt.NDArray[Any]
@@ -289,85 +290,6 @@ def _surely(edges, target, inside):
                 depth += 1
         if depth == 0:
             return inside, chosen
-
-
-@_kernel
-def strong_components(pair_ptr, indptr, indices, usable, roots, part, label, index, first):
-    """Tarjan's algorithm without recursion, within each part of the states `roots`.
-
-    Edges are the moves of `usable` pairs between states of one `part` [S]. Each component of a
-    root gets a `label` [S], from `first` on, successors before predecessors. `index` [S] is a
-    workspace. Returns the roots in the order in which the search left them (most successors
-    before their predecessors), and the first label that was not given.
-    """
-    states = pair_ptr.shape[0] - 1
-    count = roots.shape[0]
-    for r in range(count):
-        index[roots[r]] = -1
-        label[roots[r]] = -1
-    low = np.empty(states, dtype=np.int64)
-    at_pair = np.empty(states, dtype=np.int64)
-    at_edge = np.empty(states, dtype=np.int64)
-    stack = np.empty(count, dtype=np.int64)
-    path = np.empty(count, dtype=np.int64)
-    finished = np.empty(count, dtype=np.int64)
-    counter, depth, done, last = 0, 0, 0, first
-    for r in range(count):
-        if index[roots[r]] >= 0:
-            continue
-        path[0] = roots[r]
-        height = 1
-        fresh = True
-        while height > 0:
-            state = path[height - 1]
-            if fresh:
-                index[state] = low[state] = counter
-                counter += 1
-                stack[depth] = state
-                depth += 1
-                at_pair[state] = pair_ptr[state]
-                at_edge[state] = indptr[pair_ptr[state]]
-                fresh = False
-            pair, edge, lowest = at_pair[state], at_edge[state], low[state]
-            end, mine = pair_ptr[state + 1], part[state]
-            following = -1
-            while pair < end:
-                stop = indptr[pair + 1]
-                if usable[pair]:
-                    while edge < stop:
-                        successor = indices[edge]
-                        edge += 1
-                        if part[successor] == mine:
-                            if index[successor] < 0:
-                                following = successor
-                                break
-                            if label[successor] < 0:  # not yet in a component: on the stack
-                                lowest = min(lowest, index[successor])
-                    if following >= 0:
-                        break
-                edge = stop
-                pair += 1
-            at_pair[state], at_edge[state], low[state] = pair, edge, lowest
-            if following >= 0:
-                path[height] = following
-                height += 1
-                fresh = True
-                continue
-            height -= 1
-            finished[done] = state
-            done += 1
-            if height > 0:
-                parent = path[height - 1]
-                low[parent] = min(low[parent], lowest)
-            if lowest == index[state]:
-                while True:
-                    depth -= 1
-                    member = stack[depth]
-                    label[member] = last
-                    if member == state:
-                        break
-                last += 1
-    return finished, last
 
 
 @_kernel

@@ -76,7 +76,7 @@ class Paths:
 
     @property
     def rows(self) -> tuple[Array, Array, Array, FloatArray, FloatArray]:
-        """The leading arguments of the kernels."""
+        """What the kernels take as one argument."""
         return self.row_ptr, self.entry_ptr, self.column, self.weight, self.gain
 
 
@@ -143,7 +143,7 @@ def solve_paths(
 
     def advance(error: float, rounds: int, budget: int, patience: int = PATIENCE) -> int:
         made = kernels.advance(
-            *paths.rows, paths.block_ptr, paths.level, solved.xy, solved.lower, solved.upper,
+            paths.rows, paths.block_ptr, paths.level, solved.xy, solved.lower, solved.upper,
             solved.chosen, guess, picked, paths.unit, paths.loss, error, levels, rounds, budget,
             patience, solved.local, solved.place,
         )  # fmt: skip
@@ -158,23 +158,24 @@ def solve_paths(
             left = (1 << 60) if limit is None else limit - solved.iterations
             solved.iterations += advance(tolerance, max(0, left), PORTION)
             keep(solved, False)
-            if solved.place[0] >= blocks:
+            if solved.place[kernels.BLOCK] >= blocks:
                 break
             if limit is not None and solved.iterations >= limit:
                 solved.outcome = "iterations"
                 break
-            if solved.place[2] >= solved.place[3] > 0:
-                before, reached = reached, (int(solved.place[0]), float(solved.local[4]))
+            if solved.place[kernels.SWEEPS] >= solved.place[kernels.PATIENT] > 0:
+                width = float(solved.local[kernels.WIDTH])
+                before, reached = reached, (int(solved.place[kernels.BLOCK]), width)
                 if before[0] == reached[0] and math.inf > reached[1] > 0.7 * before[1]:
-                    solved.local[7] = -3.0  # nothing helps any more
+                    solved.local[kernels.MODE] = kernels.HOPELESS  # nothing helps any more
                 else:
                     _policy_iteration(paths, tolerance, solved, picked, until)
-                solved.place[3] *= 3
+                solved.place[kernels.PATIENT] *= 3
     except KeyboardInterrupt:
         solved.outcome = "interrupted"
     keep(solved, True)
     if solved.outcome in ("time", "interrupted"):  # any finite bounds for what is left
-        solved.place[3] = 1 << 60
+        solved.place[kernels.PATIENT] = 1 << 60
         advance(1e300, 200, LAST_PORTION, 1 << 60)
 
 
@@ -182,7 +183,7 @@ def _policy_iteration(
     paths: Paths, tolerance: float, solved: Solved, picked: Array, until: float
 ) -> None:
     """A better x and y for the block at work; what comes out is only a guess."""
-    block = int(solved.place[0])
+    block = int(solved.place[kernels.BLOCK])
     first, last = int(paths.block_ptr[block]), int(paths.block_ptr[block + 1])
     chain = _Chain(paths, first, last, picked, until)
     _march(chain, solved)
@@ -190,7 +191,7 @@ def _policy_iteration(
     # The greedy policy is nearly always good. Where going round is cheap and leaving dear it may
     # never leave; improved from one that leaves, policies always do.
     for leaving in (False, True):
-        if leaving and not linear.leaving(*paths.rows[:4], first, last, picked):
+        if leaving and not linear.leaving(paths.rows, first, last, picked):
             return
         if not leaving:
             picked[first:last] = -1
@@ -209,18 +210,18 @@ def _march(chain: _Chain, solved: Solved) -> None:
     n = last - first
     reached, right, highest = np.empty(n), np.empty(n), np.full(n, -np.inf)
     for forward in (True, False):
-        if not linear.march(*paths.rows, solved.xy, first, last, forward, reached, picked):
+        if not linear.march(paths.rows, solved.xy, first, last, forward, reached, picked):
             return
         chain.renew()
         if not chain.direct or int(chain.parts[6].max(initial=0)) > CORRIDOR:
             return
-        linear.right_side(*paths.rows[1:], solved.xy, first, last, picked, right)
+        linear.right_side(paths.rows, solved.xy, first, last, picked, right)
         value = chain.solve(right, 0.0)
         if value is None:
             return
         np.maximum(highest, value, out=highest)
-    least = solved.lower[first:last] - solved.local[2]
-    most = solved.upper[first:last] + solved.local[3]
+    least = solved.lower[first:last] - solved.local[kernels.BELOW]
+    most = solved.upper[first:last] + solved.local[kernels.ABOVE]
     solved.xy[first:last, 0] = np.clip(highest, least, most)
 
 
@@ -230,19 +231,19 @@ def _improve(chain: _Chain, tolerance: float, solved: Solved, leaving: bool) -> 
     x, n = solved.xy[first:last, 0], last - first
     right, moved = np.empty(n), np.empty(n)
     scale = max(float(np.abs(x).max()), float(np.abs(paths.gain).max()))
-    goal = max(0.2 * tolerance * float(solved.local[6]), 4.0 * UNIT * scale)
+    goal = max(0.2 * tolerance * float(solved.local[kernels.LEAVES]), 4.0 * UNIT * scale)
     # x belongs to the middle of the bounds outside, so it may lie beside the bounds inside.
-    least = solved.lower[first:last] - solved.local[2]
-    most = solved.upper[first:last] + solved.local[3]
+    least = solved.lower[first:last] - solved.local[kernels.BELOW]
+    most = solved.upper[first:last] + solved.local[kernels.ABOVE]
     chain.error = math.inf
     for turn in range(50 if leaving else 30):
         changed = 1
         if turn or not leaving:
             for _ in range(0 if leaving else 2):
-                kernels.sweep(*paths.rows, solved.xy, first, last, *solved.local[:2], True)
-            changed = linear.greedy(*paths.rows, solved.xy, first, last, picked, 1e-12 * scale)
-        linear.right_side(*paths.rows[1:], solved.xy, first, last, picked, right)
-        linear.apply(*paths.rows[1:4], first, last, picked, x.copy(), moved)
+                kernels.sweep(paths.rows, solved.xy, first, last, *solved.local[:2], True)
+            changed = linear.greedy(paths.rows, solved.xy, first, last, picked, 1e-12 * scale)
+        linear.right_side(paths.rows, solved.xy, first, last, picked, right)
+        linear.apply(paths.rows, first, last, picked, x.copy(), moved)
         right -= moved
         previous, chain.error = chain.error, float(np.abs(right).max())
         if chain.error <= goal or (not changed and chain.error > 0.5 * previous):
@@ -270,16 +271,17 @@ def _lengthen(chain: _Chain, solved: Solved) -> bool:
         if chain.stale:
             chain.renew()
         chain.stale = True
-        linear.apply(*paths.rows[1:4], first, last, chain.picked, steps, moved)
+        linear.apply(paths.rows, first, last, chain.picked, steps, moved)
         change = chain.solve(1.0 - moved, 0.3)
         if change is None or float((steps + change).min()) < 0.5:
             return False
         steps, longest = steps + change, float((steps + change).max())
         tie = 4.0 * chain.error * longest
-        if not linear.longer(*paths.rows, solved.xy, steps, first, last, chain.picked, tie):
+        if not linear.longer(paths.rows, solved.xy, steps, first, last, chain.picked, tie):
             break
     solved.xy[first:last, 1] = steps / longest
-    solved.local[0], solved.local[1], solved.local[7] = 1.0 / longest, tie, -2.0
+    solved.local[[kernels.DELTA, kernels.TIE]] = 1.0 / longest, tie
+    solved.local[kernels.MODE] = kernels.OF_POLICY
     return True
 
 
@@ -300,20 +302,20 @@ class _Chain:
 
     def renew(self) -> None:
         """Take up a change of `picked`."""
-        self.parts = linear.chain_parts(*self.paths.rows[1:4], self.first, self.last, self.picked)
+        self.parts = linear.chain_parts(self.paths.rows, self.first, self.last, self.picked)
         band, sizes = self.parts[6], np.diff(self.parts[5])
         cost, size = float((sizes * band * band).sum()), int(self.parts[7][-1])
         self.direct = cost <= self.most and size <= LARGEST
         if self.direct:
             if len(self.factors) < size:
                 self.factors = np.empty(size)
-            linear.chain_factors(self.factors, *self.parts)
+            linear.chain_factors(self.factors, self.parts)
 
     def solve(self, right: FloatArray, goal: float) -> FloatArray | None:
         """A solution with a residual of at most `goal`, None where there was none."""
-        chain = (*self.paths.rows[1:4], self.first, self.last, self.picked)
+        chain = (self.paths.rows, self.first, self.last, self.picked)
         if self.direct:
-            out: FloatArray = linear.chain_solve(self.factors, *self.parts, right)
+            out: FloatArray = linear.chain_solve(self.factors, self.parts, right)
             return out if bool(np.isfinite(out).all()) else None
         work, scalars = np.zeros((8, len(right))), np.zeros(3)
         work[1] = right

@@ -13,13 +13,19 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from likely.mdp.undiscounted.end_components import strong_components
+from likely.mdp.kernels.graph import components
 
 UNIT = 2.0**-53
 SMALL_BLOCK = 30_000  # transitions
 SLOW = 400.0  # sweeps that a block may need before another method is likely to be cheaper
 TINY = 1e-300  # more than what underflow can take from a product ...
 SMALL = 1e-280  # ... which happens below this
+
+# Places of `state` in `work_round`, and of `place` in `advance`.
+DELTA, TIE, BELOW, ABOVE, WIDTH, ROUNDED, LEAVES, MODE, LAST_WIDTH = range(9)
+BLOCK, ROUNDS, SWEEPS, PATIENT = range(4)
+# Values of `state[MODE]`; all but FREE keep DELTA.
+FREE, KEPT, OF_POLICY, HOPELESS = 0.0, -1.0, -2.0, -3.0
 
 _sweep: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 _exact: Any = njit(nogil=True, cache=True, error_model="numpy")
@@ -66,24 +72,11 @@ def quotient(pair_ptr, indptr, indices, probability, reward, fixed, keep, group,
                     moves[place] = group[indices[k]]
                     place += 1
         move_ptr[i + 1] = place
-    label = np.empty(groups, dtype=np.int64)
-    finished, blocks = strong_components(
-        start, move_ptr, moves, np.ones(count, dtype=np.bool_), np.arange(groups),
-        np.zeros(groups, dtype=np.int64), label, np.empty(groups, dtype=np.int64), 0,
-    )  # fmt: skip
-    block_ptr = np.zeros(blocks + 1, dtype=np.int64)
-    for g in range(groups):
-        block_ptr[label[g] + 1] += 1
-    for b in range(blocks):
-        block_ptr[b + 1] += block_ptr[b]
+    order, block_ptr, label = components(start, move_ptr, moves[:place])
+    blocks = block_ptr.shape[0] - 1
     number = np.empty(groups, dtype=np.int64)
-    order = np.empty(groups, dtype=np.int64)
-    fill = block_ptr[:blocks].copy()
-    for i in range(groups):  # in the order of leaving, within each block
-        g = finished[i]
-        number[g] = fill[label[g]]
-        order[number[g]] = g
-        fill[label[g]] += 1
+    for i in range(groups):
+        number[order[i]] = i
     # The final rows.
     row_ptr = np.zeros(groups + 1, dtype=np.int64)
     entry_ptr = np.zeros(count + 1, dtype=np.int64)
@@ -131,29 +124,35 @@ def lost(product, factor):
 
 
 @_exact
-def single(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit, loss):
+def row_bounds(rows, row, lower, upper, s, unit, loss):
+    """Both backups of a row, rounded outwards, without moves to `s`, and the chance of those."""
+    _, entry_ptr, column, weight, gain = rows
+    below = above = gain[row]
+    size_low = size_high = abs(gain[row])
+    loop = 0.0
+    for k in range(entry_ptr[row], entry_ptr[row + 1]):
+        following = column[k]
+        if following == s:
+            loop += weight[k]
+            continue
+        a, b = weight[k] * lower[following], weight[k] * upper[following]
+        below += a - lost(a, lower[following])
+        above += b + lost(b, upper[following])
+        size_low += abs(a)
+        size_high += abs(b)
+    return below - (unit * size_low + loss), above + (unit * size_high + loss), loop
+
+
+@_exact
+def single(rows, lower, upper, chosen, s, unit, loss):
     """Both bounds of a state by one backup, rounded outwards; moves to itself are solved for.
 
     That is all there is to a state that cannot come back otherwise.
     """
+    row_ptr = rows[0]
     low, high, best = -np.inf, -np.inf, row_ptr[s]
     for row in range(row_ptr[s], row_ptr[s + 1]):
-        below, above, loop = gain[row], gain[row], 0.0
-        size_low, size_high = abs(gain[row]), abs(gain[row])
-        for k in range(entry_ptr[row], entry_ptr[row + 1]):
-            following = column[k]
-            if following == s:
-                loop += weight[k]
-                continue
-            a, b = weight[k] * lower[following], weight[k] * upper[following]
-            below += a
-            above += b
-            size_low += abs(a)
-            size_high += abs(b)
-            below -= lost(a, lower[following])
-            above += lost(b, upper[following])
-        below -= unit * size_low + loss
-        above += unit * size_high + loss
+        below, above, loop = row_bounds(rows, row, lower, upper, s, unit, loss)
         if loop > 0.0:
             exit = 1.0 - loop
             below = _quotient_below(below, exit, 2.0 * unit)
@@ -179,40 +178,41 @@ def _quotient_below(part, exit, unit):
 
 
 @_exact
-def prove_upper(row_ptr, entry_ptr, column, weight, gain, upper, guess, first, last, unit, loss):
+def guessed(rows, row, outside, guess, first, last, direction):
+    """A backup of a row at `guess` inside the block, underflow counted in a direction; its terms.
+
+    `outside` holds bounds of the states outside the block.
+    """
+    _, entry_ptr, column, weight, gain = rows
+    total, size = gain[row], abs(gain[row])
+    for k in range(entry_ptr[row], entry_ptr[row + 1]):
+        following = column[k]
+        value = guess[following] if first <= following < last else outside[following]
+        term = weight[k] * value
+        total += term + direction * lost(term, value)
+        size += abs(term)
+    return total, size
+
+
+@_exact
+def prove_upper(rows, upper, guess, first, last, unit, loss):
     """Whether T guess <= guess on first..last, every backup rounded up by `unit` of its terms."""
     for s in range(first, last):
-        for row in range(row_ptr[s], row_ptr[s + 1]):
-            total, size = gain[row], abs(gain[row]) + abs(guess[s])
-            for k in range(entry_ptr[row], entry_ptr[row + 1]):
-                following = column[k]
-                inside = first <= following < last
-                value = guess[following] if inside else upper[following]
-                term = weight[k] * value
-                total += term + lost(term, value)
-                size += abs(term)
-            if not total + (unit * size + loss) <= guess[s]:
+        for row in range(rows[0][s], rows[0][s + 1]):
+            total, size = guessed(rows, row, upper, guess, first, last, 1.0)
+            if not total + (unit * (size + abs(guess[s])) + loss) <= guess[s]:
                 return False
     return True
 
 
 @_exact
-def prove_lower(
-    row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, first, last, unit, loss
-):
+def prove_lower(rows, lower, guess, picked, first, last, unit, loss):
     """Whether guess <= T guess on first..last, rounded down; `picked` are rows that show it."""
     for s in range(first, last):
         best = -np.inf
-        for row in range(row_ptr[s], row_ptr[s + 1]):
-            total, size = gain[row], abs(gain[row]) + abs(guess[s])
-            for k in range(entry_ptr[row], entry_ptr[row + 1]):
-                following = column[k]
-                inside = first <= following < last
-                value = guess[following] if inside else lower[following]
-                term = weight[k] * value
-                total += term - lost(term, value)
-                size += abs(term)
-            total -= unit * size + loss
+        for row in range(rows[0][s], rows[0][s + 1]):
+            total, size = guessed(rows, row, lower, guess, first, last, -1.0)
+            total -= unit * (size + abs(guess[s])) + loss
             if total > best:
                 best = total
                 picked[s] = row
@@ -222,13 +222,14 @@ def prove_lower(
 
 
 @_sweep
-def sweep(row_ptr, entry_ptr, column, weight, gain, xy, first, last, delta, tie, forward):
+def sweep(rows, xy, first, last, delta, tie, forward):
     """One Gauss-Seidel sweep over a block: x to its backup, y to `delta` and what stays of it.
 
     `xy` [K, 2] holds the value x and the weight y, 0 outside the blocks at work. y follows the
     best row, and rows whose x is within `tie` of it where they hold more. Moves to the state
     itself are solved for. Returns the largest change of x and the largest y.
     """
+    row_ptr, entry_ptr, column, weight, gain = rows
     change, top = 0.0, 0.0
     for i in range(last - first):
         s = first + i if forward else last - 1 - i
@@ -260,7 +261,7 @@ def sweep(row_ptr, entry_ptr, column, weight, gain, xy, first, last, delta, tie,
 
 @_exact
 def guess_bounds(
-    row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, unit, loss, below,
+    rows, xy, lower, upper, first, last, unit, loss, below,
     above,
 ):  # fmt: skip
     """Between which u is x + above + u y an upper bound, and l for x - below + l y a lower one.
@@ -268,6 +269,7 @@ def guess_bounds(
     Returns (least u, largest u, least l, largest l, the largest terms of a backup, and the
     multiple of y by which x is probably wrong).
     """
+    row_ptr, entry_ptr, column, weight, gain = rows
     u_least, u_most, l_least, l_most, largest = -np.inf, np.inf, -np.inf, np.inf, 0.0
     gains, falls = 0.0, 0.0
     for s in range(first, last):
@@ -318,8 +320,9 @@ def guess_bounds(
 
 
 @_exact
-def widths_outside(entry_ptr, column, row_ptr, xy, lower, upper, first, last):
+def widths_outside(rows, xy, lower, upper, first, last):
     """How far the bounds of the successors outside a block lie below and above their x."""
+    row_ptr, entry_ptr, column = rows[:3]
     below, above = 0.0, 0.0
     for k in range(entry_ptr[row_ptr[first]], entry_ptr[row_ptr[last]]):
         following = column[k]
@@ -331,30 +334,28 @@ def widths_outside(entry_ptr, column, row_ptr, xy, lower, upper, first, last):
 
 @_exact
 def work_round(
-    row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, chosen, guess, picked,
-    first, last, unit, loss, sweeps, state,
+    rows, xy, lower, upper, chosen, guess, picked, first, last, unit,
+    loss, sweeps, state,
 ):  # fmt: skip
     """Sweeps over one block, then a guess of both bounds and their proof, then a better x.
 
-    `state` is kept between rounds: [0] what y gains in a sweep, so that it falls everywhere; [1]
-    within which x rows count as equally good; [2], [3] what the bounds outside the block are
-    wide; [4] the width of the bounds inside; [5] what rounding may make of it; [6] the share of
-    y that leaves in a sweep; [7] negative to keep [0], -2 where x and y come from a policy, -3 to
-    give up; [8] the last width where rounding seemed to limit it.
+    `state` is kept between rounds: what y gains in a sweep, so that it falls everywhere (DELTA);
+    within which x rows count as equally good (TIE); what the bounds outside the block are wide
+    (BELOW, ABOVE); the width of the bounds inside (WIDTH); what rounding may make of it
+    (ROUNDED); the share of y that leaves in a sweep (LEAVES); MODE; the last width where rounding
+    seemed to limit it (LAST_WIDTH).
     """
-    delta, tie, below, above = state[0], state[1], state[2], state[3]
+    delta, tie, below, above = state[DELTA], state[TIE], state[BELOW], state[ABOVE]
     change, top = 0.0, 1.0
     for _ in range(sweeps):
-        change, top = sweep(
-            row_ptr, entry_ptr, column, weight, gain, xy, first, last, delta, tie, True
-        )
+        change, top = sweep(rows, xy, first, last, delta, tie, True)
     decay = 1.0 - top ** (1.0 / sweeps) if 0.0 < top < 1.0 else 0.0
     scale = 1.0 / top
     for s in range(first, last):
         xy[s, 1] *= scale
     # The guess rounds on its own account, so it leaves the proof some room.
     u_least, u_most, l_least, l_most, largest, shift = guess_bounds(
-        row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, first, last, 2.5 * unit,
+        rows, xy, lower, upper, first, last, 2.5 * unit,
         loss, below, above,
     )  # fmt: skip
     most = u_least + 1e-9 * abs(u_least)
@@ -368,17 +369,13 @@ def work_round(
     if upper_fits:
         for s in range(first, last):
             guess[s] = xy[s, 0] + above + most * xy[s, 1]
-        if prove_upper(
-            row_ptr, entry_ptr, column, weight, gain, upper, guess, first, last, unit, loss
-        ):
+        if prove_upper(rows, upper, guess, first, last, unit, loss):
             for s in range(first, last):
                 upper[s] = min(upper[s], guess[s])
     if lower_fits:
         for s in range(first, last):
             guess[s] = xy[s, 0] - below + least * xy[s, 1]
-        if prove_lower(
-            row_ptr, entry_ptr, column, weight, gain, lower, guess, picked, first, last, unit, loss
-        ):
+        if prove_lower(rows, lower, guess, picked, first, last, unit, loss):
             for s in range(first, last):
                 if guess[s] > lower[s] or chosen[s] < 0:
                     lower[s] = max(guess[s], lower[s])
@@ -398,10 +395,10 @@ def work_round(
         x = xy[s, 0] + shift * xy[s, 1]
         xy[s, 0] = min(max(x, lower[s] - below), upper[s] + above)
     if decay > 0.0:
-        state[6] = decay
-    state[1], state[4] = tie, width
-    state[5] = (unit * largest + loss) / max(0.3 * state[6], delta * scale, 1e-16)
-    state[0] = delta * scale if state[7] < 0.0 else max(1e-3 * state[6], 1e-12)
+        state[LEAVES] = decay
+    state[TIE], state[WIDTH] = tie, width
+    state[ROUNDED] = (unit * largest + loss) / max(0.3 * state[LEAVES], delta * scale, 1e-16)
+    state[DELTA] = delta * scale if state[MODE] < FREE else max(1e-3 * state[LEAVES], 1e-12)
 
 
 @_exact
@@ -416,96 +413,82 @@ def foreseen(width, tolerance, decay):
 
 @_exact
 def advance(
-    row_ptr, entry_ptr, column, weight, gain, block_ptr, level, xy, lower, upper, chosen, guess,
+    rows, block_ptr, level, xy, lower, upper, chosen, guess,
     picked, unit, loss, tolerance, levels, rounds, budget, patience, state, place,
 ):  # fmt: skip
     """Solve blocks until the budget of visited transitions, or the rounds, are spent.
 
     A block is left when its bounds are within its share of the tolerance, or when rounding keeps
-    them apart. `place` is the block, the rounds and the sweeps in it, and the sweeps after which
-    it counts as slow, where the kernel returns. Returns the rounds made.
+    them apart. `place` is the BLOCK, the ROUNDS and the SWEEPS in it, and after how many sweeps
+    it counts as slow (PATIENT), where the kernel returns. Returns the rounds made.
     """
+    row_ptr, entry_ptr = rows[:2]
     blocks = block_ptr.shape[0] - 1
     made = 0
-    while place[0] < blocks and budget > 0:
-        position = place[0]
+    while place[BLOCK] < blocks and budget > 0:
+        position = place[BLOCK]
         first, last = block_ptr[position], block_ptr[position + 1]
         entries = entry_ptr[row_ptr[last]] - entry_ptr[row_ptr[first]] + last - first
         if last - first == 1:
-            single(
-                row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, first, unit, loss
-            )
+            single(rows, lower, upper, chosen, first, unit, loss)
             if np.isfinite(lower[first]) and np.isfinite(upper[first]):
                 xy[first, 0] = 0.5 * (lower[first] + upper[first])
             budget -= entries
-            place[0] += 1
+            place[BLOCK] += 1
             continue
         if made >= rounds:
             return made
-        if place[1] == 0:
+        if place[ROUNDS] == 0:
             for s in range(first, last):
                 xy[s, 1] = 1.0
-            state[2], state[3] = widths_outside(
-                entry_ptr, column, row_ptr, xy, lower, upper, first, last
-            )
-            state[0], state[1], state[6], state[7] = 1e-12, 0.0, 0.0, 0.0
-            place[2], place[3] = 0, max(48, patience // entries)
-        hopeless = state[7] == -3.0
-        sweeps = 1 if state[7] < -1.0 else 6 * 2 ** min(place[1] // 3, 4)
+            state[BELOW], state[ABOVE] = widths_outside(rows, xy, lower, upper, first, last)
+            state[DELTA], state[TIE], state[LEAVES], state[MODE] = 1e-12, 0.0, 0.0, 0.0
+            place[SWEEPS], place[PATIENT] = 0, max(48, patience // entries)
+        hopeless = state[MODE] == HOPELESS
+        sweeps = 1 if state[MODE] < KEPT else 6 * 2 ** min(place[ROUNDS] // 3, 4)
         work_round(
-            row_ptr, entry_ptr, column, weight, gain, xy, lower, upper, chosen, guess, picked,
+            rows, xy, lower, upper, chosen, guess, picked,
             first, last, unit, loss, sweeps, state,
         )  # fmt: skip
         made += 1
         budget -= entries * (sweeps + 4)
-        place[1] += 1
-        place[2] += sweeps
-        width = state[4]
+        place[ROUNDS] += 1
+        place[SWEEPS] += sweeps
+        width = state[WIDTH]
         done = width <= 2.0 * tolerance * level[position] / levels
-        if not done and width <= 1.1 * (state[2] + state[3]) + 16.0 * state[5]:
+        if not done and width <= 1.1 * (state[BELOW] + state[ABOVE]) + 16.0 * state[ROUNDED]:
             # Rounding keeps the bounds apart; they are narrowest where y is the steps to go.
-            if state[7] == 0.0:
-                state[0], state[8] = 0.3 * state[6], np.inf
-            done = width > 0.7 * state[8]
-            state[7], state[8] = -1.0, width
-        elif state[7] < 0.0:
-            state[7] = 0.0
+            if state[MODE] == FREE:
+                state[DELTA], state[LAST_WIDTH] = 0.3 * state[LEAVES], np.inf
+            done = width > 0.7 * state[LAST_WIDTH]
+            state[MODE], state[LAST_WIDTH] = KEPT, width
+        elif state[MODE] < FREE:
+            state[MODE] = FREE
         if done or hopeless:
             for s in range(first, last):
                 xy[s, 1] = 0.0
-                single(
-                    row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, s, unit, loss
-                )
+                single(rows, lower, upper, chosen, s, unit, loss)
                 if np.isfinite(lower[s]) and np.isfinite(upper[s]):
                     xy[s, 0] = 0.5 * (lower[s] + upper[s])
-            place[0] += 1
-            place[1] = place[2] = place[3] = 0
+            place[BLOCK] += 1
+            place[ROUNDS] = place[SWEEPS] = place[PATIENT] = 0
             continue
-        early = place[1] == 2 and entries < SMALL_BLOCK  # where elimination costs little
-        if early and entries * foreseen(width, tolerance, state[6]) > 4.0 * patience:
-            place[3] = place[2]
-        if place[2] >= place[3]:
+        early = place[ROUNDS] == 2 and entries < SMALL_BLOCK  # where elimination costs little
+        if early and entries * foreseen(width, tolerance, state[LEAVES]) > 4.0 * patience:
+            place[PATIENT] = place[SWEEPS]
+        if place[SWEEPS] >= place[PATIENT]:
             return made
     return made
 
 
 @_exact
-def interval_sweep(row_ptr, entry_ptr, column, weight, gain, lower, upper, chosen, unit, loss):
+def interval_sweep(rows, lower, upper, chosen, unit, loss):
     """One Gauss-Seidel sweep of both bounds, rounded outwards; the better bound is kept."""
-    width = 0.0
+    row_ptr, width = rows[0], 0.0
     for s in range(row_ptr.shape[0] - 1):
         low, high, best = -np.inf, -np.inf, chosen[s]
         for row in range(row_ptr[s], row_ptr[s + 1]):
-            below, above = gain[row], gain[row]
-            size_low, size_high = abs(gain[row]), abs(gain[row])
-            for k in range(entry_ptr[row], entry_ptr[row + 1]):
-                a, b = weight[k] * lower[column[k]], weight[k] * upper[column[k]]
-                below += a - lost(a, lower[column[k]])
-                above += b + lost(b, upper[column[k]])
-                size_low += abs(a)
-                size_high += abs(b)
-            below -= unit * size_low + loss
-            above += unit * size_high + loss
+            below, above, _ = row_bounds(rows, row, lower, upper, -1, unit, loss)
             if below > low:
                 low, best = below, row
             high = max(high, above)

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from likely.mdp.undiscounted.end_components import strong_components
+from likely.mdp.kernels.graph import components
 
 _kernel: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 
 
 @_kernel
-def greedy(row_ptr, entry_ptr, column, weight, gain, xy, first, last, picked, tie):
+def greedy(rows, xy, first, last, picked, tie):
     """The best row of each state of a block, kept where nothing is better by `tie`.
 
     Returns how many rows changed.
     """
+    row_ptr, entry_ptr, column, weight, gain = rows
     changed = 0
     for s in range(first, last):
         best, at, kept = -np.inf, picked[s], -np.inf
@@ -50,12 +51,13 @@ def greedy(row_ptr, entry_ptr, column, weight, gain, xy, first, last, picked, ti
 
 
 @_kernel
-def march(row_ptr, entry_ptr, column, weight, gain, xy, first, last, forward, reached, picked):
+def march(rows, xy, first, last, forward, reached, picked):
     """The rows of a pass over a block in one direction, each the best with what came before it.
 
     A move to a state that the pass has not reached counts as staying. `reached` [n] is work
     space. Whether every state has such a row.
     """
+    row_ptr, entry_ptr, column, weight, gain = rows
     reached[:] = np.nan
     for i in range(last - first):
         s = first + i if forward else last - 1 - i
@@ -79,8 +81,9 @@ def march(row_ptr, entry_ptr, column, weight, gain, xy, first, last, forward, re
 
 
 @_kernel
-def leaving(row_ptr, entry_ptr, column, weight, first, last, picked):
+def leaving(rows, first, last, picked):
     """Rows of a policy that leaves the block with probability one; whether there is one."""
+    row_ptr, entry_ptr, column, weight, _ = rows
     picked[first:last] = -1
     left = last - first
     while left > 0:
@@ -104,11 +107,12 @@ def leaving(row_ptr, entry_ptr, column, weight, first, last, picked):
 
 
 @_kernel
-def longer(row_ptr, entry_ptr, column, weight, gain, xy, steps, first, last, picked, tie):
+def longer(rows, xy, steps, first, last, picked, tie):
     """Rows within `tie` of the best that take longer than `picked` by half a step.
 
     `steps` [n] solves the chain of `picked`. Returns how many rows changed.
     """
+    row_ptr, entry_ptr, column, weight, gain = rows
     changed = 0
     for s in range(first, last):
         best = -np.inf
@@ -133,8 +137,9 @@ def longer(row_ptr, entry_ptr, column, weight, gain, xy, steps, first, last, pic
 
 
 @_kernel
-def right_side(entry_ptr, column, weight, gain, xy, first, last, picked, out):
+def right_side(rows, xy, first, last, picked, out):
     """What the rows collect, and what they find outside the block."""
+    _, entry_ptr, column, weight, gain = rows
     for s in range(first, last):
         total = gain[picked[s]]
         for k in range(entry_ptr[picked[s]], entry_ptr[picked[s] + 1]):
@@ -144,8 +149,9 @@ def right_side(entry_ptr, column, weight, gain, xy, first, last, picked, out):
 
 
 @_kernel
-def apply(entry_ptr, column, weight, first, last, picked, z, out):
+def apply(rows, first, last, picked, z, out):
     """out = (I - P) z."""
+    _, entry_ptr, column, weight, _ = rows
     for s in range(first, last):
         total, stays = 0.0, 1.0
         for k in range(entry_ptr[picked[s]], entry_ptr[picked[s] + 1]):
@@ -157,8 +163,9 @@ def apply(entry_ptr, column, weight, first, last, picked, z, out):
 
 
 @_kernel
-def precondition(entry_ptr, column, weight, first, last, picked, z, out):
+def precondition(rows, first, last, picked, z, out):
     """One forward Gauss-Seidel sweep from 0: successors have the lower numbers."""
+    _, entry_ptr, column, weight, _ = rows
     for s in range(first, last):
         total, stays = z[s - first], 1.0
         for k in range(entry_ptr[picked[s]], entry_ptr[picked[s] + 1]):
@@ -170,7 +177,7 @@ def precondition(entry_ptr, column, weight, first, last, picked, z, out):
 
 
 @_kernel
-def krylov(entry_ptr, column, weight, first, last, picked, work, scalars, limit, goal):
+def krylov(rows, first, last, picked, work, scalars, limit, goal):
     """Iterations of BiCGSTAB on `work` [8, n]: solution, residual, shadow, p, v, t, two more.
 
     `scalars` is (rho, alpha, omega), zeros to begin with; the residual must be right then.
@@ -195,16 +202,16 @@ def krylov(entry_ptr, column, weight, first, last, picked, work, scalars, limit,
         beta = rho / scalars[0] * scalars[1] / scalars[2]
         for i in range(n):
             p[i] = r[i] + beta * (p[i] - scalars[2] * v[i])
-        precondition(entry_ptr, column, weight, first, last, picked, p, y)
-        apply(entry_ptr, column, weight, first, last, picked, y, v)
+        precondition(rows, first, last, picked, p, y)
+        apply(rows, first, last, picked, y, v)
         against = np.dot(shadow, v)
         if against == 0.0:
             return np.inf
         alpha = rho / against
         for i in range(n):
             r[i] -= alpha * v[i]
-        precondition(entry_ptr, column, weight, first, last, picked, r, q)
-        apply(entry_ptr, column, weight, first, last, picked, q, t)
+        precondition(rows, first, last, picked, r, q)
+        apply(rows, first, last, picked, q, t)
         size = np.dot(t, t)
         omega = np.dot(t, r) / size if size > 0.0 else 0.0
         largest = 0.0
@@ -219,7 +226,7 @@ def krylov(entry_ptr, column, weight, first, last, picked, work, scalars, limit,
 
 
 @_kernel
-def chain_parts(entry_ptr, column, weight, first, last, picked):
+def chain_parts(rows, first, last, picked):
     """The chain of `picked` in its strongly connected parts, each in a narrow order.
 
     A policy moves to far fewer states than all actions do, so most parts are small.
@@ -228,6 +235,7 @@ def chain_parts(entry_ptr, column, weight, first, last, picked):
     parts, successors first; the place [n] of each state; the pointer to the parts; the half
     bandwidth of each part; and where its factors begin.
     """
+    _, entry_ptr, column, weight, _ = rows
     n = last - first
     ptr = np.zeros(n + 1, dtype=np.int64)
     entries = 0
@@ -246,23 +254,8 @@ def chain_parts(entry_ptr, column, weight, first, last, picked):
                 place += 1
         ptr[i + 1] = place
     col, chance = col[:place], chance[:place]
-    label = np.empty(n, dtype=np.int64)
-    every = np.arange(n + 1)
-    finished, parts = strong_components(
-        every, ptr, col, np.ones(n, dtype=np.bool_), every[:n], np.zeros(n, dtype=np.int64),
-        label, np.empty(n, dtype=np.int64), 0,
-    )  # fmt: skip
-    part_ptr = np.zeros(parts + 1, dtype=np.int64)
-    for i in range(n):
-        part_ptr[label[i] + 1] += 1
-    for part in range(parts):
-        part_ptr[part + 1] += part_ptr[part]
-    order = np.empty(n, dtype=np.int64)
-    fill = part_ptr[:parts].copy()
-    for i in range(n):
-        state = finished[i]
-        order[fill[label[state]]] = state
-        fill[label[state]] += 1
+    order, part_ptr, label = components(np.arange(n + 1), ptr, col)
+    parts = part_ptr.shape[0] - 1
     back_ptr = np.zeros(n + 1, dtype=np.int64)
     for i in range(n):
         for k in range(ptr[i], ptr[i + 1]):
@@ -318,8 +311,9 @@ def chain_parts(entry_ptr, column, weight, first, last, picked):
 
 
 @_kernel
-def chain_factors(flat, ptr, col, weight, order, position, part_ptr, band, start):
-    """The bands of I - P in each part, eliminated in place in `flat`."""
+def chain_factors(flat, chain):
+    """The bands of I - P in each part of a `chain_parts`, eliminated in place in `flat`."""
+    ptr, col, weight, order, position, part_ptr, band, start = chain
     flat[: start[-1]] = 0.0
     for part in range(band.shape[0]):
         begin, half, n = part_ptr[part], band[part], part_ptr[part + 1] - part_ptr[part]
@@ -344,8 +338,9 @@ def chain_factors(flat, ptr, col, weight, order, position, part_ptr, band, start
 
 
 @_kernel
-def chain_solve(flat, ptr, col, weight, order, position, part_ptr, band, start, right):
+def chain_solve(flat, chain, right):
     """(I - P)^-1 right, part by part from the factors."""
+    ptr, col, weight, order, position, part_ptr, band, start = chain
     out = np.empty(right.shape[0])
     z = np.empty(right.shape[0])
     for part in range(band.shape[0]):

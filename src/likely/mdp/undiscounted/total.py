@@ -334,7 +334,7 @@ def _without_cycles(case: _Case, outcome: _Outcome, limits: _Limits) -> bool:
         low = 0.0 if bool((case.reward >= loss).all()) else low
         high = 0.0 if bool((case.reward <= -loss).all()) else high
     return bool(acyclic.solve_acyclic(
-        mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, case.reward, case.open,
+        (mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, case.reward), case.open,
         case.usable, outcome.lower, outcome.upper, outcome.chosen, unit, loss, low, high,
     ))  # fmt: skip
 
@@ -523,7 +523,7 @@ def _intervals(
     try:
         while solved.iterations < limit:
             error = 0.5 * float(kernels.interval_sweep(
-                *paths.rows, solved.lower, solved.upper, solved.chosen, paths.unit, paths.loss
+                paths.rows, solved.lower, solved.upper, solved.chosen, paths.unit, paths.loss
             ))  # fmt: skip
             solved.iterations += 1
             seconds = time.perf_counter() - limits.began
