@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import DataSpec
-from likely.density import Autoregressive
+from likely.density import Autoregressive, StandardNormal
 from likely.heads import Bernoulli
 from likely.models.gan.dcgan import DCGAN
 from likely.models.gan.settings import DCGANSettings
@@ -18,6 +18,7 @@ from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings
 from likely.models.vae.settings import VAESettings
 from likely.models.vae.vae import VAE
+from likely.nn.flow import AffineCoupling, MaskedAffine
 from likely.nn.masked import HorizontalConv
 from likely.noise import Noise
 from likely.sampling.program import Builder, Cells
@@ -29,7 +30,10 @@ COLOUR = DataSpec("colour", (3, 4, 4), 4)
 PIXELCNN = GatedPixelCNNSettings(
     channels=12, layers=3, kernel=3, first_kernel=3, head_channels=18, components=2
 )
-SMALL_VAE = VAESettings(latent=3, network="dense", hidden=12, layers=1, components=2)
+SMALL_VAE = VAESettings(
+    latent=3, network="dense", hidden=12, layers=1, components=2, flow_layers=2, flow_hidden=8,
+    pseudo_inputs=5,
+)  # fmt: skip
 SMALL_DCGAN = DCGANSettings(latent=5, channels=4)
 
 
@@ -224,6 +228,52 @@ class HalfKL(VAE):
     ) -> tuple[Tensor, Tensor]:
         reconstruction, kl = super().elbo_terms(x, noise, context)
         return reconstruction, kl / 2
+
+
+class PriorOnlyDrawnFrom(VAE):
+    """Codes are drawn from the flow, and the bound is computed with N(0, I)."""
+
+    def elbo_terms(
+        self, x: Tensor, noise: Noise, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        q = self.posterior(x, context)
+        z, log_q = q.draw(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
+        kl = log_q - StandardNormal(self.latent).log_prob(z)
+        parameters = self.decoder_output(z, context)
+        return self.head.log_prob(parameters, x).sum((1, 2, 3)), kl[:, None]
+
+
+class PriorOnlyInTheBound(VAE):
+    """The bound is computed with the flow, and codes are drawn from N(0, I)."""
+
+    def latents(self, noise: Noise, n: int) -> Tensor:
+        return noise.normal(n, self.latent, dtype=torch.float64)
+
+
+class ForgetfulCoupling(AffineCoupling):
+    """A coupling without its determinant."""
+
+    def _sum(self, log_scale: Tensor) -> Tensor:
+        return torch.zeros_like(log_scale[..., 0])
+
+
+class ForgetfulMasked(MaskedAffine):
+    """A masked map without its determinant."""
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(z, context)[0], torch.zeros_like(z[..., 0])
+
+
+class WithoutDeterminant(VAE):
+    """The flow of the prior or the posterior forgets the determinants of its maps."""
+
+    def __init__(self, spec: DataSpec, settings: Any = None) -> None:
+        super().__init__(spec, settings)
+        for layer in self.modules():
+            if isinstance(layer, AffineCoupling):
+                layer.__class__ = ForgetfulCoupling
+            if isinstance(layer, MaskedAffine):
+                layer.__class__ = ForgetfulMasked
 
 
 class SumOfWeights(VAE):

@@ -53,6 +53,11 @@ LABELLED = dataclasses.replace(GREY, classes=("a", "b", "c"))
         (VAE, GREY, {}),
         (VAE, COLOUR, {"head": "logistic-mixture"}),
         (VAE, LABELLED, {"conditional": True, "network": "conv", "channels": 4}),
+        (VAE, GREY, {"prior": "flow"}),
+        (VAE, GREY, {"prior": "autoregressive"}),
+        (VAE, LABELLED, {"prior": "vamp", "conditional": True}),
+        (VAE, GREY, {"posterior": "iaf"}),
+        (VAE, LABELLED, {"posterior": "iaf", "prior": "flow", "conditional": True}),
         (DCGAN, GREY, {}),
         (DCGAN, COLOUR, {"normalize": "batch"}),
     ],
@@ -104,6 +109,34 @@ def test_planted_defects_are_caught(
         with pytest.raises(ProofFailed, match="is not printed, because"):
             proofs.require()
     else:
+        proofs.require()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "caught_by"),
+    [
+        (planted.PriorOnlyDrawnFrom, {"prior": "flow"}, {"the KL term is a KL",
+                                                         "the ELBO is the ELBO"}),
+        (planted.PriorOnlyInTheBound, {"prior": "flow"},
+         {"the prior's samples follow its density"}),
+        (planted.PriorOnlyInTheBound, {"prior": "vamp"},
+         {"the prior's samples follow its density"}),
+        (planted.WrongSign, {"prior": "vamp"}, {"the KL term is a KL", "the ELBO is the ELBO"}),
+        (planted.WrongSign, {"posterior": "iaf"}, {"the KL term is a KL", "the ELBO is the ELBO"}),
+        (planted.HalfKL, {"prior": "autoregressive"}, {"the KL term is a KL"}),
+        (planted.WithoutDeterminant, {"prior": "flow"},
+         {"the prior's log-determinant is that of its Jacobian", "total probability"}),
+        (planted.WithoutDeterminant, {"posterior": "iaf"},
+         {"the posterior's log-determinant is that of its Jacobian"}),
+    ],
+)  # fmt: skip
+def test_defects_of_a_learned_prior_or_posterior_are_caught(
+    kind: type[GenerativeModel], changes: dict[str, object], caught_by: set[str]
+) -> None:
+    for quick in (False, True):
+        proofs = verify(lively(built(kind, **changes)), seed=3, quick=quick)
+        assert caught_by <= failed(proofs), str(proofs)
+    with pytest.raises(ProofFailed, match="is not printed, because"):
         proofs.require()
 
 

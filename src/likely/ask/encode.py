@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, no_code, none, query, refusal
-from likely.density import Autoregressive, DiagonalGaussian, GenerativeModel, Mixture
+from likely.density import Autoregressive, GenerativeModel, Mixture, Posterior
 from likely.devices.precision import without_autocast
 
 
@@ -20,7 +20,7 @@ from likely.devices.precision import without_autocast
 class Encodes(Protocol):
     """A model with an encoder."""
 
-    def posterior(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+    def posterior(self, x: Tensor, context: Tensor | None = None) -> Posterior:
         """See `posterior`."""
 
     def features(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
@@ -41,7 +41,7 @@ class HasFeatures(Protocol):
 def posterior_answer(model: GenerativeModel) -> Answer:
     """Approximate where there is an encoder."""
     encodes = isinstance(model, Encodes)
-    return approximate("q(z|x), the encoder's Gaussian") if encodes else no_code(model)
+    return approximate("q(z|x), the encoder's distribution") if encodes else no_code(model)
 
 
 def features_answer(model: GenerativeModel, adversary: object = None) -> Answer:
@@ -64,7 +64,7 @@ def reconstruct_answer(model: GenerativeModel) -> Answer:
 
 
 @query("posterior over latents", posterior_answer)
-def posterior(model: GenerativeModel, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+def posterior(model: GenerativeModel, x: Tensor, context: Tensor | None = None) -> Posterior:
     """q(z | x), mean and log-scale [B, latent].
 
     Args:

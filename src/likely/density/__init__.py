@@ -27,6 +27,7 @@ from likely.density.codes import Decoder, Ends
 from likely.density.implicit import ImplicitDensity
 from likely.density.latent import (
     DiagonalGaussian,
+    GaussianMixture,
     LatentVariable,
     Posterior,
     Prior,
@@ -56,6 +57,7 @@ __all__ = [
     "Drawing",
     "Ends",
     "Ensemble",
+    "GaussianMixture",
     "GenerativeModel",
     "ImplicitDensity",
     "LatentVariable",

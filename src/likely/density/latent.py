@@ -108,19 +108,47 @@ class DiagonalGaussian:
         return 0.5 * (self.mean**2 + variance - 1.0) - self.log_scale
 
 
-class LatentVariable(ApproximateDensity, Decoder):
-    r"""p(x) = integral of p(x|z) p(z) dz with p(z) = N(0, I), fitted through q(z|x).
+@dataclasses.dataclass(frozen=True)
+class GaussianMixture:
+    """p(z) = (1/K) sum_k N(z; mean_k, scale_k^2).
 
-    A subclass implements `posterior` (the encoder) and `decoder_output`; the head makes
-    the decoder a distribution over the same integers as in autoregressive models, so that the
-    bound is on the same quantity.
+    Attributes:
+        components: its K Gaussians, mean and log-scale [K, Z].
+    """
+
+    components: DiagonalGaussian
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log density in nats, [...]; z [..., Z]."""
+        each = self.components.log_prob(z[..., None, :])  # [..., K]
+        return each.logsumexp(-1) - math.log(each.shape[-1])
+
+    def sample(self, noise: Noise, n: int, dtype: torch.dtype) -> Tensor:
+        """A component for each row, then a draw from it, [n, Z]."""
+        means, log_scales = self.components.mean, self.components.log_scale
+        which = (noise.uniform(n) * len(means)).long()
+        at = noise.normal(n, means.shape[1], dtype=dtype)
+        return DiagonalGaussian(means[which], log_scales[which]).sample(at)
+
+
+class LatentVariable(ApproximateDensity, Decoder):
+    r"""p(x) = integral of p(x|z) p(z) dz, fitted through q(z|x).
+
+    A subclass implements `posterior` (the encoder) and `decoder_output`, and `prior` where that is
+    not N(0, I); the head makes the decoder a distribution over the same integers as in
+    autoregressive models, so that the bound is on the same quantity.
     """
 
     head: Head
     latent: int
 
+    @property
+    def prior(self) -> Prior:
+        """p(z); N(0, I) unless a subclass has another."""
+        return StandardNormal(self.latent)
+
     @abc.abstractmethod
-    def posterior(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+    def posterior(self, x: Tensor, context: Tensor | None = None) -> Posterior:
         """q(z | x); x integers [B, *shape]; mean and log-scale [B, latent]."""
 
     @abc.abstractmethod
@@ -131,16 +159,22 @@ class LatentVariable(ApproximateDensity, Decoder):
     def elbo_terms(
         self, x: Tensor, noise: Noise, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(reconstruction log p(x|z) [B], KL by coordinate [B, latent]), nats.
+        """(reconstruction log p(x|z) [B], KL term [B, latent] or [B, 1]), nats.
 
-        ELBO = reconstruction - KL.sum(-1) (Kingma and Welling 2014, eq. 10 with L = 1).
+        ELBO = reconstruction - KL.sum(-1) (Kingma and Welling 2014, eq. 10 with L = 1). Between
+        a Gaussian and N(0, I) the KL is known by coordinate; otherwise it is estimated by
+        log q(z|x) - log p(z) at the z that is drawn.
         """
         x = self.integers(x)
         labels = self.labels(context, len(x))
-        q = self.posterior(x, labels)
-        z = q.sample(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
-        parameters = self.decoder_output(z, labels)
-        return log_likelihood(self.head, parameters, x), q.kl_to_standard()
+        q, prior = self.posterior(x, labels), self.prior
+        at = noise.normal(*q.mean.shape, dtype=q.mean.dtype)
+        if isinstance(q, DiagonalGaussian) and isinstance(prior, StandardNormal):
+            z, kl = q.sample(at), q.kl_to_standard()
+        else:
+            z, log_q = q.draw(at)
+            kl = (log_q - prior.log_prob(z)).unsqueeze(-1)
+        return log_likelihood(self.head, self.decoder_output(z, labels), x), kl
 
     @full_precision
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
@@ -166,29 +200,26 @@ class LatentVariable(ApproximateDensity, Decoder):
             raise InvalidSetting(f"the importance-weighted bound needs k >= 1, given {k}")
         x = self.integers(x)
         labels = self.labels(context, len(x))
-        q = self.posterior(x, labels)
+        q, prior = self.posterior(x, labels), self.prior
         weights = []
         step = max(1, chunk // max(1, len(x)))
         for start in range(0, k, step):
-            weights.append(self._log_weights(x, labels, q, min(step, k - start), noise))
+            weights.append(self._log_weights(x, labels, q, prior, min(step, k - start), noise))
         return torch.cat(weights, 1).logsumexp(1) - math.log(k)
 
     def _log_weights(
-        self, x: Tensor, labels: Tensor | None, q: DiagonalGaussian, k: int, noise: Noise
+        self, x: Tensor, labels: Tensor | None, q: Posterior, prior: Prior, k: int, noise: Noise
     ) -> Tensor:
         """log p(x, z) - log q(z | x) for k draws of z, [B, k]."""
         b, latent = q.mean.shape
-        wide = DiagonalGaussian(q.mean[:, None], q.log_scale[:, None])
-        z = wide.sample(noise.normal(b, k, latent, dtype=q.mean.dtype))  # [B, k, Z]
+        z, log_q = q.unsqueezed().draw(noise.normal(b, k, latent, dtype=q.mean.dtype))  # [B, k, Z]
         repeated = None if labels is None else labels.repeat_interleave(k)
         parameters = self.decoder_output(z.reshape(b * k, latent), repeated)
         given_z = log_likelihood(self.head, parameters, x.repeat_interleave(k, 0))
-        zero = torch.zeros_like(z)
-        log_prior = DiagonalGaussian(zero, zero).log_prob(z)
-        return given_z.reshape(b, k) + log_prior - wide.log_prob(z)
+        return given_z.reshape(b, k) + prior.log_prob(z) - log_q
 
     def latents(self, noise: Noise, n: int) -> Tensor:
-        return noise.normal(n, self.latent, dtype=next(self.parameters()).dtype)
+        return self.prior.sample(noise, n, next(self.parameters()).dtype)
 
     def codes(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
         return self.features(x, context)
@@ -214,8 +245,7 @@ class LatentVariable(ApproximateDensity, Decoder):
         """
 
         def draw(noise: Noise, count: int, labels: Tensor | None) -> Tensor:
-            dtype = next(self.parameters()).dtype
-            return self._means(noise.normal(count, self.latent, dtype=dtype), labels)[0]
+            return self._means(self.latents(noise, count), labels)[0]
 
         return self.in_chunks(n, seed, context, chunk, draw, dtype=torch.float64)
 
@@ -273,7 +303,7 @@ class LatentVariable(ApproximateDensity, Decoder):
     @torch.no_grad()
     @full_precision
     def features(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
-        """The mean of q(z | x), [B, latent]."""
+        """`posterior(x).mean`, [B, latent]."""
         x = self.integers(x)
         labels = self.labels(context, len(x))
         size = max(1, ENCODED // self.spec.dimensions)

@@ -1,7 +1,8 @@
 r"""Latent-variable models: is the bound a bound, and the KL term a KL?
 
-On a tiny instance with one latent coordinate, p(x) = integral p(x|z) N(z; 0, 1) dz is computed
-by the trapezoidal rule, and so is the exact ELBO. There, in expectation,
+On a tiny instance with one latent coordinate, p(x) = integral p(x|z) p(z) dz is computed by the
+trapezoidal rule, and so is the exact ELBO; codes drawn from the prior are held against the integral
+of its density. There, in expectation,
 
     ELBO <= L_k <= log p(x),      E[exp(L_k)] = p(x),      sum over all x of p(x) = 1
 
@@ -16,11 +17,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from likely.density import DiagonalGaussian, LatentVariable
+from likely.density import DiagonalGaussian, LatentVariable, Posterior, StandardNormal
+from likely.noise import Noise
+from likely.verify.flow import maps
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, all_images, least_levels, smaller_or_none, work_of
 
 DRAWS = 400
+CODES = 4000
+POINTS = 2401
 MOST_IMAGES = 128
 SIGMAS = 6.0  # for the largest of up to 128 numbers: by chance less than once in a million
 TOTAL_TOLERANCE = 1e-8
@@ -28,7 +33,8 @@ TOTAL_TOLERANCE = 1e-8
 
 def bounds(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
     """All checks of the bounds of a latent-variable model."""
-    yield _kl_formula(subject, model)
+    yield _kl_formula(subject, model) if _has_kl(subject, model) else _kl_at_a_draw(subject, model)
+    yield from maps(subject, model)
     yield _ordered_on_fitted(subject, model)
     for shape in ((model.spec.shape[0], 2, 2), (model.spec.shape[0], 1, 2)):
         levels = least_levels(model) if model.spec.shape[0] == 1 else 2
@@ -62,20 +68,54 @@ def _widest(
         if smaller is None:
             return None
         tiny = smaller[0]
-        wide = _is_wide(tiny.posterior(images, subject.labels(len(images)))).double()
+        wide = _is_wide(tiny, tiny.posterior(images, subject.labels(len(images)))).double()
         if float(wide.mean()) > share:
             best, share = tiny, float(wide.mean())
     return best
 
 
-def _is_wide(q: DiagonalGaussian) -> Tensor:
+def _is_wide(tiny: LatentVariable, q: Posterior) -> Tensor:
     """Whether each q(z|x) is about as wide as the prior or wider, bool [B].
 
     With p(z|x) as wide as the prior the variance is finite from a scale of 0.71 on; a much
-    wider q wastes its draws.
+    wider q wastes its draws. Heavier tails than those of q need a wider one.
     """
-    scale = q.log_scale[:, 0].exp()
-    return (scale > 0.8) & (scale < 3.0)
+    ones = torch.ones_like(q.mean)
+    scale = (q.sample(ones) - q.sample(-ones))[:, 0].abs() / 2
+    centre, spread = _extent(tiny)
+    near = (q.sample(0 * ones)[:, 0] - centre).abs() < 2 * spread
+    standard = isinstance(tiny.prior, StandardNormal)
+    return (scale > 0.8 * spread) & (scale < 3.0 * spread) & (near | standard)
+
+
+def _extent(tiny: LatentVariable) -> tuple[float, float]:
+    """Mean and standard deviation of p(z), z of one coordinate."""
+    if isinstance(tiny.prior, StandardNormal):
+        return 0.0, 1.0
+    z = tiny.latents(Noise("extent"), CODES)
+    return float(z.mean()), float(z.std())
+
+
+def _has_kl(subject: Subject, model: LatentVariable) -> bool:
+    """Whether KL(q(z|x) || p(z)) is known in closed form."""
+    q = model.posterior(subject.x[:1], subject.labels(1))
+    return isinstance(q, DiagonalGaussian) and isinstance(model.prior, StandardNormal)
+
+
+def _kl_at_a_draw(subject: Subject, model: LatentVariable) -> Proof:
+    """The KL term in the model's own ELBO against log q(z|x) - log p(z) at the same z."""
+    x, labels = subject.x, subject.labels(len(subject.x))
+    _, reported = model.elbo_terms(x, subject.noise("kl"), labels)
+    q = model.posterior(x, labels)
+    z = q.sample(subject.noise("kl").normal(*q.mean.shape, dtype=torch.float64))
+    expected = q.log_prob(z) - model.prior.log_prob(z)
+    return Proof.at_most(
+        "the KL term is a KL",
+        float((reported.sum(-1) - expected).abs().max()),
+        1e-6,
+        f"Largest difference from log q(z|x) - log p(z) at the z drawn for {len(x)} images, "
+        "nats, fitted weights.",
+    )
 
 
 def _kl_formula(subject: Subject, model: LatentVariable) -> Proof:
@@ -117,6 +157,7 @@ def _ordered_on_fitted(subject: Subject, model: LatentVariable) -> Proof:
 
 
 def _on_tiny(subject: Subject, tiny: LatentVariable) -> Iterator[Proof]:
+    yield _prior_samples(subject, tiny)
     images = all_images(tiny.spec.shape, tiny.spec.levels)
     worst_total = worst_elbo = worst_unbiased = 0.0
     elbo_over_bound = bound_over_truth = -math.inf
@@ -136,7 +177,7 @@ def _on_tiny(subject: Subject, tiny: LatentVariable) -> Iterator[Proof]:
             ]
         )
         worst_elbo = max(worst_elbo, _largest_z(elbo - exact_elbo))
-        wide_q = _is_wide(tiny.posterior(images, labels))
+        wide_q = _is_wide(tiny, tiny.posterior(images, labels))
         if bool(wide_q.any()):
             ratio = (bound - log_p)[:, wide_q].exp()
             worst_unbiased = max(worst_unbiased, abs(_z(ratio.mean(1) - 1.0)))
@@ -163,26 +204,42 @@ def _quadrature(
 ) -> tuple[Tensor, Tensor]:
     """(log p(x), exact ELBO), nats [N], by the trapezoidal rule.
 
-    The rule is exact to rounding for a smooth integrand that has died out at both ends: over z
-    in [-12, 12] under the prior, over 9 scales to each side under q.
+    The rule is exact to rounding for a smooth integrand that has died out at both ends: over 12
+    standard deviations to each side under the prior, over 9 scales to each side under q.
     """
-    z = torch.linspace(-12.0, 12.0, 2401, dtype=torch.float64)[:, None]  # [G, 1]
-    standard = DiagonalGaussian(torch.zeros(1, dtype=z.dtype), torch.zeros(1, dtype=z.dtype))
+    centre, spread = _extent(tiny)
+    z = centre + spread * torch.linspace(-12.0, 12.0, POINTS, dtype=torch.float64)[:, None]
+    log_prior = tiny.prior.log_prob(z)  # [G]
     log_step = math.log(float(z[1, 0] - z[0, 0]))
     parameters = tiny.decoder_output(z, subject.labels(len(z), label))
     u = torch.linspace(-9.0, 9.0, 181, dtype=torch.float64)
     mass = torch.exp(-0.5 * u**2) / math.sqrt(2 * math.pi) * float(u[1] - u[0])
-    q = tiny.posterior(images, subject.labels(len(images), label))
     log_p, elbo = [], []
-    for index, x in enumerate(images):
+    for x in images:
         likelihood = tiny.head.log_prob(parameters, x.expand(len(z), *x.shape)).sum((1, 2, 3))
-        log_p.append((likelihood + standard.log_prob(z)).logsumexp(0) + log_step)
-        posterior = DiagonalGaussian(q.mean[index], q.log_scale[index])
-        at = posterior.sample(u[:, None])  # [U, 1]
+        log_p.append((likelihood + log_prior).logsumexp(0) + log_step)
+        at, log_q = tiny.posterior(x[None], subject.labels(1, label)).draw(u[:, None])  # [U, 1]
         there = tiny.decoder_output(at, subject.labels(len(at), label))
         likelihood = tiny.head.log_prob(there, x.expand(len(at), *x.shape)).sum((1, 2, 3))
-        elbo.append((mass * (likelihood + standard.log_prob(at) - posterior.log_prob(at))).sum())
+        elbo.append((mass * (likelihood + tiny.prior.log_prob(at) - log_q)).sum())
     return torch.stack(log_p), torch.stack(elbo)
+
+
+def _prior_samples(subject: Subject, tiny: LatentVariable) -> Proof:
+    """Codes behind the samples against the density in the bound, by Kolmogorov and Smirnov."""
+    drawn = tiny.latents(subject.noise("prior"), CODES)[:, 0].sort().values
+    centre, spread = _extent(tiny)
+    z = centre + spread * torch.linspace(-12.0, 12.0, POINTS, dtype=torch.float64)
+    mass = tiny.prior.log_prob(z[:, None]).exp() * float(z[1] - z[0])
+    below = mass.cumsum(0) - mass / 2
+    share = (torch.searchsorted(drawn, z, right=True)).double() / CODES
+    return Proof.at_most(
+        "the prior's samples follow its density",
+        float((share - below).abs().max()) * math.sqrt(CODES),
+        3.0,
+        f"Largest difference of distribution functions at {POINTS} points times the root of "
+        f"{CODES} draws, one latent coordinate, fresh weights.",
+    )
 
 
 def _z(values: Tensor) -> float:

@@ -2,7 +2,7 @@ r"""Variational autoencoder (Kingma and Welling 2014; Rezende, Mohamed, Wierstra
 
 https://arxiv.org/abs/1312.6114, https://arxiv.org/abs/1401.4082
 
-    z ~ N(0, I),  x ~ p(x|z),   log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || N(0, I))
+    z ~ p(z),  x ~ p(x|z),   log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z))
 
 The encoder gives a diagonal Gaussian q(z|x), the decoder the parameters of a head over the same
 integers as an autoregressive model's, so that the bound is on the same log p(x). The output
@@ -11,6 +11,16 @@ bias starts at the data (worth about one nat, according to the code of Burda et 
 Networks: dense, SiLU layers of one width; or convolutional, residual blocks at each
 halving of the image, no normalisation. The class label, if any, enters both networks as a
 learned vector.
+
+The prior is N(0, I) or learned, independent of the label:
+
+- a flow p(z) = N(f(z); 0, I) |det df/dz| (`likely.nn.flow`), of couplings (RealNVP) or of masked
+  maps (an autoregressive flow, Chen et al. 2017, https://arxiv.org/abs/1611.02731);
+- VampPrior (Tomczak and Welling 2018, https://arxiv.org/abs/1705.07120), eq. 9:
+  p(z) = (1/K) sum_k q(z|u_k), the u_k learned, in [-1, 1], and at training images to begin with.
+
+The posterior is the Gaussian, or IAF (Kingma et al. 2016, https://arxiv.org/abs/1606.04934): a
+masked flow of z, given a part of the encoder's output. A bound with either holds the same log p(x).
 """
 
 from __future__ import annotations
@@ -23,11 +33,26 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import DiagonalGaussian, LatentVariable, at_least_float
+from likely.density import (
+    DiagonalGaussian,
+    GaussianMixture,
+    LatentVariable,
+    Posterior,
+    Prior,
+    StandardNormal,
+    at_least_float,
+)
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.vae.settings import VAESettings
+from likely.nn.flow import (
+    Bijection,
+    FlowDensity,
+    FlowPosterior,
+    autoregressive_flow,
+    coupling_flow,
+)
 from likely.nn.residual import Down, ResidualBlock, Up, sizes
 
 
@@ -126,35 +151,72 @@ class VAE(LatentVariable):
         self.head = head_for(settings.head, spec, settings.components)
         dims, params = spec.dimensions, self.head.parameters
         s = settings
+        iaf = s.posterior == "iaf"
+        encoded = (3 if iaf else 2) * s.latent
         self.encoder: nn.Module
         self.decoder: nn.Module
         if s.network == "dense":
             _, h, w = spec.grid
-            self.encoder = DenseTrunk(dims, s.hidden, s.layers, 2 * s.latent)
+            self.encoder = DenseTrunk(dims, s.hidden, s.layers, encoded)
             self.decoder = DenseTrunk(s.latent, s.hidden, s.layers, params * h * w)
         else:
-            self.encoder = ConvEncoder(spec.grid, s.channels, s.blocks, 2 * s.latent)
+            self.encoder = ConvEncoder(spec.grid, s.channels, s.blocks, encoded)
             self.decoder = ConvDecoder(spec.grid, s.channels, s.blocks, s.latent, params)
         # Per pixel, filled by `start_at`; the networks then learn what differs from the mean.
         self.output_bias = nn.Parameter(torch.zeros(params, *spec.grid[1:]))
         self.label_in = nn.Embedding(self.classes, dims) if self.classes else None
         self.label_out = nn.Embedding(self.classes, s.latent) if self.classes else None
+        self.prior_flow: FlowDensity | None = None
+        self.posterior_flow: Bijection | None = None
+        self.pseudo_inputs: nn.Parameter | None = None
+        if s.prior in ("flow", "autoregressive"):
+            build = coupling_flow if s.prior == "flow" else autoregressive_flow
+            flow = build(s.latent, s.flow_layers, s.flow_hidden)
+            self.prior_flow = FlowDensity(flow, s.latent)
+        if s.prior == "vamp":
+            pseudo = torch.rand(s.pseudo_inputs, *spec.grid) * 2 - 1
+            self.pseudo_inputs = nn.Parameter(pseudo)
+        if iaf:
+            self.posterior_flow = autoregressive_flow(
+                s.latent, s.flow_layers, s.flow_hidden, s.latent
+            )
 
     @torch.no_grad()
     def start_at(self, data: Dataset) -> None:
-        """Set the output bias so that the decoder starts at the mean image of the data."""
+        """Start the decoder at the mean image of the data, and pseudo-inputs at its examples."""
         mean = torch.from_numpy(np.asarray(data.pixel_mean(), np.float64)).reshape(self.spec.grid)
         self.output_bias.copy_(self.head.bias_for(mean))
+        if self.pseudo_inputs is not None:
+            every = np.arange(len(self.pseudo_inputs)) * len(data) // len(self.pseudo_inputs)
+            x = torch.from_numpy(data.batch(every).x.astype(np.int64))
+            self.pseudo_inputs.copy_(self.scaled(self.integers(x)))
+
+    @property
+    def prior(self) -> Prior:
+        if self.prior_flow is not None:
+            return self.prior_flow
+        if self.pseudo_inputs is not None:
+            return GaussianMixture(self._encoded(self.pseudo_inputs.clamp(-1.0, 1.0))[0])
+        return StandardNormal(self.latent)
 
     @full_precision
-    def posterior(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+    def posterior(self, x: Tensor, context: Tensor | None = None) -> Posterior:
         x, labels = self.scaled(self.integers(x)), self.labels(context, len(x))
         if self.label_in is not None:
             x = x + self.label_in(labels).unflatten(1, self.spec.grid)
+        gaussian, rest = self._encoded(x)
+        if self.posterior_flow is None:
+            return gaussian
+        return FlowPosterior(gaussian, self.posterior_flow, rest)
+
+    def _encoded(self, x: Tensor) -> tuple[DiagonalGaussian, Tensor]:
+        """(a Gaussian, the rest of the encoder's output); x floats in [-1, 1], [B, C, H, W]."""
         code = self.encoder(x.flatten(1) if self.settings.network == "dense" else x)
-        mean, log_scale = at_least_float(code).chunk(2, -1)
+        mean, log_scale, rest = at_least_float(code).tensor_split(
+            (self.latent, 2 * self.latent), -1
+        )
         # Scales far outside this range only overflow; the clamp never binds in a fitted model.
-        return DiagonalGaussian(mean, log_scale.clamp(-8.0, 4.0))
+        return DiagonalGaussian(mean, log_scale.clamp(-8.0, 4.0)), rest
 
     @full_precision
     def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
