@@ -202,6 +202,9 @@ def test_a_kl_weight_that_is_too_high_collapses_the_posterior() -> None:
     collapsed = fit(model_of("vae-dense"), training_data(), NegativeELBO(beta=50.0), settings)
     assert "0 of 3 latent units are active" in words(collapsed.findings)
     assert "the KL of q(z|x)" in words(collapsed.findings)
+    (short,) = diagnose(collapsed.metrics[:4], collapsed.model, training_data())
+    assert (short.severity, short.remedy) == ("warning", "more steps")
+    assert "not fitted yet: 0 of 3 latent units are active" in short.sentence
     healthy = runs.build("vae", training_data().spec, {"latent": 3, "hidden": 64}, 0)
     learned = fit(healthy, training_data(), NegativeELBO(), settings)
     assert words(learned.findings) == ""
