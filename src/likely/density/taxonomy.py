@@ -329,13 +329,18 @@ def conditioned_on(spec: DataSpec, wanted: bool) -> tuple[int, tuple[int, ...]]:
     Raises:
         InvalidSetting: wanted, and the data has neither.
     """
-    if not wanted:
-        return 0, ()
-    if spec.context:
-        return 0, spec.context
-    if not spec.classes:
+    return (0, spec.context) if wanted and spec.context else (labels_of(spec, wanted), ())
+
+
+def labels_of(spec: DataSpec, wanted: bool) -> int:
+    """Number of classes that a model is conditioned on, 0 where that is not `wanted`.
+
+    Raises:
+        InvalidSetting: wanted, and the data has no labels.
+    """
+    if wanted and not spec.classes:
         raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
-    return len(spec.classes), ()
+    return len(spec.classes) if wanted else 0
 
 
 def context_of(model: GenerativeModel, batch: Batch) -> Tensor | None:

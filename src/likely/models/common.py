@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
+from likely.errors import InvalidSetting
 from likely.settings import FitSettings, at_least, known, rates
 
 if TYPE_CHECKING:
@@ -73,6 +74,17 @@ class NetworkSettings:
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
         return cls.FITS.of(spec)
+
+
+def divided(groups: int, **sizes: int) -> None:
+    """Refuse sizes that do not divide into the colour channels that masks order.
+
+    Raises:
+        InvalidSetting: names the sizes.
+    """
+    if any(size % groups for size in sizes.values()):
+        named = " and ".join(f"{name}={size}" for name, size in sizes.items())
+        raise InvalidSetting(f"{named} must be multiples of the {groups} colour channels")
 
 
 def local_prior(spec: DataSpec) -> bool:

@@ -220,19 +220,16 @@ class StoredEngine:
         return float(count) / max(1, self.states)
 
     def contraction(self) -> tuple[float, float]:
-        """See `Engine`."""
         return widened(self.discount, self.defects[0])
 
     def sweep(
         self, value: Array, best: Array, order: Order,
         places: tuple[int, int] | None = None, still: float = 0.0,
     ) -> Swept:  # fmt: skip
-        """See `Engine`."""
         walk = _walk(order, places or (0, self.states))
         return Swept(*kernels.sweep(self._swept, value, best, order.forward, *walk, still))
 
     def march(self, value: Array, best: Array, order: Order) -> None:
-        """See `Engine`."""
         kernels.march(self._swept, self.terminal, value, best, order.forward)
 
     def backup(self, value: Array, out: Array, best: Array) -> tuple[float, float]:
@@ -290,7 +287,6 @@ class StoredEngine:
     def finish(
         self, value: Array, floor: FloatArray, top: FloatArray, low: float, high: float
     ) -> float:
-        """See `Engine`."""
         return _finish(self.pieces, self.terminal, value, floor, top, low, high)
 
 
@@ -333,7 +329,6 @@ class PolicyRows:
         return low, high
 
     def windows(self, value: Array, stride: int, window: int, places: tuple[int, int]) -> None:
-        """See `PolicySweeps`."""
         kernels.policy_windows(self.system, value, stride, window, *places)
 
     def backup(self, value: Array, out: Array) -> tuple[float, float]:
@@ -373,19 +368,16 @@ class GeneratedEngine:
         )
 
     def contraction(self) -> tuple[float, float]:
-        """See `Engine`."""
         return widened(self.discount, self.worst)
 
     def sweep(
         self, value: Array, best: Array, order: Order,
         places: tuple[int, int] | None = None, still: float = 0.0,
     ) -> Swept:  # fmt: skip
-        """See `Engine`."""
         walk = _walk(order, places or (0, self.states))
         return Swept(*generated.sweep(*self._rows, value, best, order.forward, *walk, still))
 
     def march(self, value: Array, best: Array, order: Order) -> None:
-        """See `Engine`."""
         generated.march(*self._rows, value, best, order.forward)
 
     def policy_rows(
@@ -397,7 +389,6 @@ class GeneratedEngine:
     def finish(
         self, value: Array, floor: FloatArray, top: FloatArray, low: float, high: float
     ) -> float:
-        """See `Engine`."""
         return _finish(self.pieces, self.terminal, value, floor, top, low, high)
 
 
@@ -429,7 +420,6 @@ class GeneratedPolicy:
         return low, high
 
     def windows(self, value: Array, stride: int, window: int, places: tuple[int, int]) -> None:
-        """See `PolicySweeps`."""
         generated.policy_windows(
             *self.rows, value, self.best, self.order.forward, stride, window, *places
         )

@@ -28,6 +28,7 @@ from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
 
 from likely.data.spec import DataSpec
 from likely.density import ImplicitDensity
+from likely.density.taxonomy import labels_of
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.models.gan.settings import DCGANSettings
@@ -129,9 +130,7 @@ class DCGAN(ImplicitDensity):
 
     def __init__(self, spec: DataSpec, settings: DCGANSettings | None = None) -> None:
         settings = settings or DCGANSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        if settings.conditional and not spec.classes:
-            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        super().__init__(spec, labels_of(spec, settings.conditional))
         if min(spec.shape[1:]) < 4:
             raise InvalidSetting(f"DCGAN needs images of at least 4 x 4, given {spec.shape[1:]}")
         self.settings = settings

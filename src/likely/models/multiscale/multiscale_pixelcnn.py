@@ -32,8 +32,9 @@ from torch.nn.functional import silu
 from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, Drawing
 from likely.density.chain import sub_steps
-from likely.errors import InvalidSetting
+from likely.density.taxonomy import labels_of
 from likely.heads import head_for
+from likely.models.common import divided
 from likely.models.multiscale.settings import MultiscalePixelCNNSettings
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings
@@ -119,18 +120,12 @@ class MultiscalePixelCNN(Autoregressive):
 
     def __init__(self, spec: DataSpec, settings: MultiscalePixelCNNSettings | None = None) -> None:
         settings = s = settings or MultiscalePixelCNNSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        if settings.conditional and not spec.classes:
-            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        super().__init__(spec, labels_of(spec, settings.conditional))
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         channels, height, width = spec.shape
         groups = self.groups
-        if settings.channels % groups or settings.head_channels % groups:
-            raise InvalidSetting(
-                f"channels={settings.channels} and head_channels={settings.head_channels} must be "
-                f"multiples of the {groups} colour channels"
-            )
+        divided(groups, channels=settings.channels, head_channels=settings.head_channels)
         coarse = torch.zeros(height, width, dtype=torch.bool, device="cpu")
         coarse[:: s.factor, :: s.factor] = True
         # The small image in raster order, then the rest in raster order.

@@ -33,7 +33,7 @@ from torch.nn.functional import pad, pixel_unshuffle, silu
 from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, Drawing
 from likely.density.chain import sub_steps
-from likely.errors import InvalidSetting
+from likely.density.taxonomy import labels_of
 from likely.heads import head_for
 from likely.models.multiscale.settings import ParallelMultiscaleSettings
 from likely.noise import Dropout
@@ -171,9 +171,7 @@ class ParallelMultiscale(Autoregressive):
 
     def __init__(self, spec: DataSpec, settings: ParallelMultiscaleSettings | None = None) -> None:
         settings = settings or ParallelMultiscaleSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        if settings.conditional and not spec.classes:
-            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        super().__init__(spec, labels_of(spec, settings.conditional))
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         groups = self.groups

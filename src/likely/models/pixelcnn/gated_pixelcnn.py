@@ -38,6 +38,7 @@ from likely.density import Ensemble, conditioned_on
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import head_for
+from likely.models.common import divided
 from likely.models.pixelcnn.corners import (
     CORNERS,
     REVERSED,
@@ -164,11 +165,7 @@ class GatedPixelCNN(Incremental):
         self.rank = rank_from(settings.start, spec)
         image_channels = spec.shape[0]
         groups = self.groups
-        if settings.channels % groups or settings.head_channels % groups:
-            raise InvalidSetting(
-                f"channels={settings.channels} and head_channels={settings.head_channels} must be "
-                f"multiples of the {groups} colour channels"
-            )
+        divided(groups, channels=settings.channels, head_channels=settings.head_channels)
         features = settings.channels
         self.layers = nn.ModuleList(
             GatedLayer(

@@ -29,8 +29,8 @@ from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density import conditioned_on
-from likely.errors import InvalidSetting
 from likely.heads import head_for
+from likely.models.common import divided
 from likely.models.pixelcnn.settings import PixelCNNSettings
 from likely.nn.condition import optional_condition
 from likely.nn.masked import GroupedPointwise
@@ -107,11 +107,7 @@ class PixelCNN(Incremental):
         self.head = head_for(settings.head, spec, settings.components)
         image_channels = spec.shape[0]
         groups = self.groups
-        if settings.channels % groups or settings.head_channels % groups:
-            raise InvalidSetting(
-                f"channels={settings.channels} and head_channels={settings.head_channels} must be "
-                f"multiples of the {groups} colour channels"
-            )
+        divided(groups, channels=settings.channels, head_channels=settings.head_channels)
         rotation = settings.dilations
         self.dilations = [rotation[index % len(rotation)] for index in range(settings.layers)]
         h = settings.channels

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.errors import InvalidSetting
+from likely.density.taxonomy import labels_of
 from likely.heads import head_for
+from likely.models.common import divided
 from likely.models.pixelcnn.settings import PixelSNAILSettings
 from likely.nn.attention import CausalAttention, TurnMaps, turns
 from likely.nn.channel_norm import ChannelNorm
@@ -107,18 +108,12 @@ class PixelSNAIL(Incremental):
 
     def __init__(self, spec: DataSpec, settings: PixelSNAILSettings | None = None) -> None:
         settings = settings or PixelSNAILSettings.preset(spec)
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        if settings.conditional and not spec.classes:
-            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        super().__init__(spec, labels_of(spec, settings.conditional))
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         channels = spec.shape[0]
         groups = self.groups
-        if settings.channels % groups or settings.head_channels % groups:
-            raise InvalidSetting(
-                f"channels={settings.channels} and head_channels={settings.head_channels} must be "
-                f"multiples of the {groups} colour channels"
-            )
+        divided(groups, channels=settings.channels, head_channels=settings.head_channels)
         features = settings.channels
         self.first = MaskedConv(channels, features, settings.first_kernel, "A", groups)
         self.place = nn.Conv2d(PLANES, features, 1, bias=False)

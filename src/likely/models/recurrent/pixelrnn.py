@@ -32,8 +32,9 @@ from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density import Ensemble
-from likely.errors import InvalidSetting
+from likely.density.taxonomy import labels_of
 from likely.heads import head_for
+from likely.models.common import divided
 from likely.models.pixelcnn.corners import CORNERS, REVERSED, rank_from
 from likely.models.recurrent.settings import (
     DiagonalBiLSTMEnsembleSettings,
@@ -62,18 +63,12 @@ class PixelRNN(Incremental):
     layers: nn.ModuleList
 
     def __init__(self, spec: DataSpec, settings: RowLSTMSettings | DiagonalBiLSTMSettings) -> None:
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        if settings.conditional and not spec.classes:
-            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        super().__init__(spec, labels_of(spec, settings.conditional))
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         channels, hidden = spec.shape[0], settings.hidden
         groups = self.groups
-        if hidden % groups or settings.head_channels % groups:
-            raise InvalidSetting(
-                f"hidden={hidden} and head_channels={settings.head_channels} must be multiples of "
-                f"the {groups} colour channels"
-            )
+        divided(groups, hidden=hidden, head_channels=settings.head_channels)
         self.first = MaskedConv(channels, 2 * hidden, settings.first_kernel, "A", groups)
         start = settings.start if isinstance(settings, DiagonalBiLSTMSettings) else "top-left"
         self.reversed = REVERSED[start]

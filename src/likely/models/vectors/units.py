@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import Dataset, DataSpec
-from likely.errors import InvalidSetting
+from likely.density.taxonomy import labels_of
 from likely.heads import Head, head_for
 from likely.sampling.incremental import Incremental
 from likely.sampling.program import Builder, Cells
@@ -77,9 +77,7 @@ class UnitModel(Incremental):
     uses_each_weight_once = True
 
     def __init__(self, spec: DataSpec, settings: Any) -> None:
-        super().__init__(spec, len(spec.classes) if settings.conditional else 0)
-        if settings.conditional and not spec.classes:
-            raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
+        super().__init__(spec, labels_of(spec, settings.conditional))
         self.settings = settings
         self.head = head_for(settings.head, spec, settings.components)
         self.units = Units(spec, self.head)
