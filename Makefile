@@ -32,6 +32,7 @@ unit: $(VENV)/installed-test
 
 docs: $(VENV)/installed-test
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
