@@ -6,12 +6,12 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from likely.cli.fields import DATA, add_field
 from likely.cli.output import note, say, say_json, wrapped
 from likely.cli.parser import UNSET, Option, Parser, add_options, device_option, no_choices, whole
-from likely.cli.values import converted_field
+from likely.cli.values import set_fields
 from likely.errors import InvalidSetting
 from likely.models import ONE_OF_EACH_KIND
 from likely.training.stopping import exit_code
@@ -61,14 +61,8 @@ def configure(parser: Parser, choice: str | None) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare and print."""
-    request: dict[str, Any] | None = {
-        field.key: converted_field(field, getattr(options, field.name), field.option)
-        for field in DATA
-        if field.name in options
-    }
-    if not request:
-        request = None
-    elif "name" not in request:
+    request = set_fields(DATA, options) or None
+    if request is not None and "name" not in request:
         raise InvalidSetting("options for data need --data; for given runs, leave them out")
     if request is None and not options.runs:
         raise InvalidSetting(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from likely.cli.fields import DATA, Field, add_field
 from likely.cli.output import rows, say, say_json
 from likely.cli.parser import Parser
-from likely.cli.values import converted_field
+from likely.cli.values import set_fields
 from likely.data.catalogue import CATALOGUE, Entry
 
 if TYPE_CHECKING:
@@ -58,14 +58,9 @@ def run(options: argparse.Namespace) -> int:
     """Do what was chosen."""
     if options.choice == "list":
         return _list(options.json)
-    shaping = {
-        field.key: converted_field(field, getattr(options, field.name), field.option)
-        for field in _options(options.choice)
-        if field.name in options
-    }
-    if options.choice == "report":
-        return _report(options.source, shaping, options.json)
-    return _describe(options.source, shaping, options.json)
+    shaping = set_fields(_options(options.choice), options)
+    action = _report if options.choice == "report" else _describe
+    return action(options.source, shaping, options.json)
 
 
 def _list(as_json: bool) -> int:
@@ -112,19 +107,15 @@ def _describe(source: str, shaping: dict[str, Any], as_json: bool) -> int:
     splits = {name: part for name, part in parts.items() if part is not None}
     spec = train.spec
     if as_json:
-        say_json(
-            {
-                "name": spec.name,
-                "splits": {
-                    name: {
-                        **part.spec.to_json(),
-                        "fingerprint": part.spec.fingerprint,
-                        "examples_by_class": _by_class(part),
-                    }
-                    for name, part in splits.items()
-                },
+        records = {
+            name: {
+                **part.spec.to_json(),
+                "fingerprint": part.spec.fingerprint,
+                "examples_by_class": _by_class(part),
             }
-        )
+            for name, part in splits.items()
+        }
+        say_json({"name": spec.name, "splits": records})
         return 0
     channels, *sides = spec.shape
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")

@@ -211,15 +211,8 @@ def _words(hint: Any) -> list[str]:
 
 
 def _metavar(field: Field) -> str:
-    named = {
-        "data": "DATA",
-        "out": "DIR",
-        "from": "RUN",
-        "image_size": "N",
-        "image_column": "NAME",
-        "label_column": "NAME",
-        "device": "NAME",
-    }
+    named = {"data": "DATA", "out": "DIR", "from": "RUN", "image_size": "N"}
+    named |= dict.fromkeys(("image_column", "label_column", "device"), "NAME")
     if field.name in named:
         return named[field.name]
     hint = field.hint

@@ -76,9 +76,13 @@ def configure(parser: Parser, choice: str | None) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fit, and say what came of it and what to do next."""
     request = requested(entry(options.choice), options)
-    train = _load(request)
+    from likely import data
+    from likely.cli.progress import loading, settle
 
-    from likely.cli.progress import settle
+    arguments = dict(request.data)
+    with loading() as shown:
+        train, _ = data.load(arguments.pop("name"), progress=shown, **arguments)
+
     from likely.runs import RunDirectory
     from likely.runs.resume import describe_fit
     from likely.training.loop import fit
@@ -89,10 +93,8 @@ def run(options: argparse.Namespace) -> int:
     with _enough_memory():
         model = _model(request, train, settings.seed)
     objective = _objective(request, model)
-    files, wanted = (
-        RunDirectory(request.out),
-        describe_fit(model, train, objective, settings, model.origin),
-    )
+    files = RunDirectory(request.out)
+    wanted = describe_fit(model, train, objective, settings, model.origin)
     step = files.plan(wanted, request.resume)
     settle(None if step is None else files.threads())
     doing = "fitting" if step is None else "resuming"
@@ -138,24 +140,13 @@ def _enough_memory() -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         texts = ("can't allocate memory", "out of memory")
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
-            text in str(error) for text in texts
-        ):
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(text in str(error) for text in texts):
             raise
         raise InvalidSetting(
             "there is not enough memory for a model and batches of these sizes; lower the sizes "
             "or batch_size, or raise micro_batches"
         ) from error
-
-
-def _load(request: Request) -> Dataset:
-    from likely import data
-    from likely.cli.progress import loading
-
-    arguments = dict(request.data)
-    with loading() as progress:
-        train, _ = data.load(arguments.pop("name"), progress=progress, **arguments)
-    return train
 
 
 def _objective(request: Request, model: GenerativeModel) -> Objective:

@@ -60,14 +60,9 @@ def rows(pairs: Iterable[tuple[str, str]], indent: int = 2) -> str:
     lines = []
     for name, text in pairs:
         first = f"{' ' * indent}{name:<{left}}  "
-        wrapped = textwrap.wrap(
-            text,
-            width() - 1,
-            initial_indent=first,
-            subsequent_indent=hanging,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        wrapped = textwrap.TextWrapper(
+            width() - 1, first, hanging, break_long_words=False, break_on_hyphens=False
+        ).wrap(text)
         lines.extend(wrapped or [first.rstrip()])
     return "".join(line + "\n" for line in lines)
 

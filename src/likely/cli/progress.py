@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from likely.cli.output import leads, note
-from likely.training.progress import duration
+from likely.training.progress import bar_with, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,19 +87,8 @@ class StageProgress:
     """Stages of a job: those that run as bars, the done ones as lines."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
         self._console = console()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:.0f} %"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=self._console,
-            expand=True,
-            transient=True,
-        )
+        self._bar = bar_with(self._console, "{task.percentage:.0f} %")
         self._stages: dict[str, tuple[TaskID, float]] = {}  # and when each began
         self._last_line = time.monotonic()
 

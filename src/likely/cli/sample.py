@@ -84,31 +84,23 @@ def run(options: argparse.Namespace) -> int:
     with counting(f"drawing {options.number} images from {saved.name}") as show:
         images, frames = _drawn(saved, options, labels, trace is not None, show)
     seconds = time.monotonic() - began
-    levels = saved.model.spec.levels
+    levels, title = saved.model.spec.levels, f"{saved.name} on {saved.model.spec.name}"
     what = "means E[x | z] of drawn codes" if options.mean else "samples"
     sheet = sample_sheet(
         images,
         levels,
         columns=options.columns,
-        caption=f"{saved.name} on {saved.model.spec.name}: {options.number} {what}, seed "
-        f"{options.seed}, not chosen",
+        caption=f"{title}: {options.number} {what}, seed {options.seed}, not chosen",
     )
     checkpoint.write_bytes(out, png(sheet))
     if array is not None:
         kind = np.float32 if options.mean else np.uint8 if levels <= 256 else np.uint16
-        values = images.numpy().astype(kind)
         buffer = io.BytesIO()
-        np.save(buffer, values, allow_pickle=False)
+        np.save(buffer, images.numpy().astype(kind), allow_pickle=False)
         checkpoint.write_bytes(array, buffer.getvalue())
     if trace is not None:
-        height = saved.model.spec.grid[1]
-        rows = sample_sheet(
-            frames,
-            levels,
-            columns=height,
-            caption=f"{saved.name} on {saved.model.spec.name}: after each row of pixels, seed "
-            f"{options.seed}",
-        )
+        caption = f"{title}: after each row of pixels, seed {options.seed}"
+        rows = sample_sheet(frames, levels, columns=saved.model.spec.grid[1], caption=caption)
         checkpoint.write_bytes(trace, png(rows))
     record: dict[str, Any] = {
         "run": str(saved.directory),

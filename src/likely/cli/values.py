@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,15 @@ def converted_field(field: Field, value: Any, label: str) -> Any:
     if field.name == "image_size":
         return _size(value, label)
     return converted(label, value, field.hint)
+
+
+def set_fields(fields: Iterable[Field], options: argparse.Namespace) -> dict[str, Any]:
+    """The fields that have an option, by their keys."""
+    return {
+        field.key: converted_field(field, getattr(options, field.name), field.option)
+        for field in fields
+        if field.name in options
+    }
 
 
 def _size(value: Any, label: str) -> int | tuple[int, int]:

@@ -95,17 +95,12 @@ def from_array(
     contexts = None if context is None else _contexts(np.asarray(context), len(x), name)
     if contexts is not None:
         steps = (*steps, f"context={digest_of(contexts)[:12]}")
-    spec = DataSpec(
-        name,
-        values.shape[1:],
-        levels,
-        split,
-        steps,
+    n, digest, shape = (
         len(values),
         digest_of(values),
-        names,
         () if contexts is None else contexts.shape[1:],
     )
+    spec = DataSpec(name, values.shape[1:], levels, split, steps, n, digest, names, shape)
     return Dataset(spec, values, numbers, contexts=contexts)
 
 
@@ -143,12 +138,9 @@ def _integers(x: npt.NDArray[Any], levels: int | None, name: str) -> tuple[IntAr
     for start in range(0, len(x), _BLOCK):
         block = x[start : start + _BLOCK]
         if block.min() < 0 or block.max() >= levels:
-            where = np.argwhere((block < 0) | (block >= levels))[0]
-            value = block[tuple(where)]
-            where[0] += start
             raise InvalidData(
-                f"{name}: value {value} at index {_index(where)}, expected integers in "
-                f"[0, {levels}); give the levels that the data has"
+                f"{name}: {_first(block, (block < 0) | (block >= levels), start)}, expected "
+                f"integers in [0, {levels}); give the levels that the data has"
             )
         if out is not x:
             out[start : start + _BLOCK] = block
@@ -161,12 +153,9 @@ def _quantised(x: npt.NDArray[Any], levels: int | None, name: str) -> tuple[IntA
         block = x[start : start + _BLOCK]
         wrong = ~((block >= 0) & (block <= 1))  # also where it is not a number
         if wrong.any():
-            where = np.argwhere(wrong)[0]
-            value = block[tuple(where)]
-            where[0] += start
             raise InvalidData(
-                f"{name}: value {value} at index {_index(where)}, expected finite intensities in "
-                "[0, 1]; divide by the largest possible value, or give integers"
+                f"{name}: {_first(block, wrong, start)}, expected finite intensities in [0, 1]; "
+                "divide by the largest possible value, or give integers"
             )
         if levels is not None:
             out[start : start + _BLOCK] = np.rint(block.astype(np.float64) * (levels - 1))
@@ -190,8 +179,10 @@ def _contexts(context: npt.NDArray[Any], n: int, name: str) -> npt.NDArray[np.fl
     return contexts
 
 
-def _index(where: npt.NDArray[np.int64]) -> str:
-    return "[" + ", ".join(map(str, where)) + "]"
+def _first(block: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], start: int) -> str:
+    """The first wrong value of a block that begins at `start`, and its index."""
+    row, *rest = np.argwhere(wrong)[0]
+    return f"value {block[row, *rest]} at index [{', '.join(map(str, (start + row, *rest)))}]"
 
 
 def from_file(

@@ -314,8 +314,9 @@ def _locked(path: Path, clock: _Clock) -> Iterator[None]:
         stream = path.open("w")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_open_at(stream, path):  # else its last holder removed it just now
-                break
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                    break  # else its last holder removed it just now
         except BlockingIOError:
             time.sleep(min(0.1, clock.left()))
         except BaseException:
@@ -327,11 +328,3 @@ def _locked(path: Path, clock: _Clock) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         stream.close()
-
-
-def _is_open_at(stream: IO[str], path: Path) -> bool:
-    """True where this open file is still the one that the path names."""
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

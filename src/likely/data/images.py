@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -74,12 +75,15 @@ def from_folder(
     shaping = Shaping.checked(size, channels, max_pixels)
     files, empty, skips, ignored = _listed(folder)
     names = [_printable(file.relative_to(folder)) for file in files]
-    splits_at = arranged(
-        str(folder),
-        [Path(name).parts[:-1] for name in names],
-        empty,
-        lambda position: _is_readable(files[position], max_pixels),
-    )
+
+    def readable(position: int) -> bool:
+        with quiet(), contextlib.suppress(Unreadable):
+            read_header(files[position], max_pixels)
+            return True
+        return False
+
+    parents = [Path(name).parts[:-1] for name in names]
+    splits_at = arranged(str(folder), parents, empty, readable)
     skips += _left_out(names, splits_at.left_out)
     kept_names = [name for i, name in enumerate(names) if i not in splits_at.left_out]
     rows = [i for i in range(len(files)) if i not in splits_at.left_out]
@@ -87,23 +91,21 @@ def from_folder(
         raise refused(str(folder), skips)
     name = folder.resolve().name
     settings = (shaping.size, channels, max_pixels, PIL.__version__)
-    key = key_of(
-        "folder", name, settings, [(names[i], *stamp(files[i])) for i in rows], splits_at.splits
-    )
-    inputs = Inputs(
-        str(folder), kept_names, lambda start, stop: [files[i] for i in rows[start:stop]]
-    )
+    stamps = [(names[i], *stamp(files[i])) for i in rows]
+    key = key_of("folder", name, settings, stamps, splits_at.splits)
+    paths = [files[i] for i in rows]
+    inputs = Inputs(str(folder), kept_names, lambda start, stop: paths[start:stop])
 
     def build(scratch: Path) -> Source:
         values, kept, skipped = decode(inputs, shaping, scratch, strict, progress)
-        readable = [rows[position] for position in kept]
-        splits = None if splits_at.splits is None else [splits_at.splits[i] for i in readable]
+        read = [rows[position] for position in kept]
+        splits = None if splits_at.splits is None else [splits_at.splits[i] for i in read]
         for split in splits_at.expected:
             if splits is not None and split not in splits:
                 raise InvalidData(f"{folder}: no image of the {split} split is readable")
-        labels, classes, note = _labels([splits_at.classes[i] for i in readable])
+        labels, classes, note = _labels([splits_at.classes[i] for i in read])
         steps = (f"fit={values.shape[2]}x{values.shape[3]}",)
-        remarks = [note, shared(values, splits, [names[i] for i in readable])]
+        remarks = [note, shared(values, splits, [names[i] for i in read])]
         notes = {"skipped": skipped, "remarks": [remark for remark in remarks if remark]}
         return divided(name, values, splits, labels, classes, steps, notes)
 
@@ -111,24 +113,14 @@ def from_folder(
     unread = tuple(sorted([*skips, *(Skipped(*entry) for entry in notes["skipped"])]))
     if strict and unread:
         raise refused(str(folder), unread)
-    read = len(rows) - len(notes["skipped"])
-    return FolderData(
-        train, test, FolderReport(str(folder), read, unread, ignored, tuple(notes["remarks"]))
-    )
+    count = len(rows) - len(notes["skipped"])
+    report = FolderReport(str(folder), count, unread, ignored, tuple(notes["remarks"]))
+    return FolderData(train, test, report)
 
 
 def _printable(path: Path) -> str:
     """Names that are no UTF-8 in a form that can be printed and stored."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _is_readable(file: Path, max_pixels: int) -> bool:
-    with quiet():
-        try:
-            read_header(file, max_pixels)
-        except Unreadable:
-            return False
-    return True
 
 
 def _left_out(names: list[str], reasons: dict[int, str]) -> list[Skipped]:

@@ -139,17 +139,13 @@ def decoded(
                 planes.append(np.asarray(flat if size is None else _fitted(flat, size)))
             if len(planes) == 3 and channels == 1:
                 planes = [sum(w * p for w, p in zip(_LUMA, planes, strict=True))]
-            return _planes(planes[0] if len(planes) == 1 else np.stack(planes, 2), channels)
-
-
-def _planes(pixels: npt.NDArray[np.generic], channels: int) -> Bytes:
-    """[H, W] or [H, W, 3], bytes or shades in [0, 255], as uint8 [C, H, W]."""
-    if pixels.dtype != np.uint8:  # of mode F
-        pixels = np.clip(np.rint(pixels.astype(np.float32)), 0, 255).astype(np.uint8)
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    if channels == 3 and len(planes) == 1:
-        planes = np.repeat(planes, 3, axis=0)
-    return np.ascontiguousarray(planes, np.uint8)
+            pixels = planes[0] if len(planes) == 1 else np.stack(planes, 2)
+            if pixels.dtype != np.uint8:  # shades of mode F in [0, 255]
+                pixels = np.clip(np.rint(pixels.astype(np.float32)), 0, 255).astype(np.uint8)
+            first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+            if channels == 3 and len(first) == 1:
+                first = np.repeat(first, 3, axis=0)
+            return np.ascontiguousarray(first, np.uint8)
 
 
 @contextlib.contextmanager

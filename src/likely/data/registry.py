@@ -49,13 +49,8 @@ def named(
     if name not in CATALOGUE:
         raise InvalidSetting(f'no data set is called "{name}": {nearest(name, CATALOGUE)}')
     entry = STATIC_MNIST if static and name == "mnist" else CATALOGUE[name]
-    readers = {
-        "idx": _idx,
-        "larochelle": _larochelle,
-        "cifar": _cifar,
-        "faces": _faces,
-        "frey": _frey,
-    }
+    readers = {"idx": _idx, "larochelle": _larochelle, "cifar": _cifar}
+    readers |= {"faces": _faces, "frey": _frey}
     train, test = digits() if entry.layout == "embedded" else readers[entry.layout](entry, progress)
     assert train.validation is not None
     digests = tuple(part.spec.digest for part in (train, train.validation, test))
@@ -79,16 +74,9 @@ def _dataset(
     attributes: dict[str, npt.NDArray[np.bool_]] | None = None,
 ) -> Dataset:
     """Values [N, C, H, W] with the specification of their entry."""
-    spec = DataSpec(
-        entry.name,
-        entry.shape,
-        entry.levels,
-        split,
-        _PUBLISHED_WITH.get(entry.layout, ()),
-        len(values),
-        digest_of(values),
-        entry.classes,
-    )
+    steps, n, digest = _PUBLISHED_WITH.get(entry.layout, ()), len(values), digest_of(values)
+    classes = entry.classes
+    spec = DataSpec(entry.name, entry.shape, entry.levels, split, steps, n, digest, classes)
     return Dataset(
         spec, values, None if labels is None else labels.astype(np.int64), attributes or {}
     )

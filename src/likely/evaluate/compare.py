@@ -367,21 +367,19 @@ def _column(estimate: Estimate) -> Column:
 
 
 def _by_column(result: ModelResult) -> dict[Column, Estimate]:
+    """The numbers by their columns; of two bounds of one side the tighter."""
     estimates: dict[Column, Estimate] = {}
-    for estimate in result.estimates:
-        column = _column(estimate)
-        estimates[column] = _tighter(result.name, estimates.get(column), estimate)
+    for new in result.estimates:
+        old = estimates.setdefault(_column(new), new)
+        if old is new:
+            continue
+        if not (old.relation == new.relation and new.relation in (Relation.UPPER, Relation.LOWER)):
+            raise InvalidSetting(
+                f"{result.name}: two numbers for one cell: {old} and {new} ({new.quantity})"
+            )
+        tighter = min if new.relation is Relation.UPPER else max
+        estimates[_column(new)] = tighter(old, new, key=lambda estimate: estimate.value)
     return estimates
-
-
-def _tighter(name: str, old: Estimate | None, new: Estimate) -> Estimate:
-    if old is None:
-        return new
-    if old.relation == new.relation == Relation.UPPER:
-        return min(old, new, key=lambda estimate: estimate.value)
-    if old.relation == new.relation == Relation.LOWER:
-        return max(old, new, key=lambda estimate: estimate.value)
-    raise InvalidSetting(f"{name}: two numbers for one cell: {old} and {new} ({new.quantity})")
 
 
 def _missing(result: ModelResult, column: Column, estimates: Mapping[Column, Estimate]) -> Missing:

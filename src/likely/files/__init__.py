@@ -132,7 +132,8 @@ def record_of(value: Any, *keys: str, what: str = "an object") -> dict[str, Any]
         InvalidData: something else; the message names the missing key. `reading` adds the file.
     """
     if not isinstance(value, dict):
-        raise InvalidData(f"expected {what} {{...}}, given {_kind_of(value)}")
+        kind = "null" if value is None else _KINDS.get(type(value), type(value).__name__)
+        raise InvalidData(f"expected {what} {{...}}, given {kind}")
     for key in keys:
         if key not in value:
             raise InvalidData(f'"{key}" is missing')
@@ -140,10 +141,6 @@ def record_of(value: Any, *keys: str, what: str = "an object") -> dict[str, Any]
 
 
 _KINDS = {list: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number"}
-
-
-def _kind_of(value: Any) -> str:
-    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
 
 
 # -- the limit ---------------------------------------------------------------------------------
@@ -181,7 +178,7 @@ def allow(path: str | os.PathLike[str], held: int, wanted: int, what: str) -> No
     if wanted > most:
         raise TooLarge(
             f"{path}: {what} would take {_amount(wanted)}, and a file of {_amount(held)} may take "
-            f"{_amount(most)}; it is damaged, or else allow more by {LIMIT}={_gigabytes(wanted)}"
+            f"{_amount(most)}; it is damaged, or else allow more by {LIMIT}={-(-wanted >> 30)}G"
         )
 
 
@@ -190,10 +187,6 @@ def _amount(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}" if count < 1000 << 40 else f"{count / size:.1e} TiB"
     return f"{count:,} bytes"
-
-
-def _gigabytes(count: int) -> str:
-    return f"{-(-count // (1 << 30))}G"
 
 
 # -- arrays ------------------------------------------------------------------------------------
@@ -251,13 +244,12 @@ def check_header(
     """
     with reading(name, "header"):
         major, _ = np.lib.format.read_magic(stream)
-        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(
-            major
-        )
-        if read is None:
+        if major not in (1, 2):
             raise InvalidData(
                 f"{name}: .npy format version {major} is not supported, save it again"
             )
+        form = np.lib.format
+        read = form.read_array_header_1_0 if major == 1 else form.read_array_header_2_0
         shape, _, dtype = read(stream)
     if dtype.hasobject:
         raise InvalidData(

@@ -100,8 +100,11 @@ def line_chart(panel: Panel) -> str:
     The y axis spans what happens after the first twentieth of the steps, so that a high start
     does not flatten the rest; what lies above is cut.
     """
-    lines = [(s, _finite(s)) for s in panel.series]
-    lines = [(s, points) for s, points in lines if points]
+    lines = []
+    for series in panel.series:
+        pairs = zip(series.x, series.y, strict=True)
+        finite = [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
+        lines += [(series, finite)] if finite else []
     title = html.escape(panel.title)
     if not lines:
         return f'<p class="muted">{title}: nothing was recorded.</p>'
@@ -203,11 +206,6 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def _short(tick: float) -> str:
     return f"{tick / 1000:g}k" if abs(tick) >= 10_000 else f"{tick:g}"
-
-
-def _finite(series: Series) -> list[tuple[float, float]]:
-    pairs = zip(series.x, series.y, strict=True)
-    return [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

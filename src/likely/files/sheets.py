@@ -138,20 +138,16 @@ def neighbour_sheet(
         caption: a line of text under the grid.
     """
     shape = tuple(neighbours.shape)
-    if (
-        len(shape) not in (3, 5)
-        or shape[0] != len(samples)
-        or shape[2:] != tuple(samples.shape[1:])
-    ):
+    if len(shape) not in (3, 5) or (shape[0], *shape[2:]) != tuple(samples.shape):
         raise InvalidData(
             f"expected neighbours [N, K, C, H, W] of samples {list(samples.shape)}, "
             f"given {list(shape)}"
         )
     count, near = shape[:2]
-    left = [_enlarged(image, scale) for image in to_rgb(samples, levels)]
-    right = [
-        _enlarged(image, scale) for image in to_rgb(neighbours.reshape(-1, *shape[2:]), levels)
-    ]
+    left, right = (
+        [_enlarged(image, scale) for image in to_rgb(images, levels)]
+        for images in (samples, neighbours.reshape(-1, *shape[2:]))
+    )
     height, width = left[0].shape[:2]
     margin, frame = max(8, min(height, width) // 8), 2
     block = (near + 1) * (width + margin) + 3 * margin
@@ -167,11 +163,8 @@ def neighbour_sheet(
         x += width + 2 * margin
         for rank in range(near):
             sheet.paste(Image.fromarray(right[place * near + rank]), (x, y))
-            pen.rectangle(
-                (x - frame, y - frame, x + width + frame - 1, y + height + frame - 1),
-                outline=YELLOW,
-                width=frame,
-            )
+            corners = (x - frame, y - frame, x + width + frame - 1, y + height + frame - 1)
+            pen.rectangle(corners, outline=YELLOW, width=frame)
             x += width + margin
     return sheet
 

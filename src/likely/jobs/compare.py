@@ -252,24 +252,17 @@ def _in_memory(
     """A model of this process, with what its run says of it."""
     if request is None:
         raise InvalidSetting("give data=(train, test), or its name, to compare models in memory")
-    run_of = fitted if isinstance(fitted, Run) else None
+    past: tuple[list[dict[str, float]], dict[str, Any], float | None, str] = [], {}, None, ""
     model = fitted.model if isinstance(fitted, Run) else fitted
+    if isinstance(fitted, Run):
+        past = fitted.metrics, to_json(fitted.settings), fitted.seconds, fitted.status
     if not isinstance(model, GenerativeModel):
         raise InvalidSetting(
             f"expected models, runs or directories of runs, given {type(model).__name__}"
         )
     place(model.eval(), choose_device(settings.device))
-    return Fitted(
-        type(model).__name__,
-        model,
-        "",
-        request,
-        run_of.metrics if run_of else [],
-        to_json(run_of.settings) if run_of else {},
-        run_of.seconds if run_of else None,
-        run_of.status if run_of else "",
-        run_of.adversary if run_of else None,
-    )
+    adversary = fitted.adversary if isinstance(fitted, Run) else None
+    return Fitted(type(model).__name__, model, "", request, *past, adversary)
 
 
 def _fitted_and_compared(

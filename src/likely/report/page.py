@@ -87,15 +87,11 @@ def _text(value: Any) -> str:
     return html.escape(str(value))
 
 
-def _image(image: Image.Image, alternative: str) -> str:
-    return (
-        f'<img src="{data_uri(image)}" alt="{_text(alternative)}" '
-        f'width="{image.width}" height="{image.height}">'
-    )
-
-
 def _figure(image: Image.Image, caption: str) -> str:
-    return f"<figure>{_image(image, caption)}<figcaption>{_text(caption)}</figcaption></figure>"
+    return (
+        f'<figure><img src="{data_uri(image)}" alt="{_text(caption)}" width="{image.width}" '
+        f'height="{image.height}"><figcaption>{_text(caption)}</figcaption></figure>'
+    )
 
 
 def _data_line(spec: DataSpec) -> str:

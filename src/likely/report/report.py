@@ -173,12 +173,9 @@ def write_report(report: Report, directory: Path) -> ReportFiles:
         report: what to write.
         directory: created if missing; sheets go to `directory/sheets`.
     """
-    folder = directory / "sheets"
-    sheets = []
-    for name, image in _sheets(report).items():
-        path = folder / f"{name}.png"
+    sheets = {directory / "sheets" / f"{n}.png": image for n, image in _sheets(report).items()}
+    for path, image in sheets.items():
         save_png(image, path)
-        sheets.append(path)
     record = json.dumps(report_json(report), indent=1, allow_nan=False, ensure_ascii=False)
     write_bytes(directory / "report.json", (record + "\n").encode())
     write_bytes(directory / "report.html", render(report).encode())
@@ -187,9 +184,8 @@ def write_report(report: Report, directory: Path) -> ReportFiles:
 
 def write_draft(report: Report, directory: Path) -> Path:
     """Write report.html alone, atomically; it reloads itself until the whole report is there."""
-    path = directory / "report.html"
-    write_bytes(path, render(report).encode())
-    return path
+    write_bytes(directory / "report.html", render(report).encode())
+    return directory / "report.html"
 
 
 def report_json(report: Report) -> dict[str, Any]:
@@ -259,8 +255,10 @@ def _sheets(report: Report) -> dict[str, Image.Image]:
             caption=f"{report.train.name}: training images",
         )
     for model in report.models:
-        name, stem = model.result.name, _stem(model.result.name, sheets)
-        count = len(model.samples)
+        name, count, number = model.result.name, len(model.samples), 2
+        stem = _clean(name)
+        while stem in sheets:  # names that clean to the same text are numbered
+            stem, number = f"{_clean(name)}-{number}", number + 1
         sheets[stem] = sample_sheet(
             model.samples, levels, caption=f"{name}: {count} samples, not chosen"
         )
@@ -279,11 +277,3 @@ def _sheets(report: Report) -> dict[str, Image.Image]:
 
 def _clean(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
-
-
-def _stem(name: str, taken: Mapping[str, Any]) -> str:
-    """A file name for a model; names that clean to the same text are numbered."""
-    stem, number = _clean(name), 2
-    while stem in taken:
-        stem, number = f"{_clean(name)}-{number}", number + 1
-    return stem

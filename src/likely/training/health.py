@@ -316,11 +316,6 @@ def _spread(n: int, limit: int) -> npt.NDArray[np.int64]:
 
 
 _CHECKS = (
-    _not_finite,
-    _loss_not_falling,
-    _overfitting,
-    _kl_near_zero,
-    _discriminator_too_strong,
-    _vanishing_gradient,
-    _oscillation,
+    *(_not_finite, _loss_not_falling, _overfitting, _kl_near_zero),
+    *(_discriminator_too_strong, _vanishing_gradient, _oscillation),
 )

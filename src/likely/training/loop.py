@@ -434,15 +434,9 @@ class _Loop:
     def _noise(self, player: str, first: int = 0) -> Noise:
         """The noise of this update, for the rows of the batch from `first` on."""
         s = self.settings
-        return Noise(
-            s.seed,
-            "fit",
-            self.step,
-            player,
-            device=self.device,
-            rows=(first, s.batch_size),
-            source=self.source,
-        )
+        rows = (first, s.batch_size)
+        key = (s.seed, "fit", self.step, player)
+        return Noise(*key, device=self.device, rows=rows, source=self.source)
 
     def _replay(self, recordings: graphs.UpdateGraphs, player: str, turn: int) -> bool:
         """The update as recorded graphs; False where it must run eagerly."""

@@ -30,6 +30,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def bar_with(console: Any, *texts: str) -> Any:
+    """A bar of rich: what is being done, how far it is, these texts, and the time left."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    left = (TimeRemainingColumn(compact=True), TextColumn("left"))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), *map(TextColumn, texts))
+    return Progress(*columns, *left, console=console, expand=True, transient=True)
+
+
 class FitProgress:
     """Told of a fit's records, it shows steps, losses and the time left.
 
@@ -51,19 +60,9 @@ class FitProgress:
     def __enter__(self) -> FitProgress:
         if self._leads and not _notebook() and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TextColumn("{task.fields[losses]}"),
-                TimeRemainingColumn(compact=True),
-                TextColumn("left"),
-                console=Console(stderr=True),
-                expand=True,
-                transient=True,
-            )
+            texts = "{task.completed:.0f}/{task.total:.0f}", "{task.fields[losses]}"
+            self._bar = bar_with(Console(stderr=True), *texts)
             self._task = self._bar.add_task(self._title, total=self._steps, losses="")
             self._bar.start()
         return self

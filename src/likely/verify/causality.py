@@ -58,7 +58,8 @@ def causality(subject: Subject, model: Autoregressive) -> Iterator[Proof]:
     whose = f"Largest derivative by {{}}, over the largest of all; {what}, in float64."
     if instance is not None and instance[1] and sides != (height, width):
         grid = _grid(*sides)
-        x = _random_images(subject, sides)
+        uniform = subject.noise("grid", *sides).uniform(1, model.spec.shape[0], *sides)
+        x = (uniform * model.spec.levels).to(torch.int64)
         inner = _leaks(subject, instance[0], x, grid)
         leaks = {kind: max(value, inner[kind]) for kind, value in leaks.items()}
         whose += f" The same weights on {sides[0]} x {sides[1]} images: all pixels."
@@ -92,12 +93,6 @@ def _smaller(
 
 def _grid(height: int, width: int) -> list[Location]:
     return [(row, column) for row in range(height) for column in range(width)]
-
-
-def _random_images(subject: Subject, sides: tuple[int, int]) -> Tensor:
-    channels = subject.model.spec.shape[0]
-    uniform = subject.noise("grid", *sides).uniform(1, channels, *sides)
-    return (uniform * subject.model.spec.levels).to(torch.int64)
 
 
 def _locations(subject: Subject, model: Autoregressive, small_covers: bool) -> list[Location]:

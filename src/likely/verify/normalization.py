@@ -70,11 +70,11 @@ def _from_tables(head: Head, parameters: Tensor, x: Tensor) -> tuple[float, Tens
 def total_probability(subject: Subject, model: TractableDensity) -> Iterator[Proof]:
     """Sum over all images of a tiny instance of a tractable density."""
     budget = (QUICK_BUDGET if subject.quick else FULL_BUDGET) / 4
-    built = []
-    for shape, levels in _tiny_shapes(model):
-        smaller = smaller_or_none(model, shape, levels, subject.seed)
-        if smaller is not None:
-            built.append((shape, levels, *smaller))
+    built = [
+        (shape, levels, *smaller)
+        for shape, levels in _tiny_shapes(model)
+        if (smaller := smaller_or_none(model, shape, levels, subject.seed)) is not None
+    ]
     # The largest that the budget allows, or the smallest.
     affordable = [
         entry
@@ -87,7 +87,11 @@ def total_probability(subject: Subject, model: TractableDensity) -> Iterator[Pro
         worst = 0.0
         last = tiny.classes - 1 if tiny.classes else len(tiny.context_shape[:1])
         for label in sorted({0, last}):
-            mass = _mass(tiny, images, subject, label)
+            parts = [
+                tiny.log_prob(images[part], subject.labels(len(images[part]), label, tiny))
+                for part in chunks(len(images), 1024)
+            ]
+            mass = math.exp(float(torch.cat(parts).logsumexp(0)))
             worst = max(worst, abs(mass - 1.0) if math.isfinite(mass) else math.inf)
         whose = "the fitted weights" if fitted else "fresh weights of the same settings"
         yield Proof.at_most(
@@ -119,11 +123,3 @@ def _tiny_shapes(model: GenerativeModel) -> list[tuple[tuple[int, ...], int]]:
     work = {(s, n): n ** math.prod(s) * s[1] * s[2] for s, n in sides}
     few = [entry for entry in work if entry[1] ** math.prod(entry[0]) <= MOST_IMAGES]
     return sorted(few, key=lambda entry: -work[entry])
-
-
-def _mass(tiny: TractableDensity, images: Tensor, subject: Subject, label: int) -> float:
-    parts = []
-    for part in chunks(len(images), 1024):
-        labels = subject.labels(len(images[part]), label, tiny)
-        parts.append(tiny.log_prob(images[part], labels))
-    return math.exp(float(torch.cat(parts).logsumexp(0)))

@@ -29,27 +29,17 @@ def gradients_reach_every_weight(subject: Subject) -> Proof:
     A model that draws alternatives in training (the networks of a mixture, masks) is asked until
     all weights were reached, `DRAWS` times at most.
     """
-    names = list(subject.model.named_parameters())
     try:
         dead = _dead(subject, subject.model, subject.x, subject.context)
         if dead:
             dead = _dead_at_any_size(subject, dead)
+        count = len(list(subject.model.named_parameters()))
+        which = f" Not reached: {', '.join(dead[:5])}." if dead else ""
+        about = f"Tensors, of {count}, without a finite, nonzero gradient.{which}"
+        measured: float = len(dead)
     except InvalidSetting as error:
-        return Proof.at_most(
-            "gradients reach every weight",
-            math.inf,
-            0.0,
-            f"No objective fits: {error}.",
-            vital=False,
-        )
-    which = f" Not reached: {', '.join(dead[:5])}." if dead else ""
-    return Proof.at_most(
-        "gradients reach every weight",
-        len(dead),
-        0.0,
-        f"Tensors, of {len(names)}, without a finite, nonzero gradient.{which}",
-        vital=False,
-    )
+        measured, about = math.inf, f"No objective fits: {error}."
+    return Proof.at_most("gradients reach every weight", measured, 0.0, about, vital=False)
 
 
 def _dead_at_any_size(subject: Subject, dead: list[str]) -> list[str]:
