@@ -131,12 +131,8 @@ def decode(
 ) -> Decoded:
     """Decode all inputs, two passes: the headers, which fix the shape, then the pixels.
 
-    Args:
-        inputs: at least one.
-        shaping: of the result.
-        scratch: folder for the array.
-        strict: refuse at the end of the first pass, or of the second, that met an unreadable one.
-        progress: called with ("decode", done, total).
+    The array goes into the folder `scratch`; `progress` is told ("decode", done, total). `strict`
+    refuses at the end of the pass that met an unreadable input.
 
     Raises:
         InvalidData: none is readable, or `strict` and one is not.
@@ -258,16 +254,10 @@ def divided(
     preprocessing: tuple[str, ...],
     notes: dict[str, Any],
 ) -> Source:
-    """Decoded examples as the source of a stored data set.
+    """Decoded examples, uint8 [N, C, H, W], as the source of a stored data set.
 
-    Args:
-        name: of the data set.
-        values: uint8 [N, C, H, W].
-        splits: of each example where the user made splits, or None to hold out by a fixed seed.
-        labels: int64 [N] or None; -1 marks the examples of a split that has no labels.
-        classes: names of the labels.
-        preprocessing: for the specification.
-        notes: kept with the data.
+    `splits` has that of each example where the user made splits, and is None to hold out by a fixed
+    seed; `labels` are int64 [N], -1 for the examples of a split without labels, or None.
     """
 
     def part(split: Split) -> Dataset | None:

@@ -46,9 +46,7 @@ def is_sixteen(image: Image.Image) -> bool:
 def sixteen_bit_planes(high: Image.Image, low: Image.Image) -> list[Image.Image]:
     """The planes of a 16-bit image in mode F, values in [0, 255], over white.
 
-    Args:
-        high: the opened file, not yet decoded.
-        low: the same, opened once more.
+    `high` and `low` are the same file, opened twice and not yet decoded.
     """
     key = high.info.get("transparency")
     match = _SIXTEEN.fullmatch(raw_mode(high))
@@ -147,11 +145,7 @@ def is_signed(image: Image.Image) -> bool:
 
 
 def refuse_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Refuse what Pillow opens and decodes to other pixels than the file has.
-
-    Raises:
-        Unreadable: the reason.
-    """
+    """Raise Unreadable for what Pillow opens and decodes to other pixels than the file has."""
     tags = image.tag_v2
     samples, bits = int(tags.get(_SAMPLES, 1)), tags.get(_BITS, (1,))
     plain = image.mode in ("L", "P", "RGB", "CMYK") and tags.get(_PHOTOMETRIC) != 0
@@ -169,11 +163,7 @@ def refuse_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
 
 
 def refuse_few_bits(stream: BinaryIO) -> None:
-    """Refuse a JPEG 2000 of fewer than 8 bits, whose white Pillow takes for a grey.
-
-    Raises:
-        Unreadable: the reason.
-    """
+    """Raise Unreadable for a JPEG 2000 of fewer than 8 bits: Pillow takes its white for a grey."""
     place = stream.tell()
     stream.seek(0)
     header = stream.read(1 << 16)

@@ -180,10 +180,9 @@ def _parquet_files(folder: Path) -> list[Path]:
 
 
 def grouped(home: Path, files: Sequence[Path]) -> tuple[dict[Split, list[Path]], list[str]]:
-    """Parquet files by the split that their names, or the folders above them, say.
+    """Parquet files by the split that their names, or the folders above them, say; and remarks.
 
-    Returns:
-        Files by split, all for "train" where no name says a split, and remarks.
+    All are for "train" where no name says a split.
 
     Raises:
         InvalidData: some names say a split and others none, or files of several configurations.
@@ -308,16 +307,10 @@ def _label_column(table: Any, wanted: str | None, home: Path, library: Any) -> s
 def _labels(
     tables: Mapping[Split, Any], column: str | None, wanted: bool, home: Path
 ) -> tuple[dict[Split, npt.NDArray[np.int64]], tuple[str, ...], list[str]]:
-    """Labels of each split by the names of all; those of a split without labels are -1.
+    """Labels of each split by the names of all, -1 for those of a split without; names; remarks.
 
-    Args:
-        tables: by split.
-        column: of the labels, or None.
-        wanted: the user named the column: it may not lack a label.
-        home: for messages.
-
-    Returns:
-        Labels, names of the classes (none where there are no labels), and remarks.
+    The names are () where there are no labels. A column that the user named (`wanted`) may not lack
+    one.
     """
     labels: dict[Split, npt.NDArray[np.int64]] = {}
     names: dict[Split, tuple[str, ...]] = {}

@@ -141,9 +141,8 @@ def _left_out(names: list[str], reasons: dict[int, str]) -> list[Skipped]:
 def _listed(folder: Path) -> tuple[list[Path], list[Folders], list[Skipped], int]:
     """What a folder holds, links followed, each folder once.
 
-    Returns:
-        The files that may be images, sorted by path; the folders that hold none; links that lead
-        nowhere or in a circle; the number of files that are no images by their suffix.
+    The files that may be images, sorted by path; the folders that hold none; links that lead
+    nowhere or in a circle; the number of files that are no images by their suffix.
     """
     if not folder.is_dir():
         raise InvalidData(f"{folder} is not a folder")
@@ -201,8 +200,7 @@ def _listed(folder: Path) -> tuple[list[Path], list[Folders], list[Skipped], int
 def _labels(parents: list[Folders]) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...], str]:
     """Class of each image from its first sub-folder; none unless all have one and two differ.
 
-    Returns:
-        Labels or None, names of the classes, and a remark where files beside folders cost them.
+    Labels or None, names of the classes, and a remark where files beside folders cost them.
     """
     while all(parents) and len({parts[0] for parts in parents}) == 1:
         parents = [parts[1:] for parts in parents]

@@ -130,11 +130,8 @@ def arranged(
 ) -> Arrangement:
     """Find the splits among the folders that hold images.
 
-    Args:
-        home: what holds all, for messages.
-        folders: of each image, from `home` downwards.
-        empty: folders without any file.
-        readable: whether the image at this position is one; asked only before a refusal.
+    `folders` has that of each image, from `home` downwards; `empty` are those without any file;
+    `readable` tells whether the image at a position is one, and is asked only before a refusal.
 
     Raises:
         InvalidData: there are splits, and not every image lies in one; or no training split.

@@ -132,12 +132,7 @@ def load(
 
 
 def recorded(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `load` as a file keeps them, good in any working directory.
-
-    Args:
-        name: of a data set, or a path.
-        options: the other arguments; those that are not set are left out.
-    """
+    """Arguments of `load` as a file keeps them, good in any working directory; set ones alone."""
     if name not in CATALOGUE:
         name = str(Path(name).expanduser().resolve())
     kept = {

@@ -234,11 +234,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _flattened(image: Image.Image, raw: str) -> Image.Image:
-    """The image in mode L or RGB, or F with values in [0, 255] for deeper ones; no alpha.
+    """The image, decoded, in mode L or RGB, or F with values in [0, 255] for deeper ones; no alpha.
 
-    Args:
-        image: decoded.
-        raw: how its pixels were stored, from `raw_mode`.
+    `raw` is how its pixels were stored, from `raw_mode`.
     """
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;16") or is_signed(image):

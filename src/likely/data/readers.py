@@ -29,18 +29,11 @@ def reading(path: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def read_idx(path: Path, shape: tuple[int | None, ...]) -> Bytes:
-    """An IDX file of unsigned bytes, plain or gzip.
-
-    Args:
-        path: of the file.
-        shape: what it should hold; None where any length will do.
-
-    Returns:
-        uint8 of the announced shape.
+    """An IDX file of unsigned bytes, plain or gzip, uint8 [*shape]; None is a side of any length.
 
     Raises:
-        InvalidData: damaged, or of another type or shape. Nothing is allocated before the
-            announced shape agrees with `shape` and with the length of the file.
+        InvalidData: damaged, or of another type or shape. Nothing is allocated before the announced
+            shape agrees with `shape` and with the length of the file.
     """
     zipped = path.suffix == ".gz"
     with reading(path), gzip.open(path) if zipped else path.open("rb") as stream:

@@ -41,10 +41,8 @@ def named(
 ) -> tuple[Dataset, Dataset]:
     """Training set (with its `.validation`) and test set of a named data set, as published.
 
-    Args:
-        name: of the catalogue.
-        static: Larochelle's binarisation of MNIST.
-        progress: called while files are downloaded.
+    `static` takes Larochelle's binarisation of MNIST; `progress` is called while files are
+    downloaded.
     """
     if name not in CATALOGUE:
         raise InvalidSetting(f'no data set is called "{name}": {nearest(name, CATALOGUE)}')

@@ -115,13 +115,10 @@ def quiet(name: str, done: float, total: float) -> None:
 def reference_for(
     train: Dataset, part: Dataset, samples: int = 0, progress: Progress = quiet
 ) -> SampleReference:
-    """What samples of models of this data are measured with.
+    """What samples of models of this data are measured with, against the split `part`.
 
-    Args:
-        train: the whole training set.
-        part: the split to compare with.
-        samples: images of each side; 0 for those of the split, at most 2,000.
-        progress: told of the fit of the features.
+    `samples` are the images of each side, 0 for those of the split, at most 2,000; `progress` is
+    told of the fit of the features.
     """
     name = "preparing the features"
     extractor = default_extractor(train, progress=lambda done, total: progress(name, done, total))
@@ -253,11 +250,7 @@ class InTurn:
 
 
 def split_of(train: Dataset, test: Dataset, split: str) -> Dataset:
-    """The part of the data that is called so.
-
-    Raises:
-        InvalidSetting: there is no validation split.
-    """
+    """The part of the data that is called so; InvalidSetting where there is no validation split."""
     if split == "train":
         return train
     if split == "validation":

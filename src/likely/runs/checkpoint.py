@@ -144,13 +144,9 @@ def read_tensors(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read what `write_tensors` wrote: (tensors, strings).
 
-    Args:
-        path: of the file.
-        remedy: what to do where it cannot be read, for the message.
-
     Raises:
-        CheckpointError: missing, damaged, or changed since it was written. Older files without a
-            checksum are accepted.
+        CheckpointError: missing, damaged, or changed since it was written; ends with the remedy.
+            Older files without a checksum are accepted.
     """
     with _reading(path, remedy):
         with safe_open(path, framework="pt") as file:

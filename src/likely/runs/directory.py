@@ -146,15 +146,12 @@ class RunDirectory:
     def plan(self, wanted: Description, resume: bool = True) -> int | None:
         """The step at which a fit would go on here; None where it would start from scratch.
 
-        Nothing is changed.
-
-        Args:
-            wanted: the fit.
-            resume: whether a run that is here may be gone on with, not replaced.
+        Nothing is changed. `resume` says whether a run that is here may be gone on with, not
+        replaced.
 
         Raises:
-            InvalidSetting: something else is here: files of another kind, a run of another model
-                or other data, or one that differs in a setting; the message names them all.
+            InvalidSetting: something else is here: files of another kind, a run of another model or
+                other data, or one that differs in a setting; the message names them all.
             CheckpointError: a file of the run is damaged.
         """
         if self.path.is_file():

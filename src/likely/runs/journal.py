@@ -35,12 +35,7 @@ class Journal:
     """
 
     def __init__(self, directory: Path | None, *, writes: bool, tensorboard: bool) -> None:
-        """Open a journal; nothing is written yet.
-
-        Args:
-            directory: of the run, or None to keep the records in memory only.
-            writes: whether this is rank 0, which writes the files.
-            tensorboard: also write events for TensorBoard.
+        """Open a journal; nothing is written yet, and nothing at all unless it `writes`.
 
         Raises:
             MissingDependency: TensorBoard is wanted and not installed.

@@ -44,9 +44,8 @@ class Description:
 def describe_model(model: GenerativeModel, data: Dataset | None = None) -> dict[str, Any]:
     """What config.json says: enough to build the model again and to load its data.
 
-    Args:
-        model: of any class; that of a model that is not registered is named.
-        data: what it is fitted to; None for the data that it was built for, wherever they are.
+    A model that is not registered is named by its class. Without `data` it is the data that the
+    model was built for, wherever they are.
     """
     kind, registered = type(model), MODELS.of(type(model))
     spec = model.spec if data is None else data.spec
@@ -64,11 +63,7 @@ def describe_model(model: GenerativeModel, data: Dataset | None = None) -> dict[
 def describe_fit(
     model: GenerativeModel, data: Dataset, objective: object, settings: FitSettings, origin: str
 ) -> Description:
-    """The description of a fit.
-
-    Args:
-        model, data, objective, settings: of the fit.
-        origin: where the weights at its start come from, "" for initial ones.
+    """The description of a fit whose first weights came from `origin`, "" for initial ones.
 
     Raises:
         InvalidSetting: settings or objective are no dataclass of plain values.
@@ -90,9 +85,7 @@ def describe_fit(
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The settings in which the fit of a run differs from another, in words.
 
-    Args:
-        saved: what fit.json or the state file says of the run.
-        now: the same of the other fit.
+    `saved` is what fit.json or the state file says of the run, `now` the same of the other fit.
     """
     # A run from before a setting existed has its default.
     then = {**to_json(FitSettings()), **saved["fit"]}
@@ -122,17 +115,10 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def longer(saved: Mapping[str, Any], now: Mapping[str, Any], step: int) -> tuple[bool, str]:
-    """Whether a run can go on as the beginning of a fit of another length.
+    """Whether a run of `step` updates can begin a fit of another length, and why not.
 
-    It can where every update so far had the learning rate that the other fit gives it.
-
-    Args:
-        saved: what the state file says of the run.
-        now: the same of the fit that wants to go on.
-        step: updates of the run.
-
-    Returns:
-        Whether it can, and the reason where it cannot.
+    It can where every update so far had the learning rate that the other fit gives it. `saved` is
+    what the state file says of the run, `now` the same of the fit that wants to go on.
     """
     then, wanted = (from_mapping(FitSettings, record["fit"]) for record in (saved, now))
     if wanted.steps < step:

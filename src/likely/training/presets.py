@@ -13,15 +13,10 @@ from likely.settings import MODELS, FitSettings, from_mapping
 def fit_settings(
     model_settings: type[Any], data: Dataset, changes: Mapping[str, Any]
 ) -> FitSettings:
-    """The preset for the model and the data, with what was asked for.
+    """The preset for the model and its training set, with the fields that were asked for.
 
-    A preset's batch and warm-up are cut to what the data and the steps allow; what was asked for
-    is not. A model that is not registered has the defaults of `FitSettings` for its preset.
-
-    Args:
-        model_settings: class of the model's settings.
-        data: training set.
-        changes: fields of `FitSettings` that were asked for.
+    A preset's batch and warm-up are cut to what the data and the steps allow; what was asked for is
+    not. A model that is not registered has the defaults of `FitSettings` for its preset.
     """
     entry = MODELS.of(model_settings)
     base = FitSettings() if entry is None else entry.fit_preset(data.spec)

@@ -50,10 +50,8 @@ class Subject:
     ) -> Tensor | None:
         """The same context for all rows, or None for an unconditional model.
 
-        Args:
-            rows: how many.
-            label: the class, or the number of a random vector or map.
-            model: that is asked, where it is another one (for smaller images).
+        `label` is the class, or the number of a random vector or map; `model` is the one that is
+        asked, where it is another (for smaller images).
         """
         model = model or self.model
         if model.context_shape:
@@ -117,21 +115,12 @@ def work_of(model: GenerativeModel, rows: int = 1, backward: bool = False) -> fl
 def smaller(
     model: Model, shape: tuple[int, ...], levels: int, seed: int, **changes: Any
 ) -> tuple[Model, bool]:
-    """An instance of the same class and settings for other data.
+    """An instance of the same class and settings for other data, float64 and in evaluation mode.
 
-    It holds the fitted weights where they fit (a convolutional network with the same head);
-    otherwise fresh weights, whose zero or one-sided parts (biases) are set at random so that
-    no term of the likelihood is hidden.
-
-    Args:
-        model: what it is like.
-        shape: of its examples.
-        levels: of its examples.
-        seed: of fresh weights.
-        changes: settings that differ, as latent=1.
-
-    Returns:
-        The instance (float64, evaluation mode) and whether it holds the fitted weights.
+    It holds the fitted weights where they fit (a convolutional network with the same head), and the
+    second value is then True; otherwise fresh weights, whose zero or one-sided parts (biases) are
+    set at random so that no term of the likelihood is hidden. `changes` are settings that differ,
+    as latent=1.
     """
     if isinstance(model, InOrder):
         small, fitted = smaller(model.mixture, shape, levels, seed, **changes)
