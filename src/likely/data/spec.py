@@ -139,6 +139,15 @@ class DataSpec:
             pairs = ["other examples of the same kind"]
         return "; ".join(pairs)
 
+    def misfit(self, built: DataSpec) -> str:
+        """Why a model that was built for other data cannot take this; "" where it can."""
+        if (self.shape, self.levels) == (built.shape, built.levels):
+            return ""
+        return (
+            f"the model was built for shape {built.shape} with {built.levels} levels, "
+            f"{self.name} has shape {self.shape} with {self.levels}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain values; `from_json` reads it back."""
         return dataclasses.asdict(self)

@@ -318,16 +318,13 @@ def _tensors(model: GenerativeModel, data: Dataset, part: slice) -> tuple[Tensor
 
 
 def _refuse_misfit(model: GenerativeModel, data: Dataset, batch_size: int) -> None:
-    spec, built = as_dataset(data).spec, model.spec
+    spec = as_dataset(data).spec
     if batch_size < 1:
         raise InvalidSetting(f"batch_size must be at least 1, given {batch_size}")
     if len(data) == 0:
         raise InvalidData(f"{spec.name}: no examples to evaluate")
-    if (spec.shape, spec.levels) != (built.shape, built.levels):
-        raise InvalidData(
-            f"the model was built for shape {built.shape} with {built.levels} levels, "
-            f"{spec.name} has shape {spec.shape} with {spec.levels}"
-        )
+    if misfit := spec.misfit(model.spec):
+        raise InvalidData(misfit)
     if model.classes and data.labels is None:
         raise InvalidData(
             f"{type(model).__name__} is conditional on {model.classes} classes, but {spec.name} "

@@ -205,11 +205,8 @@ def fit(
         settings = fit_settings(type(model.settings), data, changes)
     else:
         settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
-    if data.spec.shape != model.spec.shape or data.spec.levels != model.spec.levels:
-        raise InvalidSetting(
-            f"the model was built for shape {model.spec.shape} with {model.spec.levels} levels, "
-            f"{data.spec.name} has shape {data.spec.shape} with {data.spec.levels}"
-        )
+    if misfit := data.spec.misfit(model.spec):
+        raise InvalidSetting(misfit)
     if model.classes:
         data = relabelled(data, model.spec.classes)
     directory = None if out is None else Path(out)

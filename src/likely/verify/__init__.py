@@ -62,14 +62,8 @@ def verify(
     Raises:
         InvalidSetting: data of another shape or other levels.
     """
-    if data is not None and (data.spec.shape, data.spec.levels) != (
-        model.spec.shape,
-        model.spec.levels,
-    ):
-        raise InvalidSetting(
-            f"the model was built for shape {model.spec.shape} with {model.spec.levels} levels, "
-            f"{data.spec.name} has shape {data.spec.shape} with {data.spec.levels}"
-        )
+    if data is not None and (misfit := data.spec.misfit(model.spec)):
+        raise InvalidSetting(misfit)
     subject = subject_of(model, data, quick, seed)
     with torch.no_grad():
         proofs = tuple(_proofs(subject))

@@ -146,8 +146,7 @@ def _show_solution(
 ) -> None:
     """A solution in the terminal; `bounds` are its value, lower and upper ends."""
     value, lower, upper = bounds
-    console = Console()
-    heading(console, world)
+    console = heading(world)
     about = solution.about
     say(
         console, ", ".join(f"{key} {about[key]}" for key in ("criterion", "method") if key in about)
@@ -207,8 +206,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             record |= {"status": evaluation.status, "error_bound": finite(evaluation.error)}
         say_json(record)
         return
-    console = Console()
-    heading(console, world)
+    console = heading(world)
     for label, value in rows:
         if world.layout is not None and terminal.fits(world.layout):
             console.print()
@@ -246,8 +244,7 @@ def _methods(options: argparse.Namespace) -> None:
         ]
         say_json({**facts(world), "tolerance": options.tolerance, "methods": records})
         return
-    console = Console()
-    heading(console, world)
+    console = heading(world)
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("method")
     for column in ("sweeps", "seconds", "|V - V*| <="):
@@ -277,8 +274,7 @@ def _simulate(options: argparse.Namespace) -> None:
             "unfinished": played.unfinished,
         })  # fmt: skip
         return
-    console = Console()
-    heading(console, world)
+    console = heading(world)
     say(console, f"{options.policy} policy, {options.episodes} episodes, seed {options.seed}")
     say(
         console,
@@ -310,8 +306,7 @@ def _certify(options: argparse.Namespace) -> None:
             }
         )
         return
-    console = Console()
-    heading(console, world)
+    console = heading(world)
     say(console, f"|V - V*| <= {certificate.error:.3g}", "bold")
     say(console, f"acting greedily in V loses at most {certificate.policy_loss:.3g} in any state")
     say(console, f"largest change by one backup: {certificate.residual:.3g}")

@@ -55,8 +55,9 @@ def facts(world: World) -> dict[str, Any]:
     }
 
 
-def heading(console: Console, world: World) -> None:
-    mdp = world.mdp
+def heading(world: World) -> Console:
+    """The console, with what the world is written on it."""
+    console, mdp = Console(), world.mdp
     say(console, f"{world.name}: {world.about}", "bold")
     ends = int(mdp.terminal.sum())
     say(
@@ -64,6 +65,7 @@ def heading(console: Console, world: World) -> None:
         f"{mdp.states} states ({ends} terminal), {mdp.pairs} state-action pairs, "
         f"{mdp.transitions} transitions, discount {mdp.discount:g}",
     )
+    return console
 
 
 def check_target(path: str | None, endings: Sequence[str]) -> None:
