@@ -235,17 +235,14 @@ class Estimate:
                 f"{self} and {other} differ by {gap:.4g}, and {n} example"
                 f"{'s do' if n > 1 else ' does'} not say how far chance alone moves them"
             )
-        if self.relation == other.relation and self.relation in (
-            Relation.EXACT,
-            Relation.APPROXIMATE,
-        ):
-            return (
-                f"{self} and {other} differ by {gap:.4g}, less than the sampling error "
-                f"{slack:.4g} (95 %)"
-            )
-        if self.relation == other.relation:
+        if self.relation != other.relation:
+            return f"{self} against {other}: the bound leaves room for either order"
+        if self.relation in (Relation.UPPER, Relation.LOWER):
             return f"{self} and {other} are both bounds; the truths may lie in either order"
-        return f"{self} against {other}: the bound leaves room for either order"
+        return (
+            f"{self} and {other} differ by {gap:.4g}, less than the sampling error "
+            f"{slack:.4g} (95 %)"
+        )
 
     def __str__(self) -> str:
         digits = _digits(self.standard_error, self.value)
@@ -277,13 +274,8 @@ class Estimate:
     def from_json(cls, record: dict[str, Any]) -> Estimate:
         """Read what `to_json` wrote."""
         error = record["standard_error"]
-        return cls(
-            **{
-                **record,
-                "relation": Relation(record["relation"]),
-                "standard_error": math.inf if error is None else error,
-            }
-        )
+        fields = {**record, "standard_error": math.inf if error is None else error}
+        return cls(**{**fields, "relation": Relation(record["relation"])})
 
 
 def nats_to_bits_per_dim(dimensions: int) -> float:

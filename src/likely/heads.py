@@ -346,9 +346,8 @@ class DiscretizedLogisticMixture(Head):
         if temperature == 1.0:
             return parameters
         k, c = self.components, self.channels
-        logits, means, scales, couplings = torch.split_with_sizes(
-            parameters, [k, k * c, k * c, k * self.pairs], 1
-        )
+        sizes = [k, k * c, k * c, k * self.pairs]
+        logits, means, scales, couplings = torch.split_with_sizes(parameters, sizes, 1)
         cooler = scales + math.log(temperature)
         return torch.cat([logits / temperature, means, cooler, couplings], 1)
 

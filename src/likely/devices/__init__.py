@@ -216,11 +216,10 @@ class Team:
             return cls()
         if not dist.is_initialized():
             timeout = datetime.timedelta(seconds=PATIENCE_SECONDS)
-            if device.type == "cuda":
+            on_cuda = device.type == "cuda"
+            if on_cuda:
                 torch.cuda.set_device(device)
-                dist.init_process_group("nccl", timeout=timeout)
-            else:
-                dist.init_process_group("gloo", timeout=timeout)
+            dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout)
             atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
 

@@ -111,18 +111,13 @@ class NetworkFeatures:
 
     @property
     def description(self) -> str:
-        features = len(self.weights["mean"])
-        if self.held_out_accuracy is None and len(self.spec.shape) == 1:
-            return (
-                f"{features} random projections of the values, because the training data of "
-                f"{self.spec.name} has no labels"
-            )
+        features, is_vector = len(self.weights["mean"]), len(self.spec.shape) == 1
         if self.held_out_accuracy is None:
-            return (
-                f"{features} features of a convolutional network with fixed random weights, "
-                f"because the training data of {self.spec.name} has no labels"
-            )
-        kind = "classifier" if len(self.spec.shape) == 1 else "convolutional classifier"
+            what = "features of a convolutional network with fixed random weights"
+            what = "random projections of the values" if is_vector else what
+            because = f"because the training data of {self.spec.name} has no labels"
+            return f"{features} {what}, {because}"
+        kind = "classifier" if is_vector else "convolutional classifier"
         return (
             f"{features} features of a small {kind} fitted on the training "
             f"{self.fitted_on} of {self.spec.name}; held-out accuracy "
@@ -250,9 +245,8 @@ def _hidden(weights: dict[str, Tensor], x: Tensor) -> Tensor:
 
 
 def _output(weights: dict[str, Tensor], hidden: Tensor) -> Tensor:
-    return functional.linear(
-        functional.relu(hidden), weights["output.weight"], weights["output.bias"]
-    )
+    active = functional.relu(hidden)
+    return functional.linear(active, weights["output.weight"], weights["output.bias"])
 
 
 def _scaled(x: Tensor, levels: int) -> Tensor:
@@ -337,7 +331,11 @@ def _train(
             group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         with torch.enable_grad():
             scores = _output(weights, _hidden(weights, _images(train, index.numpy())))
-            loss = _loss(scores, targets[index])
+            loss = (
+                functional.binary_cross_entropy_with_logits(scores, targets[index])
+                if targets.is_floating_point()
+                else functional.cross_entropy(scores, targets[index])
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -346,12 +344,6 @@ def _train(
     for parameter in parameters:
         parameter.requires_grad_(False)
         parameter.grad = None
-
-
-def _loss(scores: Tensor, targets: Tensor) -> Tensor:
-    if targets.is_floating_point():
-        return functional.binary_cross_entropy_with_logits(scores, targets)
-    return functional.cross_entropy(scores, targets)
 
 
 @torch.no_grad()

@@ -251,15 +251,13 @@ class ComparisonTable:
 
     def _column_json(self, column: Column) -> dict[str, Any]:
         floor = self.floor_of(column)
-        cells: dict[str, Any] = {}
-        for result in self.results:
-            cell = self.cells[result.name, column]
-            cells[result.name] = (
-                cell.to_json() if isinstance(cell, Estimate) else dataclasses.asdict(cell)
-            )
+        cells = {result.name: self.cells[result.name, column] for result in self.results}
         return {
             **dataclasses.asdict(column),
-            "cells": cells,
+            "cells": {
+                name: cell.to_json() if isinstance(cell, Estimate) else dataclasses.asdict(cell)
+                for name, cell in cells.items()
+            },
             "floor": None if floor is None else floor.to_json(),
             "best": self.best(column),
             "undominated": self.undominated(column),

@@ -19,7 +19,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -104,9 +104,8 @@ class SampleReference:
         self.images = checked_images(test.batch(self.index).x, test.spec)  # [n, *shape]
         self.features = extractor(self.images)  # [n, F]
         self._seed = seed
-        parts: list[Any] = [train.spec.fingerprint, test.spec.fingerprint, extractor.fingerprint]
-        text = json.dumps([*parts, n, k, seed])
-        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
+        about = train.spec.fingerprint, test.spec.fingerprint, extractor.fingerprint, n, k, seed
+        self.fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
 
     def context_for(self, model: GenerativeModel) -> Tensor | None:
         """What to draw the samples of a conditional model with: that of the test images.
@@ -180,10 +179,8 @@ class SampleReference:
 
     def _to_training(self, x: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Distance of each image to its nearest training image in pixels and in features."""
-        if len(self.train) * features.shape[1] <= KEEP:
-            blocks = iter([self._train_features])
-        else:
-            blocks = vectors_of(self.train, self.extractor)
+        kept = len(self.train) * features.shape[1] <= KEEP
+        blocks = iter([self._train_features]) if kept else vectors_of(self.train, self.extractor)
         return distance_to_training(x, self.train), nearest(features, blocks).distance[:, 0]
 
     def _against_test(self, features: Tensor) -> dict[str, Measured]:
