@@ -254,7 +254,12 @@ def parse(name: str, arguments: list[str]) -> tuple[Command, argparse.Namespace]
     if any(flag in arguments for flag in ("-h", "--help")):
         build(name).read(["--help"])
     if module.DEFAULT is None:
-        _check_option(name, word, choices)
+        if word is not None and word.startswith("--"):
+            # The nearest option of any choice, where no choice has it.
+            option = word.split("=", 1)[0]
+            known = {option for choice in choices for option in build(name, choice).known()}
+            if option not in known:
+                raise unknown("option", option, known, prog)
         example = module.EXAMPLE.strip().splitlines()[0]
         raise InvalidSetting(
             f"the {_word(name).lower()} comes first, as `{example}`; valid: {', '.join(choices)}"
@@ -270,16 +275,6 @@ def _import_objective(arguments: list[str]) -> None:
     for option, value in itertools.pairwise(words):
         if option == "--objective" and ":" in value:
             OBJECTIVES.entry(value)
-
-
-def _check_option(name: str, word: str | None, choices: Iterable[str]) -> None:
-    """Name the nearest option of any choice where an option that none has stands in its place."""
-    if word is None or not word.startswith("--"):
-        return
-    option = word.split("=", 1)[0]
-    known = {option for choice in choices for option in build(name, choice).known()}
-    if option not in known:
-        raise unknown("option", option, known, f"likely {name}")
 
 
 def overview() -> str:

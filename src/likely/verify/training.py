@@ -99,24 +99,14 @@ def images_in_range(subject: Subject, model: ImplicitDensity) -> Iterator[Proof]
     n = 16
     labels = None if subject.context is None else torch.arange(n) % model.classes
     images = model.generate(model.latents(subject.noise("range"), n), labels)
-    yield Proof.at_most(
-        "generated images are finite",
-        int((~images.isfinite()).sum()),
-        0.0,
-        f"Values that are not finite in {n} images.",
-    )
-    excess = float(images.abs().max()) - 1.0 if bool(images.isfinite().all()) else math.inf
-    yield Proof.at_most(
-        "generated images are in [-1, 1]",
-        max(0.0, excess),
-        1e-9,
-        f"Largest excess over the range that stands for the levels, {n} images.",
-    )
+    broken = int((~images.isfinite()).sum())
+    excess = math.inf if broken else max(0.0, float(images.abs().max()) - 1.0)
+    about = f"Values that are not finite in {n} images."
+    yield Proof.at_most("generated images are finite", broken, 0.0, about)
+    about = f"Largest excess over the range that stands for the levels, {n} images."
+    yield Proof.at_most("generated images are in [-1, 1]", excess, 1e-9, about)
     x = model.sample(n, seed=subject.seed, context=labels)
     outside = int(((x < 0) | (x >= model.spec.levels)).sum())
-    yield Proof.at_most(
-        "samples are levels",
-        outside + int(tuple(x.shape[1:]) != model.spec.shape),
-        0.0,
-        f"Values outside [0, {model.spec.levels}) in {n} samples.",
-    )
+    outside += int(tuple(x.shape[1:]) != model.spec.shape)
+    about = f"Values outside [0, {model.spec.levels}) in {n} samples."
+    yield Proof.at_most("samples are levels", outside, 0.0, about)
