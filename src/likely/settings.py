@@ -326,12 +326,9 @@ def rates(settings: object, *names: str) -> None:
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], base: T | None = None) -> T:
-    """Settings of `kind` with the given fields changed.
+    """Settings of `kind`, a frozen dataclass, with the given fields changed; text is converted.
 
-    Args:
-        kind: a frozen dataclass.
-        values: field names to values; strings are converted to the field's type.
-        base: what the other fields are taken from; the defaults when None.
+    The other fields are those of `base`, or the defaults.
 
     Raises:
         InvalidSetting: an unknown field (names the nearest), or a value of the wrong type.
@@ -399,13 +396,10 @@ def to_json(settings: object) -> dict[str, Any]:
 
 
 def converted(name: str, value: Any, hint: Any) -> Any:
-    """A value as the type of its field.
+    """A value as the type of its field; text is converted. `name` is what an error calls the field.
 
-    Args:
-        name: of the field, as the error should call it.
-        value: as given; text is converted.
-        hint: bool, int, float, str, a Literal, a name in a registry (`HeadName`), a tuple of one of
-            these, or any of them or None.
+    The type is bool, int, float, str, a Literal, a name in a registry (`HeadName`), a tuple of one
+    of these, or any of them or None.
 
     Raises:
         InvalidSetting: what was expected, and what was given.

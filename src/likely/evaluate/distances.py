@@ -121,14 +121,9 @@ def _frechet(a: _Moments, b: _Moments) -> float:
 def frechet_from_moments(
     mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor
 ) -> float:
-    """Squared Frechet distance of two Gaussians; covariances may be rank-deficient.
+    """Squared Frechet distance of two Gaussians of means [F] and covariances [F, F]; at least 0.
 
-    Args:
-        mean_a, mean_b: [F].
-        covariance_a, covariance_b: symmetric positive semidefinite, [F, F].
-
-    Returns:
-        The squared distance, at least 0 (rounding below 0 is cut).
+    Covariances may be rank-deficient; rounding below 0 is cut.
 
     Raises:
         InvalidData: a matrix with a negative eigenvalue.

@@ -46,13 +46,8 @@ class Manifold:
 def expected_coverage(n: int, m: int, k: int) -> float:
     """Coverage that equal distributions have on average: 1 - prod_{i<k} (N-1-i)/(N+M-1-i).
 
-    Naeem et al. 2020, lemma 2. It depends on no dimension and no law, as long as there are no
-    ties.
-
-    Args:
-        n: real examples N.
-        m: fake examples M.
-        k: neighbours.
+    Naeem et al. 2020, lemma 2, for N real and M fake examples and k neighbours. It depends on no
+    dimension and no law, as long as there are no ties.
 
     >>> round(expected_coverage(10_000, 10_000, 5), 4)
     0.9688

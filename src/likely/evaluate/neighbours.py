@@ -63,16 +63,11 @@ class Memorisation:
 
 
 def nearest(queries: Tensor, references: Iterator[Tensor], k: int = 1) -> Nearest:
-    """Exact k nearest references of each query, with bounded memory.
+    """Exact k nearest references of each query [Q, F], with bounded memory; float64.
 
-    Args:
-        queries: float64 [Q, F].
-        references: the references in blocks, float64 [R, F] each; positions count on.
-        k: how many, at most the number of references.
-
-    Returns:
-        Distances and positions. Distances of integer vectors are exact before the root, so equal
-        vectors have distance 0.
+    The references come in blocks [R, F], and positions count on from one to the next; k is at most
+    their number. Distances of integer vectors are exact before the root, so equal vectors have
+    distance 0.
     """
     if k < 1:
         raise InvalidSetting(f"k must be at least 1, given {k}")

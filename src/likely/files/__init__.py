@@ -163,13 +163,9 @@ def limit(held: int) -> int:
 
 
 def allow(path: str | os.PathLike[str], held: int, wanted: int, what: str) -> None:
-    """Refuse what a file announces, before memory is given to it.
+    """Refuse what a file of `held` bytes announces, before it is given `wanted` bytes of memory.
 
-    Args:
-        path: of the file.
-        held: its size in bytes.
-        wanted: bytes that it asks for.
-        what: is so large, as "states: 300000000".
+    `what` is so large, as "states: 300000000".
 
     Raises:
         TooLarge: names the file, what it announces, and how to allow it.

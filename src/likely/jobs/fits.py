@@ -59,13 +59,9 @@ class FitStopped(Exception):
 class SideBySide:
     """Fits that run beside this process while the block lasts; iteration gives those that are done.
 
-    Leaving the block, in whatever way, lets the others save their state and end.
-
-    Args:
-        orders: what to fit, in this order as far as there is room.
-        at_once: fits at a time.
-        threads: of each.
-        progress: called with (name of the model, step, of how many).
+    They begin in their order as far as there is room: `at_once` at a time, with `threads` each;
+    `progress` is called with (name of the model, step, of how many). Leaving the block, in whatever
+    way, lets the others save their state and end.
     """
 
     def __init__(

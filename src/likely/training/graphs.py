@@ -41,15 +41,10 @@ class Gradients:
 
 
 class Recording:
-    """Captured work.
+    """Captured work; its `result` holds tensors that the latest replay wrote.
 
-    Attributes:
-        result: of the work; its tensors hold what the latest replay wrote.
-
-    Args:
-        work: launches kernels on the current stream.
-        pool: memory that all recordings share.
-        source: the generator that the work draws from.
+    `work` launches kernels on the current stream and draws from the generator `source`; all
+    recordings share the memory of `pool`.
     """
 
     def __init__(self, work: Callable[[], Any], pool: Any, source: torch.Generator) -> None:
