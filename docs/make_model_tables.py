@@ -21,6 +21,7 @@ KINDS = {
     "Mixture": ("from one member", "none"),
     "Incremental": ("one dimension after another, every activation computed once", "none"),
     "Autoregressive": ("one rank after another, all pixels of a rank at once", "none"),
+    "Dequantized": ("through the inverse map", "none"),
     "LatentVariable": ("one pass", "yes, approximate posterior"),
     "ImplicitDensity": ("one pass", "only of its own samples"),
 }

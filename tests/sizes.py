@@ -33,5 +33,6 @@ SMALL: dict[str, dict[str, Any]] = {
                             "dropout": 0.1},
     "parallel-multiscale": {"channels": 8, "blocks": 1, "components": 2, "dropout": 0.1},
     "vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2},
+    "flow": {"layers": 2, "hidden": 8},
     "dcgan": {"latent": 4, "channels": 4},
 }  # fmt: skip

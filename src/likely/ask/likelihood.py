@@ -19,6 +19,7 @@ from likely.ask.query import NO_DENSITY, Answer, Guarantee, exact, none, query, 
 from likely.density import (
     ApproximateDensity,
     Autoregressive,
+    Dequantized,
     GenerativeModel,
     Mixture,
     TractableDensity,
@@ -57,6 +58,9 @@ class Measure:
 def answer(model: GenerativeModel) -> Answer:
     """Exact for a tractable density, a bound for an approximate one."""
     if isinstance(model, ApproximateDensity):
+        if isinstance(model, Dequantized):
+            why = "the density of x + u, u uniform, is exact, and its mean log bounds log P(x)"
+            return Answer(Guarantee.BOUND, why)
         bounds = "ELBO and L_k bound it" if isinstance(model, Tightens) else "its ELBO bounds it"
         return Answer(Guarantee.BOUND, f"p(x) is an integral over z; {bounds}")
     if not isinstance(model, TractableDensity):
@@ -88,7 +92,10 @@ def measure_of(model: GenerativeModel, importance_samples: int | None = None) ->
     if not isinstance(model, ApproximateDensity):
         raise refusal(model, answer(model))
     if k is None:
-        return Measure(model.elbo, Relation.UPPER, "ELBO, one latent an example")
+        about = "ELBO, one latent an example"
+        if isinstance(model, Dequantized):
+            about = "uniform dequantisation, one draw an example"
+        return Measure(model.elbo, Relation.UPPER, about)
     if not isinstance(model, Tightens):
         raise InvalidSetting(
             f"{type(model).__name__} has no importance-weighted bound; leave out "

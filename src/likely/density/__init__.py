@@ -6,6 +6,7 @@ r"""The taxonomy of generative models and the queries of each kind.
         Mixture               log p(x) = log (1/K) sum_k p_k(x)
       ApproximateDensity    a bound on log p(x)        (variational autoencoders)
         LatentVariable        log p(x) >= E_q[log p(x|z) + log p(z) - log q(z|x)]
+        Dequantized           log P(x) >= E_u[log p(x + u)], p a density of real numbers (flows)
       ImplicitDensity       samples only               (GANs)
 
 The class says what is known: an implicit model has no `log_prob` to misuse. Shared code is
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from likely.density.chain import Autoregressive, Drawing, fill_naively
 from likely.density.codes import Decoder, Ends
+from likely.density.dequantized import Dequantized
 from likely.density.implicit import ImplicitDensity
 from likely.density.latent import (
     DiagonalGaussian,
@@ -53,6 +55,7 @@ __all__ = [
     "ApproximateDensity",
     "Autoregressive",
     "Decoder",
+    "Dequantized",
     "DiagonalGaussian",
     "Drawing",
     "Ends",

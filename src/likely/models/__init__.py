@@ -1,7 +1,7 @@
 """The models by family, one paper per file; a network is imported when it is first asked for.
 
 Families: vectors (FVSBN, NADE, MADE), recurrent (PixelRNN), pixelcnn (PixelCNN and its
-successors), multiscale, vae, gan. Beside the networks of each stands a torch-free `settings`
+successors), multiscale, vae, flow, gan. Beside the networks of each stands a torch-free `settings`
 module, whose classes register themselves (`likely.models.registry`).
 """
 
@@ -15,10 +15,12 @@ from likely.models.recurrent import settings as _recurrent  # isort: skip
 from likely.models.pixelcnn import settings as _pixelcnn  # isort: skip
 from likely.models.multiscale import settings as _multiscale  # isort: skip
 from likely.models.vae import settings as _vae  # isort: skip
+from likely.models.flow import settings as _flow  # isort: skip
 from likely.models.gan import settings as _gan  # isort: skip
 from likely.models.registry import MODELS, ModelEntry, entry, model
 
 if TYPE_CHECKING:  # with the classes that they register
+    from likely.models.flow.settings import *  # noqa: F403
     from likely.models.gan.settings import *  # noqa: F403
     from likely.models.multiscale.settings import *  # noqa: F403
     from likely.models.pixelcnn.settings import *  # noqa: F403
@@ -31,7 +33,7 @@ __all__ = ["MODELS", "ONE_OF_EACH_KIND", "ModelEntry", "entry", "model"]
 # What a comparison fits, one for each leaf of the taxonomy.
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
-_FAMILIES = (_vectors, _recurrent, _pixelcnn, _multiscale, _vae, _gan)
+_FAMILIES = (_vectors, _recurrent, _pixelcnn, _multiscale, _vae, _flow, _gan)
 
 
 def __getattr__(name: str) -> Any:

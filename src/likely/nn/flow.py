@@ -308,19 +308,21 @@ class FlowPosterior:
             return pushed
 
 
-def coupling_flow(dimensions: int, couplings: int, hidden: int) -> Chain:
+def coupling_flow(dimensions: int, couplings: int, hidden: int, *, dense: bool = True) -> Chain:
     """RealNVP on vectors: couplings whose masks alternate, each between a dense layer and ActNorm.
 
     Args:
         dimensions: of the vectors.
         couplings: how many.
         hidden: units of each of the two hidden layers of a coupling's network.
+        dense: whether a dense layer stands before each coupling.
     """
     maps: list[Bijection] = []
     for index in range(couplings):
         mask = ((torch.arange(dimensions) + index) % 2).float()
         coupling = AffineCoupling(mask, dense_network(dimensions, hidden))
-        maps += [InvertibleLinear(dimensions), coupling, ActNorm((dimensions,))]
+        maps += [InvertibleLinear(dimensions)] if dense else []
+        maps += [coupling, ActNorm((dimensions,))]
     return Chain(maps)
 
 

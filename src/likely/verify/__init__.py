@@ -11,6 +11,8 @@ What is checked, by kind:
   all images of a tiny instance is one; examples do not couple;
 - approximate: ELBO <= importance bound <= quadrature on a tiny instance; the KL term is a KL;
   the same sums; examples do not couple;
+- dequantised: an inverse, a log-determinant by automatic differentiation, samples as often as the
+  integral of the density says;
 - implicit: an image does not depend on the batch it is made in; finite, in range;
 - all: gradients reach every weight.
 
@@ -27,6 +29,7 @@ import torch
 from likely.data.spec import Dataset
 from likely.density import (
     Autoregressive,
+    Dequantized,
     GenerativeModel,
     ImplicitDensity,
     LatentVariable,
@@ -36,6 +39,7 @@ from likely.density import (
 from likely.errors import InvalidSetting
 from likely.verify.causality import causality
 from likely.verify.coupling import coupling
+from likely.verify.flow import dequantised
 from likely.verify.latent import bounds
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
 from likely.verify.proofs import Proof, Proofs, weights_digest
@@ -87,6 +91,8 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
         yield from total_probability(subject, model)
     if isinstance(model, LatentVariable):
         yield from bounds(subject, model)
+    if isinstance(model, Dequantized):
+        yield from dequantised(subject, model)
     if isinstance(model, ImplicitDensity):
         yield from images_in_range(subject, model)
     yield gradients_reach_every_weight(subject)

@@ -9,13 +9,18 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from likely.density import LatentVariable
+from likely.density import Dequantized, LatentVariable
 from likely.nn.flow import Bijection, FlowDensity, FlowPosterior
 from likely.verify.proofs import Proof
-from likely.verify.subject import Subject
+from likely.verify.subject import Subject, all_images, smaller_or_none
 
 TOLERANCE = 1e-6
 EXAMPLES = 2
+# Dimensions up to which a Jacobian is computed.
+MOST_DIMENSIONS = 128
+SAMPLES = 20_000
+SIGMAS = 5.0
+POINTS = 40  # to a level, for the midpoint rule
 
 
 def maps(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
@@ -27,6 +32,46 @@ def maps(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
     if isinstance(q, FlowPosterior):
         e = q.base.sample(subject.noise("flow").normal(*q.mean.shape, dtype=q.mean.dtype))
         yield from checked("posterior", q.flow, e, list(q.context))
+
+
+def dequantised(subject: Subject, model: Dequantized) -> Iterator[Proof]:
+    """The checks of a density of x + u: its flows, and on two dimensions its samples."""
+    levels = 2
+    tiny = smaller_or_none(model, (1, 1, 2), levels, subject.seed)
+    small = model
+    if model.spec.dimensions > MOST_DIMENSIONS:
+        fewer = smaller_or_none(model, (model.spec.shape[0], 3, 3), model.spec.levels, subject.seed)
+        small = model if fewer is None else fewer[0]
+    for flow in (module for module in small.modules() if isinstance(module, FlowDensity)):
+        noise = subject.noise("flow")
+        z = flow.sample(noise, EXAMPLES, torch.float64)
+        yield from checked("density", flow.flow, z, [None] * EXAMPLES)
+    if tiny is None:
+        about = f"{type(model).__name__} cannot be built for two pixels."
+        yield Proof.at_most("samples follow the density", math.inf, SIGMAS, about)
+        return
+    yield _as_often(subject, tiny[0])
+
+
+def _as_often(subject: Subject, tiny: Dequantized) -> Proof:
+    """Samples in the cell of each image against the integral of the density over it."""
+    images = all_images(tiny.spec.grid, tiny.spec.levels)
+    line = (torch.arange(POINTS, dtype=torch.float64) + 0.5) / POINTS
+    u = torch.cartesian_prod(line, line).reshape(-1, 1, 1, 2)
+    drawn = tiny.real(subject.noise("real"), SAMPLES, None).floor()
+    worst = 0.0
+    for x in images:
+        p = float(tiny.log_density(x + u).exp().mean())
+        share = float((drawn == x).flatten(1).all(1).double().mean())
+        error = math.sqrt(max(p * (1 - p), 1 / SAMPLES) / SAMPLES)
+        worst = _worse(worst, abs(share - p) / error)
+    return Proof.at_most(
+        "samples follow the density",
+        worst,
+        SIGMAS,
+        f"Share of {SAMPLES} draws in the cell of each of {len(images)} images of two pixels "
+        "against the integral there, fresh weights; standard errors.",
+    )
 
 
 def checked(
