@@ -364,6 +364,24 @@ def test_evaluation_says_how_each_number_relates_to_the_truth(
     assert exact[0]["fingerprint"] == train.validation.spec.fingerprint
 
 
+def test_an_annealed_bound_joins_the_report_and_stays_in_it(
+    fitted: dict[str, Path], capsys: Capture
+) -> None:
+    capsys.readouterr()
+    words = ["evaluate", str(fitted["vae"]), "--no-sample-metrics", "--importance-samples", "2"]
+    less = ["--annealed", "--annealed-n", "5", "--temperatures", "3", "--chains", "2"]
+    near = document(capsys, *words, *less)["evaluations"]["test"]["annealed"]
+    assert [e["quantity"] for e in near["estimates"]][-2:] == ["annealing-gain", "annealing-gap"]
+    assert {e["n"] for e in near["estimates"]} == {5, 100}
+    assert document(capsys, *words)["evaluations"]["test"]["annealed"] == near
+    assert main([*words, *less]) == 0
+    text = capsys.readouterr().out
+    assert "of 5 of these images" in text
+    assert "not a proven upper bound" in text
+    line = complaint(capsys, "evaluate", str(fitted["gated-pixelcnn"]), "--annealed")
+    assert "annealing goes from q(z|x)" in line
+
+
 def test_sample_metrics_join_the_report_and_stay_in_it(
     fitted: dict[str, Path], capsys: Capture
 ) -> None:
@@ -519,7 +537,10 @@ def small(command: str, line: str) -> list[str]:
         return [*words, "--data", "digits", "--steps", "2", "--batch-size", "8", *sizes]
     less = {
         "compare": ["--steps", "2", "--samples", "20", "--importance-samples", "2"],
-        "evaluate": ["--importance-samples", "2", "--samples", "20"],
+        "evaluate": [
+            *("--importance-samples", "2", "--samples", "20"),
+            *("--annealed-n", "3", "--temperatures", "3", "--chains", "2"),
+        ],
         "sample": ["-n", "3"],
     }
     return [*words, *less.get(command, [])]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from likely.estimate import Estimate as Estimate
     from likely.estimate import Relation as Relation
     from likely.estimate import Verdict as Verdict
+    from likely.evaluate.annealed import annealed as annealed
     from likely.evaluate.likelihood import bits_per_dim as bits_per_dim
     from likely.evaluate.likelihood import log_likelihood as log_likelihood
     from likely.evaluate.likelihood import nats as nats
@@ -65,6 +66,7 @@ _HOME = {
         "density": ("ApproximateDensity", "GenerativeModel", "ImplicitDensity", "TractableDensity"),
         "errors": ("LikelyError", "Unanswerable"),
         "estimate": ("Comparison", "Estimate", "Relation", "Verdict"),
+        "evaluate.annealed": ("annealed",),
         "evaluate.likelihood": ("bits_per_dim", "log_likelihood", "nats"),
         "files.sheets": ("show",),
         "jobs.compare": ("compare",),

@@ -35,6 +35,7 @@ LIKELIHOOD = "Likelihood of test images"
 SAMPLES = "Samples against test images"
 COPYING = "Copying of training images"
 CODES = "Codes"
+ANNEALING = "Annealing"
 SPEED = "Speed"
 
 # By heading. Density is 1 for equal distributions, and more for samples that crowd where data is
@@ -59,6 +60,14 @@ GROUPS: dict[str, tuple[Quantity, ...]] = {
         Quantity(f"{name}{condition}", f"{title}{condition.replace('-', ' ')}", name, "nats")
         for condition in ("", "-given-label", "-given-context")
         for name, title in (("rate", "rate: KL of the codes"), ("distortion", "distortion"))
+    ),
+    ANNEALING: tuple(
+        Quantity(f"annealing-{name}{condition}", title + condition.replace("-", " "), name, "nats")
+        for condition in ("", "-given-label", "-given-context")
+        for name, title in (
+            ("gain", "annealing: nats below the importance-weighted bound"),
+            ("gap", "annealing: upper less lower bound, simulated images"),
+        )
     ),
     SAMPLES: (
         Quantity("frechet", "Fréchet distance", lower_is_better=True, decisive=True),

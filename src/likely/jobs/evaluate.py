@@ -24,6 +24,7 @@ from likely.density import GenerativeModel, LatentVariable
 from likely.devices import choose_device, place
 from likely.errors import InvalidData, InvalidSetting, ProofFailed
 from likely.estimate import Estimate
+from likely.evaluate.annealed import Annealed, AnnealedSettings, annealed, refuse_without_posterior
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
 from likely.evaluate.samples import SampleReference, samples_per_second
@@ -49,6 +50,7 @@ class EvaluateSettings:
         samples: images on each side of the distances; 0 for those of the split, at most 2,000.
         seed: of latents and samples.
         device: auto, cpu, cuda.
+        annealed: how the log p(x) of a latent-variable model is annealed, too; None for not at all.
     """
 
     split: Split = "test"
@@ -57,6 +59,7 @@ class EvaluateSettings:
     samples: int = 0
     seed: int = 0
     device: str = "auto"
+    annealed: AnnealedSettings | None = None
 
     def __post_init__(self) -> None:
         known(self)
@@ -75,6 +78,7 @@ class Evaluation:
         notes: sentences.
         per_example: nats of each example under the tightest likelihood, [N]; None without one.
         samples: what was drawn, integers [n, *shape]; None without.
+        annealed: bounds that are nearer to the truth, of some of the images; None where not asked.
     """
 
     data: DataSpec
@@ -83,6 +87,7 @@ class Evaluation:
     notes: tuple[str, ...]
     per_example: list[float] | None
     samples: Tensor | None
+    annealed: Annealed | None = None
 
     def __getitem__(self, quantity: str) -> Estimate:
         """The tightest estimate of a quantity; of a likelihood ("nll") in nats."""
@@ -95,7 +100,8 @@ class Evaluation:
     def __str__(self) -> str:
         lines = [f"{estimate.quantity}: {estimate}" for estimate in self.estimates]
         lines += [f"{name}: no answer: {reason}" for name, reason in self.unanswerable.items()]
-        return "\n".join([f"{self.data.name}, {self.data.split} split", *lines, *self.notes])
+        near = [] if self.annealed is None else [str(self.annealed)]
+        return "\n".join([f"{self.data.name}, {self.data.split} split", *lines, *self.notes, *near])
 
     __repr__ = __str__
 
@@ -154,13 +160,17 @@ def measure(
         The numbers. A likelihood whose proof failed is not among them, but in `unanswerable`.
 
     Raises:
-        InvalidSetting: as many samples as were asked for cannot be compared.
+        InvalidSetting: as many samples as were asked for cannot be compared; or a model without
+            latent variables is to be annealed.
     """
+    if settings.annealed is not None:
+        refuse_without_posterior(model)
     name = name or type(model).__name__
     estimates: list[Estimate] = []
     unanswerable: dict[str, str] = {}
     notes: list[str] = []
     per_example: list[float] | None = None
+    near: Annealed | None = None
     if not has_likelihood(model):
         unanswerable["nll"] = answers(model)["likelihood"].reason
     else:
@@ -170,6 +180,15 @@ def measure(
             proofs.require()
             likelihoods, per_example = _likelihood(model, part, settings, name, proofs, progress)
             estimates += likelihoods
+            if settings.annealed is not None:
+                near = annealed(
+                    model,
+                    part,
+                    settings.annealed,
+                    seed=settings.seed,
+                    proofs=proofs,
+                    progress=lambda what, done, total: progress(f"{what} with {name}", done, total),
+                )
         except ProofFailed as error:
             unanswerable[quantity_of(model)] = str(error)
     if isinstance(model, LatentVariable):
@@ -199,7 +218,9 @@ def measure(
                 raise
             # The likelihood is measured: few images are no reason to keep it back.
             notes.append(f"no numbers about samples: {error}")
-    return Evaluation(part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, drawn)
+    return Evaluation(
+        part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, drawn, near
+    )
 
 
 def _likelihood(
@@ -325,6 +346,10 @@ def _merged(
         measured = {estimate.quantity for estimate in evaluation.estimates}
         kept = [e for e in before["estimates"] if e["quantity"] not in measured]
         record["estimates"] += kept
+        if "annealed" in before:
+            record["annealed"] = before["annealed"]
+    if evaluation.annealed is not None:
+        record["annealed"] = evaluation.annealed.to_json()
     return {
         "run": str(run.directory),
         "model": run.name,
