@@ -13,6 +13,7 @@ from undiscounted_reference import best, of_policy, small_problem
 
 from likely.errors import InvalidSetting
 from likely.mdp import MDP, Solution, reach, total_reward
+from likely.mdp.undiscounted import ssp_kernels as kernels
 
 REWARDS = {
     "mixed": (-2.0, -1.0, 0.0, 0.0, 1.0),
@@ -236,3 +237,41 @@ def chain_value(mdp: MDP) -> list[Fraction]:
     ends = {s: Fraction(0) for s in range(mdp.states) if mdp.terminal[s]}
     value = expected(chain, ends)
     return [value[s] for s in range(mdp.states)]
+
+
+@pytest.mark.parametrize("direction", ["upper", "lower"])
+def test_one_backup_proves_nothing_that_rounding_alone_says(direction: str) -> None:
+    """A guess at the rounded backup: proven only where the exact backup is on its side, too."""
+    rng = np.random.default_rng(0)
+    wrong_side, proven = 0, 0
+    for _ in range(300):
+        weight, gain = rng.dirichlet(np.ones(6)) * 0.9, rng.normal(size=1)
+        outside = np.append(0.0, rng.normal(size=6) * 10.0 ** rng.integers(-3, 4, 6))
+        rows = (
+            np.array([0, 1, 1, 1, 1, 1, 1, 1]), np.array([0, 6]), np.arange(1, 7), weight, gain,
+        )  # fmt: skip
+        exact = Fraction(float(gain[0])) + sum(
+            Fraction(float(p)) * Fraction(float(v))
+            for p, v in zip(weight, outside[1:], strict=True)
+        )
+        rounded = float(gain[0])
+        for p, v in zip(weight, outside[1:], strict=True):
+            rounded += p * v
+        size = abs(gain[0]) + float((weight * abs(outside[1:])).sum())
+        for room in (0.0, 1e-13 * size):
+            guess = outside.copy()
+            if direction == "upper":
+                guess[0] = rounded + room
+                claimed = kernels.prove_upper(rows, outside, guess, 0, 1, 16 * kernels.UNIT, 0.0)
+                holds = exact <= Fraction(float(guess[0]))
+            else:
+                guess[0], picked = rounded - room, np.full(7, -1)
+                claimed = kernels.prove_lower(
+                    rows, outside, guess, picked, 0, 1, 16 * kernels.UNIT, 0.0
+                )
+                holds = exact >= Fraction(float(guess[0]))
+            assert holds or not claimed
+            wrong_side += not holds
+            proven += bool(claimed)
+    assert wrong_side > 50
+    assert proven > 250
