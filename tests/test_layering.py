@@ -114,6 +114,12 @@ def test_decision_processes_load_no_torch() -> None:
     assert loaded("import likely.mdp") & {"torch"} == set()
 
 
+def test_each_test_file_has_a_name_of_its_own() -> None:
+    """pytest imports them by their base name."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names)), {n for n in names if names.count(n) > 1}
+
+
 def test_the_rules_can_fail(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text(

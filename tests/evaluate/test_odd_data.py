@@ -135,7 +135,8 @@ def test_an_encoder_that_is_not_fitted_yet_has_not_collapsed() -> None:
             model.encoder.output.bias[:3] = bias
         diagnostics = latent_diagnostics(model, train)
         warning = diagnostics.warning
-        records = [{"step": 1.0, "kl": diagnostics.rate.value}]
+        rate = diagnostics.rate.value
+        records = [{"step": float(step), "kl": rate} for step in range(health.ENOUGH)]
         (finding,) = health.diagnose(records, model, train)
         for text in (str(finding), warning):
             assert ("collapse" in text) is fitted
