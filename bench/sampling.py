@@ -12,10 +12,10 @@ Pieces are merged into one result file, so a long benchmark may be run in parts:
 
     python bench/sampling.py gated-pixelcnn --data mnist
     python bench/sampling.py gated-pixelcnn --data cifar10 --batches 256 --repeats 2
-    python bench/sampling.py gated-pixelcnn --data mnist --many 10000   # memory and time
-    python bench/sampling.py vae --data mnist-256 --batches 64          # of a VAE: samples per
-    second python bench/sampling.py gated-pixelcnn --data mnist --first        # the first call:
-    compiling python bench/sampling.py pixelcnn --data digits --quick             # writes nothing
+    python bench/sampling.py gated-pixelcnn --data mnist --many 10000  # memory and time
+    python bench/sampling.py vae --data mnist-256 --batches 64         # a VAE: images per second
+    python bench/sampling.py gated-pixelcnn --data mnist --first       # the first call: compiling
+    python bench/sampling.py pixelcnn --data digits --quick            # writes nothing
 """
 
 from __future__ import annotations
