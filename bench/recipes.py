@@ -9,6 +9,7 @@ from likely.data.spec import DataSpec
 from likely.models.vectors.settings import FVSBNSettings, MADESettings
 from likely.settings import FitSettings
 from likely.training.objectives import (
+    ImportanceWeighted,
     NegativeELBO,
     NegativeLogLikelihood,
     Objective,
@@ -40,6 +41,18 @@ MUON = FitSettings(
     beta1=0.95,
     beta2=0.99,
     clip=100.0,
+    ema=0.999,
+    validate_every=1000,
+    validation_examples=2000,
+    log_every=50,
+)
+
+DENSE = {"latent": 50, "network": "dense", "hidden": 200, "layers": 2}
+DENSE_FIT = FitSettings(
+    steps=50_000,
+    batch_size=100,
+    learning_rate=1e-3,
+    warmup=500,
     ema=0.999,
     validate_every=1000,
     validation_examples=2000,
@@ -292,6 +305,31 @@ RECIPES = {
         ),
         NegativeELBO(warmup=2000),
     ),
+    # The same trunk; a learned prior goes on gaining where N(0, I) has stopped.
+    "vae-flow-prior": Recipe(
+        "vae",
+        {
+            "latent": 40,
+            "channels": 16,
+            "prior": "flow",
+            "flow_layers": 16,
+            "flow_hidden": 256,
+        },
+        FitSettings(
+            steps=40_000,
+            batch_size=100,
+            learning_rate=1.5e-3,
+            warmup=500,
+            ema=0.999,
+            validate_every=1000,
+            validation_examples=2000,
+            log_every=50,
+        ),
+        NegativeELBO(warmup=2000),
+    ),
+    # One network, two bounds (Burda et al. 2016: 200 units twice, 50 latents).
+    "vae-dense": Recipe("vae", DENSE, DENSE_FIT, NegativeELBO(warmup=2000)),
+    "iwae-50": Recipe("vae", DENSE, DENSE_FIT, ImportanceWeighted(k=50)),
     "dcgan": Recipe(
         "dcgan",
         {"latent": 64, "channels": 32},
