@@ -15,9 +15,12 @@ import pytest
 import likely
 from likely.cli.fields import fields_of, objective_fields
 from likely.cli.parser import COMMANDS, build, module_of
+from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
 from likely.heads import Head, head_for
 from likely.models import MODELS, entry, model
+from likely.models.vae.settings import VAESettings
+from likely.models.vae.vae import VAE
 from likely.settings import HEADS, OBJECTIVES, Entry, Registry, to_json
 from likely.training import objectives
 from likely.training.objectives import Objective
@@ -202,3 +205,25 @@ def test_every_setting_of_an_objective_is_accepted_by_every_model() -> None:
     for name in MODELS:
         fields = fields_of(MODELS[name])
         assert {f.name for f in objective_fields()} <= set(fields)
+
+
+@pytest.mark.parametrize("name", [e.name for e in MODELS.values() if e.home.startswith("likely.")])
+def test_a_model_takes_fields_of_its_settings_by_name(name: str) -> None:
+    registered = entry(name)
+    spec = DataSpec("toy", (1, 4, 4), 2)
+    preset = registered.preset(spec)
+    field = next(f.name for f in dataclasses.fields(preset) if type(getattr(preset, f.name)) is int)
+    changed = dataclasses.replace(preset, **{field: getattr(preset, field)})
+    kind = registered.load()
+    assert kind(spec, **{field: getattr(preset, field)}).settings == changed
+    assert kind(spec, preset, **{field: getattr(preset, field)}).settings == changed
+    with pytest.raises(InvalidSetting, match="did you mean"):
+        kind(spec, **{f"{field}s": 1})
+
+
+def test_fields_by_name_leave_the_others_as_the_preset_has_them() -> None:
+    spec = DataSpec("toy", (1, 8, 8), 17)
+    preset = VAESettings.preset(spec)
+    assert VAE(spec, latent=2).settings == dataclasses.replace(preset, latent=2)
+    assert VAE(spec, VAESettings(), latent=2).settings == VAESettings(latent=2)
+    assert VAE(spec=spec, latent=2).settings.latent == 2

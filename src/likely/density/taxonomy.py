@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextvars
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.devices.precision import full_precision
 from likely.errors import InvalidData, InvalidSetting
 from likely.noise import Noise, weights_from
-from likely.settings import MODELS
+from likely.settings import MODELS, ModelEntry, from_mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,18 @@ class NoSettings:
 _building = contextvars.ContextVar("building", default=False)
 
 
+def _registered(kind: type) -> ModelEntry | None:
+    """The entry of a model's class, if it is registered."""
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    return next((entry for entry in MODELS.values() if entry.place == place), None)
+
+
 class _Seeded(abc.ABCMeta):
-    """Initial weights are a function of a seed, whatever torch's global generator did before."""
+    """Initial weights are a function of a seed, whatever torch's global generator did before.
+
+    A registered model takes fields of its settings by name, too: the others are those of the preset
+    for its data, or of the settings that come beside them.
+    """
 
     def __call__(cls, *arguments: Any, seed: int = 0, **options: Any) -> Any:
         """Build a model.
@@ -38,8 +49,18 @@ class _Seeded(abc.ABCMeta):
         Args:
             arguments: of the class.
             seed: of the initial weights; torch's global generator is left as it was.
-            options: of the class.
+            options: of the class, or fields of its settings, as latent=2.
+
+        Raises:
+            InvalidSetting: an unknown field; names the nearest.
         """
+        entry = _registered(cls)
+        fields = options.keys() - inspect.signature(cls.__init__).parameters.keys()  # type: ignore[misc]
+        if entry is not None and fields:
+            spec, settings = (*arguments, None)[:2] if arguments else (options.pop("spec"), None)
+            settings = options.pop("settings", settings) or entry.preset(spec)
+            changes = {name: options.pop(name) for name in fields}
+            arguments = (spec, from_mapping(entry.settings, changes, settings), *arguments[2:])
         if _building.get():
             return super().__call__(*arguments, **options)
         token = _building.set(True)
@@ -53,7 +74,8 @@ class _Seeded(abc.ABCMeta):
 class GenerativeModel(nn.Module, metaclass=_Seeded):
     """p_model(x | context), learned from examples of p_data.
 
-    Every model takes `seed=0` beside its own arguments: its initial weights are a function of it.
+    Every model takes `seed=0` beside its own arguments: its initial weights are a function of it;
+    a registered one takes fields of its settings, as latent=2, that differ from its preset's.
 
     Attributes:
         spec: of the data it was built for; shapes and levels are those of `spec`.
