@@ -24,6 +24,7 @@ KINDS = {
     "Dequantized": ("through the inverse map", "none"),
     "LatentVariable": ("one pass", "yes, approximate posterior"),
     "ImplicitDensity": ("one pass", "only of its own samples"),
+    "EncoderDecoder": ("none", "yes"),
 }
 LIKELIHOODS = {
     "TractableDensity": "exact",
@@ -50,6 +51,8 @@ def kind(entry: ModelEntry) -> str:
 def place(entry: ModelEntry) -> str:
     """Its place in the taxonomy in words, as "explicit, tractable"."""
     names = bases(entry)
+    if "GenerativeModel" not in names:
+        return "without a density"
     if "ImplicitDensity" in names:
         return "implicit"
     return "explicit, " + ("tractable" if "TractableDensity" in names else "approximate")
@@ -79,7 +82,8 @@ def rows(show: Callable[[list[ModelEntry]], str], *, codes: bool) -> str:
     for entry in listed():
         groups.setdefault((place(entry), kind(entry)), []).append(entry)
     for (where, name), entries in groups.items():
-        likelihood = next(LIKELIHOODS[base] for base in bases(entries[0]) if base in LIKELIHOODS)
+        known = [LIKELIHOODS[base] for base in bases(entries[0]) if base in LIKELIHOODS]
+        likelihood = known[0] if known else "none"
         sampling, code = KINDS[name]
         words = f"{where}: mixtures" if name == "Mixture" else where
         lines.append([words, show(entries), likelihood, sampling, *([code] if codes else [])])

@@ -32,6 +32,8 @@ SMALL: dict[str, dict[str, Any]] = {
                             "map_channels": 4, "head_channels": 12, "components": 2,
                             "dropout": 0.1},
     "parallel-multiscale": {"channels": 8, "blocks": 1, "components": 2, "dropout": 0.1},
+    "autoencoder": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2,
+                    "loss": "likelihood"},
     "vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2},
     "flow": {"layers": 2, "hidden": 8},
     "dcgan": {"latent": 4, "channels": 4},

@@ -23,7 +23,10 @@ from likely.density import (
     Autoregressive,
     Dequantized,
     DiagonalGaussian,
+    EncoderDecoder,
+    Fittable,
     GenerativeModel,
+    HasLoss,
     ImplicitDensity,
     LatentVariable,
     Mixture,
@@ -62,10 +65,12 @@ CASES = [
     for conditional in (False, True)[: 1 + (name in CONDITIONAL)]
 ]  # fmt: skip
 
-EXPLICIT = [name for name, found in MODELS.items() if not issubclass(found.load(), ImplicitDensity)]
+GENERATIVE = [name for name, found in MODELS.items() if issubclass(found.load(), GenerativeModel)]
+GENERATIVE_CASES = [case for case in CASES if case.values[0] in GENERATIVE]
+EXPLICIT = [name for name in GENERATIVE if not issubclass(MODELS[name].load(), ImplicitDensity)]
 
 
-def built(name: str, spec: DataSpec, conditional: bool = False, **changes: Any) -> GenerativeModel:
+def built(name: str, spec: DataSpec, conditional: bool = False, **changes: Any) -> Fittable:
     """A small model with lively weights: fresh ones hide what depends on them."""
     condition = {"conditional": conditional} if name in CONDITIONAL else {}
     wanted = {**SMALL.get(name, {}), **condition, **changes}
@@ -88,22 +93,24 @@ def dataset(spec: DataSpec, n: int = 5, labelled: bool = True) -> Dataset:
     return Dataset(spec, values, np.arange(n) % 3 if labelled else None)
 
 
-def density(model: GenerativeModel, x: Tensor, context: Tensor | None) -> Tensor:
+def density(model: Fittable, x: Tensor, context: Tensor | None) -> Tensor:
     """Whatever the model says about x, as a function of its weights."""
     if isinstance(model, TractableDensity):
         return model.log_prob(x, context)
     if isinstance(model, ApproximateDensity):
         return model.elbo(x, Noise("conformance"), context)
+    if isinstance(model, HasLoss):
+        return model.loss(x, context)
     assert isinstance(model, ImplicitDensity)
     generated = model.generate(model.latents(Noise("conformance"), len(x)), context)
     return (generated - model.scaled(x)).square().flatten(1).sum(1)
 
 
-def context_for(model: GenerativeModel, n: int) -> Tensor | None:
+def context_for(model: Fittable, n: int) -> Tensor | None:
     return torch.arange(n) % model.classes if model.classes else None
 
 
-@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+@pytest.mark.parametrize(("name", "spec", "conditional"), GENERATIVE_CASES)
 def test_samples(name: str, spec: str, conditional: bool) -> None:
     model = built(name, SPECS[spec], conditional)
     context = context_for(model, 9)
@@ -118,7 +125,7 @@ def test_samples(name: str, spec: str, conditional: bool) -> None:
     assert len(torch.unique(x.flatten(1), dim=0)) > 1
 
 
-@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+@pytest.mark.parametrize(("name", "spec", "conditional"), GENERATIVE_CASES)
 def test_sampling_touches_neither_mode_nor_the_global_generator(
     name: str, spec: str, conditional: bool
 ) -> None:
@@ -207,11 +214,13 @@ def test_what_is_declared_is_true(name: str, spec: str, conditional: bool) -> No
         assert estimate.relation.value == ("=" if exact else "<=")
 
 
-def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[str, Tensor]:
+def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Tensor]:
     """What the public methods give, by query. Names are looked up: an implicit density must not
     have a `log_prob` at all."""
     names = set(dir(type(model)))
-    out: dict[str, Tensor] = {"sample": model.sample(4, context=context)}
+    out: dict[str, Tensor] = {}
+    if isinstance(model, GenerativeModel):
+        out["sample"] = model.sample(4, context=context)
     if names & {"log_prob", "elbo", "importance_bound"}:
         out["likelihood"] = density(model, x, context)
     if "complete" in names:
@@ -238,9 +247,11 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[s
             model.conditional(x, 99, 0, 0, context)
         out["conditional"] = table
     if "features" in names:
-        assert isinstance(model, LatentVariable)
+        assert isinstance(model, EncoderDecoder)
         out["features"] = model.features(x, context)
-        assert out["features"].ndim == 2
+        assert out["features"].shape == (4, model.latent)
+        out["reconstruct"] = model.reconstruct(x, context)
+        assert out["reconstruct"].shape == x.shape
     if "interpolate" in names:
         out["interpolate"] = _interpolated(model, x, context)
     if "posterior" in names:
@@ -248,9 +259,7 @@ def _offers(model: GenerativeModel, x: Tensor, context: Tensor | None) -> dict[s
         q = model.posterior(x, context)
         assert q.mean.shape == q.log_scale.shape == (4, model.latent)
         out["posterior"] = q.mean
-        out["reconstruct"] = model.reconstruct(x, context)
-        assert out["reconstruct"].shape == x.shape
-    assert ("reconstruct" in names) == ("posterior" in names)
+    assert ("reconstruct" in names) == ("features" in names)
     if "stream" in names:
         assert isinstance(model, Incremental)
         out["stream"] = model.stream(4, context).log_table()
@@ -316,9 +325,9 @@ def test_no_sampler_makes_a_table_of_all_levels(name: str, monkeypatch: pytest.M
         model.decode_mean(torch.zeros(1, model.latent))
 
 
-def _interpolated(model: GenerativeModel, x: Tensor, context: Tensor | None) -> Tensor:
+def _interpolated(model: Fittable, x: Tensor, context: Tensor | None) -> Tensor:
     """A path of five images for each of four; its ends are those of the codes."""
-    if isinstance(model, LatentVariable):
+    if isinstance(model, EncoderDecoder):
         path = model.interpolate((x, x.flip(0)), 5, context=context)
         assert torch.equal(path[:, 0], model.reconstruct(x, context))
     else:
@@ -340,8 +349,9 @@ def test_save_and_load_bit_for_bit(name: str, spec: str, conditional: bool, tmp_
     place(model, torch.device("cpu"))
     x, context = images(SPECS[spec]), context_for(model, 4)
     assert torch.equal(density(model, x, context), density(loaded, x, context))
-    assert torch.equal(model.sample(3, seed=5, context=_first(context, 3)),
-                       loaded.sample(3, seed=5, context=_first(context, 3)))  # fmt: skip
+    if isinstance(model, GenerativeModel):
+        assert torch.equal(model.sample(3, seed=5, context=_first(context, 3)),
+                           loaded.sample(3, seed=5, context=_first(context, 3)))  # fmt: skip
     assert loaded.spec == model.spec
     assert loaded.settings == model.settings
 
@@ -371,6 +381,8 @@ def test_bad_input_is_refused(name: str, spec: str, conditional: bool) -> None:
         ):
             with pytest.raises(InvalidData, match=said):
                 density(model, bad, context)
+    if not isinstance(model, GenerativeModel):
+        return
     with pytest.raises(InvalidSetting, match="at least 1"):
         model.sample(0, context=_first(context, 0))
     if not conditional:
@@ -456,9 +468,11 @@ def test_any_shape_is_right_or_refused_in_a_sentence(name: str, shape: tuple[int
     proofs = verify(model, data, quick=True)
     assert proofs.passed, str(proofs)
     labels = context_for(model, 12)
-    x = model.sample(12, seed=1, context=labels)
-    assert x.shape == (12, *shape)
-    assert nats(model, data, proofs=proofs).n == 12
+    x = torch.from_numpy(data.values.astype(np.int64))
+    if isinstance(model, GenerativeModel):
+        x = model.sample(12, seed=1, context=labels)
+        assert x.shape == (12, *shape)
+        assert nats(model, data, proofs=proofs).n == 12
     assert all(answer.shape[0] == 4 for answer in _of_odd_shape(model, x[:4], _first(labels, 4)))
     if isinstance(model, TractableDensity) and spec.levels**spec.dimensions < 300:
         context = None if labels is None else context_of_all(spec)
@@ -470,7 +484,7 @@ def context_of_all(spec: DataSpec) -> Tensor:
     return torch.zeros(spec.levels**spec.dimensions, dtype=torch.int64)
 
 
-def _of_odd_shape(model: GenerativeModel, x: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+def _of_odd_shape(model: Fittable, x: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
     """What can be asked beside samples, each of the shape of the data."""
     if isinstance(model, Autoregressive):
         pixels = x.shape[-2:] if x.ndim == 4 else x.shape[1:]
@@ -486,8 +500,8 @@ def _of_odd_shape(model: GenerativeModel, x: Tensor, labels: Tensor | None) -> I
             with pytest.raises(InvalidData, match="observed"):
                 model.complete(x, bad, context=labels)
         yield done
-    if isinstance(model, LatentVariable):
-        z = model.posterior(x, labels).mean
+    if isinstance(model, EncoderDecoder):
+        z = model.encode(x, labels)
         for image in (model.decode(z, labels), model.reconstruct(x, labels)):
             assert image.shape == x.shape
             yield image
@@ -547,6 +561,12 @@ def test_every_question_about_images_refuses_what_is_none(
             "elbo_terms": lambda bad: model.elbo_terms(bad, noise, context),
             "importance_bound": lambda bad: model.importance_bound(bad, 2, noise, context),
             "posterior": lambda bad: model.posterior(bad, context),
+        }
+    if isinstance(model, HasLoss):
+        questions["loss"] = lambda bad: model.loss(bad, context)
+    if isinstance(model, EncoderDecoder):
+        questions |= {
+            "encode": lambda bad: model.encode(bad, context),
             "features": lambda bad: model.features(bad, context),
             "reconstruct": lambda bad: model.reconstruct(bad, context),
             "interpolate (first)": lambda bad: model.interpolate((bad, x), 2, context=context),
@@ -602,6 +622,11 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
                 assert q.mean.shape == (2, model.latent)
                 out = model.decoder_output(q.mean, context)
                 assert out.shape == (2, model.head.parameters, *shape[1:])
+            elif isinstance(model, EncoderDecoder):
+                maps = shape[0] if model.head is None else model.head.parameters
+                z = model.encode(x, context)
+                assert z.shape == (2, model.latent)
+                assert model.decoder_output(z, context).shape == (2, maps, *shape[1:])
             elif isinstance(model, ImplicitDensity):
                 generated = model.generate(torch.zeros(2, model.settings.latent), context)
                 assert generated.shape == (2, *shape)
@@ -615,6 +640,6 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
 def test_every_entry_of_the_registry_names_its_model() -> None:
     for name, found in MODELS.items():
         assert name == found.name
-        assert issubclass(found.load(), GenerativeModel)
+        assert issubclass(found.load(), Fittable)
         assert found.summary.endswith(".")
         assert dataclasses.is_dataclass(found.settings)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from likely.data.spec import Dataset as Dataset
     from likely.data.spec import DataSpec as DataSpec
     from likely.density import ApproximateDensity as ApproximateDensity
+    from likely.density import Fittable as Fittable
     from likely.density import GenerativeModel as GenerativeModel
     from likely.density import ImplicitDensity as ImplicitDensity
     from likely.density import TractableDensity as TractableDensity
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from likely.training.objectives import NegativeLogLikelihood as NegativeLogLikelihood
     from likely.training.objectives import NonSaturatingGAN as NonSaturatingGAN
     from likely.training.objectives import OrderAgnosticLikelihood as OrderAgnosticLikelihood
+    from likely.training.objectives import ReconstructionError as ReconstructionError
     from likely.training.objectives import RelativisticGAN as RelativisticGAN
     from likely.training.objectives import SubsampledLikelihood as SubsampledLikelihood
     from likely.verify import verify as verify
@@ -63,7 +65,10 @@ _HOME = {
     for home, names in {
         "ask": ("Guarantee", "answers", "ask"),
         "data.spec": ("DataSpec", "Dataset"),
-        "density": ("ApproximateDensity", "GenerativeModel", "ImplicitDensity", "TractableDensity"),
+        "density": (
+            *("ApproximateDensity", "Fittable", "GenerativeModel", "ImplicitDensity"),
+            "TractableDensity",
+        ),
         "errors": ("LikelyError", "Unanswerable"),
         "estimate": ("Comparison", "Estimate", "Relation", "Verdict"),
         "evaluate.annealed": ("annealed",),
@@ -76,7 +81,8 @@ _HOME = {
         "training.loop": ("Run", "fit"),
         "training.objectives": (
             *("ImportanceWeighted", "NegativeELBO", "NegativeLogLikelihood", "NonSaturatingGAN"),
-            *("OrderAgnosticLikelihood", "RelativisticGAN", "SubsampledLikelihood"),
+            *("OrderAgnosticLikelihood", "ReconstructionError", "RelativisticGAN"),
+            "SubsampledLikelihood",
         ),
         "verify": ("verify",),
     }.items()

@@ -16,7 +16,7 @@ from likely.density import (
     Posterior,
     Prior,
     StandardNormal,
-    latent,
+    codes,
 )
 from likely.heads import Bernoulli
 from likely.models.vae.settings import VAESettings
@@ -119,8 +119,8 @@ def test_images_are_coded_and_decoded_some_at_a_time(
         seen.append(len(x))
         return posterior(x, context)
 
-    monkeypatch.setattr(latent, "DECODED", 4 * model.head.parameters * 24)
-    monkeypatch.setattr(latent, "ENCODED", 4 * spec.dimensions)
+    monkeypatch.setattr(codes, "DECODED", 4 * model.head.parameters * 24)
+    monkeypatch.setattr(codes, "ENCODED", 4 * spec.dimensions)
     monkeypatch.setattr(model, "decoder_output", decoding)
     monkeypatch.setattr(model, "posterior", encoding)
     for found, expected in zip(answers(), whole, strict=True):

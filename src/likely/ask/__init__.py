@@ -20,7 +20,7 @@ from likely.ask.complete import complete  # isort: skip
 from likely.ask.conditional import conditional  # isort: skip
 from likely.ask.stream import stream  # isort: skip
 from likely.ask.query import QUERIES, Answer, Answers, Guarantee, Query
-from likely.density import GenerativeModel
+from likely.density import Fittable
 from likely.errors import InvalidSetting, nearest
 
 __all__ = [
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-def ask(model: GenerativeModel, query: str, *arguments: Any, **options: Any) -> Any:
+def ask(model: Fittable, query: str, *arguments: Any, **options: Any) -> Any:
     """Put a query to a model; the same as its method of that name.
 
     Args:
@@ -67,7 +67,7 @@ def ask(model: GenerativeModel, query: str, *arguments: Any, **options: Any) -> 
     return run(model, *arguments, **options)
 
 
-def answers(model: GenerativeModel, *, adversary: object = None) -> Answers:
+def answers(model: Fittable, *, adversary: object = None) -> Answers:
     """Every query by its name, with what the model's answer is worth and why.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from likely.ask.query import Answer, exact, no_conditionals, query, refusal
-from likely.density import GenerativeModel
+from likely.density import Fittable
 
 
 @runtime_checkable
@@ -20,7 +20,7 @@ class Completes(Protocol):
         """See `complete`."""
 
 
-def answer(model: GenerativeModel) -> Answer:
+def answer(model: Fittable) -> Answer:
     """Exact for a chain rule, where the observed pixels come first."""
     if isinstance(model, Completes):
         return exact("where the observed pixels come first in the model's order, as the top rows")
@@ -29,7 +29,7 @@ def answer(model: GenerativeModel) -> Answer:
 
 @query("completion", answer)
 def complete(
-    model: GenerativeModel,
+    model: Fittable,
     x: Tensor,
     observed: Tensor,
     *,

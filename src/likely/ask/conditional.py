@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from likely.ask.query import Answer, exact, no_conditionals, query, refusal
-from likely.density import GenerativeModel
+from likely.density import Fittable
 
 
 @runtime_checkable
@@ -25,7 +25,7 @@ class HasConditional(Protocol):
         """See `conditional`."""
 
 
-def answer(model: GenerativeModel) -> Answer:
+def answer(model: Fittable) -> Answer:
     """Exact for a chain rule."""
     if isinstance(model, HasConditional):
         return exact("p(x_i | what comes before it) is what the network computes")
@@ -34,7 +34,7 @@ def answer(model: GenerativeModel) -> Answer:
 
 @query("conditional of a pixel", answer)
 def conditional(
-    model: GenerativeModel,
+    model: Fittable,
     x: Tensor,
     row: int,
     column: int,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, no_code, none, query, refusal
-from likely.density import Autoregressive, GenerativeModel, Mixture, Posterior
+from likely.density import Autoregressive, Fittable, Mixture, Posterior
 from likely.devices.precision import without_autocast
 
 
@@ -20,14 +20,19 @@ from likely.devices.precision import without_autocast
 class Encodes(Protocol):
     """A model with an encoder."""
 
-    def posterior(self, x: Tensor, context: Tensor | None = None) -> Posterior:
-        """See `posterior`."""
-
     def features(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
         """See `features`."""
 
     def reconstruct(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
         """See `reconstruct`."""
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """A model whose encoder gives a distribution of codes."""
+
+    def posterior(self, x: Tensor, context: Tensor | None = None) -> Posterior:
+        """See `posterior`."""
 
 
 @runtime_checkable
@@ -38,18 +43,21 @@ class HasFeatures(Protocol):
         """Activations at floats x in [-1, 1], [B, *shape]; [B, features]."""
 
 
-def posterior_answer(model: GenerativeModel) -> Answer:
-    """Approximate where there is an encoder."""
-    encodes = isinstance(model, Encodes)
-    return approximate("q(z|x), the encoder's distribution") if encodes else no_code(model)
+def posterior_answer(model: Fittable) -> Answer:
+    """Approximate where there is an encoder with a distribution."""
+    if isinstance(model, HasPosterior):
+        return approximate("q(z|x), the encoder's distribution")
+    if isinstance(model, Encodes):
+        return none("its encoder gives one code and no distribution: ask for features")
+    return no_code(model)
 
 
-def features_answer(model: GenerativeModel, adversary: object = None) -> Answer:
+def features_answer(model: Fittable, adversary: object = None) -> Answer:
     """The activations of an adversary, or the code where there is an encoder."""
     if isinstance(adversary, HasFeatures):
         return approximate("activations of its adversary, adversary=run.adversary")
     if isinstance(model, Encodes):
-        return approximate("the mean of q(z|x)")
+        return approximate(_code(model))
     if isinstance(model, Autoregressive | Mixture):
         return none("no hidden unit is a code of the whole x")
     return none(
@@ -57,14 +65,17 @@ def features_answer(model: GenerativeModel, adversary: object = None) -> Answer:
     )
 
 
-def reconstruct_answer(model: GenerativeModel) -> Answer:
+def reconstruct_answer(model: Fittable) -> Answer:
     """Decoded from the code where there is an encoder."""
-    encodes = isinstance(model, Encodes)
-    return approximate("decode the mean of q(z|x)") if encodes else no_code(model)
+    return approximate(f"decode {_code(model)}") if isinstance(model, Encodes) else no_code(model)
+
+
+def _code(model: Fittable) -> str:
+    return "the mean of q(z|x)" if isinstance(model, HasPosterior) else "the encoder's code"
 
 
 @query("posterior over latents", posterior_answer)
-def posterior(model: GenerativeModel, x: Tensor, context: Tensor | None = None) -> Posterior:
+def posterior(model: Fittable, x: Tensor, context: Tensor | None = None) -> Posterior:
     """q(z | x), mean and log-scale [B, latent].
 
     Args:
@@ -75,14 +86,14 @@ def posterior(model: GenerativeModel, x: Tensor, context: Tensor | None = None) 
     Raises:
         Unanswerable: a model without an encoder.
     """
-    if not isinstance(model, Encodes):
+    if not isinstance(model, HasPosterior):
         raise refusal(model, posterior_answer(model))
     return model.posterior(x, context)
 
 
 @query("features", features_answer)
 def features(
-    model: GenerativeModel,
+    model: Fittable,
     x: Tensor,
     context: Tensor | int | None = None,
     *,
@@ -110,7 +121,7 @@ def features(
 
 
 @query("reconstruction", reconstruct_answer)
-def reconstruct(model: GenerativeModel, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+def reconstruct(model: Fittable, x: Tensor, context: Tensor | int | None = None) -> Tensor:
     """Encode, then decode, int64 [B, *shape].
 
     Args:

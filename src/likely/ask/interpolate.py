@@ -8,7 +8,7 @@ from torch import Tensor
 
 from likely.ask.encode import Encodes
 from likely.ask.query import Answer, approximate, no_code, query, refusal
-from likely.density import Ends, GenerativeModel
+from likely.density import Ends, Fittable
 
 
 @runtime_checkable
@@ -21,7 +21,7 @@ class Interpolates(Protocol):
         """See `interpolate`."""
 
 
-def answer(model: GenerativeModel) -> Answer:
+def answer(model: Fittable) -> Answer:
     """A picture of the code, not of the distribution."""
     if not isinstance(model, Interpolates):
         return no_code(model)
@@ -31,7 +31,7 @@ def answer(model: GenerativeModel) -> Answer:
 
 @query("latent interpolation", answer)
 def interpolate(
-    model: GenerativeModel,
+    model: Fittable,
     ends: Ends,
     steps: int = 8,
     *,

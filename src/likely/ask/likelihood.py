@@ -15,14 +15,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from likely.ask.query import NO_DENSITY, Answer, Guarantee, exact, none, query, refusal
+from likely.ask.query import Answer, Guarantee, exact, none, query, refusal
 from likely.density import (
     ApproximateDensity,
     Autoregressive,
     Dequantized,
-    GenerativeModel,
+    Fittable,
     Mixture,
     TractableDensity,
+    no_density,
 )
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting
@@ -55,7 +56,7 @@ class Measure:
     about: str
 
 
-def answer(model: GenerativeModel) -> Answer:
+def answer(model: Fittable) -> Answer:
     """Exact for a tractable density, a bound for an approximate one."""
     if isinstance(model, ApproximateDensity):
         if isinstance(model, Dequantized):
@@ -64,7 +65,7 @@ def answer(model: GenerativeModel) -> Answer:
         bounds = "ELBO and L_k bound it" if isinstance(model, Tightens) else "its ELBO bounds it"
         return Answer(Guarantee.BOUND, f"p(x) is an integral over z; {bounds}")
     if not isinstance(model, TractableDensity):
-        return none(NO_DENSITY)
+        return none(no_density(model))
     if isinstance(model, Autoregressive):
         return exact("the chain rule: a sum of log-conditionals")
     if isinstance(model, Mixture):
@@ -72,17 +73,17 @@ def answer(model: GenerativeModel) -> Answer:
     return exact("its density has a closed form")
 
 
-def is_bound(model: GenerativeModel) -> bool:
+def is_bound(model: Fittable) -> bool:
     """Whether likelihoods of the model are bounds."""
     return answer(model).guarantee is Guarantee.BOUND
 
 
-def has_likelihood(model: GenerativeModel) -> bool:
+def has_likelihood(model: Fittable) -> bool:
     """Whether the model has a likelihood at all."""
     return answer(model).guarantee is not Guarantee.NONE
 
 
-def measure_of(model: GenerativeModel, importance_samples: int | None = None) -> Measure:
+def measure_of(model: Fittable, importance_samples: int | None = None) -> Measure:
     """How a model's likelihood is computed; arguments and errors as for `likelihood`."""
     k = importance_samples
     if k is not None and k < 1:
@@ -111,7 +112,7 @@ def measure_of(model: GenerativeModel, importance_samples: int | None = None) ->
 @query("log-likelihood", answer)
 @torch.no_grad()
 def likelihood(
-    model: GenerativeModel,
+    model: Fittable,
     x: Tensor,
     context: Tensor | None = None,
     *,

@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 from likely.density import (
     ApproximateDensity,
     Autoregressive,
-    GenerativeModel,
+    Fittable,
     Mixture,
     TractableDensity,
+    no_density,
 )
 from likely.errors import Unanswerable
-
-NO_DENSITY = "it defines no density: it only maps noise to samples"
 
 
 class Guarantee(enum.Enum):
@@ -62,7 +61,7 @@ class Query:
 
     name: str
     title: str
-    answer: Callable[[GenerativeModel], Answer]
+    answer: Callable[[Fittable], Answer]
     run: Callable[..., Any]
 
 
@@ -72,7 +71,7 @@ QUERIES: dict[str, Query] = {}
 Run = TypeVar("Run", bound=Callable[..., Any])
 
 
-def query(title: str, answer: Callable[[GenerativeModel], Answer]) -> Callable[[Run], Run]:
+def query(title: str, answer: Callable[[Fittable], Answer]) -> Callable[[Run], Run]:
     """Register the decorated function under its name."""
 
     def register(run: Run) -> Run:
@@ -97,12 +96,12 @@ def none(reason: str) -> Answer:
     return Answer(Guarantee.NONE, reason)
 
 
-def refusal(model: GenerativeModel, answer: Answer) -> Unanswerable:
+def refusal(model: Fittable, answer: Answer) -> Unanswerable:
     """The error for a query whose guarantee is NONE."""
     return Unanswerable(f"{type(model).__name__}: {answer.reason}")
 
 
-def no_code(model: GenerativeModel) -> Answer:
+def no_code(model: Fittable) -> Answer:
     """Why a model without an encoder knows no code of a given x."""
     if isinstance(model, Autoregressive):
         return none("it has no latent variables: every hidden unit is a function of x")
@@ -111,7 +110,7 @@ def no_code(model: GenerativeModel) -> Answer:
     return none("it has no encoder: the code of a given image is not known")
 
 
-def no_conditionals(model: GenerativeModel, wanted: str) -> Answer:
+def no_conditionals(model: Fittable, wanted: str) -> Answer:
     """Why a model without conditionals does not know what is wanted, as "p(x_i | x_<i)"."""
     if isinstance(model, Mixture):
         return none("its members draw in different orders: no pixels come first in all of them")
@@ -119,4 +118,4 @@ def no_conditionals(model: GenerativeModel, wanted: str) -> Answer:
         return none("its density is known as a whole: it gives no conditionals")
     if isinstance(model, ApproximateDensity):
         return none(f"{wanted} is an integral over z without closed form")
-    return none(NO_DENSITY)
+    return none(no_density(model))

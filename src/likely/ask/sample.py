@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from likely.ask.query import Answer, exact, query
-from likely.density import Autoregressive, Decoder, GenerativeModel, ImplicitDensity, Mixture
+from likely.ask.query import Answer, exact, none, query
+from likely.density import (
+    Autoregressive,
+    Decoder,
+    Fittable,
+    GenerativeModel,
+    ImplicitDensity,
+    Mixture,
+    generative,
+    no_density,
+)
 
 
-def answer(model: GenerativeModel) -> Answer:
-    """Exact for every model: it is what makes a model generative."""
+def answer(model: Fittable) -> Answer:
+    """Exact for every generative model: it is what makes it one."""
+    if not isinstance(model, GenerativeModel):
+        return none(no_density(model))
     if isinstance(model, Autoregressive):
         return exact("ancestral sampling, one pixel or one rank of pixels after another")
     if isinstance(model, Mixture):
@@ -23,7 +34,7 @@ def answer(model: GenerativeModel) -> Answer:
 
 @query("sample", answer)
 def sample(
-    model: GenerativeModel, n: int, *, seed: int = 0, context: Tensor | int | None = None
+    model: Fittable, n: int, *, seed: int = 0, context: Tensor | int | None = None
 ) -> Tensor:
     """Draw n examples.
 
@@ -35,5 +46,8 @@ def sample(
 
     Returns:
         Integers in [0, levels), int64 [n, *shape].
+
+    Raises:
+        Unanswerable: it is no generative model.
     """
-    return model.sample(n, seed=seed, context=context)
+    return generative(model).sample(n, seed=seed, context=context)

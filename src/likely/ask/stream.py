@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from torch import Tensor
 
 from likely.ask.query import Answer, exact, no_conditionals, none, query, refusal
-from likely.density import Autoregressive, GenerativeModel
+from likely.density import Autoregressive, Fittable
 
 if TYPE_CHECKING:
     from likely.sampling.ancestral import Stream
@@ -21,7 +21,7 @@ class Streams(Protocol):
         """See `stream`."""
 
 
-def answer(model: GenerativeModel) -> Answer:
+def answer(model: Fittable) -> Answer:
     """Exact for a chain rule with an incremental form."""
     if isinstance(model, Streams):
         return exact("each conditional once, in the model's order")
@@ -31,7 +31,7 @@ def answer(model: GenerativeModel) -> Answer:
 
 
 @query("stream of conditionals", answer)
-def stream(model: GenerativeModel, batch: int = 1, context: Tensor | int | None = None) -> Stream:
+def stream(model: Fittable, batch: int = 1, context: Tensor | int | None = None) -> Stream:
     """Examples that arrive dimension by dimension, in the model's order.
 
     Args:

@@ -20,7 +20,7 @@ from likely.training.stopping import exit_code
 
 if TYPE_CHECKING:
     from likely.data import Dataset
-    from likely.density import GenerativeModel
+    from likely.density import Fittable
     from likely.training.loop import Run
     from likely.training.objectives import Objective
 
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     return _conclude(run, title, request, wanted.config["data"], options.json)
 
 
-def _model(request: Request, train: Dataset, seed: int) -> GenerativeModel:
+def _model(request: Request, train: Dataset, seed: int) -> Fittable:
     """With fresh weights, or with those of the run that --from names."""
     from likely import runs
 
@@ -149,7 +149,7 @@ def _enough_memory() -> Iterator[None]:
         ) from error
 
 
-def _objective(request: Request, model: GenerativeModel) -> Objective:
+def _objective(request: Request, model: Fittable) -> Objective:
     """The one asked for, else the one of the kind; checked against the model."""
     from likely.training import objectives
 
@@ -201,15 +201,18 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
     if not run.finished:  # which a warning has said
         return exit_code(run.status)
     if not as_json:
-        from likely.ask.likelihood import is_bound
+        from likely.density import GenerativeModel
+        from likely.runs.view import validated
         from likely.training.progress import duration
 
-        relation = "<= " if is_bound(run.model) else "= "
-        ending = f"; best validation {relation}{best:.2f} nats" if values else ""
+        ending = f"; best validation {validated(run.model, best)}" if values else ""
         say(wrapped(f"{title}: {run.status} in {duration(run.seconds)}{ending}"))
         say(f"saved in {request.out}\n\nnext:")
-        say(f"  likely sample {request.out} -n 64 -o samples.png")
-        say(f"  likely evaluate {request.out} --split test")
+        if isinstance(run.model, GenerativeModel):
+            say(f"  likely sample {request.out} -n 64 -o samples.png")
+            say(f"  likely evaluate {request.out} --split test")
+        else:
+            say(f"  likely encode {request.out} --split test -o codes.npz")
         say(f"  likely verify {request.out}")
     from likely.training.health import diverged
 

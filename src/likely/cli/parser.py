@@ -21,6 +21,7 @@ from likely.settings import OBJECTIVES
 COMMANDS: dict[str, str] = {
     "fit": "fit a model to data; resumes where it was stopped",
     "sample": "draw images from a run into a PNG sheet or an array",
+    "encode": "encode the data of a run; reconstructions beside the inputs",
     "evaluate": "measure a run: nats, bits/dim, distances of its samples",
     "verify": "check the likelihood of a run with independent code",
     "compare": "compare runs, or fit one model of each kind and compare them",

@@ -6,18 +6,17 @@ import argparse
 import io
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import say, say_json
 from likely.cli.parser import Option, Parser, add_options, no_choices, positive, whole
-from likely.cli.saved import labels_for, opened, run_argument
+from likely.cli.saved import labels_for, opened, path_of, run_argument
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from likely.runs.saved import SavedRun
+    from likely.density import GenerativeModel
 
 EXAMPLE = """\
   likely sample runs/vae -n 64 -o samples.png
@@ -66,15 +65,17 @@ def run(options: argparse.Namespace) -> int:
     import numpy as np
 
     from likely.cli.progress import counting
+    from likely.density import generative
     from likely.files import refuse_unwritable
     from likely.files.sheets import png, sample_sheet
     from likely.runs import checkpoint
     from likely.training.progress import duration
 
-    out = _path(options.out, ".png", "--out")
-    array = _path(options.npy, ".npy", "--npy")
-    trace = _path(options.progressive, ".png", "--progressive")
+    out = path_of(options.out, ".png", "--out")
+    array = path_of(options.npy, ".npy", "--npy")
+    trace = path_of(options.progressive, ".png", "--progressive")
     saved = opened(options)
+    model = generative(saved.model)
     out = out or saved.directory / "samples" / f"seed-{options.seed}.png"
     for path in (out, array, trace):
         if path is not None:
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     labels = labels_for(saved.model, options.number, options.label)
     began = time.monotonic()
     with counting(f"drawing {options.number} images from {saved.name}") as show:
-        images, frames = _drawn(saved, options, labels, trace is not None, show)
+        images, frames = _drawn(model, saved.name, options, labels, trace is not None, show)
     seconds = time.monotonic() - began
     levels, title = saved.model.spec.levels, f"{saved.name} on {saved.model.spec.name}"
     what = "means E[x | z] of drawn codes" if options.mean else "samples"
@@ -128,7 +129,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _drawn(
-    saved: SavedRun,
+    model: GenerativeModel,
+    name: str,
     options: argparse.Namespace,
     labels: Tensor | None,
     traced: bool,
@@ -139,11 +141,10 @@ def _drawn(
 
     from likely.density import Autoregressive, LatentVariable
 
-    model = saved.model
     if options.mean:
         if not isinstance(model, LatentVariable):
             raise InvalidSetting(
-                f"{saved.name} has no decoder p(x | z): --mean is for models with latent variables"
+                f"{name} has no decoder p(x | z): --mean is for models with latent variables"
             )
         means = model.sample_means(options.number, seed=options.seed, context=labels)
         return means.cpu(), torch.empty(0)
@@ -151,8 +152,7 @@ def _drawn(
     if not isinstance(model, Autoregressive):
         if traced or options.temperature != 1.0 or options.method != "auto":
             raise InvalidSetting(
-                f"{saved.name} is not autoregressive: it has no --temperature, --method or "
-                "--progressive"
+                f"{name} is not autoregressive: it has no --temperature, --method or --progressive"
             )
         return model.sample(options.number, seed=options.seed, context=labels).cpu(), torch.empty(0)
 
@@ -171,14 +171,3 @@ def _drawn(
     ).cpu()
     lines = torch.stack(frames, 1).flatten(0, 1) if frames else torch.empty(0)
     return images, lines
-
-
-def _path(text: str | None, suffix: str, option: str) -> Path | None:
-    if text is None:
-        return None
-    path = Path(text).expanduser()
-    if path.suffix.lower() != suffix:
-        raise InvalidSetting(f"{option} {text}: expected a file name that ends in {suffix}")
-    if path.is_dir():
-        raise InvalidSetting(f"{option} {text} is a folder; give a file name")
-    return path

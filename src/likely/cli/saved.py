@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from likely.data import Dataset, DataSpec
-    from likely.density import GenerativeModel
+    from likely.density import Fittable
     from likely.runs.saved import SavedRun
 
 
@@ -61,7 +61,19 @@ def kept(path: Path, record: dict[str, Any], *, told: bool) -> int:
     return 0
 
 
-def labels_for(model: GenerativeModel, n: int, label: str | None) -> Tensor | None:
+def path_of(text: str | None, suffix: str, option: str) -> Path | None:
+    """The file that an option names, which must end in `suffix`; None where it was not given."""
+    if text is None:
+        return None
+    path = Path(text).expanduser()
+    if path.suffix.lower() != suffix:
+        raise InvalidSetting(f"{option} {text}: expected a file name that ends in {suffix}")
+    if path.is_dir():
+        raise InvalidSetting(f"{option} {text} is a folder; give a file name")
+    return path
+
+
+def labels_for(model: Fittable, n: int, label: str | None) -> Tensor | None:
     """Labels to draw with: the one asked for, or all classes in turn."""
     import torch
 

@@ -9,6 +9,9 @@ r"""The taxonomy of generative models and the queries of each kind.
         Dequantized           log P(x) >= E_u[log p(x + u)], p a density of real numbers (flows)
       ImplicitDensity       samples only               (GANs)
 
+Beside it stand an `EncoderDecoder` without a density (a plain autoencoder), and whatever else is
+`Fittable`.
+
 The class says what is known: an implicit model has no `log_prob` to misuse. Shared code is
 here; a model supplies its networks. Every random result is a function of the weights and a
 seed.
@@ -24,8 +27,18 @@ and Welling 2014 (eqs. 2, 3), https://arxiv.org/abs/1312.6114; Burda, Grosse and
 from __future__ import annotations
 
 from likely.density.chain import Autoregressive, Drawing, fill_naively
-from likely.density.codes import Decoder, Ends
+from likely.density.codes import Decoder, EncoderDecoder, Ends
 from likely.density.dequantized import Dequantized
+from likely.density.fittable import (
+    Fittable,
+    HasLoss,
+    NoSettings,
+    as_tensor,
+    captured,
+    condition_of,
+    conditioned_on,
+    context_of,
+)
 from likely.density.implicit import ImplicitDensity
 from likely.density.latent import (
     DiagonalGaussian,
@@ -40,14 +53,10 @@ from likely.density.mixture import Ensemble, Mixture, OrderAgnostic, OrderMixtur
 from likely.density.taxonomy import (
     ApproximateDensity,
     GenerativeModel,
-    NoSettings,
     TractableDensity,
-    as_tensor,
-    captured,
     chunks,
-    condition_of,
-    conditioned_on,
-    context_of,
+    generative,
+    no_density,
 )
 from likely.heads import at_least_float
 
@@ -58,10 +67,13 @@ __all__ = [
     "Dequantized",
     "DiagonalGaussian",
     "Drawing",
+    "EncoderDecoder",
     "Ends",
     "Ensemble",
+    "Fittable",
     "GaussianMixture",
     "GenerativeModel",
+    "HasLoss",
     "ImplicitDensity",
     "LatentVariable",
     "Mixture",
@@ -81,5 +93,7 @@ __all__ = [
     "conditioned_on",
     "context_of",
     "fill_naively",
+    "generative",
     "mean_level",
+    "no_density",
 ]

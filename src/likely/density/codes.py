@@ -1,39 +1,55 @@
-"""Models that make x from a code z: codes can be drawn, and moved between."""
+"""Models that make x from a code z: codes are drawn, encoded, and moved between."""
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from likely.density.taxonomy import GenerativeModel
+from likely.density.fittable import Fittable, as_tensor
+from likely.density.taxonomy import chunks
 from likely.devices.precision import full_precision
-from likely.errors import InvalidSetting
+from likely.errors import InvalidSetting, Unanswerable
+from likely.heads import Head, at_least_float
 from likely.noise import Noise
 
 # Pairs of codes: how many to draw, or the examples [B, *shape] at either end.
 Ends = int | tuple[Tensor, Tensor]
+# Parameters of p(x | z) in memory at a time, so that what is computed from them stays in cache.
+DECODED = 2**20
+# Values of images that are encoded at a time.
+ENCODED = 2**20
 
 
-class Decoder(GenerativeModel):
-    """A model whose examples are decoded from codes of a fixed distribution."""
-
-    @abc.abstractmethod
-    def latents(self, noise: Noise, n: int) -> Tensor:
-        """Codes z drawn from their distribution, [n, latent]."""
+class Decoder(Fittable):
+    """A model whose examples are decoded from codes."""
 
     @abc.abstractmethod
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The example that a code stands for: int64 [B, *shape]."""
 
-    @abc.abstractmethod
+    def latents(self, noise: Noise, n: int) -> Tensor:
+        """Codes z drawn from their distribution, [n, latent].
+
+        Raises:
+            Unanswerable: a model whose codes have none.
+        """
+        raise Unanswerable(
+            f"{type(self).__name__}: its codes have no distribution to draw from; give examples"
+        )
+
     def codes(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
         """The codes of examples, [B, latent].
 
         Raises:
             Unanswerable: a model without an encoder.
         """
+        raise Unanswerable(
+            f"{type(self).__name__}: it has no encoder: the code of a given image is not known; "
+            "give a number of pairs to draw"
+        )
 
     @torch.no_grad()
     @full_precision
@@ -52,7 +68,8 @@ class Decoder(GenerativeModel):
             int64 [B, steps, *shape].
 
         Raises:
-            Unanswerable: the codes of given examples are asked of a model without an encoder.
+            Unanswerable: codes are asked of a model without an encoder, or are to be drawn by one
+                without a distribution of them.
             InvalidSetting: fewer than two steps, or no pairs.
         """
         if steps < 2:
@@ -75,3 +92,84 @@ class Decoder(GenerativeModel):
         finally:
             self.train(was_training)
         return torch.stack(path, 1)
+
+
+class EncoderDecoder(Decoder):
+    """A decoder with an encoder: what an autoencoder and a latent-variable model share.
+
+    A subclass implements `encode` and `decoder_output`.
+
+    Attributes:
+        latent: dimensions of a code.
+        head: what the decoder's output parametrises; None where it is the mean of each value
+            itself, as a share of the highest level.
+    """
+
+    latent: int
+    head: Head | None
+
+    @abc.abstractmethod
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The code of each example, [B, latent]; x integers [B, *shape], as many as fit at once."""
+
+    @abc.abstractmethod
+    def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Parameters of the head, or means, [B, parameters, H, W]; z [B, latent]."""
+
+    @torch.no_grad()
+    @full_precision
+    def features(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        """The code of each example, [B, latent]."""
+        x = self.integers(x)
+        labels = self.labels(context, len(x))
+        size = max(1, ENCODED // self.spec.dimensions)
+        return torch.cat(
+            [
+                self.encode(x[part], None if labels is None else labels[part])
+                for part in chunks(len(x), size)
+            ]
+        )
+
+    def codes(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        return self.features(x, context)
+
+    @torch.no_grad()
+    @full_precision
+    def reconstruct(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        """Decode the code of each example: int64 [B, *shape]."""
+        return self.decode(self.features(x, context), self.labels(context, len(x)))
+
+    @torch.no_grad()
+    @full_precision
+    def decode_mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """E[x | z] in level units, not rounded: float [B, *shape] (what papers show)."""
+        return self.as_data(self.decoded_means(z, context)[0])
+
+    def decoded_means(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """E[x | z] channel by channel, given those before rounded; and rounded itself.
+
+        Both [B, C, H, W], float64 and int64.
+        """
+        shape = (len(z), *self.spec.grid)
+        means = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        x = torch.zeros(shape, dtype=torch.int64, device=self.device)
+        top = self.spec.levels - 1
+        for part, parameters in self.decoded(z, context):
+            for channel in range(self.spec.grid[0]):
+                means[part, channel] = (
+                    parameters[:, channel].double().clamp(0.0, 1.0) * top
+                    if self.head is None
+                    else self.head.mean(parameters, x[part], channel)
+                )
+                x[part, channel] = means[part, channel].round().to(torch.int64)
+        return means, x
+
+    def decoded(self, z: Tensor, context: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """The decoder's output for some examples after others."""
+        z = as_tensor(z, f"codes [B, {self.latent}]")
+        z = z.to(self.device, next(self.parameters()).dtype)
+        channels, height, width = self.spec.grid
+        maps = channels if self.head is None else self.head.parameters
+        for part in chunks(len(z), max(1, DECODED // (maps * height * width))):
+            labels = None if context is None else context[part]
+            yield part, at_least_float(self.decoder_output(z[part], labels))

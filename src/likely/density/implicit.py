@@ -8,16 +8,20 @@ import torch
 from torch import Tensor
 
 from likely.density.codes import Decoder
-from likely.errors import Unanswerable
+from likely.density.taxonomy import GenerativeModel
 from likely.noise import Noise
 
 
-class ImplicitDensity(Decoder):
+class ImplicitDensity(GenerativeModel, Decoder):
     """A model that only produces samples: x = G(z), z from a fixed distribution.
 
     A subclass implements `latents` and `generate`, and nothing else; its density, if it has one,
     is unknown. The network that plays against it in a fit belongs to the objective.
     """
+
+    @abc.abstractmethod
+    def latents(self, noise: Noise, n: int) -> Tensor:
+        """Codes z drawn from their distribution, [n, latent]."""
 
     @abc.abstractmethod
     def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -32,12 +36,6 @@ class ImplicitDensity(Decoder):
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return self.quantised(self.generate(z, context))
-
-    def codes(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
-        raise Unanswerable(
-            f"{type(self).__name__}: it has no encoder: the code of a given image is not known; "
-            "give a number of pairs to draw"
-        )
 
     def quantised(self, images: Tensor) -> Tensor:
         """Floats in [-1, 1] to the nearest integers in [0, levels)."""

@@ -5,23 +5,17 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from likely.density.codes import Decoder
-from likely.density.taxonomy import ApproximateDensity, as_tensor, chunks
+from likely.density.codes import EncoderDecoder
+from likely.density.taxonomy import ApproximateDensity
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
-from likely.heads import Head, at_least_float, log_likelihood, mean_of
+from likely.heads import Head, log_likelihood, mean_of
 from likely.noise import Noise
-
-# Parameters of p(x | z) in memory at a time, so that what is computed from them stays in cache.
-DECODED = 2**20
-# Values of images that are encoded at a time.
-ENCODED = 2**20
 
 
 class Prior(Protocol):
@@ -131,7 +125,7 @@ class GaussianMixture:
         return DiagonalGaussian(means[which], log_scales[which]).sample(at)
 
 
-class LatentVariable(ApproximateDensity, Decoder):
+class LatentVariable(ApproximateDensity, EncoderDecoder):
     r"""p(x) = integral of p(x|z) p(z) dz, fitted through q(z|x).
 
     A subclass implements `posterior` (the encoder) and `decoder_output`, and `prior` where that is
@@ -140,7 +134,6 @@ class LatentVariable(ApproximateDensity, Decoder):
     """
 
     head: Head
-    latent: int
 
     @property
     def prior(self) -> Prior:
@@ -154,6 +147,9 @@ class LatentVariable(ApproximateDensity, Decoder):
     @abc.abstractmethod
     def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Parameters of p(x | z), [B, head.parameters, H, W]; z [B, latent]."""
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.posterior(x, context).mean
 
     @full_precision
     def elbo_terms(
@@ -221,9 +217,6 @@ class LatentVariable(ApproximateDensity, Decoder):
     def latents(self, noise: Noise, n: int) -> Tensor:
         return self.prior.sample(noise, n, next(self.parameters()).dtype)
 
-    def codes(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
-        return self.features(x, context)
-
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         z = self.latents(noise, n)
         uniform = noise.uniform(n, *self.spec.grid)
@@ -245,7 +238,7 @@ class LatentVariable(ApproximateDensity, Decoder):
         """
 
         def draw(noise: Noise, count: int, labels: Tensor | None) -> Tensor:
-            return self._means(self.latents(noise, count), labels)[0]
+            return self.decoded_means(self.latents(noise, count), labels)[0]
 
         return self.in_chunks(n, seed, context, chunk, draw, dtype=torch.float64)
 
@@ -265,60 +258,13 @@ class LatentVariable(ApproximateDensity, Decoder):
             int64 [B, *shape].
         """
         if uniform is None:
-            return self.as_data(self._means(z, context)[1])
+            return self.as_data(self.decoded_means(z, context)[1])
         x = torch.zeros(len(z), *self.spec.grid, dtype=torch.int64, device=self.device)
-        for part, parameters in self._decoded(z, context):
+        for part, parameters in self.decoded(z, context):
             for channel in range(self.spec.grid[0]):
                 at = uniform[part, channel]
                 x[part, channel] = self.head.quantile(parameters, x[part], channel, at)
         return self.as_data(x)
-
-    @torch.no_grad()
-    @full_precision
-    def decode_mean(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """E[x | z] in level units, not rounded: float [B, *shape] (what papers show)."""
-        return self.as_data(self._means(z, context)[0])
-
-    def _means(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """E[x | z] channel by channel, given those before rounded; and rounded itself."""
-        shape = (len(z), *self.spec.grid)
-        means = torch.zeros(shape, dtype=torch.float64, device=self.device)
-        x = torch.zeros(shape, dtype=torch.int64, device=self.device)
-        for part, parameters in self._decoded(z, context):
-            for channel in range(self.spec.grid[0]):
-                means[part, channel] = self.head.mean(parameters, x[part], channel)
-                x[part, channel] = means[part, channel].round().to(torch.int64)
-        return means, x
-
-    def _decoded(self, z: Tensor, context: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """The parameters of p(x | z) for some examples after others."""
-        z = as_tensor(z, f"codes [B, {self.latent}]")
-        z = z.to(self.device, next(self.parameters()).dtype)
-        _, height, width = self.spec.grid
-        size = max(1, DECODED // (self.head.parameters * height * width))
-        for part in chunks(len(z), size):
-            labels = None if context is None else context[part]
-            yield part, at_least_float(self.decoder_output(z[part], labels))
-
-    @torch.no_grad()
-    @full_precision
-    def features(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
-        """`posterior(x).mean`, [B, latent]."""
-        x = self.integers(x)
-        labels = self.labels(context, len(x))
-        size = max(1, ENCODED // self.spec.dimensions)
-        return torch.cat(
-            [
-                self.posterior(x[part], None if labels is None else labels[part]).mean
-                for part in chunks(len(x), size)
-            ]
-        )
-
-    @torch.no_grad()
-    @full_precision
-    def reconstruct(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
-        """Decode the mean of q(z | x): int64 [B, *shape]."""
-        return self.decode(self.features(x, context), self.labels(context, len(x)))
 
 
 def mean_level(log_table: Tensor) -> Tensor:

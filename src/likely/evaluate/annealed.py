@@ -40,7 +40,7 @@ from torch import Tensor
 
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import GenerativeModel, LatentVariable, chunks
+from likely.density import Fittable, LatentVariable, chunks
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting
 from likely.estimate import Estimate, Relation
@@ -322,7 +322,7 @@ class Annealed:
 
 
 def annealed(
-    model: GenerativeModel,
+    model: Fittable,
     data: Dataset,
     settings: AnnealedSettings | None = None,
     *,
@@ -396,7 +396,7 @@ def annealed(
     )
 
 
-def refuse_without_posterior(model: GenerativeModel) -> None:
+def refuse_without_posterior(model: Fittable) -> None:
     """An error that says why a model cannot be annealed, if it has no latent variables."""
     if not isinstance(model, LatentVariable):
         raise InvalidSetting(

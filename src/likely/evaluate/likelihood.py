@@ -31,7 +31,7 @@ from torch import Tensor
 from likely.ask.likelihood import measure_of
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset, as_dataset
-from likely.density import GenerativeModel, LatentVariable, chunks, condition_of, context_of
+from likely.density import Fittable, LatentVariable, chunks, condition_of, context_of
 from likely.devices.precision import without_autocast
 from likely.errors import Diverged, InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
@@ -47,7 +47,7 @@ WASTED = 1.0
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
-_proved: weakref.WeakKeyDictionary[GenerativeModel, Proofs] = weakref.WeakKeyDictionary()
+_proved: weakref.WeakKeyDictionary[Fittable, Proofs] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class PerExample:
 
 
 def per_example_nll(
-    model: GenerativeModel,
+    model: Fittable,
     data: Dataset,
     importance_samples: int | None = None,
     seed: int = 0,
@@ -141,14 +141,14 @@ def per_example_nll(
     )
 
 
-def quantity_of(model: GenerativeModel, base: str = QUANTITY) -> str:
+def quantity_of(model: Fittable, base: str = QUANTITY) -> str:
     """The name of a likelihood of this model: what it is given belongs to the quantity."""
     condition = condition_of(model)
     return f"{base}-given-{condition}" if condition else base
 
 
 def log_likelihood(
-    model: GenerativeModel,
+    model: Fittable,
     data: Dataset,
     *,
     importance_samples: int | None = None,
@@ -164,7 +164,7 @@ def log_likelihood(
 
 
 def nats(
-    model: GenerativeModel,
+    model: Fittable,
     data: Dataset,
     *,
     importance_samples: int | None = None,
@@ -180,7 +180,7 @@ def nats(
 
 
 def bits_per_dim(
-    model: GenerativeModel,
+    model: Fittable,
     data: Dataset,
     *,
     importance_samples: int | None = None,
@@ -195,7 +195,7 @@ def bits_per_dim(
     return per_example_nll(model, data, importance_samples, seed, batch_size, proofs).bits_per_dim()
 
 
-def proofs_of(model: GenerativeModel, proofs: Proofs | None = None) -> Proofs:
+def proofs_of(model: Fittable, proofs: Proofs | None = None) -> Proofs:
     """Proofs of the weights that the model has now.
 
     Given ones, or those made before in this process, are taken when their digest is that of the
@@ -237,7 +237,7 @@ class LatentDiagnostics:
 
 
 def latent_diagnostics(
-    model: GenerativeModel, data: Dataset, *, seed: int = 0, batch_size: int = 128
+    model: Fittable, data: Dataset, *, seed: int = 0, batch_size: int = 128
 ) -> LatentDiagnostics:
     """Active units, rate and distortion on a data set.
 
@@ -311,13 +311,13 @@ def collapse_words(active: int, latent: int, rate: float) -> str:
     return ""
 
 
-def _tensors(model: GenerativeModel, data: Dataset, part: slice) -> tuple[Tensor, Tensor | None]:
+def _tensors(model: Fittable, data: Dataset, part: slice) -> tuple[Tensor, Tensor | None]:
     batch = data.batch(part)
     x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
     return x, context_of(model, batch)
 
 
-def _refuse_misfit(model: GenerativeModel, data: Dataset, batch_size: int) -> None:
+def _refuse_misfit(model: Fittable, data: Dataset, batch_size: int) -> None:
     spec = as_dataset(data).spec
     if batch_size < 1:
         raise InvalidSetting(f"batch_size must be at least 1, given {batch_size}")
@@ -343,9 +343,7 @@ def _refuse_misfit(model: GenerativeModel, data: Dataset, batch_size: int) -> No
         )
 
 
-def _refuse_non_finite(
-    model: GenerativeModel, data: Dataset, values: FloatArray, start: int
-) -> None:
+def _refuse_non_finite(model: Fittable, data: Dataset, values: FloatArray, start: int) -> None:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         row = int(bad[0])

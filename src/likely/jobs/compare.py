@@ -30,7 +30,7 @@ from likely.ask.interpolate import Interpolates
 from likely.ask.likelihood import has_likelihood
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset, as_dataset
-from likely.density import GenerativeModel, LatentVariable, context_of
+from likely.density import Fittable, GenerativeModel, LatentVariable, context_of, generative
 from likely.devices import choose_device, environment, place
 from likely.errors import InvalidData, InvalidSetting, LikelyError, Unanswerable
 from likely.evaluate.compare import ModelResult, compare_models
@@ -256,10 +256,11 @@ def _in_memory(
     model = fitted.model if isinstance(fitted, Run) else fitted
     if isinstance(fitted, Run):
         past = fitted.metrics, to_json(fitted.settings), fitted.seconds, fitted.status
-    if not isinstance(model, GenerativeModel):
+    if not isinstance(model, Fittable):
         raise InvalidSetting(
             f"expected models, runs or directories of runs, given {type(model).__name__}"
         )
+    model = generative(model)
     place(model.eval(), choose_device(settings.device))
     adversary = fitted.adversary if isinstance(fitted, Run) else None
     return Fitted(type(model).__name__, model, "", request, *past, adversary)
@@ -333,11 +334,12 @@ def _opened(
 ) -> Fitted:
     """A saved run; refused where its data are not what it was fitted to."""
     saved = run if isinstance(run, SavedRun) else runs.load(run)
-    place(saved.model, choose_device(settings.device))
+    model = generative(saved.model)
+    place(model, choose_device(settings.device))
     options = saved.options() if request is None else {}
     wanted = request or {"name": options.pop("source"), **options}
     train, _ = bench.data(wanted)
-    spec = saved.model.spec
+    spec = model.spec
     if (train.spec.shape, train.spec.levels) != (spec.shape, spec.levels):
         raise InvalidData(
             f"{saved.directory} was fitted to {spec.name}, shape {spec.shape} with {spec.levels} "
@@ -346,7 +348,7 @@ def _opened(
     metrics = saved.metrics
     return Fitted(
         saved.directory.name,
-        saved.model,
+        model,
         entry(saved.name).summary,
         wanted,
         metrics,

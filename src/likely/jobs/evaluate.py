@@ -20,7 +20,7 @@ from torch import Tensor
 from likely.ask import QUERIES, answers
 from likely.ask.likelihood import Tightens, has_likelihood
 from likely.data.spec import Dataset, DataSpec
-from likely.density import GenerativeModel, LatentVariable
+from likely.density import GenerativeModel, LatentVariable, generative
 from likely.devices import choose_device, place
 from likely.errors import InvalidData, InvalidSetting, ProofFailed
 from likely.estimate import Estimate
@@ -312,16 +312,17 @@ def evaluated(
     run: SavedRun, settings: EvaluateSettings, progress: Progress = quiet
 ) -> tuple[Evaluation, dict[str, Any]]:
     """As `evaluate`: the numbers, and the report that holds them beside older ones, not written."""
+    model = generative(run.model)
     before = read_report(run.directory)
-    place(run.model, choose_device(settings.device))
+    place(model, choose_device(settings.device))
     part = split_of(run.train, run.test, settings.split)
     path = run.files / PROOFS
     proofs = None
-    if has_likelihood(run.model):
-        proofs = proofs_of(run.model, Proofs.load(path) if path.exists() else None)
+    if has_likelihood(model):
+        proofs = proofs_of(model, Proofs.load(path) if path.exists() else None)
         proofs.require()
     evaluation = measure(
-        run.model, run.train, part, settings, name=run.name, proofs=proofs, progress=progress
+        model, run.train, part, settings, name=run.name, proofs=proofs, progress=progress
     )
     return evaluation, _merged(run, before, settings.split, evaluation)
 

@@ -7,7 +7,7 @@ import typing
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from likely.errors import InvalidSetting
-from likely.settings import FitSettings, at_least, known, rates
+from likely.settings import FitSettings, at_least, known, not_negative, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -51,7 +51,8 @@ class BySize(Generic[T]):
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:
-    """Settings whose whole numbers are at least 1 and whose other numbers are rates in [0, 1).
+    """Settings whose whole numbers are at least 1, whose weights (of a name that ends so) are not
+    negative and whose other numbers are rates in [0, 1).
 
     `SIZES` holds what differs from the defaults.
     """
@@ -63,7 +64,9 @@ class NetworkSettings:
         known(self)
         hints = typing.get_type_hints(type(self))
         at_least(self, 1, *(name for name, hint in hints.items() if hint in (int, tuple[int, ...])))
-        rates(self, *(name for name, hint in hints.items() if hint is float))
+        numbers = [name for name, hint in hints.items() if hint is float]
+        not_negative(self, *(name for name in numbers if name.endswith("_weight")))
+        rates(self, *(name for name in numbers if not name.endswith("_weight")))
 
     @classmethod
     def preset(cls, spec: DataSpec) -> Self:

@@ -15,7 +15,7 @@ from likely.settings import FitSettings, from_mapping, to_json
 
 if TYPE_CHECKING:
     from likely.data.spec import Dataset
-    from likely.density import GenerativeModel
+    from likely.density import Fittable
 
 START_OVER = (
     "restore it from a copy, or start from scratch with --no-resume (in Python: resume=False)"
@@ -41,7 +41,7 @@ class Description:
     fit: dict[str, Any]
 
 
-def describe_model(model: GenerativeModel, data: Dataset | None = None) -> dict[str, Any]:
+def describe_model(model: Fittable, data: Dataset | None = None) -> dict[str, Any]:
     """What config.json says: enough to build the model again and to load its data.
 
     A model that is not registered is named by its class. Without `data` it is the data that the
@@ -61,7 +61,7 @@ def describe_model(model: GenerativeModel, data: Dataset | None = None) -> dict[
 
 
 def describe_fit(
-    model: GenerativeModel, data: Dataset, objective: object, settings: FitSettings, origin: str
+    model: Fittable, data: Dataset, objective: object, settings: FitSettings, origin: str
 ) -> Description:
     """The description of a fit whose first weights came from `origin`, "" for initial ones.
 

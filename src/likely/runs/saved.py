@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from likely.data import load as load_data
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset, DataSpec
-from likely.density import GenerativeModel, condition_of
+from likely.density import Fittable, condition_of
 from likely.devices import environment, place
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.estimate import Estimate
@@ -47,7 +47,7 @@ class SavedRun(Viewed):
 
     directory: Path
     name: str
-    model: GenerativeModel
+    model: Fittable
     data: dict[str, Any] | None
     config: dict[str, Any]
     adversary: nn.Module | None = None
@@ -146,7 +146,7 @@ class SavedRun(Viewed):
 
 def build(
     name: str, spec: DataSpec, changes: dict[str, Any] | None = None, seed: int = 0
-) -> GenerativeModel:
+) -> Fittable:
     """A model with fresh weights.
 
     Args:
@@ -157,11 +157,11 @@ def build(
     """
     registered = entry(name)
     settings = from_mapping(registered.settings, changes or {}, registered.preset(spec))
-    model: GenerativeModel = registered.load()(spec, settings, seed=seed)
+    model: Fittable = registered.load()(spec, settings, seed=seed)
     return model
 
 
-def build_from(run: SavedRun, spec: DataSpec, changes: Mapping[str, Any]) -> GenerativeModel:
+def build_from(run: SavedRun, spec: DataSpec, changes: Mapping[str, Any]) -> Fittable:
     """A model with the weights of a run, to be fitted further, to the same data or to other.
 
     Args:
@@ -174,7 +174,7 @@ def build_from(run: SavedRun, spec: DataSpec, changes: Mapping[str, Any]) -> Gen
     """
     registered = entry(run.name)
     settings = from_mapping(registered.settings, changes, run.model.settings)
-    model: GenerativeModel = registered.load()(spec, settings)
+    model: Fittable = registered.load()(spec, settings)
     weights = run.model.state_dict()
     wrong = sorted(dict(_shapes(model.state_dict()).items() ^ _shapes(weights).items()))
     if wrong:
@@ -188,7 +188,7 @@ def build_from(run: SavedRun, spec: DataSpec, changes: Mapping[str, Any]) -> Gen
     return model
 
 
-def save(directory: str | Path, model: GenerativeModel, data: Dataset | None = None) -> Path:
+def save(directory: str | Path, model: Fittable, data: Dataset | None = None) -> Path:
     """Write a model as a run that was not fitted here; `load` and the command find it there.
 
     Args:
@@ -221,7 +221,7 @@ def load(directory: str | Path) -> SavedRun:
         settings = from_mapping(registered.settings, config["settings"])
         _refuse_another_size(files.path / "config.json", config["settings"], spec, tensors)
         with torch.device("meta"):  # it takes no memory before it is known to fit
-            hollow: GenerativeModel = registered.load()(spec, settings)
+            hollow: Fittable = registered.load()(spec, settings)
             names = hollow.state_dict().keys()
             played = any(n not in names and n.startswith(ADVERSARY) for n in tensors)
             shapes = _shapes(hollow.state_dict())
@@ -234,7 +234,7 @@ def load(directory: str | Path) -> SavedRun:
             f"{files / WEIGHTS} does not fit the settings in config.json: "
             f"{', '.join(wrong[:4])} {'differs' if len(wrong) == 1 else 'differ'}"
         )
-    model: GenerativeModel = registered.load()(spec, settings)
+    model: Fittable = registered.load()(spec, settings)
     adversary = adversary_of(model) if played else None
     for network, prefix in ((model, ""), (adversary, ADVERSARY)):
         if network is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likely.ask.likelihood import is_bound
-from likely.density import GenerativeModel
+from likely.density import Fittable, HasLoss
 from likely.files.charts import curves
 from likely.files.inline import Shown, fragment, line
 
@@ -17,6 +17,7 @@ NAMES = {
     "nll": "nll",
     "negative_elbo": "-elbo",
     "negative_importance_bound": "-L_k",
+    "reconstruction_error": "error",
     "discriminator_loss": "D",
     "generator_loss": "G",
     "validation": "validation",
@@ -43,13 +44,20 @@ class Record(dict[str, float]):
         )
 
 
+def validated(model: Fittable, value: float) -> str:
+    """A validation with its relation and unit, as "<= 85.77 nats" or "= 3.104 squared error"."""
+    if isinstance(model, HasLoss):
+        return f"= {value:.4g} {model.loss_unit}"
+    return f"{'<=' if is_bound(model) else '='} {value:.2f} nats"
+
+
 class Viewed:
     """Of a run: its line, its curves, and both in a notebook."""
 
     if TYPE_CHECKING:
 
         @property
-        def model(self) -> GenerativeModel: ...
+        def model(self) -> Fittable: ...
         @property
         def metrics(self) -> list[dict[str, float]]: ...
         @property
@@ -62,12 +70,11 @@ class Viewed:
 
     @property
     def best_validation(self) -> str:
-        """The best validation in nats with its relation, as "<= 85.77 nats"; "" without one."""
+        """The best validation with its relation, as "<= 85.77 nats"; "" without one."""
         values = [record["validation"] for record in self.metrics if "validation" in record]
         if not values or not math.isfinite(min(values)):
             return ""
-        relation = "<=" if is_bound(self.model) else "="
-        return f"{relation} {min(values):.2f} nats"
+        return validated(self.model, min(values))
 
     @property
     def state(self) -> str:

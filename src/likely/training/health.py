@@ -23,8 +23,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from likely.ask.likelihood import has_likelihood
 from likely.data.spec import Dataset
-from likely.density import GenerativeModel, ImplicitDensity, LatentVariable, context_of
+from likely.density import Fittable, ImplicitDensity, LatentVariable, context_of
 
 if TYPE_CHECKING:
     from likely.training.loop import Run
@@ -33,7 +34,7 @@ Severity = Literal["failure", "warning"]
 Records = Sequence[Mapping[str, float]]
 Series = npt.NDArray[np.float64]
 
-LOSSES = ("nll", "negative_elbo", "negative_importance_bound")
+LOSSES = ("nll", "negative_elbo", "negative_importance_bound", "reconstruction_error")
 # Fewer records than this say nothing about a trend.
 ENOUGH = 8
 ACTIVE_VARIANCE = 0.01
@@ -60,7 +61,7 @@ class Finding:
 
 
 def diagnose(
-    run: Run | Records, model: GenerativeModel | None = None, data: Dataset | None = None
+    run: Run | Records, model: Fittable | None = None, data: Dataset | None = None
 ) -> list[Finding]:
     """Findings about a fit, worst first; usually empty.
 
@@ -115,14 +116,14 @@ def _loss_not_falling(records: Records) -> Finding | None:
     return None
 
 
-def diverged(records: Records, model: GenerativeModel) -> Finding | None:
+def diverged(records: Records, model: Fittable) -> Finding | None:
     """Whether even the best validation is far above that of equally likely levels.
 
     Those need no fit. None where it is not, or where nothing was validated.
     """
     _, validation = _series(records, "validation")
     uniform = model.spec.dimensions * math.log(model.spec.levels)
-    if len(validation) == 0 or not validation.min() > 2 * uniform:
+    if not has_likelihood(model) or len(validation) == 0 or not validation.min() > 2 * uniform:
         return None
     return Finding(
         "failure",

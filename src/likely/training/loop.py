@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from likely.ask.likelihood import has_likelihood, is_bound, measure_of
 from likely.data.labels import relabelled
 from likely.data.spec import Batch, Dataset, as_dataset
-from likely.density import GenerativeModel, chunks, context_of
+from likely.density import Fittable, HasLoss, chunks, context_of
 from likely.devices import (
     Team,
     autocast,
@@ -95,7 +95,7 @@ class Run(Viewed):
         origin: where the weights at the start came from, "" for initial ones.
     """
 
-    model: GenerativeModel
+    model: Fittable
     settings: FitSettings
     step: int
     status: str
@@ -148,7 +148,7 @@ class Run(Viewed):
 
 
 def fit(
-    model: GenerativeModel,
+    model: Fittable,
     data: Dataset,
     objective: Objective | None = None,
     settings: FitSettings | None = None,
@@ -194,10 +194,9 @@ def fit(
         PeerFailed: under torchrun, another process failed.
     """
     data = as_dataset(data)
-    if not isinstance(model, GenerativeModel):
+    if not isinstance(model, Fittable):
         raise InvalidSetting(
-            f"expected a GenerativeModel, as likely.models.VAE(train.spec), given "
-            f"{type(model).__name__}"
+            f"expected a model, as likely.models.VAE(train.spec), given {type(model).__name__}"
         )
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
     changes = {name: value for name, value in overrides.items() if value is not None}
@@ -229,7 +228,7 @@ class _Loop:
 
     def __init__(
         self,
-        model: GenerativeModel,
+        model: Fittable,
         data: Dataset,
         objective: Objective,
         settings: FitSettings,
@@ -516,16 +515,22 @@ class _Loop:
     def _validate(self) -> dict[str, float]:
         """Validation of the averaged weights: what was promised, not what was trained."""
         held_out = self.data.validation
-        if held_out is None or not has_likelihood(self.model):
+        if held_out is None:
             return {}
-        measure = measure_of(self.model)
+        model = self.model
+        if has_likelihood(model):
+            log_prob = measure_of(model).log_prob
+        elif isinstance(model, HasLoss):
+            log_prob = lambda x, _, context: -model.loss(x, context)  # noqa: E731
+        else:
+            return {}
         count = min(self.settings.validation_examples or len(held_out), len(held_out))
         total = 0.0
         with self.average.applied():
             for part in chunks(count, 256):
                 x, context = self._to_device(held_out.batch(part))
                 noise = Noise("validation", part.start, device=self.device)
-                total -= float(measure.log_prob(x, noise, context).sum(dtype=self.sum_dtype))
+                total -= float(log_prob(x, noise, context).sum(dtype=self.sum_dtype))
         value = total / count
         if value < self.best:
             self.best = value

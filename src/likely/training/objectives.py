@@ -19,7 +19,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from torch.nn.functional import softplus
 
 from likely.density import (
     ApproximateDensity,
-    GenerativeModel,
+    Fittable,
     ImplicitDensity,
     LatentVariable,
     OrderAgnostic,
@@ -44,6 +44,7 @@ from likely.training.registry import (
     LikelihoodSettings,
     NonSaturatingSettings,
     OrderAgnosticSettings,
+    ReconstructionSettings,
     RelativisticSettings,
     SubsampledSettings,
 )
@@ -99,10 +100,10 @@ class Objective(abc.ABC):
     """
 
     capturable: ClassVar[bool] = True
-    fits: ClassVar[type] = GenerativeModel
+    fits: ClassVar[type] = Fittable
     needs: ClassVar[str] = "a generative model"
 
-    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+    def players(self, model: Fittable) -> dict[str, nn.Module]:
         """Players in the order of their updates, with the network each one moves: the model.
 
         A part of it may move, or a network that plays against it, built here: a fit seeds its
@@ -121,7 +122,7 @@ class Objective(abc.ABC):
     def loss(self, step: Step) -> Loss:
         """The loss of `step.player` on a batch."""
 
-    def choices(self, model: GenerativeModel, noise: Noise) -> tuple[int, ...]:
+    def choices(self, model: Fittable, noise: Noise) -> tuple[int, ...]:
         """What an update draws that decides which kernels run; a function of the noise.
 
         Updates are captured as a CUDA graph for each of these.
@@ -155,7 +156,7 @@ class SubsampledLikelihood(SubsampledSettings, Objective):
         nll = -step.model.surrogate(step.x, step.noise, step.context)
         return Loss(nll, {"nll": nll.detach()})
 
-    def choices(self, model: GenerativeModel, noise: Noise) -> tuple[int, ...]:
+    def choices(self, model: Fittable, noise: Noise) -> tuple[int, ...]:
         assert isinstance(model, Subsampled)
         return model.choices(noise)
 
@@ -169,7 +170,7 @@ class NegativeELBO(ELBOSettings, Objective):
     fits = ApproximateDensity
     needs = "an approximate density"
 
-    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+    def players(self, model: Fittable) -> dict[str, nn.Module]:
         players = super().players(model)
         if self != NegativeELBO() and not isinstance(model, LatentVariable):
             raise InvalidSetting(
@@ -193,6 +194,29 @@ class NegativeELBO(ELBOSettings, Objective):
         value = -reconstruction + weight * kl.clamp(min=self.free_nats)
         terms = {"negative_elbo": kl - reconstruction, "kl": kl, "distortion": -reconstruction}
         return Loss(value, {name: term.detach() for name, term in terms.items()})
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """An autoencoder."""
+
+    def reconstruction_terms(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """(loss of the reconstruction of corrupted examples, penalty of their codes), both [B]."""
+
+
+class ReconstructionError(ReconstructionSettings, Objective):
+    """The loss of what is decoded from the codes of corrupted examples, and a penalty of the codes.
+
+    The sum weighs them as the settings of the autoencoder say.
+    """
+
+    fits = Reconstructs
+    needs = "an autoencoder"
+
+    def loss(self, step: Step) -> Loss:
+        error, penalty = step.model.reconstruction_terms(step.x, step.noise)
+        terms = {"reconstruction_error": error, "sparsity": penalty}
+        return Loss(error + penalty, {name: term.detach() for name, term in terms.items()})
 
 
 class ImportanceWeighted(ImportanceSettings, Objective):
@@ -240,7 +264,7 @@ class _Adversarial(Objective):
     fits = ImplicitDensity
     needs = "an implicit density for its discriminator"
 
-    def players(self, model: GenerativeModel) -> dict[str, nn.Module]:
+    def players(self, model: Fittable) -> dict[str, nn.Module]:
         super().players(model)
         return {DISCRIMINATOR: adversary_of(model), GENERATOR: model}
 
@@ -314,8 +338,8 @@ def _logit_terms(
         }
 
 
-def default_objective(model: GenerativeModel) -> Objective:
-    """The objective that fits the kind: NLL, ELBO, or the relativistic game with penalties.
+def default_objective(model: Fittable) -> Objective:
+    """The objective that fits the kind: NLL, ELBO, the relativistic game, a reconstruction error.
 
     Of a density of several alternatives each update takes one.
 
@@ -332,6 +356,8 @@ def default_objective(model: GenerativeModel) -> Objective:
         return NegativeELBO()
     if isinstance(model, ImplicitDensity):
         return RelativisticGAN()
+    if isinstance(model, Reconstructs):
+        return ReconstructionError()
     raise InvalidSetting(
         f"{type(model).__name__} is of no kind that has an objective: derive it from "
         "TractableDensity, ApproximateDensity or ImplicitDensity, or give an objective"

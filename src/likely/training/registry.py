@@ -83,6 +83,12 @@ class ELBOSettings:
         at_least(self, 0, "beta", "warmup", "free_nats")
 
 
+@objective("reconstruction-error", "likely.training.objectives:ReconstructionError")
+@dataclasses.dataclass(frozen=True)
+class ReconstructionSettings:
+    """None: an autoencoder's loss, noise and penalty are its own settings."""
+
+
 @objective("importance-weighted", "likely.training.objectives:ImportanceWeighted")
 @dataclasses.dataclass(frozen=True)
 class ImportanceSettings:

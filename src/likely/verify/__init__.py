@@ -13,6 +13,7 @@ What is checked, by kind:
   the same sums; examples do not couple;
 - dequantised: an inverse, a log-determinant by automatic differentiation, samples as often as the
   integral of the density says;
+- without a density: codes and reconstructions of examples do not couple;
 - implicit: an image does not depend on the batch it is made in; finite, in range;
 - all: gradients reach every weight.
 
@@ -30,7 +31,7 @@ from likely.data.spec import Dataset
 from likely.density import (
     Autoregressive,
     Dequantized,
-    GenerativeModel,
+    Fittable,
     ImplicitDensity,
     LatentVariable,
     Mixture,
@@ -50,7 +51,7 @@ __all__ = ["Proof", "Proofs", "verify", "weights_digest"]
 
 
 def verify(
-    model: GenerativeModel, data: Dataset | None = None, seed: int = 0, *, quick: bool = False
+    model: Fittable, data: Dataset | None = None, seed: int = 0, *, quick: bool = False
 ) -> Proofs:
     """Check a model with its current weights.
 

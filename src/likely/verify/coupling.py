@@ -9,7 +9,8 @@ from torch import Tensor
 
 from likely.density import (
     ApproximateDensity,
-    GenerativeModel,
+    EncoderDecoder,
+    Fittable,
     ImplicitDensity,
     LatentVariable,
     TractableDensity,
@@ -36,7 +37,7 @@ def coupling(subject: Subject) -> Iterator[Proof]:
     yield _proof(subject, in_training(model), "training", False)
 
 
-def _proof(subject: Subject, model: GenerativeModel, mode: str, vital: bool) -> Proof:
+def _proof(subject: Subject, model: Fittable, mode: str, vital: bool) -> Proof:
     worst = 0.0
     for ask, first, second in _questions(subject, model):
         answers = []
@@ -61,7 +62,7 @@ def _proof(subject: Subject, model: GenerativeModel, mode: str, vital: bool) -> 
 _Question = tuple[Callable[[Tensor], Tensor], Tensor, Tensor]
 
 
-def _questions(subject: Subject, model: GenerativeModel) -> Iterator[_Question]:
+def _questions(subject: Subject, model: Fittable) -> Iterator[_Question]:
     """(function of a batch, a batch, the same first example in other company)."""
     labels = subject.labels(2)
     x = subject.x[:2]
@@ -78,6 +79,10 @@ def _questions(subject: Subject, model: GenerativeModel) -> Iterator[_Question]:
             z,
             torch.stack([z[0], z[1] * 3 + 1]),
         )
+    elif isinstance(model, EncoderDecoder):
+        yield lambda batch: model.encode(batch, labels), x, other
+        z = model.encode(x, labels)
+        yield lambda batch: model.decoder_output(batch, labels), z, torch.stack([z[0], z[1] + 1])
     if isinstance(model, ApproximateDensity):
         yield lambda batch: model.elbo(batch, Noise("elbo"), labels), x, other
     elif isinstance(model, ImplicitDensity):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from likely.density import Autoregressive, GenerativeModel, LatentVariable, TractableDensity, chunks
+from likely.density import Autoregressive, Fittable, LatentVariable, TractableDensity, chunks
 from likely.heads import Head
 from likely.verify.causality import FULL_BUDGET, QUICK_BUDGET
 from likely.verify.proofs import Proof
@@ -110,7 +110,7 @@ def total_probability(subject: Subject, model: TractableDensity) -> Iterator[Pro
         )
 
 
-def _tiny_shapes(model: GenerativeModel) -> list[tuple[tuple[int, ...], int]]:
+def _tiny_shapes(model: Fittable) -> list[tuple[tuple[int, ...], int]]:
     """Shapes and levels whose images are few enough to list, the most work first."""
     c, levels = model.spec.shape[0], least_levels(model)
     sides: list[tuple[tuple[int, ...], int]] = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from likely.density import GenerativeModel
+from likely.density import Fittable
 from likely.errors import InvalidData, ProofFailed
 from likely.files import reading, record_of
 from likely.files.inline import badge, fragment, line, table
@@ -175,7 +175,7 @@ class Proofs:
             return cls.from_json(record)
 
 
-def weights_digest(model: GenerativeModel) -> str:
+def weights_digest(model: Fittable) -> str:
     """SHA-256 (first 16 hexadecimal digits) of the settings and of all weights with their names.
 
     The settings count, because the same weights under another dilation are another model.

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, GenerativeModel, LatentVariable, NoSettings
+from likely.density import Autoregressive, Fittable, LatentVariable, NoSettings
 from likely.errors import LikelyError
 from likely.heads import Bernoulli, Head
 from likely.noise import Dropout, Noise, derived_seed
 from likely.sampling.incremental import InOrder
 from likely.settings import HEADS
 
-Model = TypeVar("Model", bound=GenerativeModel)
+Model = TypeVar("Model", bound=Fittable)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Subject:
         seed: of everything random.
     """
 
-    model: GenerativeModel
+    model: Fittable
     x: Tensor
     context: Tensor | None
     quick: bool
@@ -45,9 +45,7 @@ class Subject:
         """A stream for one purpose."""
         return Noise("verify", self.seed, *key)
 
-    def labels(
-        self, rows: int, label: int = 0, model: GenerativeModel | None = None
-    ) -> Tensor | None:
+    def labels(self, rows: int, label: int = 0, model: Fittable | None = None) -> Tensor | None:
         """The same context for all rows, or None for an unconditional model.
 
         `label` is the class, or the number of a random vector or map; `model` is the one that is
@@ -62,7 +60,7 @@ class Subject:
         return torch.full((rows,), label) if model.classes else None
 
 
-def subject_of(model: GenerativeModel, data: Dataset | None, quick: bool, seed: int) -> Subject:
+def subject_of(model: Fittable, data: Dataset | None, quick: bool, seed: int) -> Subject:
     """Copy a model and choose its probe images; the model itself is not touched."""
     exact = exact_copy(model)
     levels, rows = model.spec.levels, 4
@@ -87,12 +85,12 @@ def exact_copy(model: Model) -> Model:
     exact.requires_grad_(False)
     # The checks look at pixels: a model of vectors is checked in the layout it computes in.
     for module in exact.modules():
-        if isinstance(module, GenerativeModel) and module.spec.shape != module.spec.grid:
+        if isinstance(module, Fittable) and module.spec.shape != module.spec.grid:
             module.spec = dataclasses.replace(module.spec, shape=module.spec.grid)
     return exact
 
 
-def in_training(model: GenerativeModel) -> GenerativeModel:
+def in_training(model: Fittable) -> Fittable:
     """A copy in training mode whose dropout layers stay off."""
     trained = copy.deepcopy(model).train()
     for layer in trained.modules():
@@ -101,7 +99,7 @@ def in_training(model: GenerativeModel) -> GenerativeModel:
     return trained
 
 
-def work_of(model: GenerativeModel, rows: int = 1, backward: bool = False) -> float:
+def work_of(model: Fittable, rows: int = 1, backward: bool = False) -> float:
     """Rough number of multiply-adds of a pass over `rows` examples."""
     weights = sum(p.numel() for p in model.parameters())
     pixels = model.spec.dimensions / model.spec.shape[0]
@@ -163,13 +161,13 @@ def smaller_or_none(
         return None
 
 
-def head_of(model: GenerativeModel) -> Head | None:
+def head_of(model: Fittable) -> Head | None:
     """The model's head, or None for a model without one."""
     head = model.__dict__.get("head")
     return head if isinstance(head, Head) else None
 
 
-def least_levels(model: GenerativeModel) -> int:
+def least_levels(model: Fittable) -> int:
     """Levels of a tiny instance: 2 for a Bernoulli, else 3 where the images stay few."""
     return 2 if isinstance(head_of(model), Bernoulli) else 3
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from likely.density import GenerativeModel, ImplicitDensity, Subsampled
+from likely.density import Fittable, ImplicitDensity, Subsampled
 from likely.errors import InvalidSetting
 from likely.noise import noise_for, weights_from
 from likely.training.objectives import Step, default_objective
@@ -65,7 +65,7 @@ def _dead_at_any_size(subject: Subject, dead: list[str]) -> list[str]:
     return sorted(set(dead) & set(_dead(subject, smaller[0], x, context)))
 
 
-def _dead(subject: Subject, model: GenerativeModel, x: Tensor, context: Tensor | None) -> list[str]:
+def _dead(subject: Subject, model: Fittable, x: Tensor, context: Tensor | None) -> list[str]:
     """Names of the weights that no player's loss on these images reaches."""
     model = copy.deepcopy(model).train()
     model.requires_grad_(True)

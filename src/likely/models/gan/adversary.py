@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from likely.density import GenerativeModel
+from likely.density import Fittable
 from likely.errors import InvalidSetting
 from likely.models.gan.dcgan import Discriminator
 from likely.models.gan.settings import DCGANSettings
@@ -56,7 +56,7 @@ class DenseDiscriminator(nn.Module):
         return first, leaky_relu(self.second(first), 0.2)
 
 
-def adversary_of(model: GenerativeModel) -> nn.Module:
+def adversary_of(model: Fittable) -> nn.Module:
     """A fresh network against a model: `model.adversary()`, or one that suits the data.
 
     Without such a method it is DCGAN's discriminator at the preset for the data, or a dense

@@ -28,7 +28,7 @@ from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
 
 from likely.data.spec import DataSpec
 from likely.density import ImplicitDensity
-from likely.density.taxonomy import labels_of
+from likely.density.fittable import labels_of
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.models.gan.settings import DCGANSettings

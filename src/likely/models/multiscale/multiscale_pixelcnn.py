@@ -32,7 +32,7 @@ from torch.nn.functional import silu
 from likely.data.spec import Dataset, DataSpec
 from likely.density import Autoregressive, Drawing
 from likely.density.chain import sub_steps
-from likely.density.taxonomy import labels_of
+from likely.density.fittable import labels_of
 from likely.heads import head_for
 from likely.models.common import divided
 from likely.models.multiscale.settings import MultiscalePixelCNNSettings

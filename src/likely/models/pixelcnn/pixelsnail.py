@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density.taxonomy import labels_of
+from likely.density.fittable import labels_of
 from likely.heads import head_for
 from likely.models.common import divided
 from likely.models.pixelcnn.settings import PixelSNAILSettings

@@ -32,7 +32,7 @@ from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density import Ensemble
-from likely.density.taxonomy import labels_of
+from likely.density.fittable import labels_of
 from likely.heads import head_for
 from likely.models.common import divided
 from likely.models.pixelcnn.corners import CORNERS, REVERSED, rank_from

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density.taxonomy import labels_of
+from likely.density.fittable import labels_of
 from likely.heads import Head, head_for
 from likely.sampling.incremental import Incremental
 from likely.sampling.program import Builder, Cells

@@ -1,0 +1,97 @@
+"""`likely encode RUN -o codes.npz`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from typing import Any
+
+from likely.cli.output import say, say_json
+from likely.cli.parser import Option, Parser, add_options, no_choices, whole
+from likely.cli.saved import data_of, opened, path_of, run_argument
+
+EXAMPLE = """\
+  likely encode runs/autoencoder
+  likely encode runs/vae --split train -o codes.npz
+"""
+DEFAULT = None
+OPTIONS: dict[str, Option] = {
+    "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
+                "[test]"),
+    "-o --out": ("FILE.npz", None, None, "also write the codes, float32 [N, latent], as `codes`, "
+                 "and the labels, where there are some, as `labels`"),
+    "--sheet": ("FILE.png", None, None, "where examples and their reconstructions are drawn "
+                "[RUN/samples/reconstructions.png]"),
+    "--shown": ("N", whole(1), 12, "examples on the sheet [12]"),
+}  # fmt: skip
+
+
+choices = no_choices
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Encode a split of the data of a run, decode the codes, and say how far what is\n"
+        "decoded is from the examples: squared error of values in [0, 1], summed over an\n"
+        "example, with its standard error. For models with an encoder."
+    )
+    run_argument(parser)
+    add_options(parser, OPTIONS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Encode, print and write."""
+    import numpy as np
+    import torch
+
+    from likely.cli.progress import counting
+    from likely.files import refuse_unwritable
+    from likely.files.sheets import grid_sheet, save_png
+    from likely.jobs.encode import encode
+    from likely.jobs.evaluate import split_of
+    from likely.runs import checkpoint
+
+    out = path_of(options.out, ".npz", "--out")
+    sheet = path_of(options.sheet, ".png", "--sheet")
+    saved = opened(options)
+    sheet = sheet or saved.directory / "samples" / "reconstructions.png"
+    for path in (out, sheet):
+        if path is not None:
+            refuse_unwritable(path)
+    part = split_of(*data_of(saved), options.split)
+    with counting(f"encoding {len(part):,} examples with {saved.name}") as show:
+        encoding = encode(saved.model, part, shown=options.shown, progress=show)
+    spec = saved.model.spec
+    caption = (
+        f"{saved.name} on {spec.name}: {options.split} examples (first row) and what is decoded "
+        "from their codes"
+    )
+    pairs = torch.stack([encoding.examples, encoding.reconstructions])
+    save_png(grid_sheet(pairs, spec.levels, caption), sheet)
+    if out is not None:
+        arrays: dict[str, Any] = {"codes": encoding.codes}
+        if encoding.labels is not None:
+            arrays["labels"] = encoding.labels
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        checkpoint.write_bytes(out, buffer.getvalue())
+    n, latent = encoding.codes.shape
+    if options.json:
+        say_json(
+            {
+                "run": str(saved.directory),
+                "model": saved.name,
+                "split": options.split,
+                "n": n,
+                "latent": latent,
+                "error": encoding.error.to_json(),
+                "sheet": str(sheet),
+                "codes": None if out is None else str(out),
+            }
+        )
+        return 0
+    say(f"{saved.name} on {spec.name}, {options.split} split: {n:,} codes of {latent} numbers")
+    say(f"  reconstruction error  {encoding.error}")
+    say(f"written to {' and '.join(str(p) for p in (out, sheet) if p is not None)}")
+    return 0

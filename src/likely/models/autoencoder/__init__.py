@@ -1,0 +1,1 @@
+"""Autoencoders: codes without a density, and with one."""

@@ -1,0 +1,70 @@
+"""Settings of autoencoders; torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from likely.models.common import BySize, NetworkSettings
+from likely.models.registry import model
+from likely.settings import FitSettings, HeadName
+
+if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
+    from likely.models.autoencoder.autoencoder import Autoencoder as Autoencoder
+
+
+@model("autoencoder", "likely.models.autoencoder.autoencoder:Autoencoder")
+@dataclasses.dataclass(frozen=True)
+class AutoencoderSettings(NetworkSettings):
+    """Autoencoder (Hinton and Salakhutdinov 2006): codes and reconstructions, no density.
+
+    Attributes:
+        latent: dimensions of the code.
+        network: linear (one map each way), dense (fully connected, ReLU) or conv (strided, ReLU).
+        hidden: units of each dense layer.
+        layers: dense layers of encoder and decoder each.
+        channels: feature maps of the convolutional networks at full resolution.
+        loss: squared (of values in [0, 1], summed over an image) or likelihood (-log p(x | z) of
+            the head).
+        output: of the squared loss: sigmoid, or linear.
+        head: distribution of a pixel given the code, of the loss likelihood.
+        components: number of components of the logistic mixture.
+        noise: on what the encoder sees in training: none, masking (values set to 0) or gaussian.
+        corruption: share of the values that masking sets to 0; standard deviation of gaussian.
+        sparsity: of codes in training: none, l1 (of codes after a ReLU) or kl (of the mean of each
+            unit, a sigmoid, from the target).
+        sparsity_weight: of that penalty, in units of the loss.
+        sparsity_target: mean activity of a unit that the penalty kl aims at.
+    """
+
+    latent: int = 32
+    network: Literal["linear", "dense", "conv"] = "conv"
+    hidden: int = 500
+    layers: int = 2
+    channels: int = 32
+    loss: Literal["squared", "likelihood"] = "squared"
+    output: Literal["sigmoid", "linear"] = "sigmoid"
+    head: HeadName = "auto"
+    components: int = 10
+    noise: Literal["none", "masking", "gaussian"] = "none"
+    corruption: float = 0.3
+    sparsity: Literal["none", "l1", "kl"] = "none"
+    sparsity_weight: float = 0.1
+    sparsity_target: float = 0.05
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> AutoencoderSettings:
+        """Sizes that work without tuning, by the side of the image."""
+        head: HeadName = "auto" if spec.levels == 2 else "logistic-mixture"
+        if len(spec.shape) == 1 or spec.side <= 12:
+            latent = 16 if spec.side <= 12 else 32
+            return cls(latent=latent, network="dense", hidden=256, head=head, components=3)
+        if spec.side <= 32:
+            return cls(latent=32, channels=16, head=head, components=5)
+        return cls(latent=128, head=head)
+
+    FITS = BySize(
+        FitSettings(steps=1500, batch_size=64, learning_rate=2e-3, ema=0.99),
+        FitSettings(steps=10_000, batch_size=100, learning_rate=1e-3, warmup=500),
+    )
