@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 import likely
 from likely.ask import QUERIES, Guarantee, answers, ask
-from likely.density import Autoregressive, DiagonalGaussian, GenerativeModel, ImplicitDensity
+from likely.density import (
+    Autoregressive,
+    DiagonalGaussian,
+    Fittable,
+    GenerativeModel,
+    ImplicitDensity,
+)
 from likely.errors import InvalidSetting, Unanswerable
 from likely.models import MODELS
 from likely.models.gan.adversary import adversary_of
@@ -29,13 +35,13 @@ NAMES = [*MODELS, *OWN]
 EXTRA = {"features": {"adversary"}}
 
 
-def model_of(name: str, conditional: bool = False) -> GenerativeModel:
+def model_of(name: str, conditional: bool = False) -> Fittable:
     if name in OWN:
         return OWN[name](SPECS["levels"]).eval()  # type: ignore[arg-type]
     return built(name, SPECS["levels"], conditional)
 
 
-def first_half(model: GenerativeModel, x: Tensor) -> Tensor:
+def first_half(model: Fittable, x: Tensor) -> Tensor:
     """Pixels that come first in the order of the model, bool [H, W]."""
     rank = torch.arange(x[0, 0].numel()).reshape(x.shape[2:])
     if isinstance(model, Autoregressive):
@@ -43,17 +49,18 @@ def first_half(model: GenerativeModel, x: Tensor) -> Tensor:
     return rank <= rank.max() // 2
 
 
-def arguments(model: GenerativeModel, query: str, x: Tensor) -> tuple[tuple[Any, ...], Any]:
+def arguments(model: Fittable, query: str, x: Tensor) -> tuple[tuple[Any, ...], Any]:
     """A valid call of a query, without the model."""
     context = context_for(model, len(x))
+    pairs = 4 if isinstance(model, GenerativeModel) else (x, x.flip(0))
     positional: dict[str, tuple[Any, ...]] = {
         "sample": (4,), "conditional": (x, 2, 1), "complete": (x, first_half(model, x)),
-        "interpolate": (4, 3), "stream": (4,),
+        "interpolate": (pairs, 3), "stream": (4,),
     }  # fmt: skip
     return positional.get(query, (x,)), {"context": context}
 
 
-def expected_shape(model: GenerativeModel, query: str, x: Tensor) -> tuple[int, ...]:
+def expected_shape(model: Fittable, query: str, x: Tensor) -> tuple[int, ...]:
     if query in ("likelihood", "posterior"):
         return (4,) if query == "likelihood" else (4, model.settings.latent)
     if query in ("features", "conditional", "stream"):

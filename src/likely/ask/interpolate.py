@@ -8,7 +8,7 @@ from torch import Tensor
 
 from likely.ask.encode import Encodes
 from likely.ask.query import Answer, approximate, no_code, query, refusal
-from likely.density import Ends, Fittable
+from likely.density import Ends, Fittable, GenerativeModel
 
 
 @runtime_checkable
@@ -25,7 +25,8 @@ def answer(model: Fittable) -> Answer:
     """A picture of the code, not of the distribution."""
     if not isinstance(model, Interpolates):
         return no_code(model)
-    whose = "of images, or drawn" if isinstance(model, Encodes) else "drawn"
+    sources = {"of images": isinstance(model, Encodes), "drawn": isinstance(model, GenerativeModel)}
+    whose = ", or ".join(name for name, is_there in sources.items() if is_there)
     return approximate(f"decode points between two codes, {whose}")
 
 

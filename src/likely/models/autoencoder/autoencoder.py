@@ -25,7 +25,6 @@ while the decoder's weights grow: weight_decay bounds that.
 from __future__ import annotations
 
 import itertools
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import EncoderDecoder, at_least_float, generative
+from likely.density import EncoderDecoder, at_least_float
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import head_for, log_likelihood
@@ -186,15 +185,6 @@ class Autoencoder(EncoderDecoder):
         x = self.integers(x)
         z = self._code(self._corrupted(self._shares(x), noise))
         return self._error(z, x), self._penalty(at_least_float(z))
-
-    def sample(self, n: int = 1, **options: object) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            Unanswerable: always; it says what to do.
-        """
-        generative(self)
-        raise AssertionError
 
     def _shares(self, x: Tensor) -> Tensor:
         """Integers as shares of the highest level, [B, C, H, W]."""
