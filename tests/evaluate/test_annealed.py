@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -27,7 +28,6 @@ from likely.evaluate.annealed import (
     move,
     schedule,
     simulated_bounds,
-    state_at,
     tuned,
 )
 from likely.evaluate.quadrature import quadrature
@@ -47,7 +47,7 @@ Estimator = Callable[[Densities, Tensor, list[float], list[Tensor], int, Noise],
 class LinearGaussian:
     """x = W z + noise: log p(x) = log N(x; 0, W W' + s^2 I); q is off by a share of its width."""
 
-    def __init__(self, off: float = 0.5) -> None:
+    def __init__(self, off: float = 0.5, rough: bool = False) -> None:
         source = torch.Generator().manual_seed(0)
         w = torch.randn(DIMENSIONS, LATENT, generator=source, dtype=torch.float64)
         x = torch.randn(DIMENSIONS, generator=source, dtype=torch.float64)
@@ -62,11 +62,21 @@ class LinearGaussian:
         self.q = torch.distributions.Normal(self.posterior.mean + off * self.width, self.width)
         prior = torch.distributions.Normal(0.0, torch.ones(LATENT, dtype=torch.float64))
 
-        def densities(z: Tensor) -> tuple[Tensor, Tensor]:
+        reducing: list[bool] = []
+
+        def log_probs(z: Tensor) -> tuple[Tensor, Tensor]:
+            if reducing:  # values and slopes that are both far off
+                z = 0.7 * z + 0.1
             given_z = torch.distributions.Normal(z @ w.T, SCALE).log_prob(x).sum(-1)
             return self.q.log_prob(z).sum(-1), given_z + prior.log_prob(z).sum(-1)
 
-        self.densities = densities
+        @contextlib.contextmanager
+        def block() -> Iterator[None]:
+            reducing.append(True)
+            yield
+            reducing.pop()
+
+        self.densities = Densities(log_probs, block if rough else None)
 
     def start(self, noise: Noise, chains: int) -> Tensor:
         normal = noise.normal(chains, LATENT, dtype=torch.float64)
@@ -102,6 +112,19 @@ def test_the_weights_average_the_likelihood_at_any_temperatures(temperatures: in
     assert float(log_ratio.mean()) < -0.005  # each alone is a lower bound, and loose
 
 
+def test_slopes_that_are_off_cost_acceptance_but_no_truth() -> None:
+    toy, rough = LinearGaussian(), LinearGaussian(rough=True)
+    assert abs(z_score(rough.run(6, 100_000))) < 4.0
+    noise, step = Noise("rough"), (0.9 * toy.width).expand(50_000, LATENT)
+    start = toy.start(noise, 50_000)
+    chances = []
+    for densities in (toy.densities, rough.densities):
+        state = densities.at(start)
+        torch.testing.assert_close(state.log_joint, toy.densities.log_probs(start)[1])
+        chances.append(float(move(densities, state, 1.0, step, 3, Noise("move"))[1].mean()))
+    assert chances[1] < chances[0] - 0.02, chances
+
+
 def test_the_error_shrinks_with_the_temperatures() -> None:
     errors = [-float(LinearGaussian(1.0).run(count, 4000).mean()) for count in (2, 5, 20, 80)]
     assert all(later < 0.6 * earlier for earlier, later in itertools.pairwise(errors)), errors
@@ -126,7 +149,7 @@ def test_a_move_leaves_its_density_invariant() -> None:
     noise = Noise("invariant")
     normal = noise.normal(100_000, LATENT, dtype=torch.float64)
     root = torch.linalg.cholesky(toy.posterior.covariance_matrix)
-    state = state_at(toy.densities, toy.posterior.mean + normal @ root.T)
+    state = toy.densities.at(toy.posterior.mean + normal @ root.T)
     step = (0.9 * toy.width).expand(100_000, LATENT)
     after, chance = move(toy.densities, state, 1.0, step, 3, noise)
     assert 0.5 < float(chance.mean()) < 0.99
@@ -145,7 +168,7 @@ def late(
     noise: Noise,
 ) -> tuple[Tensor, ...]:
     """Planted: the weight is updated after the move."""
-    state, weight = state_at(densities, z), torch.zeros(len(z), dtype=torch.float64)
+    state, weight = densities.at(z), torch.zeros(len(z), dtype=torch.float64)
     for (before, beta), step in zip(itertools.pairwise(betas), [*steps, steps[-1]], strict=True):
         state, _ = move(densities, state, beta, step, leapfrogs, noise)
         weight += (beta - before) * (state.log_joint - state.log_q)
@@ -166,7 +189,7 @@ def test_a_move_without_its_accept_step_is_caught(monkeypatch: pytest.MonkeyPatc
             slope = (1 - beta) * now.slope_q + beta * now.slope_joint
             momentum = momentum + step * slope / 2
             z = z + step * momentum
-            now = state_at(densities, z)
+            now = densities.at(z)
             slope = (1 - beta) * now.slope_q + beta * now.slope_joint
             momentum = momentum + step * slope / 2
         return now, torch.ones(len(z), dtype=torch.float64)
