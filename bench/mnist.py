@@ -10,6 +10,9 @@
     python bench/mnist.py made-small     --out runs/mnist-made-small
     python bench/mnist.py deep-nade      --out runs/mnist-deep-nade
     python bench/mnist.py vae            --out runs/mnist-vae
+    python bench/mnist.py vae-flow-prior --out runs/mnist-vae-flow-prior
+    python bench/mnist.py vae-dense      --out runs/mnist-vae-dense
+    python bench/mnist.py iwae-50        --out runs/mnist-iwae-50
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
 
     python bench/mnist.py pixelcnn --out runs/more --start-from runs/mnist-pixelcnn --steps 3000
@@ -17,7 +20,9 @@
 
 Each command trains (or resumes where it was stopped), proves the density, reads the test split
 once at the end, and writes bench/results/mnist-static-<model>.json, with the run (weights,
-settings, records, samples) in the folder of the same name beside it. Anyone can recheck:
+settings, records, samples) in the folder of the same name beside it. Weights over 5 MB are
+rounded to half precision before they are measured: what is kept is what was measured.
+Anyone can recheck:
 
     likely evaluate bench/results/mnist-static-vae --importance-samples 500
 
@@ -45,7 +50,7 @@ from likely.evaluate.likelihood import latent_diagnostics
 from likely.files.sheets import sample_sheet, save_png
 from likely.jobs import evaluate as jobs
 from likely.jobs.evaluate import EvaluateSettings, reference_for
-from likely.runs.checkpoint import read_json, write_json
+from likely.runs.checkpoint import read_json, read_tensors, write_json, write_tensors
 from likely.settings import to_json
 from likely.training.loop import Run, fit
 from likely.verify import verify
@@ -55,7 +60,7 @@ BEFORE = "fit-before.json"  # of the run whose weights a warm restart began with
 KEPT = ("config.json", "fit.json", "environment.json", "metrics.jsonl", "weights.safetensors")
 LARGEST = 5_000_000  # bytes; larger weights are not kept
 PER_IMAGE = "test-nats.npy"
-IMPORTANCE_SAMPLES = 500
+HALF = "half"  # the folder of a run whose weights are rounded
 
 
 def show(run: Run, record: dict[str, float]) -> None:
@@ -81,7 +86,8 @@ def measure(
     The nats of each test image go to test-nats.npy in `folder`, for paired comparisons.
     """
     proofs = verify(model, test)
-    settings = EvaluateSettings(importance_samples=IMPORTANCE_SAMPLES)
+    samples = (RECIPES | ON_A_CARD)[name].importance_samples
+    settings = EvaluateSettings(importance_samples=samples)
     reference = reference_for(train, test)
     measured = jobs.measure(
         model, train, test, settings, proofs=proofs, reference=reference, progress=told
@@ -96,7 +102,7 @@ def measure(
     if measured.per_example is not None:
         nats = measured["nll"]
         latent = isinstance(model, LatentVariable)
-        label = f"test-iw{IMPORTANCE_SAMPLES}-nats" if latent else "test-nats"
+        label = f"test-iw{samples}-nats" if latent else "test-nats"
         np.save(folder / PER_IMAGE, np.array(measured.per_example, np.float32))
         figures[f"{prefix}/{label}"] = nats.value
         figures[f"{prefix}/{label}-standard-error"] = nats.standard_error
@@ -213,6 +219,17 @@ def begin_from(model: GenerativeModel, trained: GenerativeModel) -> None:
         assert apart < 1e-2, f"the wider kernels changed the density by {apart} nats"
 
 
+def halved(folder: Path) -> Path:
+    """The same run with weights of half precision, in a folder inside."""
+    half = folder / HALF
+    half.mkdir(exist_ok=True)
+    for file in KEPT:
+        shutil.copyfile(folder / file, half / file)
+    weights, about = read_tensors(folder / "weights.safetensors")
+    write_tensors(half / "weights.safetensors", {n: w.half() for n, w in weights.items()}, about)
+    return half
+
+
 def last_record(path: Path) -> dict[str, float]:
     """The last line of a file of records."""
     record: dict[str, float] = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
@@ -241,11 +258,14 @@ def main() -> None:
     if options.weights is None and (not trained(options) or options.train_only):
         return
     folder = options.weights or options.out
+    seconds = took(folder)
+    if (folder / "weights.safetensors").stat().st_size > LARGEST:
+        folder = halved(folder)
     # As anyone will read it: from the files.
     model = runs.load(folder).model
     train, test = data.load("mnist", binarize="static")
     figures, about = measure(options.model, model, train, test, folder_of(options.model))
-    about |= {"parameters": sum(p.numel() for p in model.parameters()), **took(folder)}
+    about |= {"parameters": sum(p.numel() for p in model.parameters()), **seconds}
     about["weights sha256"] = sha256(folder / "weights.safetensors")
     settings = {"model": to_json(model.settings), **read_json(folder / "fit.json")}
     if (folder / BEFORE).exists():

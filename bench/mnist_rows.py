@@ -4,6 +4,7 @@
     python bench/mnist_rows.py recheck fvsbn nade
     python bench/mnist_rows.py samples diagonal-bilstm vae dcgan
     python bench/mnist_rows.py rates                      # every sampler, one run
+    python bench/mnist_rows.py anneal vae --cache DIR     # log p(x), near the truth
 
 `recheck` gives a copy of each kept run to `likely evaluate --split test` and holds the result
 against the committed figures: the likelihood, the Frechet distance and the other numbers about
@@ -17,6 +18,7 @@ Results: bench/results/mnist-static-{recheck,samples,rates}.json; `bench/mnist_t
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -26,24 +28,32 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from common import RESULTS, sha256, write_result
 from likely import data, runs
 from likely.data.spec import DataSpec
-from likely.density import GenerativeModel
-from likely.devices import environment
+from likely.density import GenerativeModel, LatentVariable
+from likely.devices import choose_device, environment, place
+from likely.evaluate.annealed import AnnealedSettings, annealed
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.models import MODELS
-from likely.runs.checkpoint import read_json
+from likely.runs.checkpoint import read_json, write_json
 from likely.settings import from_mapping
+from recipes import ON_A_CARD, RECIPES
 
 PREFIX = "mnist-static-"
 WEIGHTS = "weights.safetensors"
 IMAGES = 2_000  # of each side of the distances
 SECONDS = 4.0  # of timed calls of each sampler, after one that is not counted
-PARTS = ("recheck", "samples", "rates")
+LATENT = ("vae", "pixel-vae", "hierarchical-vae")  # models whose bounds tighten with samples
+PARTS = ("recheck", "samples", "rates", "anneal")
+ANNEALED = AnnealedSettings(
+    n=1_000, temperatures=50, chains=8, leapfrogs=5, simulated=100, importance_samples=500
+)
+BLOCKS = 20  # of images, one after the other
 
 
 def rows() -> list[str]:
@@ -60,7 +70,10 @@ def kept(name: str) -> Path | None:
 
 def evaluation(name: str) -> str:
     """The command that measures a row again."""
-    bound = " --importance-samples 500" if name == "vae" else ""
+    recipe = (RECIPES | ON_A_CARD).get(name)
+    samples = 0 if recipe is None else recipe.importance_samples
+    latent = recipe is not None and recipe.model in LATENT
+    bound = f" --importance-samples {samples}" if latent else ""
     return f"likely evaluate bench/results/{PREFIX}{name} --split test{bound}"
 
 
@@ -176,6 +189,83 @@ def rates() -> None:
     print(write_result(f"{PREFIX}rates", figures, settings, {"rows": about}))
 
 
+def anneal(names: list[str], cache: Path | None) -> None:
+    _, test = data.load("mnist", binarize="static")
+    about = old("annealed").get("about", {})
+    for name in names:
+        weights = kept(name)
+        if weights is None:
+            print(f"{name}: its weights are not kept")
+            continue
+        model = runs.load(weights.parent).model
+        if not isinstance(model, LatentVariable):
+            print(f"{name}: {type(model).__name__} has no latent variables")
+            continue
+        place(model, choose_device("cpu"))
+        digest = sha256(weights)
+        blocks = []
+        for number in range(BLOCKS):
+            path = None if cache is None else cache / f"{name}-{digest[:12]}-{number}.json"
+            if path is None or not path.exists():
+                block = annealed_block(model, test, number)
+                if path is not None:
+                    write_json(path, block)
+            else:
+                block = read_json(path)
+            blocks.append(block)
+            done = np.concatenate([each["annealed"] for each in blocks]).mean()
+            print(f"{name}: block {number + 1} of {BLOCKS}, {done:.3f} nats so far", flush=True)
+        about[name] = of_blocks(blocks, digest)
+        figures: dict[str, float] = {}
+        for row, each in sorted(about.items()):
+            for figure, (value, error) in each["means"].items():
+                figures[f"mnist-static/{row}/{figure}"] = value
+                figures[f"mnist-static/{row}/{figure}-standard-error"] = error
+        write_result(f"{PREFIX}annealed", figures, dataclasses.asdict(ANNEALED), about)
+
+
+def annealed_block(model: LatentVariable, test: data.Dataset, number: int) -> dict[str, Any]:
+    """Bounds of every image of a block, nats, and the gap on simulated ones."""
+    picked = np.linspace(0, len(test) - 1, ANNEALED.n).round().astype(np.int64)
+    rows = np.array_split(picked, BLOCKS)[number]
+    each = dataclasses.replace(ANNEALED, n=len(rows), simulated=ANNEALED.simulated // BLOCKS)
+    measured = annealed(model, test.take(rows), each, seed=number)
+    assert measured.gap is not None
+    elbo, weighted, near = (bound.values.tolist() for bound in measured.bounds[:3])
+    return {
+        "elbo": elbo, "importance": weighted, "annealed": near, "gap": measured.gap.value,
+        "acceptance": measured.acceptance, "effective": measured.effective,
+        "seconds": measured.seconds, "simulated": each.simulated,
+    }  # fmt: skip
+
+
+def of_blocks(blocks: list[dict[str, Any]], digest: str) -> dict[str, Any]:
+    """Means over all blocks with their standard errors; the gain is paired by image."""
+    every = {
+        name: np.concatenate([block[name] for block in blocks])
+        for name in ("elbo", "importance", "annealed")
+    }
+    values = {
+        "test-ais-nats": every["annealed"],
+        "test-iw500-nats-of-the-same": every["importance"],
+        "test-elbo-nats-of-the-same": every["elbo"],
+        "ais-gain-nats": every["importance"] - every["annealed"],
+        "bdmc-gap-nats": np.array([block["gap"] for block in blocks]),
+    }
+    return {
+        "means": {
+            name: (float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each))))
+            for name, each in values.items()
+        },
+        "acceptance": float(np.mean([block["acceptance"] for block in blocks])),
+        "effective": float(np.mean([block["effective"] for block in blocks])),
+        "seconds": round(sum(block["seconds"] for block in blocks), 1),
+        "simulated": sum(block["simulated"] for block in blocks),
+        "sha256": digest,
+        "environment": environment(),
+    }
+
+
 def sampler(name: str) -> GenerativeModel:
     """The model of a row; fresh weights, which cost the same, where its own are not kept."""
     folder = RESULTS / f"{PREFIX}{name}"
@@ -201,6 +291,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("rows", nargs="*", help="names of rows [all]; not for rates")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="directory of the blocks that are annealed")
     options = parser.parse_args()
     unknown = set(options.rows) - set(rows())
     if unknown or (options.rows and options.part == "rates"):
@@ -209,6 +300,10 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     if options.part == "rates":
         rates()
+    elif options.part == "anneal":
+        if options.cache is not None:
+            options.cache.mkdir(parents=True, exist_ok=True)
+        anneal(options.rows or rows(), options.cache)
     else:
         {"recheck": recheck, "samples": samples}[options.part](options.rows or rows())
 
