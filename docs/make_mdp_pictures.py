@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from likely.files import figures
 from likely.mdp import worlds
 from likely.mdp.draw import pictures, plots
 from likely.mdp.draw.comparison import converge
@@ -99,7 +100,7 @@ def contraction(folder: Path) -> Path:
         change = bellman_optimality(mdp, value) - value
         norm.append(np.abs(change).max() / (1 - discount))
         span.append(discount * (change.max() - change.min()) / (2 * (1 - discount)))
-    figure = plots.new_figure(5.6, 3.6)
+    figure = figures.new_figure(5.6, 3.6)
     axes = figure.add_subplot()
     k = np.arange(len(values))
     axes.plot(
@@ -125,7 +126,7 @@ def contraction(folder: Path) -> Path:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc=(0.4, 0.38))
-    return plots.save_figure(figure, folder / "mdp-contraction.png")
+    return figures.save_figure(figure, folder / "mdp-contraction.png")
 
 
 def methods(folder: Path) -> Path:

@@ -30,10 +30,10 @@ solve(grid(9, 9, goals=[80], discount=0.99).stored(), checkpoint=folder / "solve
       checkpoint_seconds=0.0)
 """,
     "a picture": """
-from likely.mdp import plots
+from likely.files import figures
 def torn(path):
     path.write_bytes(b"half"); stop()
-plots.write_atomically(folder / "picture.png", torn)
+figures.write_atomically(folder / "picture.png", torn)
 """,
     "a file of a run": """
 from likely import files

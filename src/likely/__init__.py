@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from likely.evaluate.likelihood import log_likelihood as log_likelihood
     from likely.evaluate.likelihood import nats as nats
     from likely.files.sheets import show as show
+    from likely.jobs.classify import classify as classify
     from likely.jobs.compare import compare as compare
     from likely.jobs.evaluate import evaluate as evaluate
     from likely.runs.saved import load as load
@@ -74,6 +75,7 @@ _HOME = {
         "evaluate.annealed": ("annealed",),
         "evaluate.likelihood": ("bits_per_dim", "log_likelihood", "nats"),
         "files.sheets": ("show",),
+        "jobs.classify": ("classify",),
         "jobs.compare": ("compare",),
         "jobs.evaluate": ("evaluate",),
         "runs.saved": ("load",),

@@ -11,6 +11,7 @@ from PIL import Image
 
 from likely.cli.mdp.answers import draw
 from likely.errors import InvalidData, InvalidSetting
+from likely.files import figures
 from likely.mdp import World, solve, worlds
 from likely.mdp.draw import pictures, plots
 from likely.mdp.model.layout import GridLayout
@@ -84,7 +85,7 @@ def test_an_animation_has_its_frames_and_a_last_pause(tmp_path: Path) -> None:
 def test_arrows_are_drawn_for_every_greedy_action() -> None:
     world, layout, values = lake()
     greedy = greedy_pairs(world.mdp, values[0])
-    axes = plots.new_figure(3, 3).add_subplot()
+    axes = figures.new_figure(3, 3).add_subplot()
     plots.draw_arrows(axes, world.mdp, layout, greedy)
     assert greedy.sum() == axes.collections[0].N
 
@@ -105,7 +106,7 @@ def test_nothing_is_left_half_written(tmp_path: Path) -> None:
     target = tmp_path / "a.png"
     target.write_text("before")
     with pytest.raises(RuntimeError):
-        plots.write_atomically(target, broken)
+        figures.write_atomically(target, broken)
     assert target.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
@@ -133,7 +134,7 @@ def test_jacks_layout_counts_cars() -> None:
 def test_a_single_arrow_is_centred_and_ties_start_from_the_middle() -> None:
     world = worlds.build("seven-states")
     assert world.layout is not None
-    axes = plots.new_figure(3, 3).add_subplot()
+    axes = figures.new_figure(3, 3).add_subplot()
     marked = np.zeros(14, dtype=bool)
     marked[[1, 4, 5]] = True  # right in the first state, both ways in the third
     plots.draw_arrows(axes, world.mdp, world.layout, marked)
@@ -147,7 +148,7 @@ def test_a_single_arrow_is_centred_and_ties_start_from_the_middle() -> None:
 def test_cells_that_end_the_episode_show_their_reward() -> None:
     maze = worlds.build("maze-4x3")
     layout = layout_of(maze)
-    axes = plots.new_figure(4, 3).add_subplot()
+    axes = figures.new_figure(4, 3).add_subplot()
     image = plots.draw_cells(axes, layout, np.arange(11.0))
     assert {"+1", "-1"} <= {text.get_text() for text in axes.texts}
     assert np.ma.getmaskarray(image.get_array())[:2, 3].all(), "their value of 0 is not a colour"

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "sample": "draw images from a run into a PNG sheet or an array",
     "encode": "encode the data of a run; reconstructions beside the inputs",
     "evaluate": "measure a run: nats, bits/dim, distances of its samples",
+    "classify": "classify with few labels, from the encoder of a run",
     "verify": "check the likelihood of a run with independent code",
     "compare": "compare runs, or fit one model of each kind and compare them",
     "data": "list, describe and check data sets",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from likely.errors import InvalidSetting
+from likely.files.figures import new_figure, save_figure, write_atomically
 from likely.mdp.draw import plots
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs
@@ -46,7 +47,7 @@ def policy_contours(
     panels = len(policies) + (value is not None)
     across = min(3, panels)
     down = -(-panels // across)
-    figure = plots.new_figure(3.1 * across + 0.7, 2.75 * down + (0.8 if down > 1 else 0.2))
+    figure = new_figure(3.1 * across + 0.7, 2.75 * down + (0.8 if down > 1 else 0.2))
     every = np.concatenate([np.asarray(p, dtype=np.float64) for _, p in policies])
     low, high = int(every.min()), int(every.max())
     reach = max(abs(low), abs(high), 1)
@@ -89,7 +90,7 @@ def policy_contours(
     bar.ax.tick_params(labelsize=8)
     if title:
         figure.suptitle(title, fontsize=11, color=plots.INK)
-    return plots.save_figure(figure, path)
+    return save_figure(figure, path)
 
 
 def _axes_of(axes: Axes, layout: GridLayout, title: str, left: bool, bottom: bool) -> None:
@@ -182,7 +183,7 @@ def animate(
             disposal=1,
         )
 
-    return plots.write_atomically(path, write)
+    return write_atomically(path, write)
 
 
 def _frame(
@@ -196,7 +197,7 @@ def _frame(
 
     rows, columns = layout.shape
     side = min(0.6, 5.0 / max(rows, columns))
-    figure = plots.new_figure(max(2.6, columns * side + 0.2), rows * side + 0.45)
+    figure = new_figure(max(2.6, columns * side + 0.2), rows * side + 0.45)
     axes = figure.add_subplot()
     with_numbers = max(rows, columns) <= 8
     plots.draw_cells(axes, layout, value, limits, numbers=False)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from likely.errors import InvalidSetting
-from likely.files import replacing
+from likely.files.figures import PAPER, new_figure, save_figure
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs
 from likely.mdp.model.problem import MDP
@@ -26,7 +25,6 @@ from likely.mdp.model.world import Problem, layout_of, stored
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
 
 # Cells in a row up to which numbers and arrows are drawn; beyond it only colour is legible.
 NUMBERS_UP_TO = 14
@@ -35,8 +33,6 @@ ARROWS_UP_TO = 40
 INK = "#1f2933"
 WALL = "#3e4c59"
 END = "#d9dee3"
-PAPER = "#ffffff"
-DPI = 130
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,35 +50,6 @@ class Convergence:
     backups: NDArray[np.float64]
     seconds: NDArray[np.float64]
     bound: NDArray[np.float64]
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then move it there."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise InvalidSetting(f"{target}: the folder {target.parent} does not exist")
-    with replacing(target) as temporary:
-        write(temporary)
-    return target
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """A figure that needs no display and leaves pyplot's global state alone."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".pdf", ".svg"):
-        raise InvalidSetting(f'{path}: pictures are .png, .pdf or .svg, given "{suffix}"')
-    return write_atomically(
-        path, lambda temporary: figure.savefig(temporary, dpi=DPI, format=suffix[1:])
-    )
 
 
 def short_number(value: float) -> str:

@@ -51,6 +51,10 @@ class DenseDiscriminator(nn.Module):
         """Both hidden layers, [B, features]."""
         return torch.cat(self._hidden(x), 1)
 
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Both hidden layers by name, [B, features]."""
+        return {f"layer-{number}": layer for number, layer in enumerate(self._hidden(x), 1)}
+
     def _hidden(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first = leaky_relu(self.first(x.flatten(1)), 0.2)
         return first, leaky_relu(self.second(first), 0.2)

@@ -111,6 +111,10 @@ class Discriminator(nn.Module):
         sides = [(m, (min(4, m.shape[2]), min(4, m.shape[3]))) for m in self.maps(x)]
         return torch.cat([adaptive_max_pool2d(m, side).flatten(1) for m, side in sides], 1)
 
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Every convolution by name, [B, F, H, W]; x floats in [-1, 1], [B, C, H, W]."""
+        return {f"layer-{number}": maps for number, maps in enumerate(self.maps(x), 1)}
+
     def maps(self, x: Tensor) -> list[Tensor]:
         """Activations of every convolution, [B, F, H, W] each."""
         maps = []

@@ -66,10 +66,15 @@ class DenseTrunk(nn.Module):
         self.output = nn.Linear(widths[-1], outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.hidden:
-            x = silu(layer(x))
-        y: Tensor = self.output(x)
+        y: Tensor = self.output(self.trace(x)[-1])
         return y
+
+    def trace(self, x: Tensor) -> list[Tensor]:
+        """The input and every hidden layer after it, [B, features] each."""
+        layers = [x]
+        for layer in self.hidden:
+            layers.append(silu(layer(layers[-1])))
+        return layers
 
 
 class ConvEncoder(nn.Module):
@@ -91,10 +96,15 @@ class ConvEncoder(nn.Module):
         self.output = nn.Linear(current * h * w, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        y: Tensor = self.output(silu(x).flatten(1))
+        y: Tensor = self.output(silu(self.trace(x)[-1]).flatten(1))
         return y
+
+    def trace(self, x: Tensor) -> list[Tensor]:
+        """The image and what leaves every layer after it, [B, F, H, W] each."""
+        layers = [x]
+        for layer in self.layers:
+            layers.append(layer(layers[-1]))
+        return layers
 
 
 class ConvDecoder(nn.Module):
@@ -217,6 +227,27 @@ class VAE(LatentVariable):
         )
         # Scales far outside this range only overflow; the clamp never binds in a fitted model.
         return DiagonalGaussian(mean, log_scale.clamp(-8.0, 4.0)), rest
+
+    @full_precision
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Hidden layers of the encoder, and the mean of the Gaussian as "code".
+
+        Args:
+            x: integers [B, *shape].
+
+        Returns:
+            [B, F] or [B, F, H, W] for each layer.
+        """
+        x = self.scaled(self.integers(x))
+        assert isinstance(self.encoder, DenseTrunk | ConvEncoder)
+        if isinstance(self.encoder, DenseTrunk):
+            traced = self.encoder.trace(x.flatten(1))
+            hidden, last = traced[1:], traced[-1]
+        else:
+            hidden = [silu(maps) for maps in self.encoder.trace(x)[1:]]
+            last = hidden[-1].flatten(1)
+        layers = {f"layer-{number}": layer for number, layer in enumerate(hidden, 1)}
+        return {**layers, "code": self.encoder.output(last)[:, : self.latent]}
 
     @full_precision
     def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:

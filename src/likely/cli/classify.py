@@ -1,0 +1,90 @@
+"""`likely classify RUN --per-class 10`."""
+
+from __future__ import annotations
+
+import argparse
+
+from likely.cli.output import say, say_json
+from likely.cli.parser import Option, Parser, add_options, no_choices, whole
+from likely.cli.saved import kept, opened, run_argument
+
+EXAMPLE = """\
+  likely classify runs/vae --per-class 10
+  likely classify runs/vae --per-class 1 10 100 all --seeds 10 -o curve.png
+  likely classify runs/vae --labels my-labelled-folder --mode joint --mode scratch
+"""
+DEFAULT = None
+OPTIONS: dict[str, Option] = {
+    "--labels": ("DATA", None, None, "a labelled data set of the same shape, by name or path "
+                 "[the run's own data]"),
+    "--mode": ("NAME", ("joint", "frozen", "scratch"), (), "joint (all weights move), frozen (a "
+               "linear probe) or scratch (the same network from initial weights); may be repeated "
+               "[all three]"),
+    "--seeds": ("N", whole(1), 20, "draws of labels; every method sees the same [20]"),
+    "--layer": ("NAME", None, "auto", "that the classifier reads; auto chooses by "
+                "cross-validation [auto]"),
+    "--no-baselines": ("", None, False, "leave out logistic regression, nearest neighbour and "
+                       "label spreading on the pixels"),
+    "--split": ("NAME", ("test", "validation"), "test", "that is scored; make choices on "
+                "validation [test]"),
+    "--seed": ("N", whole(0), 0, "of the first draw [0]"),
+    "-o --out": ("FILE.png", None, None, "where the picture goes [RUN/classify.png]"),
+}  # fmt: skip
+
+
+choices = no_choices
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Classify with few labels, starting from the run's encoder: accuracy, confusion\n"
+        "matrix and calibration, beside the same network from scratch and classifiers on\n"
+        "the pixels. Draws of labels are stratified and paired; every choice is made by\n"
+        "cross-validation inside the labelled images. Needs scikit-learn."
+    )
+    run_argument(parser)
+    parser.add_argument(
+        "--per-class", nargs="+", type=_count, default=[10], metavar="N",
+        help="labelled examples of each class, several numbers for a curve; all [10]",
+    )  # fmt: skip
+    add_options(parser, OPTIONS)
+
+
+def _count(text: str) -> int:
+    return 0 if text == "all" else whole(1)(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Classify, print, and keep the numbers and the picture in the run."""
+    from pathlib import Path
+
+    from likely.cli.progress import StageProgress
+    from likely.files import refuse_unwritable
+    from likely.jobs.classify import MODES, ClassifySettings, classify
+
+    settings = ClassifySettings(
+        per_class=tuple(options.per_class),
+        seeds=options.seeds,
+        modes=tuple(mode for mode in MODES if mode in (options.mode or MODES)),
+        layer=options.layer,
+        baselines=not options.no_baselines,
+        split=options.split,
+        seed=options.seed,
+        device=options.device,
+    )
+    saved = opened(options)
+    picture = Path(options.out) if options.out else saved.directory / "classify.png"
+    refuse_unwritable(picture)
+    with StageProgress() as progress:
+        classification = classify(saved, options.labels, settings, progress=progress)
+    record = classification.to_json()
+    if options.json:
+        say_json(record)
+    else:
+        say(str(classification))
+    classification.plot(picture)
+    written = kept(saved.files / "classify.json", record, told=False)
+    if not options.json and not written:
+        say(f"\nwritten to {saved.files / 'classify.json'} and {picture}")
+    return written
