@@ -27,7 +27,15 @@ from likely.evaluate.few_labels import (
     stratified,
 )
 from likely.evaluate.scores import scored
-from likely.models import DCGAN, FVSBN, VAE, GatedPixelCNN, PixelCNNPP, PixelSNAIL
+from likely.models import (
+    DCGAN,
+    FVSBN,
+    VAE,
+    Autoencoder,
+    GatedPixelCNN,
+    PixelCNNPP,
+    PixelSNAIL,
+)
 from likely.models.gan.adversary import DenseDiscriminator, adversary_of
 from toy_data import dataset
 
@@ -167,6 +175,8 @@ def test_layers_of_every_kind_of_network_carry_gradients() -> None:
         (PixelSNAIL(data.spec), None),
         (PixelCNNPP(data.spec), None),
         (vae, None),
+        (Autoencoder(data.spec, network="dense", hidden=8), None),
+        (Autoencoder(data.spec, network="conv", channels=4), None),
     ):
         layers = Layers(model, adversary)
         assert layers.names, model

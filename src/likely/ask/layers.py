@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from likely.density import Autoregressive, GenerativeModel
+from likely.density import Autoregressive, EncoderDecoder, Fittable
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting, Unanswerable, nearest
 
@@ -48,7 +48,7 @@ class Layers(nn.Module):
         names: of the layers, from the first to the last.
     """
 
-    def __init__(self, model: GenerativeModel, adversary: nn.Module | None = None) -> None:
+    def __init__(self, model: Fittable, adversary: nn.Module | None = None) -> None:
         super().__init__()
         self.model = model
         self.adversary = adversary
@@ -97,6 +97,8 @@ class Layers(nn.Module):
             raise Unanswerable(f"the adversary, {type(adversary).__name__}, gives no hidden layers")
         if isinstance(model, HasActivations):
             return model.activations(x)
+        if isinstance(model, EncoderDecoder):
+            return {"code": model.encode(x)}
         if isinstance(model, Autoregressive) and (layers := _recorded(model, x)):
             return layers
         raise Unanswerable(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from likely.ask.layers import Layers
 from likely.data import load as load_data
 from likely.data.spec import Dataset, DataSpec
-from likely.density import GenerativeModel
+from likely.density import Fittable
 from likely.devices import choose_device, place
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation, confidence_width
@@ -335,7 +335,7 @@ class _Job:
         self.pixels = self._pixels(self.scored)
         self.spreading: LabelSpreading | None = None
 
-    def _encoder(self, model: GenerativeModel, adversary: nn.Module | None) -> Encoder:
+    def _encoder(self, model: Fittable, adversary: nn.Module | None) -> Encoder:
         for network in (model, adversary):
             if network is not None:
                 place(network, self.device)

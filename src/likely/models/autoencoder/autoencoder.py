@@ -57,11 +57,15 @@ class ConvEncoder(nn.Module):
         self.output = nn.Linear(widths[-1] * steps[-1][0] * steps[-1][1], outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = relu(self.first(x))
-        for layer in self.halvings:
-            x = relu(layer(x))
-        y: Tensor = self.output(x.flatten(1))
+        y: Tensor = self.output(self.trace(x)[-1].flatten(1))
         return y
+
+    def trace(self, x: Tensor) -> list[Tensor]:
+        """What leaves every convolution, [B, F, H, W] each."""
+        layers = [relu(self.first(x))]
+        for layer in self.halvings:
+            layers.append(relu(layer(layers[-1])))
+        return layers
 
 
 class ConvDecoder(nn.Module):
@@ -163,6 +167,22 @@ class Autoencoder(EncoderDecoder):
     @full_precision
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self._code(self._shares(self.integers(x)))
+
+    @full_precision
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Hidden layers of the encoder, [B, F] or [B, F, H, W], and the code; x integers."""
+        shares = self._shares(self.integers(x))
+        layers = []
+        if isinstance(self.encoder, ConvEncoder):
+            layers = self.encoder.trace(shares)
+        else:
+            x = shares.flatten(1)
+            for step in self.encoder.children():
+                x = step(x)
+                if isinstance(step, nn.ReLU):
+                    layers.append(x)
+        named = {f"layer-{number}": layer for number, layer in enumerate(layers, 1)}
+        return {**named, "code": self._code(shares)}
 
     @full_precision
     def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
