@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from likely.data import load
-from likely.data.catalogue import CATALOGUE, STATIC_MNIST, RemoteFile, lines
+from likely.data.catalogue import CATALOGUE, MADE_HERE, STATIC_MNIST, RemoteFile, lines
 from likely.data.places import cache_folder
 from likely.data.registry import named
 from likely.errors import InvalidData, InvalidSetting
@@ -155,7 +155,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch):
         load("mnist")
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "digits"])
+@pytest.mark.parametrize("name", [n for n, e in CATALOGUE.items() if e.layout not in MADE_HERE])
 def test_offline_the_error_says_what_where_and_what_to_do(name, tmp_path, monkeypatch):
     monkeypatch.setenv("LIKELY_DATA", str(tmp_path))
     with pytest.raises(InvalidData) as caught:

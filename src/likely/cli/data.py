@@ -10,7 +10,7 @@ from likely.cli.fields import DATA, Field, add_field
 from likely.cli.output import rows, say, say_json
 from likely.cli.parser import Parser
 from likely.cli.values import set_fields
-from likely.data.catalogue import CATALOGUE, Entry
+from likely.data.catalogue import CATALOGUE, MADE_HERE, Entry
 
 if TYPE_CHECKING:
     from likely.data import Dataset
@@ -88,8 +88,8 @@ def _list(as_json: bool) -> int:
 
 def _where(entry: Entry) -> str:
     """Whether the files are here, in a word or two."""
-    if entry.layout == "embedded":
-        return "embedded"
+    if entry.layout in MADE_HERE:
+        return entry.layout
     from likely.data.places import folders
 
     if any(folder.is_dir() and any(folder.iterdir()) for folder in folders(entry)):
@@ -131,6 +131,8 @@ def _describe(source: str, shaping: dict[str, Any], as_json: bool) -> int:
     )
     if spec.classes:
         facts.append(("classes", ", ".join(spec.classes)))
+    if train.factors:
+        facts.append(("factors", ", ".join(train.factors)))
     if train.attributes:
         facts.append(("attributes", f"{len(train.attributes)}: " + ", ".join(train.attributes)))
     if source in CATALOGUE:

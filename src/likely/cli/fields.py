@@ -70,9 +70,9 @@ DATA = (
           "threshold (at 1/2)"),
     Field("data", "levels", "levels", int, "requantise to this many levels"),
     Field("data", "image_size", "size", str, "size of images from a folder, in pixels: 64, or "
-          "48x64 for height x width"),
+          "48x64 for height x width; of shapes: 28 or 32"),
     Field("data", "image_channels", "channels", int,
-          "channels of images from a folder: 1 (grey) or 3"),
+          "channels of images from a folder, or of shapes: 1 (grey) or 3"),
     Field("data", "strict", "strict", bool, "refuse a folder with an unreadable image instead "
           "of skipping the image"),
     Field("data", "image_column", "image", str, "column of the images in parquet files"),

@@ -60,7 +60,7 @@ class Entry:
     folder: str
     shape: tuple[int, int, int]
     levels: int
-    layout: Literal["embedded", "idx", "larochelle", "cifar", "faces", "frey"]
+    layout: Literal["embedded", "drawn", "idx", "larochelle", "cifar", "faces", "frey"]
     classes: tuple[str, ...] = ()
     files: tuple[RemoteFile, ...] = ()
     source: str = ""
@@ -125,6 +125,16 @@ _ENTRIES = (
             "8e1a04037c2df23c9a96e8fd75c57eeab92ce1846d13d527a4d9f00b1e0a3bec",
             "9bf3b7bf54b528d35f618a8800b189ed8e906ecd81cbdecc26514cc2db4f015e",
         ),
+    ),
+    Entry(
+        "shapes",
+        "14,000 drawn shapes of known factors, 28x28, 256 levels, labels; needs no file",
+        "shapes",
+        (1, 28, 28),
+        256,
+        "drawn",
+        ("ellipse", "rectangle", "triangle"),
+        source="drawn by Likely",
     ),
     Entry(
         "mnist",
@@ -194,6 +204,9 @@ _ENTRIES = (
         source="Roweis, Saul and Hinton 2002, https://cs.nyu.edu/~roweis/data.html",
     ),
 )
+
+# Data sets that are made here, without a file.
+MADE_HERE = ("embedded", "drawn")
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 

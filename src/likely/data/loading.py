@@ -51,8 +51,8 @@ def load(
         binarize: "static" (mnist only: Larochelle's file, the published benchmark), "dynamic"
             (Bernoulli draws of the intensities, again in each epoch) or "threshold" (at 1/2).
         levels: requantise to this many levels; for arrays, the number of levels.
-        size: side, or (H, W), of images from a folder, in pixels.
-        channels: 1 or 3, of images from a folder.
+        size: side, or (H, W), of images from a folder, in pixels; side of "shapes", 28 or 32.
+        channels: 1 or 3, of images from a folder, or of "shapes".
         strict: refuse a folder with an unreadable file, instead of skipping the file with a
             `SkippedFiles` warning.
         image: column of the images in parquet files and Hugging Face folders.
@@ -93,8 +93,9 @@ def load(
     path = Path(name).expanduser()
     static = binarize == "static" and name == "mnist"
     if name in CATALOGUE:
-        _refuse_options(name, options)
-        train, test = named(name, static=static, progress=progress)
+        drawn = CATALOGUE[name].layout == "drawn"
+        _refuse_options(name, options | ({"size": None, "channels": None} if drawn else {}))
+        train, test = named(name, static=static, progress=progress, size=size, channels=channels)
     elif not path.exists():
         raise _unknown(name)
     elif path.is_dir() or path.suffix.lower() == ".parquet":

@@ -17,6 +17,7 @@ from likely.data.download import Progress
 from likely.data.embedded import digits
 from likely.data.places import find, folders, missing, obtain
 from likely.data.readers import read_amat, read_cifar, read_idx, read_mosaic, read_npz, reading
+from likely.data.shapes import shapes
 from likely.data.spec import (
     Dataset,
     DataSpec,
@@ -37,18 +38,25 @@ _PUBLISHED_WITH = {
 
 
 def named(
-    name: str, *, static: bool = False, progress: Progress | None = None
+    name: str,
+    *,
+    static: bool = False,
+    progress: Progress | None = None,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Training set (with its `.validation`) and test set of a named data set, as published.
 
     `static` takes Larochelle's binarisation of MNIST; `progress` is called while files are
-    downloaded.
+    downloaded; `size` and `channels` are of data sets that are drawn.
     """
     if name not in CATALOGUE:
         raise InvalidSetting(f'no data set is called "{name}": {nearest(name, CATALOGUE)}')
     entry = STATIC_MNIST if static and name == "mnist" else CATALOGUE[name]
     readers = {"idx": _idx, "larochelle": _larochelle, "cifar": _cifar}
     readers |= {"faces": _faces, "frey": _frey}
+    if entry.layout == "drawn":
+        return shapes(size or entry.shape[1], channels or entry.shape[0])
     train, test = digits() if entry.layout == "embedded" else readers[entry.layout](entry, progress)
     assert train.validation is not None
     digests = tuple(part.spec.digest for part in (train, train.validation, test))

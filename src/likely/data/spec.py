@@ -201,6 +201,7 @@ class Dataset:
         values: stored integers, [N, *shape].
         labels: positions in `spec.classes`, int64 [N], or None.
         attributes: further binary columns by name (faces), each bool [N].
+        factors: what each example was drawn from, by name (shapes), each float64 [N].
         validation: the held-out part of a training set, or None.
         contexts: float32 [N, *spec.context] or None.
         source: arguments with which `likely.data.load` reads the data set that this is a split of,
@@ -216,6 +217,7 @@ class Dataset:
     noise_seed: int = 0
     contexts: npt.NDArray[np.float32] | None = None
     source: Mapping[str, Any] | None = None
+    factors: dict[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         spec, values, labels, contexts = self.spec, self.values, self.labels, self.contexts
@@ -383,6 +385,7 @@ class Dataset:
             values=values,
             labels=None if self.labels is None else self.labels[index],
             attributes={name: column[index] for name, column in self.attributes.items()},
+            factors={name: column[index] for name, column in self.factors.items()},
             validation=None,
             contexts=None if self.contexts is None else self.contexts[index],
             source=None,
