@@ -338,6 +338,35 @@ RECIPES = {
     # One network, two bounds (Burda et al. 2016: 200 units twice, 50 latents).
     "vae-dense": Recipe("vae", DENSE, DENSE_FIT, NegativeELBO(warmup=2000), 5_000),
     "iwae-50": Recipe("vae", DENSE, DENSE_FIT, ImportanceWeighted(k=50), 5_000),
+    # A code, and a small network by pixels that is told it.
+    "pixel-vae": Recipe(
+        "pixel-vae",
+        {
+            "latent": 50,
+            "channels": 16,
+            "prior": "flow",
+            "flow_layers": 16,
+            "flow_hidden": 256,
+            "local": "pixelcnn",
+            "maps": 8,
+            "local_channels": 12,
+            "local_layers": 2,
+            "local_first_kernel": 7,
+            "local_head_channels": 24,
+        },
+        FitSettings(
+            steps=40_000,
+            batch_size=100,
+            learning_rate=1.5e-3,
+            warmup=500,
+            ema=0.999,
+            validate_every=1000,
+            validation_examples=2000,
+            log_every=100,
+        ),
+        NegativeELBO(warmup=5000),
+        importance_samples=100,
+    ),
     "dcgan": Recipe(
         "dcgan",
         {"latent": 64, "channels": 32},

@@ -22,7 +22,10 @@ KINDS = {
     "Incremental": ("one dimension after another, every activation computed once", "none"),
     "Autoregressive": ("one rank after another, all pixels of a rank at once", "none"),
     "Dequantized": ("through the inverse map", "none"),
-    "LatentVariable": ("one pass", "yes, approximate posterior"),
+    "LatentVariable": (
+        "one pass; of the PixelVAE also a small network by pixels",
+        "yes, approximate posterior",
+    ),
     "ImplicitDensity": ("one pass", "only of its own samples"),
     "EncoderDecoder": ("none", "yes"),
 }

@@ -35,6 +35,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "autoencoder": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2,
                     "loss": "likelihood"},
     "vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2},
+    "pixel-vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2,
+                  "flow_layers": 2, "flow_hidden": 8, "maps": 2, "local_channels": 6,
+                  "local_layers": 1, "local_first_kernel": 3, "local_head_channels": 12},
     "flow": {"layers": 2, "hidden": 8},
     "dcgan": {"latent": 4, "channels": 4},
 }  # fmt: skip

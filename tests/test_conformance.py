@@ -22,7 +22,6 @@ from likely.density import (
     ApproximateDensity,
     Autoregressive,
     Dequantized,
-    DiagonalGaussian,
     EncoderDecoder,
     Fittable,
     GenerativeModel,
@@ -438,14 +437,11 @@ def _probabilities(model: GenerativeModel, everything: Tensor) -> Tensor:
     if isinstance(model, TractableDensity):
         return model.log_prob(everything).exp()
     assert isinstance(model, LatentVariable)
-    z = torch.linspace(-9, 9, 721, dtype=torch.float64)[:, None]
-    zero = torch.zeros_like(z)
-    weight = DiagonalGaussian(zero, zero).log_prob(z).exp() * float(z[1] - z[0])
-    parameters = model.decoder_output(z)
-    each = [
-        model.head.log_prob(parameters, x.expand(len(z), *x.shape)).sum((1, 2, 3)).exp()
-        for x in everything
-    ]
+    drawn = model.latents(Noise("prior"), 1000)
+    z = torch.linspace(-12, 12, 1201, dtype=torch.float64)[:, None] * drawn.std() + drawn.mean()
+    weight = model.prior.log_prob(z).exp() * float(z[1] - z[0])
+    output, likelihood = model.decoder_output(z), model.likelihood_given_z
+    each = [likelihood.log_prob(x.expand(len(z), *x.shape), output).exp() for x in everything]
     return torch.stack([(likelihood * weight).sum() for likelihood in each])
 
 
@@ -621,9 +617,10 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
                 q = model.posterior(x, context)
                 assert q.mean.shape == (2, model.latent)
                 out = model.decoder_output(q.mean, context)
-                assert out.shape == (2, model.head.parameters, *shape[1:])
+                parameters = model.likelihood_given_z.conditionals(x, out)
+                assert parameters.shape == (2, model.head.parameters, *shape[1:])
             elif isinstance(model, EncoderDecoder):
-                maps = shape[0] if model.head is None else model.head.parameters
+                maps = model.decoded_features
                 z = model.encode(x, context)
                 assert z.shape == (2, model.latent)
                 assert model.decoder_output(z, context).shape == (2, maps, *shape[1:])

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from likely.density.chain import Autoregressive, Drawing, fill_naively
 from likely.density.codes import Decoder, EncoderDecoder, Ends
+from likely.density.decoded import AutoregressiveLikelihood, FactorizedLikelihood, Likelihood
 from likely.density.dequantized import Dequantized
 from likely.density.fittable import (
     Fittable,
@@ -63,6 +64,7 @@ from likely.heads import at_least_float
 __all__ = [
     "ApproximateDensity",
     "Autoregressive",
+    "AutoregressiveLikelihood",
     "Decoder",
     "Dequantized",
     "DiagonalGaussian",
@@ -70,12 +72,14 @@ __all__ = [
     "EncoderDecoder",
     "Ends",
     "Ensemble",
+    "FactorizedLikelihood",
     "Fittable",
     "GaussianMixture",
     "GenerativeModel",
     "HasLoss",
     "ImplicitDensity",
     "LatentVariable",
+    "Likelihood",
     "Mixture",
     "NoSettings",
     "OrderAgnostic",

@@ -12,7 +12,7 @@ from likely.density.fittable import Fittable, as_tensor
 from likely.density.taxonomy import chunks
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable
-from likely.heads import Head, at_least_float
+from likely.heads import at_least_float
 from likely.noise import Noise
 
 # Pairs of codes: how many to draw, or the examples [B, *shape] at either end.
@@ -97,16 +97,13 @@ class Decoder(Fittable):
 class EncoderDecoder(Decoder):
     """A decoder with an encoder: what an autoencoder and a latent-variable model share.
 
-    A subclass implements `encode` and `decoder_output`.
+    A subclass implements `encode`, `decoder_output`, and `read`, which makes images of that.
 
     Attributes:
         latent: dimensions of a code.
-        head: what the decoder's output parametrises; None where it is the mean of each value
-            itself, as a share of the highest level.
     """
 
     latent: int
-    head: Head | None
 
     @abc.abstractmethod
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -114,7 +111,7 @@ class EncoderDecoder(Decoder):
 
     @abc.abstractmethod
     def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Parameters of the head, or means, [B, parameters, H, W]; z [B, latent]."""
+        """What is known of the example, as parameters of a head, [B, K, H, W]; z [B, latent]."""
 
     @torch.no_grad()
     @full_precision
@@ -145,31 +142,32 @@ class EncoderDecoder(Decoder):
         """E[x | z] in level units, not rounded: float [B, *shape] (what papers show)."""
         return self.as_data(self.decoded_means(z, context)[0])
 
-    def decoded_means(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """E[x | z] channel by channel, given those before rounded; and rounded itself.
+    @property
+    @abc.abstractmethod
+    def decoded_features(self) -> int:
+        """Numbers of a pixel that the decoder gives, to plan memory with."""
 
-        Both [B, C, H, W], float64 and int64.
+    @abc.abstractmethod
+    def read(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder's output stands for: means in levels and integers near them.
+
+        Both [B, C, H, W], float64 and int64; each mean is given the integers before it.
         """
+
+    def decoded_means(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`read` of all codes."""
         shape = (len(z), *self.spec.grid)
         means = torch.zeros(shape, dtype=torch.float64, device=self.device)
         x = torch.zeros(shape, dtype=torch.int64, device=self.device)
-        top = self.spec.levels - 1
-        for part, parameters in self.decoded(z, context):
-            for channel in range(self.spec.grid[0]):
-                means[part, channel] = (
-                    parameters[:, channel].double().clamp(0.0, 1.0) * top
-                    if self.head is None
-                    else self.head.mean(parameters, x[part], channel)
-                )
-                x[part, channel] = means[part, channel].round().to(torch.int64)
+        for part, output in self.decoded(z, context):
+            means[part], x[part] = self.read(output)
         return means, x
 
     def decoded(self, z: Tensor, context: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """The decoder's output for some examples after others."""
         z = as_tensor(z, f"codes [B, {self.latent}]")
         z = z.to(self.device, next(self.parameters()).dtype)
-        channels, height, width = self.spec.grid
-        maps = channels if self.head is None else self.head.parameters
-        for part in chunks(len(z), max(1, DECODED // (maps * height * width))):
+        _, height, width = self.spec.grid
+        for part in chunks(len(z), max(1, DECODED // (self.decoded_features * height * width))):
             labels = None if context is None else context[part]
             yield part, at_least_float(self.decoder_output(z[part], labels))

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from likely.density.codes import EncoderDecoder
+from likely.density.decoded import FactorizedLikelihood, Likelihood
 from likely.density.taxonomy import ApproximateDensity
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
-from likely.heads import Head, log_likelihood, mean_of
+from likely.heads import Head, mean_of
 from likely.noise import Noise
 
 
@@ -128,9 +129,10 @@ class GaussianMixture:
 class LatentVariable(ApproximateDensity, EncoderDecoder):
     r"""p(x) = integral of p(x|z) p(z) dz, fitted through q(z|x).
 
-    A subclass implements `posterior` (the encoder) and `decoder_output`, and `prior` where that is
-    not N(0, I); the head makes the decoder a distribution over the same integers as in
-    autoregressive models, so that the bound is on the same quantity.
+    A subclass implements `posterior` (the encoder) and `decoder_output`, `prior` where that is not
+    N(0, I), and `likelihood_given_z` where pixels depend on each other given z. The head makes
+    p(x|z) a distribution over the same integers as in autoregressive models, so that the bound is
+    on the same quantity.
     """
 
     head: Head
@@ -144,9 +146,17 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
     def posterior(self, x: Tensor, context: Tensor | None = None) -> Posterior:
         """q(z | x); x integers [B, *shape]; mean and log-scale [B, latent]."""
 
+    @property
+    def likelihood_given_z(self) -> Likelihood:
+        """p(x | z) given the decoder's output; factorised unless a subclass has another."""
+        return FactorizedLikelihood(self.head)
+
     @abc.abstractmethod
     def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Parameters of p(x | z), [B, head.parameters, H, W]; z [B, latent]."""
+        """What `likelihood_given_z` takes of z [B, latent]: [B, K, H, W].
+
+        K is `head.parameters` where pixels are independent given z.
+        """
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.posterior(x, context).mean
@@ -170,7 +180,7 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
         else:
             z, log_q = q.draw(at)
             kl = (log_q - prior.log_prob(z)).unsqueeze(-1)
-        return log_likelihood(self.head, self.decoder_output(z, labels), x), kl
+        return self.likelihood_given_z.log_prob(x, self.decoder_output(z, labels)), kl
 
     @full_precision
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
@@ -210,8 +220,8 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
         b, latent = q.mean.shape
         z, log_q = q.unsqueezed().draw(noise.normal(b, k, latent, dtype=q.mean.dtype))  # [B, k, Z]
         repeated = None if labels is None else labels.repeat_interleave(k)
-        parameters = self.decoder_output(z.reshape(b * k, latent), repeated)
-        given_z = log_likelihood(self.head, parameters, x.repeat_interleave(k, 0))
+        output = self.decoder_output(z.reshape(b * k, latent), repeated)
+        given_z = self.likelihood_given_z.log_prob(x.repeat_interleave(k, 0), output)
         return given_z.reshape(b, k) + prior.log_prob(z) - log_q
 
     def latents(self, noise: Noise, n: int) -> Tensor:
@@ -260,11 +270,16 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
         if uniform is None:
             return self.as_data(self.decoded_means(z, context)[1])
         x = torch.zeros(len(z), *self.spec.grid, dtype=torch.int64, device=self.device)
-        for part, parameters in self.decoded(z, context):
-            for channel in range(self.spec.grid[0]):
-                at = uniform[part, channel]
-                x[part, channel] = self.head.quantile(parameters, x[part], channel, at)
+        for part, output in self.decoded(z, context):
+            x[part] = self.likelihood_given_z.draw(output, uniform[part])
         return self.as_data(x)
+
+    @property
+    def decoded_features(self) -> int:
+        return self.likelihood_given_z.features
+
+    def read(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        return self.likelihood_given_z.mean(output)
 
 
 def mean_level(log_table: Tensor) -> Tensor:

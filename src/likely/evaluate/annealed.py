@@ -58,7 +58,6 @@ from likely.evaluate.likelihood import (
     quantity_of,
 )
 from likely.evaluate.quadrature import can_integrate, quadrature
-from likely.heads import log_likelihood
 from likely.noise import Noise
 from likely.verify import Proofs
 
@@ -492,7 +491,7 @@ def _images(model: LatentVariable, settings: AnnealedSettings) -> int:
 
 def _rows(model: LatentVariable) -> int:
     _, height, width = model.spec.grid
-    return max(1, DECODED // (model.head.parameters * height * width))
+    return max(1, DECODED // (model.likelihood_given_z.features * height * width))
 
 
 def _reduced(model: LatentVariable) -> Callable[[], contextlib.AbstractContextManager[Any]] | None:
@@ -536,8 +535,8 @@ def _annealed(
         q, prior = model.posterior(many, many_labels), model.prior
 
         def log_probs(z: Tensor) -> tuple[Tensor, Tensor]:
-            parameters = model.decoder_output(z, many_labels)
-            return q.log_prob(z), log_likelihood(model.head, parameters, many) + prior.log_prob(z)
+            given_z = model.likelihood_given_z.log_prob(many, model.decoder_output(z, many_labels))
+            return q.log_prob(z), given_z + prior.log_prob(z)
 
         start = q.sample(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
         return Densities(log_probs, _reduced(model)), start

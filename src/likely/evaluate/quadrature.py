@@ -24,7 +24,14 @@ from torch.nn.functional import one_hot
 
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import LatentVariable, StandardNormal, at_least_float, chunks, condition_of
+from likely.density import (
+    FactorizedLikelihood,
+    LatentVariable,
+    StandardNormal,
+    at_least_float,
+    chunks,
+    condition_of,
+)
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting
 from likely.estimate import Relation
@@ -36,7 +43,6 @@ from likely.evaluate.likelihood import (
     proofs_of,
     quantity_of,
 )
-from likely.heads import log_likelihood
 from likely.noise import Noise
 from likely.verify import Proofs
 
@@ -164,12 +170,15 @@ def _log_outside(reach: float, latent: int) -> float:
 def _log_sum(model: LatentVariable, x: Tensor, label: int | None, v: Tensor) -> Tensor:
     """log sum_g p(x|z_g) p(z_g) |dz/dv| over a grid v float64 [G, latent]; float64 [B]."""
     _, h, w = model.spec.grid
-    table = model.spec.dimensions * model.spec.levels
-    shared = table <= TABLE and (model.spec.grid[0] == 1 or not model.head.couples_channels)
+    table, likelihood = model.spec.dimensions * model.spec.levels, model.likelihood_given_z
+    alone = isinstance(likelihood, FactorizedLikelihood) and (
+        model.spec.grid[0] == 1 or not model.head.couples_channels
+    )
+    shared = table <= TABLE and alone
     levels = one_hot(x, model.spec.levels).permute(0, 1, 4, 2, 3).flatten(1) if shared else None
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     dtype = next(model.parameters()).dtype
-    rows = max(1, BLOCK // max(model.head.parameters * h * w, table if shared else 1, len(x)))
+    rows = max(1, BLOCK // max(likelihood.features * h * w, table if shared else 1, len(x)))
     for part in chunks(len(v), rows):
         z = KNEE * torch.sinh(v[part] / KNEE)  # [G, latent]
         labels = None if label is None else model.labels(label, len(z))
@@ -181,7 +190,7 @@ def _log_sum(model: LatentVariable, x: Tensor, label: int | None, v: Tensor) -> 
             given_z = every.clamp(min=-1e30) @ levels.to(every.dtype).T  # [G, B]
         else:
             wide = [image.expand(len(z), *image.shape) for image in x]
-            each_image = [log_likelihood(model.head, parameters, image) for image in wide]
+            each_image = [likelihood.log_prob(image, parameters) for image in wide]
             given_z = torch.stack(each_image, 1)
         weight = model.prior.log_prob(z) + torch.cosh(v[part] / KNEE).log().sum(-1)
         total = torch.logaddexp(total, (given_z.double() + weight[:, None]).logsumexp(0))

@@ -10,7 +10,7 @@ What is checked, by kind:
   and by channel; later values change nothing; no blind spot where none is declared; the sum over
   all images of a tiny instance is one; examples do not couple;
 - approximate: ELBO <= importance bound <= quadrature on a tiny instance; the KL term is a KL;
-  the same sums; examples do not couple;
+  the same sums; examples do not couple; an autoregressive p(x|z) is causal;
 - dequantised: an inverse, a log-determinant by automatic differentiation, samples as often as the
   integral of the density says;
 - without a density: codes and reconstructions of examples do not couple;
@@ -30,6 +30,7 @@ import torch
 from likely.data.spec import Dataset
 from likely.density import (
     Autoregressive,
+    AutoregressiveLikelihood,
     Dequantized,
     Fittable,
     ImplicitDensity,
@@ -41,7 +42,7 @@ from likely.errors import InvalidSetting
 from likely.verify.causality import causality
 from likely.verify.coupling import coupling
 from likely.verify.flow import dequantised
-from likely.verify.latent import bounds
+from likely.verify.latent import bounds, conditioned
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
 from likely.verify.proofs import Proof, Proofs, weights_digest
 from likely.verify.subject import Subject, subject_of
@@ -91,6 +92,11 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
     if isinstance(model, TractableDensity):
         yield from total_probability(subject, model)
     if isinstance(model, LatentVariable):
+        if isinstance(model.likelihood_given_z, AutoregressiveLikelihood):
+            of_decoder = conditioned(subject, model, model.likelihood_given_z.network)
+            with torch.enable_grad():
+                for proof in causality(of_decoder, model.likelihood_given_z.network):
+                    yield dataclasses.replace(proof, name=f"{proof.name} (given z)")
         yield from bounds(subject, model)
     if isinstance(model, Dequantized):
         yield from dequantised(subject, model)

@@ -11,13 +11,20 @@ of its density. There, in expectation,
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from likely.density import DiagonalGaussian, LatentVariable, Posterior, StandardNormal
+from likely.density import (
+    Autoregressive,
+    DiagonalGaussian,
+    LatentVariable,
+    Posterior,
+    StandardNormal,
+)
 from likely.noise import Noise
 from likely.verify.flow import maps
 from likely.verify.proofs import Proof
@@ -51,6 +58,13 @@ def bounds(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
         f"{type(model).__name__} cannot be built for images of few pixels and one latent "
         "coordinate, so nothing could be integrated.",
     )
+
+
+def conditioned(subject: Subject, model: LatentVariable, network: Autoregressive) -> Subject:
+    """The network of an autoregressive p(x | z) under verification, given what codes decode to."""
+    z = model.latents(subject.noise("given z"), len(subject.x))
+    maps = model.decoder_output(z, subject.labels(len(z)))
+    return dataclasses.replace(subject, model=network, context=maps)
 
 
 def _widest(
@@ -211,16 +225,16 @@ def _quadrature(
     z = centre + spread * torch.linspace(-12.0, 12.0, POINTS, dtype=torch.float64)[:, None]
     log_prior = tiny.prior.log_prob(z)  # [G]
     log_step = math.log(float(z[1, 0] - z[0, 0]))
-    parameters = tiny.decoder_output(z, subject.labels(len(z), label))
+    output = tiny.decoder_output(z, subject.labels(len(z), label))
     u = torch.linspace(-9.0, 9.0, 181, dtype=torch.float64)
     mass = torch.exp(-0.5 * u**2) / math.sqrt(2 * math.pi) * float(u[1] - u[0])
     log_p, elbo = [], []
     for x in images:
-        likelihood = tiny.head.log_prob(parameters, x.expand(len(z), *x.shape)).sum((1, 2, 3))
+        likelihood = tiny.likelihood_given_z.log_prob(x.expand(len(z), *x.shape), output)
         log_p.append((likelihood + log_prior).logsumexp(0) + log_step)
         at, log_q = tiny.posterior(x[None], subject.labels(1, label)).draw(u[:, None])  # [U, 1]
         there = tiny.decoder_output(at, subject.labels(len(at), label))
-        likelihood = tiny.head.log_prob(there, x.expand(len(at), *x.shape)).sum((1, 2, 3))
+        likelihood = tiny.likelihood_given_z.log_prob(x.expand(len(at), *x.shape), there)
         elbo.append((mass * (likelihood + tiny.prior.log_prob(at) - log_q)).sum())
     return torch.stack(log_p), torch.stack(elbo)
 

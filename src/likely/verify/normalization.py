@@ -30,7 +30,8 @@ def conditionals_sum_to_one(subject: Subject) -> Iterator[Proof]:
         labels = subject.labels(len(x))
         q = model.posterior(x, labels)
         z = q.sample(subject.noise("elbo").normal(*q.mean.shape, dtype=q.mean.dtype))
-        parameters, head = model.decoder_output(z, labels), model.head
+        parameters = model.likelihood_given_z.conditionals(x, model.decoder_output(z, labels))
+        head = model.head
         reported, _ = model.elbo_terms(x, subject.noise("elbo"), labels)
     else:
         return

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import EncoderDecoder, at_least_float
+from likely.density import EncoderDecoder, FactorizedLikelihood, at_least_float
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import head_for, log_likelihood
@@ -189,6 +189,16 @@ class Autoencoder(EncoderDecoder):
         output: Tensor = self.decoder(z).reshape(-1, *self.output_bias.shape) + self.output_bias
         squashed = self.head is None and self.settings.output == "sigmoid"
         return output.sigmoid() if squashed else output
+
+    @property
+    def decoded_features(self) -> int:
+        return len(self.output_bias)
+
+    def read(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        if self.head is not None:
+            return FactorizedLikelihood(self.head).mean(output)
+        means = output.double().clamp(0.0, 1.0) * (self.spec.levels - 1)
+        return means, means.round().to(torch.int64)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return self.as_data(self.decoded_means(z, context)[1])

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -151,7 +152,8 @@ class PixelCNN(Incremental):
         return int(max(upwards, in_row))
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        h = self.first(self.scaled(x))  # [B, 2 h, H, W]
+        # A convolution of one channel forgets the order of memory in which the others are fast.
+        h = self.first(self.scaled(x)).contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
             h = layer(h, context)
         for layer in self.hidden:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from likely.models.common import BySize, NetworkSettings
 from likely.models.registry import model
@@ -11,6 +11,7 @@ from likely.settings import FitSettings, HeadName
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
+    from likely.models.vae.pixel_vae import PixelVAE as PixelVAE
     from likely.models.vae.vae import VAE as VAE
 
 
@@ -53,7 +54,7 @@ class VAESettings(NetworkSettings):
     pseudo_inputs: int = 500
 
     @classmethod
-    def preset(cls, spec: DataSpec) -> VAESettings:
+    def preset(cls, spec: DataSpec) -> Self:
         """Sizes that work without tuning, by the side of the image and the colour channels."""
         side = spec.side
         # An ordered head learns levels from few images; a softmax has to see each of them.
@@ -75,3 +76,41 @@ class VAESettings(NetworkSettings):
         FitSettings(steps=1300, batch_size=64, learning_rate=2e-3, ema=0.99),
         FitSettings(steps=20_000, batch_size=100, learning_rate=1e-3, warmup=500),
     )
+
+
+@model("pixel-vae", "likely.models.vae.pixel_vae:PixelVAE")
+@dataclasses.dataclass(frozen=True)
+class PixelVAESettings(VAESettings):
+    """PixelVAE (Gulrajani 2017, Chen 2017): a code and a small autoregressive network given it.
+
+    Attributes:
+        local: network of p(x | z), whose sizes follow.
+        maps: feature maps that the decoder gives to it.
+        local_channels: of that network; a multiple of the colour channels.
+        local_layers: of that network, after its first convolution.
+        local_kernel: side of the layers' kernels, odd: how far they see.
+        local_first_kernel: side of the first convolution's kernel, odd.
+        local_head_channels: feature maps of its output convolutions.
+    """
+
+    prior: Literal["normal", "flow", "autoregressive", "vamp"] = "flow"
+    local: Literal["pixelcnn", "gated-pixelcnn"] = "pixelcnn"
+    maps: int = 8
+    local_channels: int = 12
+    local_layers: int = 2
+    local_kernel: int = 3
+    local_first_kernel: int = 7
+    local_head_channels: int = 24
+
+    def of_local(self) -> dict[str, Any]:
+        """The settings of the autoregressive network."""
+        return {
+            "channels": self.local_channels,
+            "layers": self.local_layers,
+            "kernel": self.local_kernel,
+            "first_kernel": self.local_first_kernel,
+            "head": self.head,
+            "components": self.components,
+            "head_channels": self.local_head_channels,
+            "conditional": True,
+        }

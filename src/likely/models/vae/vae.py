@@ -35,6 +35,7 @@ from torch.nn.functional import silu
 from likely.data.spec import Dataset, DataSpec
 from likely.density import (
     DiagonalGaussian,
+    FactorizedLikelihood,
     GaussianMixture,
     LatentVariable,
     Posterior,
@@ -44,7 +45,7 @@ from likely.density import (
 )
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
-from likely.heads import head_for
+from likely.heads import Head, head_for
 from likely.models.vae.settings import VAESettings
 from likely.nn.flow import (
     Bijection,
@@ -136,18 +137,19 @@ class ConvDecoder(nn.Module):
         return y
 
 
-class VAE(LatentVariable):
-    """The model; see the module's docstring.
+class VariationalAutoencoder(LatentVariable):
+    """Encoder, prior and posterior of the settings, and the network of the decoder.
+
+    A leaf says what is made of the decoder's output: `likelihood_given_z`.
 
     Args:
         spec: of the data, shape (C, H, W) or (D,).
-        settings: sizes; `VAESettings.preset(spec)` by default. Vectors need network="dense".
+        settings: sizes; vectors need network="dense".
+        head: the distribution of a pixel.
+        outputs: K of `decoder_output`.
     """
 
-    takes_vectors = True
-
-    def __init__(self, spec: DataSpec, settings: VAESettings | None = None) -> None:
-        settings = settings or VAESettings.preset(spec)
+    def __init__(self, spec: DataSpec, settings: VAESettings, head: Head, outputs: int) -> None:
         super().__init__(spec, len(spec.classes) if settings.conditional else 0)
         if settings.conditional and not spec.classes:
             raise InvalidSetting(f"conditional=true needs labels; {spec.name} has none")
@@ -158,8 +160,8 @@ class VAE(LatentVariable):
             )
         self.settings = settings
         self.latent = settings.latent
-        self.head = head_for(settings.head, spec, settings.components)
-        dims, params = spec.dimensions, self.head.parameters
+        self.head = head
+        dims = spec.dimensions
         s = settings
         iaf = s.posterior == "iaf"
         encoded = (3 if iaf else 2) * s.latent
@@ -168,12 +170,12 @@ class VAE(LatentVariable):
         if s.network == "dense":
             _, h, w = spec.grid
             self.encoder = DenseTrunk(dims, s.hidden, s.layers, encoded)
-            self.decoder = DenseTrunk(s.latent, s.hidden, s.layers, params * h * w)
+            self.decoder = DenseTrunk(s.latent, s.hidden, s.layers, outputs * h * w)
         else:
             self.encoder = ConvEncoder(spec.grid, s.channels, s.blocks, encoded)
-            self.decoder = ConvDecoder(spec.grid, s.channels, s.blocks, s.latent, params)
-        # Per pixel, filled by `start_at`; the networks then learn what differs from the mean.
-        self.output_bias = nn.Parameter(torch.zeros(params, *spec.grid[1:]))
+            self.decoder = ConvDecoder(spec.grid, s.channels, s.blocks, s.latent, outputs)
+        # Per pixel; of a head's parameters `start_at` makes it their value at the mean image.
+        self.output_bias = nn.Parameter(torch.zeros(outputs, *spec.grid[1:]))
         self.label_in = nn.Embedding(self.classes, dims) if self.classes else None
         self.label_out = nn.Embedding(self.classes, s.latent) if self.classes else None
         self.prior_flow: FlowDensity | None = None
@@ -193,9 +195,10 @@ class VAE(LatentVariable):
 
     @torch.no_grad()
     def start_at(self, data: Dataset) -> None:
-        """Start the decoder at the mean image of the data, and pseudo-inputs at its examples."""
-        mean = torch.from_numpy(np.asarray(data.pixel_mean(), np.float64)).reshape(self.spec.grid)
-        self.output_bias.copy_(self.head.bias_for(mean))
+        """Start a factorised decoder at the data's mean image, and pseudo-inputs at examples."""
+        if isinstance(self.likelihood_given_z, FactorizedLikelihood):
+            mean = np.asarray(data.pixel_mean(), np.float64).reshape(self.spec.grid)
+            self.output_bias.copy_(self.head.bias_for(torch.from_numpy(mean)))
         if self.pseudo_inputs is not None:
             every = np.arange(len(self.pseudo_inputs)) * len(data) // len(self.pseudo_inputs)
             x = torch.from_numpy(data.batch(every).x.astype(np.int64))
@@ -257,3 +260,19 @@ class VAE(LatentVariable):
         if self.settings.network == "dense":
             parameters = parameters.reshape(-1, *self.output_bias.shape)
         return parameters + self.output_bias
+
+
+class VAE(VariationalAutoencoder):
+    """The model; see the module's docstring.
+
+    Args:
+        spec: of the data, shape (C, H, W) or (D,).
+        settings: sizes; `VAESettings.preset(spec)` by default. Vectors need network="dense".
+    """
+
+    takes_vectors = True
+
+    def __init__(self, spec: DataSpec, settings: VAESettings | None = None) -> None:
+        settings = settings or VAESettings.preset(spec)
+        head = head_for(settings.head, spec, settings.components)
+        super().__init__(spec, settings, head, head.parameters)
