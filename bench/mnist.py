@@ -226,7 +226,11 @@ def halved(folder: Path) -> Path:
     for file in KEPT:
         shutil.copyfile(folder / file, half / file)
     weights, about = read_tensors(folder / "weights.safetensors")
-    write_tensors(half / "weights.safetensors", {n: w.half() for n, w in weights.items()}, about)
+    write_tensors(
+        half / "weights.safetensors",
+        {n: w.half() if w.is_floating_point() else w for n, w in weights.items()},
+        about,
+    )
     return half
 
 

@@ -377,6 +377,8 @@ def test_an_annealed_bound_joins_the_report_and_stays_in_it(
     near = document(capsys, *words, *less)["evaluations"]["test"]["annealed"]
     assert [e["quantity"] for e in near["estimates"]][-2:] == ["annealing-gain", "annealing-gap"]
     assert {e["n"] for e in near["estimates"]} == {5, 100}
+    last = likely.load(fitted["vae"]).report["test"][-1]
+    assert last.to_json() == near["estimates"][-1]
     assert document(capsys, *words)["evaluations"]["test"]["annealed"] == near
     assert main([*words, *less]) == 0
     text = capsys.readouterr().out

@@ -23,7 +23,7 @@ from likely.evaluate.classifier import default_extractor
 from likely.models.registry import MODELS, model
 from likely.models.vae.vae import VAE
 from likely.runs import RunDirectory
-from likely.runs.checkpoint import read_tensors
+from likely.runs.checkpoint import read_tensors, write_tensors
 from likely.runs.directory import STATE
 from likely.training.loop import Stopped
 from likely.verify import weights_digest
@@ -304,6 +304,21 @@ def test_a_model_alone_is_saved_as_a_run(tmp_path: Path) -> None:
     assert weights_digest(saved.model) == weights_digest(built)
     assert saved.train.spec == train.spec
     assert saved.report == {}
+
+
+def test_weights_of_half_precision_are_read_in_that_of_the_model(tmp_path: Path) -> None:
+    train, test = data.load("digits")
+    model = runs.build("made", train.spec)
+    folder = runs.save(tmp_path / "run", model, train)
+    path = folder / "weights.safetensors"
+    tensors, about = read_tensors(path)
+    halves = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
+    write_tensors(path, halves, about)
+    rounded = runs.load(folder).model
+    assert {p.dtype for p in rounded.parameters()} == {torch.float32}
+    before, after = (likely.nats(m, test.take(slice(0, 50))).value for m in (model, rounded))
+    assert before != after
+    assert before == pytest.approx(after, rel=1e-3)
 
 
 def test_python_and_the_command_measure_the_same(tmp_path: Path, capsys: Capture) -> None:

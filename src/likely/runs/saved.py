@@ -79,12 +79,13 @@ class SavedRun(Viewed):
 
     @property
     def report(self) -> dict[str, list[Estimate]]:
-        """What `likely evaluate` measured of each split."""
+        """What `likely evaluate` measured of each split; annealed bounds come last."""
         measured = read_report(self.directory).get("evaluations", {})
-        return {
-            split: [Estimate.from_json(estimate) for estimate in record["estimates"]]
+        every = {
+            split: record["estimates"] + record.get("annealed", {"estimates": []})["estimates"]
             for split, record in measured.items()
         }
+        return {split: [Estimate.from_json(each) for each in e] for split, e in every.items()}
 
     def options(self) -> dict[str, Any]:
         """Arguments with which `likely.data.load` reads the data.
@@ -277,13 +278,15 @@ def read_report(directory: str | Path) -> dict[str, Any]:
     with reading(path, what="damaged", remedy=remedy, kind=CheckpointError):
         for record in record_of(record_of(report, "evaluations")["evaluations"]).values():
             record_of(record_of(record, "data", "estimates")["data"], "fingerprint")
-            for estimate in record["estimates"]:
+            near = record_of(record.get("annealed", {"estimates": []}), "estimates")
+            for estimate in record["estimates"] + near["estimates"]:
                 Estimate.from_json(record_of(estimate))
     return dict(report)
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
-    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[bool, torch.Size]]:
+    """Whether they are real numbers, of any precision, and their shapes."""
+    return {name: (tensor.is_floating_point(), tensor.shape) for name, tensor in tensors.items()}
 
 
 def _refuse_another_size(
