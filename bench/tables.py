@@ -298,6 +298,51 @@ def ablation() -> Iterator[str]:
     yield folded(at("ablation"))
 
 
+def few_labels() -> Iterator[str]:
+    if not at("classify").exists():
+        return
+    yield "## Classifiers from few labels\n"
+    record = read(at("classify"))
+    yield accuracies(record)
+    yield "![accuracy, confusion and calibration](pictures/classify-dense.png)\n"
+    yield folded(at("classify"))
+
+
+def accuracies(record: dict[str, Any]) -> str:
+    """MNIST with 10 labels a class: every method with its accuracy, and what pre-training gains."""
+    figures, prefix = record["figures"], "classify/mnist-10"
+    fractions = {name: about["fractions"][0] for name, about in record["about"].items()}
+    rows = {}
+    for name in ("dense", "conv"):
+        for method, result in fractions.get(name, {"methods": {}})["methods"].items():
+            ours = method in ("joint", "frozen", "scratch")
+            label = method if name == "dense" else f"{name}-{method}"
+            rows[f"{result['title']}{f', {name}' if ours else ''}"] = f"{prefix}/{label}"
+    draws = len(fractions["dense"]["methods"]["joint"]["accuracies"])
+    text = [
+        f"MNIST, 10 labels a class, {draws} paired draws, all 10,000 test images; the encoders are "
+        "denoising autoencoders of the 50,000 training images. ± is over draws.\n",
+        grid(record, rows, {"test accuracy, %": "-accuracy"}, "method"),
+    ]
+    for name in ("dense", "conv"):
+        if f"{prefix}/{name}-gain-points" in figures:
+            points, low, high = (
+                figures[f"{prefix}/{name}-gain-{e}"] for e in ("points", "low", "high")
+            )
+            text.append(
+                f"Fine-tuned jointly against the same {name} network from scratch: **{points:+.1f} "
+                f"points**, 95 % interval of the paired difference [{low:.1f}, {high:.1f}].\n"
+            )
+    error = "classify/mnist-100-total/m1m2-error-percent"
+    if error in figures:
+        count = int(figures["classify/mnist-100-total/m1m2-draws"])
+        text.append(
+            f"M1+M2 with 100 labels in all: {shown(error, record)} % test error over {count} draws "
+            "of labels; published 3.33 ± 0.14 % (Kingma et al. 2014), after 3,000 epochs.\n"
+        )
+    return "\n".join(text)
+
+
 def planning() -> Iterator[str]:
     yield "## Markov decision processes\n"
     yield (
@@ -363,7 +408,8 @@ def robustness() -> Iterator[str]:
 
 def page() -> str:
     """The whole page."""
-    text = "\n".join([*mnist(), *cifar10(), *ablation(), *speed(), *planning(), *robustness()])
+    chapters = (mnist, cifar10, ablation, few_labels, speed, planning, robustness)
+    text = "\n".join(part for chapter in chapters for part in chapter())
     others = [p for p in sorted(RESULTS.glob("*.json")) if f"/{p.name}</summary>" not in text]
     if others:
         text += "\n" + "\n".join(["## Other measurements\n", *map(folded, others)])
@@ -382,6 +428,13 @@ def main() -> None:
         shutil.copyfile(sheet, DOCS / "pictures" / f"{sheet.parent.name}.png")
     for curve in RESULTS.glob("*/curve.png"):
         shutil.copyfile(curve, DOCS / "pictures" / f"{curve.parent.name}-curve.png")
+    for picture in RESULTS.glob("classify-*.png"):
+        shutil.copyfile(picture, DOCS / "pictures" / picture.name)
+    if at("classify").exists():
+        path = DOCS / "classify.md"
+        between = re.compile(r"(?<=<!-- results -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
+        table_of = accuracies(read(at("classify")))
+        path.write_text(between.sub(lambda _: table_of, path.read_text("utf-8")), "utf-8")
     (DOCS / "results.md").write_text(page(), encoding="utf-8")
 
 

@@ -548,6 +548,7 @@ def small(command: str, line: str) -> list[str]:
             *("--annealed-n", "3", "--temperatures", "3", "--chains", "2"),
         ],
         "sample": ["-n", "3"],
+        "clusters": ["-n", "40"],
         "classify": ["--labels", "digits", "--seeds", "1", "--per-class", "2", "--layer", "code"],
     }
     return [*words, *less.get(command, [])]

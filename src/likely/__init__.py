@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from likely.evaluate.likelihood import bits_per_dim as bits_per_dim
     from likely.evaluate.likelihood import log_likelihood as log_likelihood
     from likely.evaluate.likelihood import nats as nats
+    from likely.evaluate.semi_supervised import SemiSupervised as SemiSupervised
     from likely.files.sheets import show as show
     from likely.jobs.classify import classify as classify
+    from likely.jobs.clusters import clusters as clusters
     from likely.jobs.compare import compare as compare
     from likely.jobs.evaluate import evaluate as evaluate
     from likely.runs.saved import load as load
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("data", "mdp", "models", "runs")
+_MODULES = ("data", "mdp", "models", "runs", "sklearn")
 _HOME = {
     name: home
     for home, names in {
@@ -75,7 +77,9 @@ _HOME = {
         "evaluate.annealed": ("annealed",),
         "evaluate.likelihood": ("bits_per_dim", "log_likelihood", "nats"),
         "files.sheets": ("show",),
+        "evaluate.semi_supervised": ("SemiSupervised",),
         "jobs.classify": ("classify",),
+        "jobs.clusters": ("clusters",),
         "jobs.compare": ("compare",),
         "jobs.evaluate": ("evaluate",),
         "runs.saved": ("load",),

@@ -17,9 +17,10 @@ DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--labels": ("DATA", None, None, "a labelled data set of the same shape, by name or path "
                  "[the run's own data]"),
-    "--mode": ("NAME", ("joint", "frozen", "scratch"), (), "joint (all weights move), frozen (a "
-               "linear probe) or scratch (the same network from initial weights); may be repeated "
-               "[all three]"),
+    "--mode": ("NAME", ("joint", "frozen", "scratch", "m1m2"), (), "joint (all weights move), "
+               "frozen (a linear probe), scratch (the same network from initial weights) or m1m2 "
+               "(semi-supervised, on the codes of a VAE; minutes a draw); may be repeated [the "
+               "first three]"),
     "--seeds": ("N", whole(1), 20, "draws of labels; every method sees the same [20]"),
     "--layer": ("NAME", None, "auto", "that the classifier reads; auto chooses by "
                 "cross-validation [auto]"),
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     settings = ClassifySettings(
         per_class=tuple(options.per_class),
         seeds=options.seeds,
-        modes=tuple(mode for mode in MODES if mode in (options.mode or MODES)),
+        modes=tuple(dict.fromkeys(options.mode)) or MODES,
         layer=options.layer,
         baselines=not options.no_baselines,
         split=options.split,

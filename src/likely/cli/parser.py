@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "encode": "encode the data of a run; reconstructions beside the inputs",
     "evaluate": "measure a run: nats, bits/dim, distances of its samples",
     "classify": "classify with few labels, from the encoder of a run",
+    "clusters": "cluster and map the codes of a run's data, without labels",
     "verify": "check the likelihood of a run with independent code",
     "compare": "compare runs, or fit one model of each kind and compare them",
     "data": "list, describe and check data sets",

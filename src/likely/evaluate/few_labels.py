@@ -47,18 +47,18 @@ class FineTuning:
     """What is chosen from, and the budget.
 
     Attributes:
-        rates: learning rates of Adam; the middle one where nothing can be held out.
+        rates: learning rates of Adam; the last one where nothing can be held out.
         updates: at most; 0 for 160, and for more labels ten passes, at most 4,000.
         checkpoints: shares of `updates` after which a fit may end.
         batch: images an update.
         folds: of the cross-validation; above 5,000 labels a single part of a tenth is held out.
     """
 
-    rates: tuple[float, ...] = (3e-4, 1e-3)
+    rates: tuple[float, ...] = (5e-4, 1.5e-3)
     updates: int = 0
-    checkpoints: tuple[float, ...] = (1 / 8, 1 / 2, 1.0)
+    checkpoints: tuple[float, ...] = (1 / 4, 1.0)
     batch: int = 32
-    folds: int = 3
+    folds: int = 2
 
     def ends(self, n: int) -> list[int]:
         """After how many updates a fit to n labels may end."""
@@ -264,7 +264,7 @@ def fine_tuned(
     """
     ends = tuning.ends(len(labels))
     splits = tuning.splits(labels)
-    rate, updates = tuning.rates[len(tuning.rates) // 2], ends[-1]
+    rate, updates = tuning.rates[-1], ends[-1]
     best = (-1.0, 0.0)
     for candidate in tuning.rates if splits else ():
         right, log_probability = np.zeros(len(ends)), np.zeros(len(ends))

@@ -14,9 +14,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from likely.ask.layers import Layers
 from likely.data import load as load_data
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Fittable
+from likely.density import DiagonalGaussian, Fittable, LatentVariable, chunks
 from likely.devices import choose_device, place
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.estimate import Estimate, Relation, confidence_width
 from likely.evaluate.baselines import (
     PENALTIES,
@@ -47,18 +47,20 @@ from likely.evaluate.few_labels import (
     stratified,
 )
 from likely.evaluate.scores import Floats, Integers, Scores, scored
+from likely.evaluate.semi_supervised import Codes, SemiSupervised, semi_supervised
 from likely.jobs.evaluate import Progress, Split, quiet, split_of
 from likely.models.gan.adversary import adversary_of
 from likely.noise import derived_seed, weights_from
 from likely.runs.saved import SavedRun, build, load
 from likely.settings import known, to_json
 
-Mode = Literal["joint", "frozen", "scratch"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+Mode = Literal["joint", "frozen", "scratch", "m1m2"]
+MODES: tuple[Mode, ...] = ("joint", "frozen", "scratch")
 TITLES = {
     "joint": "fine-tuned jointly",
     "frozen": "frozen, linear probe",
     "scratch": "same network from scratch",
+    "m1m2": "M1+M2, semi-supervised",
     "logistic": "logistic regression on pixels",
     "nearest": "1-nearest neighbour on pixels",
     "spreading": "label spreading on pixels (transductive)",
@@ -76,13 +78,14 @@ class ClassifySettings:
     Attributes:
         per_class: labelled examples of each class, one after another; 0 for all, in one draw.
         seeds: draws of labels.
-        modes: joint, frozen, scratch.
+        modes: joint, frozen, scratch; m1m2 for a VAE, which takes minutes a draw.
         layer: name of the layer that the classifier reads; "auto" chooses it by cross-validation.
         baselines: whether classifiers on pixels are scored, too.
         split: test, validation or train; make choices on the validation split.
         seed: of the first draw.
         device: auto, cpu, cuda.
         tuning: choices and budget of a fit of all weights.
+        semi_supervised: how M2 is fitted.
     """
 
     per_class: tuple[int, ...] = (10,)
@@ -94,6 +97,7 @@ class ClassifySettings:
     seed: int = 0
     device: str = "auto"
     tuning: FineTuning = dataclasses.field(default_factory=FineTuning)
+    semi_supervised: SemiSupervised = dataclasses.field(default_factory=SemiSupervised)
 
     def __post_init__(self) -> None:
         known(self)
@@ -119,6 +123,21 @@ class Difference:
 
 
 @dataclasses.dataclass(frozen=True)
+class Result:
+    """One way to classify, on one draw of labels.
+
+    Attributes:
+        scores: confusion matrix and calibration.
+        choices: what cross-validation chose.
+        seconds: of the fit and its choices.
+    """
+
+    scores: Scores
+    choices: dict[str, Any]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """One way to classify, over all draws.
 
@@ -133,6 +152,17 @@ class Method:
     scores: Scores
     choices: tuple[dict[str, Any], ...]
     seconds: float
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> Method:
+        """The method that gave these results."""
+        scores = [result.scores for result in results]
+        return cls(
+            tuple(each.accuracy for each in scores),
+            sum(scores[1:], start=scores[0]),
+            tuple(result.choices for result in results),
+            sum(result.seconds for result in results) / len(results),
+        )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -150,6 +180,11 @@ class Fraction:
     labelled: int
     methods: Mapping[str, Method]
     data: DataSpec
+
+    @property
+    def share(self) -> str:
+        """How many labels, as "10 labels a class"."""
+        return words_for(self.per_class)
 
     def accuracy(self, name: str) -> Estimate:
         """Mean accuracy over the draws in percent, its standard error over the draws."""
@@ -176,9 +211,8 @@ class Fraction:
 
     def __str__(self) -> str:
         draws = len(next(iter(self.methods.values())).accuracies)
-        share = f"{self.per_class} labels a class" if self.per_class else "all labels"
         head = (
-            f"{share} ({self.labelled:,} in all), {draws} draw{'s' * (draws > 1)}; "
+            f"{self.share} ({self.labelled:,} in all), {draws} draw{'s' * (draws > 1)}; "
             f"{self.data.split} accuracy, n = {self.data.n:,}"
         )
         against = "scratch" if "scratch" in self.methods else ""
@@ -231,6 +265,11 @@ class Classification:
         return save_figure(classification_figure(self.model, self.fractions, TITLES), path)
 
 
+def words_for(per_class: int) -> str:
+    """A number of labels in words."""
+    return f"{per_class} label{'s' * (per_class > 1)} a class" if per_class else "all labels"
+
+
 def _fraction_json(fraction: Fraction) -> dict[str, Any]:
     methods = {}
     for name, method in fraction.methods.items():
@@ -276,10 +315,7 @@ def classify(
     settings = dataclasses.replace(settings or ClassifySettings(), **changes)
     scikit_learn("linear_model")
     run = run if isinstance(run, SavedRun) else load(run)
-    device = choose_device(settings.device)
-    train, test = _labelled(run, labels)
-    part = split_of(train, test, settings.split)
-    job = _Job(run, train, part, settings, device)
+    job = Draws(run, labels, settings)
     fractions = tuple(job.fraction(per_class, progress) for per_class in settings.per_class)
     return Classification(str(run.directory), run.name, fractions, settings)
 
@@ -306,21 +342,25 @@ def _labelled(
     return train, test
 
 
-class _Job:
-    """What all draws share."""
+class Draws:
+    """Classifiers on draws of labels: what all of them share is made once.
+
+    Args:
+        run, labels, settings: as of `classify`.
+    """
 
     def __init__(
         self,
         run: SavedRun,
-        train: Dataset,
-        part: Dataset,
+        labels: str | Path | tuple[Dataset, Dataset] | None,
         settings: ClassifySettings,
-        device: torch.device,
     ) -> None:
+        train, test = _labelled(run, labels)
+        part = split_of(train, test, settings.split)
         assert train.labels is not None
         assert part.labels is not None
         self.run, self.train, self.part, self.settings = run, train, part, settings
-        self.device = device
+        self.device = choose_device(settings.device)
         self.labels = np.asarray(train.labels, np.int64)
         self.classes = max(len(train.spec.classes), int(self.labels.max()) + 1)
         self.truth = np.asarray(part.labels, np.int64)
@@ -334,6 +374,7 @@ class _Job:
         self.features: dict[str, Features] = {}  # of the scored images
         self.pixels = self._pixels(self.scored)
         self.spreading: LabelSpreading | None = None
+        self.codes: tuple[Codes, Tensor] | None = None
 
     def _encoder(self, model: Fittable, adversary: nn.Module | None) -> Encoder:
         for network in (model, adversary):
@@ -349,33 +390,33 @@ class _Job:
         pixels: Features = (x.flatten(1).float() / (self.train.spec.levels - 1)).cpu().numpy()
         return pixels
 
-    def fraction(self, per_class: int, progress: Progress) -> Fraction:
+    def fraction(self, per_class: int, progress: Progress = quiet) -> Fraction:
         """Every method on every draw."""
         draws = self.settings.seeds if per_class else 1
-        share = f"{per_class} labels a class" if per_class else "all labels"
-        parts: dict[str, list[tuple[Scores, dict[str, Any], float]]] = {}
-        labelled = 0
+        share = words_for(per_class)
+        results = []
         for draw in range(draws):
             progress(f"classifying with {share}", draw, draws)
-            seed = self.settings.seed + draw
-            index = stratified(self.labels, self.classes, per_class, seed)
-            labelled = len(index)
-            for name, method in self._methods(index, seed).items():
-                began = time.monotonic()
-                probabilities, choices = method()
-                seconds = time.monotonic() - began
-                result = scored(probabilities, self.truth), choices, seconds
-                parts.setdefault(name, []).append(result)
+            results.append(self.draw(per_class, draw))
         progress(f"classifying with {share}", draws, draws)
-        methods = {
-            name: Method(
-                tuple(scores.accuracy for scores, _, _ in results),
-                sum((s for s, _, _ in results[1:]), start=results[0][0]),
-                tuple(choices for _, choices, _ in results),
-                sum(seconds for _, _, seconds in results) / len(results),
-            )
-            for name, results in parts.items()
-        }
+        return self.together(per_class, results)
+
+    def draw(self, per_class: int, number: int) -> dict[str, Result]:
+        """Every method on the draw of this number, counted from 0."""
+        seed = self.settings.seed + number
+        index = stratified(self.labels, self.classes, per_class, seed)
+        results = {}
+        for name, method in self._methods(index, seed).items():
+            began = time.monotonic()
+            probabilities, choices = method()
+            seconds = time.monotonic() - began
+            results[name] = Result(scored(probabilities, self.truth), choices, seconds)
+        return results
+
+    def together(self, per_class: int, results: Sequence[Mapping[str, Result]]) -> Fraction:
+        """The results of several draws as one."""
+        labelled = self.classes * per_class or len(self.labels)
+        methods = {name: Method.of([draw[name] for draw in results]) for name in results[0]}
         return Fraction(per_class, labelled, methods, self.part.spec)
 
     def _methods(
@@ -426,13 +467,51 @@ class _Job:
             return self.spreading(pixels, labels, self.classes), {}
 
         networks: dict[str, Callable[[], tuple[Floats, dict[str, Any]]]]
-        networks = {"joint": joint, "frozen": frozen, "scratch": scratch}
+
+        def m1m2() -> tuple[Floats, dict[str, Any]]:
+            codes, mean = self._codes()
+            drawn = self._posterior(x)
+            settings = self.settings.semi_supervised
+            targets = torch.from_numpy(labels)
+            return semi_supervised(codes, drawn, targets, self.classes, mean, settings, seed), {}
+
+        networks = {"joint": joint, "frozen": frozen, "scratch": scratch, "m1m2": m1m2}
         methods = {str(name): networks[name] for name in settings.modes}
         if settings.baselines:
             methods |= {"logistic": logistic, "nearest": nearest}
             if len(index) <= MOST_SPREAD:
                 methods["spreading"] = spreading
         return methods
+
+    def _codes(self) -> tuple[Codes, Tensor]:
+        """q(c | x) of all training images, and the mean codes of the scored ones."""
+        if self.codes is None:
+            parts = [
+                self._posterior(self._integers(self.train, np.arange(rows.start, rows.stop)))
+                for rows in chunks(len(self.train), 1000)
+            ]
+            every = (torch.cat([getattr(part, n) for part in parts]) for n in ("mean", "scale"))
+            self.codes = Codes(*every), self._posterior(self.scored).mean
+        return self.codes
+
+    @torch.no_grad()
+    def _posterior(self, x: Tensor) -> Codes:
+        """q(c | x) of M1.
+
+        Raises:
+            Unanswerable: the model's posterior is no diagonal Gaussian.
+        """
+        model = self.run.model
+        parts = []
+        for rows in chunks(len(x), 1000):
+            posterior = model.posterior(x[rows]) if isinstance(model, LatentVariable) else None
+            if not isinstance(posterior, DiagonalGaussian):
+                raise Unanswerable(
+                    f"{self.run.name}: M1+M2 takes a VAE whose posterior is a diagonal Gaussian"
+                )
+            parts.append(posterior)
+        scale = torch.cat([part.log_scale for part in parts]).exp()
+        return Codes(torch.cat([part.mean for part in parts]).cpu(), scale.cpu())
 
     def _initial(self, seed: int) -> Encoder:
         """The same network at initial weights."""

@@ -31,8 +31,8 @@ class ScoredFraction(Protocol):
     """All methods at one number of labels."""
 
     @property
-    def per_class(self) -> int:
-        """Labelled examples of each class; 0 for all."""
+    def share(self) -> str:
+        """How many labels, as "10 labels a class"."""
 
     @property
     def labelled(self) -> int:
@@ -56,7 +56,7 @@ def classification_figure(
         fractions: in the order of their labels.
         titles: of the methods by name.
     """
-    figure = new_figure(13.0, 4.3)
+    figure = new_figure(13.0, 4.6)
     axes = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.7, 1.0, 1.0)})
     shown = fractions[0]
     if len(fractions) == 1:
@@ -64,11 +64,10 @@ def classification_figure(
     else:
         _curves(axes[0], fractions, titles)
     best = next(iter(shown.methods))
-    share = f"{shown.per_class} labels a class" if shown.per_class else "all labels"
     _confusion(axes[1], shown.methods[best].scores)
-    axes[1].set_title(f"{titles[best]}, {share}", fontsize=10)
+    axes[1].set_title(f"{titles[best]}, {shown.share}", fontsize=10)
     _reliability(axes[2], shown, titles)
-    axes[2].set_title(f"calibration, {share}", fontsize=10)
+    axes[2].set_title(f"calibration, {shown.share}", fontsize=10)
     figure.suptitle(f"Classifiers from few labels, encoder of {model}", fontsize=12)
     return figure
 
@@ -147,5 +146,8 @@ def _reliability(axes: Axes, fraction: ScoredFraction, titles: Mapping[str, str]
         )  # fmt: skip
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
-    axes.legend(fontsize=7, title="expected calibration error", title_fontsize=7)
+    axes.legend(
+        fontsize=7, title="expected calibration error", title_fontsize=7, ncols=2,
+        loc="upper center", bbox_to_anchor=(0.5, -0.14),
+    )  # fmt: skip
     axes.grid(alpha=0.3)

@@ -1,0 +1,74 @@
+"""`likely clusters RUN`."""
+
+from __future__ import annotations
+
+import argparse
+
+from likely.cli.output import say, say_json
+from likely.cli.parser import Option, Parser, add_options, no_choices, whole
+from likely.cli.saved import kept, opened, run_argument
+
+EXAMPLE = """\
+  likely clusters runs/vae
+  likely clusters runs/vae -n 500 --map pca --map t-sne -o codes.png
+"""
+DEFAULT = None
+OPTIONS: dict[str, Option] = {
+    "-n --number": ("N", whole(5), 2000, "examples, spread over the split [2000]"),
+    "--count": ("K", whole(0), 0, "clusters [the number of classes, 10 without labels]"),
+    "--layer": ("NAME", None, "code", "whose features are clustered [code, else the last]"),
+    "--map": ("NAME", ("pca", "t-sne", "umap"), (), "pca, t-sne or umap (needs umap-learn); may be "
+              "repeated [pca and t-sne]"),
+    "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
+                "[test]"),
+    "--seed": ("N", whole(0), 0, "of the starts [0]"),
+    "-o --out": ("FILE.png", None, None, "where the picture goes [RUN/clusters.png]"),
+}  # fmt: skip
+
+
+choices = no_choices
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Cluster the codes of a run's data (k-means, Gaussian mixture) without labels, and\n"
+        "draw them in the plane (PCA, t-SNE, UMAP). Where there are labels, clusters are\n"
+        "scored against them: NMI and ARI, beside k-means of the pixels. Needs scikit-learn."
+    )
+    run_argument(parser)
+    add_options(parser, OPTIONS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Cluster, print, and keep the scores and the picture in the run."""
+    from pathlib import Path
+
+    from likely.cli.progress import StageProgress
+    from likely.files import refuse_unwritable
+    from likely.jobs.clusters import ClusterSettings, clusters
+
+    settings = ClusterSettings(
+        n=options.number,
+        count=options.count,
+        layer=options.layer,
+        maps=tuple(options.map) or ("pca", "t-sne"),
+        split=options.split,
+        seed=options.seed,
+        device=options.device,
+    )
+    saved = opened(options)
+    picture = Path(options.out) if options.out else saved.directory / "clusters.png"
+    refuse_unwritable(picture)
+    with StageProgress() as progress:
+        structure = clusters(saved, settings, progress=progress)
+    record = structure.to_json()
+    if options.json:
+        say_json(record)
+    else:
+        say(str(structure))
+    structure.plot(picture)
+    written = kept(saved.files / "clusters.json", record, told=False)
+    if not options.json and not written:
+        say(f"\nwritten to {saved.files / 'clusters.json'} and {picture}")
+    return written

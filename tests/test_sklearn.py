@@ -1,0 +1,79 @@
+"""Encoders as transformers of scikit-learn: its own checks, pipelines, runs, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import likely
+from likely import models
+from likely.data.spec import Dataset
+from likely.errors import InvalidSetting, Unanswerable
+
+pytest.importorskip("sklearn")
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from likely.sklearn import Encoder
+
+TINY = {"latent": 2, "hidden": 4, "layers": 1}
+QUICK: dict[str, Any] = {"settings": TINY, "steps": 2, "levels": 4}
+
+
+# No check of scikit-learn is left out.
+@parametrize_with_checks([Encoder("autoencoder", **QUICK)])
+def test_it_is_an_estimator_of_scikit_learn(estimator: Encoder, check: Any) -> None:
+    check(estimator)
+
+
+def test_a_pipeline_of_codes_and_classes_reads_digits(digits: tuple[Dataset, Dataset]) -> None:
+    train, _ = digits
+    x = train.x[:400].reshape(400, -1).astype(float)
+    pipeline = make_pipeline(
+        Encoder("autoencoder", settings={"latent": 12, "network": "dense"}, levels=17, steps=150),
+        LogisticRegression(max_iter=300),
+    )
+    assert train.labels is not None
+    pipeline.fit(x[:300], train.labels[:300])
+    assert pipeline.score(x[300:], train.labels[300:400]) > 0.6
+    names = pipeline[0].get_feature_names_out()
+    assert names.tolist()[:2] == ["encoder0", "encoder1"]
+    assert len(names) == 12
+    with pytest.raises(InvalidSetting, match="64 columns"):
+        Encoder("vae", shape=(1, 5, 5)).fit(x)
+
+
+def test_a_run_is_taken_as_it_is(digits: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    train, _ = digits
+    settings = {"latent": 3, "network": "dense", "hidden": 8}
+    run = likely.fit(models.VAE(train.spec, **settings), train, steps=3, progress=False)
+    run.save(tmp_path / "vae")
+    x = train.x[:5]
+    flat = x.reshape(5, -1).astype(float)
+    encoder = Encoder(str(tmp_path / "vae")).fit(flat)
+    codes = encoder.transform(flat)
+    assert np.allclose(codes, run.model.features(x).numpy())
+    back = encoder.inverse_transform(codes)
+    assert (back == run.model.reconstruct(x).flatten(1).numpy()).all()
+    hidden = Encoder(str(tmp_path / "vae"), layer="layer-1").fit(flat)
+    assert hidden.transform(flat).shape == (5, 8)
+    with pytest.raises(Unanswerable, match="no inverse"):
+        hidden.inverse_transform(codes)
+    with pytest.raises(InvalidSetting, match="expected X with 64 columns"):
+        Encoder(str(tmp_path / "vae")).fit(flat[:, :10])
+
+
+def test_numbers_come_back_in_their_units() -> None:
+    """The grid of levels spans the fit: a level is at most half a step off."""
+    x = np.random.default_rng(0).normal(size=(50, 3)) * [1.0, 10.0, 0.0] + [0.0, 5.0, 7.0]
+    encoder = Encoder("autoencoder", **{**QUICK, "levels": 256}).fit(x)
+    numbers = encoder.low_ + encoder._integers(x) * encoder.step_
+    assert np.abs(numbers - x).max() <= 0.5 * encoder.step_.max() + 1e-9
+    back = encoder.inverse_transform(encoder.transform(x))
+    assert back.shape == x.shape
+    assert (back >= x.min(0) - 1e-9).all()
+    assert (back <= x.max(0) + encoder.step_).all()
