@@ -21,7 +21,7 @@ import torch
 from likely import runs
 from likely.ask.layers import Layers
 from likely.data import from_array
-from likely.density import Decoder, GenerativeModel, chunks
+from likely.density import Decoder, Fittable, chunks
 from likely.errors import InvalidSetting, MissingDependency, Unanswerable
 from likely.models import MODELS
 from likely.training.loop import fit
@@ -62,7 +62,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
-    model_ : GenerativeModel
+    model_ : Fittable
         Fitted.
     low_, step_ : ndarray of shape (n_features,)
         A level l stands for the number low_ + l * step_.
@@ -117,7 +117,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._n_features_out = self.transform(values[:1]).shape[1]
         return self
 
-    def _fitted(self, values: Floats) -> GenerativeModel:
+    def _fitted(self, values: Floats) -> Fittable:
         """A model of the registry, fitted to these rows."""
         shape = self.shape or (values.shape[1],)
         if int(np.prod(shape)) != values.shape[1]:
