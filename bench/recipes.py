@@ -14,6 +14,7 @@ from likely.training.objectives import (
     NegativeLogLikelihood,
     Objective,
     OrderAgnosticLikelihood,
+    QuantisedBound,
     RelativisticGAN,
     SubsampledLikelihood,
 )
@@ -62,6 +63,19 @@ DENSE_FIT = FitSettings(
     warmup=500,
     ema=0.999,
     validate_every=1000,
+    validation_examples=2000,
+    log_every=50,
+)
+
+# Encoder and codes stay as they are for the last two fifths, for prior and decoder to fit them.
+VQ = FitSettings(
+    steps=5_000,
+    batch_size=64,
+    learning_rate=3e-3,
+    schedule="linear",
+    warmup=100,
+    ema=0.998,
+    validate_every=500,
     validation_examples=2000,
     log_every=50,
 )
@@ -366,6 +380,20 @@ RECIPES = {
         ),
         NegativeELBO(warmup=5000),
         importance_samples=100,
+    ),
+    # The paper's loss: nothing makes the codes cheap, and all of them are used.
+    "vq-vae": Recipe(
+        "vq-vae",
+        {"quantiser": "fsq", "levels": (8, 8, 8)},
+        VQ,
+        QuantisedBound(encoder_steps=3000),
+    ),
+    # With what the codes cost in the encoder's loss: a far better bound with far fewer codes.
+    "vq-vae-rate": Recipe(
+        "vq-vae",
+        {"quantiser": "fsq", "levels": (8, 8, 8)},
+        VQ,
+        QuantisedBound(rate=0.3, warmup=1000, encoder_steps=3000),
     ),
     "dcgan": Recipe(
         "dcgan",

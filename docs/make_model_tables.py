@@ -22,6 +22,7 @@ KINDS = {
     "Incremental": ("one dimension after another, every activation computed once", "none"),
     "Autoregressive": ("one rank after another, all pixels of a rank at once", "none"),
     "Dequantized": ("through the inverse map", "none"),
+    "DiscreteLatent": ("codes one after another, then one pass", "yes, discrete"),
     "LatentVariable": (
         "one pass; of the PixelVAE also a small network by pixels",
         "yes, approximate posterior",

@@ -19,7 +19,7 @@ from likely.density import GenerativeModel
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
 from likely.training.loop import Progress, Run, Stopped, fit
-from likely.training.objectives import NonSaturatingGAN, Objective
+from likely.training.objectives import NonSaturatingGAN, Objective, QuantisedBound
 
 SETTINGS = FitSettings(
     steps=10,
@@ -44,6 +44,18 @@ CASES: dict[str, tuple[str, dict[str, Any], Objective | None]] = {
     "vae": ("vae", {"latent": 3, "network": "conv", "channels": 4}, None),
     "vae-dense": ("vae", {"latent": 3, "network": "dense", "hidden": 8}, None),
     "vae-wide": ("vae", {"latent": 3, "network": "dense", "hidden": 24}, None),
+    "vq-vae": (
+        "vq-vae",
+        {"codes": 8, "dimensions": 3, "channels": 4, "blocks": 1, "prior_channels": 4,
+         "prior_layers": 2},
+        QuantisedBound(rate=0.5, encoder_steps=5),
+    ),
+    "vq-vae-ema": (
+        "vq-vae",
+        {"quantiser": "ema", "codes": 8, "dimensions": 3, "channels": 4, "blocks": 1,
+         "prior_channels": 4, "prior_layers": 2},
+        None,
+    ),
     "dcgan": ("dcgan", {"latent": 4, "channels": 4, "normalize": "batch"}, None),
     "dcgan-r1": ("dcgan", {"latent": 4, "channels": 4}, NonSaturatingGAN(penalty=1.0)),
     # Eight pixels halve once; twice the side gives a discriminator with a normalised layer.

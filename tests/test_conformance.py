@@ -22,6 +22,7 @@ from likely.density import (
     ApproximateDensity,
     Autoregressive,
     Dequantized,
+    DiscreteLatent,
     EncoderDecoder,
     Fittable,
     GenerativeModel,
@@ -42,6 +43,7 @@ from likely.models.gan.adversary import adversary_of
 from likely.noise import Dropout, Noise, noise_for
 from likely.sampling.incremental import Incremental
 from likely.verify import verify
+from likely.verify.discrete import log_prob_of_all_codes
 from likely.verify.subject import all_images
 from sizes import SMALL
 
@@ -246,9 +248,9 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
             model.conditional(x, 99, 0, 0, context)
         out["conditional"] = table
     if "features" in names:
-        assert isinstance(model, EncoderDecoder)
         out["features"] = model.features(x, context)
-        assert out["features"].shape == (4, model.latent)
+        wide = model.latent if isinstance(model, EncoderDecoder) else out["features"].shape[1]
+        assert out["features"].shape == (4, wide)
         out["reconstruct"] = model.reconstruct(x, context)
         assert out["reconstruct"].shape == x.shape
     if "interpolate" in names:
@@ -436,6 +438,8 @@ def _probabilities(model: GenerativeModel, everything: Tensor) -> Tensor:
     """p(x) of every image: exact, or the latent coordinate integrated on a grid."""
     if isinstance(model, TractableDensity):
         return model.log_prob(everything).exp()
+    if isinstance(model, DiscreteLatent):
+        return log_prob_of_all_codes(model, everything).exp()
     assert isinstance(model, LatentVariable)
     drawn = model.latents(Noise("prior"), 1000)
     z = torch.linspace(-12, 12, 1201, dtype=torch.float64)[:, None] * drawn.std() + drawn.mean()
@@ -628,6 +632,12 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
                 generated = model.generate(torch.zeros(2, model.settings.latent), context)
                 assert generated.shape == (2, *shape)
                 assert adversary_of(model)(generated, context).shape == (2,)
+            elif isinstance(model, DiscreteLatent):
+                codes = model.encode(x, context)
+                assert codes.shape == (2, *model.prior.spec.shape)
+                assert model.prior.conditionals(codes).shape[1] == model.prior.spec.levels
+                out = model.decoder_output(codes, context)
+                assert out.shape == (2, model.head.parameters, *shape[1:])
             elif isinstance(model, Dequantized):
                 assert model.log_density(x.float() + 0.5, context).shape == (2,)
             else:

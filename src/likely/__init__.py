@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from likely.training.objectives import NegativeLogLikelihood as NegativeLogLikelihood
     from likely.training.objectives import NonSaturatingGAN as NonSaturatingGAN
     from likely.training.objectives import OrderAgnosticLikelihood as OrderAgnosticLikelihood
+    from likely.training.objectives import QuantisedBound as QuantisedBound
     from likely.training.objectives import ReconstructionError as ReconstructionError
     from likely.training.objectives import RelativisticGAN as RelativisticGAN
     from likely.training.objectives import SubsampledLikelihood as SubsampledLikelihood
@@ -87,8 +88,8 @@ _HOME = {
         "training.loop": ("Run", "fit"),
         "training.objectives": (
             *("ImportanceWeighted", "NegativeELBO", "NegativeLogLikelihood", "NonSaturatingGAN"),
-            *("OrderAgnosticLikelihood", "ReconstructionError", "RelativisticGAN"),
-            "SubsampledLikelihood",
+            *("OrderAgnosticLikelihood", "QuantisedBound", "ReconstructionError"),
+            *("RelativisticGAN", "SubsampledLikelihood"),
         ),
         "verify": ("verify",),
     }.items()

@@ -64,7 +64,8 @@ def expected_shape(model: Fittable, query: str, x: Tensor) -> tuple[int, ...]:
     if query in ("likelihood", "posterior"):
         return (4,) if query == "likelihood" else (4, model.settings.latent)
     if query in ("features", "conditional", "stream"):
-        return (4, model.settings.latent if query == "features" else model.spec.levels)
+        described = getattr(model.settings, "latent", x.shape[-1] * 3)  # of VQ-VAE, 2 x 2 x 3
+        return (4, described if query == "features" else model.spec.levels)
     return (4, 3, *x.shape[1:]) if query == "interpolate" else tuple(x.shape)
 
 

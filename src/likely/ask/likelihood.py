@@ -20,6 +20,7 @@ from likely.density import (
     ApproximateDensity,
     Autoregressive,
     Dequantized,
+    DiscreteLatent,
     Fittable,
     Mixture,
     TractableDensity,
@@ -62,6 +63,10 @@ def answer(model: Fittable) -> Answer:
         if isinstance(model, Dequantized):
             why = "the density of x + u, u uniform, is exact, and its mean log bounds log P(x)"
             return Answer(Guarantee.BOUND, why)
+        if isinstance(model, DiscreteLatent):
+            return Answer(
+                Guarantee.BOUND, "p(x) is a sum over all codes; the term of one bounds it"
+            )
         bounds = "ELBO and L_k bound it" if isinstance(model, Tightens) else "its ELBO bounds it"
         return Answer(Guarantee.BOUND, f"p(x) is an integral over z; {bounds}")
     if not isinstance(model, TractableDensity):
@@ -96,6 +101,8 @@ def measure_of(model: Fittable, importance_samples: int | None = None) -> Measur
         about = "ELBO, one latent an example"
         if isinstance(model, Dequantized):
             about = "uniform dequantisation, one draw an example"
+        if isinstance(model, DiscreteLatent):
+            about = "log p(c) + log p(x | c), one code an example, fitted prior"
         return Measure(model.elbo, Relation.UPPER, about)
     if not isinstance(model, Tightens):
         raise InvalidSetting(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from likely.density import (
     ApproximateDensity,
     Autoregressive,
+    DiscreteLatent,
     Fittable,
     Mixture,
     TractableDensity,
@@ -105,6 +106,8 @@ def no_code(model: Fittable) -> Answer:
     """Why a model without an encoder knows no code of a given x."""
     if isinstance(model, Autoregressive):
         return none("it has no latent variables: every hidden unit is a function of x")
+    if isinstance(model, DiscreteLatent):
+        return none("its codes are whole numbers without an order: there is nothing between two")
     if isinstance(model, Mixture):
         return none("it has no latent variables beside the choice of a member")
     return none("it has no encoder: the code of a given image is not known")
@@ -116,6 +119,8 @@ def no_conditionals(model: Fittable, wanted: str) -> Answer:
         return none("its members draw in different orders: no pixels come first in all of them")
     if isinstance(model, TractableDensity):
         return none("its density is known as a whole: it gives no conditionals")
+    if isinstance(model, DiscreteLatent):
+        return none(f"{wanted} is a sum over all codes")
     if isinstance(model, ApproximateDensity):
         return none(f"{wanted} is an integral over z without closed form")
     return none(no_density(model))

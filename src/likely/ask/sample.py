@@ -8,6 +8,7 @@ from likely.ask.query import Answer, exact, none, query
 from likely.density import (
     Autoregressive,
     Decoder,
+    DiscreteLatent,
     Fittable,
     GenerativeModel,
     ImplicitDensity,
@@ -29,6 +30,8 @@ def answer(model: Fittable) -> Answer:
         return exact("one pass of the generator")
     if isinstance(model, Decoder):
         return exact("z from the prior, then x from p(x|z)")
+    if isinstance(model, DiscreteLatent):
+        return exact("codes from the prior, then x from p(x|c)")
     return exact("drawn from the model's distribution")
 
 

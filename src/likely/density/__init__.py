@@ -6,6 +6,7 @@ r"""The taxonomy of generative models and the queries of each kind.
         Mixture               log p(x) = log (1/K) sum_k p_k(x)
       ApproximateDensity    a bound on log p(x)        (variational autoencoders)
         LatentVariable        log p(x) >= E_q[log p(x|z) + log p(z) - log q(z|x)]
+        DiscreteLatent        log p(x) >= log p(c(x)) + log p(x|c(x)), c a map of integers
         Dequantized           log P(x) >= E_u[log p(x + u)], p a density of real numbers (flows)
       ImplicitDensity       samples only               (GANs)
 
@@ -30,6 +31,7 @@ from likely.density.chain import Autoregressive, Drawing, fill_naively
 from likely.density.codes import Decoder, EncoderDecoder, Ends
 from likely.density.decoded import AutoregressiveLikelihood, FactorizedLikelihood, Likelihood
 from likely.density.dequantized import Dequantized
+from likely.density.discrete import DiscreteLatent, QuantisedTerms
 from likely.density.fittable import (
     Fittable,
     HasLoss,
@@ -68,6 +70,7 @@ __all__ = [
     "Decoder",
     "Dequantized",
     "DiagonalGaussian",
+    "DiscreteLatent",
     "Drawing",
     "EncoderDecoder",
     "Ends",
@@ -86,6 +89,7 @@ __all__ = [
     "OrderMixture",
     "Posterior",
     "Prior",
+    "QuantisedTerms",
     "StandardNormal",
     "Subsampled",
     "TractableDensity",

@@ -56,10 +56,13 @@ GROUPS: dict[str, tuple[Quantity, ...]] = {
             (" given the context", " | context"),
         )
     ),
-    CODES: tuple(
-        Quantity(f"{name}{condition}", f"{title}{condition.replace('-', ' ')}", name, "nats")
-        for condition in ("", "-given-label", "-given-context")
-        for name, title in (("rate", "rate: KL of the codes"), ("distortion", "distortion"))
+    CODES: (
+        *(
+            Quantity(f"{name}{condition}", f"{title}{condition.replace('-', ' ')}", name, "nats")
+            for condition in ("", "-given-label", "-given-context")
+            for name, title in (("rate", "rate: KL of the codes"), ("distortion", "distortion"))
+        ),
+        Quantity("code-perplexity", "perplexity of the codes", "perplexity"),
     ),
     ANNEALING: tuple(
         Quantity(f"annealing-{name}{condition}", title + condition.replace("-", " "), name, "nats")

@@ -20,12 +20,13 @@ from torch import Tensor
 from likely.ask import QUERIES, answers
 from likely.ask.likelihood import Tightens, has_likelihood
 from likely.data.spec import Dataset, DataSpec
-from likely.density import GenerativeModel, LatentVariable, generative
+from likely.density import DiscreteLatent, GenerativeModel, LatentVariable, generative
 from likely.devices import choose_device, place
 from likely.errors import InvalidData, InvalidSetting, ProofFailed
 from likely.estimate import Estimate
 from likely.evaluate.annealed import Annealed, AnnealedSettings, annealed, refuse_without_posterior
 from likely.evaluate.classifier import default_extractor
+from likely.evaluate.codes import code_usage
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.runs.directory import PROOFS
@@ -200,6 +201,10 @@ def measure(
         estimates += [diagnostics.rate, diagnostics.distortion]
         if diagnostics.warning:
             notes.append(diagnostics.warning)
+    if isinstance(model, DiscreteLatent):
+        usage = code_usage(model, part)
+        notes.append(usage.sentence)
+        estimates += [usage.rate, usage.distortion, usage.perplexity]
     drawn = None
     if settings.sample_metrics:
         try:

@@ -1,7 +1,7 @@
 """The models by family, one paper per file; a network is imported when it is first asked for.
 
 Families: vectors (FVSBN, NADE, MADE), recurrent (PixelRNN), pixelcnn (PixelCNN and its
-successors), multiscale, autoencoder, vae, flow, gan. Beside the networks of each stands a
+successors), multiscale, autoencoder, vae, codes, flow, gan. Beside the networks of each stands a
 torch-free `settings` module, whose classes register themselves (`likely.models.registry`).
 """
 
@@ -16,12 +16,14 @@ from likely.models.pixelcnn import settings as _pixelcnn  # isort: skip
 from likely.models.multiscale import settings as _multiscale  # isort: skip
 from likely.models.autoencoder import settings as _autoencoder  # isort: skip
 from likely.models.vae import settings as _vae  # isort: skip
+from likely.models.codes import settings as _codes  # isort: skip
 from likely.models.flow import settings as _flow  # isort: skip
 from likely.models.gan import settings as _gan  # isort: skip
 from likely.models.registry import MODELS, ModelEntry, entry, model
 
 if TYPE_CHECKING:  # with the classes that they register
     from likely.models.autoencoder.settings import *  # noqa: F403
+    from likely.models.codes.settings import *  # noqa: F403
     from likely.models.flow.settings import *  # noqa: F403
     from likely.models.gan.settings import *  # noqa: F403
     from likely.models.multiscale.settings import *  # noqa: F403
@@ -35,7 +37,9 @@ __all__ = ["MODELS", "ONE_OF_EACH_KIND", "ModelEntry", "entry", "model"]
 # What a comparison fits, one for each leaf of the taxonomy.
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
-_FAMILIES = (_vectors, _recurrent, _pixelcnn, _multiscale, _autoencoder, _vae, _flow, _gan)
+_FAMILIES = (
+    _vectors, _recurrent, _pixelcnn, _multiscale, _autoencoder, _vae, _codes, _flow, _gan
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

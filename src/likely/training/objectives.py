@@ -8,6 +8,7 @@ Sources:
 - Kingma and Welling 2014, https://arxiv.org/abs/1312.6114 (ELBO);
 - Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl (beta);
 - Burda et al. 2016, https://arxiv.org/abs/1509.00519 (eq. 8);
+- van den Oord, Vinyals and Kavukcuoglu 2017, https://arxiv.org/abs/1711.00937 (discrete codes);
 - Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661 (non-saturating loss, sec. 3);
 - Jolicoeur-Martineau 2019, https://arxiv.org/abs/1807.00734, and Huang et al. 2024,
   https://arxiv.org/abs/2501.05441 (relativistic pairing);
@@ -27,6 +28,7 @@ from torch.nn.functional import softplus
 
 from likely.density import (
     ApproximateDensity,
+    DiscreteLatent,
     Fittable,
     ImplicitDensity,
     LatentVariable,
@@ -44,6 +46,7 @@ from likely.training.registry import (
     LikelihoodSettings,
     NonSaturatingSettings,
     OrderAgnosticSettings,
+    QuantisedSettings,
     ReconstructionSettings,
     RelativisticSettings,
     SubsampledSettings,
@@ -230,6 +233,35 @@ class ImportanceWeighted(ImportanceSettings, Objective):
         return Loss(value, {"negative_importance_bound": value.detach()})
 
 
+class QuantisedBound(QuantisedSettings, Objective):
+    """-log p(x | c) - log p(c), and what moves encoder and codes, for models with discrete codes.
+
+    The prior learns on the codes as they are. Where `encoder_steps` is given, the codes of every
+    example are fixed from then on, and the loss is the bound itself.
+    """
+
+    capturable = False
+    fits = DiscreteLatent
+    needs = "a model with discrete codes"
+
+    def loss(self, step: Step) -> Loss:
+        moves = not self.encoder_steps or bool(step.number < self.encoder_steps)
+        pull = self.rate > 0
+        terms = step.model.quantised_terms(step.x, step.noise, moves=moves, pull=pull)
+        value = terms.distortion + terms.rate + terms.codebook
+        share = min(1.0, float(step.number + 1) / self.warmup) if self.warmup else 1.0
+        value = value + self.commitment * terms.commitment + share * self.rate * terms.pull
+        return Loss(
+            value,
+            {
+                "negative_elbo": (terms.distortion + terms.rate).detach(),
+                "rate": terms.rate.detach(),
+                "distortion": terms.distortion.detach(),
+                "commitment": terms.commitment.detach(),
+            },
+        )
+
+
 class OrderAgnosticLikelihood(OrderAgnosticSettings, Objective):
     """-log p(x) on average over all orders of the dimensions, for order-agnostic networks.
 
@@ -352,6 +384,8 @@ def default_objective(model: Fittable) -> Objective:
         return SubsampledLikelihood()
     if isinstance(model, TractableDensity):
         return NegativeLogLikelihood()
+    if isinstance(model, DiscreteLatent):
+        return QuantisedBound()
     if isinstance(model, ApproximateDensity):
         return NegativeELBO()
     if isinstance(model, ImplicitDensity):

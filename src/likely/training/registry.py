@@ -104,6 +104,29 @@ class ImportanceSettings:
         at_least(self, 1, "k")
 
 
+@objective("quantised-bound", "likely.training.objectives:QuantisedBound")
+@dataclasses.dataclass(frozen=True)
+class QuantisedSettings:
+    """Of a model with discrete codes.
+
+    Attributes:
+        commitment: weight of the squared distances that draw the encoder to its codes.
+        rate: weight with which the encoder is drawn to codes that the prior finds likely, at the
+            end of the warm-up; 0 in the paper.
+        warmup: steps over which that weight rises linearly from zero.
+        encoder_steps: updates after which encoder and codes stay as they are, and prior and decoder
+            are fitted to the bound alone; 0 for all.
+    """
+
+    commitment: float = 0.25
+    rate: float = 0.0
+    warmup: int = 0
+    encoder_steps: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "commitment", "rate", "warmup", "encoder_steps")
+
+
 @objective("non-saturating-gan", "likely.training.objectives:NonSaturatingGAN")
 @dataclasses.dataclass(frozen=True)
 class NonSaturatingSettings:

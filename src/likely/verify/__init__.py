@@ -11,6 +11,8 @@ What is checked, by kind:
   all images of a tiny instance is one; examples do not couple;
 - approximate: ELBO <= importance bound <= quadrature on a tiny instance; the KL term is a KL;
   the same sums; examples do not couple; an autoregressive p(x|z) is causal;
+- with discrete codes: the prior as any tractable density; the bound against the tables of prior and
+  decoder, and against log p(x), the sum over all codes of a tiny instance;
 - dequantised: an inverse, a log-determinant by automatic differentiation, samples as often as the
   integral of the density says;
 - without a density: codes and reconstructions of examples do not couple;
@@ -32,6 +34,7 @@ from likely.density import (
     Autoregressive,
     AutoregressiveLikelihood,
     Dequantized,
+    DiscreteLatent,
     Fittable,
     ImplicitDensity,
     LatentVariable,
@@ -41,6 +44,7 @@ from likely.density import (
 from likely.errors import InvalidSetting
 from likely.verify.causality import causality
 from likely.verify.coupling import coupling
+from likely.verify.discrete import codes, prior_of
 from likely.verify.flow import dequantised
 from likely.verify.latent import bounds, conditioned
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
@@ -98,6 +102,12 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
                 for proof in causality(of_decoder, model.likelihood_given_z.network):
                     yield dataclasses.replace(proof, name=f"{proof.name} (given z)")
         yield from bounds(subject, model)
+    if isinstance(model, DiscreteLatent):
+        of_prior = prior_of(subject, model)
+        with torch.enable_grad():
+            for proof in (*conditionals_sum_to_one(of_prior), *causality(of_prior, model.prior)):
+                yield dataclasses.replace(proof, name=f"{proof.name} (prior)")
+        yield from codes(subject, model)
     if isinstance(model, Dequantized):
         yield from dequantised(subject, model)
     if isinstance(model, ImplicitDensity):

@@ -35,7 +35,7 @@ def conditionals_sum_to_one(subject: Subject) -> Iterator[Proof]:
         reported, _ = model.elbo_terms(x, subject.noise("elbo"), labels)
     else:
         return
-    off, total = _from_tables(head, parameters, x)
+    off, total = from_tables(head, parameters, x)
     yield Proof.at_most(
         "each conditional sums to one",
         off,
@@ -53,7 +53,7 @@ def conditionals_sum_to_one(subject: Subject) -> Iterator[Proof]:
     )
 
 
-def _from_tables(head: Head, parameters: Tensor, x: Tensor) -> tuple[float, Tensor]:
+def from_tables(head: Head, parameters: Tensor, x: Tensor) -> tuple[float, Tensor]:
     """(largest |log sum| of a table, log-likelihood of each image read off the tables [B])."""
     worst = 0.0
     total = torch.zeros(len(x), dtype=torch.float64)
