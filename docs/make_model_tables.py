@@ -27,6 +27,7 @@ KINDS = {
         "one pass; of the PixelVAE also a small network by pixels",
         "yes, approximate posterior",
     ),
+    "GenerativeAutoencoder": ("a code from its density, then one pass", "yes"),
     "ImplicitDensity": ("one pass", "only of its own samples"),
     "EncoderDecoder": ("none", "yes"),
 }

@@ -34,6 +34,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "parallel-multiscale": {"channels": 8, "blocks": 1, "components": 2, "dropout": 0.1},
     "autoencoder": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2,
                     "loss": "likelihood"},
+    "generative-autoencoder": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1,
+                               "density_layers": 2, "density_hidden": 8},
     "vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2},
     "pixel-vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2,
                   "flow_layers": 2, "flow_hidden": 8, "maps": 2, "local_channels": 6,

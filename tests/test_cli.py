@@ -549,6 +549,7 @@ def small(command: str, line: str) -> list[str]:
         ],
         "sample": ["-n", "3"],
         "clusters": ["-n", "40"],
+        "prior": ["--steps", "2"],
         "classify": ["--labels", "digits", "--seeds", "1", "--per-class", "2", "--layer", "code"],
     }
     return [*words, *less.get(command, [])]

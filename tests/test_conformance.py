@@ -472,7 +472,8 @@ def test_any_shape_is_right_or_refused_in_a_sentence(name: str, shape: tuple[int
     if isinstance(model, GenerativeModel):
         x = model.sample(12, seed=1, context=labels)
         assert x.shape == (12, *shape)
-        assert nats(model, data, proofs=proofs).n == 12
+        if name in EXPLICIT:
+            assert nats(model, data, proofs=proofs).n == 12
     assert all(answer.shape[0] == 4 for answer in _of_odd_shape(model, x[:4], _first(labels, 4)))
     if isinstance(model, TractableDensity) and spec.levels**spec.dimensions < 300:
         context = None if labels is None else context_of_all(spec)

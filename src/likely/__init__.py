@@ -46,10 +46,12 @@ if TYPE_CHECKING:
     from likely.jobs.clusters import clusters as clusters
     from likely.jobs.compare import compare as compare
     from likely.jobs.evaluate import evaluate as evaluate
+    from likely.jobs.prior import with_prior as with_prior
     from likely.runs.saved import load as load
     from likely.settings import FitSettings as FitSettings
     from likely.training.loop import Run as Run
     from likely.training.loop import fit as fit
+    from likely.training.objectives import CodeLikelihood as CodeLikelihood
     from likely.training.objectives import ImportanceWeighted as ImportanceWeighted
     from likely.training.objectives import NegativeELBO as NegativeELBO
     from likely.training.objectives import NegativeLogLikelihood as NegativeLogLikelihood
@@ -83,13 +85,14 @@ _HOME = {
         "jobs.clusters": ("clusters",),
         "jobs.compare": ("compare",),
         "jobs.evaluate": ("evaluate",),
+        "jobs.prior": ("with_prior",),
         "runs.saved": ("load",),
         "settings": ("FitSettings",),
         "training.loop": ("Run", "fit"),
         "training.objectives": (
             *("ImportanceWeighted", "NegativeELBO", "NegativeLogLikelihood", "NonSaturatingGAN"),
             *("OrderAgnosticLikelihood", "QuantisedBound", "ReconstructionError"),
-            *("RelativisticGAN", "SubsampledLikelihood"),
+            *("RelativisticGAN", "SubsampledLikelihood", "CodeLikelihood"),
         ),
         "verify": ("verify",),
     }.items()

@@ -16,7 +16,13 @@ class Interpolates(Protocol):
     """A model that answers."""
 
     def interpolate(
-        self, ends: Ends, steps: int = 8, *, seed: int = 0, context: Tensor | int | None = None
+        self,
+        ends: Ends,
+        steps: int = 8,
+        *,
+        spherical: bool = False,
+        seed: int = 0,
+        context: Tensor | int | None = None,
     ) -> Tensor:
         """See `interpolate`."""
 
@@ -36,15 +42,18 @@ def interpolate(
     ends: Ends,
     steps: int = 8,
     *,
+    spherical: bool = False,
     seed: int = 0,
     context: Tensor | int | None = None,
 ) -> Tensor:
-    """Decode points on the line between pairs of codes.
+    """Decode points on the line between pairs of codes, or on a great circle.
 
     Args:
         model: with latent codes.
         ends: how many pairs to draw, or the two ends, integers [B, *shape] each.
         steps: points, both ends included.
+        spherical: turn from one code to the other in place of the straight line: for codes drawn
+            from N(0, I) in many dimensions.
         seed: of the codes that are drawn.
         context: labels, as for `sample`.
 
@@ -57,4 +66,4 @@ def interpolate(
     """
     if not isinstance(model, Interpolates):
         raise refusal(model, answer(model))
-    return model.interpolate(ends, steps, seed=seed, context=context)
+    return model.interpolate(ends, steps, spherical=spherical, seed=seed, context=context)

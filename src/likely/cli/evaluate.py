@@ -25,6 +25,8 @@ OPTIONS: dict[str, Option] = {
                 "[test]"),
     "--importance-samples": ("K", whole(0), 100, "of the importance-weighted bound of a "
                              "latent-variable model; 0 for the ELBO alone [100]"),
+    "--factors": ("", None, False, "also hold the codes against the known factors of the data "
+                  "(shapes): MIG, DCI, SAP"),
     "--annealed": ("", None, False, "also bound log p(x) of a latent-variable model by annealed "
                    "importance sampling, the nearest there is, with the gap on images that it "
                    "draws; minutes"),
@@ -76,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
         )
         if options.annealed
         else None,
+        options.factors,
     )
     saved = opened(options)
     data_of(saved)
@@ -109,6 +112,8 @@ def _print(saved: SavedRun, evaluation: Evaluation) -> None:
     say(rows(lines).rstrip())
     for text in evaluation.notes:
         say(f"  {text}")
+    if evaluation.disentanglement is not None:
+        say(f"\ncodes against the factors\n\n  {evaluation.disentanglement}")
     if evaluation.annealed is not None:
         near = evaluation.annealed
         say(f"\nof {near.gain.n:,} of these images\n")

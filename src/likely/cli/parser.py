@@ -21,7 +21,9 @@ from likely.settings import OBJECTIVES
 COMMANDS: dict[str, str] = {
     "fit": "fit a model to data; resumes where it was stopped",
     "sample": "draw images from a run into a PNG sheet or an array",
+    "prior": "give the codes of a run a density: then it can be sampled",
     "encode": "encode the data of a run; reconstructions beside the inputs",
+    "traverse": "draw what the code of a run says: units moved, codes by class",
     "evaluate": "measure a run: nats, bits/dim, distances of its samples",
     "classify": "classify with few labels, from the encoder of a run",
     "clusters": "cluster and map the codes of a run's data, without labels",

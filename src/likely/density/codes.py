@@ -54,13 +54,23 @@ class Decoder(Fittable):
     @torch.no_grad()
     @full_precision
     def interpolate(
-        self, ends: Ends, steps: int = 8, *, seed: int = 0, context: Tensor | int | None = None
+        self,
+        ends: Ends,
+        steps: int = 8,
+        *,
+        spherical: bool = False,
+        seed: int = 0,
+        context: Tensor | int | None = None,
     ) -> Tensor:
-        """Decode points on the line between pairs of codes.
+        """Decode points on the line between pairs of codes, or on a great circle.
 
         Args:
             ends: how many pairs to draw, or the two ends, integers [B, *shape] each.
             steps: points, both ends included.
+            spherical: turn from one code to the other in place of the straight line. Codes drawn
+                from N(0, I) in many dimensions have norms near the square root of these, and the
+                middle of a line is nearer to 0 than any of them (White 2016, sec. 2.1,
+                https://arxiv.org/abs/1609.04468).
             seed: of the codes that are drawn.
             context: labels, as for `sample`.
 
@@ -88,7 +98,8 @@ class Decoder(Fittable):
                 first, last = (self.codes(x, context) for x in ends)
             labels = self.labels(context, len(first))
             shares = [index / (steps - 1) for index in range(steps)]
-            path = [self.decode(first.lerp(last, share), labels) for share in shares]
+            between = slerp if spherical else torch.lerp
+            path = [self.decode(between(first, last, share), labels) for share in shares]
         finally:
             self.train(was_training)
         return torch.stack(path, 1)
@@ -171,3 +182,21 @@ class EncoderDecoder(Decoder):
         for part in chunks(len(z), max(1, DECODED // (self.decoded_features * height * width))):
             labels = None if context is None else context[part]
             yield part, at_least_float(self.decoder_output(z[part], labels))
+
+
+def slerp(first: Tensor, last: Tensor, share: float) -> Tensor:
+    """A point on the arc between two codes, whose norm moves evenly, too, [B, Z] (Shoemake 1985).
+
+    Where they point the same way or opposite ways it is a point on the line.
+    """
+    norms = [z.norm(dim=-1, keepdim=True) for z in (first, last)]
+    cosine = (first * last).sum(-1, keepdim=True) / (norms[0] * norms[1]).clamp(min=1e-12)
+    angle = cosine.clamp(-1.0, 1.0).acos()
+    sine = angle.sin()
+    plain = sine < 1e-4
+    weights = [torch.where(plain, s, (s * angle).sin() / sine.clamp(min=1e-4))
+               for s in (1.0 - share, share)]  # fmt: skip
+    turned = weights[0] * first / norms[0].clamp(min=1e-12)
+    turned = turned + weights[1] * last / norms[1].clamp(min=1e-12)
+    norm = torch.lerp(norms[0], norms[1], share)
+    return torch.where(plain, first.lerp(last, share), turned * norm)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,26 @@ def png(image: Image.Image) -> bytes:
     """The image as the bytes of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def animation(
+    frames: Sequence[Images], levels: int, *, columns: int | None = None, seconds: float = 0.12
+) -> bytes:
+    """Sheets one after another, again and again, as the bytes of a GIF file.
+
+    Args:
+        frames: images [N, C, H, W] each.
+        levels: number of integer levels.
+        columns: images per row.
+        seconds: that a frame stands.
+    """
+    sheets = [sample_sheet(frame, levels, columns=columns) for frame in frames]
+    buffer = io.BytesIO()
+    sheets[0].save(
+        buffer, "GIF", save_all=True, append_images=sheets[1:], duration=round(1000 * seconds),
+        loop=0,
+    )  # fmt: skip
     return buffer.getvalue()
 
 

@@ -20,14 +20,22 @@ from torch import Tensor
 from likely.ask import QUERIES, answers
 from likely.ask.likelihood import Tightens, has_likelihood
 from likely.data.spec import Dataset, DataSpec
-from likely.density import DiscreteLatent, GenerativeModel, LatentVariable, generative
+from likely.density import (
+    DiscreteLatent,
+    EncoderDecoder,
+    GenerativeModel,
+    LatentVariable,
+    generative,
+)
 from likely.devices import choose_device, place
 from likely.errors import InvalidData, InvalidSetting, ProofFailed
 from likely.estimate import Estimate
 from likely.evaluate.annealed import Annealed, AnnealedSettings, annealed, refuse_without_posterior
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.codes import code_usage
+from likely.evaluate.disentangle import Disentanglement, disentanglement_of
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
+from likely.evaluate.prior import prior_gap
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report
@@ -51,6 +59,7 @@ class EvaluateSettings:
         samples: images on each side of the distances; 0 for those of the split, at most 2,000.
         seed: of latents and samples.
         device: auto, cpu, cuda.
+        factors: whether codes are held against the known factors of the data (shapes).
         annealed: how the log p(x) of a latent-variable model is annealed, too; None for not at all.
     """
 
@@ -61,6 +70,7 @@ class EvaluateSettings:
     seed: int = 0
     device: str = "auto"
     annealed: AnnealedSettings | None = None
+    factors: bool = False
 
     def __post_init__(self) -> None:
         known(self)
@@ -79,6 +89,7 @@ class Evaluation:
         notes: sentences.
         per_example: nats of each example under the tightest likelihood, [N]; None without one.
         samples: what was drawn, integers [n, *shape]; None without.
+        disentanglement: of the codes, where the factors are known and it was asked for.
         annealed: bounds that are nearer to the truth, of some of the images; None where not asked.
     """
 
@@ -89,6 +100,7 @@ class Evaluation:
     per_example: list[float] | None
     samples: Tensor | None
     annealed: Annealed | None = None
+    disentanglement: Disentanglement | None = None
 
     def __getitem__(self, quantity: str) -> Estimate:
         """The tightest estimate of a quantity; of a likelihood ("nll") in nats."""
@@ -101,7 +113,7 @@ class Evaluation:
     def __str__(self) -> str:
         lines = [f"{estimate.quantity}: {estimate}" for estimate in self.estimates]
         lines += [f"{name}: no answer: {reason}" for name, reason in self.unanswerable.items()]
-        near = [] if self.annealed is None else [str(self.annealed)]
+        near = [str(part) for part in (self.annealed, self.disentanglement) if part is not None]
         return "\n".join([f"{self.data.name}, {self.data.split} split", *lines, *self.notes, *near])
 
     __repr__ = __str__
@@ -205,6 +217,9 @@ def measure(
         usage = code_usage(model, part)
         notes.append(usage.sentence)
         estimates += [usage.rate, usage.distortion, usage.perplexity]
+    if isinstance(model, EncoderDecoder):
+        notes.append(str(prior_gap(model, part, seed=settings.seed)))
+    scores = disentanglement_of(model, part) if settings.factors else None
     drawn = None
     if settings.sample_metrics:
         try:
@@ -224,7 +239,7 @@ def measure(
             # The likelihood is measured: few images are no reason to keep it back.
             notes.append(f"no numbers about samples: {error}")
     return Evaluation(
-        part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, drawn, near
+        part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, drawn, near, scores
     )
 
 
@@ -356,6 +371,8 @@ def _merged(
             record["annealed"] = before["annealed"]
     if evaluation.annealed is not None:
         record["annealed"] = evaluation.annealed.to_json()
+    if evaluation.disentanglement is not None:
+        record["disentanglement"] = evaluation.disentanglement.to_json()
     return {
         "run": str(run.directory),
         "model": run.name,

@@ -257,6 +257,11 @@ class FlowDensity(nn.Module):
         with without_autocast(u.device):
             return self.flow.inverse(u)[0]
 
+    @torch.no_grad()
+    def start_at(self, z: Tensor) -> None:
+        """Normalise codes [N, D] on their way through the flow."""
+        self.flow.start_at(z)
+
 
 @dataclasses.dataclass(frozen=True)
 class FlowPosterior:

@@ -515,7 +515,7 @@ class _Loop:
     def _validate(self) -> dict[str, float]:
         """Validation of the averaged weights: what was promised, not what was trained."""
         held_out = self.data.validation
-        if held_out is None:
+        if held_out is None or not self.objective.validates:
             return {}
         model = self.model
         if has_likelihood(model):

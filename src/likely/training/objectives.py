@@ -41,6 +41,7 @@ from likely.errors import InvalidSetting
 from likely.models.gan.adversary import DISCRIMINATOR, adversary_of
 from likely.noise import Noise
 from likely.training.registry import (
+    CodeLikelihoodSettings,
     ELBOSettings,
     ImportanceSettings,
     LikelihoodSettings,
@@ -54,6 +55,7 @@ from likely.training.registry import (
 
 MODEL = "model"
 GENERATOR = "generator"
+AUTOENCODER, DENSITY = "autoencoder", "density"
 
 
 class Loss(NamedTuple):
@@ -120,6 +122,11 @@ class Objective(abc.ABC):
                 f"{type(self).__name__} needs {self.needs}, {type(model).__name__} is {model.kind}"
             )
         return {MODEL: model}
+
+    @property
+    def validates(self) -> bool:
+        """Whether the best weights can be told by the validation of the model."""
+        return True
 
     @abc.abstractmethod
     def loss(self, step: Step) -> Loss:
@@ -220,6 +227,63 @@ class ReconstructionError(ReconstructionSettings, Objective):
         error, penalty = step.model.reconstruction_terms(step.x, step.noise)
         terms = {"reconstruction_error": error, "sparsity": penalty}
         return Loss(error + penalty, {name: term.detach() for name, term in terms.items()})
+
+
+@runtime_checkable
+class HasCodeDensity(Protocol):
+    """A model whose codes have a density that is learned.
+
+    Attributes:
+        code_density: with `log_prob`; None where nothing is learned.
+    """
+
+    code_density: Any
+
+    def codes_drawn(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        """The codes of examples that the density is fitted to, [B, latent]."""
+
+
+class CodeLikelihood(CodeLikelihoodSettings, Objective):
+    """-log p(z) of the codes of examples, which moves the density of the codes alone.
+
+    With it the codes of a fitted autoencoder get a density, and those of a latent-variable model a
+    new prior: the gradient of the bound with respect to the prior is that of E_q log p(z).
+    """
+
+    capturable = False
+    fits = HasCodeDensity
+    needs = "a model whose codes have a density that is learned"
+
+    @property
+    def validates(self) -> bool:
+        return not self.autoencoder
+
+    def players(self, model: Fittable) -> dict[str, nn.Module]:
+        super().players(model)
+        assert isinstance(model, HasCodeDensity)
+        if model.code_density is None:
+            raise InvalidSetting(
+                f"{type(self).__name__} needs {self.needs}, and the prior of this "
+                f"{type(model).__name__} is none: give it prior=flow"
+            )
+        players: dict[str, nn.Module] = {DENSITY: model.code_density}
+        if self.autoencoder:
+            if not isinstance(getattr(model, AUTOENCODER, None), Reconstructs):
+                raise InvalidSetting(
+                    f"{type(model).__name__} has no autoencoder beside its density: leave out "
+                    "autoencoder"
+                )
+            players = {AUTOENCODER: model.get_submodule(AUTOENCODER), **players}
+        return players
+
+    def loss(self, step: Step) -> Loss:
+        if step.player == AUTOENCODER:
+            error, penalty = step.model.autoencoder.reconstruction_terms(step.x, step.noise)
+            return Loss(error + penalty, {"reconstruction_error": error.detach()})
+        with torch.no_grad():
+            z = step.model.codes_drawn(step.x, step.noise, step.context)
+        nll = -step.model.code_density.log_prob(at_least_float(z))
+        return Loss(nll, {"code_nll": nll.detach()})
 
 
 class ImportanceWeighted(ImportanceSettings, Objective):
@@ -389,7 +453,7 @@ def default_objective(model: Fittable) -> Objective:
     if isinstance(model, ApproximateDensity):
         return NegativeELBO()
     if isinstance(model, ImplicitDensity):
-        return RelativisticGAN()
+        return CodeLikelihood(True) if isinstance(model, HasCodeDensity) else RelativisticGAN()
     if isinstance(model, Reconstructs):
         return ReconstructionError()
     raise InvalidSetting(

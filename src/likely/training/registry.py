@@ -89,6 +89,18 @@ class ReconstructionSettings:
     """None: an autoencoder's loss, noise and penalty are its own settings."""
 
 
+@objective("code-likelihood", "likely.training.objectives:CodeLikelihood")
+@dataclasses.dataclass(frozen=True)
+class CodeLikelihoodSettings:
+    """Of the fit of a density over codes.
+
+    Attributes:
+        autoencoder: whether the autoencoder moves, too, by its reconstruction error.
+    """
+
+    autoencoder: bool = False
+
+
 @objective("importance-weighted", "likely.training.objectives:ImportanceWeighted")
 @dataclasses.dataclass(frozen=True)
 class ImportanceSettings:

@@ -116,8 +116,8 @@ class Autoencoder(EncoderDecoder):
     settings: AutoencoderSettings
     takes_vectors = True
     instead = (
-        "it only encodes, decodes and reconstructs. Give its codes a density (a Gaussian, a "
-        "mixture, a flow), draw codes from that and decode them"
+        "it only encodes, decodes and reconstructs. Give its codes a density: "
+        "`likely prior RUN --density flow --out RUN2`, in Python likely.with_prior(model, train)"
     )
 
     def __init__(self, spec: DataSpec, settings: AutoencoderSettings | None = None) -> None:

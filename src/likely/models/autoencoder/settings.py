@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from likely.models.common import BySize, NetworkSettings
 from likely.models.registry import model
@@ -12,6 +12,7 @@ from likely.settings import FitSettings, HeadName
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
     from likely.models.autoencoder.autoencoder import Autoencoder as Autoencoder
+    from likely.models.autoencoder.generative import GenerativeAutoencoder as GenerativeAutoencoder
 
 
 @model("autoencoder", "likely.models.autoencoder.autoencoder:Autoencoder")
@@ -54,7 +55,7 @@ class AutoencoderSettings(NetworkSettings):
     sparsity_target: float = 0.05
 
     @classmethod
-    def preset(cls, spec: DataSpec) -> AutoencoderSettings:
+    def preset(cls, spec: DataSpec) -> Self:
         """Sizes that work without tuning, by the side of the image."""
         head: HeadName = "auto" if spec.levels == 2 else "logistic-mixture"
         if len(spec.shape) == 1 or spec.side <= 12:
@@ -68,3 +69,22 @@ class AutoencoderSettings(NetworkSettings):
         FitSettings(steps=1500, batch_size=64, learning_rate=2e-3, ema=0.99),
         FitSettings(steps=10_000, batch_size=100, learning_rate=1e-3, warmup=500),
     )
+
+
+@model("generative-autoencoder", "likely.models.autoencoder.generative:GenerativeAutoencoder")
+@dataclasses.dataclass(frozen=True)
+class GenerativeAutoencoderSettings(AutoencoderSettings):
+    """Autoencoder whose codes have a density (Ghosh et al. 2020): samples, no likelihood.
+
+    Attributes:
+        density: of the codes; gaussian (full covariance), mixture, flow (RealNVP), or
+            autoregressive (a masked flow).
+        density_components: of a mixture.
+        density_layers: couplings or masked maps of a flow.
+        density_hidden: units of each of the two hidden layers of one.
+    """
+
+    density: Literal["gaussian", "mixture", "flow", "autoregressive"] = "flow"
+    density_components: int = 50
+    density_layers: int = 6
+    density_hidden: int = 128

@@ -30,12 +30,13 @@ class VAESettings(NetworkSettings):
         head: distribution of a pixel given z.
         components: number of components of the logistic mixture.
         conditional: condition encoder and decoder on the class label.
-        prior: of z; normal, flow (RealNVP), autoregressive (a masked flow), or vamp (VampPrior: a
-            mixture of the posteriors of pseudo-inputs).
+        prior: of z; normal, flow (RealNVP), autoregressive (a masked flow), vamp (VampPrior: a
+            mixture of the posteriors of pseudo-inputs), gaussian (full covariance), or mixture.
         posterior: normal, or iaf (a masked flow after the Gaussian).
         flow_layers: couplings or masked maps of a flow.
         flow_hidden: units of each of the two hidden layers of one.
         pseudo_inputs: components of a VampPrior.
+        prior_components: Gaussians of a mixture.
     """
 
     latent: int = 32
@@ -47,11 +48,12 @@ class VAESettings(NetworkSettings):
     head: HeadName = "auto"
     components: int = 10
     conditional: bool = False
-    prior: Literal["normal", "flow", "autoregressive", "vamp"] = "normal"
+    prior: Literal["normal", "flow", "autoregressive", "vamp", "gaussian", "mixture"] = "normal"
     posterior: Literal["normal", "iaf"] = "normal"
     flow_layers: int = 8
     flow_hidden: int = 128
     pseudo_inputs: int = 500
+    prior_components: int = 50
 
     @classmethod
     def preset(cls, spec: DataSpec) -> Self:

@@ -16,6 +16,7 @@ The prior is N(0, I) or learned, independent of the label:
 
 - a flow p(z) = N(f(z); 0, I) |det df/dz| (`likely.nn.flow`), of couplings (RealNVP) or of masked
   maps (an autoregressive flow, Chen et al. 2017, https://arxiv.org/abs/1611.02731);
+- a Gaussian with full covariance, or a mixture of Gaussians (`likely.nn.codes`);
 - VampPrior (Tomczak and Welling 2018, https://arxiv.org/abs/1705.07120), eq. 9:
   p(z) = (1/K) sum_k q(z|u_k), the u_k learned, in [-1, 1], and at training images to begin with.
 
@@ -47,6 +48,7 @@ from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import Head, head_for
 from likely.models.vae.settings import VAESettings
+from likely.nn.codes import FullGaussian, Startable, WeightedMixture
 from likely.nn.flow import (
     Bijection,
     FlowDensity,
@@ -55,6 +57,7 @@ from likely.nn.flow import (
     coupling_flow,
 )
 from likely.nn.residual import Down, ResidualBlock, Up, sizes
+from likely.noise import Noise
 
 
 class DenseTrunk(nn.Module):
@@ -178,13 +181,17 @@ class VariationalAutoencoder(LatentVariable):
         self.output_bias = nn.Parameter(torch.zeros(outputs, *spec.grid[1:]))
         self.label_in = nn.Embedding(self.classes, dims) if self.classes else None
         self.label_out = nn.Embedding(self.classes, s.latent) if self.classes else None
-        self.prior_flow: FlowDensity | None = None
+        self.prior_flow: FlowDensity | Startable | None = None
         self.posterior_flow: Bijection | None = None
         self.pseudo_inputs: nn.Parameter | None = None
         if s.prior in ("flow", "autoregressive"):
             build = coupling_flow if s.prior == "flow" else autoregressive_flow
             flow = build(s.latent, s.flow_layers, s.flow_hidden)
             self.prior_flow = FlowDensity(flow, s.latent)
+        if s.prior == "gaussian":
+            self.prior_flow = FullGaussian(s.latent)
+        if s.prior == "mixture":
+            self.prior_flow = WeightedMixture(s.latent, s.prior_components)
         if s.prior == "vamp":
             pseudo = torch.rand(s.pseudo_inputs, *spec.grid) * 2 - 1
             self.pseudo_inputs = nn.Parameter(pseudo)
@@ -221,6 +228,16 @@ class VariationalAutoencoder(LatentVariable):
         if self.posterior_flow is None:
             return gaussian
         return FlowPosterior(gaussian, self.posterior_flow, rest)
+
+    @property
+    def code_density(self) -> FlowDensity | Startable | None:
+        """The prior, where it is learned and has weights of its own."""
+        return self.prior_flow
+
+    def codes_drawn(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
+        """z ~ q(z | x), [B, latent]: what a prior is fitted to."""
+        q = self.posterior(x, context)
+        return q.sample(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
 
     def _encoded(self, x: Tensor) -> tuple[DiagonalGaussian, Tensor]:
         """(a Gaussian, the rest of the encoder's output); x floats in [-1, 1], [B, C, H, W]."""

@@ -1,0 +1,73 @@
+"""`likely prior RUN --density flow --out RUN2`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from likely.cli.output import say, say_json
+from likely.cli.parser import Option, Parser, add_options, no_choices, whole
+from likely.cli.saved import data_of, opened, run_argument
+
+EXAMPLE = """\
+  likely prior runs/autoencoder --density flow --out runs/generative
+  likely prior runs/vae --density gaussian --out runs/vae-gaussian
+"""
+DEFAULT = None
+OPTIONS: dict[str, Option] = {
+    "--density": ("NAME", ("gaussian", "mixture", "flow", "autoregressive"), "flow",
+                  "of the codes: gaussian (full covariance), mixture (of Gaussians), flow "
+                  "(RealNVP) or autoregressive (a masked flow) [flow]"),
+    "--out": ("DIR", None, ..., "directory of the new run; the old one stays as it is"),
+    "--steps": ("N", whole(1), None, "updates of a flow; gaussian and mixture need none [2000]"),
+    "--seed": ("N", whole(0), 0, "of codes, data order and initial weights [0]"),
+}  # fmt: skip
+
+
+choices = no_choices
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Fit a density to the codes of a run and save encoder, decoder and density as a\n"
+        "new run. An autoencoder can then be sampled; a VAE has another prior in its bound."
+    )
+    run_argument(parser)
+    add_options(parser, OPTIONS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fit and save."""
+    from likely.cli.progress import working
+    from likely.evaluate.prior import prior_gap
+    from likely.jobs.prior import with_prior
+
+    saved = opened(options)
+    train, _ = data_of(saved)
+    out = Path(options.out).expanduser()
+    with working(f"fitting a {options.density} density to the codes of {saved.name}"):
+        model = with_prior(
+            saved, density=options.density, steps=options.steps, seed=options.seed, out=out,
+            progress=False,
+        )  # fmt: skip
+    held_out = train.validation or train
+    gaps = [prior_gap(m, held_out, seed=options.seed) for m in (saved.model, model)]
+    if options.json:
+        say_json(
+            {
+                "run": str(saved.directory),
+                "density": options.density,
+                "out": str(out),
+                "kind": model.kind,
+                "before": gaps[0].to_json(),
+                "after": gaps[1].to_json(),
+            }
+        )
+        return 0
+    say(f"{saved.name} with a {options.density} density of its codes ({model.kind})")
+    say(f"  before: {gaps[0]}")
+    say(f"  after:  {gaps[1]}")
+    say(f"saved in {out}\n\nnext:\n  likely sample {out} -n 64 -o samples.png")
+    say(f"  likely evaluate {out} --split validation")
+    return 0

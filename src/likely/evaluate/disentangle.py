@@ -1,0 +1,206 @@
+r"""Whether each unit of a code stands for one factor: MIG, DCI and SAP.
+
+- MIG (Chen et al. 2018, eq. 6, https://arxiv.org/abs/1802.04942): for each factor the mutual
+  information of the best unit less that of the second best, as a share of the factor's entropy.
+  Codes are cut into 20 bins of equal width.
+- DCI (Eastwood and Williams 2018, https://openreview.net/forum?id=By-7dz-AZ): a lasso predicts each
+  factor from the code; the magnitudes of its weights say which units matter. Disentanglement: does
+  a unit matter for one factor only; completeness: does one unit matter for a factor only;
+  informativeness: the share of variance explained on the other half of the examples.
+- SAP (Kumar et al. 2018, https://arxiv.org/abs/1711.00848): for each factor the share of its
+  variance that the best unit explains linearly less that of the second best.
+
+A perfect code scores 1 by all three, a code without information 0. A rotation of a perfect code is
+as informative, and scores near 0 by the others.
+
+Deviations: a factor without an order (a kind) is one column for each of its values, whose weights
+or explained variances are averaged; informativeness in place of an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from likely.ask.encode import features
+from likely.data.labels import relabelled
+from likely.data.spec import Dataset
+from likely.density import Fittable, chunks, context_of
+from likely.errors import InvalidData
+
+Floats = npt.NDArray[np.float64]
+
+BINS = 20
+# Weight of the lasso's penalty, for columns of variance 1.
+PENALTY = 0.02
+SWEEPS = 100
+# Factors whose values are names of no order.
+NAMED = ("kind",)
+ROWS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Disentanglement:
+    """Scores of a code against known factors, each in [0, 1], higher is better.
+
+    Attributes:
+        mig: mutual information gap.
+        disentanglement, completeness, informativeness: of DCI.
+        sap: separated attribute predictability.
+        best: of each factor, by name: (its best unit by mutual information, that information as a
+            share of the factor's entropy, the gap).
+        n: examples.
+    """
+
+    mig: float
+    disentanglement: float
+    completeness: float
+    informativeness: float
+    sap: float
+    best: dict[str, tuple[int, float, float]]
+    n: int
+
+    def __str__(self) -> str:
+        lines = [
+            f"MIG {self.mig:.3f}, DCI disentanglement {self.disentanglement:.3f}, completeness "
+            f"{self.completeness:.3f}, informativeness {self.informativeness:.3f}, SAP "
+            f"{self.sap:.3f} ({self.n:,} examples)"
+        ]
+        for name, (unit, share, gap) in self.best.items():
+            lines.append(f"  {name:6} unit {unit:3} says {share:.0%} of it, gap {gap:.3f}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        record = dataclasses.asdict(self)
+        record["best"] = {
+            name: {"unit": unit, "share": share, "gap": gap}
+            for name, (unit, share, gap) in self.best.items()
+        }
+        return record
+
+
+def disentanglement(codes: Floats, factors: Mapping[str, Floats]) -> Disentanglement:
+    """MIG, DCI and SAP of codes.
+
+    Args:
+        codes: [N, Z].
+        factors: value of each factor for each example, by name, [N] each; few different values.
+
+    Raises:
+        InvalidData: no factors, or of other examples than the codes.
+    """
+    if not factors or any(len(column) != len(codes) for column in factors.values()):
+        raise InvalidData(
+            f"expected known factors of each of {len(codes)} examples, given "
+            f"{ {name: len(column) for name, column in factors.items()} or 'none' }"
+        )
+    z = np.asarray(codes, np.float64)
+    spread = z.std(0)
+    z = (z - z.mean(0)) / np.where(spread > 0, spread, 1.0)
+    best, saps, weights, explained = {}, [], [], []
+    for name, column in factors.items():
+        share = _information_shares(z, column)
+        first, second = _top(share)
+        best[name] = (int(share.argmax()), float(first), float(first - second))
+        targets = _columns(name, column)
+        linear = np.stack([(z.T @ target / len(z)) ** 2 for target in targets]).mean(0)
+        first, second = _top(linear)
+        saps.append(float(first - second))
+        fits = [_lasso(z[::2], target[::2]) for target in targets]
+        weights.append(np.abs(np.stack(fits)).mean(0))
+        left = [target[1::2] - z[1::2] @ fit for target, fit in zip(targets, fits, strict=True)]
+        kept = [1.0 - r.var() / t[1::2].var() for r, t in zip(left, targets, strict=True)]
+        explained.append(max(0.0, float(np.mean(kept))))
+    importance = np.stack(weights, 1)  # [Z, factors]
+    whole = importance.sum()
+    of_units, of_factors = importance.sum(1), importance.sum(0)
+    dci_d = float(_purity(importance) @ of_units / whole) if whole else 0.0
+    dci_c = float(_purity(importance.T) @ of_factors / whole) if whole else 0.0
+    gaps = [gap for _, _, gap in best.values()]
+    return Disentanglement(
+        float(np.mean(gaps)), dci_d, dci_c, float(np.mean(explained)), float(np.mean(saps)), best,
+        len(z),
+    )  # fmt: skip
+
+
+def disentanglement_of(model: Fittable, data: Dataset) -> Disentanglement:
+    """Of a model's codes of data with known factors, as `data.load("shapes")`.
+
+    Raises:
+        Unanswerable: a model without an encoder.
+        InvalidData: data whose factors are not known.
+    """
+    if not data.factors:
+        raise InvalidData(
+            f'the factors of {data.spec.name} are not known; those of data.load("shapes") are'
+        )
+    part = relabelled(data, model.spec.classes) if model.classes else data
+    codes = []
+    for rows in chunks(len(data), ROWS):
+        batch = part.batch(rows)
+        x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
+        codes.append(features(model, x, context_of(model, batch)).double().cpu().numpy())
+    return disentanglement(np.concatenate(codes), data.factors)
+
+
+def _information_shares(z: Floats, column: Floats) -> Floats:
+    """I(unit; factor) / H(factor) of every unit, [Z]."""
+    values, factor = np.unique(column, return_inverse=True)
+    p = np.bincount(factor) / len(factor)
+    entropy = -(p * np.log(p)).sum()
+    shares = np.zeros(z.shape[1])
+    if entropy == 0:
+        return shares
+    for unit in range(z.shape[1]):
+        edges = np.histogram_bin_edges(z[:, unit], BINS)
+        cell = np.clip(np.digitize(z[:, unit], edges[1:-1]), 0, BINS - 1)
+        joint = np.zeros((BINS, len(values)))
+        np.add.at(joint, (cell, factor), 1.0 / len(z))
+        product = joint.sum(1, keepdims=True) * joint.sum(0)
+        there = joint > 0
+        shares[unit] = (joint[there] * np.log(joint[there] / product[there])).sum() / entropy
+    return shares
+
+
+def _columns(name: str, column: Floats) -> list[Floats]:
+    """The factor as columns of mean 0 and variance 1."""
+    named = [column == value for value in np.unique(column)] if name in NAMED else [column]
+    centred = [np.asarray(each, np.float64) - np.mean(each) for each in named]
+    return [each / each.std() for each in centred if each.std() > 0]
+
+
+def _lasso(z: Floats, target: Floats) -> Floats:
+    """argmin |target - z w|^2 / (2 N) + PENALTY |w|_1 by coordinate descent, [Z]."""
+    n = len(z)
+    gram, towards = z.T @ z / n, z.T @ target / n
+    w = np.zeros(z.shape[1])
+    for _ in range(SWEEPS):
+        before = w.copy()
+        for unit in range(len(w)):
+            if gram[unit, unit] > 0:
+                rest = towards[unit] - gram[unit] @ w + gram[unit, unit] * w[unit]
+                shrunk = np.sign(rest) * max(abs(rest) - PENALTY, 0.0)
+                w[unit] = shrunk / gram[unit, unit]
+        if np.abs(w - before).max() < 1e-8:
+            break
+    return w
+
+
+def _purity(importance: Floats) -> Floats:
+    """1 less the entropy of each row, as a share of the greatest there could be, [rows]."""
+    total = importance.sum(1, keepdims=True)
+    p = importance / np.where(total > 0, total, 1.0)
+    entropy = -(p * np.log(np.where(p > 0, p, 1.0))).sum(1)
+    return np.where(total[:, 0] > 0, 1.0 - entropy / np.log(importance.shape[1]), 0.0)
+
+
+def _top(values: Floats) -> tuple[float, float]:
+    """The greatest and the second greatest; 0 where there is only one."""
+    ordered = np.sort(np.append(values, 0.0))
+    return float(ordered[-1]), float(ordered[-2])

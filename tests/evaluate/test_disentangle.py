@@ -1,0 +1,94 @@
+"""Disentanglement: a perfect code scores 1, its rotation and noise near 0, by all three scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from likely import models
+from likely.data import load
+from likely.data.spec import Dataset, DataSpec
+from likely.errors import InvalidData, Unanswerable
+from likely.evaluate.disentangle import disentanglement, disentanglement_of
+from likely.models.autoencoder.autoencoder import Autoencoder
+
+Z, N = 6, 4000
+
+
+def factors() -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return {f"f{index}": generator.integers(0, 8, N).astype(np.float64) for index in range(Z)}
+
+
+def table() -> np.ndarray:
+    return np.stack(list(factors().values()), 1)
+
+
+def test_a_perfect_code_scores_one() -> None:
+    code = table()[:, ::-1] * np.array([1.0, -2.0, 0.1, 3.0, 1.0, 5.0])
+    scores = disentanglement(code, factors())
+    for value in (scores.disentanglement, scores.completeness, scores.informativeness):
+        assert value == pytest.approx(1.0, abs=0.02)
+    assert scores.mig == pytest.approx(1.0, abs=0.02)
+    assert scores.sap == pytest.approx(1.0, abs=0.02)
+    assert [scores.best[f"f{index}"][0] for index in range(Z)] == [5, 4, 3, 2, 1, 0]
+    # A unit more that says nothing changes nothing.
+    more = np.append(code, np.random.default_rng(1).normal(size=(N, 1)), 1)
+    assert disentanglement(more, factors()).mig == pytest.approx(scores.mig, abs=0.02)
+
+
+def test_a_rotation_of_it_is_as_informative_and_scores_near_zero() -> None:
+    turned, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(Z, Z)))
+    # All weights alike: no unit is nearer to a factor than another.
+    even = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+    four = dict(list(factors().items())[:4])
+    scores = disentanglement(table()[:, :4] @ even, four)
+    assert scores.informativeness > 0.95
+    assert max(scores.mig, scores.sap, scores.disentanglement, scores.completeness) < 0.06
+    any_other = disentanglement(table() @ turned, factors())
+    assert any_other.informativeness > 0.95
+    assert any_other.mig < 0.2
+
+
+def test_noise_scores_zero() -> None:
+    scores = disentanglement(np.random.default_rng(5).normal(size=(N, Z)), factors())
+    assert max(scores.mig, scores.sap, scores.informativeness) < 0.02
+    constant = disentanglement(np.zeros((N, Z)), factors())
+    assert max(constant.mig, constant.sap, constant.disentanglement) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_two_factors_in_one_unit_are_complete_and_not_disentangled() -> None:
+    t = table()
+    code = np.stack([t[:, 0] + t[:, 1], *t[:, 2:].T], 1)
+    scores = disentanglement(code, factors())
+    assert scores.completeness == pytest.approx(1.0, abs=0.05)
+    assert scores.disentanglement < 0.9
+
+
+class Perfect(Autoencoder):
+    """Its code is the factors of the shapes, looked up."""
+
+    known: dict[bytes, list[float]]
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.tensor([self.known[each.numpy().astype("uint8").tobytes()] for each in x])
+
+
+def test_of_a_model_on_shapes() -> None:
+    _, test = load("shapes")
+    few = test.take(slice(0, 1000))
+    model = Perfect(test.spec, models.AutoencoderSettings(latent=6, network="dense", hidden=4))
+    columns = np.stack(list(few.factors.values()), 1)
+    model.known = {x.tobytes(): row.tolist() for x, row in zip(few.values, columns, strict=True)}
+    scores = disentanglement_of(model, few)
+    assert scores.mig == pytest.approx(1.0, abs=0.05)
+    assert scores.best["angle"][0] == 2
+    bare = Dataset(DataSpec("t", (1, 28, 28), 256, n=3), np.zeros((3, 1, 28, 28), np.uint8))
+    with pytest.raises(InvalidData, match="factors of t are not known"):
+        disentanglement_of(model, bare)
+    with pytest.raises(Unanswerable, match="no hidden unit"):
+        disentanglement_of(models.NADE(test.spec, hidden=4), few)
+    with pytest.raises(InvalidData, match="known factors"):
+        disentanglement(columns, {})
