@@ -33,7 +33,8 @@ from likely.density import (
 from likely.errors import InvalidSetting
 from likely.models.autoencoder.autoencoder import Autoencoder
 from likely.models.autoencoder.generative import GenerativeAutoencoder
-from likely.models.vae.vae import VAE
+from likely.models.registry import MODELS
+from likely.models.vae.vae import VariationalAutoencoder
 from likely.nn.codes import CodeDensity
 from likely.noise import Noise
 from likely.runs.saved import SavedRun
@@ -110,15 +111,15 @@ def with_prior(
 
 def _composed(
     base: Fittable, density: CodeDensity, changes: dict[str, Any], seed: int
-) -> GenerativeAutoencoder | VAE:
+) -> GenerativeAutoencoder | VariationalAutoencoder:
     """The model that holds the weights of the base, and fresh ones for the density."""
     if isinstance(base, GenerativeAutoencoder):
         base = base.autoencoder
-    if not isinstance(base, Autoencoder | VAE):
+    if not isinstance(base, Autoencoder | VariationalAutoencoder):
         if isinstance(base, LatentVariable):
             raise InvalidSetting(
                 f"the prior of {type(base).__name__} is part of its class and cannot be replaced; "
-                "Autoencoder and VAE take another"
+                "Autoencoder, VAE and PixelVAE take another"
             )
         raise refusal(base, no_code(base))
     fields = dataclasses.asdict(base.settings)
@@ -130,8 +131,10 @@ def _composed(
         made.autoencoder.load_state_dict(base.state_dict())
     else:
         fields |= {"prior": density, **changes}
-        made = runs.build("vae", base.spec, fields, seed)
-        assert isinstance(made, VAE)
+        registered = MODELS.of(type(base))
+        assert registered is not None
+        made = runs.build(registered.reference, base.spec, fields, seed)
+        assert isinstance(made, VariationalAutoencoder)
         names = {name for name in made.state_dict() if not name.startswith(PRIOR)}
         kept = {name: tensor for name, tensor in base.state_dict().items() if name in names}
         made.load_state_dict(kept, strict=False)
@@ -139,7 +142,9 @@ def _composed(
 
 
 @torch.no_grad()
-def _codes(model: GenerativeAutoencoder | VAE, data: Dataset, seed: int) -> Tensor:
+def _codes(
+    model: GenerativeAutoencoder | VariationalAutoencoder, data: Dataset, seed: int
+) -> Tensor:
     """Codes of training examples, [n, latent]: drawn from q(z | x) where it is a distribution."""
     part = relabelled(data, model.spec.classes) if model.classes else data
     codes = []

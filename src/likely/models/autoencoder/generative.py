@@ -74,6 +74,13 @@ class GenerativeAutoencoder(ImplicitDensity, EncoderDecoder):
     def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return self.autoencoder.decoder_output(z)
 
+    @property
+    def decoded_features(self) -> int:
+        return self.autoencoder.decoded_features
+
+    def read(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        return self.autoencoder.read(output)
+
     def latents(self, noise: Noise, n: int) -> Tensor:
         return self.code_density.sample(noise, n, next(self.parameters()).dtype)
 
