@@ -89,6 +89,15 @@ def test_every_number_and_every_reason_is_on_the_page(report: Report) -> None:
     assert "fit.steps" in page
 
 
+def test_pictures_of_a_run_are_on_the_page(report: Report, tmp_path: Path) -> None:
+    path = tmp_path / "clusters.png"
+    path.write_bytes(b"a picture")
+    first = dataclasses.replace(report.models[0], pictures={"Its codes": path})
+    page = render(dataclasses.replace(report, models=(first, *report.models[1:])))
+    encoded = base64.b64encode(b"a picture").decode()
+    assert f'<img src="data:image/png;base64,{encoded}" alt="Its codes">' in page
+
+
 def test_every_value_is_escaped(report: Report) -> None:
     evil = '<script>alert("x")</script>'
     model = report.models[0]

@@ -122,6 +122,6 @@ def _method(name: str, n: int, seed: int) -> Any:
             return importlib.import_module("umap").UMAP(n_components=2, random_state=seed, n_jobs=1)
         except ImportError as error:
             raise MissingDependency(
-                "umap needs umap-learn; install with: pip install 'likely[umap]'"
+                f"umap needs umap-learn ({error}); install with: pip install 'likely[umap]'"
             ) from error
     raise InvalidSetting(f'there is no map "{name}": {nearest(name, MAPS)}')

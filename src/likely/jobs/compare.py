@@ -65,6 +65,12 @@ from likely.training.health import diagnose
 from likely.training.loop import Run
 from likely.verify import verify
 
+# Of a run, where a command has made them: name of the file and caption.
+PICTURES = {
+    "clusters.png": "Its codes in the plane, without labels; `likely clusters`",
+    "classify.png": "Classifiers from few labels that start from it; `likely classify`",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class CompareSettings:
@@ -107,6 +113,7 @@ class Fitted:
         seconds: of its fit, or None where not known.
         status: how the fit ended, a sentence.
         adversary: the network that played against an implicit density, else None.
+        pictures: PNG files that were made of its run, by caption.
     """
 
     name: str
@@ -118,6 +125,7 @@ class Fitted:
     seconds: float | None
     status: str
     adversary: nn.Module | None = None
+    pictures: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,6 +364,7 @@ def _opened(
         saved.files.seconds(),
         saved.state,
         saved.adversary,
+        {words: path for name, words in PICTURES.items() if (path := saved.files / name).is_file()},
     )
 
 
@@ -441,6 +450,7 @@ class _Bench:
             neighbours=neighbour_pairs(samples, train, self.reference(item.request).extractor),
             notes=tuple(notes),
             sheets=_pictures(model, test, seed),
+            pictures=item.pictures,
         )
 
     def timed(self, item: Fitted, report: ModelReport) -> ModelReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -282,6 +283,12 @@ def _model(place: int, model: ModelReport, levels: int) -> str:
         )
         caption = f"Samples, and their nearest training images in {pairs.space} (yellow frames)"
         parts.append(_figure(near, caption))
+    for caption, path in model.pictures.items():
+        source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        parts.append(
+            f'<figure><img src="{source}" alt="{_text(caption)}"><figcaption>{_text(caption)}'
+            "</figcaption></figure>"
+        )
     if model.settings:
         rows = "".join(
             f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>"

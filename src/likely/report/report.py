@@ -65,6 +65,7 @@ class ModelReport:
         notes: sentences on its health and verification.
         sheets: further images by caption (reconstructions, completions), row by row, integers
             [R, N, C, H, W].
+        pictures: PNG files by caption.
     """
 
     result: ModelResult
@@ -78,6 +79,7 @@ class ModelReport:
     neighbours: tuple[NeighbourPairs, ...] = ()
     notes: tuple[str, ...] = ()
     sheets: Mapping[str, Images] = dataclasses.field(default_factory=dict)
+    pictures: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
