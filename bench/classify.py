@@ -8,9 +8,9 @@
 An encoder is fitted to the 50,000 training images without their labels: a dense denoising
 autoencoder, a convolutional one, and a VAE as M1. Then, in 20 paired draws of 10 labels a class,
 the classifier that starts from it stands beside the same network from scratch and beside
-classifiers on the pixels; M1+M2 takes fewer draws, as it takes minutes for each. The encoders were
-chosen by `--validation`, which draws other labels and scores validation images. The test split is
-read at the end of each draw. Finished draws are kept in the folder.
+classifiers on the pixels; the convolutional one and M1+M2 take minutes a draw, so fewer draws. The
+encoders were chosen by `--validation`, which draws other labels and scores validation images. The
+test split is read at the end of each draw. Finished draws are kept in the folder.
 
 Needs scikit-learn, and the data: LIKELY_DATA, or a network for the first download.
 """
@@ -68,6 +68,7 @@ RECIPES = {
         {"network": "conv", "channels": 8, **DENOISING},
         dataclasses.replace(FIT, steps=1_200),
         ClassifySettings(baselines=False),
+        draws=5,
     ),
     "m1": Recipe(
         "vae",
