@@ -21,6 +21,8 @@ KINDS = {
     "Mixture": ("from one member", "none"),
     "Incremental": ("one dimension after another, every activation computed once", "none"),
     "Autoregressive": ("one rank after another, all pixels of a rank at once", "none"),
+    "ExpectedStatistics": ("from one component", "the probabilities of the components"),
+    "PPCA": ("one pass", "yes, the exact posterior"),
     "Dequantized": ("through the inverse map", "none"),
     "DiscreteLatent": ("codes one after another, then one pass", "yes, discrete"),
     "LatentVariable": (
@@ -98,8 +100,11 @@ def rows(show: Callable[[list[ModelEntry]], str], *, codes: bool) -> str:
 def contents() -> str:
     """The tables of contents of the model pages, one for each place."""
     page, shown = pages(), []
+    first = {page[e.name]: place(e) for e in reversed(listed())}  # of a page of several places
     for where in dict.fromkeys(map(place, listed())):
-        names = dict.fromkeys(page[e.name] for e in listed() if place(e) == where)
+        names = [
+            name for name in dict.fromkeys(page[e.name] for e in listed()) if first[name] == where
+        ]
         caption = where[0].upper() + where[1:]
         options = f":caption: {caption}\n:hidden:\n:maxdepth: 1"
         shown.append(f"```{{toctree}}\n{options}\n\n" + "\n".join(names) + "\n```")

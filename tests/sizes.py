@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 SMALL: dict[str, dict[str, Any]] = {
+    "bernoulli-mixture": {"components": 4, "restarts": 2},
+    "product-mixture": {"components": 4, "restarts": 2},
+    "ppca": {"latent": 2},
     "gated-pixelcnn": {"channels": 12, "layers": 3, "kernel": 3, "first_kernel": 3,
                        "head_channels": 18, "components": 2, "dropout": 0.1},
     "gated-pixelcnn-ensemble": {"channels": 12, "layers": 3, "first_kernel": 3, "head_channels": 18,
@@ -44,5 +47,6 @@ SMALL: dict[str, dict[str, Any]] = {
                "halvings": 1, "components": 2, "prior_channels": 6, "prior_layers": 2,
                "prior_dropout": 0.1},
     "flow": {"layers": 2, "hidden": 8},
+    "image-flow": {"scales": 2, "couplings": 2, "channels": 6, "dequantizer_couplings": 2},
     "dcgan": {"latent": 4, "channels": 4},
 }  # fmt: skip

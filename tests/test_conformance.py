@@ -17,6 +17,7 @@ from torch import Tensor
 import likely
 from likely import runs
 from likely.ask import QUERIES, Guarantee
+from likely.ask.complete import Completes
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
     ApproximateDensity,
@@ -24,6 +25,7 @@ from likely.density import (
     Dequantized,
     DiscreteLatent,
     EncoderDecoder,
+    ExpectedStatistics,
     Fittable,
     GenerativeModel,
     HasLoss,
@@ -34,6 +36,7 @@ from likely.density import (
     Subsampled,
     TractableDensity,
 )
+from likely.density.chain import raster
 from likely.devices import place
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.evaluate.likelihood import nats
@@ -224,7 +227,9 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
         out["sample"] = model.sample(4, context=context)
     if names & {"log_prob", "elbo", "importance_bound"}:
         out["likelihood"] = density(model, x, context)
-    if "complete" in names:
+    if isinstance(model, ExpectedStatistics):
+        out["complete"] = _completed(model, x)
+    elif "complete" in names:
         assert isinstance(model, Autoregressive)
         observed = model.rank <= model.rank.max() // 2
         order = "raster order" if model.is_raster else "the model's own order"
@@ -235,14 +240,15 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
             model.complete(x, ~observed, context=context)
         out["complete"] = done
     if "conditional" in names:
-        assert isinstance(model, Autoregressive)
+        assert isinstance(model, Autoregressive | ExpectedStatistics)
+        rank = model.rank if isinstance(model, Autoregressive) else raster(model.spec)
         channel = x.shape[1] - 1
         table = model.conditional(x, 2, 3, channel, context)
         assert table.shape == (4, model.spec.levels)
         assert torch.allclose(table.sum(1), torch.ones(4), atol=1e-5)
         changed = x.clone()
         changed[:, channel, 2, 3] = 0
-        changed[:, :, model.rank > model.rank[2, 3]] = 0
+        changed[:, :, rank > rank[2, 3]] = 0
         assert torch.allclose(model.conditional(changed, 2, 3, channel, context), table, atol=1e-5)
         with pytest.raises(InvalidSetting, match="no dimension"):
             model.conditional(x, 99, 0, 0, context)
@@ -251,6 +257,7 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
         out["features"] = model.features(x, context)
         wide = model.latent if isinstance(model, EncoderDecoder) else out["features"].shape[1]
         assert out["features"].shape == (4, wide)
+    if "reconstruct" in names:
         out["reconstruct"] = model.reconstruct(x, context)
         assert out["reconstruct"].shape == x.shape
     if "interpolate" in names:
@@ -260,11 +267,20 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
         q = model.posterior(x, context)
         assert q.mean.shape == q.log_scale.shape == (4, model.latent)
         out["posterior"] = q.mean
-    assert ("reconstruct" in names) == ("features" in names)
     if "stream" in names:
         assert isinstance(model, Incremental)
         out["stream"] = model.stream(4, context).log_table()
     return out
+
+
+def _completed(model: ExpectedStatistics, x: Tensor) -> Tensor:
+    """Any pixels may be observed: here every other one."""
+    assert isinstance(model, Completes)
+    observed = raster(model.spec) % 2 == 0
+    done = model.complete(x, observed)
+    assert torch.equal(done[:, :, observed], x[:, :, observed])
+    assert not torch.equal(done, x)
+    return done
 
 
 @pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
@@ -416,7 +432,7 @@ def test_labels_are_needed_to_condition_on_them(name: str) -> None:
 )
 def test_sampling_frequencies_match_the_density(name: str, spec: DataSpec) -> None:
     if issubclass(MODELS[name].load(), Dequantized):
-        return  # a bound alone is known of the integers; tests/models/test_flow.py has its law
+        return  # a bound alone is known of the integers; tests/models/test_flow.py has the law
     changes = {"latent": 1} if issubclass(MODELS[name].load(), LatentVariable) else {}
     model = built(name, spec, **changes).double()
     everything = all_images(spec.shape, spec.levels)
@@ -641,6 +657,8 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
                 assert out.shape == (2, model.head.parameters, *shape[1:])
             elif isinstance(model, Dequantized):
                 assert model.log_density(x.float() + 0.5, context).shape == (2,)
+            elif isinstance(model, TractableDensity):
+                assert model.log_prob(x, context).shape == (2,)
             else:
                 pytest.fail(f"{name}: a kind that this suite does not know")
 

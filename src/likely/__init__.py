@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from likely.training.loop import Run as Run
     from likely.training.loop import fit as fit
     from likely.training.objectives import CodeLikelihood as CodeLikelihood
+    from likely.training.objectives import ExpectationMaximization as ExpectationMaximization
     from likely.training.objectives import ImportanceWeighted as ImportanceWeighted
     from likely.training.objectives import NegativeELBO as NegativeELBO
     from likely.training.objectives import NegativeLogLikelihood as NegativeLogLikelihood
@@ -90,6 +91,7 @@ _HOME = {
         "settings": ("FitSettings",),
         "training.loop": ("Run", "fit"),
         "training.objectives": (
+            "ExpectationMaximization",
             *("ImportanceWeighted", "NegativeELBO", "NegativeLogLikelihood", "NonSaturatingGAN"),
             *("OrderAgnosticLikelihood", "QuantisedBound", "ReconstructionError"),
             *("RelativisticGAN", "SubsampledLikelihood", "CodeLikelihood"),

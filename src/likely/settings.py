@@ -27,7 +27,7 @@ from likely.errors import InvalidSetting, nearest
 T = TypeVar("T")
 
 Schedule = Literal["constant", "cosine", "linear"]
-Optimizer = Literal["adam", "adamw", "rmsprop", "muon"]
+Optimizer = Literal["adam", "adamw", "rmsprop", "muon", "sgd"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -39,7 +39,7 @@ class FitSettings:
         steps: number of updates (of each player).
         batch_size: examples per update, over all processes and micro-batches.
         micro_batches: parts of a batch whose gradients are accumulated.
-        optimizer: adam, adamw, rmsprop or muon (matrices by orthogonal updates, the rest by Adam).
+        optimizer: adam, adamw, rmsprop, sgd, or muon (matrices by orthogonal updates, else Adam).
         learning_rate: learning rate after the warm-up.
         final_learning_rate: fraction of the learning rate at the end of the schedule.
         schedule: of the learning rate after the warm-up: constant, cosine or linear.

@@ -16,6 +16,7 @@ from likely.ask import QUERIES, Guarantee, answers, ask
 from likely.density import (
     Autoregressive,
     DiagonalGaussian,
+    ExpectedStatistics,
     Fittable,
     GenerativeModel,
     ImplicitDensity,
@@ -65,6 +66,8 @@ def expected_shape(model: Fittable, query: str, x: Tensor) -> tuple[int, ...]:
         return (4,) if query == "likelihood" else (4, model.settings.latent)
     if query in ("features", "conditional", "stream"):
         described = getattr(model.settings, "latent", x.shape[-1] * 3)  # of VQ-VAE, 2 x 2 x 3
+        if isinstance(model, ExpectedStatistics):
+            described = model.settings.components
         return (4, described if query == "features" else model.spec.levels)
     return (4, 3, *x.shape[1:]) if query == "interpolate" else tuple(x.shape)
 

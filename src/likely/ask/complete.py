@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from likely.ask.query import Answer, exact, no_conditionals, query, refusal
-from likely.density import Fittable
+from likely.density import ExpectedStatistics, Fittable
 
 
 @runtime_checkable
@@ -21,7 +21,9 @@ class Completes(Protocol):
 
 
 def answer(model: Fittable) -> Answer:
-    """Exact for a chain rule, where the observed pixels come first."""
+    """Exact for a chain rule where the observed pixels come first, for a mixture everywhere."""
+    if isinstance(model, ExpectedStatistics):
+        return exact("a component from p(k | observed), whichever pixels are observed")
     if isinstance(model, Completes):
         return exact("where the observed pixels come first in the model's order, as the top rows")
     return no_conditionals(model, "p(unobserved | observed)")
@@ -39,9 +41,9 @@ def complete(
     """Draw the unobserved pixels from p(rest | observed); the observed ones are kept.
 
     Args:
-        model: a chain rule.
+        model: a chain rule, or a mixture of products.
         x: integers [B, *shape]; unobserved values are ignored.
-        observed: bool [H, W] ([D] for vectors); the first pixels of the model's order.
+        observed: bool [H, W] ([D] for vectors); of a chain rule the first pixels of its order.
         seed: of the noise.
         context: labels, as for `sample`.
 

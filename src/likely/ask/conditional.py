@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from likely.ask.query import Answer, exact, no_conditionals, query, refusal
-from likely.density import Fittable
+from likely.density import ExpectedStatistics, Fittable
 
 
 @runtime_checkable
@@ -26,7 +26,9 @@ class HasConditional(Protocol):
 
 
 def answer(model: Fittable) -> Answer:
-    """Exact for a chain rule."""
+    """Exact for a chain rule and for a mixture of products."""
+    if isinstance(model, ExpectedStatistics):
+        return exact("the components' levels, weighed by what comes before the pixel")
     if isinstance(model, HasConditional):
         return exact("p(x_i | what comes before it) is what the network computes")
     return no_conditionals(model, "p(x_i | x_<i)")
@@ -44,7 +46,7 @@ def conditional(
     """p(x_i = level | what comes before it in the model's order), [B, levels].
 
     Args:
-        model: a chain rule.
+        model: a chain rule, or a mixture of products.
         x: integers [B, *shape]; only what comes before the dimension is read.
         row: of the pixel; 0 for vectors.
         column: of the pixel; the dimension of a vector.

@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from likely.ask.query import Answer, approximate, no_code, none, query, refusal
-from likely.density import Autoregressive, Fittable, Mixture, Posterior
+from likely.ask.query import Answer, approximate, exact, no_code, none, query, refusal
+from likely.density import Autoregressive, ExpectedStatistics, Fittable, Mixture, Posterior
 from likely.devices.precision import without_autocast
 
 
@@ -33,6 +33,14 @@ class HasPosterior(Protocol):
 
     def posterior(self, x: Tensor, context: Tensor | None = None) -> Posterior:
         """See `posterior`."""
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A model that gives features of examples."""
+
+    def features(self, x: Tensor, context: Tensor | int | None = None) -> Tensor:
+        """See `features`."""
 
 
 @runtime_checkable
@@ -58,6 +66,10 @@ def features_answer(model: Fittable, adversary: object = None) -> Answer:
         return approximate("activations of its adversary, adversary=run.adversary")
     if isinstance(model, Encodes):
         return approximate(_code(model))
+    if isinstance(model, ExpectedStatistics):
+        return exact("p(k|x), the probabilities of the components")
+    if isinstance(model, Describes):
+        return approximate("the mean of p(z|y) where y is in the middle of the cell of x")
     if isinstance(model, Autoregressive | Mixture):
         return none("no hidden unit is a code of the whole x")
     return none(
@@ -102,16 +114,16 @@ def features(
     """Numbers that describe x, for a classifier or a clustering, [B, features].
 
     Args:
-        model: with an encoder, or any with an adversary.
+        model: with an encoder or components, or any with an adversary.
         x: integers [B, *shape].
         context: labels, as for `sample`.
         adversary: take the activations of this network, `run.adversary` of a GAN.
 
     Raises:
-        Unanswerable: neither an encoder nor an adversary with features.
+        Unanswerable: neither features nor an adversary with features.
     """
     if adversary is None:
-        if not isinstance(model, Encodes):
+        if not isinstance(model, Describes):
             raise refusal(model, features_answer(model))
         return model.features(x, context)
     if not isinstance(adversary, HasFeatures):

@@ -21,6 +21,7 @@ from likely.density import (
     Autoregressive,
     Dequantized,
     DiscreteLatent,
+    ExpectedStatistics,
     Fittable,
     Mixture,
     TractableDensity,
@@ -61,7 +62,7 @@ def answer(model: Fittable) -> Answer:
     """Exact for a tractable density, a bound for an approximate one."""
     if isinstance(model, ApproximateDensity):
         if isinstance(model, Dequantized):
-            why = "the density of x + u, u uniform, is exact, and its mean log bounds log P(x)"
+            why = "the density of x + u, u in [0, 1), is exact, and its mean log bounds log P(x)"
             return Answer(Guarantee.BOUND, why)
         if isinstance(model, DiscreteLatent):
             return Answer(
@@ -75,6 +76,8 @@ def answer(model: Fittable) -> Answer:
         return exact("the chain rule: a sum of log-conditionals")
     if isinstance(model, Mixture):
         return exact("the log of the mean of the members' densities")
+    if isinstance(model, ExpectedStatistics):
+        return exact("a sum over the components")
     return exact("its density has a closed form")
 
 
@@ -100,7 +103,7 @@ def measure_of(model: Fittable, importance_samples: int | None = None) -> Measur
     if k is None:
         about = "ELBO, one latent an example"
         if isinstance(model, Dequantized):
-            about = "uniform dequantisation, one draw an example"
+            about = f"{model.dequantizer.about}, one draw an example"
         if isinstance(model, DiscreteLatent):
             about = "log p(c) + log p(x | c), one code an example, fitted prior"
         return Measure(model.elbo, Relation.UPPER, about)

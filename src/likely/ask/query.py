@@ -11,6 +11,7 @@ from likely.density import (
     ApproximateDensity,
     Autoregressive,
     DiscreteLatent,
+    ExpectedStatistics,
     Fittable,
     Mixture,
     TractableDensity,
@@ -110,6 +111,8 @@ def no_code(model: Fittable) -> Answer:
         return none("its codes are whole numbers without an order: there is nothing between two")
     if isinstance(model, Mixture):
         return none("it has no latent variables beside the choice of a member")
+    if isinstance(model, ExpectedStatistics):
+        return none("its hidden variable is a component: features give p(k|x)")
     return none("it has no encoder: the code of a given image is not known")
 
 

@@ -9,6 +9,7 @@ from likely.density import (
     Autoregressive,
     Decoder,
     DiscreteLatent,
+    ExpectedStatistics,
     Fittable,
     GenerativeModel,
     ImplicitDensity,
@@ -26,6 +27,8 @@ def answer(model: Fittable) -> Answer:
         return exact("ancestral sampling, one pixel or one rank of pixels after another")
     if isinstance(model, Mixture):
         return exact("a member at random, then ancestral sampling")
+    if isinstance(model, ExpectedStatistics):
+        return exact("a component at random, then each dimension by itself")
     if isinstance(model, ImplicitDensity):
         return exact("one pass of the generator")
     if isinstance(model, Decoder):

@@ -4,10 +4,11 @@ r"""The taxonomy of generative models and the queries of each kind.
       TractableDensity      log p(x) exactly           (fully visible belief nets, PixelCNN, ...)
         Autoregressive        log p(x) = sum_i log p(x_i | x_<i), in any order of the pixels
         Mixture               log p(x) = log (1/K) sum_k p_k(x)
+        ExpectedStatistics    re-estimated by EM         (mixtures of products)
       ApproximateDensity    a bound on log p(x)        (variational autoencoders)
         LatentVariable        log p(x) >= E_q[log p(x|z) + log p(z) - log q(z|x)]
         DiscreteLatent        log p(x) >= log p(c(x)) + log p(x|c(x)), c a map of integers
-        Dequantized           log P(x) >= E_u[log p(x + u)], p a density of real numbers (flows)
+        Dequantized           log P(x) >= E_q[log p(x + u) - log q(u|x)], p of real numbers (flows)
       ImplicitDensity       samples only               (GANs)
 
 Beside it stand an `EncoderDecoder` without a density (a plain autoencoder), and whatever else is
@@ -30,7 +31,7 @@ from __future__ import annotations
 from likely.density.chain import Autoregressive, Drawing, fill_naively
 from likely.density.codes import Decoder, EncoderDecoder, Ends
 from likely.density.decoded import AutoregressiveLikelihood, FactorizedLikelihood, Likelihood
-from likely.density.dequantized import Dequantized
+from likely.density.dequantized import Dequantized, Dequantizer, UniformDequantizer
 from likely.density.discrete import DiscreteLatent, QuantisedTerms
 from likely.density.fittable import (
     Fittable,
@@ -53,6 +54,7 @@ from likely.density.latent import (
     mean_level,
 )
 from likely.density.mixture import Ensemble, Mixture, OrderAgnostic, OrderMixture, Subsampled
+from likely.density.statistics import ExpectedStatistics
 from likely.density.taxonomy import (
     ApproximateDensity,
     GenerativeModel,
@@ -69,12 +71,14 @@ __all__ = [
     "AutoregressiveLikelihood",
     "Decoder",
     "Dequantized",
+    "Dequantizer",
     "DiagonalGaussian",
     "DiscreteLatent",
     "Drawing",
     "EncoderDecoder",
     "Ends",
     "Ensemble",
+    "ExpectedStatistics",
     "FactorizedLikelihood",
     "Fittable",
     "GaussianMixture",
@@ -93,6 +97,7 @@ __all__ = [
     "StandardNormal",
     "Subsampled",
     "TractableDensity",
+    "UniformDequantizer",
     "as_tensor",
     "at_least_float",
     "captured",

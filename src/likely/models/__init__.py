@@ -1,8 +1,9 @@
 """The models by family, one paper per file; a network is imported when it is first asked for.
 
 Families: vectors (FVSBN, NADE, MADE), recurrent (PixelRNN), pixelcnn (PixelCNN and its
-successors), multiscale, autoencoder, vae, codes, flow, gan. Beside the networks of each stands a
-torch-free `settings` module, whose classes register themselves (`likely.models.registry`).
+successors), multiscale, classical (mixtures by EM, PPCA), autoencoder, vae, codes, flow, gan.
+Beside the networks of each stands a torch-free `settings` module, whose classes register themselves
+(`likely.models.registry`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from likely.models.vectors import settings as _vectors  # isort: skip
 from likely.models.recurrent import settings as _recurrent  # isort: skip
 from likely.models.pixelcnn import settings as _pixelcnn  # isort: skip
 from likely.models.multiscale import settings as _multiscale  # isort: skip
+from likely.models.classical import settings as _classical  # isort: skip
 from likely.models.autoencoder import settings as _autoencoder  # isort: skip
 from likely.models.vae import settings as _vae  # isort: skip
 from likely.models.codes import settings as _codes  # isort: skip
@@ -23,6 +25,7 @@ from likely.models.registry import MODELS, ModelEntry, entry, model
 
 if TYPE_CHECKING:  # with the classes that they register
     from likely.models.autoencoder.settings import *  # noqa: F403
+    from likely.models.classical.settings import *  # noqa: F403
     from likely.models.codes.settings import *  # noqa: F403
     from likely.models.flow.settings import *  # noqa: F403
     from likely.models.gan.settings import *  # noqa: F403
@@ -38,8 +41,9 @@ __all__ = ["MODELS", "ONE_OF_EACH_KIND", "ModelEntry", "entry", "model"]
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
 _FAMILIES = (
-    _vectors, _recurrent, _pixelcnn, _multiscale, _autoencoder, _vae, _codes, _flow, _gan
-)  # fmt: skip
+    *(_vectors, _recurrent, _pixelcnn, _multiscale, _classical, _autoencoder, _vae, _codes),
+    *(_flow, _gan),
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ dense layer is L U without a permutation, and the masks of couplings alternate i
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterable
@@ -83,8 +84,8 @@ class AffineCoupling(Bijection):
 
     Args:
         mask: of 0 and 1, [D] or [C, H, W]; where it is 1, the values stay.
-        network: from [..., *shape] to [..., *shape] with its first side doubled: raw log-scales,
-            then shifts.
+        network: from [..., *shape] (and the context, where there is one) to [..., *shape] with its
+            first side doubled: raw log-scales, then shifts.
     """
 
     mask: Tensor
@@ -95,16 +96,18 @@ class AffineCoupling(Bijection):
         self.network = network
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._map(z)
+        log_scale, shift = self._map(z, context)
         return z * log_scale.exp() + shift, self._sum(log_scale)
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._map(u)
+        log_scale, shift = self._map(u, context)
         return (u - shift) * (-log_scale).exp(), -self._sum(log_scale)
 
-    def _map(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _map(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """(log-scale, shift), both 0 where the mask is 1."""
-        raw, shift = self.network(z * self.mask).chunk(2, -self.mask.ndim)
+        held = z * self.mask
+        parameters = self.network(held) if context is None else self.network(held, context)
+        raw, shift = parameters.chunk(2, -self.mask.ndim)
         free = 1 - self.mask
         return _bounded(raw) * free, shift * free
 
@@ -237,22 +240,29 @@ class MaskedLinear(nn.Linear):
 
 
 class FlowDensity(nn.Module):
-    """p(z) = N(f(z); 0, I) |det df/dz| over vectors [..., D]; f is `flow`."""
+    """p(z) = N(f(z); 0, I) |det df/dz| over vectors [..., D]; f is `flow`.
 
-    def __init__(self, flow: Bijection, dimensions: int) -> None:
+    Args:
+        flow: to vectors [..., D], from such or from images [B, C, H, W].
+        dimensions: D.
+        lowered: whether networks of the flow may follow an autocast block; they give float32.
+    """
+
+    def __init__(self, flow: Bijection, dimensions: int, *, lowered: bool = False) -> None:
         super().__init__()
         self.flow = flow
         self.base = StandardNormal(dimensions)
+        self.lowered = lowered
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z), nats [...]; z [..., D]."""
-        with without_autocast(z.device):
+        """log p(z), nats [...]; z as the flow takes it."""
+        with contextlib.nullcontext() if self.lowered else without_autocast(z.device):
             u, log_det = self.flow(z)
             log_prob: Tensor = self.base.log_prob(u) + log_det
             return log_prob
 
     def sample(self, noise: Noise, n: int, dtype: torch.dtype) -> Tensor:
-        """f^-1(u), u ~ N(0, I), [n, D]."""
+        """f^-1(u), u ~ N(0, I), [n, ...]."""
         u = self.base.sample(noise, n, dtype)
         with without_autocast(u.device):
             return self.flow.inverse(u)[0]

@@ -9,6 +9,7 @@ Sources:
 - Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl (beta);
 - Burda et al. 2016, https://arxiv.org/abs/1509.00519 (eq. 8);
 - van den Oord, Vinyals and Kavukcuoglu 2017, https://arxiv.org/abs/1711.00937 (discrete codes);
+- Dempster, Laird and Rubin 1977, https://doi.org/10.1111/j.2517-6161.1977.tb01600.x (EM);
 - Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661 (non-saturating loss, sec. 3);
 - Jolicoeur-Martineau 2019, https://arxiv.org/abs/1807.00734, and Huang et al. 2024,
   https://arxiv.org/abs/2501.05441 (relativistic pairing);
@@ -29,6 +30,7 @@ from torch.nn.functional import softplus
 from likely.density import (
     ApproximateDensity,
     DiscreteLatent,
+    ExpectedStatistics,
     Fittable,
     ImplicitDensity,
     LatentVariable,
@@ -43,6 +45,7 @@ from likely.noise import Noise
 from likely.training.registry import (
     CodeLikelihoodSettings,
     ELBOSettings,
+    ExpectationSettings,
     ImportanceSettings,
     LikelihoodSettings,
     NonSaturatingSettings,
@@ -149,6 +152,21 @@ class NegativeLogLikelihood(LikelihoodSettings, Objective):
     def loss(self, step: Step) -> Loss:
         nll = -step.model.log_prob(step.x, step.context)
         return Loss(nll, {"nll": nll.detach()})
+
+
+class ExpectationMaximization(ExpectationSettings, Objective):
+    """-log p(x), whose gradient is replaced by the step of EM (`likely.density.statistics`).
+
+    With optimizer="sgd", a rate of 1 and the whole data in a batch an update is one step of EM;
+    with less it is stepwise EM.
+    """
+
+    fits = ExpectedStatistics
+    needs = "a density of expected statistics, as a mixture of products"
+
+    def loss(self, step: Step) -> Loss:
+        log_prob, match = step.model.expectation(step.x)
+        return Loss(match - match.detach() - log_prob, {"nll": -log_prob})
 
 
 class SubsampledLikelihood(SubsampledSettings, Objective):
@@ -435,7 +453,7 @@ def _logit_terms(
 
 
 def default_objective(model: Fittable) -> Objective:
-    """The objective that fits the kind: NLL, ELBO, the relativistic game, a reconstruction error.
+    """The objective of the kind: NLL, EM, ELBO, the relativistic game, a reconstruction error.
 
     Of a density of several alternatives each update takes one.
 
@@ -446,6 +464,8 @@ def default_objective(model: Fittable) -> Objective:
         return OrderAgnosticLikelihood()
     if isinstance(model, Subsampled) and model.alternatives > 1:
         return SubsampledLikelihood()
+    if isinstance(model, ExpectedStatistics):
+        return ExpectationMaximization()
     if isinstance(model, TractableDensity):
         return NegativeLogLikelihood()
     if isinstance(model, DiscreteLatent):

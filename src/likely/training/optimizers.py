@@ -125,7 +125,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 
 
 def optimizer_for(settings: FitSettings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), RMSProp or Muon.
+    """Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), RMSProp, Muon or SGD.
 
     On CUDA the learning rate is a tensor on the device, so that an update can be captured
     (`set_rate`).
@@ -137,6 +137,8 @@ def optimizer_for(settings: FitSettings, parameters: list[nn.Parameter]) -> torc
         rate = s.learning_rate
     if s.optimizer == "muon":
         return Muon(parameters, rate, (s.beta1, s.beta2), s.weight_decay)
+    if s.optimizer == "sgd":
+        return torch.optim.SGD(parameters, rate, weight_decay=s.weight_decay)
     shared: dict[str, Any] = {"weight_decay": s.weight_decay, "capturable": on_cuda}
     if s.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, rate, alpha=s.beta2, **shared)
@@ -198,6 +200,8 @@ def _parts(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> set[str
     """What an optimiser keeps for a parameter."""
     if isinstance(optimizer, Muon):
         return {"momentum"} if is_matrix(parameter) else {"step", "mean", "square"}
+    if isinstance(optimizer, torch.optim.SGD):
+        return set()
     if isinstance(optimizer, torch.optim.RMSprop):
         return {"step", "square_avg"}
     return {"step", "exp_avg", "exp_avg_sq"}

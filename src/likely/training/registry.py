@@ -52,6 +52,12 @@ class LikelihoodSettings:
     """None."""
 
 
+@objective("expectation-maximization", "likely.training.objectives:ExpectationMaximization")
+@dataclasses.dataclass(frozen=True)
+class ExpectationSettings:
+    """None."""
+
+
 @objective("subsampled-likelihood", "likely.training.objectives:SubsampledLikelihood")
 @dataclasses.dataclass(frozen=True)
 class SubsampledSettings:

@@ -11,6 +11,7 @@ from likely.settings import FitSettings
 
 if TYPE_CHECKING:
     from likely.models.flow.flow import Flow as Flow
+    from likely.models.flow.image_flow import ImageFlow as ImageFlow
 
 
 @model("flow", "likely.models.flow.flow:Flow")
@@ -33,4 +34,32 @@ class FlowSettings(NetworkSettings):
     FITS = BySize(
         FitSettings(steps=2000, batch_size=64, learning_rate=1e-3, ema=0.99),
         FitSettings(steps=20_000, batch_size=100, learning_rate=5e-4, warmup=500),
+    )
+
+
+@model("image-flow", "likely.models.flow.image_flow:ImageFlow")
+@dataclasses.dataclass(frozen=True)
+class ImageFlowSettings(NetworkSettings):
+    """Multi-scale flow on images (Dinh et al. 2017), with a fitted dequantiser (Ho et al. 2019).
+
+    Attributes:
+        dequantizer: how u of y = x + u is drawn; variational (a flow given x), or uniform.
+        scales: at most; each halves the sides that are even.
+        couplings: at each scale.
+        channels: feature maps of the networks at the first scale; twice as many at every other.
+        blocks: residual blocks of each network.
+        dequantizer_couplings: of the variational dequantiser.
+    """
+
+    dequantizer: Literal["variational", "uniform"] = "variational"
+    scales: int = 3
+    couplings: int = 8
+    channels: int = 32
+    blocks: int = 1
+    dequantizer_couplings: int = 4
+
+    SIZES = BySize({"couplings": 4, "dequantizer_couplings": 2}, {"channels": 64}, {"couplings": 6})
+    FITS = BySize(
+        FitSettings(steps=1500, batch_size=64, learning_rate=2e-3, ema=0.99),
+        FitSettings(steps=20_000, batch_size=64, learning_rate=1e-3, warmup=500),
     )

@@ -1,0 +1,1 @@
+"""Classical densities: mixtures and factor models."""
