@@ -143,7 +143,9 @@ def optimizer_for(settings: FitSettings, parameters: list[nn.Parameter]) -> torc
     if s.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, rate, alpha=s.beta2, **shared)
     kind = torch.optim.AdamW if s.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, (s.beta1, s.beta2), **shared)
+    # On a processor one pass over the memory of a weight, not one for each operation.
+    fused = parameters[0].device.type == "cpu" and all(p.is_floating_point() for p in parameters)
+    return kind(parameters, rate, (s.beta1, s.beta2), fused=fused or None, **shared)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
