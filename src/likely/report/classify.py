@@ -56,7 +56,7 @@ def classification_figure(
         fractions: in the order of their labels.
         titles: of the methods by name.
     """
-    figure = new_figure(13.0, 4.6)
+    figure = new_figure(13.0, 4.4)
     axes = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.7, 1.0, 1.0)})
     shown = fractions[0]
     if len(fractions) == 1:
@@ -89,7 +89,12 @@ def _bars(axes: Axes, fraction: ScoredFraction, titles: Mapping[str, str]) -> No
             f"{estimate.value:.1f}", (estimate.value, place), (0, 7), textcoords="offset points",
             ha="center", fontsize=8,
         )  # fmt: skip
-    axes.set_yticks(range(len(names)), [titles[name] for name in names], fontsize=9)
+    errors = (100 * fraction.methods[name].scores.calibration_error for name in names)
+    words = [
+        f"{titles[name]}\ncalibration error {error:.1f} %"
+        for name, error in zip(names, errors, strict=True)
+    ]
+    axes.set_yticks(range(len(names)), words, fontsize=8)
     axes.set_ylim(-0.6, len(names) - 0.3)
     axes.set_xlabel("accuracy [%], mean and 95 % interval over draws")
     axes.grid(axis="x", alpha=0.3)
@@ -139,15 +144,7 @@ def _reliability(axes: Axes, fraction: ScoredFraction, titles: Mapping[str, str]
             continue
         filled = method.scores.binned[method.scores.binned[:, 0] > 0]
         n, confidence, right = filled.T
-        error = 100 * method.scores.calibration_error
-        axes.plot(
-            confidence / n, right / n, marker=".", color=colour, linewidth=1.2,
-            label=f"{titles[name].split(' (')[0]}: {error:.1f} %",
-        )  # fmt: skip
+        axes.plot(confidence / n, right / n, marker=".", color=colour, linewidth=1.2)
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
-    axes.legend(
-        fontsize=7, title="expected calibration error", title_fontsize=7, ncols=2,
-        loc="upper center", bbox_to_anchor=(0.5, -0.14),
-    )  # fmt: skip
     axes.grid(alpha=0.3)
