@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from likely import models
+from likely.cli import main
 from likely.data import load
 from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData, Unanswerable
@@ -92,3 +95,22 @@ def test_of_a_model_on_shapes() -> None:
         disentanglement_of(models.NADE(test.spec, hidden=4), few)
     with pytest.raises(InvalidData, match="known factors"):
         disentanglement(columns, {})
+
+
+def test_the_commands_hold_codes_against_factors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    words = "--data shapes --network linear --latent 4 --steps 2 --validation-examples 100"
+    assert main(["fit", "autoencoder", *words.split(), "--out", run]) == 0
+    capsys.readouterr()
+    assert main(["encode", run]) == 0
+    said = capsys.readouterr().out
+    assert "MIG 0." in said
+    assert "angle  unit" in said
+    digits = str(tmp_path / "digits")
+    words = "--data digits --network dense --hidden 4 --layers 1 --latent 2 --steps 2"
+    assert main(["fit", "vae", *words.split(), "--out", digits]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", digits, "--factors", "--no-sample-metrics"]) == 2
+    assert "the factors of digits are not known" in capsys.readouterr().err

@@ -34,7 +34,8 @@ def configure(parser: Parser, choice: str | None) -> None:
     parser.description = (
         "Encode a split of the data of a run, decode the codes, and say how far what is\n"
         "decoded is from the examples: squared error of values in [0, 1], summed over an\n"
-        "example, with its standard error. For models with an encoder."
+        "example, with its standard error. Codes of data with known factors (shapes) are\n"
+        "held against them, too. For models with an encoder."
     )
     run_argument(parser)
     add_options(parser, OPTIONS)
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from likely.cli.progress import counting
+    from likely.evaluate.disentangle import disentanglement
     from likely.files import refuse_unwritable
     from likely.files.sheets import grid_sheet, save_png
     from likely.jobs.encode import encode
@@ -76,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         checkpoint.write_bytes(out, buffer.getvalue())
+    scores = disentanglement(encoding.codes, part.factors) if part.factors else None
     n, latent = encoding.codes.shape
     if options.json:
         say_json(
@@ -86,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
                 "n": n,
                 "latent": latent,
                 "error": encoding.error.to_json(),
+                "disentanglement": None if scores is None else scores.to_json(),
                 "sheet": str(sheet),
                 "codes": None if out is None else str(out),
             }
@@ -93,5 +97,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     say(f"{saved.name} on {spec.name}, {options.split} split: {n:,} codes of {latent} numbers")
     say(f"  reconstruction error  {encoding.error}")
+    if scores is not None:
+        say(f"  {scores}")
     say(f"written to {' and '.join(str(p) for p in (out, sheet) if p is not None)}")
     return 0
