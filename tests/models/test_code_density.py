@@ -17,7 +17,7 @@ from likely.cli import main
 from likely.data.embedded import digits
 from likely.data.spec import Dataset, DataSpec
 from likely.density import DiagonalGaussian, ImplicitDensity
-from likely.errors import InvalidSetting, Unanswerable
+from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.evaluate.prior import prior_gap
 from likely.models.autoencoder.autoencoder import Autoencoder
 from likely.models.vae.vae import VAE
@@ -158,6 +158,11 @@ def test_the_bounds_of_the_gap_hold_where_it_is_known() -> None:
     assert gap.lower.value - 4 * gap.lower.standard_error < exact
     assert gap.lower.value == pytest.approx(exact, abs=4 * gap.lower.standard_error + 0.05)
     assert gap.upper.value + 4 * gap.upper.standard_error > exact
+
+
+def test_few_examples_say_nothing() -> None:
+    with pytest.raises(InvalidData, match="19 examples say too little"):
+        prior_gap(nearly_an_autoencoder(), training_data().take(slice(0, 19)))
 
 
 def test_what_has_no_prior_to_replace_is_refused() -> None:

@@ -34,6 +34,7 @@ from likely.density import (
     context_of,
 )
 from likely.devices.precision import without_autocast
+from likely.errors import InvalidData
 from likely.estimate import Estimate, Relation
 from likely.nn.codes import FullGaussian
 from likely.noise import Noise
@@ -41,6 +42,8 @@ from likely.noise import Noise
 # Nats below which codes of data and codes that are drawn are taken for alike.
 CLOSE = 2.0
 LIMIT = 1000
+# Examples below which nothing is said.
+FEWEST = 20
 ROWS = 64
 
 
@@ -94,7 +97,12 @@ def prior_gap(model: Fittable, data: Dataset, *, seed: int = 0, limit: int = LIM
 
     Raises:
         Unanswerable: a model without an encoder.
+        InvalidData: fewer than `FEWEST` examples.
     """
+    if len(data) < FEWEST:
+        raise InvalidData(
+            f"{len(data)} examples say too little about their codes; give at least {FEWEST}"
+        )
     step = max(1, -(-len(data) // limit))
     part = data.take(np.arange(0, len(data), step))
     part = relabelled(part, model.spec.classes) if model.classes else part

@@ -35,7 +35,7 @@ from likely.evaluate.classifier import default_extractor
 from likely.evaluate.codes import code_usage
 from likely.evaluate.disentangle import Disentanglement, disentanglement_of
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
-from likely.evaluate.prior import prior_gap
+from likely.evaluate.prior import FEWEST, prior_gap
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report
@@ -217,7 +217,7 @@ def measure(
         usage = code_usage(model, part)
         notes.append(usage.sentence)
         estimates += [usage.rate, usage.distortion, usage.perplexity]
-    if isinstance(model, EncoderDecoder):
+    if isinstance(model, EncoderDecoder) and len(part) >= FEWEST:
         notes.append(str(prior_gap(model, part, seed=settings.seed)))
     scores = disentanglement_of(model, part) if settings.factors else None
     drawn = None
