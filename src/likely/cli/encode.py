@@ -78,7 +78,9 @@ def run(options: argparse.Namespace) -> int:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         checkpoint.write_bytes(out, buffer.getvalue())
-    scores = disentanglement(encoding.codes, part.factors) if part.factors else None
+    scores = (
+        disentanglement(encoding.codes.astype(np.float64), part.factors) if part.factors else None
+    )
     n, latent = encoding.codes.shape
     if options.json:
         say_json(
