@@ -9,6 +9,7 @@ from likely.data.spec import DataSpec
 from likely.models.vectors.settings import FVSBNSettings, MADESettings
 from likely.settings import FitSettings
 from likely.training.objectives import (
+    ContrastiveDivergence,
     ImportanceWeighted,
     NegativeELBO,
     NegativeLogLikelihood,
@@ -394,6 +395,24 @@ RECIPES = {
         {"quantiser": "fsq", "levels": (8, 8, 8)},
         VQ,
         QuantisedBound(rate=0.3, warmup=1000, encoder_steps=3000),
+    ),
+    "rbm": Recipe(
+        "rbm",
+        {"hidden": 500, "chains": 100},
+        FitSettings(
+            steps=20_000,
+            batch_size=100,
+            learning_rate=2e-3,
+            schedule="linear",
+            warmup=100,
+            beta1=0.5,
+            clip=0.0,
+            ema=0.999,
+            validate_every=5_000,
+            validation_examples=2000,
+            log_every=100,
+        ),
+        ContrastiveDivergence(k=5),
     ),
     "dcgan": Recipe(
         "dcgan",

@@ -24,6 +24,7 @@ KINDS = {
     "ExpectedStatistics": ("from one component", "the probabilities of the components"),
     "PPCA": ("one pass", "yes, the exact posterior"),
     "Dequantized": ("through the inverse map", "none"),
+    "EnergyBased": ("a Markov chain", "yes, hidden units"),
     "DiscreteLatent": ("codes one after another, then one pass", "yes, discrete"),
     "LatentVariable": (
         "one pass; of the PixelVAE also a small network by pixels",
@@ -36,6 +37,7 @@ KINDS = {
 LIKELIHOODS = {
     "TractableDensity": "exact",
     "ApproximateDensity": "a bound",
+    "EnergyBased": "annealed, too high",
     "ImplicitDensity": "none",
 }
 

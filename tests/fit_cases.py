@@ -56,6 +56,8 @@ CASES: dict[str, tuple[str, dict[str, Any], Objective | None]] = {
          "prior_channels": 4, "prior_layers": 2},
         None,
     ),
+    "rbm": ("rbm", {"hidden": 6, "chains": 8}, None),
+    "rbm-wide": ("rbm", {"hidden": 24, "chains": 8, "gibbs": 20}, None),
     "dcgan": ("dcgan", {"latent": 4, "channels": 4, "normalize": "batch"}, None),
     "dcgan-r1": ("dcgan", {"latent": 4, "channels": 4}, NonSaturatingGAN(penalty=1.0)),
     # Eight pixels halve once; twice the side gives a discriminator with a normalised layer.

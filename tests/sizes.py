@@ -46,6 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vq-vae": {"codes": 6, "levels": (3, 2), "dimensions": 3, "channels": 4, "blocks": 1,
                "halvings": 1, "components": 2, "prior_channels": 6, "prior_layers": 2,
                "prior_dropout": 0.1},
+    "rbm": {"hidden": 6, "chains": 8},
     "flow": {"layers": 2, "hidden": 8},
     "image-flow": {"scales": 2, "couplings": 2, "channels": 6, "dequantizer_couplings": 2},
     "dcgan": {"latent": 4, "channels": 4},

@@ -18,6 +18,7 @@ import likely
 from likely import runs
 from likely.ask import QUERIES, Guarantee
 from likely.ask.complete import Completes
+from likely.ask.likelihood import measure_of
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
     ApproximateDensity,
@@ -25,6 +26,7 @@ from likely.density import (
     Dequantized,
     DiscreteLatent,
     EncoderDecoder,
+    EnergyBased,
     ExpectedStatistics,
     Fittable,
     GenerativeModel,
@@ -105,6 +107,8 @@ def density(model: Fittable, x: Tensor, context: Tensor | None) -> Tensor:
         return model.elbo(x, Noise("conformance"), context)
     if isinstance(model, HasLoss):
         return model.loss(x, context)
+    if isinstance(model, EnergyBased):
+        return measure_of(model).log_prob(x, Noise("conformance"), context)
     assert isinstance(model, ImplicitDensity)
     generated = model.generate(model.latents(Noise("conformance"), len(x)), context)
     return (generated - model.scaled(x)).square().flatten(1).sum(1)
@@ -225,7 +229,7 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
     out: dict[str, Tensor] = {}
     if isinstance(model, GenerativeModel):
         out["sample"] = model.sample(4, context=context)
-    if names & {"log_prob", "elbo", "importance_bound"}:
+    if names & {"log_prob", "elbo", "importance_bound", "free_energy"}:
         out["likelihood"] = density(model, x, context)
     if isinstance(model, ExpectedStatistics):
         out["complete"] = _completed(model, x)
@@ -454,6 +458,8 @@ def _probabilities(model: GenerativeModel, everything: Tensor) -> Tensor:
     """p(x) of every image: exact, or the latent coordinate integrated on a grid."""
     if isinstance(model, TractableDensity):
         return model.log_prob(everything).exp()
+    if isinstance(model, EnergyBased):
+        return density(model, everything, None).exp()
     if isinstance(model, DiscreteLatent):
         return log_prob_of_all_codes(model, everything).exp()
     assert isinstance(model, LatentVariable)
@@ -649,6 +655,9 @@ def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) ->
                 generated = model.generate(torch.zeros(2, model.settings.latent), context)
                 assert generated.shape == (2, *shape)
                 assert adversary_of(model)(generated, context).shape == (2,)
+            elif isinstance(model, EnergyBased):
+                assert model.free_energy(x, context).shape == (2,)
+                assert model.features(x).shape == (2, model.hidden)
             elif isinstance(model, DiscreteLatent):
                 codes = model.encode(x, context)
                 assert codes.shape == (2, *model.prior.spec.shape)

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from likely.training.loop import Run as Run
     from likely.training.loop import fit as fit
     from likely.training.objectives import CodeLikelihood as CodeLikelihood
+    from likely.training.objectives import ContrastiveDivergence as ContrastiveDivergence
     from likely.training.objectives import ExpectationMaximization as ExpectationMaximization
     from likely.training.objectives import ImportanceWeighted as ImportanceWeighted
     from likely.training.objectives import NegativeELBO as NegativeELBO
@@ -92,7 +93,8 @@ _HOME = {
         "training.loop": ("Run", "fit"),
         "training.objectives": (
             "ExpectationMaximization",
-            *("ImportanceWeighted", "NegativeELBO", "NegativeLogLikelihood", "NonSaturatingGAN"),
+            *("ContrastiveDivergence", "ImportanceWeighted", "NegativeELBO"),
+            *("NegativeLogLikelihood", "NonSaturatingGAN"),
             *("OrderAgnosticLikelihood", "QuantisedBound", "ReconstructionError"),
             *("RelativisticGAN", "SubsampledLikelihood", "CodeLikelihood"),
         ),

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 import likely
 from likely.ask import QUERIES, Guarantee, answers, ask
+from likely.ask.likelihood import measure_of
 from likely.density import (
     Autoregressive,
     DiagonalGaussian,
+    EnergyBased,
     ExpectedStatistics,
     Fittable,
     GenerativeModel,
@@ -65,7 +67,8 @@ def expected_shape(model: Fittable, query: str, x: Tensor) -> tuple[int, ...]:
     if query in ("likelihood", "posterior"):
         return (4,) if query == "likelihood" else (4, model.settings.latent)
     if query in ("features", "conditional", "stream"):
-        described = getattr(model.settings, "latent", x.shape[-1] * 3)  # of VQ-VAE, 2 x 2 x 3
+        # Of VQ-VAE, 2 x 2 x 3; of RBM, its hidden units.
+        described = getattr(model.settings, "latent", getattr(model, "hidden", x.shape[-1] * 3))
         if isinstance(model, ExpectedStatistics):
             described = model.settings.components
         return (4, described if query == "features" else model.spec.levels)
@@ -93,8 +96,11 @@ def test_asking_is_calling_the_method_and_answers_are_true(
     replied = likely.ask(model, query, *given, **options)
     if query == "likelihood":
         noise = (Noise("likelihood", 0),) if answer.guarantee is Guarantee.BOUND else ()
-        method = getattr(model, "elbo" if noise else "log_prob")
-        direct = method(x, *noise, options["context"])
+        if isinstance(model, EnergyBased):
+            direct = measure_of(model).log_prob(x, Noise("unused"), options["context"])
+        else:
+            method = getattr(model, "elbo" if noise else "log_prob")
+            direct = method(x, *noise, options["context"])
     else:
         direct = getattr(model, query)(*given, **options)
     if query == "stream":

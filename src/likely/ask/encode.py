@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, exact, no_code, none, query, refusal
-from likely.density import Autoregressive, ExpectedStatistics, Fittable, Mixture, Posterior
+from likely.density import (
+    Autoregressive,
+    EnergyBased,
+    ExpectedStatistics,
+    Fittable,
+    Mixture,
+    Posterior,
+)
 from likely.devices.precision import without_autocast
 
 
@@ -55,6 +62,8 @@ def posterior_answer(model: Fittable) -> Answer:
     """Approximate where there is an encoder with a distribution."""
     if isinstance(model, HasPosterior):
         return approximate("q(z|x), the encoder's distribution")
+    if isinstance(model, EnergyBased):
+        return none("its hidden units are independent given x: their probabilities are features")
     if isinstance(model, Encodes):
         return none("its encoder gives one code and no distribution: ask for features")
     return no_code(model)
@@ -83,6 +92,8 @@ def reconstruct_answer(model: Fittable) -> Answer:
 
 
 def _code(model: Fittable) -> str:
+    if isinstance(model, EnergyBased):
+        return "the probabilities p(h = 1 | x)"
     return "the mean of q(z|x)" if isinstance(model, HasPosterior) else "the encoder's code"
 
 

@@ -21,6 +21,7 @@ from likely.density import (
     Autoregressive,
     Dequantized,
     DiscreteLatent,
+    EnergyBased,
     ExpectedStatistics,
     Fittable,
     Mixture,
@@ -31,6 +32,9 @@ from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting
 from likely.estimate import Relation
 from likely.noise import Noise
+
+# Temperatures and chains behind log Z: of a number that is reported, and of a validation in a fit.
+LONG, QUICK = (10_000, 100), (500, 50)
 
 
 @runtime_checkable
@@ -49,13 +53,15 @@ class Measure:
 
     Attributes:
         log_prob: of (integers x [B, *shape], noise of the latents, context); nats [B].
-        relation: of -log p(x) to the truth: EXACT, or UPPER for a bound.
+        relation: of -log p(x) to the truth: EXACT, UPPER for a bound, LOWER where log Z is too low.
         about: how, in words.
+        shared_error: standard error of what all examples share, nats.
     """
 
     log_prob: Callable[[Tensor, Noise, Tensor | None], Tensor]
     relation: Relation
     about: str
+    shared_error: float = 0.0
 
 
 def answer(model: Fittable) -> Answer:
@@ -70,6 +76,12 @@ def answer(model: Fittable) -> Answer:
             )
         bounds = "ELBO and L_k bound it" if isinstance(model, Tightens) else "its ELBO bounds it"
         return Answer(Guarantee.BOUND, f"p(x) is an integral over z; {bounds}")
+    if isinstance(model, EnergyBased):
+        if model.is_summed:
+            return exact("log Z is a sum over all states of the hidden units")
+        return Answer(
+            Guarantee.BOUND, "log Z is annealed, too low in expectation: log p(x) is too high"
+        )
     if not isinstance(model, TractableDensity):
         return none(no_density(model))
     if isinstance(model, Autoregressive):
@@ -81,9 +93,11 @@ def answer(model: Fittable) -> Answer:
     return exact("its density has a closed form")
 
 
-def is_bound(model: Fittable) -> bool:
-    """Whether likelihoods of the model are bounds."""
-    return answer(model).guarantee is Guarantee.BOUND
+def relation_of(model: Fittable) -> Relation:
+    """How negative log-likelihoods of the model relate to the truth."""
+    if answer(model).guarantee is not Guarantee.BOUND:
+        return Relation.EXACT
+    return Relation.LOWER if isinstance(model, EnergyBased) else Relation.UPPER
 
 
 def has_likelihood(model: Fittable) -> bool:
@@ -91,13 +105,28 @@ def has_likelihood(model: Fittable) -> bool:
     return answer(model).guarantee is not Guarantee.NONE
 
 
-def measure_of(model: Fittable, importance_samples: int | None = None) -> Measure:
-    """How a model's likelihood is computed; arguments and errors as for `likelihood`."""
+def measure_of(
+    model: Fittable, importance_samples: int | None = None, seed: int = 0, *, quick: bool = False
+) -> Measure:
+    """How a model's likelihood is computed; arguments and errors as for `likelihood`.
+
+    What all examples share (log Z) is computed here, from few chains where `quick`.
+    """
     k = importance_samples
     if k is not None and k < 1:
         raise InvalidSetting(f"importance_samples must be at least 1, given {k}")
     if isinstance(model, TractableDensity):
         return Measure(lambda x, _, context: model.log_prob(x, context), Relation.EXACT, "exact")
+    if isinstance(model, EnergyBased):
+        temperatures, chains = QUICK if quick else LONG
+        noise = Noise("partition", seed, device=model.device)
+        log_z = model.log_partition(noise, temperatures=temperatures, chains=chains)
+        return Measure(
+            lambda x, _, context: -model.free_energy(x, context) - log_z.value,
+            relation_of(model),
+            str(log_z),
+            log_z.standard_error,
+        )
     if not isinstance(model, ApproximateDensity):
         raise refusal(model, answer(model))
     if k is None:
@@ -139,12 +168,12 @@ def likelihood(
         context: labels int64 [B], floats [B, *context_shape], or None.
         importance_samples: k of the importance-weighted bound; the ELBO when None. A tractable
             density ignores it, so that one call serves a comparison.
-        seed: of the latents of an approximate density.
+        seed: of the latents of an approximate density, and of the chains behind log Z.
 
     Raises:
         Unanswerable: an implicit density.
         InvalidSetting: k < 1, or a model without an importance-weighted bound.
     """
-    measure = measure_of(model, importance_samples)
+    measure = measure_of(model, importance_samples, seed)
     with without_autocast(model.device):
         return measure.log_prob(x, Noise("likelihood", seed, device=model.device), context)

@@ -11,6 +11,7 @@ from likely.density import (
     ApproximateDensity,
     Autoregressive,
     DiscreteLatent,
+    EnergyBased,
     ExpectedStatistics,
     Fittable,
     Mixture,
@@ -107,6 +108,8 @@ def no_code(model: Fittable) -> Answer:
     """Why a model without an encoder knows no code of a given x."""
     if isinstance(model, Autoregressive):
         return none("it has no latent variables: every hidden unit is a function of x")
+    if isinstance(model, EnergyBased):
+        return none("its hidden units are on or off: there is nothing between two states")
     if isinstance(model, DiscreteLatent):
         return none("its codes are whole numbers without an order: there is nothing between two")
     if isinstance(model, Mixture):
@@ -122,6 +125,8 @@ def no_conditionals(model: Fittable, wanted: str) -> Answer:
         return none("its members draw in different orders: no pixels come first in all of them")
     if isinstance(model, TractableDensity):
         return none("its density is known as a whole: it gives no conditionals")
+    if isinstance(model, EnergyBased):
+        return none(f"{wanted} is a sum over all other pixels")
     if isinstance(model, DiscreteLatent):
         return none(f"{wanted} is a sum over all codes")
     if isinstance(model, ApproximateDensity):

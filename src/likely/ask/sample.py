@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from likely.ask.query import Answer, exact, none, query
+from likely.ask.query import Answer, approximate, exact, none, query
 from likely.density import (
     Autoregressive,
     Decoder,
     DiscreteLatent,
+    EnergyBased,
     ExpectedStatistics,
     Fittable,
     GenerativeModel,
@@ -33,6 +34,10 @@ def answer(model: Fittable) -> Answer:
         return exact("one pass of the generator")
     if isinstance(model, Decoder):
         return exact("z from the prior, then x from p(x|z)")
+    if isinstance(model, EnergyBased):
+        if model.draws_exactly:
+            return exact("a hidden state from the table of all of them, then x from p(x|h)")
+        return approximate("the end of a Markov chain, whose distance from p is not known")
     if isinstance(model, DiscreteLatent):
         return exact("codes from the prior, then x from p(x|c)")
     return exact("drawn from the model's distribution")

@@ -9,6 +9,7 @@ r"""The taxonomy of generative models and the queries of each kind.
         LatentVariable        log p(x) >= E_q[log p(x|z) + log p(z) - log q(z|x)]
         DiscreteLatent        log p(x) >= log p(c(x)) + log p(x|c(x)), c a map of integers
         Dequantized           log P(x) >= E_q[log p(x + u) - log q(u|x)], p of real numbers (flows)
+      EnergyBased           log p(x) = -F(x) - log Z, Z unknown (Boltzmann machines)
       ImplicitDensity       samples only               (GANs)
 
 Beside it stand an `EncoderDecoder` without a density (a plain autoencoder), and whatever else is
@@ -33,6 +34,7 @@ from likely.density.codes import Decoder, EncoderDecoder, Ends
 from likely.density.decoded import AutoregressiveLikelihood, FactorizedLikelihood, Likelihood
 from likely.density.dequantized import Dequantized, Dequantizer, UniformDequantizer
 from likely.density.discrete import DiscreteLatent, QuantisedTerms
+from likely.density.energy import EnergyBased, LogPartition
 from likely.density.fittable import (
     Fittable,
     HasLoss,
@@ -77,6 +79,7 @@ __all__ = [
     "Drawing",
     "EncoderDecoder",
     "Ends",
+    "EnergyBased",
     "Ensemble",
     "ExpectedStatistics",
     "FactorizedLikelihood",
@@ -87,6 +90,7 @@ __all__ = [
     "ImplicitDensity",
     "LatentVariable",
     "Likelihood",
+    "LogPartition",
     "Mixture",
     "NoSettings",
     "OrderAgnostic",

@@ -56,11 +56,12 @@ class PerExample:
 
     Attributes:
         values: nats, float64 [N]; the truth is at most this where `relation` is "<=".
-        relation: EXACT or UPPER.
+        relation: EXACT, UPPER, or LOWER where the truth is at least this.
         fingerprint: of the data, and of the labels or contexts where the likelihood is given them.
         dimensions: of one example.
         about: how they were computed.
         quantity: "nll", or "nll-given-label" or "nll-given-context" of a conditional model.
+        shared_error: standard error of what all examples share (log Z), nats.
     """
 
     values: FloatArray
@@ -69,10 +70,11 @@ class PerExample:
     dimensions: int
     about: str
     quantity: str = QUANTITY
+    shared_error: float = 0.0
 
     def nats(self) -> Estimate:
         """Their mean in nats per example, with its standard error."""
-        return Estimate.mean_of(
+        mean = Estimate.mean_of(
             self.values.tolist(),
             unit="nats",
             relation=self.relation,
@@ -80,6 +82,8 @@ class PerExample:
             fingerprint=self.fingerprint,
             about=self.about,
         )
+        error = math.hypot(mean.standard_error, self.shared_error)
+        return dataclasses.replace(mean, standard_error=error)
 
     def bits_per_dim(self) -> Estimate:
         """Their mean in bits per dimension, with its standard error."""
@@ -114,7 +118,7 @@ def per_example_nll(
         InvalidSetting: k < 1, or weights below float32.
         Diverged: a value that is not finite; names the example.
     """
-    measure = measure_of(model, importance_samples)
+    measure = measure_of(model, importance_samples, seed)
     _refuse_misfit(model, data, batch_size)
     labelled = relabelled(data, model.spec.classes) if model.classes else data
     proofs_of(model, proofs).require()
@@ -137,8 +141,9 @@ def per_example_nll(
     fingerprint = data.fingerprint_given(condition_of(model))
     quantity = quantity_of(model)
     return PerExample(
-        values, measure.relation, fingerprint, data.spec.dimensions, measure.about, quantity
-    )
+        values, measure.relation, fingerprint, data.spec.dimensions, measure.about, quantity,
+        measure.shared_error,
+    )  # fmt: skip
 
 
 def quantity_of(model: Fittable, base: str = QUANTITY) -> str:

@@ -1,9 +1,9 @@
 """The models by family, one paper per file; a network is imported when it is first asked for.
 
 Families: vectors (FVSBN, NADE, MADE), recurrent (PixelRNN), pixelcnn (PixelCNN and its
-successors), multiscale, classical (mixtures by EM, PPCA), autoencoder, vae, codes, flow, gan.
-Beside the networks of each stands a torch-free `settings` module, whose classes register themselves
-(`likely.models.registry`).
+successors), multiscale, classical (mixtures by EM, PPCA), autoencoder, vae, codes, boltzmann, flow,
+gan. Beside the networks of each stands a torch-free `settings` module, whose classes register
+themselves (`likely.models.registry`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from likely.models.classical import settings as _classical  # isort: skip
 from likely.models.autoencoder import settings as _autoencoder  # isort: skip
 from likely.models.vae import settings as _vae  # isort: skip
 from likely.models.codes import settings as _codes  # isort: skip
+from likely.models.boltzmann import settings as _boltzmann  # isort: skip
 from likely.models.flow import settings as _flow  # isort: skip
 from likely.models.gan import settings as _gan  # isort: skip
 from likely.models.registry import MODELS, ModelEntry, entry, model
 
 if TYPE_CHECKING:  # with the classes that they register
     from likely.models.autoencoder.settings import *  # noqa: F403
+    from likely.models.boltzmann.settings import *  # noqa: F403
     from likely.models.classical.settings import *  # noqa: F403
     from likely.models.codes.settings import *  # noqa: F403
     from likely.models.flow.settings import *  # noqa: F403
@@ -42,7 +44,7 @@ ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
 _FAMILIES = (
     *(_vectors, _recurrent, _pixelcnn, _multiscale, _classical, _autoencoder, _vae, _codes),
-    *(_flow, _gan),
+    *(_boltzmann, _flow, _gan),
 )
 
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likely.ask.likelihood import is_bound
+from likely.ask.likelihood import relation_of
 from likely.density import Fittable, HasLoss
 from likely.files.charts import curves
 from likely.files.inline import Shown, fragment, line
@@ -18,6 +18,7 @@ NAMES = {
     "negative_elbo": "-elbo",
     "negative_importance_bound": "-L_k",
     "reconstruction_error": "error",
+    "free_energy_gap": "gap",
     "discriminator_loss": "D",
     "generator_loss": "G",
     "validation": "validation",
@@ -27,16 +28,16 @@ NAMES = {
 class Record(dict[str, float]):
     """The numbers of a step by name; as text the losses, the validation with its relation.
 
-    >>> str(Record({"step": 20, "negative_elbo": 98.25, "validation": 97.0}, bound=True))
+    >>> str(Record({"step": 20, "negative_elbo": 98.25, "validation": 97.0}, sign="<="))
     '-elbo 98.25, validation <= 97'
     """
 
-    def __init__(self, numbers: dict[str, float], *, bound: bool) -> None:
+    def __init__(self, numbers: dict[str, float], *, sign: str) -> None:
         super().__init__(numbers)
-        self.bound = bound
+        self.sign = "" if sign == "=" else f"{sign} "
 
     def __str__(self) -> str:
-        sign = {"validation": "<= "} if self.bound else {}
+        sign = {"validation": self.sign}
         return ", ".join(
             f"{name} {sign.get(key, '')}{self[key]:.4g}"
             for key, name in NAMES.items()
@@ -48,7 +49,7 @@ def validated(model: Fittable, value: float) -> str:
     """A validation with its relation and unit, as "<= 85.77 nats" or "= 3.104 squared error"."""
     if isinstance(model, HasLoss):
         return f"= {value:.4g} {model.loss_unit}"
-    return f"{'<=' if is_bound(model) else '='} {value:.2f} nats"
+    return f"{relation_of(model).value} {value:.2f} nats"
 
 
 class Viewed:

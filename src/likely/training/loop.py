@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from likely.ask.likelihood import has_likelihood, is_bound, measure_of
+from likely.ask.likelihood import has_likelihood, measure_of, relation_of
 from likely.data.labels import relabelled
 from likely.data.spec import Batch, Dataset, as_dataset
 from likely.density import Fittable, HasLoss, chunks, context_of
@@ -320,8 +320,8 @@ class _Loop:
                     with self.team.together():
                         self.journal.write({"step": float(self.step), **record}, self.seconds)
                     if progress is not None:
-                        bound = is_bound(self.model)
-                        told = Record(self.journal.records[-1], bound=bound)
+                        sign = relation_of(self.model).value
+                        told = Record(self.journal.records[-1], sign=sign)
                         progress(self._state("running", False), told)
                 stopping = self.team.any(stop.signal != 0)
                 due = time.monotonic() - last_save >= settings.checkpoint_seconds
@@ -518,15 +518,12 @@ class _Loop:
         if held_out is None or not self.objective.validates:
             return {}
         model = self.model
-        if has_likelihood(model):
-            log_prob = measure_of(model).log_prob
-        elif isinstance(model, HasLoss):
-            log_prob = lambda x, _, context: -model.loss(x, context)  # noqa: E731
-        else:
+        if not (has_likelihood(model) or isinstance(model, HasLoss)):
             return {}
         count = min(self.settings.validation_examples or len(held_out), len(held_out))
         total = 0.0
         with self.average.applied():
+            log_prob = _log_prob_of(model)
             for part in chunks(count, 256):
                 x, context = self._to_device(held_out.batch(part))
                 noise = Noise("validation", part.start, device=self.device)
@@ -671,6 +668,13 @@ class _Loop:
         with self.team.together():
             if self.files is not None and self.team.leads:
                 self.files.write_health([dataclasses.asdict(each) for each in self.findings])
+
+
+def _log_prob_of(model: Fittable) -> Callable[[Tensor, Noise, Tensor | None], Tensor]:
+    """What a validation adds up, with the weights of now: log p(x), or minus a loss."""
+    if isinstance(model, HasLoss):
+        return lambda x, _, context: -model.loss(x, context)
+    return measure_of(model, quick=True).log_prob
 
 
 def _norm(parameters: list[nn.Parameter]) -> Tensor:

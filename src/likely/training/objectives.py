@@ -10,6 +10,8 @@ Sources:
 - Burda et al. 2016, https://arxiv.org/abs/1509.00519 (eq. 8);
 - van den Oord, Vinyals and Kavukcuoglu 2017, https://arxiv.org/abs/1711.00937 (discrete codes);
 - Dempster, Laird and Rubin 1977, https://doi.org/10.1111/j.2517-6161.1977.tb01600.x (EM);
+- Hinton 2002, https://www.cs.toronto.edu/~hinton/absps/tr00-004.pdf, and Tieleman 2008,
+  https://www.cs.toronto.edu/~tijmen/pcd/pcd.pdf (contrastive divergence);
 - Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661 (non-saturating loss, sec. 3);
 - Jolicoeur-Martineau 2019, https://arxiv.org/abs/1807.00734, and Huang et al. 2024,
   https://arxiv.org/abs/2501.05441 (relativistic pairing);
@@ -30,6 +32,7 @@ from torch.nn.functional import softplus
 from likely.density import (
     ApproximateDensity,
     DiscreteLatent,
+    EnergyBased,
     ExpectedStatistics,
     Fittable,
     ImplicitDensity,
@@ -44,6 +47,7 @@ from likely.models.gan.adversary import DISCRIMINATOR, adversary_of
 from likely.noise import Noise
 from likely.training.registry import (
     CodeLikelihoodSettings,
+    ContrastiveSettings,
     ELBOSettings,
     ExpectationSettings,
     ImportanceSettings,
@@ -344,6 +348,23 @@ class QuantisedBound(QuantisedSettings, Objective):
         )
 
 
+class ContrastiveDivergence(ContrastiveSettings, Objective):
+    """F(x) less the mean of F at the ends of Markov chains, whose gradient is that of -log p(x).
+
+    Its value is no likelihood: F has an arbitrary zero.
+    """
+
+    capturable = False
+    fits = EnergyBased
+    needs = "a model known up to a constant"
+
+    def loss(self, step: Step) -> Loss:
+        model = step.model
+        ends = model.negative(step.x, self.k, step.noise, persistent=self.persistent)
+        gap = model.free_energy(step.x) - model.free_energy(model.as_data(ends)).mean()
+        return Loss(gap, {"free_energy_gap": gap.detach()})
+
+
 class OrderAgnosticLikelihood(OrderAgnosticSettings, Objective):
     """-log p(x) on average over all orders of the dimensions, for order-agnostic networks.
 
@@ -468,6 +489,8 @@ def default_objective(model: Fittable) -> Objective:
         return ExpectationMaximization()
     if isinstance(model, TractableDensity):
         return NegativeLogLikelihood()
+    if isinstance(model, EnergyBased):
+        return ContrastiveDivergence()
     if isinstance(model, DiscreteLatent):
         return QuantisedBound()
     if isinstance(model, ApproximateDensity):

@@ -145,6 +145,24 @@ class QuantisedSettings:
         at_least(self, 0, "commitment", "rate", "warmup", "encoder_steps")
 
 
+@objective("contrastive-divergence", "likely.training.objectives:ContrastiveDivergence")
+@dataclasses.dataclass(frozen=True)
+class ContrastiveSettings:
+    """Of models known up to a constant.
+
+    Attributes:
+        k: steps of each Markov chain for an update.
+        persistent: whether chains go on from one update to the next; otherwise they start at the
+            data.
+    """
+
+    k: int = 5
+    persistent: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "k")
+
+
 @objective("non-saturating-gan", "likely.training.objectives:NonSaturatingGAN")
 @dataclasses.dataclass(frozen=True)
 class NonSaturatingSettings:

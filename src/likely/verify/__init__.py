@@ -13,6 +13,8 @@ What is checked, by kind:
   the same sums; examples do not couple; an autoregressive p(x|z) is causal;
 - with discrete codes: the prior as any tractable density; the bound against the tables of prior and
   decoder, and against log p(x), the sum over all codes of a tiny instance;
+- up to a constant: on a tiny instance the free energy, Z, Gibbs steps and annealed weights against
+  sums over all states;
 - dequantised: an inverse, a log-determinant by automatic differentiation, samples as often as the
   integral of the density says;
 - without a density: codes and reconstructions of examples do not couple;
@@ -35,6 +37,7 @@ from likely.density import (
     AutoregressiveLikelihood,
     Dequantized,
     DiscreteLatent,
+    EnergyBased,
     Fittable,
     ImplicitDensity,
     LatentVariable,
@@ -45,6 +48,7 @@ from likely.errors import InvalidSetting
 from likely.verify.causality import causality
 from likely.verify.coupling import coupling
 from likely.verify.discrete import codes, prior_of
+from likely.verify.energy import energies
 from likely.verify.flow import dequantised
 from likely.verify.latent import bounds, conditioned
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
@@ -108,6 +112,8 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
             for proof in (*conditionals_sum_to_one(of_prior), *causality(of_prior, model.prior)):
                 yield dataclasses.replace(proof, name=f"{proof.name} (prior)")
         yield from codes(subject, model)
+    if isinstance(model, EnergyBased):
+        yield from energies(subject, model)
     if isinstance(model, Dequantized):
         yield from dequantised(subject, model)
     if isinstance(model, ImplicitDensity):

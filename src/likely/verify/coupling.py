@@ -10,6 +10,7 @@ from torch import Tensor
 from likely.density import (
     ApproximateDensity,
     EncoderDecoder,
+    EnergyBased,
     Fittable,
     ImplicitDensity,
     LatentVariable,
@@ -70,6 +71,8 @@ def _questions(subject: Subject, model: Fittable) -> Iterator[_Question]:
     other = torch.stack([x[0], torch.full_like(x[0], model.spec.levels - 1)])
     if isinstance(model, TractableDensity):
         yield lambda batch: model.log_prob(batch, labels), x, other
+    elif isinstance(model, EnergyBased):
+        yield lambda batch: model.free_energy(batch, labels), x, other
     elif isinstance(model, LatentVariable):
         yield lambda batch: model.posterior(batch, labels).mean, x, other
         yield lambda batch: model.posterior(batch, labels).log_scale, x, other
