@@ -12,7 +12,7 @@ from typing import Any
 
 # A name that holds one of these is a likelihood: `<=` where it is a bound, `=` where it is exact.
 LIKELIHOODS = ("nats", "bits-per-dim")
-BOUNDS = re.compile(r"elbo|-iw\d+-|/vae")
+BOUNDS = re.compile(r"elbo|-iw\d+-|/vae|/flow-")
 ERRORS = ("-standard-error", "/standard-error", "-spread")
 
 

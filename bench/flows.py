@@ -93,12 +93,12 @@ def main() -> None:
         # Read late: the other one may have been measured meanwhile.
         about = json.loads(path.read_text())["about"] if path.exists() else {}
         about[dequantizer] = entry
-        figures = {
-            f"mnist-8bit/{NAMES[which]}/{name}-bits-per-dim": entry_of[name]["value"]
-            for which, entry_of in about.items()
-            for name in entry_of
-            if name.startswith("test")
-        }
+        figures = {}
+        for which, entry_of in about.items():
+            for name in (name for name in entry_of if name.startswith("test")):
+                figure = f"mnist-8bit/{NAMES[which]}/{name}-bits-per-dim"
+                figures[figure] = entry_of[name]["value"]
+                figures[f"{figure}-standard-error"] = entry_of[name]["standard_error"]
         write_result("flows", figures, {"published": PUBLISHED}, about)
 
 
