@@ -414,6 +414,23 @@ RECIPES = {
         ),
         ContrastiveDivergence(k=5),
     ),
+    # Three layers of codes; free nats of each, so that none stays empty.
+    "hierarchical-vae": Recipe(
+        "hierarchical-vae",
+        {"layers": 3, "latent": 4, "channels": 16, "blocks": 1},
+        FitSettings(
+            steps=40_000,
+            batch_size=100,
+            learning_rate=1.5e-3,
+            warmup=500,
+            ema=0.999,
+            validate_every=1000,
+            validation_examples=2000,
+            log_every=100,
+        ),
+        NegativeELBO(warmup=5000, free_nats=1.0),
+        importance_samples=500,
+    ),
     "dcgan": Recipe(
         "dcgan",
         {"latent": 64, "channels": 32},

@@ -47,6 +47,7 @@ SMALL: dict[str, dict[str, Any]] = {
                "halvings": 1, "components": 2, "prior_channels": 6, "prior_layers": 2,
                "prior_dropout": 0.1},
     "rbm": {"hidden": 6, "chains": 8},
+    "hierarchical-vae": {"layers": 2, "latent": 1, "channels": 4, "components": 2},
     "flow": {"layers": 2, "hidden": 8},
     "image-flow": {"scales": 2, "couplings": 2, "channels": 6, "dequantizer_couplings": 2},
     "dcgan": {"latent": 4, "channels": 4},

@@ -455,7 +455,7 @@ def test_sampling_frequencies_match_the_density(name: str, spec: DataSpec) -> No
 
 @torch.no_grad()
 def _probabilities(model: GenerativeModel, everything: Tensor) -> Tensor:
-    """p(x) of every image: exact, or the latent coordinate integrated on a grid."""
+    """p(x) of every image: exact, or the latent coordinate integrated on a grid, or by draws."""
     if isinstance(model, TractableDensity):
         return model.log_prob(everything).exp()
     if isinstance(model, EnergyBased):
@@ -463,6 +463,12 @@ def _probabilities(model: GenerativeModel, everything: Tensor) -> Tensor:
     if isinstance(model, DiscreteLatent):
         return log_prob_of_all_codes(model, everything).exp()
     assert isinstance(model, LatentVariable)
+    if model.layers > 1:
+        output, likelihood = model.decoder_output(model.latents(Noise("p"), 20_000)), []
+        for x in everything:
+            many = x.expand(len(output), *x.shape)
+            likelihood.append(model.likelihood_given_z.log_prob(many, output).exp().mean())
+        return torch.stack(likelihood)
     drawn = model.latents(Noise("prior"), 1000)
     z = torch.linspace(-12, 12, 1201, dtype=torch.float64)[:, None] * drawn.std() + drawn.mean()
     weight = model.prior.log_prob(z).exp() * float(z[1] - z[0])

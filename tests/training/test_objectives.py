@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
+import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +16,23 @@ from torch.nn.functional import softplus
 
 from fit_cases import model_of, training_data
 from likely import runs
-from likely.density import GenerativeModel, ImplicitDensity, LatentVariable
+from likely.data.spec import DataSpec
+from likely.density import (
+    DiagonalGaussian,
+    GenerativeModel,
+    ImplicitDensity,
+    LatentVariable,
+    Likelihood,
+    latent,
+)
 from likely.errors import InvalidSetting
+from likely.heads import Bernoulli
 from likely.models.gan.adversary import DISCRIMINATOR
 from likely.noise import Noise
+from likely.settings import FitSettings
+from likely.training.loop import Stopped, fit
 from likely.training.objectives import (
+    ENCODER,
     GENERATOR,
     MODEL,
     ImportanceWeighted,
@@ -183,7 +198,9 @@ def test_labels_reach_everything_that_a_loss_asks(name: str, objective: Objectiv
     model = runs.build(name, training_data().spec, {"conditional": True}, 0)
     labels, contexts = torch.arange(4), []
     players = objective.players(model)
-    methods = ("log_prob", "elbo_terms", "importance_bound", "predictions", "surrogate", "generate")
+    methods = (
+        "log_prob", "elbo_terms", "log_weights", "predictions", "surrogate", "generate",
+    )  # fmt: skip
     for owner, method in [
         *((model, method) for method in methods if hasattr(model, method)),
         *((network, "forward") for network in players.values() if network is not model),
@@ -200,3 +217,182 @@ def test_labels_reach_everything_that_a_loss_asks(name: str, objective: Objectiv
         loss_of(objective, model, images(), player, players, context=labels)
         assert len(contexts) > before
     assert all(context is labels for context in contexts)
+
+
+class Normal(Likelihood):
+    """x ~ N(output, 0.5^2), a density of the integers as if they were real numbers."""
+
+    head = Bernoulli(1)
+    features = 1
+
+    def conditionals(self, x: Tensor, output: Tensor) -> Tensor:
+        return output
+
+    def draw(self, output: Tensor, uniform: Tensor) -> Tensor:
+        raise AssertionError
+
+    def mean(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        raise AssertionError
+
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+        scale = torch.full_like(output, math.log(0.5)).flatten(1)
+        return DiagonalGaussian(output.flatten(1), scale).log_prob(x.flatten(1))
+
+
+class LinearGaussian(LatentVariable):
+    """x = W z + noise of s.d. 0.5, the columns of W orthogonal: p(z|x) is a diagonal Gaussian."""
+
+    def __init__(self) -> None:
+        super().__init__(DataSpec("t", (1, 2, 2), 2), 0)
+        self.latent, self.head = 2, Bernoulli(1)
+        columns = [[1.0, 0.5, 0.0, -1.0], [0.5, 1.0, 2.0, 1.0]]
+        self.weight = nn.Parameter(torch.tensor(columns, dtype=torch.float64).T)
+        precision = 1 + self.weight.detach().square().sum(0) / 0.25
+        self.encoder = nn.Linear(4, 2, bias=True, dtype=torch.float64)
+        with torch.no_grad():
+            self.encoder.weight.copy_(self.weight.T / 0.25 / precision[:, None])
+            self.encoder.bias.zero_()
+        self.log_scale = nn.Parameter(-precision.log() / 2)
+
+    def posterior(self, x: Tensor, context: Tensor | None = None) -> DiagonalGaussian:
+        mean = self.encoder(x.double().flatten(1))
+        return DiagonalGaussian(mean, self.log_scale.expand_as(mean))
+
+    @property
+    def likelihood_given_z(self) -> Normal:
+        return Normal()
+
+    def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return (z @ self.weight.T).reshape(-1, 1, 2, 2)
+
+
+def slopes(model: LinearGaussian, objective: Objective, seed: int) -> tuple[Tensor, Tensor]:
+    """Gradients of the mean loss of four images: (of the encoder, of the decoder)."""
+    model.zero_grad()
+    x = torch.randint(2, (4, 1, 2, 2), generator=torch.Generator().manual_seed(9))
+    loss_of(objective, model, x, noise=Noise(seed)).value.mean().backward()
+    encoder = [model.encoder.weight, model.encoder.bias, model.log_scale]
+    grads = [torch.zeros(1).double() if p.grad is None else p.grad.flatten() for p in encoder]
+    assert model.weight.grad is not None
+    return torch.cat(grads), model.weight.grad.clone()
+
+
+def no_slope_at_the_exact_posterior(gradient: str, objective: type[Objective]) -> None:
+    for seed in range(3):
+        encoder, decoder = slopes(LinearGaussian(), objective(gradient=gradient), seed)  # type: ignore[call-arg]
+        assert float(encoder.abs().max()) < 1e-10
+        assert float(decoder.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("gradient", "objective"),
+    [("stl", ImportanceWeighted), ("dreg", ImportanceWeighted), ("stl", NegativeELBO)],
+)
+def test_without_the_score_an_exact_posterior_has_no_gradient_for_any_draw(
+    gradient: str, objective: type[Objective]
+) -> None:
+    no_slope_at_the_exact_posterior(gradient, objective)
+
+
+def test_a_score_that_is_left_in_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: log q of the drawn z with its parameters attached."""
+    monkeypatch.setattr(latent, "_drawn", lambda q, at, score, reached=None: q.draw(at))
+    for objective in (ImportanceWeighted, NegativeELBO):
+        with pytest.raises(AssertionError):
+            no_slope_at_the_exact_posterior("stl", objective)
+
+
+def test_the_plain_gradient_vanishes_on_average_alone() -> None:
+    plain = ImportanceWeighted(k=3)
+    each = torch.stack([slopes(LinearGaussian(), plain, seed)[0] for seed in range(80)])
+    assert float(each.abs().max()) > 0.05
+    error = each.std(0) / len(each) ** 0.5
+    assert float((each.mean(0) / error).abs().max()) < 4.5
+
+
+def test_doubly_reparameterised_gradients_have_the_mean_of_the_plain_ones_and_less_noise() -> None:
+    model = LinearGaussian()
+    with torch.no_grad():
+        model.encoder.bias += 0.3
+        model.log_scale += 0.3
+    plain, doubly = (
+        [slopes(model, ImportanceWeighted(k=4, gradient=g), seed) for seed in range(160)]
+        for g in ("plain", "dreg")
+    )
+    for of_plain, of_doubly in zip(plain[:5], doubly[:5], strict=True):
+        torch.testing.assert_close(of_plain[1], of_doubly[1])  # the decoder's is the same
+    first, second = (torch.stack([encoder for encoder, _ in some]) for some in (plain, doubly))
+    error = torch.sqrt((first.var(0) + second.var(0)) / len(first))
+    assert float(((first.mean(0) - second.mean(0)) / error).abs().max()) < 4.5
+    assert float(second.var(0).sum()) < 0.7 * float(first.var(0).sum())
+    # The value is the bound, whatever its gradient.
+    values = [loss_of(ImportanceWeighted(3, g), model, torch.ones(2, 1, 2, 2, dtype=torch.int64))
+              .value for g in ("plain", "stl", "dreg")]  # fmt: skip
+    assert torch.equal(values[0], values[1])
+    assert torch.equal(values[0], values[2])
+
+
+def test_gradients_without_the_score_need_a_gaussian_posterior() -> None:
+    spec = DataSpec("t", (1, 4, 4), 2)
+    model = runs.build("vae", spec, {"posterior": "iaf", "latent": 2, "network": "dense"})
+    x = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
+    for objective in (ImportanceWeighted(2, "dreg"), NegativeELBO(gradient="stl")):
+        with pytest.raises(InvalidSetting, match="gradient=plain"):
+            loss_of(objective, model, x)
+
+
+def test_free_nats_are_of_the_mean_over_the_batch_and_of_each_layer() -> None:
+    spec = DataSpec("t", (1, 8, 8), 2)
+    settings = {"layers": 2, "latent": 1, "channels": 4}
+    model = runs.build("hierarchical-vae", spec, settings)
+    assert isinstance(model, LatentVariable)
+    x = torch.randint(2, (6, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    reconstruction, kl = model.elbo_terms(x, Noise(0))
+    low, high = sorted(kl.mean(0).tolist())
+    between = (low + high) / 2
+    loss = loss_of(NegativeELBO(free_nats=between), model, x)
+    torch.testing.assert_close(loss.value, kl[:, int(kl[:, 1].mean() > between)] + between
+                               - reconstruction)  # fmt: skip
+    # One example may have less than that where the mean has more.
+    assert torch.equal(loss_of(NegativeELBO(free_nats=low / 2), model, x).value,
+                       loss_of(NegativeELBO(), model, x).value)  # fmt: skip
+    assert {"kl_layer_1", "kl_layer_2", "kl"} <= set(loss.terms)
+    torch.testing.assert_close(loss.terms["kl_layer_2"], kl[:, 0].detach())  # top first
+    torch.testing.assert_close(loss.terms["negative_elbo"], (kl.sum(1) - reconstruction).detach())
+
+
+def test_the_encoder_alone_moves_until_its_loss_stops_falling() -> None:
+    objective = NegativeELBO(encoder_updates=40, encoder_until=3)
+    assert objective.updates(MODEL, 0) == 1
+    assert [objective.updates(ENCODER, number) for number in (0, 2, 3)] == [40, 40, 0]
+    falling, level = [1.0 - 0.01 * i for i in range(20)], [1.0] * 20
+    assert not objective.enough(ENCODER, falling)
+    assert not objective.enough(ENCODER, level[:19])
+    assert objective.enough(ENCODER, level)
+    assert not objective.enough(MODEL, level)
+    model = model_of("vae-dense")
+    players = objective.players(model)
+    assert list(players) == [ENCODER, MODEL]
+    assert players[MODEL] is model
+    assert players[ENCODER] is model.encoder
+
+
+def test_aggressive_training_resumes_bit_for_bit(tmp_path: Path) -> None:
+    objective = NegativeELBO(encoder_updates=21, encoder_until=2)
+    settings = FitSettings(steps=3, batch_size=8, log_every=1, validate_every=3, warmup=0,
+                           checkpoint_seconds=0.0)  # fmt: skip
+    whole = fit(model_of("vae-dense"), training_data(), objective, settings, out=tmp_path / "a")
+    counts = [record["encoder_updates"] for record in whole.metrics if "encoder_updates" in record]
+    assert all(count in (20, 21) for count in counts[:2])
+    assert len(counts) < 3 or counts[2] == 0
+
+    def stop(run: Any, record: dict[str, float]) -> None:
+        if record["step"] == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.warns(Stopped):
+        fit(model_of("vae-dense"), training_data(), objective, settings, out=tmp_path / "b",
+            progress=stop)  # fmt: skip
+    resumed = fit(model_of("vae-dense"), training_data(), objective, settings, out=tmp_path / "b")
+    first, second = (run.model.state_dict() for run in (whole, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)

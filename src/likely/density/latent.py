@@ -5,10 +5,11 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from likely.density.codes import EncoderDecoder
 from likely.density.decoded import FactorizedLikelihood, Likelihood
@@ -51,6 +52,32 @@ class Posterior(Protocol):
 
     def unsqueezed(self) -> Posterior:
         """The same with a side for several draws of each example, [B, 1, Z]."""
+
+
+class Passed(NamedTuple):
+    """What one pass of a network that prior, posterior and decoder share tells of drawn codes.
+
+    Attributes:
+        z: the codes, [..., Z].
+        log_q: log q(z | x), [...].
+        log_p: log p(z), [...].
+        kl: KL of each stochastic layer given the codes above it, nats [..., layers].
+        output: of the decoder, [N, K, H, W], N the codes in one row.
+    """
+
+    z: Tensor
+    log_q: Tensor
+    log_p: Tensor
+    kl: Tensor
+    output: Tensor
+
+
+@runtime_checkable
+class SharesItsPass(Protocol):
+    """A posterior whose draw tells the prior's density and the decoder's output, too."""
+
+    def through(self, noise: Tensor) -> Passed:
+        """Draw at standard normal noise [..., B, Z]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +160,14 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
     N(0, I), and `likelihood_given_z` where pixels depend on each other given z. The head makes
     p(x|z) a distribution over the same integers as in autoregressive models, so that the bound is
     on the same quantity.
+
+    Attributes:
+        head: the distribution of a pixel.
+        layers: stochastic layers; with several, the KL term has a column for each, top first.
     """
 
     head: Head
+    layers: int = 1
 
     @property
     def prior(self) -> Prior:
@@ -161,26 +193,45 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.posterior(x, context).mean
 
+    @property
+    def inference_network(self) -> nn.Module | None:
+        """The part of the network that q(z|x) alone goes through; None where there is none."""
+        return None
+
     @full_precision
     def elbo_terms(
-        self, x: Tensor, noise: Noise, context: Tensor | None = None
+        self, x: Tensor, noise: Noise, context: Tensor | None = None, *, score: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """(reconstruction log p(x|z) [B], KL term [B, latent] or [B, 1]), nats.
+        """(reconstruction log p(x|z) [B], KL term [B, latent], [B, layers] or [B, 1]), nats.
 
         ELBO = reconstruction - KL.sum(-1) (Kingma and Welling 2014, eq. 10 with L = 1). Between
-        a Gaussian and N(0, I) the KL is known by coordinate; otherwise it is estimated by
-        log q(z|x) - log p(z) at the z that is drawn.
+        a Gaussian and N(0, I) the KL is known by coordinate, in a hierarchy by layer given the
+        codes above; otherwise it is estimated by log q(z|x) - log p(z) at the z that is drawn.
+
+        Args:
+            x: integers [B, *shape].
+            noise: the source of z.
+            context: labels [B] or None.
+            score: False for the estimate whose gradient leaves out the score of q
+                (`log_weights`).
         """
         x = self.integers(x)
         labels = self.labels(context, len(x))
         q, prior = self.posterior(x, labels), self.prior
+        if isinstance(q, SharesItsPass):
+            _refuse_without_score(score)
+            passed = q.through(self._normal(noise, len(x), self.latent))
+            return self.likelihood_given_z.log_prob(x, passed.output), passed.kl
         at = noise.normal(*q.mean.shape, dtype=q.mean.dtype)
-        if isinstance(q, DiagonalGaussian) and isinstance(prior, StandardNormal):
+        if score and isinstance(q, DiagonalGaussian) and isinstance(prior, StandardNormal):
             z, kl = q.sample(at), q.kl_to_standard()
         else:
-            z, log_q = q.draw(at)
+            z, log_q = _drawn(q, at, score)
             kl = (log_q - prior.log_prob(z)).unsqueeze(-1)
         return self.likelihood_given_z.log_prob(x, self.decoder_output(z, labels)), kl
+
+    def _normal(self, noise: Noise, *shape: int) -> Tensor:
+        return noise.normal(*shape, dtype=next(self.parameters()).dtype)
 
     @full_precision
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
@@ -202,27 +253,78 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
             context: labels [B] or None.
             chunk: decoder rows at a time; bounds the memory.
         """
+        weights = self.log_weights(x, k, noise, context, chunk)
+        return weights.logsumexp(1) - math.log(k)
+
+    @full_precision
+    def log_weights(
+        self,
+        x: Tensor,
+        k: int,
+        noise: Noise,
+        context: Tensor | None = None,
+        chunk: int = 2048,
+        *,
+        score: bool = True,
+        squared: bool = False,
+    ) -> Tensor:
+        r"""log p(x, z_j) - log q(z_j | x) for k draws z_j ~ q(z | x), nats [B, k].
+
+        Args:
+            x, k, noise, context, chunk: as for `importance_bound`.
+            score: False leaves d log q(z; phi) / d phi at a fixed z out of the gradient: phi is
+                reached through z alone (Roeder, Wu and Duvenaud 2017, sec. 3,
+                https://arxiv.org/abs/1703.09194).
+            squared: multiply what reaches z_j by its normalised weight w_j. With `score=False` the
+                gradient of the bound is then doubly reparameterised (Tucker et al. 2019, eq. 8,
+                https://arxiv.org/abs/1810.04152).
+        """
         if k < 1:
             raise InvalidSetting(f"the importance-weighted bound needs k >= 1, given {k}")
         x = self.integers(x)
         labels = self.labels(context, len(x))
         q, prior = self.posterior(x, labels), self.prior
-        weights = []
+        parts: list[Tensor] = []
+        total: list[Tensor] = []
         step = max(1, chunk // max(1, len(x)))
         for start in range(0, k, step):
-            weights.append(self._log_weights(x, labels, q, prior, min(step, k - start), noise))
-        return torch.cat(weights, 1).logsumexp(1) - math.log(k)
+            end = min(k, start + step)
+            at = self._normal(noise, len(x), end - start, self.latent)
+            reached = None
+            if squared:
+
+                def reached(slope: Tensor, columns: slice = slice(start, end)) -> Tensor:
+                    weighted: Tensor = slope * total[0][:, columns, None]
+                    return weighted
+
+            parts.append(self._log_weights(x, labels, q, prior, at, score, reached))
+        log_weights = torch.cat(parts, 1)
+        total.append(log_weights.detach().softmax(1))
+        return log_weights
 
     def _log_weights(
-        self, x: Tensor, labels: Tensor | None, q: Posterior, prior: Prior, k: int, noise: Noise
+        self,
+        x: Tensor,
+        labels: Tensor | None,
+        q: Posterior,
+        prior: Prior,
+        at: Tensor,
+        score: bool,
+        reached: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
-        """log p(x, z) - log q(z | x) for k draws of z, [B, k]."""
-        b, latent = q.mean.shape
-        z, log_q = q.unsqueezed().draw(noise.normal(b, k, latent, dtype=q.mean.dtype))  # [B, k, Z]
+        """log p(x, z) - log q(z | x) at noise [B, k, Z]; `reached` changes the slope at z."""
+        b, k, latent = at.shape
         repeated = None if labels is None else labels.repeat_interleave(k)
-        output = self.decoder_output(z.reshape(b * k, latent), repeated)
+        if isinstance(q, SharesItsPass):
+            _refuse_without_score(score)
+            passed: Passed = q.unsqueezed().through(at)  # type: ignore[attr-defined]
+            output, ratio = passed.output, passed.log_p - passed.log_q
+        else:
+            z, log_q = _drawn(q.unsqueezed(), at, score, reached)  # [B, k, Z]
+            output = self.decoder_output(z.reshape(b * k, latent), repeated)
+            ratio = prior.log_prob(z) - log_q
         given_z = self.likelihood_given_z.log_prob(x.repeat_interleave(k, 0), output)
-        return given_z.reshape(b, k) + prior.log_prob(z) - log_q
+        return given_z.reshape(b, k) + ratio
 
     def latents(self, noise: Noise, n: int) -> Tensor:
         return self.prior.sample(noise, n, next(self.parameters()).dtype)
@@ -285,3 +387,26 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
 def mean_level(log_table: Tensor) -> Tensor:
     """The mean of a distribution over levels, rounded: int64 [B, ...]."""
     return mean_of(log_table).round().to(torch.int64)
+
+
+def _drawn(
+    q: Posterior, at: Tensor, score: bool, reached: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """(z, log q(z)) at standard normal noise; see `LatentVariable.log_weights`."""
+    if score:
+        return q.draw(at)
+    if not isinstance(q, DiagonalGaussian):
+        _refuse_without_score(score)
+    assert isinstance(q, DiagonalGaussian)
+    z = q.sample(at)
+    if reached is not None and z.requires_grad:
+        z.register_hook(reached)  # type: ignore[no-untyped-call]
+    return z, DiagonalGaussian(q.mean.detach(), q.log_scale.detach()).log_prob(z)
+
+
+def _refuse_without_score(score: bool) -> None:
+    if not score:
+        raise InvalidSetting(
+            "gradient=stl and gradient=dreg need a posterior that is a Gaussian given x "
+            "(posterior=normal, no hierarchy); take gradient=plain"
+        )

@@ -226,6 +226,8 @@ class LatentDiagnostics:
         rate: mean KL(q(z|x) || p(z)), nats: what the code carries.
         distortion: mean -log p(x|z), z ~ q(z|x), nats: what is left to say. Their sum is the
             negative ELBO.
+        layers: the rate of each stochastic layer given those above it, the one nearest to the image
+            first; none for a single layer.
         warning: a sentence when the posterior has collapsed, fully or in part; "" otherwise.
     """
 
@@ -234,11 +236,17 @@ class LatentDiagnostics:
     rate: Estimate
     distortion: Estimate
     warning: str
+    layers: tuple[Estimate, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         record = {"active": self.active, "latent": self.latent, "warning": self.warning}
-        return {**record, "rate": self.rate.to_json(), "distortion": self.distortion.to_json()}
+        return {
+            **record,
+            "rate": self.rate.to_json(),
+            "distortion": self.distortion.to_json(),
+            "layers": [layer.to_json() for layer in self.layers],
+        }
 
 
 def latent_diagnostics(
@@ -257,7 +265,7 @@ def latent_diagnostics(
         )
     _refuse_misfit(model, data, batch_size)
     labelled = relabelled(data, model.spec.classes) if model.classes else data
-    means, rates, distortions = [], [], []
+    means, columns, distortions = [], [], []
     was_training = model.training
     model.eval()
     try:
@@ -268,7 +276,7 @@ def latent_diagnostics(
                 reconstruction, kl = model.elbo_terms(x, noise, context)
                 mean = model.posterior(model.integers(x), model.labels(context, len(x))).mean
             distortions += (-reconstruction.double()).tolist()
-            rates += kl.double().sum(-1).tolist()
+            columns.append(kl.double().cpu())
             means.append(mean.double().cpu())
     finally:
         model.train(was_training)
@@ -276,7 +284,12 @@ def latent_diagnostics(
     variance = centres.var(0, correction=0)
     alike = bool((data.values == data.values[:1]).all())
     active = None if alike else int((variance > ACTIVE).sum())
-    estimates = [
+    kl = torch.cat(columns)
+    measured = {"rate": kl.sum(1).tolist(), "distortion": distortions}
+    if model.layers > 1:
+        last = model.layers - 1
+        measured |= {f"rate-layer-{i + 1}": kl[:, last - i].tolist() for i in range(model.layers)}
+    rate, distortion, *layers = (
         Estimate.mean_of(
             values,
             unit="nats",
@@ -285,10 +298,10 @@ def latent_diagnostics(
             fingerprint=data.fingerprint_given(condition_of(model)),
             lower_is_better=None,
         )
-        for quantity, values in (("rate", rates), ("distortion", distortions))
-    ]
-    warning = "" if active is None else collapse_words(active, model.latent, estimates[0].value)
-    return LatentDiagnostics(active, model.latent, estimates[0], estimates[1], warning)
+        for quantity, values in measured.items()
+    )
+    warning = "" if active is None else collapse_words(active, model.latent, rate.value)
+    return LatentDiagnostics(active, model.latent, rate, distortion, warning, tuple(layers))
 
 
 def collapse_words(active: int, latent: int, rate: float) -> str:

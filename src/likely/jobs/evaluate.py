@@ -210,7 +210,7 @@ def measure(
             notes.append(
                 f"{diagnostics.active} of {diagnostics.latent} latent coordinates are used"
             )
-        estimates += [diagnostics.rate, diagnostics.distortion]
+        estimates += [diagnostics.rate, *diagnostics.layers, diagnostics.distortion]
         if diagnostics.warning:
             notes.append(diagnostics.warning)
     if isinstance(model, DiscreteLatent):

@@ -308,7 +308,11 @@ class _Loop:
             while self.step < settings.steps:
                 began = time.monotonic()
                 for turn, player in enumerate(self.players):
-                    self._update(player, turn)
+                    losses: list[float] = []
+                    for again in range(self.objective.updates(player, self.step)):
+                        losses.append(self._update(player, turn, again))
+                        if self.objective.enough(player, losses):
+                            break
                 self.step += 1
                 self.average.update(self.step)
                 record = self._log() if self._is_time(settings.log_every) else {}
@@ -345,27 +349,41 @@ class _Loop:
 
     # -- one update ------------------------------------------------------------------------
 
-    def _update(self, player: str, turn: int) -> None:
-        """Move the weights of one player; the other's are constants of its game."""
+    def _update(self, player: str, turn: int, again: int) -> float:
+        """Move the weights of one player; the other's are constants of its game.
+
+        Args:
+            player: that moves.
+            turn: its place in the step.
+            again: how often it has moved in this step before.
+
+        Returns:
+            The loss, where it may decide about another update; NaN elsewhere.
+        """
         module, optimizer = self.players[player], self.optimizers[player]
         parameters = list(module.parameters())
         self.whole.train()
         set_rate(optimizer, self.settings.rate(self.step))
         if self.graphs is not None and self._replay(self.graphs, player, turn):
-            return
+            return math.nan
         try:
+            # A player may be a part of another.
             for other in self.players.values():
-                other.requires_grad_(other is module)
-            self._accumulate(player, turn)
+                other.requires_grad_(False)
+            module.requires_grad_(True)
+            loss = self._accumulate(player, turn, again)
         finally:
             self.whole.requires_grad_(True)
         self.team.sum_gradients(parameters)
         norm = _norm(parameters)
         # A loss may be finite where its gradient is not; weights moved by it would be lost.
-        self._refuse_non_finite(norm, f"the gradient of {player}", self._batch_index(turn)[0])
-        self._add(f"gradient_norm_{player}", norm / self.team.size)
+        rows = self._batch_index(turn, again)[0]
+        self._refuse_non_finite(norm, f"the gradient of {player}", rows)
+        if not again:
+            self._add(f"gradient_norm_{player}", norm / self.team.size)
         self._move(player, norm)
         optimizer.zero_grad(set_to_none=True)
+        return loss
 
     def _move(self, player: str, norm: Tensor) -> None:
         """Clip the gradients, whose norm is given, and move the weights."""
@@ -374,22 +392,29 @@ class _Loop:
             nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
         self.optimizers[player].step()
 
-    def _accumulate(self, player: str, turn: int) -> None:
-        """Gradients of the player's mean loss over this process's part of the batch."""
+    def _accumulate(self, player: str, turn: int, again: int) -> float:
+        """Gradients of the player's mean loss over this process's part of the batch.
+
+        The loss of the whole batch is returned; NaN where the player moves once in a step.
+        """
         s = self.settings
         part = s.batch_size // (s.micro_batches * self.team.size)
-        index, epoch = self._batch_index(turn)
+        index, epoch = self._batch_index(turn, again)
+        loss = torch.zeros((), dtype=self.sum_dtype, device=self.device)
         for micro in range(s.micro_batches):
             first = (micro * self.team.size + self.team.rank) * part
             rows = index[first : first + part]
             x, context = self._to_device(self.data.batch(rows, epoch))
-            noise = self._noise(player, first)
+            noise = self._noise(player, first, again)
             with noise_for(self.whole, noise):
                 total, terms = self._loss(player, x, context, noise, self.step)
             self._refuse_non_finite(total, f"the loss of {player}", rows)
             torch.autograd.backward(total)
+            loss += total.detach()
             for name, term in terms.items():
                 self._add(name, term)
+        several = self.objective.updates(player, self.step) > 1
+        return float(self.team.sum(loss)) if several else math.nan
 
     def _loss(
         self, player: str, x: Tensor, context: Tensor | None, noise: Noise, step: int | Tensor
@@ -427,11 +452,11 @@ class _Loop:
                     f"[{count}], given {shape}"
                 )
 
-    def _noise(self, player: str, first: int = 0) -> Noise:
+    def _noise(self, player: str, first: int = 0, again: int = 0) -> Noise:
         """The noise of this update, for the rows of the batch from `first` on."""
         s = self.settings
         rows = (first, s.batch_size)
-        key = (s.seed, "fit", self.step, player)
+        key = (s.seed, "fit", self.step, player, *((again,) if again else ()))
         return Noise(*key, device=self.device, rows=rows, source=self.source)
 
     def _replay(self, recordings: graphs.UpdateGraphs, player: str, turn: int) -> bool:
@@ -468,11 +493,18 @@ class _Loop:
         norm = _norm(list(self.players[player].parameters()))
         return graphs.Gradients(total.detach(), norm, terms)
 
-    def _batch_index(self, turn: int) -> tuple[np.ndarray[Any, Any], int]:
-        """Positions of the whole batch and its epoch; each player has separate batches."""
+    def _batch_index(self, turn: int, again: int = 0) -> tuple[np.ndarray[Any, Any], int]:
+        """Positions of the whole batch and its epoch; each player has separate batches.
+
+        Further updates of a player in a step have batches drawn at random.
+        """
         size = self.settings.batch_size
         number = self.step * len(self.players) + turn
         epoch, place_in_epoch = divmod(number, len(self.data) // size)
+        if again:
+            seed = derived_seed(self.settings.seed, "batch", number, again)
+            generator = np.random.Generator(np.random.Philox(seed))
+            return generator.choice(len(self.data), size, replace=False), epoch
         order = _order(self.settings.seed, epoch, len(self.data))
         return order[place_in_epoch * size : (place_in_epoch + 1) * size], epoch
 

@@ -8,6 +8,10 @@ Sources:
 - Kingma and Welling 2014, https://arxiv.org/abs/1312.6114 (ELBO);
 - Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl (beta);
 - Burda et al. 2016, https://arxiv.org/abs/1509.00519 (eq. 8);
+- Roeder, Wu and Duvenaud 2017, https://arxiv.org/abs/1703.09194, and Tucker et al. 2019,
+  https://arxiv.org/abs/1810.04152 (gradients without the score of q);
+- He, Spokoyny, Neubig and Berg-Kirkpatrick 2019, https://arxiv.org/abs/1901.05534 (updates of the
+  encoder alone);
 - van den Oord, Vinyals and Kavukcuoglu 2017, https://arxiv.org/abs/1711.00937 (discrete codes);
 - Dempster, Laird and Rubin 1977, https://doi.org/10.1111/j.2517-6161.1977.tb01600.x (EM);
 - Hinton 2002, https://www.cs.toronto.edu/~hinton/absps/tr00-004.pdf, and Tieleman 2008,
@@ -22,7 +26,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -61,6 +66,7 @@ from likely.training.registry import (
 )
 
 MODEL = "model"
+ENCODER = "encoder"
 GENERATOR = "generator"
 AUTOENCODER, DENSITY = "autoencoder", "density"
 
@@ -139,6 +145,14 @@ class Objective(abc.ABC):
     def loss(self, step: Step) -> Loss:
         """The loss of `step.player` on a batch."""
 
+    def updates(self, player: str, number: int) -> int:
+        """Most updates of a player in the step of that number: one."""
+        return 1
+
+    def enough(self, player: str, losses: Sequence[float]) -> bool:
+        """Whether a player makes no further update in a step, given the losses of those in it."""
+        return False
+
     def choices(self, model: Fittable, noise: Noise) -> tuple[int, ...]:
         """What an update draws that decides which kernels run; a function of the noise.
 
@@ -206,25 +220,54 @@ class NegativeELBO(ELBOSettings, Objective):
         players = super().players(model)
         if self != NegativeELBO() and not isinstance(model, LatentVariable):
             raise InvalidSetting(
-                "NegativeELBO: beta, warmup and free_nats need a latent-variable model, and "
-                f"{type(model).__name__} is none"
+                "NegativeELBO: beta, warmup, free_nats, gradient and encoder_updates need a "
+                f"latent-variable model, and {type(model).__name__} is none"
             )
-        return players
+        if not self.encoder_updates:
+            return players
+        assert isinstance(model, LatentVariable)
+        encoder = model.inference_network
+        if encoder is None:
+            raise InvalidSetting(
+                f"encoder_updates: {type(model).__name__} has no network for q(z|x) alone"
+            )
+        return {ENCODER: encoder, **players}
+
+    def updates(self, player: str, number: int) -> int:
+        if player != ENCODER:
+            return 1
+        return self.encoder_updates if not self.encoder_until or number < self.encoder_until else 0
+
+    def enough(self, player: str, losses: Sequence[float]) -> bool:
+        """Whether the last ten losses are on average no lower than the ten before."""
+        if player != ENCODER or len(losses) % 10 or len(losses) < 20:
+            return False
+        return sum(losses[-10:]) >= sum(losses[-20:-10])
 
     def loss(self, step: Step) -> Loss:
         model = step.model
         if not isinstance(model, LatentVariable):
             bound = model.elbo(step.x, step.noise, step.context)
             return Loss(-bound, {"negative_elbo": -bound.detach()})
-        reconstruction, kl_by_coordinate = model.elbo_terms(step.x, step.noise, step.context)
-        kl = kl_by_coordinate.sum(-1)
+        score = {} if self.gradient == "plain" else {"score": False}
+        reconstruction, columns = model.elbo_terms(step.x, step.noise, step.context, **score)
+        layers = columns if model.layers > 1 else columns.sum(-1, keepdim=True)  # [B, layers]
+        kl = layers.sum(-1)
         weight: float | Tensor = self.beta
         if self.warmup:
             share = (step.number + 1) / self.warmup
             rising = share.clamp(max=1.0) if isinstance(share, Tensor) else min(1.0, share)
             weight = self.beta * rising
-        value = -reconstruction + weight * kl.clamp(min=self.free_nats)
+        penalised = kl
+        if self.free_nats:
+            # Of the mean over the batch: an example may have less where others have more.
+            penalised = torch.where(layers.mean(0) > self.free_nats, layers, self.free_nats).sum(-1)
+        value = -reconstruction + weight * penalised
+        if step.player == ENCODER:
+            return Loss(value, {"encoder_updates": torch.ones_like(kl)})
         terms = {"negative_elbo": kl - reconstruction, "kl": kl, "distortion": -reconstruction}
+        if model.layers > 1:
+            terms |= {f"kl_layer_{model.layers - i}": layers[:, i] for i in range(model.layers)}
         return Loss(value, {name: term.detach() for name, term in terms.items()})
 
 
@@ -309,13 +352,26 @@ class CodeLikelihood(CodeLikelihoodSettings, Objective):
 
 
 class ImportanceWeighted(ImportanceSettings, Objective):
-    """-L_k, the importance-weighted bound with k samples (Burda et al. 2016)."""
+    """-L_k, the importance-weighted bound with k samples (Burda et al. 2016).
+
+    The signal of the encoder's plain gradient falls faster with k than its noise (Rainforth et al.
+    2018, https://arxiv.org/abs/1802.04537). `gradient="dreg"` has the same mean and less noise;
+    `"stl"` has less noise, and another mean for k > 1.
+    """
 
     fits = LatentVariable
     needs = "a latent-variable model"
 
     def loss(self, step: Step) -> Loss:
-        value = -step.model.importance_bound(step.x, self.k, step.noise, step.context)
+        log_weights = step.model.log_weights(
+            step.x,
+            self.k,
+            step.noise,
+            step.context,
+            score=self.gradient == "plain",
+            squared=self.gradient == "dreg",
+        )
+        value = math.log(self.k) - log_weights.logsumexp(1)
         return Loss(value, {"negative_importance_bound": value.detach()})
 
 

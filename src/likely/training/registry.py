@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from likely.errors import InvalidSetting
 from likely.settings import OBJECTIVES as OBJECTIVES
-from likely.settings import at_least
+from likely.settings import at_least, known
 
 Kind = TypeVar("Kind", bound=type[Any])
 
@@ -78,15 +78,24 @@ class ELBOSettings:
     Attributes:
         beta: weight of the KL term at the end of the warm-up; 1 is the bound itself.
         warmup: steps over which the weight rises linearly from zero.
-        free_nats: KL below this number (over all coordinates) is not penalised.
+        free_nats: KL of a stochastic layer, on average over the batch, that is not penalised.
+        gradient: of the encoder: plain, or stl (sticking the landing: without the score of q,
+            whose mean is zero).
+        encoder_updates: most updates of the encoder alone before each of all networks, on batches
+            of their own, until its loss stops falling (aggressive training, He et al. 2019).
+        encoder_until: step after which there are none; 0 for the whole fit.
     """
 
     beta: float = 1.0
     warmup: int = 0
     free_nats: float = 0.0
+    gradient: Literal["plain", "stl"] = "plain"
+    encoder_updates: int = 0
+    encoder_until: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "beta", "warmup", "free_nats")
+        known(self)
+        at_least(self, 0, "beta", "warmup", "free_nats", "encoder_updates", "encoder_until")
 
 
 @objective("reconstruction-error", "likely.training.objectives:ReconstructionError")
@@ -114,11 +123,15 @@ class ImportanceSettings:
 
     Attributes:
         k: number of samples.
+        gradient: of the encoder: plain, stl (without the score of q, Roeder 2017) or dreg (doubly
+            reparameterised, Tucker 2019), whose noise does not grow with k.
     """
 
     k: int = 5
+    gradient: Literal["plain", "stl", "dreg"] = "plain"
 
     def __post_init__(self) -> None:
+        known(self)
         at_least(self, 1, "k")
 
 

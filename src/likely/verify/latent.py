@@ -40,6 +40,11 @@ TOTAL_TOLERANCE = 1e-8
 
 def bounds(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
     """All checks of the bounds of a latent-variable model."""
+    if model.layers > 1:
+        yield _kl_by_layers(subject, model)
+        yield _ordered_on_fitted(subject, model)
+        yield from _by_draws(subject, model)
+        return
     yield _kl_formula(subject, model) if _has_kl(subject, model) else _kl_at_a_draw(subject, model)
     yield from maps(subject, model)
     yield _ordered_on_fitted(subject, model)
@@ -149,6 +154,104 @@ def _kl_formula(subject: Subject, model: LatentVariable) -> Proof:
         SIGMAS,
         f"Closed form against {draws} draws for {len(x)} images, fitted weights; standard errors.",
     )
+
+
+def _kl_by_layers(subject: Subject, model: LatentVariable) -> Proof:
+    """The KL terms of a hierarchy against log q(z|x) - log p(z) at the same draws, on average."""
+    draws = 32 if subject.quick else 128
+    x = subject.x[:2].repeat_interleave(draws, 0)
+    labels = subject.labels(len(x))
+    _, reported = model.elbo_terms(x, subject.noise("kl"), labels)
+    q = model.posterior(x, labels)
+    z = q.sample(subject.noise("kl").normal(len(x), model.latent, dtype=torch.float64))
+    difference = q.log_prob(z) - model.prior.log_prob(z) - reported.sum(-1)
+    return Proof.at_most(
+        "the KL term is a KL",
+        _largest_z(difference.reshape(-1, draws).T),
+        SIGMAS,
+        f"Sum over the layers, each given the codes above, against {draws} draws for 2 images, "
+        "fitted weights; standard errors.",
+    )
+
+
+def _by_draws(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
+    """A tiny instance of too many coordinates for a grid: draws of q against those of the prior.
+
+    For any f, E_p[f q / (p + q)] = E_q[f p / (p + q)] (Meng and Wong 1996): both sides are bounded
+    where f is, so their means tell, which those of importance weights need not.
+    """
+    channels = model.spec.shape[0]
+    shape, levels = (channels, *((2, 2) if channels == 1 else (1, 2))), 2
+    smaller = smaller_or_none(model, shape, levels, subject.seed)
+    if smaller is None:
+        about = f"{type(model).__name__} cannot be built for images of few pixels."
+        yield Proof.at_most("total probability", math.inf, SIGMAS, about)
+        return
+    tiny, images = smaller[0], all_images(shape, levels)
+    k, draws = 8, CODES // 4 if subject.quick else CODES
+    z, p, q = tiny.latents(subject.noise("prior"), draws), tiny.prior, tiny.posterior(images)
+    output = tiny.decoder_output(z)
+    each = [tiny.likelihood_given_z.log_prob(x.expand(draws, *x.shape), output) for x in images]
+    given_z = torch.stack(each)  # [N, draws]
+    share = (q.unsqueezed().log_prob(z.expand(len(images), -1, -1)) - p.log_prob(z)).sigmoid()
+    at = subject.noise("weights").normal(len(images), draws, tiny.latent, dtype=torch.float64)
+    of_q, log_q = q.unsqueezed().draw(at)
+    log_p = p.log_prob(of_q)
+    repeated = images.repeat_interleave(draws, 0)
+    there = tiny.likelihood_given_z.log_prob(repeated, tiny.decoder_output(of_q.flatten(0, 1)))
+    there = there.reshape(log_p.shape)
+    log_w, share_q = there + log_p - log_q, (log_p - log_q).sigmoid()
+    weights = tiny.log_weights(images, draws, subject.noise("weights"), chunk=len(repeated))
+    bound = tiny.importance_bound(images, draws, subject.noise("weights"), chunk=len(repeated))
+    off = (weights - log_w).abs().max()
+    off = torch.maximum(off, (bound - log_w.logsumexp(1) + math.log(draws)).abs().max())
+    elbo = tiny.elbo(images.repeat_interleave(DRAWS, 0), subject.noise("tiny elbo"))
+    elbo = elbo.reshape(len(images), DRAWS)
+    grouped = log_w.reshape(len(images), -1, k).logsumexp(2) - math.log(k)  # [N, draws / k]
+    what = f"all {len(images)} images of {shape}, {tiny.latent} latent coordinates, fresh weights"
+    yield Proof.at_most(
+        "total probability",
+        float(given_z.logsumexp(0).abs().max()),
+        TOTAL_TOLERANCE,
+        f"Largest |log of the sum of p(x|z) over {what}|, {draws} codes of the prior.",
+    )
+    yield Proof.at_most(
+        "importance weights are p(x, z) / q(z | x)",
+        float(off),
+        TOTAL_TOLERANCE,
+        f"Largest difference of their logarithms, and of L_{draws}, from its parts; {what}; nats.",
+    )
+    sides = f"{draws} draws of the prior against as many of q"
+    for name, value, about in (
+        (
+            "the prior's samples follow its density",
+            _apart(share, share_q),
+            f"Mean of q / (p + q) by {sides}",
+        ),
+        (
+            "importance weights are unbiased",
+            _apart(given_z.exp() * share, there.exp() * share_q),
+            f"Mean of p(x|z) q / (p + q) by {sides}",
+        ),
+        (
+            "the ELBO is the ELBO",
+            _apart(elbo, log_w),
+            f"Mean of {DRAWS} estimates against that of log p(x, z) - log q(z|x)",
+        ),
+        (
+            "ELBO <= importance bound",
+            _z(elbo.mean(0)[: grouped.shape[1]] - grouped.mean(0)[:DRAWS]),
+            f"Mean excess of the ELBO over L_{k}",
+        ),
+    ):
+        yield Proof.at_most(name, value, SIGMAS, f"{about}; {what}; standard errors.")
+
+
+def _apart(first: Tensor, second: Tensor) -> float:
+    """The largest difference of the means of rows, [N, draws] each, in standard errors."""
+    error = torch.sqrt(first.var(1) / first.shape[1] + second.var(1) / second.shape[1])
+    z = float(((first.mean(1) - second.mean(1)).abs() / (error + 1e-12)).max())
+    return z if z == z else math.inf
 
 
 def _ordered_on_fitted(subject: Subject, model: LatentVariable) -> Proof:

@@ -11,6 +11,7 @@ from likely.settings import FitSettings, HeadName
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
+    from likely.models.vae.hierarchical import HierarchicalVAE as HierarchicalVAE
     from likely.models.vae.pixel_vae import PixelVAE as PixelVAE
     from likely.models.vae.vae import VAE as VAE
 
@@ -116,3 +117,39 @@ class PixelVAESettings(VAESettings):
             "head_channels": self.local_head_channels,
             "conditional": True,
         }
+
+
+@model("hierarchical-vae", "likely.models.vae.hierarchical:HierarchicalVAE")
+@dataclasses.dataclass(frozen=True)
+class HierarchicalVAESettings(NetworkSettings):
+    """Hierarchical VAE (Sonderby 2016): layers of codes, inferred from the top down.
+
+    Attributes:
+        layers: stochastic layers; the first at half the image's resolution, each further one at
+            half that of the one below, down to four pixels.
+        latent: channels of the code in each cell of a layer.
+        channels: feature maps at full resolution.
+        blocks: residual blocks at each resolution, on the way up and down.
+        head: distribution of a pixel given the codes.
+        components: number of components of the logistic mixture.
+    """
+
+    layers: int = 3
+    latent: int = 4
+    channels: int = 16
+    blocks: int = 1
+    head: HeadName = "auto"
+    components: int = 10
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> Self:
+        """Sizes that work without tuning, by the side of the image and the colour channels."""
+        head: HeadName = "auto" if spec.levels == 2 else "logistic-mixture"
+        side = spec.side
+        if side <= 12:
+            return cls(layers=2, latent=2, channels=12, head=head, components=3)
+        if side <= 28:
+            return cls(head=head, components=5)
+        return cls(latent=8, channels=32, blocks=2, head=head)
+
+    FITS = VAESettings.FITS

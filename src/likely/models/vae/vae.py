@@ -212,6 +212,10 @@ class VariationalAutoencoder(LatentVariable):
             self.pseudo_inputs.copy_(self.scaled(self.integers(x)))
 
     @property
+    def inference_network(self) -> nn.Module:
+        return self.encoder
+
+    @property
     def prior(self) -> Prior:
         if self.prior_flow is not None:
             return self.prior_flow
