@@ -30,6 +30,9 @@ PIXELRNN = (
 )
 MADE = ("Germain, Gregor, Murray, Larochelle 2015, table 6", "https://arxiv.org/abs/1502.03509")
 NADE = ("Larochelle, Murray 2011, table 2", "https://proceedings.mlr.press/v15/larochelle11a.html")
+IWAE = ("Burda, Grosse, Salakhutdinov 2016, app. D", "https://arxiv.org/abs/1509.00519")
+LEARNED_PRIOR = ("Xu, Chen, Lai, Pan, Zhang, Yang 2019", "https://arxiv.org/abs/1905.13452")
+VLAE = ("Chen et al. 2017, table 1", "https://arxiv.org/abs/1611.02731")
 TWO_LAYERS = "two layers of 8,000 units, 32 masks (one layer and one mask: 88.40)"
 
 PUBLISHED = {
@@ -63,6 +66,16 @@ PUBLISHED = {
         "80.54", *PIXELRNN, "kernels of 3 and 7; number of layers and width not given",
         "7 layers of 32, kernels of 3 and 7",
     ),
+    "vae-flow-prior": Published(
+        "80.09", *LEARNED_PRIOR, "ConvVAE with a RealNVP prior (ResnetVAE, 50 couplings: 79.84)",
+        "16 couplings of 256 units; a smaller trunk",
+    ),
+    "vae-dense": Published("88.71", *IWAE, "200 units twice, 50 latents", "SiLU for tanh; Adam"),
+    "iwae-50": Published("87.10", *IWAE, "200 units twice, 50 latents", "SiLU for tanh; Adam"),
+    "pixel-vae": Published(
+        "79.03", *VLAE, "ResNets, six masked layers of 12 filters, an autoregressive flow as prior",
+        "a RealNVP prior; a masked 7 x 7 layer and two blocks of 12 filters",
+    ),
     "diagonal-bilstm": Published(
         "79.20", *PIXELRNN, "7 layers of 16 (one layer of 32: 80.75)",
         "7 layers of 32; the first layer's sweep from the right reads the image, too",
@@ -70,5 +83,5 @@ PUBLISHED = {
 }  # fmt: skip
 NONE = (
     "The papers of the Gated PixelCNN, PixelCNN++ and PixelSNAIL print no figure for this file, "
-    "those of the VAE none for these networks."
+    "those of the VAE none for the network of `vae`."
 )
