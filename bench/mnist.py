@@ -11,6 +11,9 @@
     python bench/mnist.py deep-nade      --out runs/mnist-deep-nade
     python bench/mnist.py vae            --out runs/mnist-vae
     python bench/mnist.py vae-flow-prior --out runs/mnist-vae-flow-prior
+    python bench/mnist.py pixel-vae      --out runs/mnist-pixel-vae
+    python bench/mnist.py vq-vae         --out runs/mnist-vq-vae
+    python bench/mnist.py rbm            --out runs/mnist-rbm
     python bench/mnist.py vae-dense      --out runs/mnist-vae-dense
     python bench/mnist.py iwae-50        --out runs/mnist-iwae-50
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
@@ -46,6 +49,7 @@ from common import RESULTS, sha256, write_result
 from likely import data, runs
 from likely.density import GenerativeModel, LatentVariable, TractableDensity
 from likely.devices import choose_device
+from likely.estimate import Relation
 from likely.evaluate.likelihood import latent_diagnostics
 from likely.files.sheets import sample_sheet, save_png
 from likely.jobs import evaluate as jobs
@@ -60,6 +64,11 @@ BEFORE = "fit-before.json"  # of the run whose weights a warm restart began with
 KEPT = ("config.json", "fit.json", "environment.json", "metrics.jsonl", "weights.safetensors")
 LARGEST = 5_000_000  # bytes; larger weights are not kept
 PER_IMAGE = "test-nats.npy"
+LABELS = {
+    Relation.EXACT: "test-nats",
+    Relation.UPPER: "test-bound-nats",
+    Relation.LOWER: "test-ais-nats",  # log Z by annealing
+}
 HALF = "half"  # the folder of a run whose weights are rounded
 
 
@@ -101,14 +110,16 @@ def measure(
     prefix = f"mnist-static/{name}"
     if measured.per_example is not None:
         nats = measured["nll"]
-        latent = isinstance(model, LatentVariable)
-        label = f"test-iw{samples}-nats" if latent else "test-nats"
+        label = LABELS[nats.relation]
+        if isinstance(model, LatentVariable):
+            label = f"test-iw{samples}-nats"
         np.save(folder / PER_IMAGE, np.array(measured.per_example, np.float32))
         figures[f"{prefix}/{label}"] = nats.value
         figures[f"{prefix}/{label}-standard-error"] = nats.standard_error
         about["estimate"] = nats.to_json()
     if isinstance(model, LatentVariable):
         figures[f"{prefix}/test-elbo-nats"] = measured.estimates[0].value
+        figures[f"{prefix}/kl-nats"] = measured["rate"].value
         about["active units"] = latent_diagnostics(model, test).active
     for estimate in measured.estimates:
         if estimate.quantity in {each.quantity for each in reference.floor}:
