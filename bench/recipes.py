@@ -385,14 +385,14 @@ RECIPES = {
     # The paper's loss: nothing makes the codes cheap, and all of them are used.
     "vq-vae": Recipe(
         "vq-vae",
-        {"quantiser": "fsq", "levels": (8, 8, 8)},
+        {"quantiser": "fsq", "grid_levels": (8, 8, 8)},
         VQ,
         QuantisedBound(encoder_steps=3000),
     ),
     # With what the codes cost in the encoder's loss: a far better bound with far fewer codes.
     "vq-vae-rate": Recipe(
         "vq-vae",
-        {"quantiser": "fsq", "levels": (8, 8, 8)},
+        {"quantiser": "fsq", "grid_levels": (8, 8, 8)},
         VQ,
         QuantisedBound(rate=0.3, warmup=1000, encoder_steps=3000),
     ),

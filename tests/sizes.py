@@ -43,7 +43,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "pixel-vae": {"latent": 3, "network": "dense", "hidden": 16, "layers": 1, "components": 2,
                   "flow_layers": 2, "flow_hidden": 8, "maps": 2, "local_channels": 6,
                   "local_layers": 1, "local_first_kernel": 3, "local_head_channels": 12},
-    "vq-vae": {"codes": 6, "levels": (3, 2), "dimensions": 3, "channels": 4, "blocks": 1,
+    "vq-vae": {"codes": 6, "grid_levels": (3, 2), "dimensions": 3, "channels": 4, "blocks": 1,
                "halvings": 1, "components": 2, "prior_channels": 6, "prior_layers": 2,
                "prior_dropout": 0.1},
     "rbm": {"hidden": 6, "chains": 8},

@@ -26,7 +26,7 @@ from likely.verify import verify
 
 IMAGE = DataSpec("image", (1, 6, 5), 2)
 SMALL = VQVAESettings(
-    codes=6, levels=(3, 2), dimensions=3, channels=4, blocks=1, halvings=1, prior_channels=6,
+    codes=6, grid_levels=(3, 2), dimensions=3, channels=4, blocks=1, halvings=1, prior_channels=6,
     prior_layers=2,
 )  # fmt: skip
 KINDS = ("simvq", "ema", "fsq")

@@ -39,7 +39,7 @@ class VQVAESettings(NetworkSettings):
         quantiser: where codes come from; simvq (fixed vectors through a learned matrix), ema
             (moving averages), or fsq (a grid).
         codes: number of codes of simvq and ema.
-        levels: points along each side of the grid of fsq, as 8,8,8 for 512 codes.
+        grid_levels: points along each side of the grid of fsq, as 8,8,8 for 512 codes.
         dimensions: of the vector that a code of simvq or ema stands for.
         channels: feature maps of encoder and decoder at full resolution.
         blocks: residual blocks of each at the resolution of the codes.
@@ -53,7 +53,7 @@ class VQVAESettings(NetworkSettings):
 
     quantiser: Literal["simvq", "ema", "fsq"] = "simvq"
     codes: int = 512
-    levels: tuple[int, ...] = (8, 8, 8)
+    grid_levels: tuple[int, ...] = (8, 8, 8)
     dimensions: int = 16
     channels: int = 32
     blocks: int = 2
@@ -72,7 +72,7 @@ class VQVAESettings(NetworkSettings):
     @property
     def count(self) -> int:
         """Number of codes."""
-        return math.prod(self.levels) if self.quantiser == "fsq" else self.codes
+        return math.prod(self.grid_levels) if self.quantiser == "fsq" else self.codes
 
     @classmethod
     def preset(cls, spec: DataSpec) -> VQVAESettings:
@@ -80,7 +80,7 @@ class VQVAESettings(NetworkSettings):
         head: HeadName = "auto" if spec.levels == 2 else "logistic-mixture"
         if spec.side <= 12:
             return cls(
-                codes=64, levels=(8, 8), dimensions=8, channels=16, halvings=1, head=head,
+                codes=64, grid_levels=(8, 8), dimensions=8, channels=16, halvings=1, head=head,
                 components=3, prior_channels=32, prior_layers=4,
             )  # fmt: skip
         if spec.side <= 28:

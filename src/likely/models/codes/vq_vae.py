@@ -121,7 +121,7 @@ class VQVAE(DiscreteLatent):
         self.head = head_for(s.head, spec, s.components)
         self.quantiser: Codes
         if s.quantiser == "fsq":
-            self.quantiser = GridCodes(s.levels)
+            self.quantiser = GridCodes(s.grid_levels)
         else:
             kind = MappedCodes if s.quantiser == "simvq" else MovingCodes
             self.quantiser = kind(s.codes, s.dimensions)
