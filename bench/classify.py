@@ -129,10 +129,12 @@ def figures_of(name: str, classification: Classification) -> dict[str, float]:
     (fraction,) = classification.fractions
     figures: dict[str, float] = {}
     if name == "m1":
-        error = fraction.accuracy("m1m2")
-        stem = f"classify/mnist-{fraction.labelled}-total/m1m2-error-percent"
-        return {stem: 100 - error.value, f"{stem}-standard-error": error.standard_error,
-                "classify/mnist-100-total/m1m2-draws": float(error.n)}  # fmt: skip
+        right = fraction.accuracy("m1m2")
+        stem = f"classify/mnist-{fraction.labelled}-total/m1m2"
+        figures = {f"{stem}-error-percent": 100 - right.value, f"{stem}-draws": float(right.n)}
+        if right.n > 1:
+            figures[f"{stem}-error-percent-standard-error"] = right.standard_error
+        return figures
     prefix = f"classify/mnist-{PER_CLASS}"
     difference = fraction.difference("joint", "scratch")
     for end, value in dataclasses.asdict(difference).items():
