@@ -12,7 +12,9 @@ from typing import Any
 
 # A name that holds one of these is a likelihood: `<=` where it is a bound, `=` where it is exact.
 LIKELIHOODS = ("nats", "bits-per-dim")
-BOUNDS = re.compile(r"elbo|-iw\d+-|/vae|/flow-")
+BOUNDS = re.compile(r"elbo|-iw\d+-|-bound-|-ais-|-gap-|/vae|/flow-")
+# Not a likelihood of the model, though in nats; of an RBM, log Z by annealing is a lower bound.
+OTHER_NATS, OPTIMISTIC = re.compile(r"/kl-nats|-gain-nats"), re.compile(r"/rbm/.*-ais-")
 ERRORS = ("-standard-error", "/standard-error", "-spread")
 
 
@@ -49,6 +51,10 @@ def relation_of(name: str, record: dict[str, Any]) -> str:
         return ""
     if "worth" in name:
         return "~"
+    if OTHER_NATS.search(name):
+        return "="
+    if OPTIMISTIC.search(name):
+        return ">="
     if any(word in name for word in LIKELIHOODS):
         return "<=" if BOUNDS.search(name) else "="
     if estimate_of(name, record["about"]) is not None or error_of(name, record)[0] is not None:

@@ -342,7 +342,8 @@ def built() -> tuple[str, list[str], dict[str, float]]:
             figures[f"mnist-static/{row.name}/test-nats-standard-error"] = row.estimate[
                 "standard_error"
             ]
-        better = next((r for r in reversed(ranked[:index]) if r.each is not None), None)
+        exact = [r for r in ranked[:index] if r.each is not None and r.estimate["relation"] == "="]
+        better = exact[-1] if exact else None
         difference = None if better is None else paired(better, row)
         apart = "" if difference is None else f"{difference[0]:+.2f} ± {difference[1]:.2f}"
         if better is not None and difference is not None:

@@ -327,7 +327,7 @@ RECIPES = {
         ),
         NegativeELBO(warmup=2000),
     ),
-    # The same trunk; a learned prior goes on gaining where N(0, I) has stopped.
+    # The same trunk. Validation is best after some 26,000 updates, and those weights are kept.
     "vae-flow-prior": Recipe(
         "vae",
         {
