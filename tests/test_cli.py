@@ -32,9 +32,14 @@ from sizes import SMALL
 
 Capture = pytest.CaptureFixture[str]
 
+
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 # The sizes of `tests/sizes.py` as options.
 TINY = {
-    name: " ".join(f"--{key.replace('_', '-')} {value}" for key, value in sizes.items())
+    name: " ".join(f"--{key.replace('_', '-')} {_word(value)}" for key, value in sizes.items())
     for name, sizes in SMALL.items()
 }
 

@@ -143,6 +143,14 @@ class WithoutSlopes(ImageFlow):
         return self.density.log_prob(self._normal(y)[0])
 
 
+class CountedOnce(ChannelMix):
+    """Its determinant counts once, not at every pixel."""
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        mixed = self.mix(z.movedim(1, -1))[0].movedim(-1, 1)
+        return mixed, self.mix.weight.diagonal().sum()
+
+
 class Unmixed(ImageFlow):
     """The determinant of a 1 x 1 convolution counts once, not at every pixel."""
 
@@ -150,10 +158,7 @@ class Unmixed(ImageFlow):
         super().__init__(spec, settings)
         for layer in self.modules():
             if isinstance(layer, ChannelMix):
-                layer.forward = lambda z, context=None, layer=layer: (  # type: ignore[method-assign]
-                    layer.mix(z.movedim(1, -1))[0].movedim(-1, 1),
-                    layer.mix.weight.diagonal().sum(),
-                )
+                layer.__class__ = CountedOnce
 
 
 class Uncounted(VariationalDequantizer):

@@ -94,13 +94,14 @@ def convolved_precision(
     bfloat16 comes out wrong.
 
     On processors, oneDNN's bfloat16 convolutions whose result is one pixel wide and several high
-    read uninitialised memory (torch 2.13); narrow upright images come to that after strides.
+    read uninitialised memory (torch 2.13); narrow upright images come to that after strides, a
+    single pixel in a stack that is padded above.
 
     Raises:
         InvalidSetting: bfloat16 was asked for.
     """
     _, height, width = grid
-    if device.type != "cpu" or precision == "float32" or width >= min(8, height):
+    if device.type != "cpu" or precision == "float32" or width >= min(8, max(2, height)):
         return precision
     if precision == "auto":
         return "float32"

@@ -244,7 +244,10 @@ class _Loop:
         )
         self.device = choose_device(settings.device)
         self.team = Team.join(self.device)
-        self.precision = convolved_precision(settings.precision, self.device, model.spec.grid)
+        self.precision = settings.precision
+        for part in model.modules():
+            if isinstance(part, Fittable):  # a prior over codes convolves a smaller grid
+                self.precision = convolved_precision(self.precision, self.device, part.spec.grid)
         if settings.batch_size % (settings.micro_batches * self.team.size):
             raise InvalidSetting(
                 f"batch_size={settings.batch_size} does not divide into {self.team.size} "
