@@ -64,8 +64,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ----------
     model_ : Fittable
         Fitted.
-    low_, step_ : ndarray of shape (n_features,)
-        A level l stands for the number low_ + l * step_.
+    `low_`, `step_` : ndarray of shape (n_features,)
+        A level l stands for the number `low_ + l * step_`.
     n_features_in_ : int
         Columns of X.
     """

@@ -7,8 +7,8 @@ https://arxiv.org/abs/1902.02102.
     p(x, z) = p(x | z_1 ... z_L) prod_l p(z_l | z_>l),      q(z | x) = prod_l q(z_l | z_>l, x)
 
 A bottom-up network makes features d_l(x) at each resolution. One top-down network serves prior and
-posterior: h at the top is learned; at layer l it gives p(z_l | z_>l) and, with d_l, q(z_l | z_>l,
-x), diagonal Gaussians whose coordinates are the channels of each cell; z_l is added to h, which
+posterior: h at the top is learned; at layer l it gives `p(z_l | z_>l)` and, with d_l,
+`q(z_l | z_>l, x)`, diagonal Gaussians whose coordinates are the channels of each cell; z_l is added to h, which
 goes on to the next finer resolution and in the end to the parameters of the head.
 
 Mean and log-scale of q are those of p plus what d_l changes, so that a layer that learned nothing
