@@ -57,6 +57,16 @@ MUON = FitSettings(
 )
 
 DENSE = {"latent": 50, "network": "dense", "hidden": 200, "layers": 2}
+CONV_FIT = FitSettings(
+    steps=12_500,
+    batch_size=100,
+    learning_rate=1.5e-3,
+    warmup=500,
+    ema=0.999,
+    validate_every=500,
+    validation_examples=2000,
+    log_every=50,
+)
 DENSE_FIT = FitSettings(
     steps=50_000,
     batch_size=100,
@@ -315,16 +325,7 @@ RECIPES = {
     "vae": Recipe(
         "vae",
         {"latent": 50, "channels": 16},
-        FitSettings(
-            steps=12_500,
-            batch_size=100,
-            learning_rate=1.5e-3,
-            warmup=500,
-            ema=0.999,
-            validate_every=500,
-            validation_examples=2000,
-            log_every=50,
-        ),
+        CONV_FIT,
         NegativeELBO(warmup=2000),
     ),
     # The same trunk. Validation is best after some 26,000 updates, and those weights are kept.
@@ -337,16 +338,7 @@ RECIPES = {
             "flow_layers": 16,
             "flow_hidden": 256,
         },
-        FitSettings(
-            steps=40_000,
-            batch_size=100,
-            learning_rate=1.5e-3,
-            warmup=500,
-            ema=0.999,
-            validate_every=1000,
-            validation_examples=2000,
-            log_every=50,
-        ),
+        dataclasses.replace(CONV_FIT, steps=40_000, validate_every=1000),
         NegativeELBO(warmup=2000),
         importance_samples=100,  # annealing is nearer, and dearer
     ),

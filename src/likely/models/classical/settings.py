@@ -22,56 +22,43 @@ WHOLE = FitSettings(
 STEPWISE = dataclasses.replace(WHOLE, steps=400, batch_size=1000, schedule="cosine", log_every=10)
 
 
-def _checked(settings: BernoulliMixtureSettings | ProductMixtureSettings) -> None:
-    known(settings)
-    at_least(settings, 1, "components", "restarts")
-    not_negative(settings, "smoothing")
+@dataclasses.dataclass(frozen=True)
+class MixtureSettings(NetworkSettings):
+    """Of a mixture of products, fitted by EM.
+
+    Attributes:
+        components: of the mixture.
+        smoothing: pseudo-observations of each dimension in each component, a Dirichlet prior, so
+            that no level has probability zero.
+        restarts: starts, of which the likeliest is taken.
+    """
+
+    components: int = 50
+    smoothing: float = 1.0
+    restarts: int = 3
+
+    SIZES = BySize({}, {"components": 20}, {"components": 100})
+
+    def __post_init__(self) -> None:
+        known(self)
+        at_least(self, 1, "components", "restarts")
+        not_negative(self, "smoothing")
 
 
 @model("bernoulli-mixture", "likely.models.classical.mixtures:BernoulliMixture")
 @dataclasses.dataclass(frozen=True)
-class BernoulliMixtureSettings(NetworkSettings):
-    """Mixture of products of Bernoulli by EM; of grey levels, as many tosses of a coin.
+class BernoulliMixtureSettings(MixtureSettings):
+    """Mixture of products of Bernoulli by EM; of grey levels, as many tosses of a coin."""
 
-    Attributes:
-        components: of the mixture.
-        smoothing: pseudo-observations of each dimension in each component, a Dirichlet prior, so
-            that no level has probability zero.
-        restarts: starts, of which the likeliest is taken.
-    """
-
-    components: int = 50
-    smoothing: float = 1.0
-    restarts: int = 3
-
-    SIZES = BySize({}, {"components": 20}, {"components": 100})
     FITS = BySize(WHOLE, STEPWISE, WHOLE)
-
-    def __post_init__(self) -> None:
-        _checked(self)
 
 
 @model("product-mixture", "likely.models.classical.mixtures:ProductMixture")
 @dataclasses.dataclass(frozen=True)
-class ProductMixtureSettings(NetworkSettings):
-    """Mixture of products of a free distribution over levels for each dimension, by EM.
+class ProductMixtureSettings(MixtureSettings):
+    """Mixture of products of a free distribution over levels for each dimension, by EM."""
 
-    Attributes:
-        components: of the mixture.
-        smoothing: pseudo-observations of each dimension in each component, a Dirichlet prior, so
-            that no level has probability zero.
-        restarts: starts, of which the likeliest is taken.
-    """
-
-    components: int = 50
-    smoothing: float = 1.0
-    restarts: int = 3
-
-    SIZES = BySize({}, {"components": 20}, {"components": 100})
     FITS = BySize(WHOLE, STEPWISE)
-
-    def __post_init__(self) -> None:
-        _checked(self)
 
 
 @model("ppca", "likely.models.classical.ppca:PPCA")
