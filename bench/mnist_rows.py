@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -51,7 +52,7 @@ SECONDS = 4.0  # of timed calls of each sampler, after one that is not counted
 LATENT = ("vae", "pixel-vae", "hierarchical-vae")  # models whose bounds tighten with samples
 PARTS = ("recheck", "samples", "rates", "anneal")
 ANNEALED = AnnealedSettings(
-    n=1_000, temperatures=50, chains=8, leapfrogs=5, simulated=100, importance_samples=500
+    n=1_000, temperatures=50, chains=4, leapfrogs=5, simulated=100, importance_samples=500
 )
 BLOCKS = 20  # of images, one after the other
 
@@ -203,9 +204,14 @@ def anneal(names: list[str], cache: Path | None) -> None:
             continue
         place(model, choose_device("cpu"))
         digest = sha256(weights)
+        settings = hashlib.sha256(repr(ANNEALED).encode()).hexdigest()
         blocks = []
         for number in range(BLOCKS):
-            path = None if cache is None else cache / f"{name}-{digest[:12]}-{number}.json"
+            path = (
+                None
+                if cache is None
+                else cache / f"{name}-{digest[:9]}-{settings[:9]}-{number}.json"
+            )
             if path is None or not path.exists():
                 block = annealed_block(model, test, number)
                 if path is not None:
