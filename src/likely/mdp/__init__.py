@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from likely.mdp.solvers.solve import CRITERIA as CRITERIA
     from likely.mdp.solvers.solve import METHODS as METHODS
     from likely.mdp.solvers.solve import solve as solve
+    from likely.mdp.solvers.stationary import stationary_distribution as stationary_distribution
+    from likely.mdp.solvers.stationary import transition_matrix as transition_matrix
     from likely.mdp.undiscounted.total import answer as answer
     from likely.mdp.undiscounted.total import reach as reach
     from likely.mdp.undiscounted.total import total_reward as total_reward
@@ -68,6 +70,8 @@ _HOME = {
     "row_function": "model.matrix_free",
     "simulate": "check.simulation",
     "solve": "solvers.solve",
+    "stationary_distribution": "solvers.stationary",
     "total_reward": "undiscounted.total",
+    "transition_matrix": "solvers.stationary",
 }
 __getattr__, __dir__, __all__ = lazy(__name__, _HOME, {"plots": "draw.plots", "worlds": "worlds"})
