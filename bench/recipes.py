@@ -68,12 +68,12 @@ CONV_FIT = FitSettings(
     log_every=50,
 )
 DENSE_FIT = FitSettings(
-    steps=50_000,
+    steps=25_000,
     batch_size=100,
     learning_rate=1e-3,
     warmup=500,
     ema=0.999,
-    validate_every=1000,
+    validate_every=500,
     validation_examples=2000,
     log_every=50,
 )
@@ -374,6 +374,22 @@ RECIPES = {
         NegativeELBO(warmup=2000),
         importance_samples=100,
     ),
+    # Its network by pixels with no code to be told: what the code is worth.
+    "pixel-vae-decoder": Recipe(
+        "pixelcnn",
+        {"channels": 12, "layers": 2, "first_kernel": 7, "head_channels": 24},
+        FitSettings(
+            steps=10_000,
+            batch_size=100,
+            learning_rate=1.5e-3,
+            warmup=500,
+            ema=0.999,
+            validate_every=500,
+            validation_examples=2000,
+            log_every=100,
+        ),
+        NegativeLogLikelihood(),
+    ),
     # The paper's loss: nothing makes the codes cheap, and all of them are used.
     "vq-vae": Recipe(
         "vq-vae",
@@ -411,16 +427,16 @@ RECIPES = {
         "hierarchical-vae",
         {"layers": 3, "latent": 4, "channels": 16, "blocks": 1},
         FitSettings(
-            steps=40_000,
+            steps=16_000,
             batch_size=100,
             learning_rate=1.5e-3,
             warmup=500,
             ema=0.999,
-            validate_every=1000,
+            validate_every=500,
             validation_examples=2000,
             log_every=100,
         ),
-        NegativeELBO(warmup=5000, free_nats=1.0),
+        NegativeELBO(warmup=3000, free_nats=1.0),
         importance_samples=500,
     ),
     "dcgan": Recipe(

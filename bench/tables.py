@@ -99,6 +99,34 @@ MNIST = {
         "Stopped at 30,664 of 40,000 updates: the validation bound was best 4,000 before. The kept "
         "weights are those, in half precision.",
     ),
+    "pixel-vae": (
+        "PixelVAE",
+        "A RealNVP prior over 50 numbers, and a small masked network by pixels that is told them. "
+        "The kept weights are in half precision.",
+    ),
+    "pixel-vae-decoder": (
+        "PixelCNN, the decoder of the PixelVAE alone",
+        "The masked layers of the PixelVAE, which are told no code here.",
+    ),
+    "hierarchical-vae": (
+        "Hierarchical VAE",
+        "Three layers of codes, each with free nats while it is fitted.",
+    ),
+    "vae-dense": ("Dense VAE, fitted to the ELBO", "The network of the next row."),
+    "iwae-50": ("Dense VAE, fitted to the bound of 50 importance samples (IWAE)", ""),
+    "vq-vae": (
+        "VQ-VAE",
+        "512 codes in a grid of 8 x 8 x 8, a Gated PixelCNN over their map. The figure is the "
+        "two-stage bound log p(c) + log p(x | c).",
+    ),
+    "vq-vae-rate": (
+        "VQ-VAE, codes priced",
+        "The same network; what the codes cost is in the encoder's loss.",
+    ),
+    "rbm": (
+        "RBM",
+        "500 hidden units. log Z by annealing is too low on average, so the nats are: hence >=.",
+    ),
     "dcgan": ("DCGAN", ""),
 }
 SCORES = {
