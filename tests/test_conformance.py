@@ -23,6 +23,7 @@ from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
     ApproximateDensity,
     Autoregressive,
+    Decoder,
     Dequantized,
     DiscreteLatent,
     EncoderDecoder,
@@ -266,6 +267,7 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
         assert out["reconstruct"].shape == x.shape
     if "interpolate" in names:
         out["interpolate"] = _interpolated(model, x, context)
+        out |= _steered(model, x, context)
     if "posterior" in names:
         assert isinstance(model, LatentVariable)
         q = model.posterior(x, context)
@@ -275,6 +277,19 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
         assert isinstance(model, Incremental)
         out["stream"] = model.stream(4, context).log_table()
     return out
+
+
+def _steered(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Tensor]:
+    """Arithmetic, a step of inversion and a walk; the label of all is one."""
+    assert isinstance(model, Decoder)
+    label = None if context is None else 1
+    inversion = model.invert(x, steps=1, restarts=1, context=context)
+    assert inversion.images.shape == x.shape
+    result = model.arithmetic([inversion.codes, inversion.codes], [inversion.codes], context=label)
+    assert result.images.shape == (9, *x.shape[1:])
+    walked = model.walk((x, x.flip(0)), 3, context=context)
+    assert walked.shape == (4, 3, *x.shape[1:])
+    return {"invert": inversion.codes, "arithmetic": result.images[:4], "walk": walked}
 
 
 def _completed(model: ExpectedStatistics, x: Tensor) -> Tensor:

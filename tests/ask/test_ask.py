@@ -16,6 +16,7 @@ from likely.ask import QUERIES, Guarantee, answers, ask
 from likely.ask.likelihood import measure_of
 from likely.density import (
     Autoregressive,
+    EncoderDecoder,
     EnergyBased,
     ExpectedStatistics,
     Fittable,
@@ -56,11 +57,20 @@ def arguments(model: Fittable, query: str, x: Tensor) -> tuple[tuple[Any, ...], 
     """A valid call of a query, without the model."""
     context = context_for(model, len(x))
     pairs = 4 if isinstance(model, GenerativeModel) else (x, x.flip(0))
+    if query in ("arithmetic", "walk") and context is not None:
+        context = 1  # for all
     positional: dict[str, tuple[Any, ...]] = {
         "sample": (4,), "conditional": (x, 2, 1), "complete": (x, first_half(model, x)),
-        "interpolate": (pairs, 3), "stream": (4,),
+        "interpolate": (pairs, 3), "stream": (4,), "walk": (pairs, 3),
     }  # fmt: skip
-    return positional.get(query, (x,)), {"context": context}
+    options: dict[str, Any] = {"context": context}
+    if query == "arithmetic":
+        codes = torch.randn(4, getattr(model, "latent", 2))
+        group = x if isinstance(model, EncoderDecoder) else codes
+        positional["arithmetic"] = ([group, group.flip(0)], [group[:3]])
+    if query == "invert":
+        options |= {"steps": 2, "restarts": 1 if isinstance(model, EncoderDecoder) else 2}
+    return positional.get(query, (x,)), options
 
 
 def expected_shape(model: Fittable, query: str, x: Tensor) -> tuple[int, ...]:
@@ -74,7 +84,9 @@ def expected_shape(model: Fittable, query: str, x: Tensor) -> tuple[int, ...]:
         if isinstance(model, LatentVariable):
             described = model.latent
         return (4, described if query == "features" else model.spec.levels)
-    return (4, 3, *x.shape[1:]) if query == "interpolate" else tuple(x.shape)
+    if query == "arithmetic":
+        return (9, *x.shape[1:])
+    return (4, 3, *x.shape[1:]) if query in ("interpolate", "walk") else tuple(x.shape)
 
 
 @pytest.mark.parametrize("query", QUERIES)
@@ -109,9 +121,12 @@ def test_asking_is_calling_the_method_and_answers_are_true(
         replied, direct = (s.log_table().float() for s in (replied, direct))
     if query == "posterior":
         replied, direct = replied.mean, direct.mean
+    if query in ("arithmetic", "invert"):
+        replied, direct = replied.images, direct.images
     assert torch.equal(replied, direct)
     assert replied.shape == expected_shape(model, query, x)
-    whole = query in ("sample", "complete", "reconstruct", "interpolate")
+    whole = query in ("sample", "complete", "reconstruct", "interpolate", "arithmetic", "invert",
+                      "walk")  # fmt: skip
     assert replied.dtype == (torch.int64 if whole else torch.float32)
 
 
@@ -174,8 +189,11 @@ def test_codes_of_images_or_drawn_ones() -> None:
     path = ask(vae, "interpolate", (x, x.flip(0)), 5)
     assert torch.equal(path[:, 0], ask(vae, "reconstruct", x))
     assert torch.equal(path[:, 4], ask(vae, "reconstruct", x.flip(0)))
-    with pytest.raises(Unanswerable, match="DCGAN: it has no encoder"):
-        ask(model_of("dcgan"), "interpolate", (x, x))
+    dcgan = model_of("dcgan")
+    path = ask(dcgan, "interpolate", (x, x.flip(0)), 3)
+    assert torch.equal(path[:, 0], dcgan.invert(x).images)  # type: ignore[operator]
+    with pytest.raises(Unanswerable, match="no distribution to draw from"):
+        ask(model_of("autoencoder"), "interpolate", 2)
 
 
 def test_an_adversary_has_features() -> None:

@@ -16,6 +16,9 @@ from likely.ask.sample import sample  # isort: skip
 from likely.ask.likelihood import likelihood  # isort: skip
 from likely.ask.encode import features, features_answer, posterior, reconstruct  # isort: skip
 from likely.ask.interpolate import interpolate  # isort: skip
+from likely.ask.arithmetic import arithmetic  # isort: skip
+from likely.ask.walk import walk  # isort: skip
+from likely.ask.invert import invert  # isort: skip
 from likely.ask.complete import complete  # isort: skip
 from likely.ask.conditional import conditional  # isort: skip
 from likely.ask.stream import stream  # isort: skip
@@ -30,16 +33,19 @@ __all__ = [
     "Guarantee",
     "Query",
     "answers",
+    "arithmetic",
     "ask",
     "complete",
     "conditional",
     "features",
     "interpolate",
+    "invert",
     "likelihood",
     "posterior",
     "reconstruct",
     "sample",
     "stream",
+    "walk",
 ]
 
 

@@ -31,7 +31,11 @@ def answer(model: Fittable) -> Answer:
     """A picture of the code, not of the distribution."""
     if not isinstance(model, Interpolates):
         return no_code(model)
-    sources = {"of images": isinstance(model, Encodes), "drawn": isinstance(model, GenerativeModel)}
+    sources = {
+        "of images": isinstance(model, Encodes),
+        "of images by inversion": not isinstance(model, Encodes),
+        "drawn": isinstance(model, GenerativeModel),
+    }
     whose = ", or ".join(name for name, is_there in sources.items() if is_there)
     return approximate(f"decode points between two codes, {whose}")
 
@@ -50,7 +54,8 @@ def interpolate(
 
     Args:
         model: with latent codes.
-        ends: how many pairs to draw, or the two ends, integers [B, *shape] each.
+        ends: how many pairs to draw, or the two ends, integers [B, *shape] each, whose codes are
+            the encoder's or else found by `invert`.
         steps: points, both ends included.
         spherical: turn from one code to the other in place of the straight line: for codes drawn
             from N(0, I) in many dimensions.
@@ -61,7 +66,7 @@ def interpolate(
         int64 [B, steps, *shape].
 
     Raises:
-        Unanswerable: a model without codes, or without those of given images.
+        Unanswerable: a model without codes, or without a distribution to draw them from.
         InvalidSetting: fewer than two steps.
     """
     if not isinstance(model, Interpolates):

@@ -30,7 +30,13 @@ and Welling 2014 (eqs. 2, 3), https://arxiv.org/abs/1312.6114; Burda, Grosse and
 from __future__ import annotations
 
 from likely.density.chain import Autoregressive, Drawing, fill_naively
-from likely.density.codes import Decoder, EncoderDecoder, Ends
+from likely.density.codes import (
+    Arithmetic,
+    Decoder,
+    EncoderDecoder,
+    Ends,
+    Group,
+)
 from likely.density.decoded import AutoregressiveLikelihood, FactorizedLikelihood, Likelihood
 from likely.density.dequantized import Dequantized, Dequantizer, UniformDequantizer
 from likely.density.discrete import DiscreteLatent, QuantisedTerms
@@ -46,18 +52,18 @@ from likely.density.fittable import (
     context_of,
 )
 from likely.density.implicit import ImplicitDensity
+from likely.density.inversion import Inversion
 from likely.density.latent import (
     DiagonalGaussian,
     GaussianMixture,
     LatentVariable,
     Passed,
     Posterior,
-    Prior,
     SharesItsPass,
-    StandardNormal,
     mean_level,
 )
 from likely.density.mixture import Ensemble, Mixture, OrderAgnostic, OrderMixture, Subsampled
+from likely.density.shell import Prior, Shell, StandardNormal, UniformCube
 from likely.density.statistics import ExpectedStatistics
 from likely.density.taxonomy import (
     ApproximateDensity,
@@ -71,6 +77,7 @@ from likely.heads import at_least_float
 
 __all__ = [
     "ApproximateDensity",
+    "Arithmetic",
     "Autoregressive",
     "AutoregressiveLikelihood",
     "Decoder",
@@ -88,8 +95,10 @@ __all__ = [
     "Fittable",
     "GaussianMixture",
     "GenerativeModel",
+    "Group",
     "HasLoss",
     "ImplicitDensity",
+    "Inversion",
     "LatentVariable",
     "Likelihood",
     "LogPartition",
@@ -102,9 +111,11 @@ __all__ = [
     "Prior",
     "QuantisedTerms",
     "SharesItsPass",
+    "Shell",
     "StandardNormal",
     "Subsampled",
     "TractableDensity",
+    "UniformCube",
     "UniformDequantizer",
     "as_tensor",
     "at_least_float",

@@ -34,6 +34,9 @@ class ImplicitDensity(GenerativeModel, Decoder):
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         return self.decode(self.latents(noise, n), context)
 
+    def image(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.generate(z, context)
+
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         return self.quantised(self.generate(z, context))
 

@@ -13,21 +13,12 @@ from torch import Tensor, nn
 
 from likely.density.codes import EncoderDecoder
 from likely.density.decoded import FactorizedLikelihood, Likelihood
+from likely.density.shell import Prior, StandardNormal
 from likely.density.taxonomy import ApproximateDensity
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
 from likely.heads import Head, mean_of
 from likely.noise import Noise
-
-
-class Prior(Protocol):
-    """p(z), a density over codes that is sampled and evaluated."""
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) in nats, [...]; z [..., Z]."""
-
-    def sample(self, noise: Noise, n: int, dtype: torch.dtype) -> Tensor:
-        """Codes drawn from it, [n, Z]."""
 
 
 class Posterior(Protocol):
@@ -78,21 +69,6 @@ class SharesItsPass(Protocol):
 
     def through(self, noise: Tensor) -> Passed:
         """Draw at standard normal noise [..., B, Z]."""
-
-
-@dataclasses.dataclass(frozen=True)
-class StandardNormal:
-    """N(0, I) over codes of so many dimensions."""
-
-    dimensions: int
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log density in nats, summed over the last side."""
-        return (-0.5 * z**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
-
-    def sample(self, noise: Noise, n: int, dtype: torch.dtype) -> Tensor:
-        """The noise itself, [n, Z]."""
-        return noise.normal(n, self.dimensions, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)

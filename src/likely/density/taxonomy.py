@@ -14,6 +14,9 @@ from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable
 from likely.noise import Noise
 
+# Examples that are drawn together unless one asks for others.
+CHUNK = 256
+
 
 class GenerativeModel(Fittable):
     """p_model(x | context), learned from examples of p_data; see `Fittable` for its attributes."""
@@ -24,7 +27,7 @@ class GenerativeModel(Fittable):
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int = 0, context: Tensor | int | None = None, chunk: int = 256
+        self, n: int, *, seed: int = 0, context: Tensor | int | None = None, chunk: int = CHUNK
     ) -> Tensor:
         """Draw n examples: a function of (weights, n, seed, context).
 

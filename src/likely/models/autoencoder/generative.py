@@ -86,9 +86,7 @@ class GenerativeAutoencoder(ImplicitDensity, EncoderDecoder):
 
     @full_precision
     def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        means, _ = self.autoencoder.decoded_means(z, None)
-        images = means.to(z.dtype) * (2.0 / (self.spec.levels - 1)) - 1.0
-        return self.as_data(images)
+        return self.autoencoder.image(z)
 
     def codes_drawn(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
         """The codes that the density is fitted to, [B, latent]."""

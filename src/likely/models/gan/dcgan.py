@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
 
 from likely.data.spec import DataSpec
-from likely.density import ImplicitDensity
+from likely.density import ImplicitDensity, UniformCube
 from likely.density.fittable import labels_of
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
@@ -147,9 +147,12 @@ class DCGAN(ImplicitDensity):
         Generator(self.spec, self.settings, self.classes)
         return Discriminator(self.spec, self.settings, self.classes)
 
+    @property
+    def prior(self) -> UniformCube:
+        return UniformCube(self.latent)
+
     def latents(self, noise: Noise, n: int) -> Tensor:
-        uniform = noise.uniform(n, self.latent)
-        return (2.0 * uniform - 1.0).to(next(self.parameters()).dtype)
+        return self.prior.sample(noise, n, next(self.parameters()).dtype)
 
     @full_precision
     def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
