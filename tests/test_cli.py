@@ -107,6 +107,7 @@ def document(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, Any]:
         ("fit vae --data digits --out r --set latent=3 --latent 4", "twice"),
         ("fit vae --data digits --out r --config nowhere.yaml", "nowhere.yaml"),
         ("fit vae --data digits --out r --batch-size 5000", "5000"),
+        ("fit dcgan --data digits --out r --preset papr", '"paper"'),
         ("fit vae --data digits --out r --device nonsense", "nonsense"),
         ("fit vae --data digits --out r --objective relativistic-gan", "discriminator"),
         ("fit vae --data digits --out r --objective negative-elb", '"negative-elbo"'),
@@ -236,6 +237,15 @@ def test_an_objective_with_settings_is_the_one_that_is_minimised(tmp_path: Path)
     assert main(fit_words("vae", tmp_path / "a", more)) == 0
     found = json.loads((tmp_path / "a" / "fit.json").read_text())["objective"]
     assert (found["name"], found["beta"]) == ("NegativeELBO", 4.0)
+
+
+def test_a_preset_by_name_is_weaker_than_options(tmp_path: Path) -> None:
+    assert main(fit_words("dcgan", tmp_path / "a", "--preset paper --channels 4 --ema 0.5")) == 0
+    settings = json.loads((tmp_path / "a" / "config.json").read_text())["settings"]
+    fitted = json.loads((tmp_path / "a" / "fit.json").read_text())
+    assert (settings["kernel"], settings["normalize"], settings["channels"]) == (5, "batch", 4)
+    assert fitted["objective"]["name"] == "NonSaturatingGAN"
+    assert (fitted["fit"]["beta1"], fitted["fit"]["ema"]) == (0.5, 0.5)
 
 
 # -- the directory of a run ---------------------------------------------------------------

@@ -160,6 +160,15 @@ class ModelEntry(Entry):
         make = getattr(self.settings, "preset", None)
         return self.settings() if make is None else make(spec)
 
+    @property
+    def named_presets(self) -> dict[str, dict[str, Any]]:
+        """Settings by the names of `likely fit --preset`, each as a settings file has them.
+
+        They are the `PRESETS` of the settings class, if it has some.
+        """
+        presets: dict[str, dict[str, Any]] = getattr(self.settings, "PRESETS", {})
+        return presets
+
     def fit_preset(self, spec: Any) -> FitSettings:
         """How to fit it: `fit_preset(spec)` of the settings class, if it has one."""
         make: Callable[[Any], FitSettings] | None

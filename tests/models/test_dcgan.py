@@ -44,9 +44,11 @@ def test_the_five_guidelines() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (1, 8, 8), (3, 28, 28), (1, 5, 7), (1, 33, 20)])
-@pytest.mark.parametrize("normalize", ["none", "batch"])
-def test_sizes_of_any_kind(shape: tuple[int, ...], normalize: str) -> None:
-    model = built(shape, normalize=normalize)
+@pytest.mark.parametrize(
+    ("normalize", "kernel"), [("none", 4), ("batch", 4), ("batch", 5), ("spectral", 3)]
+)
+def test_sizes_of_any_kind(shape: tuple[int, ...], normalize: str, kernel: int) -> None:
+    model = built(shape, normalize=normalize, kernel=kernel)
     z = model.latents(Noise(0), 3)
     assert -1 <= float(z.min()) < 0 < float(z.max()) < 1
     images = model.generate(z)
@@ -70,6 +72,18 @@ def test_labels_enter_both_networks() -> None:
     assert not torch.allclose(images[0], images[1])
     logits = model.adversary()(images[:1].repeat(2, 1, 1, 1), labels).detach()
     assert float(logits[0]) != float(logits[1])
+
+
+def test_spectral_normalisation_holds_every_layer_of_the_discriminator_at_norm_1() -> None:
+    critic = built(conditional=True, normalize="spectral").adversary().train()
+    x = torch.rand(2, 1, 16, 16)
+    for _ in range(20):  # power iterations, one a pass
+        critic(x, torch.tensor([0, 1]))
+    for layer in (*critic.downs, critic.last, critic.label):
+        weight = layer.weight.detach().flatten(1)
+        assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(1, abs=2e-2)
+    before = critic.downs[0].parametrizations.weight.original
+    assert float(before.detach().flatten(1).norm()) != pytest.approx(1, abs=0.1)
 
 
 def test_the_paper_starts_at_a_standard_deviation_of_0_02() -> None:

@@ -35,9 +35,11 @@ DEFAULT = None
 
 
 FILES: dict[str, Option] = {
+    "--preset": ("NAME", None, UNSET, "settings by name that come with a model, weaker than all "
+                 "below"),
     "--config": ("FILE", None, UNSET, "YAML or JSON file of settings"),
     "--set": ("NAME=VALUE", None, (), "any setting by its name; may be repeated"),
-}
+}  # fmt: skip
 
 
 class Choices(dict[str, str]):
@@ -69,7 +71,8 @@ def configure(parser: Parser, choice: str | None) -> None:
     group = parser.add_argument_group("run")
     for field in RUN:
         add_field(group, field)
-    add_options(group, FILES)
+    named = registered.named_presets
+    add_options(group, {k: option for k, option in FILES.items() if named or k != "--preset"})
     add_fields(parser, registered)
 
 

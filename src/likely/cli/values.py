@@ -1,6 +1,7 @@
 """What a fit was asked for: a settings file, overridden by --set, overridden by options.
 
-The preset for the data is weaker than all three; it is applied where the data is known.
+A preset that --preset names is weaker than all three, and the one for the data weaker still; that
+is applied where the data is known.
 """
 
 from __future__ import annotations
@@ -52,6 +53,13 @@ def requested(entry: ModelEntry, options: argparse.Namespace) -> Request:
             same field by --set and by its option, or no data or directory.
     """
     in_file = read_settings_file(options.config) if "config" in options else {}
+    if "preset" in options:
+        presets = entry.named_presets
+        if options.preset not in presets:
+            raise InvalidSetting(
+                f'{entry.name} has no preset "{options.preset}": {nearest(options.preset, presets)}'
+            )
+        in_file = presets[options.preset] | {k.replace("-", "_"): v for k, v in in_file.items()}
     if ":" in str(in_file.get("objective")):
         OBJECTIVES.entry(str(in_file["objective"]))  # its import brings its settings
     fields = fields_of(entry)
@@ -86,8 +94,9 @@ def _given(
     fields: dict[str, Field], options: argparse.Namespace, in_file: dict[str, Any]
 ) -> Iterator[tuple[Field, Any]]:
     """Every given field with its converted value; later ones win."""
+    source = getattr(options, "config", None) or f"preset {getattr(options, 'preset', None)}"
     for name, value in in_file.items():
-        yield _one(fields, name, value, f"{options.config}: {name}")
+        yield _one(fields, name, value, f"{source}: {name}")
     words: dict[str, str] = {}
     for word in options.set:
         name, equals, value = word.partition("=")

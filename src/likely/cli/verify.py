@@ -33,7 +33,8 @@ def configure(parser: Parser, choice: str | None) -> None:
     parser.description = (
         "Check the likelihood of a run on its fitted weights, by independent code:\n"
         "conditionals sum to one, no pixel sees itself or later ones, bounds are bounds,\n"
-        "every weight gets a gradient. Exit code 0 if all checks pass, 1 if one fails."
+        "every weight gets a gradient; a DCGAN keeps the five guidelines of its paper.\n"
+        "Exit code 0 if all checks pass, 1 if one fails."
     )
     run_argument(parser)
     add_options(parser, OPTIONS)
@@ -47,7 +48,9 @@ def run(options: argparse.Namespace) -> int:
     saved = opened(options)
     _, test = data_of(saved)
     with working(f"verifying {saved.name} in {saved.directory}"):
-        proofs = verify(saved.model, test, options.seed, quick=options.quick)
+        proofs = verify(
+            saved.model, test, options.seed, quick=options.quick, adversary=saved.adversary
+        )
     if options.json:
         say_json({"run": str(saved.directory), **proofs.to_json()})
     else:
@@ -64,13 +67,15 @@ def _print(saved: SavedRun, proofs: Proofs) -> None:
         head = f"{word}  {proof.name}"
         measured = f"measured {proof.measured:.3g}, allowed {proof.tolerance:.3g}"
         say(f"{head}  ({measured})" if len(head) + len(measured) < width() - 5 else head)
-        say(
-            textwrap.fill(
-                proof.about, width() - 1, initial_indent=" " * 8, subsequent_indent=" " * 8
-            )
-        )
-    count, failed = len(proofs.proofs), len(proofs.failed)
-    say(
-        f"\n{saved.name}: "
-        + (f"{failed} of {count} proofs FAILED" if failed else f"all {count} proofs passed")
-    )
+        _indented(proof.about)
+    for number, each in enumerate(proofs.guidelines, 1):
+        word = "kept  " if each.kept else "BREACH"
+        say(f"{word}  guideline {number} of DCGAN: {each.rule}")
+        _indented(each.about)
+    say(f"\n{saved.name}: {proofs.verdict}")
+
+
+def _indented(text: str) -> None:
+    if text:
+        space = " " * 8
+        say(textwrap.fill(text, width() - 1, initial_indent=space, subsequent_indent=space))

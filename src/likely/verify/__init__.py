@@ -18,7 +18,8 @@ What is checked, by kind:
 - dequantised: an inverse, a log-determinant by automatic differentiation, samples as often as the
   integral of the density says;
 - without a density: codes and reconstructions of examples do not couple;
-- implicit: an image does not depend on the batch it is made in; finite, in range;
+- implicit: an image does not depend on the batch it is made in; finite, in range; of a DCGAN the
+  five guidelines of the paper, on both networks as they run;
 - all: gradients reach every weight.
 
 Everything runs on a float64 copy on the CPU; the model is not changed.
@@ -30,6 +31,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from likely.data.spec import Dataset
 from likely.density import (
@@ -50,17 +52,23 @@ from likely.verify.coupling import coupling
 from likely.verify.discrete import codes, prior_of
 from likely.verify.energy import energies
 from likely.verify.flow import dequantised
+from likely.verify.guidelines import guidelines
 from likely.verify.latent import bounds, conditioned
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
-from likely.verify.proofs import Proof, Proofs, weights_digest
+from likely.verify.proofs import Guideline, Proof, Proofs, weights_digest
 from likely.verify.subject import Subject, subject_of
 from likely.verify.training import gradients_reach_every_weight, images_in_range
 
-__all__ = ["Proof", "Proofs", "verify", "weights_digest"]
+__all__ = ["Guideline", "Proof", "Proofs", "verify", "weights_digest"]
 
 
 def verify(
-    model: Fittable, data: Dataset | None = None, seed: int = 0, *, quick: bool = False
+    model: Fittable,
+    data: Dataset | None = None,
+    seed: int = 0,
+    *,
+    quick: bool = False,
+    adversary: nn.Module | None = None,
 ) -> Proofs:
     """Check a model with its current weights.
 
@@ -69,6 +77,7 @@ def verify(
         data: examples to probe with beside random images.
         seed: of probe images and noise; the result is a function of (weights, data, seed, quick).
         quick: the short version that an evaluation runs: fewer output pixels, one tiny instance.
+        adversary: of the run of a DCGAN, whose layers are checked, too; a fresh one by default.
 
     Returns:
         The checks that its kind calls for, passed or not.
@@ -81,7 +90,8 @@ def verify(
     subject = subject_of(model, data, quick, seed)
     with torch.no_grad():
         proofs = tuple(_proofs(subject))
-    return Proofs(type(model).__name__, weights_digest(model), quick, seed, proofs)
+    rules = guidelines(subject, adversary)
+    return Proofs(type(model).__name__, weights_digest(model), quick, seed, proofs, rules)
 
 
 def _proofs(subject: Subject) -> Iterator[Proof]:

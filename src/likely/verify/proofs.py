@@ -56,6 +56,35 @@ class Proof:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Guideline:
+    """A guideline for the architecture of a model (`likely.verify.guidelines`).
+
+    Attributes:
+        rule: in words.
+        breaches: a clause each, that names the network and the layer; none where it is kept.
+        reason: why the settings ask for the breach; "" where nothing does.
+    """
+
+    rule: str
+    breaches: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the networks follow it."""
+        return not self.breaches
+
+    @property
+    def about(self) -> str:
+        """What breaches it, and why; "" where it is kept."""
+        reason = f" ({self.reason})" if self.reason else ""
+        return "; ".join(self.breaches) + reason
+
+    def __str__(self) -> str:
+        return f"kept: {self.rule}" if self.kept else f"BREACH: {self.rule}: {self.about}"
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Proofs:
     """All checks of one model with one set of weights.
@@ -66,6 +95,7 @@ class Proofs:
         quick: whether it was the short version that an evaluation runs.
         seed: of inputs and noise.
         proofs: the checks.
+        guidelines: those of a DCGAN; () for any other model.
     """
 
     model: str
@@ -73,11 +103,12 @@ class Proofs:
     quick: bool
     seed: int
     proofs: tuple[Proof, ...]
+    guidelines: tuple[Guideline, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(proof.passed for proof in self.proofs)
+        """Whether every check passed, and each guideline is kept or its breach asked for."""
+        return not self.failed and all(each.kept or each.reason for each in self.guidelines)
 
     @property
     def failed(self) -> tuple[Proof, ...]:
@@ -107,9 +138,20 @@ class Proofs:
                 )
             )
 
+    @property
+    def verdict(self) -> str:
+        """How many passed, in words."""
+        count, failed = len(self.proofs), len(self.failed)
+        words = f"{failed} of {count} proofs FAILED" if failed else f"all {count} proofs passed"
+        if self.guidelines:
+            kept = sum(each.kept for each in self.guidelines)
+            words += f", {kept} of {len(self.guidelines)} guidelines kept"
+        return words
+
     def __str__(self) -> str:
-        verdict = "all proofs passed" if self.passed else f"{len(self.failed)} proofs FAILED"
-        return "\n".join([f"{self.model}: {verdict}", *map(str, self.proofs)])
+        return "\n".join(
+            [f"{self.model}: {self.verdict}", *map(str, self.proofs), *map(str, self.guidelines)]
+        )
 
     __repr__ = __str__
 
@@ -126,6 +168,10 @@ class Proofs:
             )
             for word, proof in zip(words, self.proofs, strict=True)
         ]
+        for each in self.guidelines:
+            word = badge("kept", "good") if each.kept else badge("BREACH", "none")
+            text = f"<b>{html.escape(each.rule)}</b><br>{html.escape(each.about)}"
+            rows.append((word, text, "", ""))
         verdict, _, _ = str(self).partition("\n")
         return fragment(line(verdict), table(("", "check", "measured", "allowed"), rows))
 
@@ -136,7 +182,8 @@ class Proofs:
             for key in ("measured", "tolerance"):
                 if not math.isfinite(proof[key]):
                     proof[key] = None
-        return {**record, "proofs": list(record["proofs"]), "passed": self.passed}
+        lists = {key: list(record[key]) for key in ("proofs", "guidelines")}
+        return {**record, **lists, "passed": self.passed}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Proofs:
@@ -160,7 +207,11 @@ class Proofs:
             }
             proofs.append(Proof(**{**entry, **numbers}))
         fields = {key: record[key] for key in ("model", "digest", "quick", "seed")}
-        return cls(**fields, proofs=tuple(proofs))
+        guidelines = []
+        for entry in record.get("guidelines", []):  # older files have none
+            record_of(entry, *(field.name for field in dataclasses.fields(Guideline)))
+            guidelines.append(Guideline(**{**entry, "breaches": tuple(entry["breaches"])}))
+        return cls(**fields, proofs=tuple(proofs), guidelines=tuple(guidelines))
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON, atomically."""

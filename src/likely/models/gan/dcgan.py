@@ -10,11 +10,17 @@ x = G(z), z uniform on [-1, 1]^latent. The paper's five guidelines:
 4. ReLU in G, tanh at its output;
 5. LeakyReLU (0.2) in D.
 
-Weights start at N(0, 0.02). Deviations: 4 x 4 kernels with stride 2 (no checkerboard, as in
-the widely used re-implementations) where the paper has 5 x 5; sizes that are no power of two
-are cropped at G's output; with `normalize="none"` guideline 2 is dropped for losses that
-penalise gradients (Huang et al. 2024 need no normalisation), and weights start at He scale.
-Generation uses running statistics, so an image does not depend on its batch.
+Weights start at N(0, 0.02). `likely fit dcgan --preset paper` is the paper's: 5 x 5 kernels,
+N(0, 0.02), Adam with beta1 0.5 against the loss of 2014, no average of the weights. Deviations of
+the default: 4 x 4 kernels with stride 2 (no checkerboard, as in the widely used
+re-implementations); with `normalize="none"` guideline 2 is dropped for losses that penalise
+gradients (Huang et al. 2024 need no normalisation), and weights start at He scale. With
+`normalize="spectral"` the layers of D have spectral norm 1 in place of batch normalisation (Miyato
+et al. 2018, https://arxiv.org/abs/1802.05957). Always: sizes that are no power of two are cropped
+at G's output; generation uses running statistics, so an image does not depend on its batch.
+
+A conditional model multiplies z by an embedding of the label, and D adds the projection of its
+features on another (Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637).
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
+from torch.nn.utils.parametrizations import spectral_norm
 
 from likely.data.spec import DataSpec
 from likely.density import ImplicitDensity, UniformCube
@@ -51,17 +58,16 @@ class Generator(nn.Module):
         super().__init__()
         channels, self.height, self.width = spec.shape
         doublings, self.start = _doublings(self.height, self.width)
-        batch = settings.normalize == "batch"
+        batch = settings.normalize != "none"
         widths = [settings.channels * 2**index for index in reversed(range(doublings))]
         self.label = nn.Embedding(classes, settings.latent) if classes else None
         # A fractionally strided convolution of a 1 x 1 map: no hidden dense layer (guideline 3).
         self.first = nn.ConvTranspose2d(settings.latent, widths[0], self.start, bias=not batch)
         self.norms = nn.ModuleList(BatchNorm2d(w) if batch else nn.Identity() for w in widths)
         self.ups = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=not batch)
-            for a, b in itertools.pairwise(widths)
+            _doubling(a, b, settings.kernel, bias=not batch) for a, b in itertools.pairwise(widths)
         )
-        self.last = nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1)
+        self.last = _doubling(widths[-1], channels, settings.kernel)
         _initialise(self, 0.0 if batch else math.sqrt(2.0))
 
     def forward(self, z: Tensor, context: Tensor | None) -> Tensor:
@@ -84,7 +90,14 @@ class Discriminator(nn.Module):
         batch = settings.normalize == "batch"
         widths = [channels] + [settings.channels * 2**index for index in range(doublings)]
         self.downs = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1, bias=not batch or index == 0)
+            nn.Conv2d(
+                a,
+                b,
+                settings.kernel,
+                stride=2,
+                padding=(settings.kernel - 1) // 2,
+                bias=not batch or index == 0,
+            )
             for index, (a, b) in enumerate(itertools.pairwise(widths))
         )
         # None at D's input (guideline 2).
@@ -92,17 +105,21 @@ class Discriminator(nn.Module):
             BatchNorm2d(w) if batch and index else nn.Identity()
             for index, w in enumerate(widths[1:])
         )
+        odd = settings.kernel % 2  # rounds up
         for _ in range(doublings):
-            height, width = height // 2, width // 2
+            height, width = (height + odd) // 2, (width + odd) // 2
         self.last = nn.Conv2d(widths[-1], 1, (height, width))
         self.label = nn.Embedding(classes, widths[-1]) if classes else None
         _initialise(self, 0.0 if batch else math.sqrt(2.0))
+        if settings.normalize == "spectral":
+            for layer in (*self.downs, self.last, *([self.label] if self.label else [])):
+                spectral_norm(layer)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         x = self.maps(x)[-1]
         logit: Tensor = self.last(x).flatten(1).sum(1)
         if self.label is not None and context is not None:
-            # Projection of the pooled features on the label (Miyato and Koyama 2018).
+            # Projection of the pooled features on the label.
             logit = logit + (x.sum((2, 3)) * self.label(context)).sum(1) / math.sqrt(x.shape[1])
         return logit
 
@@ -158,6 +175,19 @@ class DCGAN(ImplicitDensity):
     def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         images: Tensor = self.generator(z, context)
         return images
+
+
+def _doubling(inputs: int, outputs: int, kernel: int, bias: bool = True) -> nn.ConvTranspose2d:
+    """A fractionally strided convolution to a map of twice the sides."""
+    return nn.ConvTranspose2d(
+        inputs,
+        outputs,
+        kernel,
+        stride=2,
+        padding=(kernel - 1) // 2,
+        output_padding=kernel % 2,
+        bias=bias,
+    )
 
 
 def _initialise(network: nn.Module, gain: float) -> None:

@@ -1,13 +1,13 @@
-"""Settings of DCGAN; torch-free."""
+"""Settings of the convolutional adversarial networks; torch-free."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from likely.models.common import BySize, NetworkSettings
 from likely.models.registry import model
-from likely.settings import FitSettings
+from likely.settings import FitSettings, at_least
 
 if TYPE_CHECKING:
     from likely.models.gan.dcgan import DCGAN as DCGAN
@@ -28,18 +28,34 @@ class DCGANSettings(NetworkSettings):
     Attributes:
         latent: dimensions of the latent code z.
         channels: feature maps of both networks at the highest inner resolution.
-        normalize: batch (the paper's guideline) or none (for losses with gradient penalties).
+        kernel: side of the strided convolutions, at least 2; 5 in the paper.
+        normalize: batch (the paper's guideline), none (for losses with gradient penalties) or
+            spectral (of D, batch in G).
         conditional: condition both networks on the class label.
     """
 
     latent: int = 100
     channels: int = 64
-    normalize: Literal["batch", "none"] = "none"
+    kernel: int = 4
+    normalize: Literal["batch", "none", "spectral"] = "none"
     conditional: bool = False
 
+    # Radford, Metz and Chintala 2016, section 4: for 64 x 64 the widths are 128 to 1024.
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {
+            "latent": 100, "channels": 128, "kernel": 5, "normalize": "batch",
+            "objective": "non-saturating-gan", "batch_size": 128, "learning_rate": 2e-4,
+            "schedule": "constant", "warmup": 0, "beta1": 0.5, "beta2": 0.999,
+            "weight_decay": 1e-5, "ema": 0.0,
+        },
+    }  # fmt: skip
     SIZES = BySize(
         tiny={"latent": 32, "channels": 64},
         medium={"latent": 64, "channels": 64},
         large={"latent": 100, "channels": 128},
     )
     FITS = BySize(_FIT, dataclasses.replace(_FIT, steps=20_000, learning_rate=3e-4, ema=0.999))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 2, "kernel")
