@@ -13,13 +13,13 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from likely.models.gan.dcgan import DCGAN
+from likely.density import ImplicitDensity
 from likely.nn.normalization import BatchNorm2d
 from likely.noise import noise_for, weights_from
 from likely.verify.proofs import Guideline
@@ -46,14 +46,25 @@ RULES = (
     "ReLU in G, tanh at its output",
     "LeakyReLU in D",
 )
-UNNORMALISED = (
-    'asked for by normalize="none": the objective keeps the gradient of D small at each image, and '
-    "the statistics of a batch would couple the images"
-)
-SPECTRAL = (
-    'asked for by normalize="spectral": the largest singular value of every layer of D is held at '
-    "1, in place of the scale of its features"
-)
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """A DCGAN.
+
+    Attributes:
+        generator: called with (z, context).
+        dropped_guidelines: what its settings breach, by the number of the guideline, with the
+            reason.
+    """
+
+    generator: nn.Module
+
+    @property
+    def dropped_guidelines(self) -> dict[int, str]: ...
+
+    def adversary(self) -> nn.Module:
+        """A fresh discriminator, called with (images, context)."""
 
 
 @dataclasses.dataclass
@@ -183,7 +194,7 @@ def guidelines(subject: Subject, adversary: nn.Module | None = None) -> tuple[Gu
         adversary: the discriminator of the fit; a fresh one of the model by default.
     """
     model = subject.model
-    if not isinstance(model, DCGAN):
+    if not (isinstance(model, ImplicitDensity) and isinstance(model, Guided)):
         return ()
     if adversary is None:
         with weights_from(subject.seed):
@@ -193,10 +204,8 @@ def guidelines(subject: Subject, adversary: nn.Module | None = None) -> tuple[Gu
     with noise_for(model, noise), torch.no_grad():
         z = model.latents(noise, len(x))
         g = Layers.of("generator", model.generator, lambda network: network(z, context))
-        real = model.scaled(x)
+        real = subject.model.scaled(x)
         d = Layers.of("discriminator", critic, lambda network: network(real, context))
-    normalize = model.settings.normalize
-    reasons = {1: {"none": UNNORMALISED, "spectral": SPECTRAL}.get(normalize, "")}
     breaches = (
         [*g.told(_resampled(g)), *d.told(_resampled(d))],
         [*g.told(_unnormalised(g, bare=-1)), *d.told(_unnormalised(d, bare=0))],
@@ -205,8 +214,8 @@ def guidelines(subject: Subject, adversary: nn.Module | None = None) -> tuple[Gu
         list(d.told(_activated(d, "leaky_relu", (None, "sigmoid")))),
     )
     return tuple(
-        Guideline(rule, tuple(found), reasons.get(index, "") if found else "")
-        for index, (rule, found) in enumerate(zip(RULES, breaches, strict=True))
+        Guideline(rule, tuple(clauses), model.dropped_guidelines.get(number, "") if clauses else "")
+        for number, (rule, clauses) in enumerate(zip(RULES, breaches, strict=True), 1)
     )
 
 

@@ -42,6 +42,13 @@ from likely.models.gan.settings import DCGANSettings
 from likely.nn.normalization import BatchNorm2d
 from likely.noise import Noise
 
+REASONS = {
+    "none": "the objective keeps the gradient of D small at each image, and the statistics of a "
+    "batch would couple the images",
+    "spectral": "the largest singular value of every layer of D is held at 1, in place of the "
+    "scale of its features",
+}
+
 
 def _doublings(height: int, width: int) -> tuple[int, tuple[int, int]]:
     """(number of doublings, first map): the smallest map of side >= 2 that grows to the image."""
@@ -167,6 +174,13 @@ class DCGAN(ImplicitDensity):
     @property
     def prior(self) -> UniformCube:
         return UniformCube(self.latent)
+
+    @property
+    def dropped_guidelines(self) -> dict[int, str]:
+        """The guidelines that the settings breach, by number, with the reason."""
+        normalize = self.settings.normalize
+        reason = REASONS.get(normalize)
+        return {2: f'asked for by normalize="{normalize}": {reason}'} if reason else {}
 
     def latents(self, noise: Noise, n: int) -> Tensor:
         return self.prior.sample(noise, n, next(self.parameters()).dtype)
