@@ -8,6 +8,7 @@ from typing import Any
 from likely.data.spec import DataSpec
 from likely.models.vectors.settings import FVSBNSettings, MADESettings
 from likely.settings import FitSettings
+from likely.training.adversarial import RelativisticGAN
 from likely.training.objectives import (
     ContrastiveDivergence,
     ImportanceWeighted,
@@ -16,7 +17,6 @@ from likely.training.objectives import (
     Objective,
     OrderAgnosticLikelihood,
     QuantisedBound,
-    RelativisticGAN,
     SubsampledLikelihood,
 )
 

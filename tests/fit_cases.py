@@ -18,8 +18,9 @@ from likely.data.spec import Dataset
 from likely.density import GenerativeModel
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
+from likely.training.adversarial import NonSaturatingGAN
 from likely.training.loop import Progress, Run, Stopped, fit
-from likely.training.objectives import NonSaturatingGAN, Objective, QuantisedBound
+from likely.training.objectives import Objective, QuantisedBound
 
 SETTINGS = FitSettings(
     steps=10,

@@ -26,12 +26,12 @@ from likely.heads import head_for
 from likely.noise import Noise
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
+from likely.training.adversarial import RelativisticGAN
 from likely.training.objectives import (
     ImportanceWeighted,
     NegativeELBO,
     NegativeLogLikelihood,
     Objective,
-    RelativisticGAN,
     default_objective,
 )
 from likely.verify import verify

@@ -22,7 +22,7 @@ from likely.models import MODELS, entry, model
 from likely.models.vae.settings import VAESettings
 from likely.models.vae.vae import VAE
 from likely.settings import HEADS, OBJECTIVES, Entry, Registry, to_json
-from likely.training import objectives
+from likely.training import adversarial, objectives
 from likely.training.objectives import Objective
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ class Numbers:
 def test_every_objective_has_joined_with_its_settings() -> None:
     leaves = {
         kind
-        for kind in vars(objectives).values()
+        for kind in {**vars(objectives), **vars(adversarial)}.values()
         if isinstance(kind, type) and issubclass(kind, Objective) and not kind.__subclasses__()
     }
     joined = {name: entry.load() for name, entry in OBJECTIVES.items()}

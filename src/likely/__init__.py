@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     from likely.jobs.prior import with_prior as with_prior
     from likely.runs.saved import load as load
     from likely.settings import FitSettings as FitSettings
+    from likely.training.adversarial import HingeGAN as HingeGAN
+    from likely.training.adversarial import LeastSquaresGAN as LeastSquaresGAN
+    from likely.training.adversarial import MinimaxGAN as MinimaxGAN
+    from likely.training.adversarial import NonSaturatingGAN as NonSaturatingGAN
+    from likely.training.adversarial import RelativisticGAN as RelativisticGAN
+    from likely.training.adversarial import WassersteinGAN as WassersteinGAN
     from likely.training.loop import Run as Run
     from likely.training.loop import fit as fit
     from likely.training.objectives import CodeLikelihood as CodeLikelihood
@@ -57,11 +63,9 @@ if TYPE_CHECKING:
     from likely.training.objectives import ImportanceWeighted as ImportanceWeighted
     from likely.training.objectives import NegativeELBO as NegativeELBO
     from likely.training.objectives import NegativeLogLikelihood as NegativeLogLikelihood
-    from likely.training.objectives import NonSaturatingGAN as NonSaturatingGAN
     from likely.training.objectives import OrderAgnosticLikelihood as OrderAgnosticLikelihood
     from likely.training.objectives import QuantisedBound as QuantisedBound
     from likely.training.objectives import ReconstructionError as ReconstructionError
-    from likely.training.objectives import RelativisticGAN as RelativisticGAN
     from likely.training.objectives import SubsampledLikelihood as SubsampledLikelihood
     from likely.verify import verify as verify
 
@@ -90,13 +94,16 @@ _HOME = {
         "jobs.prior": ("with_prior",),
         "runs.saved": ("load",),
         "settings": ("FitSettings",),
+        "training.adversarial": (
+            *("HingeGAN", "LeastSquaresGAN", "MinimaxGAN", "NonSaturatingGAN"),
+            *("RelativisticGAN", "WassersteinGAN"),
+        ),
         "training.loop": ("Run", "fit"),
         "training.objectives": (
             "ExpectationMaximization",
             *("ContrastiveDivergence", "ImportanceWeighted", "NegativeELBO"),
-            *("NegativeLogLikelihood", "NonSaturatingGAN"),
-            *("OrderAgnosticLikelihood", "QuantisedBound", "ReconstructionError"),
-            *("RelativisticGAN", "SubsampledLikelihood", "CodeLikelihood"),
+            *("NegativeLogLikelihood", "OrderAgnosticLikelihood", "QuantisedBound"),
+            *("ReconstructionError", "SubsampledLikelihood", "CodeLikelihood"),
         ),
         "verify": ("verify",),
     }.items()

@@ -16,7 +16,7 @@ from likely.models.gan.dcgan import DCGAN
 from likely.models.gan.settings import DCGANSettings
 from likely.nn.normalization import BatchNorm2d
 from likely.noise import Noise
-from likely.training.objectives import RelativisticGAN
+from likely.training.adversarial import RelativisticGAN
 
 SMALL = DCGANSettings(latent=6, channels=4)
 

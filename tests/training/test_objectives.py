@@ -30,19 +30,17 @@ from likely.heads import Bernoulli
 from likely.models.gan.adversary import DISCRIMINATOR
 from likely.noise import Noise
 from likely.settings import FitSettings
+from likely.training.adversarial import GENERATOR, NonSaturatingGAN, RelativisticGAN
 from likely.training.loop import Stopped, fit
 from likely.training.objectives import (
     ENCODER,
-    GENERATOR,
     MODEL,
     ImportanceWeighted,
     Loss,
     NegativeELBO,
     NegativeLogLikelihood,
-    NonSaturatingGAN,
     Objective,
     OrderAgnosticLikelihood,
-    RelativisticGAN,
     Step,
     SubsampledLikelihood,
     default_objective,

@@ -100,11 +100,22 @@ def objective_fields() -> tuple[Field, ...]:
     fields = [named]
     for key, users in sharing.items():
         hints = {str(field.hint): field.hint for _, field, _ in users}
-        about = "; ".join(f"{n}: {f.about.rstrip('.')} ({_shown(value)})" for n, f, value in users)
+        texts: dict[str, dict[str, list[str]]] = {}  # by what is said, by the default: names
+        for name, field, value in users:
+            texts.setdefault(field.about.rstrip("."), {}).setdefault(_shown(value), []).append(name)
+        about = "; ".join(map(_shared, texts, texts.values()))
         # Text is converted when it is known whose setting it is.
         hint = next(iter(hints.values())) if len(hints) == 1 else str
         fields.append(Field("objective", f"objective_{key}", key, hint, about))
     return tuple(fields)
+
+
+def _shared(about: str, names: dict[str, list[str]]) -> str:
+    """What is said of a setting, whose it is, and its defaults, the first of most of them."""
+    (usual, _), *others = names.items()
+    special = (f"; {', '.join(some)}: {value}" for value, some in others)
+    everyone = ", ".join(name for some in names.values() for name in some)
+    return f"{everyone}: {about} ({usual}{''.join(special)})"
 
 
 def about_fields(kind: type[Any]) -> dict[str, str]:
@@ -227,5 +238,5 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple | list):
-        return ",".join(map(_shown, value))
+        return ",".join(map(_shown, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

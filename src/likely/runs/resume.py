@@ -11,7 +11,7 @@ from torch import Tensor
 from likely.density import condition_of
 from likely.models.registry import MODELS
 from likely.runs.checkpoint import as_json
-from likely.settings import FitSettings, from_mapping, to_json
+from likely.settings import OBJECTIVES, FitSettings, from_mapping, to_json
 
 if TYPE_CHECKING:
     from likely.data.spec import Dataset
@@ -93,6 +93,10 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for part in ("model", "objective"):
         # Older runs did not note every part.
         before, after = saved.get(part, now[part]), now[part]
+        known = OBJECTIVES.of_class_name(after["name"]) if part == "objective" else None
+        if known is not None and known.settings is not None:
+            # A run from before a setting existed has its default.
+            before = {**to_json(known.settings()), **before}
         if before.get("name") != after["name"]:
             changed.append(f"{part} {before.get('name')} -> {after['name']}")
         else:

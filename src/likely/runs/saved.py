@@ -226,8 +226,10 @@ def load(directory: str | Path) -> SavedRun:
             names = hollow.state_dict().keys()
             played = any(n not in names and n.startswith(ADVERSARY) for n in tensors)
             shapes = _shapes(hollow.state_dict())
+            # Older runs and models without a fit know of no packs.
+            packing = int(files.fit().get("objective", {}).get("packing", 1)) if played else 1
             if played:
-                other = adversary_of(hollow).state_dict()
+                other = adversary_of(hollow, packing).state_dict()
                 shapes |= _shapes({ADVERSARY + name: t for name, t in other.items()})
     wrong = sorted(dict(shapes.items() ^ _shapes(tensors).items()))
     if wrong:
@@ -236,7 +238,7 @@ def load(directory: str | Path) -> SavedRun:
             f"{', '.join(wrong[:4])} {'differs' if len(wrong) == 1 else 'differ'}"
         )
     model: Fittable = registered.load()(spec, settings)
-    adversary = adversary_of(model) if played else None
+    adversary = adversary_of(model, packing) if played else None
     for network, prefix in ((model, ""), (adversary, ADVERSARY)):
         if network is not None:
             network.load_state_dict({n: tensors[prefix + n] for n in network.state_dict()})

@@ -248,10 +248,11 @@ class _Loop:
         for part in model.modules():
             if isinstance(part, Fittable):  # a prior over codes convolves a smaller grid
                 self.precision = convolved_precision(self.precision, self.device, part.spec.grid)
-        if settings.batch_size % (settings.micro_batches * self.team.size):
+        if settings.batch_size % (settings.micro_batches * self.team.size * objective.group):
+            packs = f" x packs of {objective.group}" if objective.group > 1 else ""
             raise InvalidSetting(
                 f"batch_size={settings.batch_size} does not divide into {self.team.size} "
-                f"processes x {settings.micro_batches} micro-batches"
+                f"processes x {settings.micro_batches} micro-batches{packs}"
             )
         if len(data) < settings.batch_size:
             raise InvalidSetting(
@@ -389,11 +390,15 @@ class _Loop:
         return loss
 
     def _move(self, player: str, norm: Tensor) -> None:
-        """Clip the gradients, whose norm is given, and move the weights."""
+        """Clip the gradients, whose norm is given, move the weights, and clip those."""
         if self.settings.clip:
             parameters = self.players[player].parameters()
             nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
         self.optimizers[player].step()
+        if largest := self.objective.largest_weight(player):
+            with torch.no_grad():
+                for weight in self.players[player].parameters():
+                    weight.clamp_(-largest, largest)
 
     def _accumulate(self, player: str, turn: int, again: int) -> float:
         """Gradients of the player's mean loss over this process's part of the batch.

@@ -1,4 +1,4 @@
-r"""Training objectives, for one player or two.
+r"""Training objectives of densities and autoencoders.
 
 Each returns a loss per example; the loop averages over the batch. Losses may be weighted and
 annealed; reported numbers never are (`likely.evaluate`).
@@ -15,24 +15,19 @@ Sources:
 - van den Oord, Vinyals and Kavukcuoglu 2017, https://arxiv.org/abs/1711.00937 (discrete codes);
 - Dempster, Laird and Rubin 1977, https://doi.org/10.1111/j.2517-6161.1977.tb01600.x (EM);
 - Hinton 2002, https://www.cs.toronto.edu/~hinton/absps/tr00-004.pdf, and Tieleman 2008,
-  https://www.cs.toronto.edu/~tijmen/pcd/pcd.pdf (contrastive divergence);
-- Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661 (non-saturating loss, sec. 3);
-- Jolicoeur-Martineau 2019, https://arxiv.org/abs/1807.00734, and Huang et al. 2024,
-  https://arxiv.org/abs/2501.05441 (relativistic pairing);
-- Mescheder, Geiger, Nowozin 2018, https://arxiv.org/abs/1801.04406 (R1 and R2 penalties).
+  https://www.cs.toronto.edu/~tijmen/pcd/pcd.pdf (contrastive divergence).
+
+The games of generators are in `likely.training.adversarial`.
 """
 
 from __future__ import annotations
 
-import abc
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from likely.density import (
     ApproximateDensity,
@@ -48,8 +43,12 @@ from likely.density import (
     at_least_float,
 )
 from likely.errors import InvalidSetting
-from likely.models.gan.adversary import DISCRIMINATOR, adversary_of
 from likely.noise import Noise
+from likely.training.adversarial import RelativisticGAN
+from likely.training.players import MODEL as MODEL
+from likely.training.players import Loss as Loss
+from likely.training.players import Objective as Objective
+from likely.training.players import Step as Step
 from likely.training.registry import (
     CodeLikelihoodSettings,
     ContrastiveSettings,
@@ -57,108 +56,14 @@ from likely.training.registry import (
     ExpectationSettings,
     ImportanceSettings,
     LikelihoodSettings,
-    NonSaturatingSettings,
     OrderAgnosticSettings,
     QuantisedSettings,
     ReconstructionSettings,
-    RelativisticSettings,
     SubsampledSettings,
 )
 
-MODEL = "model"
 ENCODER = "encoder"
-GENERATOR = "generator"
 AUTOENCODER, DENSITY = "autoencoder", "density"
-
-
-class Loss(NamedTuple):
-    """A loss and its parts.
-
-    Attributes:
-        value: loss per example, [B].
-        terms: named parts to log, each [B], without gradient.
-    """
-
-    value: Tensor
-    terms: dict[str, Tensor]
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """What a loss is computed from.
-
-    Attributes:
-        model: the model, of the class that the objective fits.
-        players: the networks by player, as `Objective.players` gave them.
-        player: the one that moves.
-        x: integers [B, *shape].
-        context: labels [B], floats [B, *context_shape], or None.
-        noise: source of latents; a function of (seed, number, player).
-        number: updates done so far, for annealing; a tensor where the update is captured as a
-            graph.
-    """
-
-    model: Any
-    players: Mapping[str, nn.Module]
-    player: str
-    x: Tensor
-    context: Tensor | None
-    noise: Noise
-    number: int | Tensor
-
-
-class Objective(abc.ABC):
-    """What each player minimises.
-
-    Attributes:
-        capturable: whether an update of it may be captured as a CUDA graph: one player, and no
-            decision that depends on a value.
-        fits: the class of the models that it fits.
-        needs: that class in words, for the refusal of another.
-    """
-
-    capturable: ClassVar[bool] = True
-    fits: ClassVar[type] = Fittable
-    needs: ClassVar[str] = "a generative model"
-
-    def players(self, model: Fittable) -> dict[str, nn.Module]:
-        """Players in the order of their updates, with the network each one moves: the model.
-
-        A part of it may move, or a network that plays against it, built here: a fit seeds its
-        initial weights, keeps it in its run under the player's name, and resumes it.
-
-        Raises:
-            InvalidSetting: the objective does not fit this kind of model.
-        """
-        if not isinstance(model, self.fits):
-            raise InvalidSetting(
-                f"{type(self).__name__} needs {self.needs}, {type(model).__name__} is {model.kind}"
-            )
-        return {MODEL: model}
-
-    @property
-    def validates(self) -> bool:
-        """Whether the best weights can be told by the validation of the model."""
-        return True
-
-    @abc.abstractmethod
-    def loss(self, step: Step) -> Loss:
-        """The loss of `step.player` on a batch."""
-
-    def updates(self, player: str, number: int) -> int:
-        """Most updates of a player in the step of that number: one."""
-        return 1
-
-    def enough(self, player: str, losses: Sequence[float]) -> bool:
-        """Whether a player makes no further update in a step, given the losses of those in it."""
-        return False
-
-    def choices(self, model: Fittable, noise: Noise) -> tuple[int, ...]:
-        """What an update draws that decides which kernels run; a function of the noise.
-
-        Updates are captured as a CUDA graph for each of these.
-        """
-        return ()
 
 
 class NegativeLogLikelihood(LikelihoodSettings, Objective):
@@ -446,87 +351,6 @@ class OrderAgnosticLikelihood(OrderAgnosticSettings, Objective):
         unknown = -(each * ~known).sum((1, 2, 3))
         nll = unknown * total / (total - count)
         return Loss(nll, {"nll": nll.detach()})
-
-
-class _Adversarial(Objective):
-    """The adversary against the model, the adversary first; a leaf gives the two losses."""
-
-    capturable = False
-    fits = ImplicitDensity
-    needs = "an implicit density for its discriminator"
-
-    def players(self, model: Fittable) -> dict[str, nn.Module]:
-        super().players(model)
-        return {DISCRIMINATOR: adversary_of(model), GENERATOR: model}
-
-    def _images(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Real images in [-1, 1] and as many generated ones."""
-        model = step.model
-        z = model.latents(step.noise, len(step.x))
-        return model.scaled(step.x), model.generate(z, step.context)
-
-
-class NonSaturatingGAN(NonSaturatingSettings, _Adversarial):
-    """D: softplus(-D(x)) + softplus(D(G(z))); G: softplus(-D(G(z))) (Goodfellow 2014, sec. 3)."""
-
-    def loss(self, step: Step) -> Loss:
-        critic, context = step.players[DISCRIMINATOR], step.context
-        real, fake = self._images(step)
-        if step.player == GENERATOR:
-            value = softplus(-critic(fake, context))
-            return Loss(value, {"generator_loss": value.detach()})
-        fake = fake.detach()
-        real_logit, r1 = _logit_and_penalty(critic, real, context, self.penalty > 0)
-        fake_logit = critic(fake, context)
-        value = softplus(-real_logit) + softplus(fake_logit) + self.penalty / 2 * r1
-        right = ((real_logit > 0).float() + (fake_logit < 0).float()) / 2
-        return Loss(value, _logit_terms(value, real_logit, fake_logit, right, r1))
-
-
-class RelativisticGAN(RelativisticSettings, _Adversarial):
-    """D: softplus(D(G(z)) - D(x)) + gamma/2 (R1 + R2); G: softplus(D(x) - D(G(z))).
-
-    Real and generated images are compared in pairs, and the gradient of D is kept small at
-    both: locally convergent where the 2014 game is not (Huang et al. 2024).
-    """
-
-    def loss(self, step: Step) -> Loss:
-        critic, context = step.players[DISCRIMINATOR], step.context
-        real, fake = self._images(step)
-        if step.player == GENERATOR:
-            value = softplus(critic(real, context) - critic(fake, context))
-            return Loss(value, {"generator_loss": value.detach()})
-        real_logit, r1 = _logit_and_penalty(critic, real, context, self.penalty > 0)
-        fake_logit, r2 = _logit_and_penalty(critic, fake.detach(), context, self.penalty > 0)
-        value = softplus(fake_logit - real_logit) + self.penalty / 2 * (r1 + r2)
-        right = (real_logit > fake_logit).float()  # it judges pairs
-        return Loss(value, _logit_terms(value, real_logit, fake_logit, right, r1 + r2))
-
-
-def _logit_and_penalty(
-    critic: nn.Module, images: Tensor, context: Tensor | None, wanted: bool
-) -> tuple[Tensor, Tensor]:
-    """D's logits and the squared gradient norm of each at its image, both [B]."""
-    if not wanted:
-        logit = critic(images, context)
-        return logit, torch.zeros_like(logit)
-    images = images.detach().requires_grad_(True)
-    logit = critic(images, context)
-    (gradient,) = torch.autograd.grad(logit.sum(), images, create_graph=True)
-    return logit, gradient.square().flatten(1).sum(1)
-
-
-def _logit_terms(
-    value: Tensor, real_logit: Tensor, fake_logit: Tensor, right: Tensor, penalty: Tensor
-) -> dict[str, Tensor]:
-    with torch.no_grad():
-        return {
-            "discriminator_loss": value.detach(),
-            "real_logit": real_logit.detach(),
-            "fake_logit": fake_logit.detach(),
-            "discriminator_accuracy": right.detach(),
-            "gradient_penalty": penalty.detach(),
-        }
 
 
 def default_objective(model: Fittable) -> Objective:

@@ -16,9 +16,11 @@ from typing import Any, Literal, TypeVar
 
 from likely.errors import InvalidSetting
 from likely.settings import OBJECTIVES as OBJECTIVES
-from likely.settings import at_least, known
+from likely.settings import at_least, converted, known
 
 Kind = TypeVar("Kind", bound=type[Any])
+Penalised = Literal["real", "generated", "both", "between"]
+Augmentation = Literal["brightness", "saturation", "contrast", "translation", "cutout"]
 
 
 def objective(name: str, place: str = "") -> Callable[[Kind], Kind]:
@@ -176,31 +178,77 @@ class ContrastiveSettings:
         at_least(self, 1, "k")
 
 
-@objective("non-saturating-gan", "likely.training.objectives:NonSaturatingGAN")
 @dataclasses.dataclass(frozen=True)
-class NonSaturatingSettings:
-    """Of the game of 2014.
+class GameSettings:
+    """Of every game between a generator and its discriminator D.
 
     Attributes:
-        penalty: gamma of the R1 gradient penalty, gamma/2 |grad D(x)|^2; 0 for the 2014 loss.
+        penalty: gamma of the gradient penalty gamma/2 |grad D|^2, with penalised=between of
+            gamma (|grad D| - 1)^2; 0 for none.
+        penalised: the images at which D's gradient is penalised: real (R1), generated (R2), both,
+            or points between pairs of them.
+        penalty_every: updates of D from a penalty, weighted as many times, to the next (lazy).
+        clip_weights: the largest size of D's weights, which are clipped after its updates; 0
+            for any.
+        discriminator_updates: updates of D before each one of the generator.
+        packing: images of one kind that D judges together.
+        augment: differentiable changes of the images that D sees, real and generated alike:
+            brightness, saturation, contrast, translation, cutout.
     """
 
     penalty: float = 0.0
+    penalised: Penalised = "real"
+    penalty_every: int = 1
+    clip_weights: float = 0.0
+    discriminator_updates: int = 1
+    packing: int = 1
+    augment: tuple[Augmentation, ...] = ()
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "penalty")
+        known(self)
+        at_least(self, 0, "penalty", "clip_weights")
+        at_least(self, 1, "penalty_every", "discriminator_updates", "packing")
+        converted("augment", self.augment, tuple[Augmentation, ...])
 
 
-@objective("relativistic-gan", "likely.training.objectives:RelativisticGAN")
+@objective("minimax-gan", "likely.training.adversarial:MinimaxGAN")
 @dataclasses.dataclass(frozen=True)
-class RelativisticSettings:
-    """Of the relativistic game.
+class MinimaxSettings(GameSettings):
+    """Of the game as it is defined."""
 
-    Attributes:
-        penalty: gamma of the penalty on the gradients at real and at generated images.
-    """
+
+@objective("non-saturating-gan", "likely.training.adversarial:NonSaturatingGAN")
+@dataclasses.dataclass(frozen=True)
+class NonSaturatingSettings(GameSettings):
+    """Of the game as it is played since 2014."""
+
+
+@objective("least-squares-gan", "likely.training.adversarial:LeastSquaresGAN")
+@dataclasses.dataclass(frozen=True)
+class LeastSquaresSettings(GameSettings):
+    """Of least squares."""
+
+
+@objective("hinge-gan", "likely.training.adversarial:HingeGAN")
+@dataclasses.dataclass(frozen=True)
+class HingeSettings(GameSettings):
+    """Of the hinge."""
+
+
+@objective("wasserstein-gan", "likely.training.adversarial:WassersteinGAN")
+@dataclasses.dataclass(frozen=True)
+class WassersteinSettings(GameSettings):
+    """Of the Wasserstein distance: by its gradient penalty, or with penalty=0 by clip_weights."""
+
+    penalty: float = 10.0
+    penalised: Penalised = "between"
+    discriminator_updates: int = 5
+
+
+@objective("relativistic-gan", "likely.training.adversarial:RelativisticGAN")
+@dataclasses.dataclass(frozen=True)
+class RelativisticSettings(GameSettings):
+    """Of the relativistic game."""
 
     penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        at_least(self, 0, "penalty")
+    penalised: Penalised = "both"

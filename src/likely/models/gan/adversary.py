@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from likely.data.spec import DataSpec
 from likely.density import Fittable
 from likely.errors import InvalidSetting
 from likely.models.gan.dcgan import Discriminator
@@ -23,8 +26,11 @@ HIDDEN = 256
 class OffersAdversary(Protocol):
     """A model whose class knows the network that suits it."""
 
-    def adversary(self) -> nn.Module:
-        """A fresh network, called with (images in [-1, 1] [B, *shape], context); logits [B]."""
+    def adversary(self, packing: int = 1) -> nn.Module:
+        """A fresh network, called with (images in [-1, 1] [B, *shape], context); logits [B].
+
+        With packing m it takes as many channels (of vectors: numbers), those of m images.
+        """
 
 
 class DenseDiscriminator(nn.Module):
@@ -60,24 +66,67 @@ class DenseDiscriminator(nn.Module):
         return first, leaky_relu(self.second(first), 0.2)
 
 
-def adversary_of(model: Fittable) -> nn.Module:
+class PackedDiscriminator(nn.Module):
+    """Images [B, *shape] -> logits of their packs, [B / packing].
+
+    Images of a pack are stacked on the channel axis (Lin et al. 2018,
+    https://arxiv.org/abs/1712.04086), so that D sees when samples are alike.
+    """
+
+    def __init__(self, network: nn.Module, packing: int) -> None:
+        super().__init__()
+        self.network, self.packing = network, packing
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        logit: Tensor = self.network(x.reshape(-1, self.packing * x.shape[1], *x.shape[2:]), None)
+        return logit
+
+
+def packed_spec(spec: DataSpec, packing: int) -> DataSpec:
+    """The specification of examples that are packs of as many."""
+    return dataclasses.replace(spec, shape=(packing * spec.shape[0], *spec.shape[1:]))
+
+
+def adversary_of(model: Fittable, packing: int = 1) -> nn.Module:
     """A fresh network against a model: `model.adversary()`, or one that suits the data.
 
     Without such a method it is DCGAN's discriminator at the preset for the data, or a dense
     network where a side is shorter than 4.
 
+    Args:
+        model: the generator.
+        packing: images that the network judges together.
+
     Raises:
-        InvalidSetting: the model is conditioned on numbers, which neither of the two takes.
+        InvalidSetting: the model is conditioned on numbers, which neither of the two takes, or
+            packs are asked of one with labels, or of one whose method takes no packing.
     """
+    if packing > 1:
+        if model.classes or model.context_shape:
+            raise InvalidSetting(
+                f"packing={packing} joins images of several labels, and {type(model).__name__} is "
+                "conditioned on them: leave one of the two out"
+            )
+        return PackedDiscriminator(_network(model, packing), packing)
+    return _network(model, packing)
+
+
+def _network(model: Fittable, packing: int) -> nn.Module:
     if isinstance(model, OffersAdversary):
-        return model.adversary()
+        if packing == 1:
+            return model.adversary()
+        if "packing" not in inspect.signature(model.adversary).parameters:
+            raise InvalidSetting(
+                f"packing={packing}: {type(model).__name__}.adversary() takes no packing"
+            )
+        return model.adversary(packing)
     if model.context_shape:
         raise InvalidSetting(
             f"{type(model).__name__} is conditioned on numbers of shape {model.context_shape}, and "
             "the adversaries here take labels: give its class a method `adversary()` that returns "
             "a network of (images, context)"
         )
-    spec = model.spec
+    spec = packed_spec(model.spec, packing)
     if min(spec.grid[1:]) < 4:
         return DenseDiscriminator(spec.dimensions, model.classes)
     return Discriminator(spec, DCGANSettings.preset(spec), model.classes)

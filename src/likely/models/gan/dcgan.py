@@ -25,6 +25,7 @@ features on another (Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637).
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -165,11 +166,13 @@ class DCGAN(ImplicitDensity):
         self.latent = settings.latent
         self.generator = Generator(spec, settings, self.classes)
 
-    def adversary(self) -> Discriminator:
+    def adversary(self, packing: int = 1) -> Discriminator:
         """A fresh discriminator of the same sizes, for the objective."""
         # Its initial weights come after a generator's in the stream of random numbers.
         Generator(self.spec, self.settings, self.classes)
-        return Discriminator(self.spec, self.settings, self.classes)
+        channels, height, width = self.spec.shape
+        spec = dataclasses.replace(self.spec, shape=(packing * channels, height, width))
+        return Discriminator(spec, self.settings, self.classes)
 
     @property
     def prior(self) -> UniformCube:
