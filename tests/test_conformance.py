@@ -311,9 +311,7 @@ def test_a_block_of_autocast_changes_no_answer(name: str, spec: str, conditional
         methods = tuple(method for method in methods if method != "wavefront")
 
     def answers() -> dict[str, Tensor]:
-        found = _offers(model, x, context)
-        found.pop("likelihood", None)  # what a fit computes in the precision of its settings
-        found.pop("posterior", None)
+        found = {"density": density(model, x, context)} | _offers(model, x, context)
         for method in methods:
             found[method] = model.sample(4, context=context, method=method)
         if isinstance(model, LatentVariable):
@@ -575,18 +573,6 @@ def test_a_vae_of_vectors_is_dense() -> None:
     spec = DataSpec("vectors", (6,), 2)
     with pytest.raises(InvalidSetting, match="network=dense"):
         runs.build("vae", spec, {"network": "conv"})
-
-
-@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
-def test_answers_do_not_depend_on_an_autocast_block(
-    name: str, spec: str, conditional: bool
-) -> None:
-    model = built(name, SPECS[spec], conditional)
-    x, context = images(SPECS[spec]), context_for(model, 4)
-    asked = [density(model, x, context), *_offers(model, x, context).values()]
-    with torch.autocast("cpu", torch.bfloat16):
-        again = [density(model, x, context), *_offers(model, x, context).values()]
-    assert all(torch.equal(a, b) for a, b in zip(asked, again, strict=True))
 
 
 @pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
