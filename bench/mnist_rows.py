@@ -54,7 +54,7 @@ PARTS = ("recheck", "samples", "rates", "anneal")
 ANNEALED = AnnealedSettings(
     n=1_000, temperatures=50, chains=4, leapfrogs=5, simulated=100, importance_samples=500
 )
-BLOCKS = 20  # of images, one after the other
+BLOCK = 50  # images, one block after the other; the model draws a tenth as many
 
 
 def rows() -> list[str]:
@@ -190,7 +190,7 @@ def rates() -> None:
     print(write_result(f"{PREFIX}rates", figures, settings, {"rows": about}))
 
 
-def anneal(names: list[str], cache: Path | None) -> None:
+def anneal(names: list[str], cache: Path | None, images: int) -> None:
     _, test = data.load("mnist", binarize="static")
     about = old("annealed").get("about", {})
     for name in names:
@@ -204,23 +204,25 @@ def anneal(names: list[str], cache: Path | None) -> None:
             continue
         place(model, choose_device("cpu"))
         digest = sha256(weights)
-        settings = hashlib.sha256(repr(ANNEALED).encode()).hexdigest()
+        asked = dataclasses.replace(ANNEALED, n=images, simulated=images // 10)
+        settings = hashlib.sha256(repr(asked).encode()).hexdigest()
+        count = images // BLOCK
         blocks = []
-        for number in range(BLOCKS):
+        for number in range(count):
             path = (
                 None
                 if cache is None
                 else cache / f"{name}-{digest[:9]}-{settings[:9]}-{number}.json"
             )
             if path is None or not path.exists():
-                block = annealed_block(model, test, number)
+                block = annealed_block(model, test, number, asked)
                 if path is not None:
                     write_json(path, block)
             else:
                 block = read_json(path)
             blocks.append(block)
             done = np.concatenate([each["annealed"] for each in blocks]).mean()
-            print(f"{name}: block {number + 1} of {BLOCKS}, {done:.3f} nats so far", flush=True)
+            print(f"{name}: block {number + 1} of {count}, {done:.3f} nats so far", flush=True)
         about[name] = of_blocks(blocks, digest)
         figures: dict[str, float] = {}
         for row, each in sorted(about.items()):
@@ -230,11 +232,13 @@ def anneal(names: list[str], cache: Path | None) -> None:
         write_result(f"{PREFIX}annealed", figures, dataclasses.asdict(ANNEALED), about)
 
 
-def annealed_block(model: LatentVariable, test: data.Dataset, number: int) -> dict[str, Any]:
+def annealed_block(
+    model: LatentVariable, test: data.Dataset, number: int, asked: AnnealedSettings
+) -> dict[str, Any]:
     """Bounds of every image of a block, nats, and the gap on simulated ones."""
-    picked = np.linspace(0, len(test) - 1, ANNEALED.n).round().astype(np.int64)
-    rows = np.array_split(picked, BLOCKS)[number]
-    each = dataclasses.replace(ANNEALED, n=len(rows), simulated=ANNEALED.simulated // BLOCKS)
+    picked = np.linspace(0, len(test) - 1, asked.n).round().astype(np.int64)
+    rows = np.array_split(picked, asked.n // BLOCK)[number]
+    each = dataclasses.replace(asked, n=len(rows), simulated=BLOCK // 10)
     measured = annealed(model, test.take(rows), each, seed=number)
     assert measured.gap is not None
     elbo, weighted, near = (bound.values.tolist() for bound in measured.bounds[:3])
@@ -266,6 +270,7 @@ def of_blocks(blocks: list[dict[str, Any]], digest: str) -> dict[str, Any]:
         "acceptance": float(np.mean([block["acceptance"] for block in blocks])),
         "effective": float(np.mean([block["effective"] for block in blocks])),
         "seconds": round(sum(block["seconds"] for block in blocks), 1),
+        "images": len(values["test-ais-nats"]),
         "simulated": sum(block["simulated"] for block in blocks),
         "sha256": digest,
         "environment": environment(),
@@ -298,7 +303,12 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", help="names of rows [all]; not for rates")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="directory of the blocks that are annealed")
+    parser.add_argument(
+        "--images", type=int, default=ANNEALED.n, help="that are annealed [%(default)s]"
+    )
     options = parser.parse_args()
+    if options.images < BLOCK or options.images % BLOCK:
+        parser.error(f"--images must be a multiple of {BLOCK}")
     unknown = set(options.rows) - set(rows())
     if unknown or (options.rows and options.part == "rates"):
         parser.error(f"rates takes no rows; the rows are {', '.join(rows())}")
@@ -309,7 +319,7 @@ def main() -> None:
     elif options.part == "anneal":
         if options.cache is not None:
             options.cache.mkdir(parents=True, exist_ok=True)
-        anneal(options.rows or rows(), options.cache)
+        anneal(options.rows or rows(), options.cache, options.images)
     else:
         {"recheck": recheck, "samples": samples}[options.part](options.rows or rows())
 

@@ -74,14 +74,14 @@ CHECKS = """
 ANNEALED = """
 ## Latent-variable models, annealed
 
-{n:,} test images, spread evenly: annealed importance sampling from the encoder with
+Test images, spread evenly: annealed importance sampling from the encoder with
 {temperatures} temperatures, {chains} chains and {leapfrogs} leapfrog steps per move
 ([evaluation](evaluation.md), `python bench/mnist_rows.py anneal`). All bounds of a row are about
 the same images, so the gain of annealing over $L_{{500}}$ is paired; the ± of a mean is that of
 the images.
 
-| row | ELBO | $L_{{500}}$ | annealed | gain | gap, simulated | accepted |
-|---|---|---|---|---|---|---|
+| row | images | ELBO | $L_{{500}}$ | annealed | gain | gap, simulated | accepted |
+|---|---|---|---|---|---|---|---|
 """
 PROS = """
 ## The lecture's pros and cons, measured
@@ -232,10 +232,12 @@ def of_annealed() -> str:
         each = [f"<= {value:.2f} ± {error:.2f}" for value, error in map(means.get, columns)]
         paired_columns = ("ais-gain-nats", "bdmc-gap-nats")
         each += [f"{value:.2f} ± {error:.2f}" for value, error in map(means.get, paired_columns)]
-        lines.append(f"| `{name}` | {' | '.join(each)} | {row['acceptance']:.0%} |")
+        lines.append(
+            f"| `{name}` | {row['images']:,} | {' | '.join(each)} | {row['acceptance']:.0%} |"
+        )
     return (
         ANNEALED.format(**s) + "\n".join(lines) + "\n\nThe gap is between both bounds of "
-        f"{s['simulated']} images that the model drew, at the same settings. On real images the "
+        "images that the model drew, a tenth as many, at the same settings. On real images the "
         "upper bound does not exist: what the gap says of them is not a proven upper bound.\n"
     )
 
