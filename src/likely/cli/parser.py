@@ -35,6 +35,9 @@ COMMANDS: dict[str, str] = {
     "completion": "print the completion script of a shell",
 }
 
+# Those whose modules are in `likely.cli.queries`.
+QUERIES = ("prior", "encode", "traverse", "classify", "clusters")
+
 EXAMPLES = """\
 examples:
   likely compare --data digits                 one model of each kind, compared
@@ -218,7 +221,8 @@ def no_choices() -> Mapping[str, str]:
 
 def module_of(name: str) -> Command:
     """The module of a command."""
-    return cast("Command", importlib.import_module(f"likely.cli.{name}"))
+    room = "likely.cli.queries" if name in QUERIES else "likely.cli"
+    return cast("Command", importlib.import_module(f"{room}.{name}"))
 
 
 def build(name: str, choice: str | None = None) -> Parser:
