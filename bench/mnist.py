@@ -1,4 +1,4 @@
-"""Training to a published number on statically binarised MNIST; resumable.
+"""Training to a published number on statically binarised MNIST, or Fashion-MNIST; resumable.
 
     python bench/mnist.py gated-pixelcnn --out runs/mnist-gated-pixelcnn
     python bench/mnist.py attention      --out runs/mnist-attention --steps 60000
@@ -17,6 +17,7 @@
     python bench/mnist.py vae-dense      --out runs/mnist-vae-dense
     python bench/mnist.py iwae-50        --out runs/mnist-iwae-50
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
+    python bench/mnist.py dcgan          --out runs/fashion-dcgan --data fashion
 
     python bench/mnist.py pixelcnn --out runs/more --start-from runs/mnist-pixelcnn --steps 3000
     python bench/mnist.py vae --weights bench/results/mnist-static-vae    # measure only
@@ -58,12 +59,18 @@ from likely.runs.checkpoint import read_json, read_tensors, write_json, write_te
 from likely.settings import to_json
 from likely.training.loop import Run, fit
 from likely.verify import verify
-from recipes import GOING_ON, ON_A_CARD, RECIPES
+from recipes import FASHION, GOING_ON, ON_A_CARD, RECIPES
 
 BEFORE = "fit-before.json"  # of the run whose weights a warm restart began with
 KEPT = ("config.json", "fit.json", "environment.json", "metrics.jsonl", "weights.safetensors")
 LARGEST = 5_000_000  # bytes; larger weights are not kept
 PER_IMAGE = "test-nats.npy"
+MNIST = "mnist-static"
+# Arguments of `likely.data.load` by what figures and results call the data.
+DATA: dict[str, dict[str, Any]] = {
+    MNIST: {"source": "mnist", "binarize": "static"},
+    "fashion": {"source": "fashion-mnist"},
+}
 LABELS = {
     Relation.EXACT: "test-nats",
     Relation.UPPER: "test-bound-nats",
@@ -88,7 +95,12 @@ def show(run: Run, record: dict[str, float]) -> None:
 
 
 def measure(
-    name: str, model: GenerativeModel, train: data.Dataset, test: data.Dataset, folder: Path
+    name: str,
+    model: GenerativeModel,
+    train: data.Dataset,
+    test: data.Dataset,
+    folder: Path,
+    where: str = MNIST,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures and what stands behind them; the one reading of the test split.
 
@@ -107,7 +119,7 @@ def measure(
         "proofs": proofs.to_json(), "extractor": reference.extractor.description,
         "floor": [estimate.to_json() for estimate in reference.floor], "samples": [],
     }  # fmt: skip
-    prefix = f"mnist-static/{name}"
+    prefix = f"{where}/{name}"
     if measured.per_example is not None:
         nats = measured["nll"]
         label = LABELS[nats.relation]
@@ -138,16 +150,15 @@ def told(stage: str, done: float, total: float) -> None:
         print(stage, flush=True)
 
 
-def folder_of(name: str) -> Path:
+def folder_of(name: str, where: str = MNIST) -> Path:
     """Where what is kept of a model goes."""
-    folder = RESULTS / f"mnist-static-{name}"
+    folder = RESULTS / f"{where}-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def keep(out: Path, name: str, model: GenerativeModel) -> None:
+def keep(out: Path, folder: Path, model: GenerativeModel) -> None:
     """Copy what is needed to use and recheck the run, and draw a sheet."""
-    folder = folder_of(name)
     for file in (*KEPT, BEFORE):
         if file == BEFORE and not (out / file).exists():
             continue
@@ -164,8 +175,8 @@ def trained(options: argparse.Namespace) -> bool:
         recipes = RECIPES | ON_A_CARD
     if options.start_from is not None:
         recipes = recipes | GOING_ON
-    recipe = recipes[options.model]
-    train, _ = data.load("mnist", binarize="static")
+    recipe = recipes[options.model] if options.data == MNIST else FASHION[options.model]
+    train, _ = data.load(**DATA[options.data])
     settings = dataclasses.replace(recipe.fit, device=options.device)
     if options.steps is not None:
         settings = dataclasses.replace(settings, steps=options.steps)
@@ -257,6 +268,7 @@ def main() -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="directory of the run: train, then measure")
     where.add_argument("--weights", type=Path, help="directory of a finished run: measure only")
+    parser.add_argument("--data", choices=DATA, default=MNIST)
     parser.add_argument("--steps", type=int, help="in place of the recipe's")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", help="cuda takes larger networks, where known")
@@ -269,6 +281,8 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, help="in place of the recipe's")
     parser.add_argument("--train-only", action="store_true", help="measure later, by --weights")
     options = parser.parse_args()
+    if options.data != MNIST and options.model not in FASHION:
+        parser.error(f"recipes for {options.data}: {', '.join(FASHION)}")
     torch.set_num_threads(options.threads)
     if options.weights is None and (not trained(options) or options.train_only):
         return
@@ -278,15 +292,16 @@ def main() -> None:
         folder = halved(folder)
     # As anyone will read it: from the files.
     model = runs.load(folder).model
-    train, test = data.load("mnist", binarize="static")
-    figures, about = measure(options.model, model, train, test, folder_of(options.model))
+    train, test = data.load(**DATA[options.data])
+    kept = folder_of(options.model, options.data)
+    figures, about = measure(options.model, model, train, test, kept, options.data)
     about |= {"parameters": sum(p.numel() for p in model.parameters()), **seconds}
     about["weights sha256"] = sha256(folder / "weights.safetensors")
     settings = {"model": to_json(model.settings), **read_json(folder / "fit.json")}
     if (folder / BEFORE).exists():
         settings["before"] = read_json(folder / BEFORE)
-    keep(folder, options.model, model)
-    path = write_result(f"mnist-static-{options.model}", figures, settings, about)
+    keep(folder, kept, model)
+    path = write_result(kept.name, figures, settings, about)
     for name, value in figures.items():
         print(f"{name}: {value:.4f}")
     print(f"written to {path}")

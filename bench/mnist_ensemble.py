@@ -125,7 +125,7 @@ def main() -> None:
     figures, about = measure(name, model, train, test, folder)
     about |= {"parameters": sum(p.numel() for p in model.parameters()), **took}
     settings = {"model": to_json(model.settings), "fit": to_json(recipe.fit)}
-    keep(folder, name, model)
+    keep(folder, folder_of(name), model)
     path = write_result(f"mnist-static-{name}", figures, settings, about)
     for figure, value in figures.items():
         print(f"{figure}: {value:.4f}")

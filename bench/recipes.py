@@ -91,6 +91,19 @@ VQ = FitSettings(
     log_every=50,
 )
 
+# Without momentum, averaged weights; no clipping, which would hide the gradient penalty's effect.
+GAN_FIT = FitSettings(
+    steps=12_000,
+    batch_size=64,
+    learning_rate=1.5e-3,
+    final_learning_rate=0.1,
+    beta1=0.0,
+    beta2=0.9,
+    clip=0.0,
+    ema=0.999,
+    log_every=50,
+)
+
 RECIPES = {
     "gated-pixelcnn": Recipe(
         "gated-pixelcnn",
@@ -439,20 +452,11 @@ RECIPES = {
         NegativeELBO(warmup=3000, free_nats=1.0),
         importance_samples=500,
     ),
+    # The discriminator sees generated images as they are sampled, rounded to two levels.
     "dcgan": Recipe(
         "dcgan",
-        {"latent": 64, "channels": 32},
-        FitSettings(
-            steps=4000,
-            batch_size=64,
-            learning_rate=5e-4,
-            final_learning_rate=0.1,
-            beta1=0.0,
-            beta2=0.9,
-            clip=0.0,
-            ema=0.998,
-            log_every=50,
-        ),
+        {"latent": 64, "channels": 48, "rounds": True},
+        GAN_FIT,
         RelativisticGAN(penalty=1.0),
     ),
 }
@@ -464,6 +468,11 @@ def _bigger(name: str, changes: dict[str, Any], **fit: Any) -> Recipe:
     changed, fitted = recipe.changes | changes, dataclasses.replace(recipe.fit, **fit)
     return Recipe(recipe.model, changed, fitted, recipe.objective)
 
+
+# Fashion-MNIST.
+FASHION = {
+    "dcgan": Recipe("dcgan", {"latent": 64, "channels": 48}, GAN_FIT, RelativisticGAN(penalty=1.0)),
+}
 
 # For a GPU: larger networks and batches. Finished there: pixelcnn, row-lstm (--steps 7500) and
 # diagonal-bilstm; the others have not been run to their end.

@@ -51,4 +51,5 @@ SMALL: dict[str, dict[str, Any]] = {
     "flow": {"layers": 2, "hidden": 8},
     "image-flow": {"scales": 2, "couplings": 2, "channels": 6, "dequantizer_couplings": 2},
     "dcgan": {"latent": 4, "channels": 4},
+    "r3gan": {"latent": 4, "channels": 4, "blocks": 1, "group_size": 4},
 }  # fmt: skip

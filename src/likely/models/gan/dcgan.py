@@ -35,13 +35,11 @@ from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from likely.data.spec import DataSpec
-from likely.density import ImplicitDensity, UniformCube
 from likely.density.fittable import labels_of
-from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
+from likely.models.gan.images import FromUniformCodes
 from likely.models.gan.settings import DCGANSettings
 from likely.nn.normalization import BatchNorm2d
-from likely.noise import Noise
 
 REASONS = {
     "none": "the objective keeps the gradient of D small at each image, and the statistics of a "
@@ -149,7 +147,7 @@ class Discriminator(nn.Module):
         return maps
 
 
-class DCGAN(ImplicitDensity):
+class DCGAN(FromUniformCodes):
     """The model; see the module's docstring.
 
     Args:
@@ -163,7 +161,7 @@ class DCGAN(ImplicitDensity):
         if min(spec.shape[1:]) < 4:
             raise InvalidSetting(f"DCGAN needs images of at least 4 x 4, given {spec.shape[1:]}")
         self.settings = settings
-        self.latent = settings.latent
+        self.latent, self.rounds = settings.latent, settings.rounds
         self.generator = Generator(spec, settings, self.classes)
 
     def adversary(self, packing: int = 1) -> Discriminator:
@@ -175,23 +173,11 @@ class DCGAN(ImplicitDensity):
         return Discriminator(spec, self.settings, self.classes)
 
     @property
-    def prior(self) -> UniformCube:
-        return UniformCube(self.latent)
-
-    @property
     def dropped_guidelines(self) -> dict[int, str]:
         """The guidelines that the settings breach, by number, with the reason."""
         normalize = self.settings.normalize
         reason = REASONS.get(normalize)
         return {2: f'asked for by normalize="{normalize}": {reason}'} if reason else {}
-
-    def latents(self, noise: Noise, n: int) -> Tensor:
-        return self.prior.sample(noise, n, next(self.parameters()).dtype)
-
-    @full_precision
-    def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        images: Tensor = self.generator(z, context)
-        return images
 
 
 def _doubling(inputs: int, outputs: int, kernel: int, bias: bool = True) -> nn.ConvTranspose2d:

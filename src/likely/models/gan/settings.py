@@ -11,6 +11,7 @@ from likely.settings import FitSettings, at_least
 
 if TYPE_CHECKING:
     from likely.models.gan.dcgan import DCGAN as DCGAN
+    from likely.models.gan.r3gan import R3GAN as R3GAN
 
 # Adam without momentum, averaged weights. The gradient penalty bounds the gradients; clipping
 # them would hide its effect.
@@ -31,6 +32,7 @@ class DCGANSettings(NetworkSettings):
         kernel: side of the strided convolutions, at least 2; 5 in the paper.
         normalize: batch (the paper's guideline), none (for losses with gradient penalties) or
             spectral (of D, batch in G).
+        rounds: whether in a fit D sees generated images rounded to levels, as they are sampled.
         conditional: condition both networks on the class label.
     """
 
@@ -38,6 +40,7 @@ class DCGANSettings(NetworkSettings):
     channels: int = 64
     kernel: int = 4
     normalize: Literal["batch", "none", "spectral"] = "none"
+    rounds: bool = False
     conditional: bool = False
 
     # Radford, Metz and Chintala 2016, section 4: for 64 x 64 the widths are 128 to 1024.
@@ -59,3 +62,37 @@ class DCGANSettings(NetworkSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 2, "kernel")
+
+
+@model("r3gan", "likely.models.gan.r3gan:R3GAN")
+@dataclasses.dataclass(frozen=True)
+class R3GANSettings(NetworkSettings):
+    """R3GAN (Huang 2024): samples only; residual networks without normalisation.
+
+    Attributes:
+        latent: dimensions of the latent code z.
+        channels: features at the resolution of the image; they double where it halves.
+        blocks: residual blocks at each resolution.
+        expansion: features inside a block, as a multiple of those outside.
+        group_size: features of a group of the 3 x 3 convolutions.
+        patch: side of the patches that D reads and G writes; 1 in the paper, 2 at a quarter of the
+            work.
+        rounds: whether in a fit D sees generated images rounded to levels, as they are sampled.
+        conditional: condition both networks on the class label.
+    """
+
+    latent: int = 64
+    channels: int = 32
+    blocks: int = 2
+    expansion: int = 2
+    group_size: int = 16
+    patch: int = 1
+    rounds: bool = False
+    conditional: bool = False
+
+    SIZES = BySize(
+        tiny={"channels": 32, "blocks": 1},
+        medium={"channels": 64, "blocks": 1, "patch": 2},
+        large={"channels": 64, "patch": 2},
+    )
+    FITS = BySize(_FIT, dataclasses.replace(_FIT, steps=20_000, learning_rate=3e-4, ema=0.999))
