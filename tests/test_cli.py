@@ -452,6 +452,34 @@ def test_sample_draws_the_means_of_a_model_with_codes(
     assert "dcgan has no decoder" in capsys.readouterr().err
 
 
+def test_sample_truncates_the_codes_of_a_generator_and_says_so(
+    fitted: dict[str, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    words = ["-n", "4", "-o", str(tmp_path / "t.png"), "--truncation"]
+    assert document(capsys, "sample", str(fitted["dcgan"]), *words, "0.5")["truncation"] == 0.5
+    assert "in [0, 1]" in complaint(capsys, "sample", str(fitted["dcgan"]), *words, "2")
+    assert "no implicit" in complaint(capsys, "sample", str(fitted["vae"]), *words, "0.5")
+
+
+def test_verify_says_the_guidelines_of_a_dcgan(fitted: dict[str, Path], capsys: Capture) -> None:
+    assert main(["verify", str(fitted["dcgan"]), "--quick"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("guideline ") == 5
+    assert "BREACH  guideline 2 of DCGAN: batch norm" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_sheet_of_a_conditional_run_has_a_row_for_each_class() -> None:
+    from likely.cli.sample import by_class
+
+    images = torch.arange(1, 8).reshape(7, 1, 1, 1)
+    cells, columns = by_class(images, torch.arange(7) % 3)
+    assert columns == 3
+    assert cells.flatten().tolist() == [1, 4, 7, 2, 5, 0, 3, 6, 0]
+    cells, columns = by_class(torch.ones(50, 1, 1, 1, dtype=torch.int64), torch.arange(50) % 2)
+    assert (columns, len(cells)) == (20, 80)  # two rows a class
+
+
 def test_verify_answers_with_exit_code_1_when_a_proof_fails(
     fitted: dict[str, Path], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,21 @@ def test_images_are_quantised_to_the_nearest_level() -> None:
     assert model.quantised(x).tolist() == [0, 0, 1, 2, 2, 3]
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_truncated_codes_are_nearer_to_their_mean(conditional: bool) -> None:
+    model = built(conditional=conditional).eval()
+    context = torch.arange(6) % 2 if conditional else None
+    drawn = model.sample(6, seed=3, context=context)
+    assert torch.equal(model.sample_truncated(6, 1.0, seed=3, context=context), drawn)
+    z = model.drawn_codes(6, seed=3)
+    half = model.sample_truncated(6, 0.5, seed=3, context=context)
+    assert torch.equal(half, model.decode(0.5 * z, context))
+    mean = model.sample_truncated(6, 0.0, seed=3, context=context)
+    assert torch.equal(mean[:2], mean[2:4])
+    with pytest.raises(InvalidSetting, match="truncation must be in"):
+        model.sample_truncated(6, 1.5, context=context)
+
+
 def test_the_model_holds_the_generator_alone() -> None:
     model = built(conditional=True)
     players = RelativisticGAN().players(model)

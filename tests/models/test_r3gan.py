@@ -13,7 +13,8 @@ from likely.errors import InvalidSetting
 from likely.models.gan.r3gan import R3GAN, sides_of
 from likely.models.gan.settings import R3GANSettings
 from likely.noise import Noise
-from likely.training.objectives import NonSaturatingGAN, Step
+from likely.training.adversarial import NonSaturatingGAN
+from likely.training.objectives import Step
 
 SMALL = R3GANSettings(latent=6, channels=4, group_size=4)
 

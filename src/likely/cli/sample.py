@@ -22,11 +22,14 @@ EXAMPLE = """\
   likely sample runs/vae -n 64 -o samples.png
   likely sample runs/vae -n 1000 --seed 1 --npy samples.npy
   likely sample runs/vae --mean -o means.png
+  likely sample runs/conditional -n 80             (a row for each class)
   likely sample runs/conditional --label 3 -n 16
+  likely sample runs/dcgan --truncation 0.7
   likely sample runs/pixelcnn -n 8 --progressive rows.png
 """
 DEFAULT = None
 SHOWN = 8  # images of a progressive sheet
+WIDEST = 20  # columns of a sheet by class
 OPTIONS: dict[str, Option] = {
     "-n --number": ("N", whole(1), 64, "how many images [64]"),
     "-o --out": ("FILE.png", None, None, "where the sheet goes [RUN/samples/seed-SEED.png]"),
@@ -34,9 +37,12 @@ OPTIONS: dict[str, Option] = {
               "uint16 [N, C, H, W]; vectors [N, D]; means as float32 in the same units"),
     "--seed": ("N", whole(0), 0, "the images are a function of weights, seed and label [0]"),
     "--label": ("CLASS", None, None, "name or number of a class, for a conditional run [all in "
-                "turn]"),
+                "turn, a row of the sheet each]"),
     "--mean": ("", None, False, "of a model with latent variables (vae): the mean E[x | z] of each "
                "drawn code, as papers show, in place of a draw from p(x | z)"),
+    "--truncation": ("T", positive, None, "of a model without a density (dcgan): codes moved to "
+                     "their mean by 1 - T, which is not the model's law: less varied, often "
+                     "cleaner"),
     "--columns": ("N", whole(1), None, "images per row"),
 }  # fmt: skip
 AUTOREGRESSIVE: dict[str, Option] = {
@@ -87,10 +93,16 @@ def run(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - began
     levels, title = saved.model.spec.levels, f"{saved.name} on {saved.model.spec.name}"
     what = "means E[x | z] of drawn codes" if options.mean else "samples"
+    if options.truncation is not None:
+        what += f" of codes truncated to {options.truncation:g} (not the model's law)"
+    shown, columns = images, options.columns
+    if labels is not None and options.label is None and columns is None:
+        shown, columns = by_class(images, labels)
+        what += ", by class"
     sheet = sample_sheet(
-        images,
+        shown,
         levels,
-        columns=options.columns,
+        columns=columns,
         caption=f"{title}: {options.number} {what}, seed {options.seed}, not chosen",
     )
     checkpoint.write_bytes(out, png(sheet))
@@ -117,6 +129,7 @@ def run(options: argparse.Namespace) -> int:
         "progressive": None if trace is None else str(trace),
         "mean": options.mean,
         "temperature": options.temperature,
+        "truncation": options.truncation,
         "method": options.method,
     }
     if options.json:
@@ -126,6 +139,22 @@ def run(options: argparse.Namespace) -> int:
     drawn = "means" if options.mean else "images"
     say(f"{options.number} {drawn} from {saved.name} in {duration(seconds)}: {files}")
     return 0
+
+
+def by_class(images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    """Images for a sheet whose rows are of one class each, and its columns.
+
+    A class that was drawn once less than others ends on an empty cell.
+    """
+    import torch
+
+    parts = [images[labels == label] for label in sorted(set(labels.tolist()))]
+    most = max(map(len, parts))
+    columns = min(most, WIDEST)
+    cells = torch.zeros(len(parts), -(-most // columns) * columns, *images.shape[1:])
+    for row, part in zip(cells, parts, strict=True):
+        row[: len(part)] = part
+    return cells.flatten(0, 1).to(images.dtype), columns
 
 
 def _drawn(
@@ -139,8 +168,17 @@ def _drawn(
     """The images, and the first of them after each row of pixels, [SHOWN * H, C, H, W]."""
     import torch
 
-    from likely.density import Autoregressive, LatentVariable
+    from likely.density import Autoregressive, ImplicitDensity, LatentVariable
 
+    if options.truncation is not None:
+        if not isinstance(model, ImplicitDensity):
+            raise InvalidSetting(
+                f"{name} is no implicit density: --truncation is for generators without a density"
+            )
+        images = model.sample_truncated(
+            options.number, options.truncation, seed=options.seed, context=labels
+        )
+        return images.cpu(), torch.empty(0)
     if options.mean:
         if not isinstance(model, LatentVariable):
             raise InvalidSetting(

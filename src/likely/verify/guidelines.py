@@ -41,7 +41,7 @@ NORMS = {"native_batch_norm": "batch norm", "native_layer_norm": "layer norm",
 RESAMPLING = ("pool", "upsample", "grid_sampler", "pixel_shuffle", "pixel_unshuffle")
 RULES = (
     "strided convolutions in place of pooling",
-    "batch normalisation in both networks, but not at G's output and D's input",
+    "batch norm in both networks, but not at G's output and D's input",
     "no hidden dense layer",
     "ReLU in G, tanh at its output",
     "LeakyReLU in D",
