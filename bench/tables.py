@@ -262,6 +262,41 @@ def cifar10() -> Iterator[str]:
     yield from map(folded, small)
 
 
+def games() -> Iterator[str]:
+    if not any(at(name).exists() for name in ("gan-seeds", "throughput-gan", "fashion-dcgan")):
+        return
+    yield "## DCGAN: Fashion-MNIST, seeds, throughput\n"
+    if at("fashion-dcgan").exists():
+        about = read(at("fashion-dcgan"))["about"]
+        rows = (["training images (floor)", "floor"], ["`dcgan`", "samples"])
+        yield markdown(
+            ["Fashion-MNIST", *SCORES],
+            [[label, *cells({e["quantity"]: e for e in about[key]})] for label, key in rows],
+        )
+        yield fitted("fashion-dcgan", "DCGAN on Fashion-MNIST", "")
+    if at("gan-seeds").exists():
+        seeds = read(at("gan-seeds"))
+        steps = seeds["settings"]["fit"]["steps"]
+        through, twice, of = (
+            int(seeds["figures"][f"gan-seeds/{name}"])
+            for name in ("trained-through-at-rate-1", "trained-through-at-rate-2", "seeds")
+        )
+        yield (
+            f"Of {of} seeds, fitted on static MNIST for {steps} updates, {through} train through "
+            f"by the [health monitor](fitting.md#health), and {twice} at twice the learning rate.\n"
+        )
+        yield folded(at("gan-seeds"))
+    if at("throughput-gan").exists():
+        yield "Both players, beside a plain loop over the same networks, with its peak memory:\n"
+        yield grid(
+            read(at("throughput-gan")), {"`dcgan`": "throughput/dcgan"},
+            {"speed-up": "/speedup", "images/s": "/images-per-second",
+             "memory, MB": "/peak-megabytes", "plain loop's, MB": "/plain-peak-megabytes"},
+            "model",
+        )  # fmt: skip
+        yield folded(at("throughput-gan"))
+
+
 def speed() -> Iterator[str]:
     yield "## Sampling\n"
     yield "64 images of 28x28, two levels, on two cores; [Sampling](sampling.md) explains.\n"
@@ -452,7 +487,7 @@ def robustness() -> Iterator[str]:
 
 def page() -> str:
     """The whole page."""
-    chapters = (mnist, cifar10, ablation, few_labels, speed, planning, robustness)
+    chapters = (mnist, cifar10, ablation, few_labels, games, speed, planning, robustness)
     text = "\n".join(part for chapter in chapters for part in chapter())
     others = [p for p in sorted(RESULTS.glob("*.json")) if f"/{p.name}</summary>" not in text]
     if others:
