@@ -17,7 +17,8 @@ from torch import Tensor
 import likely
 from likely import runs
 from likely.ask import QUERIES, Guarantee
-from likely.ask.complete import Completes
+from likely.ask.complete import Completes, HasCompletions
+from likely.ask.complete import answer as complete_answer
 from likely.ask.likelihood import measure_of
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
@@ -235,15 +236,7 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
     if isinstance(model, ExpectedStatistics):
         out["complete"] = _completed(model, x)
     elif "complete" in names:
-        assert isinstance(model, Autoregressive)
-        observed = model.rank <= model.rank.max() // 2
-        order = "raster order" if model.is_raster else "the model's own order"
-        done = model.complete(x, observed, seed=0, context=context)
-        assert torch.equal(done[:, :, observed], x[:, :, observed])
-        assert not torch.equal(done, x)
-        with pytest.raises(Unanswerable, match=order):
-            model.complete(x, ~observed, context=context)
-        out["complete"] = done
+        out["complete"] = _completed_by_kind(model, x, context)
     if "conditional" in names:
         assert isinstance(model, Autoregressive | ExpectedStatistics)
         rank = model.rank if isinstance(model, Autoregressive) else raster(model.spec)
@@ -299,6 +292,26 @@ def _completed(model: ExpectedStatistics, x: Tensor) -> Tensor:
     done = model.complete(x, observed)
     assert torch.equal(done[:, :, observed], x[:, :, observed])
     assert not torch.equal(done, x)
+    return done
+
+
+def _completed_by_kind(model: Fittable, x: Tensor, context: Tensor | None) -> Tensor:
+    """What comes first in the model's order is exact; another mask is refused or approximate."""
+    rank = model.rank if isinstance(model, Autoregressive) else raster(model.spec)
+    observed = rank <= rank.max() // 2
+    assert isinstance(model, HasCompletions)
+    done = model.complete(x, observed, seed=0, context=context)
+    drawn = model.completions(x, observed, seed=0, context=context)
+    assert torch.equal(done, drawn.images[:, 0])
+    assert torch.equal(done[:, :, observed], x[:, :, observed])
+    assert not torch.equal(done, x)
+    assert drawn.log_observed.shape == (4,)
+    assert bool((drawn.log_observed < 0).all())
+    assert drawn.exact == (complete_answer(model, observed).guarantee is Guarantee.EXACT)
+    if isinstance(model, Autoregressive) and not isinstance(model, OrderAgnostic):
+        order = "raster order" if model.is_raster else "the model's own order"
+        with pytest.raises(Unanswerable, match=order):
+            model.complete(x, ~observed, context=context, method="exact")
     return done
 
 

@@ -178,7 +178,8 @@ def test_a_chain_rule_needs_nothing_but_its_conditionals_and_its_order() -> None
     assert torch.equal(done[:, :, 2], x[:, :, 2])
     assert not torch.equal(done, x)
     with pytest.raises(Unanswerable, match="the model's own order"):
-        model.complete(x, ~lower)
+        model.complete(x, ~lower, method="exact")
+    assert torch.equal(model.complete(x[:3], ~lower, particles=4)[..., :2, :], x[:3, :, :2])
     with pytest.raises(InvalidSetting, match="no method=jacobi; take one of auto, naive"):
         model.sample(2, method="jacobi")
     assert not [proof for proof in verify(model, quick=True).failed if proof.vital]

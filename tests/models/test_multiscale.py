@@ -149,7 +149,7 @@ def test_a_coarse_image_is_completed_and_another_part_refused(kind: Any) -> None
     top = torch.zeros(5, 6, dtype=torch.bool)
     top[:2] = True
     with pytest.raises(Unanswerable, match="the model's own order"):
-        model.complete(x, top)
+        model.complete(x, top, method="exact")
 
 
 def test_a_step_sees_both_sides_and_not_itself() -> None:

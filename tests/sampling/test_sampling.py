@@ -475,7 +475,7 @@ def test_an_unknown_method_and_a_hole_are_refused() -> None:
     observed[2, 3] = True
     x = torch.zeros(1, 1, 5, 6, dtype=torch.int64)
     with pytest.raises(Unanswerable, match="raster order"):
-        model.complete(x, observed)
+        model.complete(x, observed, method="exact")
 
 
 @pytest.mark.parametrize("method", ["naive", "incremental", "jacobi"])

@@ -19,7 +19,7 @@ from likely.ask.interpolate import interpolate  # isort: skip
 from likely.ask.arithmetic import arithmetic  # isort: skip
 from likely.ask.walk import walk  # isort: skip
 from likely.ask.invert import invert  # isort: skip
-from likely.ask.complete import complete  # isort: skip
+from likely.ask.complete import complete, completions  # isort: skip
 from likely.ask.conditional import conditional  # isort: skip
 from likely.ask.stream import stream  # isort: skip
 from likely.ask.query import QUERIES, Answer, Answers, Guarantee, Query
@@ -36,6 +36,7 @@ __all__ = [
     "arithmetic",
     "ask",
     "complete",
+    "completions",
     "conditional",
     "features",
     "interpolate",

@@ -1,4 +1,4 @@
-"""The unobserved pixels, drawn from p(rest | observed)."""
+"""The unobserved pixels, drawn from p(rest | observed), whichever they are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,20 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from likely.ask.query import Answer, exact, no_conditionals, query, refusal
-from likely.density import ExpectedStatistics, Fittable
+from likely.ask.query import Answer, approximate, exact, no_conditionals, none, query, refusal
+from likely.density import (
+    PARTICLES,
+    Autoregressive,
+    AutoregressiveLikelihood,
+    Completions,
+    ExpectedStatistics,
+    Fittable,
+    LatentVariable,
+    Mixture,
+    OrderAgnostic,
+)
+
+BY_PARTICLES = "sequential Monte Carlo along the model's order; the error falls with particles"
 
 
 @runtime_checkable
@@ -17,16 +29,77 @@ class Completes(Protocol):
     def complete(
         self, x: Tensor, observed: Tensor, *, seed: int = 0, context: Tensor | int | None = None
     ) -> Tensor:
-        """See `complete`."""
+        """See `complete`; `method` and `particles` where the model has several ways."""
 
 
-def answer(model: Fittable) -> Answer:
-    """Exact for a chain rule where the observed pixels come first, for a mixture everywhere."""
+@runtime_checkable
+class HasCompletions(Completes, Protocol):
+    """A model that also says what its draws are worth."""
+
+    def completions(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+        sweeps: int = 10,
+    ) -> Completions:
+        """See `completions`."""
+
+
+def answer(model: Fittable, observed: Tensor | None = None) -> Answer:
+    """What a completion is worth.
+
+    Args:
+        model: any.
+        observed: bool [H, W] ([D] for vectors); by default what can be said of all masks.
+    """
     if isinstance(model, ExpectedStatistics):
         return exact("a component from p(k | observed), whichever pixels are observed")
+    if isinstance(model, LatentVariable):
+        given_z = model.likelihood_given_z
+        if isinstance(given_z, AutoregressiveLikelihood):
+            if observed is not None and given_z.network.known_ranks(model.mask(observed)) is None:
+                return none(
+                    "p(observed | z) needs the observed pixels first in the decoder's order"
+                )
+            return approximate(
+                "where the observed pixels come first in the decoder's order: codes resampled by "
+                "p(observed | z)"
+            )
+        return approximate("codes from prior and encoder, resampled by p(observed | z)")
+    if isinstance(model, Autoregressive | Mixture):
+        return _of_orders(model, None if observed is None else model.mask(observed))
     if isinstance(model, Completes):
-        return exact("where the observed pixels come first in the model's order, as the top rows")
+        return exact("as the model itself says")
     return no_conditionals(model, "p(unobserved | observed)")
+
+
+def _of_orders(model: Autoregressive | Mixture, mask: Tensor | None) -> Answer:
+    members = model.members() if isinstance(model, Mixture) else [model]
+    agnostic = isinstance(model, OrderAgnostic)
+    first = [mask is None or member.known_ranks(mask) is not None for member in members]
+    if agnostic and (mask is None or not any(first)):
+        return exact("in the order that begins with what is observed, whichever pixels they are")
+    if not any(first):
+        return approximate(BY_PARTICLES)
+    if not isinstance(model, Mixture):
+        says = "the observed pixels come first in the model's order"
+        if mask is not None:
+            return exact(says)
+        return exact(
+            "where the observed pixels come first in the model's order, as the top rows; for "
+            "other masks approximate, by sequential Monte Carlo"
+        )
+    whose = "all members" if all(first) else "the members"
+    says = (
+        f"a member from p(k | observed), of {whose} in whose order the observed pixels come first"
+    )
+    return exact(says if mask is not None else f"{says}; else approximate, sequential Monte Carlo")
 
 
 @query("completion", answer)
@@ -37,22 +110,58 @@ def complete(
     *,
     seed: int = 0,
     context: Tensor | int | None = None,
+    method: str = "auto",
+    particles: int = PARTICLES,
 ) -> Tensor:
     """Draw the unobserved pixels from p(rest | observed); the observed ones are kept.
 
     Args:
-        model: a chain rule, or a mixture of products.
+        model: a chain rule, a mixture, or a model with latent variables.
         x: integers [B, *shape]; unobserved values are ignored.
-        observed: bool [H, W] ([D] for vectors); of a chain rule the first pixels of its order.
+        observed: bool [H, W] ([D] for vectors).
         seed: of the noise.
         context: labels, as for `sample`.
+        method: "auto" is the best that the model has for these pixels; "exact" is that or nothing;
+            "smc" and "gibbs" of a chain rule, "importance" of a model with latent variables.
+        particles: of each image, where the answer is approximate.
 
     Returns:
         int64 [B, *shape].
 
     Raises:
-        Unanswerable: a model without conditionals, or pixels that do not come first.
+        Unanswerable: a model that cannot, or pixels for which method "exact" cannot.
+        InvalidSetting: a method that the model does not have.
     """
     if not isinstance(model, Completes):
         raise refusal(model, answer(model))
-    return model.complete(x, observed, seed=seed, context=context)
+    ways = {"method": method, "particles": particles}
+    plain = {"method": "auto", "particles": PARTICLES}
+    changed = {name: value for name, value in ways.items() if value != plain[name]}
+    return model.complete(x, observed, seed=seed, context=context, **changed)
+
+
+def completions(
+    model: Fittable,
+    x: Tensor,
+    observed: Tensor,
+    n: int = 1,
+    *,
+    seed: int = 0,
+    context: Tensor | int | None = None,
+    method: str = "auto",
+    particles: int = PARTICLES,
+) -> Completions:
+    """n draws of the rest of every image, log p(observed), and what they are worth.
+
+    Args:
+        model, x, observed, seed, context, method, particles: as for `complete`.
+        n: draws of each image.
+
+    Raises:
+        Unanswerable, InvalidSetting: as for `complete`.
+    """
+    if not isinstance(model, HasCompletions):
+        raise refusal(model, answer(model))
+    return model.completions(
+        x, observed, n, seed=seed, context=context, method=method, particles=particles
+    )

@@ -37,6 +37,7 @@ from likely.density.codes import (
     Ends,
     Group,
 )
+from likely.density.completion import PARTICLES, Completions, OrderAgnostic
 from likely.density.decoded import AutoregressiveLikelihood, FactorizedLikelihood, Likelihood
 from likely.density.dequantized import Dequantized, Dequantizer, UniformDequantizer
 from likely.density.discrete import DiscreteLatent, QuantisedTerms
@@ -62,7 +63,7 @@ from likely.density.latent import (
     SharesItsPass,
     mean_level,
 )
-from likely.density.mixture import Ensemble, Mixture, OrderAgnostic, OrderMixture, Subsampled
+from likely.density.mixture import Ensemble, Mixture, OrderMixture, Subsampled
 from likely.density.shell import Prior, Shell, StandardNormal, UniformCube
 from likely.density.statistics import ExpectedStatistics
 from likely.density.taxonomy import (
@@ -76,10 +77,12 @@ from likely.density.taxonomy import (
 from likely.heads import at_least_float
 
 __all__ = [
+    "PARTICLES",
     "ApproximateDensity",
     "Arithmetic",
     "Autoregressive",
     "AutoregressiveLikelihood",
+    "Completions",
     "Decoder",
     "Dequantized",
     "Dequantizer",

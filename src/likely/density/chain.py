@@ -11,9 +11,24 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
+from likely.density.completion import (
+    PARTICLES,
+    SWEEPS,
+    Completing,
+    Completions,
+    OrderAgnostic,
+    Stepwise,
+    WholePasses,
+    agnostic_completions,
+    chain_completions,
+    choose_method,
+    log_probs_of,
+    refuse_count,
+)
 from likely.density.taxonomy import TractableDensity
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable, nearest
+from likely.estimate import Relation
 from likely.heads import Head, at_least_float, log_likelihood
 from likely.noise import Noise
 
@@ -264,41 +279,139 @@ class Autoregressive(TractableDensity):
         *,
         seed: int = 0,
         context: Tensor | int | None = None,
+        method: Method | Completing = "auto",
+        particles: int = PARTICLES,
         temperature: float = 1.0,
-        method: Method = "auto",
         watch: Watch | None = None,
     ) -> Tensor:
-        """Draw the unobserved pixels from p(rest | observed), exactly.
+        """Draw the unobserved pixels from p(rest | observed).
+
+        Exactly where the observed pixels are all those up to some rank, as `model.rank < 4` (in
+        raster order: the top rows, and the left part of the next one); for other masks see
+        `completions`.
 
         Args:
             x: integers [B, *shape]; unobserved values are ignored.
-            observed: bool [H, W] ([D] for vectors); all pixels up to some rank, as
-                `model.rank < 4` (in raster order: the top rows, and the left part of the next
-                one).
+            observed: bool [H, W] ([D] for vectors).
             seed: of the noise.
             context: labels, as for `sample`.
-            temperature: as for `sample`.
-            method: as for `sample`.
-            watch: as for `sample`.
+            method: as for `completions`, or a method of `sample`: then exactly, or not at all.
+            particles: as for `completions`.
+            temperature: as for `sample`; of an exact completion.
+            watch: as for `sample`; of an exact completion.
+
+        Returns:
+            int64 [B, *shape].
 
         Raises:
-            Unanswerable: the observed pixels are not those of the lowest ranks.
+            Unanswerable: an exact completion of pixels that are not those of the lowest ranks.
         """
-        x = self.integers(x)
-        observed, rank = self.mask(observed), self.rank.to(x.device)
-        known = int(rank[~observed].min()) if not bool(observed.all()) else int(rank.max()) + 1
-        if not torch.equal(observed, rank < known):
-            raise Unanswerable(
-                f"{type(self).__name__}: completion is exact only when the observed pixels come "
-                f"first in {self._order_name}; p(rest | other pixels) has no closed form in this "
-                "factorisation"
+        x, known = self.integers(x), self.known_ranks(self.mask(observed))
+        agnostic = known is None and isinstance(self, OrderAgnostic)
+        if method in ("smc", "gibbs") or (known is None and method == "auto") or agnostic:
+            drawn = self.completions(
+                x, observed, seed=seed, context=context, method=method, particles=particles
             )
+            return drawn.images[:, 0]
+        if known is None:
+            raise self._out_of_order()
+        how = Drawing("auto" if method == "exact" else method, temperature, watch)  # type: ignore[arg-type]
         uniform = Noise(seed, "complete", device=self.device).uniform(*x.shape)
-        how = Drawing(method, temperature, watch)
         return self.as_data(self.fill(x, uniform, known, self.labels(context, len(x)), how))
 
+    @torch.no_grad()
+    @full_precision
+    def completions(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+        sweeps: int = SWEEPS,
+    ) -> Completions:
+        """n draws of the rest of every image, with log p(observed) and what they are worth.
+
+        Args:
+            x: integers [B, *shape]; unobserved values are ignored.
+            observed: bool [H, W] ([D] for vectors).
+            n: draws of each image.
+            seed: of the noise.
+            context: labels, as for `sample`.
+            method: "exact", which needs the observed pixels first in the model's order, or a model
+                that draws in any order; "smc", sequential Monte Carlo; "gibbs", which begins with
+                its draws and redraws blocks; "auto" is exact where it can be, else smc. See
+                `likely.density.completion`.
+            particles: of each image, for smc and gibbs.
+            sweeps: over the unobserved pixels, for gibbs.
+
+        Raises:
+            Unanswerable: method "exact" of pixels that do not come first.
+            InvalidSetting: another method, or numbers below 1.
+        """
+        choose_method(method, ("auto", "exact", "smc", "gibbs"), type(self).__name__)
+        refuse_count(n=n, particles=particles, sweeps=sweeps)
+        x, observed = self.integers(x), self.mask(observed)
+        labels, known = self.labels(context, len(x)), self.known_ranks(observed)
+        if known is None and method in ("auto", "exact") and isinstance(self, OrderAgnostic):
+            return agnostic_completions(self, x, observed, n, seed, labels, self.rank)
+        if method in ("smc", "gibbs") or (method == "auto" and known is None):
+            return chain_completions(
+                self, x, observed, n, seed=seed, context=labels, method=method,
+                particles=particles, sweeps=sweeps,
+            )  # fmt: skip
+        if known is None:
+            raise self._out_of_order()
+        many = x.repeat_interleave(n, 0)
+        uniform = Noise(seed, "complete", device=self.device).uniform(*many.shape)
+        repeated = None if labels is None else labels.repeat_interleave(n, 0)
+        images = self.as_data(self.fill(many, uniform, known, repeated))
+        return Completions(
+            images.reshape(len(x), n, *self.spec.shape),
+            self.log_first(x, known, labels),
+            Relation.EXACT,
+            exact=True,
+            about=f"exact: the observed pixels come first in {self.order_name}",
+        )
+
+    def known_ranks(self, observed: Tensor) -> int | None:
+        """How many ranks are observed, bool [H, W]; None where those are not all that is."""
+        rank = self.rank.to(observed.device)
+        known = int(rank[~observed].min()) if not bool(observed.all()) else int(rank.max()) + 1
+        return known if torch.equal(observed, rank < known) else None
+
+    @torch.no_grad()
+    @full_precision
+    def log_first(self, x: Tensor, known: int, context: Tensor | None) -> Tensor:
+        """log p of the pixels of the first `known` ranks, nats, float64 [B].
+
+        Args:
+            x: int64 [B, C, H, W]; pixels of higher rank are ignored.
+            known: ranks.
+            context: as the model takes it.
+        """
+        later = self.rank.to(x.device) >= known
+        seen = x.masked_fill(later, 0)
+        each = log_probs_of(self.head, self.conditionals(seen, context), seen)
+        return each.masked_fill(later, 0.0).sum((1, 2))
+
+    def stepwise(self, batch: int, context: Tensor | None) -> Stepwise:
+        """Images that come dimension by dimension; by passes of the whole network."""
+        return WholePasses(self, batch, context)
+
+    def _out_of_order(self) -> Unanswerable:
+        return Unanswerable(
+            f"{type(self).__name__}: completion is exact only when the observed pixels come "
+            f"first in {self.order_name}; p(rest | other pixels) has no closed form in this "
+            "factorisation: take method=smc or gibbs"
+        )
+
     @property
-    def _order_name(self) -> str:
+    def order_name(self) -> str:
+        """The order in which pixels are drawn, in words."""
         if self.is_raster:
             return "raster order (top rows, then the left part of the next row)"
         return "the model's own order (`rank`)"

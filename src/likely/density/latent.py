@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from likely.density.codes import EncoderDecoder
+from likely.density.completion import PARTICLES, SWEEPS, Completions
 from likely.density.decoded import FactorizedLikelihood, Likelihood
+from likely.density.imputation import latent_completions
 from likely.density.shell import Prior, StandardNormal
 from likely.density.taxonomy import ApproximateDensity
 from likely.devices.precision import full_precision
@@ -351,6 +353,60 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
         for part, output in self.decoded(z, context):
             x[part] = self.likelihood_given_z.draw(output, uniform[part])
         return self.as_data(x)
+
+    def complete(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+    ) -> Tensor:
+        """Draw the unobserved pixels from p(rest | observed), nearly; int64 [B, *shape].
+
+        Args:
+            x, observed, seed, context, method, particles: as for `completions`.
+        """
+        return self.completions(
+            x, observed, seed=seed, context=context, method=method, particles=particles
+        ).images[:, 0]
+
+    @full_precision
+    def completions(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+        sweeps: int = SWEEPS,
+    ) -> Completions:
+        """n draws of the rest of every image, by weighed codes; see `likely.density.imputation`.
+
+        Args:
+            x: integers [B, *shape]; unobserved values are ignored.
+            observed: bool [H, W] ([D] for vectors).
+            n: draws of each image.
+            seed: of the noise.
+            context: labels, as for `sample`.
+            method: "importance", which "auto" is.
+            particles: codes of each image.
+            sweeps: of the signature of all models; not read.
+
+        Raises:
+            Unanswerable: pixels that depend on each other given z, and do not come first.
+            InvalidSetting: another method, or numbers below 1.
+        """
+        x = self.integers(x)
+        return latent_completions(
+            self, x, self.mask(observed), n, seed=seed, context=self.labels(context, len(x)),
+            method=method, particles=particles,
+        )  # fmt: skip
 
     @property
     def decoded_features(self) -> int:

@@ -15,30 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density.chain import Autoregressive
+from likely.density.chain import Autoregressive, raster
+from likely.density.completion import (
+    PARTICLES,
+    SWEEPS,
+    Completions,
+    OrderAgnostic,
+    agnostic_completions,
+    choose_method,
+    refuse_count,
+)
 from likely.density.taxonomy import TractableDensity
 from likely.devices.precision import full_precision
-from likely.heads import Head
+from likely.errors import Unanswerable
+from likely.estimate import Relation
 from likely.noise import Noise
-
-
-class OrderAgnostic(abc.ABC):
-    """A network that predicts every dimension from any known ones."""
-
-    head: Head
-
-    @abc.abstractmethod
-    def predictions(self, x: Tensor, known: Tensor, context: Tensor | None = None) -> Tensor:
-        """Parameters of p(x_i | known dimensions) for all i.
-
-        Args:
-            x: levels, [B, C, H, W]; only known ones are read.
-            known: bool [B, C, H, W]; [B, 1, H, W] where the head couples the channels.
-            context: int64 [B] or None.
-
-        Returns:
-            [B, head.parameters, H, W].
-        """
 
 
 class Subsampled(TractableDensity):
@@ -105,6 +96,106 @@ class Mixture(Subsampled):
                 labels = None if context is None else context[rows]
                 out[rows] = member.draw_from(uniform[rows], labels)
         return out
+
+    def complete(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+    ) -> Tensor:
+        """Draw the unobserved pixels from p(rest | observed), int64 [B, *shape].
+
+        Args:
+            x, observed, seed, context, method, particles: as for `completions`.
+        """
+        return self.completions(
+            x, observed, seed=seed, context=context, method=method, particles=particles
+        ).images[:, 0]
+
+    @torch.no_grad()
+    @full_precision
+    def completions(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+        sweeps: int = SWEEPS,
+    ) -> Completions:
+        """n draws of the rest of every image: a member from p(k | observed), then the rest by it.
+
+        Args:
+            x: integers [B, *shape]; unobserved values are ignored.
+            observed: bool [H, W] ([D] for vectors).
+            n: draws of each image.
+            seed: of the noise.
+            context: labels, as for `sample`.
+            method: "exact" of the members in whose order the observed pixels come first; "smc",
+                sequential Monte Carlo in every member; "auto" is exact where there is such a
+                member, else smc.
+            particles: of each image and member, for smc.
+            sweeps: of the signature of all models; not read.
+
+        Raises:
+            Unanswerable: method "exact" where the pixels come first in no member's order.
+            InvalidSetting: another method, or numbers below 1.
+        """
+        choose_method(method, ("auto", "exact", "smc"), type(self).__name__)
+        refuse_count(n=n, particles=particles)
+        x, mask = self.integers(x), self.mask(observed)
+        labels, members = self.labels(context, len(x)), self.members()
+        first = [member for member in members if member.known_ranks(mask) is not None]
+        if not first and isinstance(self, OrderAgnostic) and method != "smc":
+            return agnostic_completions(self, x, mask, n, seed, labels, raster(self.spec))
+        if not first and method == "exact":
+            raise Unanswerable(
+                f"{type(self).__name__}: completion is exact only when the observed pixels come "
+                "first in the order of a member: take method=smc"
+            )
+        is_exact = bool(first) and method != "smc"
+        taken, way = (first, "exact") if is_exact else (members, "smc")
+        each = [
+            member.completions(
+                x, observed, n, seed=seed, context=labels, method=way, particles=particles
+            )
+            for member in taken
+        ]
+        logs = torch.stack([part.log_observed for part in each])  # [K, B]
+        uniform = Noise(seed, "member", device=self.device).uniform(len(x), n)
+        chances = logs.softmax(0).cumsum(0).T.contiguous()  # [B, K]
+        chosen = torch.searchsorted(chances, uniform, right=True).clamp(max=len(taken) - 1)
+        images = torch.stack([part.images for part in each])  # [K, B, n, ...]
+        images = images[chosen, torch.arange(len(x))[:, None], torch.arange(n)]
+        log_observed = logs.logsumexp(0) - math.log(len(taken))
+        count = f"{len(taken)} of {len(members)} members"
+        if not is_exact:
+            worth = [part.effective for part in each if part.effective is not None]
+            about = f"{each[0].about}, in each of {len(members)} members, chosen by p(observed)"
+            return Completions(
+                images,
+                log_observed,
+                Relation.UPPER,
+                exact=False,
+                about=about,
+                particles=particles,
+                effective=torch.stack(worth).amin(0),
+            )
+        about = (
+            "exact: a member from p(k | observed), in whose order the observed pixels come first"
+        )
+        if len(taken) < len(members):
+            about = (
+                f"exact of the mixture of the {count} in whose order the observed pixels come first"
+            )
+        return Completions(images, log_observed, Relation.EXACT, True, about)
 
 
 class Ensemble(Mixture):

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from likely import data as data_room
 from likely import runs
-from likely.ask import answers
+from likely.ask import Guarantee, answers
 from likely.ask.complete import Completes
+from likely.ask.complete import answer as completion_answer
 from likely.ask.encode import Encodes
 from likely.ask.interpolate import Interpolates
 from likely.ask.likelihood import has_likelihood
@@ -32,7 +33,7 @@ from likely.data.labels import relabelled
 from likely.data.spec import Dataset, as_dataset
 from likely.density import Fittable, GenerativeModel, LatentVariable, context_of, generative
 from likely.devices import choose_device, environment, place
-from likely.errors import InvalidData, InvalidSetting, LikelyError, Unanswerable
+from likely.errors import InvalidData, InvalidSetting, LikelyError
 from likely.evaluate.compare import ModelResult, compare_models
 from likely.evaluate.likelihood import quantity_of
 from likely.evaluate.samples import SampleReference
@@ -522,10 +523,9 @@ def _pictures(
             )
         if len(test.spec.shape) == 1:
             observed = observed[0]
-        try:
-            drawn = model.complete(x, observed, seed=seed, context=context).cpu()
-        except Unanswerable:  # these halves do not come first in its order
+        if completion_answer(model, observed).guarantee is not Guarantee.EXACT:
             return {}
+        drawn = model.complete(x, observed, seed=seed, context=context).cpu()
         hidden = torch.where(observed, x, 0)
         return {caption: torch.stack([x, hidden, drawn])}
     if isinstance(model, Interpolates):

@@ -104,6 +104,13 @@ class Stepper:
             self.parameters = self.executor.pixel(self.row, column, group)
             self.computed += 1
 
+    def take(self, index: Tensor) -> None:
+        """Go on with these images of the batch, in this order; int64 [B']."""
+        assert isinstance(self.executor, TorchExecutor)
+        self.executor.take(index)
+        if self.computed:
+            self.parameters = self.parameters[index]
+
     def _put(self, row: Tensor) -> None:
         self._compute()
         column, group = divmod(self.done, self.program.groups)
@@ -200,6 +207,7 @@ class Stream:
         self._stepper, self._head, self._places = stepper, head, rank.flatten().argsort().tolist()
         # In the model's order.
         self._x = torch.zeros(batch, *self.shape, dtype=torch.int64, device=rank.device)
+        self._rank = rank.flatten()
         self._next = 0
         self._table: Tensor | None = None
         stepper.begin_row(None)
@@ -223,6 +231,18 @@ class Stream:
         channels, _, width = self.shape
         step, channel = divmod(self._next, channels)
         return (*divmod(step, width), channel)
+
+    @property
+    def images(self) -> Tensor:
+        """The values so far, zeros behind them, int64 [B, C, H, W]."""
+        return rearranged(self._x, self._rank)
+
+    @torch.no_grad()
+    def take(self, index: Tensor) -> None:
+        """Go on with these images of the batch, in this order; int64 [B']."""
+        self._stepper.take(index)
+        self._x, self.log_prob = self._x[index], self.log_prob[index]
+        self._table = None if self._table is None else self._table[index]
 
     @torch.no_grad()
     @full_precision

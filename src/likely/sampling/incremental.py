@@ -61,6 +61,9 @@ class Incremental(Autoregressive):
         program = self.program()
         return Stepper(program, TorchExecutor(program, batch, context))
 
+    def stepwise(self, batch: int, context: Tensor | None) -> Stream:
+        return Stream(self.stepper(batch, context), self.head, self.rank, batch)
+
     @full_precision
     def stream(self, batch: int = 1, context: Tensor | int | None = None) -> Stream:
         """Score images as they arrive dimension by dimension, or inspect the conditionals.
@@ -69,8 +72,7 @@ class Incremental(Autoregressive):
             batch: number of images.
             context: labels, as for `sample`.
         """
-        stepper = self.stepper(batch, self.labels(context, batch))
-        return Stream(stepper, self.head, self.rank, batch)
+        return self.stepwise(batch, self.labels(context, batch))
 
 
 class IncrementalMixture(OrderMixture):

@@ -198,6 +198,14 @@ class TorchExecutor:
                 self._run(op, row, columns, group)
         return self._read(program.output, row, columns, -1)
 
+    def take(self, index: Tensor) -> None:
+        """Go on with these images of the batch, in this order; int64 [B']."""
+        self.batch = len(index)
+        memories = zip(self.program.memories, self.memory, strict=True)
+        # A vector is [B, F], the others have the batch third.
+        self.memory = [x.index_select(0 if m.vector else 2, index) for m, x in memories]
+        self.maps = [None if x is None else x.index_select(2, index) for x in self.maps]
+
     # -- parts ------------------------------------------------------------------------------
 
     def _allocate(self, memory: Memory, context: Tensor | None) -> Tensor:

@@ -31,9 +31,11 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, linear
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import ExpectedStatistics
+from likely.density import PARTICLES, Completions, ExpectedStatistics
+from likely.density.completion import SWEEPS, choose_method, refuse_count
 from likely.devices.precision import full_precision, without_autocast
 from likely.errors import InvalidSetting
+from likely.estimate import Relation
 from likely.models.classical.settings import BernoulliMixtureSettings, ProductMixtureSettings
 from likely.noise import Noise
 
@@ -79,8 +81,8 @@ class _MixtureOfProducts(ExpectedStatistics):
     def _log_levels(self, log_theta: Tensor) -> Tensor:
         """log p(x_d = level | k), [..., levels]; log_theta [..., M]."""
 
-    def _log_ways(self, x: Tensor) -> Tensor | float:
-        """log of how many outcomes of the draws give x, [B]."""
+    def _log_ways(self, x: Tensor, observed: Tensor | None = None) -> Tensor | float:
+        """log of how many outcomes of the draws give the observed dimensions of x, [B]."""
         return 0.0
 
     def _logs(self) -> tuple[Tensor, Tensor]:
@@ -163,26 +165,69 @@ class _MixtureOfProducts(ExpectedStatistics):
         self.labels(context, len(x))
         return self._log_joint(x).softmax(1)
 
-    @torch.no_grad()
-    @full_precision
     def complete(
-        self, x: Tensor, observed: Tensor, *, seed: int = 0, context: Tensor | int | None = None
+        self,
+        x: Tensor,
+        observed: Tensor,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
     ) -> Tensor:
         """Draw the unobserved pixels from p(rest | observed), exactly, whichever they are.
 
         Args:
+            x, observed, seed, context, method, particles: as for `completions`.
+        """
+        return self.completions(
+            x, observed, seed=seed, context=context, method=method, particles=particles
+        ).images[:, 0]
+
+    @torch.no_grad()
+    @full_precision
+    def completions(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+        sweeps: int = SWEEPS,
+    ) -> Completions:
+        """n exact draws of the rest of every image, whichever pixels are observed.
+
+        Args:
             x: integers [B, *shape]; unobserved values are ignored.
             observed: bool [H, W] ([D] for vectors).
+            n: draws of each image.
             seed: of the noise.
             context: None.
+            method: "exact", which "auto" is.
+            particles, sweeps: of the signature of all models; not read.
         """
+        choose_method(method, ("auto", "exact"), type(self).__name__)
+        refuse_count(n=n)
         x = self.integers(x)
         self.labels(context, len(x))
         seen = self.mask(observed).expand(self.spec.grid)
         noise = Noise(seed, "complete", device=self.device)
-        k = self._picked(self._log_joint(x, seen.flatten()), noise.uniform(len(x)))
-        drawn = self._drawn(k, noise.uniform(len(x), self.spec.dimensions))
-        return self.as_data(torch.where(seen, x, drawn))
+        joint = self._log_joint(x, seen.flatten())
+        rows = x.repeat_interleave(n, 0)
+        k = self._picked(joint.repeat_interleave(n, 0), noise.uniform(len(rows)))
+        drawn = self._drawn(k, noise.uniform(len(rows), self.spec.dimensions))
+        images = self.as_data(torch.where(seen, rows, drawn))
+        ways = self._log_ways(x, seen.flatten())
+        return Completions(
+            images.reshape(len(x), n, *self.spec.shape),
+            (joint.logsumexp(1) + ways).double(),
+            Relation.EXACT,
+            exact=True,
+            about="exact: a component from p(k | observed), whichever pixels are observed",
+        )
 
     @torch.no_grad()
     @full_precision
@@ -284,10 +329,11 @@ class BernoulliMixture(_MixtureOfProducts):
         tails, heads_ = log_theta[..., :1], log_theta[..., 1:]
         return self._ways(heads, log_theta.dtype) + heads * heads_ + (self.draws - heads) * tails
 
-    def _log_ways(self, x: Tensor) -> Tensor | float:
+    def _log_ways(self, x: Tensor, observed: Tensor | None = None) -> Tensor | float:
         if self.draws == 1:
             return 0.0
-        return self._ways(x.flatten(1), self.counts.dtype).sum(1)
+        ways = self._ways(x.flatten(1), self.counts.dtype)
+        return (ways if observed is None else ways * observed).sum(1)
 
     def _ways(self, heads: Tensor, dtype: torch.dtype) -> Tensor:
         """log of the binomial coefficient, of the shape of heads."""

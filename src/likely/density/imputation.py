@@ -1,0 +1,203 @@
+r"""The rest of an image given any of its pixels, by weighed codes of a latent-variable model.
+
+Given z the pixels are independent, so p(observed | z) is a product over the observed ones, and
+
+    p(rest | observed) = integral of p(rest | z) p(z | observed) dz.
+
+Codes are drawn from a proposal r(z) and weighed, w = p(z) p(observed | z) / r(z). The mean weight
+is an unbiased estimate of p(observed); a code resampled by its weight, decoded, is a draw of the
+rest, up to an error that falls as 1 / N. The proposal is half the prior and half the encoder's,
+
+    r(z) = p(z) / 2 + (1 / F) sum_f q(z | x_f) / 2,
+
+where x_f are the observed pixels filled in by codes that were weighed before (population Monte
+Carlo); a posterior that is no Gaussian is replaced by the Gaussian of its moments. Weighing the
+codes of the last round alone, with r fixed before, keeps the estimate unbiased.
+
+Sources: Rezende, Mohamed and Wierstra 2014 (imputation by a VAE), https://arxiv.org/abs/1401.4082;
+Cappe et al. 2004 (population Monte Carlo), https://doi.org/10.1198/106186004X12803; Owen and Zhou
+2000 (mixtures as proposals), https://doi.org/10.1080/01621459.2000.10473909.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from likely.density.completion import (
+    Completions,
+    choose_method,
+    effective,
+    log_probs_of,
+    refuse_count,
+    systematic,
+)
+from likely.density.decoded import AutoregressiveLikelihood
+from likely.errors import Unanswerable
+from likely.estimate import Relation
+from likely.noise import Noise
+
+if TYPE_CHECKING:
+    from likely.density.latent import LatentVariable
+
+METHODS = ("auto", "importance")
+# Rounds that fit the proposal, images that are filled in by each, draws that tell a posterior.
+ROUNDS, FILLED, SPREAD = 4, 16, 64
+
+
+class Weighed(NamedTuple):
+    """Codes of an image, [N, Z], and their log-weights, [N]."""
+
+    z: Tensor
+    log_weights: Tensor
+
+
+class Imputer:
+    """What is observed of an image, and the codes that explain it.
+
+    Args:
+        model: with latent variables.
+        x: the image, int64 [1, C, H, W]; unobserved values are ignored.
+        observed: bool [H, W].
+        context: of the image, as the model takes it, or None.
+        noise: of all draws.
+    """
+
+    def __init__(
+        self,
+        model: LatentVariable,
+        x: Tensor,
+        observed: Tensor,
+        context: Tensor | None,
+        noise: Noise,
+    ) -> None:
+        self.model, self.observed, self.context, self.noise = model, observed, context, noise
+        self.x = x.masked_fill(~observed, 0)
+        self.dtype = next(model.parameters()).dtype
+        self.mean, self.scale = self._normal(0), self._normal(0)  # of the Gaussians, [F, Z]
+
+    def _normal(self, *shape: int) -> Tensor:
+        return self.noise.normal(*shape, self.model.latent, dtype=self.dtype)
+
+    def _labels(self, n: int) -> Tensor | None:
+        return None if self.context is None else self.context.repeat_interleave(n, 0)
+
+    def log_observed(self, z: Tensor) -> Tensor:
+        """log p(observed | z), float64 [N]."""
+        out = torch.zeros(len(z), dtype=torch.float64, device=z.device)
+        likelihood = self.model.likelihood_given_z
+        for part, output in self.model.decoded(z, self._labels(len(z))):
+            x = self.x.expand(len(output), -1, -1, -1)
+            each = log_probs_of(likelihood.head, likelihood.conditionals(x, output), x)
+            out[part] = each.masked_fill(~self.observed, 0.0).sum((1, 2))
+        return out
+
+    def log_proposal(self, z: Tensor) -> Tensor:
+        """log r(z), float64 [N]."""
+        prior = self.model.prior.log_prob(z).double()
+        if not len(self.mean):
+            return prior
+        off = (z[:, None].double() - self.mean) / self.scale
+        each = -0.5 * off**2 - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        encoder = each.sum(-1).logsumexp(1) - math.log(len(self.mean))
+        return torch.logaddexp(prior, encoder) - math.log(2)
+
+    def proposed(self, n: int) -> Tensor:
+        """n codes from r(z), [n, Z]: the halves are drawn apart, the Gaussians in turn."""
+        many = n // 2 if len(self.mean) else 0
+        codes = self.model.latents(self.noise, n - many)
+        if not many:
+            return codes
+        turn = torch.arange(many, device=codes.device) % len(self.mean)
+        near = self.mean[turn] + self.scale[turn] * self._normal(many).double()
+        return torch.cat([codes, near.to(codes.dtype)])
+
+    def weighed(self, n: int) -> Weighed:
+        """n codes from r(z) with their log-weights."""
+        z = self.proposed(n)
+        joint = self.model.prior.log_prob(z).double() + self.log_observed(z)
+        return Weighed(z, joint - self.log_proposal(z))
+
+    def resampled(self, codes: Weighed, n: int) -> Tensor:
+        """n codes in proportion to their weights, [n, Z]."""
+        index = systematic(codes.log_weights[None], self.noise.uniform(1), n)
+        return codes.z[index[0]]
+
+    def filled(self, z: Tensor) -> Tensor:
+        """The image with the rest drawn from p(rest | z, observed), [N, C, H, W]."""
+        model, likelihood = self.model, self.model.likelihood_given_z
+        x = self.x.repeat_interleave(len(z), 0)
+        uniform = self.noise.uniform(*x.shape)
+        for part, output in model.decoded(z, self._labels(len(z))):
+            if isinstance(likelihood, AutoregressiveLikelihood):
+                known = likelihood.network.known_ranks(self.observed)
+                assert known is not None
+                x[part] = likelihood.network.fill(x[part], uniform[part], known, output)
+            else:
+                drawn = likelihood.draw(output, uniform[part])
+                x[part] = torch.where(self.observed, x[part], drawn)
+        return x
+
+    def fit_proposal(self, n: int) -> None:
+        """Move the Gaussians of the proposal to the codes of filled-in images."""
+        for _ in range(ROUNDS):
+            x = self.filled(self.resampled(self.weighed(n), FILLED))
+            q = self.model.posterior(self.model.as_data(x), self._labels(FILLED))
+            draws = torch.stack([q.sample(self._normal(FILLED)) for _ in range(SPREAD)]).double()
+            self.mean, self.scale = draws.mean(0), draws.std(0).clamp(min=1e-3)
+
+
+@torch.no_grad()
+def latent_completions(
+    model: LatentVariable,
+    x: Tensor,
+    observed: Tensor,
+    n: int,
+    *,
+    seed: int,
+    context: Tensor | None,
+    method: str,
+    particles: int,
+) -> Completions:
+    """`LatentVariable.completions`.
+
+    Args:
+        model: with latent variables.
+        x: int64 [B, C, H, W].
+        observed: bool [H, W].
+        n, seed, method, particles: see there.
+        context: as the model takes it.
+    """
+    choose_method(method, METHODS, type(model).__name__)
+    refuse_count(n=n, particles=particles)
+    likelihood = model.likelihood_given_z
+    if (
+        isinstance(likelihood, AutoregressiveLikelihood)
+        and likelihood.network.known_ranks(observed) is None
+    ):
+        raise Unanswerable(
+            f"{type(model).__name__}: given z the pixels depend on each other, so p(observed | z) "
+            f"is known only where the observed pixels come first in {likelihood.network.order_name}"
+        )
+    images, logs, worth = [], [], []
+    for index in range(len(x)):
+        labels = None if context is None else context[index : index + 1]
+        noise = Noise(seed, "codes", index, device=x.device)
+        imputer = Imputer(model, x[index : index + 1], observed, labels, noise)
+        imputer.fit_proposal(max(FILLED, particles // 4))
+        codes = imputer.weighed(particles)
+        images.append(imputer.filled(imputer.resampled(codes, n)))
+        logs.append(codes.log_weights.logsumexp(0) - math.log(particles))
+        worth.append(effective(codes.log_weights[None])[0])
+    return Completions(
+        model.as_data(torch.stack(images)),
+        torch.stack(logs),
+        Relation.UPPER,
+        exact=False,
+        about="importance resampling of codes, drawn from the prior and by the encoder",
+        particles=particles,
+        effective=torch.stack(worth),
+    )
