@@ -32,6 +32,11 @@ page from there. The raw figures, the command and the machine are folded away un
 `=` is exact, `<=` a bound, `~` an estimate; ± is one standard error over the examples (in the
 ablation, the difference between two seeds). A figure without a sign was counted or timed.
 """
+# Columns of the table of arithmetic: field of an attribute, and ending of the figure of all.
+FLIPS = {
+    "flipped": "flip-rate", "by_chance": "flip-by-chance", "gained": "flip",
+    "kept": "kept-rate", "kept_by_chance": "kept-by-chance", "spared": "kept",
+}  # fmt: skip
 # Models fitted to statically binarised MNIST: title, and what a figure does not tell.
 MNIST = {
     "fvsbn": (
@@ -377,6 +382,41 @@ def few_labels() -> Iterator[str]:
     yield folded(at("classify"))
 
 
+def steering() -> Iterator[str]:
+    if not at("arithmetic").exists():
+        return
+    yield "## Arithmetic of codes\n"
+    record = read(at("arithmetic"))
+    yield flips(record)
+    for picture in sorted(RESULTS.glob("arithmetic-*.png")):
+        yield f"![a sum of mean codes](pictures/{picture.name})\n"
+    yield folded(at("arithmetic"))
+
+
+def flips(record: dict[str, Any]) -> str:
+    """How often arithmetic of codes gives an attribute and leaves the others."""
+    accuracy = record["about"]["classifier"]
+    read_right = ", ".join(f"{n} {100 * a['value']:.1f}" for n, a in accuracy.items())
+    rows = []
+    for name, title in {"vae": "VAE", "gan": "DCGAN"}.items():
+        for group, attributes in record["about"].get(name, {"groups": {}})["groups"].items():
+            stem = f"{name}/shapes/arithmetic" + ("" if group == "100" else f"-{group}")
+            mean = [_percent(record["figures"], f"{stem}-{end}") for end in FLIPS.values()]
+            rows.append([f"**{title}, groups of {group}**", *mean])
+            for row in attributes:
+                cells = [f"{row[key]['value']:.0f}" for key in FLIPS]
+                rows.append([row["attribute"], *cells])
+    heading = ["attribute", "comes", "by chance", "difference", "others stay", "by chance",
+               "difference"]  # fmt: skip
+    return (
+        f"Test accuracy of the classifier in percent: {read_right}.\n\n{markdown(heading, rows)}\n"
+    )
+
+
+def _percent(figures: dict[str, float], name: str) -> str:
+    return f"{figures[name]:.1f} ± {figures[f'{name}-standard-error']:.1f}"
+
+
 def accuracies(record: dict[str, Any]) -> str:
     """MNIST with 10 labels a class: every method with its accuracy, and what pre-training gains."""
     figures, prefix = record["figures"], "classify/mnist-10"
@@ -487,7 +527,9 @@ def robustness() -> Iterator[str]:
 
 def page() -> str:
     """The whole page."""
-    chapters = (mnist, cifar10, ablation, few_labels, games, speed, planning, robustness)
+    chapters = (
+        mnist, cifar10, ablation, few_labels, games, steering, speed, planning, robustness,
+    )  # fmt: skip
     text = "\n".join(part for chapter in chapters for part in chapter())
     others = [p for p in sorted(RESULTS.glob("*.json")) if f"/{p.name}</summary>" not in text]
     if others:
@@ -509,11 +551,16 @@ def main() -> None:
         shutil.copyfile(curve, DOCS / "pictures" / f"{curve.parent.name}-curve.png")
     for picture in RESULTS.glob("classify-*.png"):
         shutil.copyfile(picture, DOCS / "pictures" / picture.name)
-    if at("classify").exists():
-        path = DOCS / "classify.md"
-        between = re.compile(r"(?<=<!-- results -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
-        table_of = accuracies(read(at("classify")))
-        path.write_text(between.sub(lambda _: table_of, path.read_text("utf-8")), "utf-8")
+    for picture in RESULTS.glob("arithmetic-*.png"):
+        shutil.copyfile(picture, DOCS / "pictures" / picture.name)
+    for result, page_name, table_of in (
+        ("classify", "classify", accuracies), ("arithmetic", "steering", flips),
+    ):  # fmt: skip
+        if at(result).exists():
+            path = DOCS / f"{page_name}.md"
+            between = re.compile(r"(?<=<!-- results -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
+            text = table_of(read(at(result)))
+            path.write_text(between.sub(lambda _, t=text: t, path.read_text("utf-8")), "utf-8")
     (DOCS / "results.md").write_text(page(), encoding="utf-8")
 
 

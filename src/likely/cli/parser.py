@@ -24,6 +24,9 @@ COMMANDS: dict[str, str] = {
     "prior": "give the codes of a run a density: then it can be sampled",
     "encode": "encode the data of a run; reconstructions beside the inputs",
     "traverse": "draw what the code of a run says: units moved, codes by class",
+    "arithmetic": "add and subtract mean codes: smiling woman - woman + man",
+    "invert": "find the codes of real images; interpolate between them",
+    "walk": "draw a closed loop through the codes, as an animation",
     "evaluate": "measure a run: nats, bits/dim, distances of its samples",
     "classify": "classify with few labels, from the encoder of a run",
     "clusters": "cluster and map the codes of a run's data, without labels",
@@ -36,7 +39,9 @@ COMMANDS: dict[str, str] = {
 }
 
 # Those whose modules are in `likely.cli.queries`.
-QUERIES = ("prior", "encode", "traverse", "classify", "clusters")
+QUERIES = (
+    "prior", "encode", "traverse", "arithmetic", "invert", "walk", "classify", "clusters",
+)  # fmt: skip
 
 EXAMPLES = """\
 examples:

@@ -135,15 +135,25 @@ class NetworkFeatures:
             float64 [B, F]: shifted and scaled by constants so that the training images have mean
             0 and an average variance of 1.
         """
+        return (self._hidden(x).double() - self.weights["mean"]) / self.weights["scale"]
+
+    @torch.no_grad()
+    def scores(self, x: Images) -> Tensor:
+        """Logits of the classes, or of the attributes in the order of their names, float32 [B, K].
+
+        Args:
+            x: integers in [0, levels), [B, C, H, W], a tensor or an array.
+        """
+        return _output(self.weights, self._hidden(x))
+
+    def _hidden(self, x: Images) -> Tensor:
         x = checked_images(x, self.spec)
         with torch.autocast("cpu", enabled=False):
             parts = [
-                _hidden(self.weights, _scaled(x[start : start + BATCH], self.spec.levels)).double()
+                _hidden(self.weights, _scaled(x[start : start + BATCH], self.spec.levels))
                 for start in range(0, len(x), BATCH)
             ]
-        if not parts:
-            return torch.zeros(0, len(self.weights["mean"]), dtype=torch.float64)
-        return (torch.cat(parts) - self.weights["mean"]) / self.weights["scale"]
+        return torch.cat(parts) if parts else torch.zeros(0, len(self.weights["mean"]))
 
 
 def default_extractor(

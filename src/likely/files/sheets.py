@@ -170,6 +170,82 @@ def neighbour_sheet(
     return sheet
 
 
+def arithmetic_sheet(
+    groups: Sequence[tuple[str, Images, Images]],
+    result: Images,
+    levels: int,
+    *,
+    caption: str = "",
+) -> Image.Image:
+    """Groups that are added and subtracted, each with its mean framed beside it, and the result.
+
+    Args:
+        groups: (title, as "+ smiling", members [N, C, H, W], mean [1, C, H, W]), a row each.
+        result: 3 x 3 images in rows, the result in the middle, [9, C, H, W]; it is framed.
+        levels: number of integer levels.
+        caption: a line of text under the sheet.
+    """
+    rows = [
+        [_enlarged(image, None) for image in [*to_rgb(members, levels), *to_rgb(mean, levels)]]
+        for _, members, mean in groups
+    ]
+    cells = [_enlarged(image, None) for image in to_rgb(result, levels)]
+    height, width = cells[0].shape[:2]
+    margin, frame, line, gap = max(6, height // 10), 2, 22, max(24, width // 2)
+    block = max(map(len, rows)) * (width + margin) + gap // 2
+    left_height = len(rows) * (height + margin + line)
+    right_height = 3 * (height + margin)
+    tall = max(left_height, right_height + line) + margin
+    sheet = _paper(margin + block + gap + 3 * (width + margin), tall, caption)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+
+    def place(cell: Bytes, x: int, y: int, framed: bool) -> None:
+        sheet.paste(Image.fromarray(cell), (x, y))
+        if framed:
+            corners = (x - frame, y - frame, x + width + frame - 1, y + height + frame - 1)
+            pen.rectangle(corners, outline=INK, width=frame)
+
+    for row, (title, _, _) in enumerate(groups):
+        y = margin + row * (height + margin + line)
+        pen.text((margin, y), title, fill=INK, font=font)
+        for column, cell in enumerate(rows[row]):
+            is_mean = column == len(rows[row]) - 1
+            x = margin + column * (width + margin) + (gap // 2 if is_mean else 0)
+            place(cell, x, y + line, is_mean)
+    top = max(margin + line, (tall - right_height) // 2)
+    start = margin + block + gap
+    equals = ImageFont.load_default(22)
+    pen.text((start - gap // 2 - 12, top + height + height // 2), "=", fill=INK, font=equals)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, 3)
+        at = (start + column * (width + margin), top + row * (height + margin))
+        place(cell, *at, number == 4)
+    return sheet
+
+
+def numbered_sheet(images: Images, levels: int, caption: str = "") -> Image.Image:
+    """A grid of images, each with its number above it, from 0: to choose from.
+
+    Args:
+        images: integers [N, C, H, W].
+        levels: number of integer levels.
+        caption: a line of text under the grid.
+    """
+    cells = [_enlarged(image, None) for image in to_rgb(images, levels)]
+    height, width = cells[0].shape[:2]
+    margin, line, columns = max(6, height // 12), 14, min(len(cells), 10)
+    rows = math.ceil(len(cells) / columns)
+    step = (width + margin, height + line + margin)
+    sheet = _paper(columns * step[0] + margin, rows * step[1] + margin, caption)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        x, y = margin + column * step[0], margin + row * step[1]
+        pen.text((x, y), str(number), fill=INK, font=font)
+        sheet.paste(Image.fromarray(cell), (x, y + line))
+    return sheet
+
+
 def png(image: Image.Image) -> bytes:
     """The image as the bytes of a PNG file."""
     buffer = io.BytesIO()

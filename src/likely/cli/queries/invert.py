@@ -1,0 +1,158 @@
+"""`likely invert RUN [IMAGES]`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from likely.cli.output import say, say_json
+from likely.cli.parser import Option, Parser, add_options, no_choices, whole
+from likely.cli.saved import data_of, opened, run_argument
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from likely.density import Decoder
+    from likely.runs.saved import SavedRun
+
+EXAMPLE = """\
+  likely invert runs/dcgan
+  likely invert runs/dcgan photographs/ --steps 500 --restarts 8
+"""
+DEFAULT = None
+OPTIONS: dict[str, Option] = {
+    "--number": ("N", whole(2), 32, "images of each kind [32]"),
+    "--steps": ("N", whole(0), 200, "updates of a descent; 0 takes the best start [200]"),
+    "--restarts": ("N", whole(1), 4, "descents of an image [4]"),
+    "--seed": ("N", whole(0), 0, "of the codes that descents start at [0]"),
+    "--out": ("DIR", None, None, "where the pictures go [RUN/samples]"),
+}  # fmt: skip
+SHOWN, PAIRS, PATH = 12, 4, 8  # images of a sheet; pairs and steps of the interpolation
+
+choices = no_choices
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Find the codes of real images by descent: inversion.png has each image above the\n"
+        "nearest one that the model makes, inverted.png paths between the codes of real\n"
+        "images. Without IMAGES: training images, held-out ones and the model's own samples,\n"
+        "and what their errors say of memorising and of what is missing. For models that\n"
+        "decode codes."
+    )
+    run_argument(parser)
+    parser.add_argument(
+        "images", metavar="IMAGES", nargs="?", default=None,
+        help="a folder or a data set, as `likely data describe` reads it, brought to the size of "
+        "the run's images [the data of the run]",
+    )  # fmt: skip
+    add_options(parser, OPTIONS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Invert, print and write."""
+    from pathlib import Path
+
+    from likely.ask.query import no_code, refusal
+    from likely.density import Decoder
+    from likely.files import refuse_unwritable
+
+    saved = opened(options)
+    model = saved.model
+    if not isinstance(model, Decoder):
+        raise refusal(model, no_code(model))
+    folder = Path(options.out).expanduser() if options.out else saved.directory / "samples"
+    refuse_unwritable(folder / "inversion.png")
+    if options.images is not None:
+        return _others(saved, model, options, folder)
+    from likely.cli.progress import counting
+    from likely.jobs.invert import inversions
+
+    train, test = data_of(saved)
+    with counting(f"inverting images of {saved.name}") as show:
+        found = inversions(
+            model, train, test, options.number, steps=options.steps, restarts=options.restarts,
+            seed=options.seed, progress=show,
+        )  # fmt: skip
+    rows = [r for part in (found.train, found.held_out) for r in (part.x, part.images)]
+    written = _sheets(saved, model, folder, rows, "training images, and held-out images", found)
+    if options.json:
+        say_json({"run": str(saved.directory), **found.to_json(), "files": written})
+        return 0
+    kinds = {"own samples": found.own, "training images": found.train, "held-out": found.held_out}
+    for name, part in kinds.items():
+        if part is not None:
+            say(f"  {name:16} {part.error}, n = {part.error.n}")
+    classes = found.held_out.by_class(model.spec.classes)
+    if len(classes) > 1:
+        worst = sorted(classes.items(), key=lambda item: -item[1])
+        say("  held-out by class: " + ", ".join(f"{name} {value:.3g}" for name, value in worst))
+    for words in found.words:
+        say(words)
+    for path in written:
+        say(f"  {path}")
+    return 0
+
+
+def _others(saved: SavedRun, model: Decoder, options: argparse.Namespace, folder: Path) -> int:
+    """Images that are not of the run's data."""
+    import torch
+
+    from likely import data
+    from likely.cli.progress import working
+    from likely.errors import InvalidSetting
+    from likely.jobs.invert import recovered
+
+    if model.classes or model.context_shape:
+        raise InvalidSetting(f"{saved.name} is conditional: it inverts the data of its run alone")
+    channels, height, width = model.spec.grid
+    with working(f"inverting {options.images} with {saved.name}"):
+        levels = model.spec.levels
+        train, test = data.load(
+            options.images, size=(height, width), channels=channels, levels=levels
+        )
+        parts = [part for part in (train, train.validation, test) if part is not None]
+        if misfit := train.spec.misfit(model.spec):
+            raise InvalidSetting(f"{options.images}: {misfit}")
+        images = [torch.from_numpy(part[: options.number].astype("int64")) for part in parts]
+        x = torch.cat(images)[: options.number].to(model.device)
+        found = recovered(
+            model, x, str(options.images), fingerprint=train.spec.fingerprint, steps=options.steps,
+            restarts=options.restarts, seed=options.seed,
+        )  # fmt: skip
+    written = _sheets(saved, model, folder, [found.x, found.images], str(options.images), found)
+    if options.json:
+        error = found.error.to_json()
+        say_json({"run": str(saved.directory), "error": error, "files": written})
+        return 0
+    say(f"  {options.images} {found.error}, n = {found.error.n}")
+    for path in written:
+        say(f"  {path}")
+    return 0
+
+
+def _sheets(
+    saved: SavedRun, model: Decoder, folder: Path, rows: list[Tensor], whose: str, found: Any
+) -> list[str]:
+    """Real above inverted, and paths between real images."""
+    import torch
+
+    from likely.files.sheets import grid_sheet, save_png
+    from likely.jobs.invert import Recovered, interpolated
+
+    title, levels = f"{saved.name} on {model.spec.name}", model.spec.levels
+    shown = min(SHOWN, *(len(row) for row in rows))
+    grid = torch.stack([row[:shown] for row in rows])
+    caption = f"{title}: {whose}, the nearest image that the model makes below each"
+    written = [folder / "inversion.png"]
+    save_png(grid_sheet(grid, levels, caption), written[0])
+    part = found if isinstance(found, Recovered) else found.held_out
+    pairs = min(PAIRS, len(part.x) // 2)
+    if not (model.classes or model.context_shape) and pairs:
+        caption = f"{title}: between the codes of two real images, which stand left and right"
+        written.append(folder / "inverted.png")
+        save_png(grid_sheet(interpolated(model, part, pairs, PATH), levels, caption), written[1])
+    return [str(path) for path in written]
