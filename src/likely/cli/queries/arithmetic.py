@@ -15,11 +15,9 @@ if TYPE_CHECKING:
     from likely.runs.saved import SavedRun
 
 EXAMPLE = """\
-  likely arithmetic runs/dcgan                      the samples with their numbers
+  likely arithmetic runs/dcgan
   likely arithmetic runs/dcgan --plus 3,17,40 --plus 2,5,9 --minus 8,21,30
-  likely arithmetic runs/vae --plus "triangle, size" --plus "ellipse, not size" \\
-      --minus "triangle, not size"
-  likely arithmetic runs/vae --accuracy
+  likely arithmetic runs/vae --plus class=3 --plus class=7 --minus class=1
 """
 DEFAULT = None
 OPTIONS: dict[str, Option] = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\
   likely invert runs/dcgan
-  likely invert runs/dcgan photographs/ --steps 500 --restarts 8
+  likely invert runs/dcgan pictures/ --steps 500 --restarts 8
 """
 DEFAULT = None
 OPTIONS: dict[str, Option] = {
