@@ -22,7 +22,7 @@ EXAMPLE = """\
   likely sample runs/vae -n 64 -o samples.png
   likely sample runs/vae -n 1000 --seed 1 --npy samples.npy
   likely sample runs/vae --mean -o means.png
-  likely sample runs/conditional -n 80             (a row for each class)
+  likely sample runs/conditional -n 80
   likely sample runs/conditional --label 3 -n 16
   likely sample runs/dcgan --truncation 0.7
   likely sample runs/pixelcnn -n 8 --progressive rows.png

@@ -24,7 +24,7 @@ from likely.errors import InvalidSetting, nearest
 from likely.jobs.steering import AttributeClassifier, attributes_of, decoded, labelled_codes
 
 # Samples that are labelled for groups, members of a group at most, and those that a sheet shows.
-LABELLED, MOST, SHOWN = 2000, 300, 3
+LABELLED, MOST, SHOWN = 2000, 10, 3
 
 Bools = npt.NDArray[np.bool_]
 
