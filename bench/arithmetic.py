@@ -6,7 +6,7 @@
 A VAE and a DCGAN are fitted to the synthetic shapes. A classifier is fitted to their attributes
 (what is drawn, and whether size, angle, place and shade are above the middle), and says its test
 accuracy first. Then images without an attribute are moved by the difference of two mean codes, of
-100 examples with it and 100 without and of 3 as in the lecture, drawn anew for each image: how
+100 examples with it and 100 without and of 3 as in the lecture, drawn again for each image: how
 often does the attribute come, how often do the others stay, and how often by a random direction of
 the same length? Codes of the VAE are its encoder's for training images; those of the GAN are drawn
 and labelled by the classifier. The images that are moved are test images (VAE) and other samples
@@ -99,7 +99,7 @@ def measured(
         start = steering.labelled_codes(model, classifier, test, STARTS).codes[:STARTS]
     else:
         start = model.drawn_codes(STARTS, seed=1)
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_group: dict[str, list[dict[str, Any]]] = {}
     for group in GROUPS:
         path = out / f"{name}-flips-{group}.json"
         if not path.exists():
@@ -109,8 +109,8 @@ def measured(
                 print(f"{name}, groups of {group}: {line(flips)}", flush=True)
                 rows.append(flips.to_json())
             write_json(path, {"rows": rows})
-        found[str(group)] = read_json(path, "delete it, and it is made again")["rows"]
-    return found
+        by_group[str(group)] = read_json(path, "delete it, and it is made again")["rows"]
+    return by_group
 
 
 def line(flips: Flips) -> str:

@@ -60,13 +60,13 @@ class Inversions:
     """What a run makes of its own samples, of training images and of held-out ones.
 
     Attributes:
-        own: None for a model that draws none.
+        samples: None for a model that draws none.
         train, held_out: real images.
         gap: held-out error minus training error.
         low, high: its 95 % interval.
     """
 
-    own: Recovered | None
+    samples: Recovered | None
     train: Recovered
     held_out: Recovered
     gap: float
@@ -84,8 +84,8 @@ class Inversions:
             ]
         else:
             said = [f"no sign of memorising: held-out minus training error {interval}"]
-        if self.own is not None:
-            floor, real = self.own.error, self.held_out.error
+        if self.samples is not None:
+            floor, real = self.samples.error, self.held_out.error
             slack = 2.0 * math.hypot(floor.standard_error, real.standard_error)
             if real.value > floor.value + slack:
                 said.append(
@@ -102,7 +102,7 @@ class Inversions:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            "own_samples": None if self.own is None else self.own.error.to_json(),
+            "own_samples": None if self.samples is None else self.samples.error.to_json(),
             "train": self.train.error.to_json(),
             "held_out": self.held_out.error.to_json(),
             "held_out_minus_train": {"value": self.gap, "low": self.low, "high": self.high},
@@ -123,8 +123,8 @@ def recovered(
     seed: int = 0,
 ) -> Recovered:
     """Invert images x, int64 [N, *shape]; see `likely.ask.invert`."""
-    found = model.invert(x, steps=steps, restarts=restarts, seed=seed, context=labels)
-    errors = found.error.tolist()
+    inversion = model.invert(x, steps=steps, restarts=restarts, seed=seed, context=labels)
+    errors = inversion.error.tolist()
     error = Estimate.mean_of(
         errors,
         unit="squared error",
@@ -134,7 +134,7 @@ def recovered(
         about=about,
     )
     kept = None if classes is None else tuple(int(label) for label in classes)
-    return Recovered(x.cpu(), found.images.cpu(), found.codes, error, tuple(errors), kept)
+    return Recovered(x.cpu(), inversion.images.cpu(), inversion.codes, error, tuple(errors), kept)
 
 
 def inversions(
@@ -158,11 +158,11 @@ def inversions(
         progress: called with (kinds done, of how many).
     """
     invert = functools.partial(recovered, model, steps=steps, restarts=restarts, seed=seed)
-    own, results = None, []
+    samples, results = None, []
     if isinstance(model, GenerativeModel):
         context = torch.arange(n) % model.classes if model.classes else None
         x = model.decode(model.drawn_codes(n, seed=seed + 1), model.labels(context, n))
-        own = invert(x, "own samples", labels=context)
+        samples = invert(x, "own samples", labels=context)
     for number, (data, about) in enumerate(((train, "training"), (held_out, "held-out"))):
         part = data.take(np.linspace(0, len(data) - 1, min(n, len(data))).astype(np.int64))
         if progress is not None:
@@ -182,7 +182,7 @@ def inversions(
     half *= confidence_width(min(known.error.n, unknown.error.n))
     if progress is not None:
         progress(3, 3)
-    return Inversions(own, known, unknown, gap, gap - half, gap + half)
+    return Inversions(samples, known, unknown, gap, gap - half, gap + half)
 
 
 @torch.no_grad()

@@ -244,7 +244,7 @@ def flips(
         pool: codes that groups are drawn from.
         start: codes that are moved, [N, latent]; of those only that decode to an image without the
             attribute.
-        group: codes in each of the two means; they are drawn anew for every code that is moved.
+        group: codes in each of the two means; they are drawn again for every code that is moved.
         seed: of the groups and of the random directions.
 
     Raises:

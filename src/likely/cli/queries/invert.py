@@ -73,24 +73,28 @@ def run(options: argparse.Namespace) -> int:
 
     train, test = data_of(saved)
     with counting(f"inverting images of {saved.name}") as show:
-        found = inversions(
+        result = inversions(
             model, train, test, options.number, steps=options.steps, restarts=options.restarts,
             seed=options.seed, progress=show,
         )  # fmt: skip
-    rows = [r for part in (found.train, found.held_out) for r in (part.x, part.images)]
-    written = _sheets(saved, model, folder, rows, "training images, and held-out images", found)
+    rows = [r for part in (result.train, result.held_out) for r in (part.x, part.images)]
+    written = _sheets(saved, model, folder, rows, "training images, and held-out images", result)
     if options.json:
-        say_json({"run": str(saved.directory), **found.to_json(), "files": written})
+        say_json({"run": str(saved.directory), **result.to_json(), "files": written})
         return 0
-    kinds = {"own samples": found.own, "training images": found.train, "held-out": found.held_out}
+    kinds = {
+        "own samples": result.samples,
+        "training images": result.train,
+        "held-out": result.held_out,
+    }
     for name, part in kinds.items():
         if part is not None:
             say(f"  {name:16} {part.error}, n = {part.error.n}")
-    classes = found.held_out.by_class(model.spec.classes)
+    classes = result.held_out.by_class(model.spec.classes)
     if len(classes) > 1:
         worst = sorted(classes.items(), key=lambda item: -item[1])
         say("  held-out by class: " + ", ".join(f"{name} {value:.3g}" for name, value in worst))
-    for words in found.words:
+    for words in result.words:
         say(words)
     for path in written:
         say(f"  {path}")
@@ -119,23 +123,23 @@ def _others(saved: SavedRun, model: Decoder, options: argparse.Namespace, folder
             raise InvalidSetting(f"{options.images}: {misfit}")
         images = [torch.from_numpy(part[: options.number].astype("int64")) for part in parts]
         x = torch.cat(images)[: options.number].to(model.device)
-        found = recovered(
+        result = recovered(
             model, x, str(options.images), fingerprint=train.spec.fingerprint, steps=options.steps,
             restarts=options.restarts, seed=options.seed,
         )  # fmt: skip
-    written = _sheets(saved, model, folder, [found.x, found.images], str(options.images), found)
+    written = _sheets(saved, model, folder, [result.x, result.images], str(options.images), result)
     if options.json:
-        error = found.error.to_json()
+        error = result.error.to_json()
         say_json({"run": str(saved.directory), "error": error, "files": written})
         return 0
-    say(f"  {options.images} {found.error}, n = {found.error.n}")
+    say(f"  {options.images} {result.error}, n = {result.error.n}")
     for path in written:
         say(f"  {path}")
     return 0
 
 
 def _sheets(
-    saved: SavedRun, model: Decoder, folder: Path, rows: list[Tensor], whose: str, found: Any
+    saved: SavedRun, model: Decoder, folder: Path, rows: list[Tensor], whose: str, result: Any
 ) -> list[str]:
     """Real above inverted, and paths between real images."""
     import torch
@@ -149,7 +153,7 @@ def _sheets(
     caption = f"{title}: {whose}, the nearest image that the model makes below each"
     written = [folder / "inversion.png"]
     save_png(grid_sheet(grid, levels, caption), written[0])
-    part = found if isinstance(found, Recovered) else found.held_out
+    part = result if isinstance(result, Recovered) else result.held_out
     pairs = min(PAIRS, len(part.x) // 2)
     if not (model.classes or model.context_shape) and pairs:
         caption = f"{title}: between the codes of two real images, which stand left and right"
