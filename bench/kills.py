@@ -27,7 +27,7 @@ import torch._dynamo  # what optimisers import late, once for all the forks
 
 from common import write_result
 from likely import runs
-from likely.data.embedded import digits
+from likely.data.made import digits
 from likely.runs import checkpoint
 from likely.settings import FitSettings, to_json
 from likely.training.loop import fit

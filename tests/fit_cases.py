@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from likely import runs
-from likely.data.embedded import digits
+from likely.data.made import digits
 from likely.data.spec import Dataset
 from likely.density import GenerativeModel
 from likely.runs.checkpoint import read_tensors

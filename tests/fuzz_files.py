@@ -28,7 +28,7 @@ import torch
 
 from likely import data, runs
 from likely.cli.mdp import inputs
-from likely.data.embedded import digits
+from likely.data.made import digits
 from likely.data.readers import read_idx
 from likely.errors import LikelyError
 from likely.estimate import Estimate, Relation

@@ -50,6 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hierarchical-vae": {"layers": 2, "latent": 1, "channels": 4, "components": 2},
     "flow": {"layers": 2, "hidden": 8},
     "image-flow": {"scales": 2, "couplings": 2, "channels": 6, "dequantizer_couplings": 2},
+    "gan": {"latent": 3, "hidden": 12, "discriminator_hidden": 8, "layers": 2, "pieces": 2},
     "dcgan": {"latent": 4, "channels": 4},
     "r3gan": {"latent": 4, "channels": 4, "blocks": 1, "group_size": 4},
 }  # fmt: skip

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likely.data import load
+from likely.data import load, made
 from likely.data.catalogue import CATALOGUE, MADE_HERE, STATIC_MNIST, RemoteFile, lines
+from likely.data.made import MEANS, SPREAD, coordinates, stacked
 from likely.data.places import cache_folder
 from likely.data.registry import named
+from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting
 
 ALL = [*CATALOGUE.values(), STATIC_MNIST]
@@ -292,3 +294,38 @@ def test_the_other_real_sets_are_whole(real_data):
     assert any("lossy" in step for step in train.spec.preprocessing)
     train, test = load("freyfaces")
     assert len(train) + len(train.validation) + len(test) == 1965
+
+
+# Made
+
+
+def test_gaussians_lie_on_their_grid():
+    train, test = load("gaussians-25")
+    assert [len(part) for part in (train, train.validation, test)] == [100_000, 10_000, 10_000]
+    assert train.spec.fingerprint == "2f63c36efc6b"
+    points = coordinates(train.values)
+    means = np.array([[x, y] for x in MEANS for y in MEANS])[train.labels]
+    away = points - means
+    assert away.mean(0) == pytest.approx([0, 0], abs=5e-4)
+    assert np.cov(away.T) == pytest.approx(np.eye(2) * SPREAD**2, abs=3e-5)
+    # 98.89 % of a Gaussian of two dimensions lie within three standard deviations.
+    assert (np.linalg.norm(away, axis=1) < 3 * SPREAD).mean() == pytest.approx(0.9889, abs=1e-3)
+    assert np.bincount(train.labels).min() > 3800
+
+
+def test_triples_show_the_digits_of_their_label(monkeypatch):
+    assert made.TRIPLES == {"train": 128_000, "validation": 10_000, "test": 26_000}
+    monkeypatch.setattr(made, "TRIPLES", {"train": 300, "validation": 100, "test": 200})
+    rng = np.random.default_rng(0)
+    parts = []
+    for split, n in (("train", 50), ("validation", 20), ("test", 30)):
+        labels = rng.integers(10, size=n)
+        values = np.broadcast_to(labels[:, None, None, None], (n, 1, 28, 28)).astype(np.uint8)
+        spec = DataSpec("mnist", (1, 28, 28), 256, split, n=n)
+        parts.append(Dataset(spec, values, labels))
+    train, train.validation, test = parts
+    train, test = stacked(train, test)
+    assert [len(p) for p in (train, train.validation, test)] == [300, 100, 200]
+    digits = test.values[:, :, 5, 5].astype(int)
+    assert (digits @ [100, 10, 1] == test.labels).all()
+    assert train.spec.classes[7] == "007"

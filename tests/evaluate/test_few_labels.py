@@ -36,7 +36,8 @@ from likely.models import (
     PixelCNNPP,
     PixelSNAIL,
 )
-from likely.models.gan.adversary import DenseDiscriminator, adversary_of
+from likely.models.gan.adversary import adversary_of
+from likely.models.gan.gan import DenseDiscriminator
 from toy_data import dataset
 
 pytest.importorskip("sklearn")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from likely import models
 from likely.cli import main
-from likely.data.embedded import digits
+from likely.data.made import digits
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density.codes import slerp
 from likely.errors import InvalidSetting, Unanswerable

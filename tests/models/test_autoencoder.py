@@ -14,7 +14,7 @@ from torch import Tensor
 import likely
 from likely import models, runs
 from likely.cli import main
-from likely.data.embedded import digits
+from likely.data.made import digits
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.errors import InvalidSetting, Unanswerable
 from likely.models.autoencoder.autoencoder import Autoencoder

@@ -14,7 +14,7 @@ from torch import Tensor
 import likely
 from likely import models
 from likely.cli import main
-from likely.data.embedded import digits
+from likely.data.made import digits
 from likely.data.spec import Dataset, DataSpec
 from likely.density import DiagonalGaussian, ImplicitDensity
 from likely.errors import InvalidData, InvalidSetting, Unanswerable

@@ -348,7 +348,7 @@ def test_packs_that_do_not_suit_are_refused() -> None:
     labelled = runs.build("dcgan", training_data().spec, {"conditional": True, "channels": 4}, 0)
     with pytest.raises(InvalidSetting, match="joins images of several labels"):
         game.players(labelled)
-    with pytest.raises(InvalidSetting, match="takes no packing"):
+    with pytest.raises(InvalidSetting, match="register it"):
         game.players(Dirac())
     with pytest.raises(InvalidSetting, match="leave it out"):
         MinimaxGAN(augment=("cutout",)).players(Dirac())

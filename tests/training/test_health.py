@@ -14,8 +14,8 @@ from fit_cases import fit_case, model_of, training_data
 from likely import runs
 from likely.density import LatentVariable
 from likely.settings import FitSettings
-from likely.training.health import Finding, active_units, diagnose
-from likely.training.loop import fit
+from likely.training.health import Finding, active_units, diagnose, trained_through
+from likely.training.loop import Run, fit
 from likely.training.objectives import NegativeELBO
 
 N = 40
@@ -95,6 +95,19 @@ def test_a_discriminator_that_is_too_strong() -> None:
     assert diagnose(gan(generator_loss=growing)) == []
     assert diagnose(gan(generator_loss=2.0, discriminator_accuracy=0.99)) == []
     assert diagnose(gan(discriminator_accuracy=0.99)) == []
+
+
+def test_a_discriminator_loss_of_zero_is_said_in_words() -> None:
+    lost = {"discriminator_loss": 0.01, "discriminator_accuracy": 0.999}
+    (only,) = diagnose(gan(**lost, gradient_norm_generator=0.02))
+    assert only.severity == "failure"
+    assert "discriminator has won: its loss is 0.01, and it is right 99.9% of" in only.sentence
+    assert "gradient norm is 0.02" in only.sentence
+    # It says more than that D is too strong.
+    assert len(diagnose(gan(**lost, generator_loss=0.8 + STEPS / 80.0))) == 1
+    for silent in ({"discriminator_loss": 0.06}, {"discriminator_accuracy": 0.97},
+                   {"discriminator_loss": -3.0}):  # fmt: skip
+        assert diagnose(gan(**{**lost, **silent})) == []
 
 
 def test_a_vanishing_generator_gradient() -> None:
@@ -224,13 +237,55 @@ def test_a_constant_generator_has_collapsed_and_diverse_data_has_not() -> None:
 def test_samples_as_diverse_as_the_data_are_no_collapse(monkeypatch: pytest.MonkeyPatch) -> None:
     data = training_data()
     model = model_of("dcgan-r1")
-    images = torch.from_numpy(data.batch(slice(300, 550)).x.astype(np.int64))
+    assert data.validation is not None
+    images = torch.from_numpy(data.validation.x.astype(np.int64))
     monkeypatch.setattr(type(model), "sample", lambda self, n, **_: images[:n])
     assert diagnose([], model, data) == []
     # Ten images, each drawn many times: far apart on average, yet collapsed.
     few = images[torch.arange(250) % 10]
     monkeypatch.setattr(type(model), "sample", lambda self, n, **_: few[:n])
     assert "mode collapse" in words(diagnose([], model, data))
+
+
+def test_copies_of_training_images_are_memorised(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = training_data(), model_of("dcgan-r1")
+    assert data.validation is not None
+    images = torch.from_numpy(data.batch(slice(300, 550)).x.astype(np.int64))
+    new = torch.from_numpy(data.validation.x.astype(np.int64))
+
+    def said(samples: torch.Tensor) -> str:
+        monkeypatch.setattr(type(model), "sample", lambda self, n, **_: samples[:n])
+        return words(diagnose([], model, data))
+
+    noise = torch.randint(-1, 2, images.shape, generator=torch.Generator().manual_seed(0))
+    assert "100% of 250 samples are copies of training examples" in said(images)
+    assert "the generator memorises" in said((images + noise).clamp(0, 16))
+    # A few copies are no wonder, and blurred samples are near to many.
+    assert said(torch.cat([images[:25], new[25:]])) == ""
+    assert "memorises" not in said((new.float() * 0.5 + new.float().mean(0) * 0.5).long())
+
+
+def test_a_generator_is_watched_while_it_is_fitted() -> None:
+    model = model_of("dcgan-r1")
+    with torch.no_grad():
+        for parameter in model.generator.parameters():
+            parameter.mul_(0.01)
+    told: dict[int, str] = {}
+    settings = FitSettings(
+        steps=12, batch_size=8, log_every=1, validate_every=4, learning_rate=1e-9, warmup=0,
+        precision="float32",
+    )  # fmt: skip
+
+    def note(run: Run, record: dict[str, float]) -> None:
+        told[run.step] = words(run.findings)
+
+    run = fit(model, training_data(), settings=settings, progress=note)
+    assert "mode collapse" in told[12]
+    assert not trained_through(run)
+    run.findings = []
+    assert trained_through(run)
+    run.finished = False
+    assert not trained_through(run)
 
 
 def test_a_fit_on_few_images_overfits() -> None:

@@ -44,7 +44,7 @@ class Entry:
         name: as given to `load`.
         summary: one line for a person.
         folder: of its files, below LIKELY_DATA and below the cache.
-        shape: event shape (C, H, W).
+        shape: event shape, (C, H, W) or (D,).
         levels: of the published values.
         layout: how its files are read.
         classes: names of the labels, or ().
@@ -58,9 +58,11 @@ class Entry:
     name: str
     summary: str
     folder: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     levels: int
-    layout: Literal["embedded", "drawn", "idx", "larochelle", "cifar", "faces", "frey"]
+    layout: Literal[
+        "embedded", "drawn", "grid", "stacked", "idx", "larochelle", "cifar", "faces", "frey"
+    ]
     classes: tuple[str, ...] = ()
     files: tuple[RemoteFile, ...] = ()
     source: str = ""
@@ -137,6 +139,15 @@ _ENTRIES = (
         source="drawn by Likely",
     ),
     Entry(
+        "gaussians-25",
+        "120,000 points of 25 Gaussians on a grid, vectors of 2, 65,536 levels, labels; no file",
+        "gaussians-25",
+        (2,),
+        65_536,
+        "grid",
+        source="drawn by Likely",
+    ),
+    Entry(
         "mnist",
         "70,000 handwritten digits, 28x28, 256 levels, labels; binarize=static for the benchmark",
         "mnist",
@@ -151,6 +162,16 @@ _ENTRIES = (
             "58ff4c878f4dc15a92b0282cac5b64cdf8883968ff5d7bf466bf060957285e69",
             "c1e336d807fdbb055f2b8cdb0943491b44a0d25b838ad0851128cdda2c6164c0",
         ),
+    ),
+    Entry(
+        "stacked-mnist",
+        "164,000 triples of MNIST digits on three channels, 28x28, 256 levels, 1,000 classes",
+        "mnist",
+        (3, 28, 28),
+        256,
+        "stacked",
+        files=_MNIST,
+        source="LeCun, Cortes and Burges; stacked by Likely",
     ),
     Entry(
         "fashion-mnist",
@@ -206,7 +227,7 @@ _ENTRIES = (
 )
 
 # Data sets that are made here, without a file.
-MADE_HERE = ("embedded", "drawn")
+MADE_HERE = ("embedded", "drawn", "grid")
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 

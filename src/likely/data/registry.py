@@ -6,6 +6,7 @@ with the digest of the published values, so a number on "mnist" is a number on M
 
 from __future__ import annotations
 
+import dataclasses
 import tarfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from likely.data.catalogue import CATALOGUE, STATIC_MNIST, Entry
 from likely.data.download import Progress
-from likely.data.embedded import digits
+from likely.data.made import digits, gaussians, stacked
 from likely.data.places import find, folders, missing, obtain
 from likely.data.readers import read_amat, read_cifar, read_idx, read_mosaic, read_npz, reading
 from likely.data.shapes import shapes
@@ -53,10 +54,20 @@ def named(
     if name not in CATALOGUE:
         raise InvalidSetting(f'no data set is called "{name}": {nearest(name, CATALOGUE)}')
     entry = STATIC_MNIST if static and name == "mnist" else CATALOGUE[name]
-    readers = {"idx": _idx, "larochelle": _larochelle, "cifar": _cifar}
-    readers |= {"faces": _faces, "frey": _frey}
     if entry.layout == "drawn":
         return shapes(size or entry.shape[1], channels or entry.shape[0])
+    if entry.layout == "grid":
+        return gaussians()
+    if entry.layout == "stacked":
+        mnist = dataclasses.replace(CATALOGUE["mnist"], name=name)
+        return stacked(*_published(mnist, progress))
+    return _published(entry, progress)
+
+
+def _published(entry: Entry, progress: Progress | None) -> tuple[Dataset, Dataset]:
+    """What the files of a data set hold, compared with the published digests."""
+    readers = {"idx": _idx, "larochelle": _larochelle, "cifar": _cifar}
+    readers |= {"faces": _faces, "frey": _frey}
     train, test = digits() if entry.layout == "embedded" else readers[entry.layout](entry, progress)
     assert train.validation is not None
     digests = tuple(part.spec.digest for part in (train, train.validation, test))

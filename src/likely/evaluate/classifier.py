@@ -125,6 +125,23 @@ class NetworkFeatures:
         )
 
     @torch.no_grad()
+    def labels(self, x: Images) -> Tensor:
+        """The most probable label of each integer image, int64 [B].
+
+        Raises:
+            InvalidSetting: the network was fitted on attributes, or is at its random start.
+        """
+        if self.fitted_on != "labels":
+            raise InvalidSetting(f"{self.name} was fitted on no labels: it can name none")
+        x = checked_images(x, self.spec)
+        with torch.autocast("cpu", enabled=False):
+            parts = [
+                _output(self.weights, _hidden(self.weights, _scaled(part, self.spec.levels)))
+                for part in (x[start : start + BATCH] for start in range(0, len(x), BATCH))
+            ]
+        return torch.cat(parts).argmax(1)
+
+    @torch.no_grad()
     def __call__(self, x: Images) -> Tensor:
         """Features of integer images.
 

@@ -75,7 +75,7 @@ def diagnose(
     if model is not None:
         checked.append(diverged(records, model))
     if data is not None and isinstance(model, ImplicitDensity):
-        checked.append(_mode_collapse(model, data))
+        checked += [_mode_collapse(model, data), _memorising(model, data)]
     if data is not None and isinstance(model, LatentVariable):
         checked.append(_inactive_units(records, model, data))
     findings = [finding for finding in checked if finding is not None]
@@ -220,6 +220,8 @@ def _discriminator_too_strong(records: Records) -> Finding | None:
     gap = _tail(real).mean() - _tail(fake).mean()
     sure = _tail(accuracy).mean() > 0.95 or gap > 5.0
     now, before = _tail(loss).mean(), float(np.median(loss[: len(loss) // 2]))
+    if _discriminator_wins(records) is not None:
+        return None  # which says more
     if not sure or now < 1.2 * before or now < 1.0:
         return None
     return Finding(
@@ -227,6 +229,26 @@ def _discriminator_too_strong(records: Records) -> Finding | None:
         f"the discriminator is too strong: accuracy {_tail(accuracy).mean():.3f}, logits "
         f"{gap:.1f} apart, and the generator's loss grows ({before:.2g} to {now:.2g})",
         "RelativisticGAN with a larger penalty, a lower learning_rate, or a smaller discriminator",
+    )
+
+
+def _discriminator_wins(records: Records) -> Finding | None:
+    """Its loss is near zero and it is right nearly always: "D loss 0"."""
+    _, loss = _series(records, "discriminator_loss")
+    _, accuracy = _series(records, "discriminator_accuracy")
+    _, norm = _series(records, "gradient_norm_generator")
+    if min(len(loss), len(accuracy)) < ENOUGH:
+        return None
+    now, right = float(_tail(loss).mean()), float(_tail(accuracy).mean())
+    if not (0 <= now < 0.05 and right > 0.98):
+        return None
+    left = f", and the generator's gradient norm is {_tail(norm).mean():.2g}" if len(norm) else ""
+    return Finding(
+        "failure",
+        f"the discriminator has won: its loss is {now:.2g}, and it is right {right:.1%} of the time"
+        + left,
+        "a gradient penalty (objective penalty), RelativisticGAN, augmentation of few images "
+        "(objective augment), a lower learning_rate, or a smaller discriminator",
     )
 
 
@@ -285,9 +307,47 @@ def _mode_collapse(model: ImplicitDensity, data: Dataset, n: int = 250) -> Findi
         "failure" if far < 0.2 or near < 0.05 else "warning",
         f"mode collapse: {n} samples lie at {far:.0%} of the distance from each other that "
         f"training examples have, and the nearest two at {near:.0%}",
-        "RelativisticGAN with its gradient penalties, a lower learning_rate, or a larger "
-        "batch_size",
+        "RelativisticGAN with its gradient penalties, packing (objective packing), a lower "
+        "learning_rate, or a larger batch_size",
     )
+
+
+def _memorising(
+    model: ImplicitDensity, data: Dataset, n: int = 250, limit: int = 20_000
+) -> Finding | None:
+    """Samples are copies: much nearer to one training example than to others, or held-out ones.
+
+    A copy is nearer to its training example than nineteen of twenty held-out examples are to
+    theirs, and at most half as far from it as from the tenth nearest: blurred samples are near
+    to many.
+    """
+    held_out, rows = data.validation, _spread(len(data), limit)
+    if held_out is None or len(rows) < 20 or len(held_out) < 20:
+        return None
+    batch = held_out.batch(_spread(len(held_out), n))
+    train, new = (torch.from_numpy(x.astype(np.float32)) for x in (data.batch(rows).x, batch.x))
+    labels = torch.from_numpy(batch.label) if model.classes and batch.label is not None else None
+    samples = model.sample(len(new), seed=0, context=labels).cpu().float()
+    near, of_new = (
+        torch.cdist(x.flatten(1), train.flatten(1)).topk(10, largest=False).values
+        for x in (samples, new)
+    )  # [n, 10]
+    copied = (near[:, 0] < of_new[:, 0].quantile(0.05)) & (near[:, 0] < near[:, 9] / 2)
+    share = float(copied.double().mean())
+    if share < max(0.2, 0.5 * len(rows) / len(data)):
+        return None
+    return Finding(
+        "warning",
+        f"the generator memorises: {share:.0%} of {len(new)} samples are copies of training "
+        f"examples (median distance to the nearest {near[:, 0].median():.3g}, of held-out examples "
+        f"{of_new[:, 0].median():.3g})",
+        "more data, augmentation (objective augment), fewer steps, or a smaller generator",
+    )
+
+
+def trained_through(run: Run) -> bool:
+    """Whether a fit ended and the monitor has nothing to say about it, as a benchmark counts."""
+    return run.finished and not run.findings
 
 
 def _nearest_distance(x: Tensor) -> float:
@@ -318,5 +378,5 @@ def _spread(n: int, limit: int) -> npt.NDArray[np.int64]:
 
 _CHECKS = (
     *(_not_finite, _loss_not_falling, _overfitting, _kl_near_zero),
-    *(_discriminator_too_strong, _vanishing_gradient, _oscillation),
+    *(_discriminator_too_strong, _discriminator_wins, _vanishing_gradient, _oscillation),
 )

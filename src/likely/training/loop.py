@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from likely.ask.likelihood import has_likelihood, measure_of, relation_of
 from likely.data.labels import relabelled
 from likely.data.spec import Batch, Dataset, as_dataset
-from likely.density import Fittable, HasLoss, chunks, context_of
+from likely.density import Fittable, HasLoss, ImplicitDensity, chunks, context_of
 from likely.devices import (
     Team,
     autocast,
@@ -322,7 +322,7 @@ class _Loop:
                 record = self._log() if self._is_time(settings.log_every) else {}
                 if self._is_time(settings.validate_every or max(1, settings.steps // 10)):
                     record |= self._validate()
-                    self.findings = health.diagnose(self.journal.records)
+                    self.findings = self._diagnosed()
                 self.seconds += time.monotonic() - began
                 if record:
                     with self.team.together():
@@ -577,6 +577,14 @@ class _Loop:
                 self._save_weights({"validation": repr(value)}, BEST)
         return {"validation": value}
 
+    def _diagnosed(self) -> list[health.Finding]:
+        """What the monitor says on the way; of a generator it looks at samples, too."""
+        records = self.journal.records
+        if not isinstance(self.model, ImplicitDensity) or len(records) < health.ENOUGH:
+            return health.diagnose(records)
+        with self.average.applied():
+            return health.diagnose(records, self.model, self.data)
+
     def _state(self, status: str, finished: bool) -> Run:
         return Run(
             self.model,
@@ -702,9 +710,8 @@ class _Loop:
                     if self.team.leads:
                         self.files.write_weights(best, kept)
         set_state(self.networks, best)
-        self.findings = health.diagnose(self.journal.records, self.model)
-        if len(self.journal.records) >= health.ENOUGH:
-            self.findings = health.diagnose(self.journal.records, self.model, self.data)
+        data = self.data if len(self.journal.records) >= health.ENOUGH else None
+        self.findings = health.diagnose(self.journal.records, self.model, data)
         with self.team.together():
             if self.files is not None and self.team.leads:
                 self.files.write_health([dataclasses.asdict(each) for each in self.findings])

@@ -25,7 +25,6 @@ features on another (Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637).
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 
@@ -164,13 +163,11 @@ class DCGAN(FromUniformCodes):
         self.latent, self.rounds = settings.latent, settings.rounds
         self.generator = Generator(spec, settings, self.classes)
 
-    def adversary(self, packing: int = 1) -> Discriminator:
+    def adversary(self) -> Discriminator:
         """A fresh discriminator of the same sizes, for the objective."""
         # Its initial weights come after a generator's in the stream of random numbers.
         Generator(self.spec, self.settings, self.classes)
-        channels, height, width = self.spec.shape
-        spec = dataclasses.replace(self.spec, shape=(packing * channels, height, width))
-        return Discriminator(spec, self.settings, self.classes)
+        return Discriminator(self.spec, self.settings, self.classes)
 
     @property
     def dropped_guidelines(self) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Settings of the convolutional adversarial networks; torch-free."""
+"""Settings of the adversarial networks; torch-free."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from likely.settings import FitSettings, at_least
 
 if TYPE_CHECKING:
     from likely.models.gan.dcgan import DCGAN as DCGAN
+    from likely.models.gan.gan import GAN as GAN
     from likely.models.gan.r3gan import R3GAN as R3GAN
 
 # Adam without momentum, averaged weights. The gradient penalty bounds the gradients; clipping
@@ -19,6 +20,33 @@ _FIT = FitSettings(
     steps=1800, batch_size=64, learning_rate=1.5e-3, beta1=0.0, beta2=0.9, clip=0.0, ema=0.995,
     final_learning_rate=0.1,
 )  # fmt: skip
+
+
+@model("gan", "likely.models.gan.gan:GAN")
+@dataclasses.dataclass(frozen=True)
+class GANSettings(NetworkSettings):
+    """GAN (Goodfellow 2014): samples only; fully connected generator against discriminator.
+
+    Attributes:
+        latent: dimensions of the latent code z.
+        hidden: units of each hidden layer of the generator.
+        discriminator_hidden: units of each hidden layer of the discriminator.
+        layers: hidden layers of both networks.
+        pieces: linear pieces of a maxout unit of the discriminator; 1 for LeakyReLU.
+        rounds: whether in a fit D sees generated images rounded to levels, as they are sampled.
+        conditional: condition both networks on the class label.
+    """
+
+    latent: int = 100
+    hidden: int = 512
+    discriminator_hidden: int = 256
+    layers: int = 3
+    pieces: int = 1
+    rounds: bool = False
+    conditional: bool = False
+
+    SIZES = BySize(tiny={"latent": 32, "hidden": 256}, large={})
+    FITS = BySize(_FIT, dataclasses.replace(_FIT, steps=20_000, learning_rate=3e-4, ema=0.999))
 
 
 @model("dcgan", "likely.models.gan.dcgan:DCGAN")
