@@ -24,7 +24,6 @@ nothing is computed at the resolution of the image: a quarter of the work.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 
@@ -196,11 +195,9 @@ class R3GAN(FromUniformCodes):
         self.latent, self.rounds = settings.latent, settings.rounds
         self.generator = Generator(spec, settings, self.classes)
 
-    def adversary(self, packing: int = 1) -> Discriminator:
+    def adversary(self) -> Discriminator:
         """A fresh discriminator of the same sizes, for the objective."""
-        channels, height, width = self.spec.shape
-        spec = dataclasses.replace(self.spec, shape=(packing * channels, height, width))
-        return Discriminator(spec, self.settings, self.classes)
+        return Discriminator(self.spec, self.settings, self.classes)
 
 
 def _initialise(layer: nn.Module, gain: float) -> None:
