@@ -595,6 +595,7 @@ def small(command: str, line: str) -> list[str]:
         ],
         "sample": ["-n", "3"],
         "clusters": ["-n", "40"],
+        "score": ["-n", "40"],
         "prior": ["--steps", "2"],
         "walk": ["--steps", "3", "--loops", "1"],
         "invert": ["--steps", "1", "--restarts", "1", "--number", "3"],

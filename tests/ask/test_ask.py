@@ -123,6 +123,8 @@ def test_asking_is_calling_the_method_and_answers_are_true(
         replied, direct = replied.mean, direct.mean
     if query in ("arithmetic", "invert"):
         replied, direct = replied.images, direct.images
+    if query == "surprise":
+        replied, direct = replied.nats.float(), direct.nats.float()
     assert torch.equal(replied, direct)
     assert replied.shape == expected_shape(model, query, x)
     whole = query in ("sample", "complete", "reconstruct", "interpolate", "arithmetic", "invert",

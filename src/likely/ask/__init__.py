@@ -21,6 +21,7 @@ from likely.ask.walk import walk  # isort: skip
 from likely.ask.invert import invert  # isort: skip
 from likely.ask.complete import complete, completions  # isort: skip
 from likely.ask.conditional import conditional  # isort: skip
+from likely.ask.surprise import surprise  # isort: skip
 from likely.ask.stream import stream  # isort: skip
 from likely.ask.query import QUERIES, Answer, Answers, Guarantee, Query
 from likely.density import Fittable
@@ -46,6 +47,7 @@ __all__ = [
     "reconstruct",
     "sample",
     "stream",
+    "surprise",
     "walk",
 ]
 

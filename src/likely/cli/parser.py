@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "measure a run: nats, bits/dim, distances of its samples",
     "classify": "classify with few labels, from the encoder of a run",
     "clusters": "cluster and map the codes of a run's data, without labels",
+    "score": "say which examples are odd under a run, and where",
     "verify": "check the likelihood of a run with independent code",
     "compare": "compare runs, or fit one model of each kind and compare them",
     "data": "list, describe and check data sets",
@@ -41,6 +42,7 @@ COMMANDS: dict[str, str] = {
 # Those whose modules are in `likely.cli.queries`.
 QUERIES = (
     "prior", "encode", "traverse", "arithmetic", "invert", "walk", "classify", "clusters",
+    "score",
 )  # fmt: skip
 
 EXAMPLES = """\

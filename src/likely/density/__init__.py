@@ -29,7 +29,7 @@ and Welling 2014 (eqs. 2, 3), https://arxiv.org/abs/1312.6114; Burda, Grosse and
 
 from __future__ import annotations
 
-from likely.density.chain import Autoregressive, Drawing, fill_naively
+from likely.density.chain import Autoregressive, Drawing, Surprise, fill_naively
 from likely.density.codes import (
     Arithmetic,
     Decoder,
@@ -117,6 +117,7 @@ __all__ = [
     "Shell",
     "StandardNormal",
     "Subsampled",
+    "Surprise",
     "TractableDensity",
     "UniformCube",
     "UniformDequantizer",

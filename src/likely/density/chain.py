@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -35,6 +35,32 @@ from likely.noise import Noise
 Method = Literal["auto", "incremental", "naive", "jacobi", "wavefront"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Watch = Callable[[int, Tensor], None]
+# Numbers of a table of all levels in memory at a time.
+TABLE = 2**22
+
+
+class Surprise(NamedTuple):
+    """What each dimension costs, and what the model expected it to; float64 [B, *shape] each.
+
+    Attributes:
+        nats: -log p(x_i | earlier dimensions). Their sum is -log p(x).
+        entropy: their expectation under the model, given the same earlier dimensions.
+        variance: theirs, likewise.
+    """
+
+    nats: Tensor
+    entropy: Tensor
+    variance: Tensor
+
+    @property
+    def z(self) -> Tensor:
+        """[B] sum(nats - entropy) / sqrt(sum variance).
+
+        Of images that the model draws, a sum of martingale differences in units of its standard
+        deviation: mean 0 and variance near 1, and close to normal where many dimensions count.
+        """
+        excess = (self.nats - self.entropy).flatten(1).sum(1)
+        return excess / self.variance.flatten(1).sum(1).clamp(min=1e-12).sqrt()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,6 +296,37 @@ class Autoregressive(TractableDensity):
         pixel = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
         table = self.head.log_table(at_least_float(parameters[pixel]), x[pixel], channel)
         return table[..., 0, 0].exp()
+
+    @torch.no_grad()
+    @full_precision
+    def surprise(self, x: Tensor, context: Tensor | int | None = None) -> Surprise:
+        """-log p(x_i | lower rank) of every dimension, its expectation and its variance.
+
+        Args:
+            x: integers [B, *shape].
+            context: labels, as for `sample`.
+        """
+        x = self.integers(x)
+        parameters = self.conditionals(x, self.labels(context, len(x)))
+        batch, channels, height, width = x.shape
+        rows = max(1, TABLE // (self.spec.levels * width))
+        images = max(1, rows // height)
+        out = Surprise(*torch.zeros(3, *x.shape, dtype=torch.float64, device=x.device))
+        for channel in range(channels):
+            for image in range(0, batch, images):
+                for row in range(0, height, rows):
+                    part = slice(image, image + images), slice(None), slice(row, row + rows)
+                    table = self.head.log_table(at_least_float(parameters[part]), x[part], channel)
+                    log_p = table.double()  # [b, levels, h, W]
+                    p = log_p.exp()
+                    nats = -log_p.gather(1, x[part][:, channel, None])[:, 0]
+                    told = log_p.clamp(min=-1e4)  # p log p is 0 where p is
+                    entropy = -(p * told).sum(1)
+                    variance = (p * (told + entropy[:, None]).square()).sum(1)
+                    place = part[0], channel, part[2]
+                    for whole, value in zip(out, (nats, entropy, variance), strict=True):
+                        whole[place] = value
+        return Surprise(*(self.as_data(each) for each in out))
 
     @full_precision
     def complete(

@@ -1,0 +1,165 @@
+"""What is odd: p-values that are uniform where they must be, and statistics that find a plant."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+
+from likely import data, runs
+from likely.cli import main
+from likely.data.spec import DataSpec
+from likely.errors import InvalidData, Unanswerable
+from likely.evaluate.odd import (
+    Asked,
+    auroc,
+    batch_typicality,
+    conformal,
+    file_bits,
+    model_null,
+    regret,
+    statistics,
+)
+from likely.jobs.score import score
+from likely.settings import FitSettings
+from likely.training.loop import fit
+from likely.training.objectives import NegativeELBO, NegativeLogLikelihood
+
+SPEC = DataSpec("toy", (1, 6, 6), 2)
+
+
+def fvsbn() -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = runs.build("fvsbn", SPEC).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+    return model
+
+
+def drawn(model: torch.nn.Module, n: int, seed: int) -> data.Dataset:
+    return data.from_array(model.sample(n, seed=seed).numpy().astype(np.uint8), 2)
+
+
+def nats_and_surprise(model: Any, n: int, seed: int) -> dict[str, np.ndarray]:
+    x = model.sample(n, seed=seed)
+    told = model.surprise(x)
+    return {"nats": told.nats.flatten(1).sum(1).numpy(), "surprise": told.z.numpy()}
+
+
+def test_p_values_of_fresh_examples_are_uniform() -> None:
+    """By rank for any statistic; by the model's own null for what the model draws."""
+    model = fvsbn()
+    reference = nats_and_surprise(model, 10_000, 99)
+    for seed in range(5):
+        fresh = nats_and_surprise(model, 1000, seed)
+        for name, values in fresh.items():
+            p = conformal(reference[name], values, two_sided=True)
+            assert kstest(p, "uniform").pvalue > 0.01, (name, seed)
+            assert 0.03 <= (p <= 0.05).mean() <= 0.07
+        assert kstest(model_null(fresh["surprise"]), "uniform").pvalue > 0.01
+
+
+def test_ranks_are_valid_with_ties_and_at_both_ends() -> None:
+    reference = np.array([1.0, 2.0, 2.0, 3.0])
+    values = np.array([9.0, 2.0, 0.0])
+    assert conformal(reference, values, two_sided=False).tolist() == [0.2, 0.8, 1.0]
+    assert conformal(reference, values, two_sided=True).tolist() == [0.4, 1.0, 0.4]
+
+
+def test_the_area_is_that_of_all_pairs_with_its_error() -> None:
+    generator = np.random.default_rng(0)
+    usual, odd = generator.integers(0, 5, 40).astype(float), generator.integers(1, 7, 30) * 1.0
+    pairs = (odd[:, None] > usual) + 0.5 * (odd[:, None] == usual)
+    area, error = auroc(usual, odd)
+    assert area == pytest.approx(pairs.mean())
+    areas = [auroc(generator.choice(usual, 40), generator.choice(odd, 30))[0] for _ in range(400)]
+    assert error == pytest.approx(np.std(areas), rel=0.25)
+
+
+def test_a_batch_is_typical_or_not() -> None:
+    reference = np.random.default_rng(0).normal(size=2000)
+    assert batch_typicality(reference, reference[:50])[1] > 0.01
+    apart, p = batch_typicality(reference, reference[:50] + 1.0)
+    assert apart > 0.5
+    assert p < 0.002
+
+
+def test_noise_is_odd_and_the_plant_comes_first() -> None:
+    model = fvsbn()
+    usual = model.sample(60, seed=1).numpy().astype(np.uint8)
+    usual[17] = 1 - usual[17]
+    result = score(model, data.from_array(usual, 2), drawn(model, 400, 2))
+    assert result.rule == "complexity"
+    assert set(result.values) == {"nats", "complexity", "surprise", "file-length"}
+    by_nats = np.argsort(-result.values["nats"])[0]
+    assert by_nats == np.argsort(-result.values["surprise"])[0]
+    same = score(model, drawn(model, 300, 3), drawn(model, 400, 2))
+    for name, (area, error) in same.area.items():
+        assert abs(area - 0.5) < 4 * error, name
+    with pytest.raises(InvalidData, match="too few to rank"):
+        score(model, drawn(model, 5, 0), drawn(model, 5, 1))
+
+
+def test_files_are_shorter_where_images_are_simple() -> None:
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 256, (3, 3, 16, 16), dtype=np.uint8)
+    flat = np.full((3, 3, 16, 16), 7, np.uint8)
+    assert (file_bits(data.from_array(noise)) > 0.9 * noise[0].size * 8).all()
+    assert (file_bits(data.from_array(flat)) < 1000).all()
+    vectors = data.from_array(generator.integers(0, 2, (4, 64)).astype(np.uint8), 2)
+    assert (file_bits(vectors) < 64 * 8).all()
+
+
+def test_regret_is_what_q_gains_and_is_for_latent_variables_only(
+    digits: tuple[data.Dataset, data.Dataset],
+) -> None:
+    train, test = digits
+    sizes = {"latent": 2, "network": "dense", "hidden": 16, "layers": 1, "head": "categorical"}
+    model = runs.build("vae", train.spec, sizes)
+    fit(model, train, NegativeELBO(), FitSettings(steps=80, batch_size=64, learning_rate=5e-3))
+    x = torch.from_numpy(test.batch(slice(0, 8)).x.astype(np.int64))
+    few, more = (regret(model.eval(), x, None, Asked(steps=n)) for n in (3, 40))
+    assert (few >= 0).all()
+    assert (more >= few - 1e-5).all()
+    assert more.mean() > 0.1
+    with pytest.raises(Unanswerable, match="no latent variables"):
+        statistics(fvsbn(), drawn(fvsbn(), 4, 0), Asked(regret=True))
+
+
+def test_the_command_scores_a_folder_and_a_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], digits: tuple[data.Dataset, data.Dataset]
+) -> None:
+    train, test = digits
+    run = tmp_path / "run"
+    fit(
+        runs.build("fvsbn", train.spec),
+        train,
+        NegativeLogLikelihood(),
+        FitSettings(steps=3, batch_size=16),
+        out=run,
+    )
+    odd = np.zeros((3, 8, 8), np.uint8)
+    odd[:, ::2] = 16
+    np.save(tmp_path / "stripes.npy", odd.repeat(4, 0))
+    capsys.readouterr()
+    out = tmp_path / "scores.csv"
+    assert main(["score", str(run), "test", "-n", "40", "-o", str(out), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["rule"] == "complexity"
+    assert record["statistics"]["file-length"]["two-sided"]
+    assert Path(record["sheet"]).exists()
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert len(rows) == 40
+    assert int(rows[-1]["example"]) == len(test) - 1
+    assert 0 < float(rows[0]["p-nats"]) <= 1
+    assert main(["score", str(run), str(tmp_path / "absent")]) == 2
+    assert "absent" in capsys.readouterr().err
+    assert main(["score", str(run), str(tmp_path / "stripes.npy")]) == 2
+    assert "17 levels" in capsys.readouterr().err
