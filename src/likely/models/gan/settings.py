@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from likely.models.common import BySize, NetworkSettings
 from likely.models.registry import model
 from likely.settings import FitSettings, at_least
 
 if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
     from likely.models.gan.dcgan import DCGAN as DCGAN
     from likely.models.gan.gan import GAN as GAN
     from likely.models.gan.r3gan import R3GAN as R3GAN
@@ -20,6 +21,7 @@ _FIT = FitSettings(
     steps=1800, batch_size=64, learning_rate=1.5e-3, beta1=0.0, beta2=0.9, clip=0.0, ema=0.995,
     final_learning_rate=0.1,
 )  # fmt: skip
+_LONG = dataclasses.replace(_FIT, steps=20_000, learning_rate=3e-4, ema=0.999)
 
 
 @model("gan", "likely.models.gan.gan:GAN")
@@ -85,7 +87,12 @@ class DCGANSettings(NetworkSettings):
         medium={"latent": 64, "channels": 64},
         large={"latent": 100, "channels": 128},
     )
-    FITS = BySize(_FIT, dataclasses.replace(_FIT, steps=20_000, learning_rate=3e-4, ema=0.999))
+    FITS = BySize(_FIT, _LONG, medium=dataclasses.replace(_FIT, steps=12_000, ema=0.999))
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> Self:
+        """Sizes that work without tuning; images of two levels are rounded."""
+        return cls(**cls.SIZES.of(spec), rounds=spec.levels == 2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,4 +130,9 @@ class R3GANSettings(NetworkSettings):
         medium={"channels": 64, "blocks": 1, "patch": 2},
         large={"channels": 64, "patch": 2},
     )
-    FITS = BySize(_FIT, dataclasses.replace(_FIT, steps=20_000, learning_rate=3e-4, ema=0.999))
+    FITS = BySize(_FIT, _LONG)
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> Self:
+        """Sizes that work without tuning; images of two levels are rounded."""
+        return cls(**cls.SIZES.of(spec), rounds=spec.levels == 2)
