@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ import torch
 import likely
 from common import RESULTS, write_result
 from likely import data, models
+from likely.data.made import MEANS, SPREAD, coordinates
 from likely.evaluate.classifier import NetworkFeatures, default_extractor
 from likely.settings import FitSettings, to_json
 from likely.training.adversarial import Game, NonSaturatingGAN, RelativisticGAN
@@ -54,6 +56,76 @@ def merged(name: str, key: str, entry: dict[str, Any]) -> dict[str, Any]:
     path = RESULTS / f"{name}.json"
     rows: dict[str, Any] = json.loads(path.read_text())["about"]["rows"] if path.exists() else {}
     return {**rows, key: entry}
+
+
+# -- 25 Gaussians -----------------------------------------------------------------------------
+
+GRID = "gan-gaussians-25"
+SEEDS = (0, 1, 2, 3, 4)
+NETWORK = {"latent": 8, "hidden": 128, "discriminator_hidden": 128, "layers": 3}
+_GRID_FIT = FitSettings(
+    steps=6000, batch_size=256, learning_rate=2e-3, beta1=0.0, beta2=0.9, clip=0.0, ema=0.995,
+    log_every=100, precision="float32",
+)  # fmt: skip
+# The same networks, and Adam as it was used with the loss of 2014.
+GAMES: dict[str, tuple[Game, FitSettings]] = {
+    "relativistic": (RelativisticGAN(penalty=1e-3), _GRID_FIT),
+    "2014": (
+        NonSaturatingGAN(),
+        dataclasses.replace(_GRID_FIT, learning_rate=2e-4, beta1=0.5, beta2=0.999),
+    ),
+}
+# 1 - exp(-9/2); every mode; and 24 degrees of freedom over twice 2,500 samples.
+CEILINGS = {"modes": 25.0, "high-quality": 0.9889, "kl": 0.0047}
+
+
+def of_grid(x: npt.ArrayLike) -> dict[str, float]:
+    """Modes with a sample of high quality, share of such samples, KL of the nearest modes."""
+    points, side = coordinates(x), len(MEANS)
+    nearest = np.abs(points[..., None] - np.array(MEANS)).argmin(-1)  # [N, 2]
+    labels = nearest @ np.array([side, 1])
+    away = np.linalg.norm(points - np.array(MEANS)[nearest], axis=1)
+    good = away <= 3 * SPREAD
+    modes = coverage(labels[good], side**2)[0] if good.any() else 0
+    return {
+        "modes": float(modes), "high-quality": float(good.mean()),
+        "kl": coverage(labels, side**2)[1],
+    }  # fmt: skip
+
+
+def gaussians(folder: Path, names: list[str], steps: int | None) -> None:
+    """Fit every seed of the games named, and write the medians."""
+    train, test = data.load("gaussians-25")
+    real = of_grid(test.values[:2500])
+    print("true law:", CEILINGS, "; real points of the test split:", real, flush=True)
+    for name in names:
+        game, fit = GAMES[name]
+        fit = fit if steps is None else dataclasses.replace(fit, steps=steps)
+        seeds = []
+        for seed in SEEDS:
+            model = models.GAN(train.spec, **NETWORK, seed=seed)
+            wanted = dataclasses.replace(fit, seed=seed)
+            run = likely.fit(model, train, game, wanted, out=folder / f"{name}-{seed}")
+            if not run.finished:
+                raise SystemExit(run.status)
+            x = run.model.sample(2500, seed=1).numpy()  # type: ignore[operator]
+            numbers = of_grid(x)
+            print(f"{name}, seed {seed}:", numbers, flush=True)
+            findings = [str(finding) for finding in run.findings]
+            seeds.append({**numbers, "seconds": run.seconds, "findings": findings})
+        entry = {
+            "seeds": seeds, "fit": to_json(fit), "game": {"name": type(game).__name__,
+            **to_json(game)}, "network": NETWORK,
+        }  # fmt: skip
+        rows, figures = merged(GRID, name, entry), {}
+        for row, values in rows.items():
+            prefix = "gan/gaussians-25/" + ("" if row == "relativistic" else f"{row}/")
+            for key in CEILINGS:
+                figures[prefix + key] = statistics.median(seed[key] for seed in values["seeds"])
+        print(f"{name}, medians of {len(seeds)} seeds; ceilings {CEILINGS}:", flush=True)
+        for key, value in figures.items():
+            print(f"  {key}: {value:.4g}", flush=True)
+        write_result(GRID, figures, {"ceilings": CEILINGS, "real": real}, {"rows": rows})
 
 
 # -- stacked MNIST --------------------------------------------------------------------------------
@@ -90,7 +162,7 @@ def stacked(folder: Path, names: list[str], steps: int | None) -> None:
     mnist, mnist_test = data.load("mnist")
     judge = default_extractor(mnist)
     assert mnist_test.labels is not None
-    read = judge.labels(torch.from_numpy(mnist_test.values)).numpy()
+    read = judge.labels(torch.from_numpy(mnist_test.batch(slice(None)).x)).numpy()
     accuracy = float((read == mnist_test.labels).mean())
     print(f"judge: {accuracy:.2%} of the test digits of MNIST read right", flush=True)
     train, test = data.load("stacked-mnist")
@@ -129,13 +201,21 @@ def stacked(folder: Path, names: list[str], steps: int | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parts = parser.add_subparsers(dest="part", required=True)
-    for name, choices in (("stacked", ROWS),):
+    doors: dict[str, tuple[Any, Any]] = {
+        "gaussians": (gaussians, GAMES),
+        "stacked": (stacked, ROWS),
+    }
+    for name, (_, choices) in doors.items():
         part = parts.add_parser(name)
         part.add_argument("rows", nargs="*", help=f"of {', '.join(choices)}; all by default")
         part.add_argument("--out", type=Path, required=True, help="folder of the runs")
         part.add_argument("--steps", type=int, help="of each fit, to try it out")
     options = parser.parse_args()
-    stacked(options.out, options.rows or list(ROWS), options.steps)
+    measure, choices = doors[options.part]
+    for name in options.rows:
+        if name not in choices:
+            parser.error(f'no row is called "{name}": {", ".join(choices)}')
+    measure(options.out, options.rows or list(choices), options.steps)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from likely import data
 
 ROOT = Path(__file__).parent.parent
 
@@ -144,3 +148,48 @@ def test_the_gallery_shows_every_picture_with_the_figures_of_the_table() -> None
     for name, figure in nats.items():
         caption = gallery.partition(f"pictures/mnist-static-{name}.png")[2].partition("```")[0]
         assert f", {figure} nats" in caption, name
+
+
+def test_modes_are_counted_as_the_protocols_say(bench: Any) -> None:
+    games, rng = bench("games"), np.random.default_rng(0)
+    _, test = data.load("gaussians-25")
+    real = games.of_grid(test.values[:2500])
+    assert real["modes"] == 25
+    assert real["high-quality"] == pytest.approx(0.9889, abs=0.006)
+    assert 0.001 < real["kl"] < 0.012  # 0.0048 on average
+    few = test.values[test.labels < 5][:1000]
+    assert games.of_grid(few)["modes"] == 5
+    assert games.of_grid(few)["kl"] == pytest.approx(math.log(5), abs=0.01)
+    away = np.full((10, 2), 2**15 + 6553, np.uint16)  # (1, 1), between four modes
+    assert games.of_grid(away)["high-quality"] == games.of_grid(away)["modes"] == 0
+    assert games.coverage(rng.integers(1000, size=26_000), 1000)[1] == pytest.approx(
+        0.0195, abs=2e-3
+    )
+    assert games.coverage(np.zeros(7, np.int64), 1000) == (1, pytest.approx(math.log(1000)))
+
+
+def test_modes_are_tabled_beside_their_ceilings(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, games = bench("tables"), bench("games")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert list(tables.modes()) == []
+    seed = {"modes": 25.0, "high-quality": 0.93, "kl": 0.02}
+    grid = {"rows": {"relativistic": {"seeds": [seed] * 5}}}
+    stacked = {
+        "rows": {"packed": {"modes": 990, "kl": 0.2}}, "published": games.PUBLISHED,
+    }  # fmt: skip
+    prefix = "gan/stacked-mnist"
+    figures = {f"{prefix}/{key}": 1.0 for key in ("floor-modes", "floor-kl", "judge-accuracy")}
+    for name, about, values in (
+        ("gan-gaussians-25", grid, {}), ("gan-stacked-mnist", stacked, figures),
+    ):  # fmt: skip
+        record = {"figures": values, "about": about, "settings": {"ceilings": games.CEILINGS},
+                  "command": "", "date": "", "environment": {}}  # fmt: skip
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    monkeypatch.setattr(tables, "folded", lambda path: path.name)
+    text = "\n".join(tables.modes())
+    assert "| relativistic | 25 | 0.93 | 0.02 | 5 |" in text
+    assert "| the true law | 25 | 0.9889 | 0.0047 |  |" in text
+    assert "| packed | 990 | 0.200 |" in text
+    assert "| published: pac-dcgan-2 | 1000 | 0.06 |" in text

@@ -121,5 +121,4 @@ class GAN(FromUniformCodes):
 def _linear(inputs: int, outputs: int, gain: float = math.sqrt(2.0)) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
     nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(inputs))
-    nn.init.zeros_(layer.bias)
-    return layer
+    return layer  # its biases, drawn by torch, spread the kinks over inputs of few dimensions
