@@ -422,13 +422,14 @@ def steering() -> Iterator[str]:
         return
     yield "## Arithmetic of codes\n"
     record = read(at("arithmetic"))
-    yield flips(record)
-    for picture in sorted(RESULTS.glob("arithmetic-*.png")):
-        yield f"![a sum of mean codes](pictures/{picture.name})\n"
+    yield "Percent of images, mean over attributes ([each of them](steering.md#arithmetic)).\n"
+    yield flips(record, each=False)
+    names = (f"arithmetic-shapes-{name}-0.png" for name in ("vae", "gan"))
+    yield " ".join(f"![a sum of mean codes](pictures/{name})" for name in names) + "\n"
     yield folded(at("arithmetic"))
 
 
-def flips(record: dict[str, Any]) -> str:
+def flips(record: dict[str, Any], *, each: bool = True) -> str:
     """How often arithmetic of codes gives an attribute and leaves the others."""
     accuracy = record["about"]["classifier"]
     read_right = ", ".join(f"{n} {100 * a['value']:.1f}" for n, a in accuracy.items())
@@ -438,7 +439,7 @@ def flips(record: dict[str, Any]) -> str:
             stem = f"{name}/shapes/arithmetic" + ("" if group == "100" else f"-{group}")
             mean = [_percent(record["figures"], f"{stem}-{end}") for end in FLIPS.values()]
             rows.append([f"**{title}, groups of {group}**", *mean])
-            for row in attributes:
+            for row in attributes if each else ():
                 cells = [f"{row[key]['value']:.0f}" for key in FLIPS]
                 rows.append([row["attribute"], *cells])
     heading = ["attribute", "comes", "by chance", "difference", "others stay", "by chance",
@@ -586,7 +587,7 @@ def main() -> None:
         shutil.copyfile(curve, DOCS / "pictures" / f"{curve.parent.name}-curve.png")
     for picture in RESULTS.glob("classify-*.png"):
         shutil.copyfile(picture, DOCS / "pictures" / picture.name)
-    for picture in RESULTS.glob("arithmetic-*.png"):
+    for picture in RESULTS.glob("arithmetic-*-0.png"):
         shutil.copyfile(picture, DOCS / "pictures" / picture.name)
     for result, page_name, table_of in (
         ("classify", "classify", accuracies), ("arithmetic", "steering", flips),
