@@ -1,26 +1,19 @@
-"""log p(x) of two VAEs as near as it can be had: by quadrature, and between two bounds.
+"""log p(x) of a VAE as near as it can be had: bounds beside quadrature.
 
-    LIKELY_DATA=... python bench/annealed.py quadrature --out /somewhere    # a few minutes
-    LIKELY_DATA=... python bench/annealed.py gap                            # likewise
+    LIKELY_DATA=... python bench/annealed.py --out /somewhere    # a few minutes
 
-quadrature: a dense VAE of two latents is fitted to statically binarised MNIST (a run below --out
-that resumes). On 1,000 test images ELBO, L_k and the annealed bound are held against log p(x) by
-quadrature, image by image. Nothing is chosen by these numbers.
+A dense VAE of two latents is fitted to statically binarised MNIST (a run below --out that resumes).
+On 1,000 test images ELBO, L_k and the annealed bound are held against log p(x) by quadrature, image
+by image. Nothing is chosen by these numbers.
 
-gap: of the committed convolutional VAE (bench/results/mnist-static-vae), the gap between the lower
-and the upper bound on log p(x) of images that the model itself draws, at the settings that are
-used for its AIS number. In expectation it bounds the error of either side there.
-
-Each writes its part of bench/results/annealed.json; quadrature draws bench/results/annealed.png.
+Result: bench/results/annealed.json and annealed.png.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +22,13 @@ from matplotlib.figure import Figure
 
 import likely
 from common import RESULTS, write_result
-from likely import data, runs
-from likely.density import LatentVariable
-from likely.evaluate.annealed import Annealed, AnnealedSettings, annealed, simulated_bounds
+from likely import data
+from likely.evaluate.annealed import Annealed, AnnealedSettings, annealed
 from likely.models.vae.settings import VAESettings
 from likely.models.vae.vae import VAE
 from likely.settings import FitSettings, to_json
 
 NAMES = ("ELBO", "L_k", "AIS", "exact")
-
-
-def write(figures: dict[str, float], part: str, about: dict[str, Any]) -> None:
-    """Replace one part of the result and keep the other."""
-    path = RESULTS / "annealed.json"
-    before = json.loads(path.read_text()) if path.exists() else {"figures": {}, "about": {}}
-    write_result(
-        "annealed", before["figures"] | figures, {}, before["about"] | {part: about}
-    )  # fmt: skip
 
 
 def fit_on_two_latents(out: Path, steps: int) -> VAE:
@@ -95,7 +78,7 @@ def quadrature(options: argparse.Namespace) -> None:
         "fit": {"steps": options.steps},
         **about_of(measured),
     }
-    write(figures, "quadrature", about)
+    write_result("annealed", figures, {}, {"quadrature": about})
     print(json.dumps({"figures": figures, "rises": rises, "above": about["above exact"]}, indent=1))
     print(measured)
 
@@ -154,46 +137,16 @@ def drawn(values: list[np.ndarray[Any, Any]], names: list[str], path: Path) -> N
     figure.savefig(path, dpi=110)
 
 
-def gap(options: argparse.Namespace) -> None:
-    """The gap on simulated images."""
-    model = runs.load(RESULTS / "mnist-static-vae").model
-    assert isinstance(model, LatentVariable)
-    settings = AnnealedSettings(
-        temperatures=options.temperatures, chains=options.chains, leapfrogs=options.leapfrogs,
-        simulated=options.simulated,
-    )  # fmt: skip
-    start = time.process_time()
-    lower, upper = simulated_bounds(model, settings, seed=options.seed)
-    seconds = time.process_time() - start
-    gap_of = paired(upper - lower)
-    print(json.dumps({"settings": dataclasses.asdict(settings), **gap_of, "seconds": seconds}))
-    if options.keep:
-        about = {
-            "settings": to_json(settings), "gap": gap_of, "processor_seconds": seconds,
-            "seed": options.seed, "lower": float(lower.mean()), "upper": float(upper.mean()),
-        }  # fmt: skip
-        write({"bdmc/vae/gap-nats": gap_of["mean"]}, "gap", about)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parts = parser.add_subparsers(required=True)
-    exact = parts.add_parser("quadrature", help="two latents: four numbers for each image")
-    exact.add_argument("--out", type=Path, required=True, help="folder of the run")
-    exact.add_argument("--steps", type=int, default=4000, help="of the fit")
-    exact.add_argument("--images", type=int, default=1000, help="of the test split")
-    exact.add_argument("--importance-samples", type=int, default=100, help="k of L_k")
-    exact.set_defaults(run=quadrature, temperatures=50, chains=8, leapfrogs=3)
-    simulated = parts.add_parser("gap", help="the committed VAE: both bounds on simulated images")
-    simulated.add_argument("--simulated", type=int, default=100, help="images")
-    simulated.add_argument("--seed", type=int, default=0, help="of the images and the chains")
-    simulated.add_argument("--no-keep", dest="keep", action="store_false", help="only print")
-    simulated.set_defaults(run=gap, temperatures=50, chains=4, leapfrogs=2)
-    for part in (exact, simulated):
-        for name in ("temperatures", "chains", "leapfrogs"):
-            part.add_argument(f"--{name}", type=int, help="of the annealing")
-    options = parser.parse_args()
-    options.run(options)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--steps", type=int, default=4000, help="of the fit")
+    parser.add_argument("--images", type=int, default=1000, help="of the test split")
+    parser.add_argument("--importance-samples", type=int, default=100, help="k of L_k")
+    parser.add_argument("--temperatures", type=int, default=50)
+    parser.add_argument("--chains", type=int, default=8)
+    parser.add_argument("--leapfrogs", type=int, default=3)
+    quadrature(parser.parse_args())
 
 
 if __name__ == "__main__":

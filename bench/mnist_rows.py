@@ -229,6 +229,8 @@ def anneal(names: list[str], cache: Path | None, images: int) -> None:
             for figure, (value, error) in each["means"].items():
                 figures[f"mnist-static/{row}/{figure}"] = value
                 figures[f"mnist-static/{row}/{figure}-standard-error"] = error
+            gap, error = each["means"]["bdmc-gap-nats"]
+            figures |= {f"bdmc/{row}/gap-nats": gap, f"bdmc/{row}/gap-nats-standard-error": error}
         write_result(f"{PREFIX}annealed", figures, dataclasses.asdict(ANNEALED), about)
 
 
