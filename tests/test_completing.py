@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import likely
 from likely import models
 from likely.ask import Guarantee
-from likely.ask.complete import answer, completions
+from likely.ask.complete import answer, completed_nats, completions
+from likely.cli import main
 from likely.data.spec import DataSpec
 from likely.density import (
     Autoregressive,
@@ -170,9 +175,14 @@ def test_first_pixels_are_exact_and_their_bits_add_up() -> None:
     )
     p, p_observed = truth(model, top)
     assert abs(float(drawn.log_observed.exp()) - p_observed) < 1e-9
-    missing = float(model.log_prob(X).detach()) - float(drawn.log_observed)
+    first, missing, total = completed_nats(model, X, top, drawn)
     index = int((EVERY == X).flatten(1).all(1).nonzero())
-    assert abs(missing - float(p[index].log())) < 1e-6
+    assert abs(missing.value + float(p[index].log())) < 1e-6
+    assert abs(first.value + missing.value - total.value) < 1e-6
+    assert missing.relation is Relation.EXACT
+    particles = completions(model, X, ~top)
+    first, missing, _ = completed_nats(model, X, ~top, particles)
+    assert (first.relation, missing.relation) == (Relation.UPPER, Relation.LOWER)
     assert answer(model, top).guarantee is Guarantee.EXACT
     assert answer(model, ~top).guarantee is Guarantee.APPROXIMATE
     with pytest.raises(Unanswerable, match="method=smc"):
@@ -189,9 +199,11 @@ def test_an_order_agnostic_network_is_exact_in_its_order() -> None:
     observed = MASKS["scattered"]
     drawn = completions(model, X, observed, 5000)
     assert drawn.exact
+    total = completed_nats(model, X, observed, drawn)[2]
     order = (~observed).flatten().double().argsort(stable=True)
     model.rank = order.argsort().reshape(3, 3)  # the same network, with these pixels first
     p, p_observed = truth(model, observed)
+    assert abs(total.value + float(model.log_prob(X).detach())) < 1e-6
     assert abs(float(drawn.log_observed.exp()) - p_observed) < 1e-9
     assert distance(drawn.images[0], p) < 0.035
 
@@ -244,6 +256,8 @@ def test_weighed_codes_draw_from_the_conditional() -> None:
     assert distance(drawn.images[0], p) < 0.02
     assert abs(float(drawn.log_observed.exp()) / p_observed - 1) < 0.03
     assert "worth at least" in str(drawn)
+    first, total = completed_nats(model, X, observed, drawn)
+    assert (first.relation, total.relation) == (Relation.UPPER, Relation.UPPER)
 
 
 def test_collapse_is_said_and_who_cannot_refuses() -> None:
@@ -253,3 +267,40 @@ def test_collapse_is_said_and_who_cannot_refuses() -> None:
     dcgan = models.DCGAN(DataSpec("tiny", (1, 8, 8), 2), latent=2, channels=2)
     with pytest.raises(Unanswerable, match="no density"):
         completions(dcgan, torch.zeros(1, 1, 8, 8, dtype=torch.int64), torch.ones(8, 8).bool())
+
+
+def test_the_command_draws_a_sheet_and_says_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mask, image = tmp_path / "run", tmp_path / "mask.png", tmp_path / "image.npy"
+    words = "--data digits --levels 2 --steps 2"
+    assert main(["fit", "fvsbn", *words.split(), "--out", str(run)]) == 0
+    capsys.readouterr()
+    array = tmp_path / "draws.npy"
+    command = ["complete", str(run), "--particles", "4", "-n", "3"]
+    assert main([*command, "--rows", "0:4", "--npy", str(array), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["guarantee"], record["observed"]) == ("exact", 32)
+    first, missing, total = (estimate["value"] for estimate in record["estimates"])
+    assert abs(first + missing - total) < 1e-4
+    assert np.load(array).shape == (3, 1, 8, 8)
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(mask)
+    np.save(image, np.zeros((1, 8, 8), np.int64))
+    assert main([*command[:2], str(image), *command[2:], "--mask", str(mask), "--missing"]) == 0
+    printed = capsys.readouterr().out
+    assert "image.npy, 56 of 64 pixels observed" in printed
+    assert "-log p(observed)                   <=" in printed
+    assert "approximate: sequential Monte Carlo" in printed
+    Image.fromarray(np.zeros((4, 8), np.uint8)).save(mask)
+    for arguments, said in (
+        (["--mask", str(mask)], "has 4 x 8 pixels, and digits 8 x 8"),
+        (["--rows", "0:8"], "all pixels are observed"),
+        (["--rows", "0:8", "--missing"], "no pixel is observed"),
+        (["--rows", "4"], "expected a range, as 0:4"),
+        (["--columns", "2:9"], "the image ends at 8"),
+        ([], "say what is observed"),
+        (["--rows", "2:4", "--method", "exact"], "take method=smc"),
+        (["--rows", "2:4", "--example", "100000"], "counted from 0"),
+    ):
+        assert main([*command, *arguments]) == 2
+        assert said in capsys.readouterr().err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, exact, no_conditionals, none, query, refusal
@@ -17,7 +19,11 @@ from likely.density import (
     LatentVariable,
     Mixture,
     OrderAgnostic,
+    TractableDensity,
 )
+from likely.density.completion import agnostic_completions
+from likely.estimate import Estimate, Relation
+from likely.noise import Noise
 
 BY_PARTICLES = "sequential Monte Carlo along the model's order; the error falls with particles"
 
@@ -165,3 +171,67 @@ def completions(
     return model.completions(
         x, observed, n, seed=seed, context=context, method=method, particles=particles
     )
+
+
+@torch.no_grad()
+def completed_nats(
+    model: Fittable,
+    x: Tensor,
+    observed: Tensor,
+    drawn: Completions,
+    *,
+    context: Tensor | int | None = None,
+    fingerprint: str = "",
+) -> tuple[Estimate, ...]:
+    """-log p of the observed part, of the missing one given it, and of the whole, in nats.
+
+    Where -log p(observed) is an upper bound in expectation, what is left of an exact -log p(x) is a
+    lower one. Of two bounds the difference bounds nothing: then the middle one is left out.
+
+    Args:
+        model: that completed.
+        x: the true images, integers [B, *shape].
+        observed: as it was given to `completions`.
+        drawn: what that returned.
+        context: as it was given.
+        fingerprint: of the data that x is of.
+    """
+    labels = model.labels(context, len(x))
+    first = -drawn.log_observed
+    parts = [("nll-observed", "-log p(observed)", first, drawn.relation)]
+    if isinstance(model, LatentVariable):
+        noise = Noise("completed", 0, device=model.device)
+        bound = model.importance_bound(x, max(1, drawn.particles), noise, labels)
+        parts.append(("nll", "-log p(whole image)", -bound, Relation.UPPER))
+    else:
+        total = -_log_whole(model, model.integers(x), model.mask(observed), drawn, labels)
+        relation = Relation.EXACT if drawn.relation is Relation.EXACT else Relation.LOWER
+        parts.append(("nll-missing", "-log p(missing | observed)", total - first, relation))
+        parts.append(("nll", "-log p(whole image)", total, Relation.EXACT))
+    return tuple(
+        Estimate.mean_of(
+            values.double().tolist(),
+            unit="nats",
+            relation=relation,
+            quantity=quantity,
+            fingerprint=fingerprint,
+            about=about,
+        )
+        for quantity, about, values, relation in parts
+    )
+
+
+def _log_whole(
+    model: Fittable, x: Tensor, mask: Tensor, drawn: Completions, labels: Tensor | None
+) -> Tensor:
+    """log p(x) by the density that the draws are of, nats [B]."""
+    if drawn.rank is not None:
+        assert isinstance(model, Autoregressive | Mixture)
+        everything = torch.ones_like(mask)
+        return agnostic_completions(model, x, everything, 1, 0, labels, drawn.rank).log_observed
+    if isinstance(model, Mixture) and drawn.exact:
+        members = [m for m in model.members() if m.known_ranks(mask) is not None]
+        logs = torch.stack([member.log_prob(x, labels).double() for member in members])
+        return logs.logsumexp(0) - math.log(len(members))
+    assert isinstance(model, TractableDensity)
+    return model.log_prob(x, labels).double()

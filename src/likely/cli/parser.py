@@ -21,6 +21,7 @@ from likely.settings import OBJECTIVES
 COMMANDS: dict[str, str] = {
     "fit": "fit a model to data; resumes where it was stopped",
     "sample": "draw images from a run into a PNG sheet or an array",
+    "complete": "draw the rest of an image given any of its pixels",
     "prior": "give the codes of a run a density: then it can be sampled",
     "encode": "encode the data of a run; reconstructions beside the inputs",
     "traverse": "draw what the code of a run says: units moved, codes by class",
@@ -41,8 +42,8 @@ COMMANDS: dict[str, str] = {
 
 # Those whose modules are in `likely.cli.queries`.
 QUERIES = (
-    "prior", "encode", "traverse", "arithmetic", "invert", "walk", "classify", "clusters",
-    "score",
+    "complete", "prior", "encode", "traverse", "arithmetic", "invert", "walk", "classify",
+    "clusters", "score",
 )  # fmt: skip
 
 EXAMPLES = """\

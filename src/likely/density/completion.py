@@ -69,6 +69,7 @@ class Completions:
         ancestors: particles at the first unobserved pixel whose descendants are left, [B].
         acceptance: share of the redrawn blocks, or of the moves, that was accepted.
         autocorrelation: of log p(x) from sweep to sweep.
+        rank: of the pixels in the order that an order-agnostic network was used in, int64 [H, W].
     """
 
     images: Tensor
@@ -81,6 +82,7 @@ class Completions:
     ancestors: Tensor | None = None
     acceptance: float | None = None
     autocorrelation: float | None = None
+    rank: Tensor | None = None
 
     @property
     def collapsed(self) -> bool:
@@ -101,8 +103,8 @@ class Completions:
                 lines[-1] += f"; what is left descends from {left:,} of them"
         if self.collapsed:
             lines.append(
-                "the weights collapsed: nearly all draws share what was drawn before that pixel, "
-                "and the bound on log p(observed) is loose; take more particles"
+                "the weights collapsed: the draws are nearly one draw where that was, and the "
+                "bound on log p(observed) is loose; take more particles"
             )
         if self.acceptance is not None:
             lines.append(f"{self.acceptance:.0%} of the proposals accepted")
@@ -538,10 +540,12 @@ def agnostic_completions(
     if len(x) < len(uniform):  # all pixels are observed
         x = x.repeat_interleave(n, 0)
     images = x.reshape(-1, n, channels, height, width)
+    places = torch.tensor([row * width + column for row, column in order])
     return Completions(
         model.as_data(images),
         log_observed,
         Relation.EXACT,
         exact=True,
         about="exact: of the network's density in the order that begins with what is observed",
+        rank=places.argsort().reshape(height, width),
     )
