@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from likely.runs.saved import SavedRun
 
 EXAMPLE = """\
-  likely complete runs/pixelcnn --example 3 --rows 0:14
-  likely complete runs/vae --example 3 --rows 7:21 --columns 7:21 --missing -n 8
-  likely complete runs/pixelcnn digit.png --mask mask.png --method gibbs -o sheet.png
+  likely complete runs/pixelcnn --example 3 --rows 0:4
+  likely complete runs/vae --rows 2:6 --columns 2:6 --missing -n 4
+  likely complete runs/pixelcnn pictures/0.png --rows 2:6 --particles 32
 """
 DEFAULT = None
 MISSING = (150, 40, 60)  # the colour of what is not observed
