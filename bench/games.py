@@ -64,7 +64,7 @@ GRID = "gan-gaussians-25"
 SEEDS = (0, 1, 2, 3, 4)
 NETWORK = {"latent": 8, "hidden": 128, "discriminator_hidden": 128, "layers": 3}
 _GRID_FIT = FitSettings(
-    steps=8000, batch_size=256, learning_rate=2e-3, beta1=0.0, beta2=0.99, clip=0.0, ema=0.995,
+    steps=8000, batch_size=256, learning_rate=2e-3, beta1=0.0, beta2=0.9, clip=0.0, ema=0.995,
     log_every=100, precision="float32",
 )  # fmt: skip
 # The same networks, and Adam as it was used with the loss of 2014.
