@@ -611,6 +611,9 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "pictures").mkdir()
     for index in range(4):
         Image.new("L", (8, 8), index).save(tmp_path / "pictures" / f"{index}.png")
+    (tmp_path / "images").mkdir()
+    Image.new("L", (8, 8), 255).save(tmp_path / "images" / "white.png")
+    np.save(tmp_path / "array.npy", np.zeros((2, 1, 8, 8), np.uint8))
     runs = {"pixelcnn": "gated-pixelcnn"}
     runs |= {name: name for name in ("autoencoder", "vae", "dcgan")}
     for folder, name in runs.items():

@@ -211,6 +211,8 @@ def test_what_is_declared_is_true(name: str, spec: str, conditional: bool) -> No
     x, context = images(SPECS[spec]), context_for(model, 4)
     offered = _offers(model, x, context)
     for query, answer in answers.items():
+        if query == "compress":  # it is no method: tests/ask/test_ask.py codes with every model
+            continue
         if answer.guarantee is Guarantee.NONE:
             assert query not in offered, f"{query} is declared unanswerable, yet there is a method"
         else:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from likely.ask import Guarantee as Guarantee
     from likely.ask import answers as answers
     from likely.ask import ask as ask
+    from likely.ask.compress import compress as compress
+    from likely.ask.compress import decompress as decompress
     from likely.data.spec import Dataset as Dataset
     from likely.data.spec import DataSpec as DataSpec
     from likely.density import ApproximateDensity as ApproximateDensity
@@ -76,6 +78,7 @@ _HOME = {
     name: home
     for home, names in {
         "ask": ("Guarantee", "answers", "ask"),
+        "ask.compress": ("compress", "decompress"),
         "data.spec": ("DataSpec", "Dataset"),
         "density": (
             *("ApproximateDensity", "Fittable", "GenerativeModel", "ImplicitDensity"),

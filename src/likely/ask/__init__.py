@@ -23,6 +23,7 @@ from likely.ask.complete import complete, completions  # isort: skip
 from likely.ask.conditional import conditional  # isort: skip
 from likely.ask.surprise import surprise  # isort: skip
 from likely.ask.stream import stream  # isort: skip
+from likely.ask.compress import Compressed, Decompressed, compress, decompress  # isort: skip
 from likely.ask.query import QUERIES, Answer, Answers, Guarantee, Query
 from likely.density import Fittable
 from likely.errors import InvalidSetting, nearest
@@ -31,6 +32,8 @@ __all__ = [
     "QUERIES",
     "Answer",
     "Answers",
+    "Compressed",
+    "Decompressed",
     "Guarantee",
     "Query",
     "answers",
@@ -38,7 +41,9 @@ __all__ = [
     "ask",
     "complete",
     "completions",
+    "compress",
     "conditional",
+    "decompress",
     "features",
     "interpolate",
     "invert",

@@ -33,6 +33,8 @@ COMMANDS: dict[str, str] = {
     "clusters": "cluster and map the codes of a run's data, without labels",
     "score": "say which examples are odd under a run, and where",
     "verify": "check the likelihood of a run with independent code",
+    "compress": "write images in the bits that a run says they hold",
+    "decompress": "give them back, bit for bit",
     "compare": "compare runs, or fit one model of each kind and compare them",
     "data": "list, describe and check data sets",
     "models": "list the models and their settings",
@@ -43,7 +45,7 @@ COMMANDS: dict[str, str] = {
 # Those whose modules are in `likely.cli.queries`.
 QUERIES = (
     "complete", "prior", "encode", "traverse", "arithmetic", "invert", "walk", "classify",
-    "clusters", "score",
+    "clusters", "score", "compress", "decompress",
 )  # fmt: skip
 
 EXAMPLES = """\

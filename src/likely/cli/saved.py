@@ -94,6 +94,16 @@ def labels_for(model: Fittable, n: int, label: str | None) -> Tensor | None:
     return torch.full((n,), _class(model.spec, model.classes, label))
 
 
+def class_number(model: Fittable, label: str | None) -> int | None:
+    """The class that an option names; None for an unconditional run."""
+    if not model.classes:
+        labels_for(model, 1, label)  # refuses any
+        return None
+    if label is None:
+        raise InvalidSetting("this run is conditional: give the class of the images as --label")
+    return _class(model.spec, model.classes, label)
+
+
 def _class(spec: DataSpec, classes: int, label: str) -> int:
     """The number of a class, given by name or number; a name goes first."""
     if label in spec.classes:

@@ -51,13 +51,17 @@ from likely.density.fittable import (
     condition_of,
     conditioned_on,
     context_of,
+    weights_digest,
 )
 from likely.density.implicit import ImplicitDensity
 from likely.density.inversion import Inversion
 from likely.density.latent import (
+    ChooseCode,
     DiagonalGaussian,
     GaussianMixture,
     LatentVariable,
+    LayeredPosterior,
+    LayeredPrior,
     Passed,
     Posterior,
     SharesItsPass,
@@ -82,6 +86,7 @@ __all__ = [
     "Arithmetic",
     "Autoregressive",
     "AutoregressiveLikelihood",
+    "ChooseCode",
     "Completions",
     "Decoder",
     "Dequantized",
@@ -103,6 +108,8 @@ __all__ = [
     "ImplicitDensity",
     "Inversion",
     "LatentVariable",
+    "LayeredPosterior",
+    "LayeredPrior",
     "Likelihood",
     "LogPartition",
     "Mixture",
@@ -132,4 +139,5 @@ __all__ = [
     "generative",
     "mean_level",
     "no_density",
+    "weights_digest",
 ]

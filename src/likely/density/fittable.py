@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextvars
 import dataclasses
+import hashlib
 import inspect
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -326,3 +327,16 @@ def context_of(model: Fittable, batch: Batch) -> Tensor | None:
 def condition_of(model: Fittable) -> Condition:
     """What the model's likelihood is given: "label", "context" (numbers), or "" for nothing."""
     return "context" if model.context_shape else "label" if model.classes else ""
+
+
+def weights_digest(model: Fittable) -> str:
+    """SHA-256 (first 16 hexadecimal digits) of the settings and of all weights with their names.
+
+    The settings count, because the same weights under another dilation are another model.
+    """
+    sha = hashlib.sha256(f"{model.settings} {model.spec.shape} {model.spec.levels}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        sha.update(plain.view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]

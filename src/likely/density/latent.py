@@ -73,6 +73,26 @@ class SharesItsPass(Protocol):
         """Draw at standard normal noise [..., B, Z]."""
 
 
+# The codes of a layer, [B, Z_l], given p(z_l | codes above) and q(z_l | codes above, x).
+ChooseCode = Callable[["DiagonalGaussian", "DiagonalGaussian"], Tensor]
+
+
+@runtime_checkable
+class LayeredPrior(Protocol):
+    """p(z) = prod_l p(z_l | z_>l), each factor Gaussian."""
+
+    def chosen(self, n: int, choose: ChooseCode) -> Passed:
+        """Choose the codes of n examples layer by layer from the top; q is p there."""
+
+
+@runtime_checkable
+class LayeredPosterior(Protocol):
+    """q(z | x) = prod_l q(z_l | z_>l, x), each factor Gaussian."""
+
+    def chosen(self, choose: ChooseCode) -> Passed:
+        """Choose the codes layer by layer from the top."""
+
+
 @dataclasses.dataclass(frozen=True)
 class DiagonalGaussian:
     """N(mean, exp(2 log_scale)) with independent coordinates; both [B, Z]."""

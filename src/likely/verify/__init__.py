@@ -45,6 +45,7 @@ from likely.density import (
     LatentVariable,
     Mixture,
     TractableDensity,
+    weights_digest,
 )
 from likely.errors import InvalidSetting
 from likely.verify.causality import causality
@@ -55,7 +56,7 @@ from likely.verify.flow import dequantised
 from likely.verify.guidelines import guidelines
 from likely.verify.latent import bounds, conditioned
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
-from likely.verify.proofs import Guideline, Proof, Proofs, weights_digest
+from likely.verify.proofs import Guideline, Proof, Proofs
 from likely.verify.subject import Subject, subject_of
 from likely.verify.training import gradients_reach_every_weight, images_in_range
 

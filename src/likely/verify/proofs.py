@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import html
 import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from likely.density import Fittable
 from likely.errors import InvalidData, ProofFailed
 from likely.files import reading, record_of
 from likely.files.inline import badge, fragment, line, table
@@ -224,16 +220,3 @@ class Proofs:
         record = checkpoint.read_json(Path(path), remedy)
         with reading(path, what="damaged", remedy=remedy, kind=checkpoint.CheckpointError):
             return cls.from_json(record)
-
-
-def weights_digest(model: Fittable) -> str:
-    """SHA-256 (first 16 hexadecimal digits) of the settings and of all weights with their names.
-
-    The settings count, because the same weights under another dilation are another model.
-    """
-    sha = hashlib.sha256(f"{model.settings} {model.spec.shape} {model.spec.levels}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        plain = tensor.detach().cpu().contiguous().reshape(-1)
-        sha.update(plain.view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()[:16]

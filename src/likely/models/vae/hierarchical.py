@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import DiagonalGaussian, LatentVariable, Passed, at_least_float
+from likely.density import ChooseCode, DiagonalGaussian, LatentVariable, Passed, at_least_float
 from likely.devices.precision import full_precision
 from likely.heads import head_for
 from likely.models.vae.settings import HierarchicalVAESettings
@@ -102,6 +102,10 @@ class LadderPrior:
             z.shape[:-1]
         )
 
+    def chosen(self, n: int, choose: ChooseCode) -> Passed:
+        """See `LayeredPrior`."""
+        return self.model.passed(n, None, lambda p, q, index: choose(p, p))
+
     def sample(self, noise: Noise, n: int, dtype: torch.dtype) -> Tensor:
         """Codes, layer by layer from the top, [n, Z]."""
         parts = self.model.split(noise.normal(n, self.model.latent, dtype=dtype))
@@ -142,6 +146,15 @@ class LadderPosterior:
 
         z = self.model.passed(len(self.features[0]), self.features, choose).z
         return z.reshape(*self.lead, -1), torch.cat(scales, 1).reshape(*self.lead, -1)
+
+    def chosen(self, choose: ChooseCode) -> Passed:
+        """See `LayeredPosterior`; without a side for several draws."""
+
+        def of_layer(p: DiagonalGaussian, q: DiagonalGaussian | None, index: int) -> Tensor:
+            assert q is not None
+            return choose(p, q)
+
+        return self.model.passed(len(self.features[0]), self.features, of_layer)
 
     def through(self, noise: Tensor) -> Passed:
         """Draw, and all that the same pass of the network tells; noise [..., Z]."""

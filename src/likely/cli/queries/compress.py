@@ -1,0 +1,112 @@
+"""`likely compress RUN FOLDER -o FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from likely.cli.output import rows, say, say_json
+from likely.cli.parser import Option, Parser, add_options, no_choices, whole
+from likely.cli.saved import class_number, opened, run_argument
+
+if TYPE_CHECKING:
+    from likely.ask import Compressed
+
+EXAMPLE = """\
+  likely compress runs/pixelcnn images/ -o images.likely
+  likely compress runs/pixelcnn array.npy -o array.likely --alone
+"""
+DEFAULT = None
+OPTIONS: dict[str, Option] = {
+    "-o --out": ("FILE", None, ..., "the compressed file"),
+    "--label": ("CLASS", None, None, "name or number of the class of all images, for a conditional "
+                "run"),
+    "--block": ("N", whole(1), None, "images that are coded together; a fault costs a block [as "
+                "many as memory allows, at most 1024]"),
+    "--alone": ("", None, False, "do not try the other coders (PNG, WebP, JBIG1, JPEG XL, xz)"),
+}  # fmt: skip
+
+
+choices = no_choices
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Write images in the bits that the model says they hold, -log2 p(x), to be read\n"
+        "back bit for bit: a proof of the likelihood. The file is read with the same\n"
+        "weights, on the same kind of machine."
+    )
+    run_argument(parser)
+    parser.add_argument("source", metavar="SOURCE", help="folder of images, or .npy of integers "
+                        "[N, C, H, W] in [0, levels)")  # fmt: skip
+    add_options(parser, OPTIONS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compress and print the table of sizes."""
+    from likely.cli.progress import counting
+    from likely.files import refuse_unwritable
+    from likely.jobs.compress import compress_file, other_coders
+    from likely.training.progress import duration
+
+    out = Path(options.out).expanduser()
+    refuse_unwritable(out)
+    saved = opened(options)
+    label = class_number(saved.model, options.label)
+    began = time.monotonic()
+    with counting(f"compressing with {saved.name}") as show:
+        compressed, examples = compress_file(
+            saved.model, Path(options.source).expanduser(), out, label, options.block,
+            str(saved.directory.resolve()), lambda done: show(done, None),
+        )  # fmt: skip
+    seconds = time.monotonic() - began
+    others = {} if options.alone else other_coders(examples.x, saved.model.spec.levels)
+    if options.json:
+        say_json({"run": str(saved.directory), "file": str(out), **record(compressed),
+                  "others": others, "seconds": round(seconds, 3)})  # fmt: skip
+        return 0
+    say(f"{compressed.examples} images in {duration(seconds)}: {out}\n")
+    say(table(compressed, saved.name, others))
+    return 0
+
+
+def record(compressed: Compressed) -> dict[str, Any]:
+    """Its numbers as plain values."""
+    return {
+        "images": compressed.examples,
+        "dimensions": compressed.dimensions,
+        "bytes": len(compressed.content),
+        "bits_per_dim": compressed.bits_per_dim,
+        "claimed_bits": compressed.claimed,
+        "block_bits": compressed.stream,
+        "initial_bits": compressed.initial,
+        "blocks": compressed.blocks,
+        "over_claimed": compressed.over_claimed,
+        "overhead_bits_per_image": compressed.overhead,
+    }
+
+
+def table(compressed: Compressed, model: str, others: dict[str, int]) -> str:
+    """Bits per dimension of each part of the file, and of other coders."""
+    count = compressed.examples * compressed.dimensions
+
+    def line(bits: float, about: str) -> str:
+        return f"{bits / count:8.4f} bits/dim  {about}"
+
+    net = compressed.stream - compressed.initial
+    over = f"{100 * compressed.over_claimed:+.3f} %"
+    lines = [
+        ("claimed", line(compressed.claimed, "what the model says: -log2 p(x), or its bound")),
+        ("net", line(net, f"{over} of what is claimed; blocks: {compressed.blocks}")),
+    ]
+    if compressed.initial:
+        lines.append(("initial", line(compressed.initial, "given, for codes to be read from")))
+    about = f"with header and checksums, {compressed.overhead:.1f} bits an image above claimed"
+    lines.append((model, line(compressed.bits, about)))
+    ranked = sorted(others.items(), key=lambda item: item[1])
+    lines += [(name, line(bits, f"{bits / compressed.bits:.2f} times as long"))
+              for name, bits in ranked]  # fmt: skip
+    return rows(lines)

@@ -1,0 +1,65 @@
+"""`likely decompress FILE -o FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from likely.cli.output import note, say, say_json
+from likely.cli.parser import Option, Parser, add_options, device_option, no_choices
+from likely.errors import InvalidSetting
+
+EXAMPLE = """\
+  likely decompress images.likely -o restored/
+  likely decompress array.likely -o again.npy --run runs/pixelcnn
+  likely decompress images.likely -o others/ --salvage
+"""
+DEFAULT = None
+OPTIONS: dict[str, Option] = {
+    "-o --out": ("FOLDER", None, ..., "a new or empty folder; of an array a folder or FILE.npy"),
+    "--run": ("RUN", None, None, "the run that the file was written with [the one it names]"),
+    "--anyway": ("", None, False, "also where it was written on another machine; every image is "
+                 "checked"),
+    "--salvage": ("", None, False, "leave out blocks that are damaged, in place of an error"),
+}  # fmt: skip
+
+
+choices = no_choices
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.add_argument("file", metavar="FILE", help="file that `likely compress` wrote")
+    add_options(parser, OPTIONS)
+    device_option(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Decompress; exit code 1 where blocks were left out."""
+    from likely.ask.codec.container import read_container
+    from likely.cli.progress import counting
+    from likely.cli.saved import opened
+    from likely.files import reading
+    from likely.jobs.compress import decompress_file
+
+    file, out = Path(options.file).expanduser(), Path(options.out).expanduser()
+    with reading(file):
+        header, _ = read_container(file.read_bytes(), str(file))
+    options.run = options.run or header.about.get("run")
+    if not isinstance(options.run, str) or not options.run:
+        raise InvalidSetting(f"{file} does not say which run wrote it; give --run")
+    saved = opened(options)
+    with counting(f"decompressing with {saved.name}") as show:
+        result = decompress_file(
+            saved.model, file, out, anyway=options.anyway, salvage=options.salvage,
+            progress=lambda done: show(done, header.examples),
+        )  # fmt: skip
+    lost = [about for about, _, _ in result.damaged]
+    kept = header.examples - sum(last - first for _, first, last in result.damaged)
+    if options.json:
+        say_json({"file": str(file), "out": str(out), "images": kept, "damaged": lost})
+    else:
+        say(f"{kept} of {header.examples} images: {out}")
+    for about in lost:
+        note(f"likely: {file}: {about}")
+    return 1 if lost else 0
