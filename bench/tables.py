@@ -585,10 +585,9 @@ def main() -> None:
         shutil.copyfile(sheet, DOCS / "pictures" / f"{sheet.parent.name}.png")
     for curve in RESULTS.glob("*/curve.png"):
         shutil.copyfile(curve, DOCS / "pictures" / f"{curve.parent.name}-curve.png")
-    for picture in RESULTS.glob("classify-*.png"):
-        shutil.copyfile(picture, DOCS / "pictures" / picture.name)
-    for picture in RESULTS.glob("arithmetic-*-0.png"):
-        shutil.copyfile(picture, DOCS / "pictures" / picture.name)
+    for names in ("classify-*.png", "arithmetic-*-0.png", "annealed.png"):
+        for picture in RESULTS.glob(names):
+            shutil.copyfile(picture, DOCS / "pictures" / picture.name)
     for result, page_name, table_of in (
         ("classify", "classify", accuracies), ("arithmetic", "steering", flips),
     ):  # fmt: skip

@@ -585,10 +585,7 @@ def small(command: str, line: str) -> list[str]:
         words[words.index("--out") + 1] += "-again"
         return [*words, "--data", "digits", "--steps", "2", "--batch-size", "8", *sizes]
     less = {
-        "compare": [
-            *("--steps", "2", "--samples", "20", "--importance-samples", "2"),
-            *(("--models", "fvsbn") if "--data" in words else ()),  # its own tests fit three
-        ],
+        "compare": ["--steps", "2", "--samples", "20", "--importance-samples", "2"],
         "evaluate": [
             *("--importance-samples", "2", "--samples", "20"),
             *("--annealed-n", "3", "--temperatures", "3", "--chains", "2"),
