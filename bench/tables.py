@@ -166,8 +166,8 @@ def training_of(name: str, about: dict[str, Any]) -> str:
 
 def fitted(name: str, title: str, remark: str) -> str:
     """A fitted model: what it took, samples, training curve."""
-    lines = [f"### {title}\n", *([f"{remark}\n"] if remark else [])]
-    lines.append(training_of(name, read(at(name))["about"]) + "\n")
+    told = training_of(name, read(at(name))["about"])
+    lines = [f"### {title}\n", f"{remark} {told}\n".lstrip()]
     for picture, alt in (
         ("samples", "samples, not chosen"),
         ("curve", "validation during the fit"),

@@ -269,6 +269,13 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
         q = model.posterior(x, context)
         assert q.mean.shape == q.log_scale.shape == (4, model.latent)
         out["posterior"] = q.mean
+    if "surprise" in names:
+        assert isinstance(model, Autoregressive)
+        told = model.surprise(x, context)
+        assert all(part.shape == x.shape for part in told)
+        whole = -density(model, x, context).double()
+        assert torch.allclose(told.nats.flatten(1).sum(1), whole, atol=1e-3, rtol=1e-4)
+        out["surprise"] = told.nats
     if "stream" in names:
         assert isinstance(model, Incremental)
         out["stream"] = model.stream(4, context).log_table()
