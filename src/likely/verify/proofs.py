@@ -138,7 +138,7 @@ class Proofs:
     def verdict(self) -> str:
         """How many passed, in words."""
         count, failed = len(self.proofs), len(self.failed)
-        words = f"{failed} of {count} proofs FAILED" if failed else f"all {count} proofs passed"
+        words = f"{failed} of {count} proofs FAILED" if failed else "all proofs passed"
         if self.guidelines:
             kept = sum(each.kept for each in self.guidelines)
             words += f", {kept} of {len(self.guidelines)} guidelines kept"
