@@ -108,7 +108,8 @@ def gaussians(folder: Path, names: list[str], steps: int | None) -> None:
             run = likely.fit(model, train, game, wanted, out=folder / f"{name}-{seed}")
             if not run.finished:
                 raise SystemExit(run.status)
-            x = run.model.sample(2500, seed=1).numpy()  # type: ignore[operator]
+            assert isinstance(run.model, models.GAN)
+            x = run.model.sample(2500, seed=1).numpy()
             numbers = of_grid(x)
             print(f"{name}, seed {seed}:", numbers, flush=True)
             findings = [str(finding) for finding in run.findings]
@@ -175,7 +176,8 @@ def stacked(folder: Path, names: list[str], steps: int | None) -> None:
         run = likely.fit(model, train, game, fit, out=folder / name)
         if not run.finished:
             raise SystemExit(run.status)
-        x = run.model.sample(SAMPLES, seed=1).numpy().astype(np.uint8)  # type: ignore[operator]
+        assert isinstance(run.model, models.DCGAN)
+        x = run.model.sample(SAMPLES, seed=1).numpy().astype(np.uint8)
         modes, kl = coverage(judged(judge, x), 1000)
         print(f"{name}: {modes} of 1000 modes, KL {kl:.3f}", flush=True)
         entry = {

@@ -67,6 +67,7 @@ CONV_FIT = FitSettings(
     validation_examples=2000,
     log_every=50,
 )
+PIXEL_FIT = dataclasses.replace(CONV_FIT, steps=10_000, log_every=100)
 DENSE_FIT = FitSettings(
     steps=25_000,
     batch_size=100,
@@ -374,16 +375,7 @@ RECIPES = {
             "local_first_kernel": 7,
             "local_head_channels": 24,
         },
-        FitSettings(
-            steps=10_000,
-            batch_size=100,
-            learning_rate=1.5e-3,
-            warmup=500,
-            ema=0.999,
-            validate_every=500,
-            validation_examples=2000,
-            log_every=100,
-        ),
+        PIXEL_FIT,
         NegativeELBO(warmup=2000),
         importance_samples=100,
     ),
@@ -391,16 +383,7 @@ RECIPES = {
     "pixel-vae-decoder": Recipe(
         "pixelcnn",
         {"channels": 12, "layers": 2, "first_kernel": 7, "head_channels": 24},
-        FitSettings(
-            steps=10_000,
-            batch_size=100,
-            learning_rate=1.5e-3,
-            warmup=500,
-            ema=0.999,
-            validate_every=500,
-            validation_examples=2000,
-            log_every=100,
-        ),
+        PIXEL_FIT,
         NegativeLogLikelihood(),
     ),
     # The paper's loss: nothing makes the codes cheap, and all of them are used.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -372,7 +372,9 @@ class Autoregressive(TractableDensity):
             return drawn.images[:, 0]
         if known is None:
             raise self._out_of_order()
-        how = Drawing("auto" if method == "exact" else method, temperature, watch)  # type: ignore[arg-type]
+        # What is none of the sampler's methods, as "importance", is refused by `Drawing`.
+        drawing = cast("Method", "auto" if method == "exact" else method)
+        how = Drawing(drawing, temperature, watch)
         uniform = Noise(seed, "complete", device=self.device).uniform(*x.shape)
         return self.as_data(self.fill(x, uniform, known, self.labels(context, len(x)), how))
 

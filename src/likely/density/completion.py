@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from likely.density.chain import Autoregressive
     from likely.density.mixture import Mixture
 
-Completing = Literal["auto", "exact", "smc", "gibbs", "importance", "hmc"]
+Completing = Literal["auto", "exact", "smc", "gibbs", "importance"]
 COMPLETING: tuple[Completing, ...] = get_args(Completing)
 # Particles of an image; particles and draws that go through a network together.
 PARTICLES, ROWS = 256, 2048
