@@ -294,6 +294,20 @@ def test_a_lazy_penalty_has_the_same_mean() -> None:
     torch.testing.assert_close(played(lazy, number=5).value, plain)
 
 
+def test_the_penalty_falls_by_half_a_cosine_in_its_logarithm() -> None:
+    game = NonSaturatingGAN(1e-4, first_penalty=1e-2, penalty_steps=8)
+    weights = [game.gamma(number) for number in range(10)]
+    assert weights[0] == pytest.approx(1e-2)
+    assert weights[4] == pytest.approx(1e-3)
+    assert weights[8:] == [1e-4, 1e-4]
+    assert weights == sorted(weights, reverse=True)
+    plain = played(NonSaturatingGAN(), number=4).value
+    rise = played(NonSaturatingGAN(1e-3), number=4).value - plain
+    torch.testing.assert_close(played(game, number=4).value - plain, rise)
+    with pytest.raises(InvalidSetting, match="gamma falls from first_penalty"):
+        NonSaturatingGAN(1.0, first_penalty=0.5, penalty_steps=3)
+
+
 def test_a_penalty_between_pairs_wants_a_slope_of_one() -> None:
     model = Dirac()
     game = WassersteinGAN(penalty=10.0)

@@ -36,6 +36,7 @@ Sources:
 from __future__ import annotations
 
 import abc
+import math
 from typing import ClassVar
 
 import torch
@@ -102,6 +103,17 @@ class Game(GameSettings, Objective):
     def largest_weight(self, player: str) -> float:
         return self.clip_weights if player == DISCRIMINATOR else 0.0
 
+    def gamma(self, number: int) -> float:
+        """The weight of the penalty after as many updates.
+
+        A large one at first lets the generator reach every mode before D resolves them (Huang et
+        al. 2024, who let it fall likewise).
+        """
+        if number >= self.penalty_steps:
+            return self.penalty
+        share = (1 + math.cos(math.pi * number / self.penalty_steps)) / 2
+        return float(self.penalty * (self.first_penalty / self.penalty) ** share)
+
     def loss(self, step: Step) -> Loss:
         """The loss of a player; with packing, images of a pack share that of the pack."""
         model = step.model
@@ -124,12 +136,13 @@ class Game(GameSettings, Objective):
         at_fake = wanted and self.penalised in ("generated", "both")
         real_logit, r1 = self._logit_and_penalty(step, real, at_real)
         fake_logit, r2 = self._logit_and_penalty(step, fake, at_fake)
-        weight, penalty = self.penalty / 2, r1 + r2
+        gamma = self.gamma(int(step.number))
+        weight, penalty = gamma / 2, r1 + r2
         if wanted and self.penalised == "between":
             share = step.noise.uniform(len(real)).to(real.dtype)
             mixed = real + share.reshape(-1, *[1] * (real.ndim - 1)) * (fake - real)
             _, squared = self._logit_and_penalty(step, mixed, True)
-            weight, penalty = self.penalty, (squared.clamp(min=1e-24).sqrt() - 1).square()
+            weight, penalty = gamma, (squared.clamp(min=1e-24).sqrt() - 1).square()
         penalty = self.penalty_every * penalty
         value = self.discriminator_loss(real_logit, fake_logit) + weight * penalty
         if self.boundary is None:

@@ -187,6 +187,8 @@ class GameSettings:
             gamma (|grad D| - 1)^2; 0 for none.
         penalised: the images at which D's gradient is penalised: real (R1), generated (R2), both,
             or points between pairs of them.
+        first_penalty: gamma of the first update, from which it falls to `penalty`.
+        penalty_steps: updates in which it does, by half a cosine in its logarithm; 0 for no fall.
         penalty_every: updates of D from a penalty, weighted as many times, to the next (lazy).
         clip_weights: the largest size of D's weights, which are clipped after its updates; 0
             for any.
@@ -198,6 +200,8 @@ class GameSettings:
 
     penalty: float = 0.0
     penalised: Penalised = "real"
+    first_penalty: float = 1.0
+    penalty_steps: int = 0
     penalty_every: int = 1
     clip_weights: float = 0.0
     discriminator_updates: int = 1
@@ -206,7 +210,12 @@ class GameSettings:
 
     def __post_init__(self) -> None:
         known(self)
-        at_least(self, 0, "penalty", "clip_weights")
+        at_least(self, 0, "penalty", "clip_weights", "penalty_steps")
+        if self.penalty_steps and not self.first_penalty >= self.penalty > 0:
+            raise InvalidSetting(
+                f"gamma falls from first_penalty to penalty, both above 0: given "
+                f"first_penalty={self.first_penalty:g}, penalty={self.penalty:g}"
+            )
         at_least(self, 1, "penalty_every", "discriminator_updates", "packing")
         converted("augment", self.augment, tuple[Augmentation, ...])
 

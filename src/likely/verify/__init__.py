@@ -20,6 +20,8 @@ What is checked, by kind:
 - without a density: codes and reconstructions of examples do not couple;
 - implicit: an image does not depend on the batch it is made in; finite, in range; of a DCGAN the
   five guidelines of the paper, on both networks as they run;
+- what `likely compress` can write (unless quick): drawn images as a file that is as long as the
+  likelihood says, and that is read back;
 - all: gradients reach every weight.
 
 Everything runs on a float64 copy on the CPU; the model is not changed.
@@ -55,6 +57,7 @@ from likely.verify.energy import energies
 from likely.verify.flow import dequantised
 from likely.verify.guidelines import guidelines
 from likely.verify.latent import bounds, conditioned
+from likely.verify.length import code_length
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
 from likely.verify.proofs import Guideline, Proof, Proofs
 from likely.verify.subject import Subject, subject_of
@@ -129,4 +132,5 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
         yield from dequantised(subject, model)
     if isinstance(model, ImplicitDensity):
         yield from images_in_range(subject, model)
+    yield from code_length(subject)
     yield gradients_reach_every_weight(subject)
