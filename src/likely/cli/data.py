@@ -11,9 +11,10 @@ from likely.cli.output import rows, say, say_json
 from likely.cli.parser import Parser
 from likely.cli.values import set_fields
 from likely.data.catalogue import CATALOGUE, MADE_HERE, Entry
+from likely.data.sequences.catalogue import SEQUENCES
 
 if TYPE_CHECKING:
-    from likely.data import Dataset
+    from likely.data import Dataset, SequenceSpec
 
 EXAMPLE = """\
   likely data
@@ -64,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(as_json: bool) -> int:
-    entries = {name: (entry, _where(entry)) for name, entry in CATALOGUE.items()}
+    named = {**CATALOGUE, **SEQUENCES}
+    entries = {name: (entry, _where(entry)) for name, entry in named.items()}
     if as_json:
         records = [
             {
@@ -81,7 +83,8 @@ def _list(as_json: bool) -> int:
         say_json({"data": records})
         return 0
     say(rows(((n, f"{e.summary} [{where}]") for n, (e, where) in entries.items()), 0).rstrip())
-    say("\nAlso a folder of images, .npy, .npz, .parquet files and Hugging Face folders.")
+    say("\nAlso a folder of images, .npy, .npz, .parquet files and Hugging Face folders;")
+    say("sequences in .csv, .npz, .mat and .ts files, and tables in .parquet files.")
     say("More on one: likely data describe NAME")
     return 0
 
@@ -100,6 +103,7 @@ def _where(entry: Entry) -> str:
 def _describe(source: str, shaping: dict[str, Any], as_json: bool) -> int:
     from likely import data
     from likely.cli.progress import loading
+    from likely.data import SequenceSpec
 
     with loading() as progress:
         train, test = data.load(source, progress=progress, **shaping)
@@ -116,6 +120,9 @@ def _describe(source: str, shaping: dict[str, Any], as_json: bool) -> int:
             for name, part in splits.items()
         }
         say_json({"name": spec.name, "splits": records})
+        return 0
+    if isinstance(spec, SequenceSpec):
+        say(f"{spec.name}\n{rows(_facts(spec, splits)).rstrip()}")
         return 0
     channels, *sides = spec.shape
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
@@ -139,6 +146,32 @@ def _describe(source: str, shaping: dict[str, Any], as_json: bool) -> int:
         facts.append(("source", CATALOGUE[source].source))
     say(f"{spec.name}\n{rows(facts).rstrip()}")
     return 0
+
+
+def _facts(spec: SequenceSpec, splits: Mapping[str, Dataset]) -> list[tuple[str, str]]:
+    """What sequences are: columns with their lattices, splits, clock, unit of log p."""
+    alike: dict[str, list[str]] = {}
+    for column in spec.columns:
+        alike.setdefault(column.words, []).append(column.name)
+    facts = [("time step", spec.time_step), ("columns", str(len(spec.columns)))]
+    for words, names in alike.items():
+        listed = ", ".join(names) if len(names) <= 8 else f"{names[0]} to {names[-1]}"
+        facts.append(("", f"{listed}: {words}"))
+    facts += [("log p", f"{spec.unit} per step"), ("split", spec.rule)]
+    for name, part in splits.items():
+        assert isinstance(part.spec, type(spec))
+        gaps = f", {part.spec.missing:,} values missing" if part.spec.missing else ""
+        facts.append(
+            (name, f"{len(part):,} sequences, {part.spec.steps:,} steps{gaps}, "
+             f"fingerprint {part.spec.fingerprint}")
+        )  # fmt: skip
+    if spec.clock:
+        facts.append(("clock", f"periods of {', '.join(map(str, spec.clock))} steps"))
+    if spec.classes:
+        facts.append(("classes", ", ".join(spec.classes)))
+    if spec.name in SEQUENCES:
+        facts.append(("source", SEQUENCES[spec.name].source))
+    return facts
 
 
 def _by_class(part: Dataset) -> dict[str, int] | None:

@@ -64,7 +64,7 @@ class _Shape:
 
 DATA = (
     Field("data", "data", "name", str, "a name (`likely data`), a folder of images, or an "
-          ".npy, .npz or .parquet file"),
+          ".npy, .npz, .parquet, .csv, .mat or .ts file"),
     Field("data", "binarize", "binarize", Literal["static", "dynamic", "threshold"],
           "two levels: static (mnist's published file), dynamic (drawn again each epoch), "
           "threshold (at 1/2)"),
@@ -77,6 +77,11 @@ DATA = (
           "of skipping the image"),
     Field("data", "image_column", "image", str, "column of the images in parquet files"),
     Field("data", "label_column", "label", str, "column of the labels in parquet files"),
+    Field("data", "time_column", "time", str, "column of a table of sequences that orders its "
+          "steps"),
+    Field("data", "series_column", "series", str, "column of a table that tells its series apart"),
+    Field("data", "columns", "columns", tuple[str, ...], "columns of a table to model, in this "
+          "order, with commas between"),
 )  # fmt: skip
 
 RUN = (

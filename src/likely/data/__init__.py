@@ -1,6 +1,6 @@
 """Data: integer-coded examples with a specification and a fingerprint.
 
-`load` reads a named data set, a folder of images, an array file or a Hugging Face folder and
+`load` reads a named data set, a folder of images, an array file, a table of time series, and
 returns `(train, test)`; `train.validation` is held out for every choice.
 
 Names are imported on first use, so that `import likely.data` costs next to nothing and a command
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from likely.data.loading import UnseenClasses as UnseenClasses
     from likely.data.loading import load as load
     from likely.data.pixels import read_image as read_image
+    from likely.data.sequences.dataset import Sequences as Sequences
+    from likely.data.sequences.spec import Column as Column
+    from likely.data.sequences.spec import SequenceSpec as SequenceSpec
+    from likely.data.sequences.splits import from_sequences as from_sequences
     from likely.data.spec import Batch as Batch
     from likely.data.spec import Dataset as Dataset
     from likely.data.spec import DataSpec as DataSpec
@@ -35,7 +39,10 @@ _HOME = {
     **dict.fromkeys(("FolderData", "FolderReport"), "decode"),
     **dict.fromkeys(("SkippedFiles", "UnseenClasses", "load"), "loading"),
     **dict.fromkeys(("from_array", "from_file"), "arrays"),
+    "Sequences": "sequences.dataset",
+    **dict.fromkeys(("Column", "SequenceSpec"), "sequences.spec"),
     "from_folder": "images",
+    "from_sequences": "sequences.splits",
     "from_huggingface": "huggingface",
     "read_image": "pixels",
 }

@@ -61,8 +61,9 @@ class Entry:
     shape: tuple[int, ...]
     levels: int
     layout: Literal[
-        "embedded", "drawn", "grid", "stacked", "idx", "larochelle", "cifar", "faces", "frey"
-    ]
+        "embedded", "drawn", "grid", "stacked", "idx", "larochelle", "cifar", "faces", "frey",
+        "sequence",
+    ]  # fmt: skip
     classes: tuple[str, ...] = ()
     files: tuple[RemoteFile, ...] = ()
     source: str = ""

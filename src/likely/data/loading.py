@@ -14,6 +14,9 @@ from likely.data.download import Progress
 from likely.data.labels import unseen
 from likely.data.prepare import Binarize, check_settings, prepared, whole
 from likely.data.registry import named
+from likely.data.sequences.catalogue import SEQUENCES
+from likely.data.sequences.files import SUFFIXES, is_sequences
+from likely.data.sequences.loading import load_sequences
 from likely.data.spec import Dataset
 from likely.errors import InvalidData, InvalidSetting, nearest
 
@@ -38,16 +41,21 @@ def load(
     strict: bool = False,
     image: str | None = None,
     label: str | None = None,
+    time: str | None = None,
+    series: str | None = None,
+    columns: tuple[str, ...] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Read a data set.
 
     Args:
-        source: a name (`likely.data.catalogue` lists them), or the path of a folder of images, of
-            an .npy or .npz file, of a Hugging Face `datasets` folder or of parquet files. A name
-            takes precedence over a path of the same spelling; write "./mnist" for a folder called
-            mnist.
+        source: a name (`likely.data.catalogue` and `likely.data.sequences.catalogue` list them), or
+            the path of a folder of images, of an .npy or .npz file, of a Hugging Face `datasets`
+            folder or of parquet files; of sequences, of a .csv, .mat or .ts file, of an .npz that
+            says how long they are, or of a parquet table where `time`, `series` or `columns` are
+            given. A name takes precedence over a path of the same spelling; write "./mnist" for a
+            folder called mnist.
         binarize: "static" (mnist only: Larochelle's file, the published benchmark), "dynamic"
             (Bernoulli draws of the intensities, again in each epoch) or "threshold" (at 1/2).
         levels: requantise to this many levels; for arrays, the number of levels.
@@ -57,6 +65,10 @@ def load(
             `SkippedFiles` warning.
         image: column of the images in parquet files and Hugging Face folders.
         label: column of the labels in them.
+        time: column of a table of sequences that orders the steps; by default one called time,
+            date or the like.
+        series: column of such a table that tells its series apart.
+        columns: of such a table that are read, in the order in which a model predicts them.
         seed: of the draws of binarize="dynamic", not negative.
         progress: called with (what, done, total) while files are downloaded or decoded.
 
@@ -87,10 +99,26 @@ def load(
             "data.from_array takes an array"
         )
     name = str(os.fspath(source))
-    columns = {"image": image, "label": label}
-    options = {"size": size, "channels": channels, "strict": strict, **columns}
-    origin = recorded(name, {"binarize": binarize, "levels": levels, "seed": seed, **options})
+    pictured = {"image": image, "label": label}
+    options = {"size": size, "channels": channels, "strict": strict, **pictured}
+    table = {"time": time, "series": series, "columns": columns}
+    coded = {"binarize": binarize, "levels": levels, "seed": seed}
+    origin = recorded(name, {**coded, **options, **table})
     path = Path(name).expanduser()
+    tabular = any(value is not None for value in table.values())
+    if name in SEQUENCES or (name not in CATALOGUE and path.exists() and (
+        is_sequences(path) or (tabular and path.suffix.lower() == ".parquet")
+    )):  # fmt: skip
+        for setting, value in {**coded, **options}.items():
+            if value not in (None, False, 0):
+                raise InvalidSetting(f"{setting} is for images; {name} holds sequences")
+        parts = load_sequences(name, time=time, series=series, columns=columns)
+        for part in (parts[0], parts[0].validation, parts[1]):
+            assert part is not None
+            part.source = origin
+        return parts
+    if tabular:
+        raise InvalidSetting(f"time, series and columns are of tables of sequences; {name} is none")
     static = binarize == "static" and name == "mnist"
     if name in CATALOGUE:
         drawn = CATALOGUE[name].layout == "drawn"
@@ -108,7 +136,7 @@ def load(
         if is_huggingface(path):
             data = from_huggingface(path, levels=levels, image=image, label=label, **shaping)
         else:
-            _refuse_options(str(path), columns)
+            _refuse_options(str(path), pictured)
             data = from_folder(path, **shaping)
         if data.report.skipped or data.report.remarks:
             warnings.warn(str(data.report), SkippedFiles, stacklevel=2)
@@ -120,7 +148,7 @@ def load(
     else:
         raise InvalidData(
             f"{name} is a file of an unknown kind; expected a folder of images, .npy, .npz or "
-            ".parquet"
+            ".parquet, or sequences in .csv, .mat, .ts or .npz"
         )
     _warn_of_unseen_classes(train, test)
     if not static:
@@ -134,7 +162,7 @@ def load(
 
 def recorded(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `load` as a file keeps them, good in any working directory; set ones alone."""
-    if name not in CATALOGUE:
+    if name not in CATALOGUE and name not in SEQUENCES:
         name = str(Path(name).expanduser().resolve())
     kept = {
         key: list(value) if isinstance(value, tuple) else value
@@ -171,8 +199,9 @@ def _refuse_options(name: str, options: Mapping[str, object]) -> None:
 
 
 def _unknown(name: str) -> InvalidSetting:
-    if "/" in name or name.lower().endswith((*_ARRAYS, ".parquet")):
+    if "/" in name or name.lower().endswith((*_ARRAYS, ".parquet", *SUFFIXES)):
         return InvalidSetting(f"there is no file or folder {name}")
     return InvalidSetting(
-        f'no data set and no file or folder is called "{name}": {nearest(name, CATALOGUE)}'
+        f'no data set and no file or folder is called "{name}": '
+        f"{nearest(name, [*CATALOGUE, *SEQUENCES])}"
     )

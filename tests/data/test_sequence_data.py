@@ -1,0 +1,329 @@
+"""Sequences: lattices, splits, files, windows, and the published answers on piano rolls."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from likely import data
+from likely.data.sequences import (
+    Sequences,
+    SequenceSpec,
+    Windows,
+    find_lattice,
+    from_sequences,
+    regimes_log_prob,
+)
+from likely.data.sequences.dataset import transposed
+from likely.data.sequences.made import CHAIN, COEFFICIENT, DEVIATION, DRIFT
+from likely.data.sequences.spec import MISSING, PADDING, spec_of
+from likely.data.spec import Dataset
+from likely.errors import InvalidData, InvalidSetting
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+# -- lattices -----------------------------------------------------------------------------
+
+
+def test_a_step_behind_rounded_numbers_is_found() -> None:
+    """As ETTh1's: multiples of 0.06698 that were printed to three decimals, as float32."""
+    levels = rng().integers(0, 900, 4000)
+    numbers = np.round(-3.7 + 0.06698 * levels, 3).astype(np.float32)
+    lattice = find_lattice(numbers)
+    assert lattice.exact
+    assert abs(lattice.step - 0.06698) < 1e-6
+    assert lattice.residual <= 0.0006
+    assert np.array_equal(lattice.integers(numbers.astype(float)), levels - levels.min())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "step"),
+    [([3, 7, 11, 15], 4.0), ([0.25, 0.5, 1.75], 0.25), ([1e6, 1e6 + 1], 1.0), ([2.0, 2.0], 1.0)],
+)
+def test_printed_lattices(numbers: list[float], step: float) -> None:
+    lattice = find_lattice(numbers)
+    assert lattice.exact
+    assert lattice.step == pytest.approx(step)
+    assert lattice.residual < 1e-9
+
+
+def test_no_lattice_is_refused_not_invented() -> None:
+    lattice = find_lattice(rng().standard_normal(500))
+    assert not lattice.exact
+    assert lattice.residual == pytest.approx(lattice.step / 2)
+    # Rounded noise without a coarser step has the lattice that is printed, no more.
+    assert find_lattice(np.round(rng().standard_normal(4000), 2)).step == pytest.approx(0.01)
+
+
+def test_columns_say_what_they_are() -> None:
+    t = np.arange(60)
+    series = np.stack([t % 2, t % 7, t / 8, np.sin(t), t * 7.0 % 360], 1)
+    names = ("on", "day", "level", "wave", "wind")
+    train, _ = from_sequences([series], columns=names, kinds={"wind": "angle"})
+    kinds = [c.kind for c in train.spec.columns]
+    assert kinds == ["binary", "categorical", "lattice", "continuous", "angle"]
+    assert np.abs(train.numbers(0)[:, 2] - series[: len(train[0]), 2]).max() == 0
+    assert np.abs(train.numbers(0)[:, 3] - series[: len(train[0]), 3]).max() < 1e-5
+    assert train.spec.log_volume == pytest.approx(np.log(train.spec.columns[3].step))
+    assert train.spec.unit == "nats of a density"
+    assert train.spec.columns[4].levels == 360
+
+
+# -- splits and missing values ----------------------------------------------------------------
+
+
+def test_a_single_series_is_cut_at_two_moments_and_every_step_is_scored_once() -> None:
+    series = np.arange(100.0)
+    train, test = from_sequences([series], name="line")
+    held_out = train.validation
+    assert isinstance(held_out, Sequences)
+    assert [d.spec.steps for d in (train, held_out, test)] == [60, 20, 20]
+    assert [int(d.lead[0]) for d in (train, held_out, test)] == [0, 60, 80]
+    scored = [d.numbers(0)[int(d.lead[0]) :, 0] for d in (train, held_out, test)]
+    assert np.array_equal(np.concatenate(scored), series)
+    assert "by time: 60, 20 and 20 steps" in train.spec.rule
+    batch = test.batch(slice(0, 1))
+    assert (batch.x[0, :80] <= -2).all()
+    assert np.array_equal(-2 - batch.x[0, :80], test[0][:80])
+    assert len({d.spec.fingerprint for d in (train, held_out, test)}) == 3
+
+
+def test_several_series_are_divided_whole() -> None:
+    series = [np.full(5 + i, i) for i in range(18)]
+    train, test = from_sequences(series, labels=[f"c{i % 2}" for i in range(18)])
+    held_out = train.validation
+    assert held_out is not None
+    seen = [int(x[0, 0]) for part in (train, held_out, test) for x in part]
+    assert sorted(seen) == list(range(18))
+    assert train.spec.classes == ("c0", "c1")
+    assert train.labels is not None
+    assert [int(x[0, 0]) % 2 for x in train] == train.labels.tolist()
+
+
+def test_missing_values_are_counted_and_never_a_level() -> None:
+    series = np.array([1.0, np.nan, 3.0, 4.0, np.nan, 6.0, 7.0, 8.0, 9.0, 10.0])
+    train, test = from_sequences([series])
+    assert train.spec.missing == 2
+    assert test.spec.missing == 0
+    assert train[0][1, 0] == MISSING
+    assert np.isnan(train.numbers(0)[1, 0])
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    train, _ = data.load("regimes")
+    assert isinstance(train, Sequences)
+    with pytest.raises(InvalidData, match=r"level is not in \[0, 201\)"):
+        dataclasses.replace(train, values=train.values + 200 * np.array([0, 1], np.int32))
+    with pytest.raises(InvalidData, match="ascending offsets"):
+        dataclasses.replace(train, offsets=train.offsets[:-1])
+    with pytest.raises(InvalidSetting, match="take a model of sequences"):
+        train.spec.grid  # noqa: B018
+    with pytest.raises(InvalidData, match="2 steps cannot be split"):
+        from_sequences([np.arange(2)])
+    with pytest.raises(InvalidData, match="2 sequences cannot be split"):
+        from_sequences([np.arange(5), np.arange(5)])
+    with pytest.raises(InvalidSetting, match="binarize is for images"):
+        data.load("regimes", binarize="threshold")
+    with pytest.raises(InvalidSetting, match="are of tables"):
+        data.load("regimes", time="t")
+    with pytest.raises(InvalidSetting, match="tables of sequences"):
+        data.load("digits", time="t")
+
+
+def test_a_specification_comes_back_from_json() -> None:
+    train, _ = data.load("regimes")
+    assert spec_of(train.spec.to_json()) == train.spec
+    digits, _ = data.load("digits")
+    assert spec_of(digits.spec.to_json()) == digits.spec
+    assert train.spec.misfit(digits.spec)
+    assert not train.spec.misfit(train.spec)
+    with pytest.raises(InvalidData, match="no field"):
+        SequenceSpec.from_json({**train.spec.to_json(), "colums": 1})
+
+
+# -- batches and windows ------------------------------------------------------------------
+
+
+def test_batches_are_padded_and_padding_is_no_level() -> None:
+    train, _ = data.load("regimes")
+    assert isinstance(train, Sequences)
+    x = train.batch(slice(0, 5)).x
+    for row, length in zip(x, train.lengths[:5], strict=True):
+        assert (row[:length] >= 0).all()
+        assert (row[length:] == PADDING).all()
+    assert np.array_equal(x[2, : train.lengths[2]], train[2])
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_windows_score_every_step_once_an_epoch(epoch: int) -> None:
+    train, _ = from_sequences(
+        [np.arange(i * 100, i * 100 + 5 + i) for i in range(30)], clock=(4,), start=1
+    )
+    windows = Windows(train, 7, 3)
+    seen = []
+    for i in range(len(windows)):
+        batch = windows.batch(np.array([i]), epoch)
+        x, context = batch.x[0, :, 0], batch.context
+        known = np.where(x >= 0, x, -2 - x)
+        assert (np.diff(known[x != PADDING]) == 1).all()
+        assert (x >= 0).any()
+        assert (np.flatnonzero(x <= -2) < 3).all()
+        seen += x[x >= 0].tolist()
+        sequence = int(windows.sequence[i])
+        assert context is not None
+        place = known - int(train[sequence][0, 0]) + 1
+        assert np.array_equal(context[0].argmax(-1), place % 4)
+    assert sorted(seen) == sorted(int(v) for x in train for v in x[:, 0])
+    again = windows.batch(np.arange(5), epoch)
+    assert np.array_equal(again.x, Windows(train, 7, 3).batch(np.arange(5), epoch).x)
+
+
+def test_transposition_moves_notes_and_nothing_else() -> None:
+    roll = np.zeros((4, 12), np.int64)
+    roll[0, [3, 7]] = roll[2, 5] = 1
+    parts, _ = from_sequences([roll] * 6, kinds={f"x{k}": "binary" for k in range(12)})
+    x = roll.copy()
+    x[3] = PADDING
+    x[0] = -2 - x[0]
+    up = transposed(x, 2, parts.spec)
+    assert np.array_equal(-2 - up[0], np.roll(roll[0], 2))
+    assert np.array_equal(up[2], np.roll(roll[2], 2))
+    assert (up[3] == PADDING).all()
+    assert transposed(x, 6, parts.spec) is x  # a note would be lost
+    assert np.array_equal(transposed(up, -2, parts.spec), x)
+
+
+# -- files --------------------------------------------------------------------------------
+
+
+def test_a_table_with_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "weather.csv"
+    rows = [f"2020-01-01 {h % 24:02}:00:00,{h % 5 / 2},{'dry' if h % 3 else 'wet'}"
+            for h in range(24)]  # fmt: skip
+    rows[5] = rows[5].replace("0.0,", ",")
+    path.write_text("date,level,sky\n" + "\n".join(reversed(rows)) + "\n")
+    train, test = data.load(path)
+    assert isinstance(train, Sequences)
+    assert isinstance(test, Sequences)
+    assert train.spec.time_step == "hour"
+    assert train.spec.clock == (24,)
+    assert [c.kind for c in train.spec.columns] == ["lattice", "binary"]
+    assert train.spec.columns[1].names == ("dry", "wet")
+    assert train.spec.missing == 1
+    level = data.load(path, columns=("level",), time="date")[0]
+    assert level.spec.shape == (1,)
+    assert level.source == {"name": str(path), "time": "date", "columns": ["level"]}
+    with pytest.raises(InvalidSetting, match="no column tme"):
+        data.load(path, time="tme")
+
+
+def test_a_table_of_several_series(tmp_path: Path) -> None:
+    path = tmp_path / "many.csv"
+    path.write_text("who,t,v\n" + "".join(f"{w},{t},{w + t}\n" for t in range(4) for w in range(9)))
+    with pytest.raises(InvalidData, match="the same time twice"):
+        data.load(path)
+    train, _ = data.load(path, series="who")
+    assert isinstance(train, Sequences)
+    assert len(train) == 7
+    assert set(train.lengths) == {4}
+
+
+def test_broken_tables_name_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "broken.csv"
+    path.write_text("a,b\n1,2\n3\n")
+    with pytest.raises(InvalidData, match="row 3: 1 cells"):
+        data.load(path)
+    path.write_text("a,date\n1,soon\n2,later\n")
+    with pytest.raises(InvalidData, match="expected numbers or dates"):
+        data.load(path)
+
+
+def test_flat_arrays_and_ts_files_hold_the_same(tmp_path: Path) -> None:
+    series = [np.round(rng(i).standard_normal((4 + i, 2)), 1) for i in range(8)]
+    np.savez(
+        tmp_path / "a.npz",
+        train_x=np.concatenate(series[:5]),
+        train_len=[len(s) for s in series[:5]],
+        train_y=[0, 1, 0, 1, 0],
+        test_x=np.concatenate(series[5:]),
+        test_len=[len(s) for s in series[5:]],
+        test_y=[1, 0, 1],
+        classes=np.array(["no", "yes"]),
+    )
+    for part, rows in (("TRAIN", range(5)), ("TEST", range(5, 8))):
+        lines = [
+            ":".join(",".join(map(str, c)) for c in series[i].T) + f":{('no', 'yes')[i % 2]}"
+            for i in rows
+        ]
+        text = "@problemName a\n@classLabel true no yes\n@data\n" + "\n".join(lines) + "\n"
+        (tmp_path / f"a_{part}.ts").write_text(text)
+    parts: list[tuple[Dataset, Dataset]] = [
+        data.load(tmp_path / "a.npz"), data.load(tmp_path / "a_TRAIN.ts")
+    ]  # fmt: skip
+    for first, second in zip(*parts, strict=True):
+        assert first.spec.fingerprint == second.spec.fingerprint
+        assert np.array_equal(first.labels, second.labels)  # type: ignore[arg-type]
+        assert len(first) == (3 if first.spec.split == "test" else 4)
+
+
+# -- the set drawn here ------------------------------------------------------------------
+
+
+def test_the_law_of_regimes_sums_to_one_and_its_entropy_is_what_it_says() -> None:
+    """The rate of the draws is the entropy of the law within its standard error."""
+    train, test = data.load("regimes")
+    assert isinstance(test, Sequences)
+    assert isinstance(train, Sequences)
+    nats, steps = -regimes_log_prob(train), train.lengths
+    rate = nats.sum() / steps.sum()
+    error = np.sqrt(((nats - rate * steps) ** 2).sum()) / steps.sum()
+    shares = np.linalg.matrix_power(CHAIN, 200)[0]
+    modes = -(shares[:, None] * CHAIN * np.log(CHAIN)).sum()
+    level = (shares * (np.log(DEVIATION) + 0.5 * np.log(2 * np.pi * np.e))).sum()
+    assert abs(rate - (modes + level)) < 4 * error + 0.02  # a lattice, and ends of the range
+    assert COEFFICIENT[0] == 0.9
+    assert DRIFT[1] == 1.5
+    # log p of one step, over all levels and modes, sums to one.
+    spec = dataclasses.replace(test.spec, n=3 * 201, columns=test.spec.columns)
+    values = np.array([[m, v] for m in range(3) for v in range(201)], np.int32)
+    every = Sequences(spec, values, offsets=np.arange(604))
+    with np.errstate(divide="ignore"):
+        nats = regimes_log_prob(every)
+    assert np.exp(nats).sum() == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "steps", "answer"),
+    [
+        ("jsb", (13_807, 4_602, 4_725), 11.06),
+        ("nottingham", (176_561, 45_513, 44_463), 10.25),
+        ("piano-midi", (75_911, 8_540, 19_036), 11.05),
+        ("musedata", (245_202, 82_755, 64_339), 11.51),
+    ],
+)
+def test_one_gram_rows(name: str, steps: tuple[int, int, int], answer: float) -> None:
+    """The 1-gram row of the table of 2012: files, unit and averaging are the published ones."""
+    train, test = data.load(name)
+    assert isinstance(train, Sequences)
+    parts = (train, train.validation, test)
+    assert tuple(int(p.lengths.sum()) for p in parts) == steps  # type: ignore[union-attr]
+    p = (train.values.sum(0) + 0.5) / (len(train.values) + 1)
+    nats = -(test.values * np.log(p) + (1 - test.values) * np.log1p(-p)).sum()
+    assert nats / steps[2] == pytest.approx(answer, abs=0.01)
+
+
+@pytest.mark.data
+def test_lattices_of_etth1() -> None:
+    train, _ = data.load("etth1")
+    assert isinstance(train, Sequences)
+    wanted = [0.06698, 0.06698, 0.035535, 0.035535, 0.030459, 0.030459, 0.070347]
+    assert np.allclose([c.step for c in train.spec.columns], wanted, atol=1e-6)
+    assert max(c.residual for c in train.spec.columns) < 0.00055
+    assert all(c.kind == "lattice" for c in train.spec.columns)
