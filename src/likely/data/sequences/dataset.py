@@ -196,7 +196,7 @@ class Windows(Sequences):
     """Windows of the sequences that a fit reads: each sequence cut into pieces of equal length.
 
     A piece is preceded by up to `before` steps that are given and not scored, so that no state
-    starts anew in the middle of a sequence; every step of the data is scored once an epoch.
+    begins in the middle of a sequence; every step of the data is scored once an epoch.
     Where cuts are depends on the epoch. With `transpose` = s a window of music is moved by a
     number of semitones drawn from -s..s, as far as all its notes stay in range.
     """

@@ -148,6 +148,8 @@ def coded_column(
         size = max(2, len(names))
         word_kind: Kind = "binary" if size == 2 else "categorical"
         return Column(name, word_kind, size, names=tuple(map(str, names))), integers
+    if kind == "binary" and values.dtype.kind in "bu" and values.max(initial=0) <= 1:
+        return Column(name, kind, 2), values.astype(np.int64)
     numbers = values.astype(np.float64)
     known = np.isfinite(numbers)
     if kind == "angle":
