@@ -32,7 +32,7 @@ def test_every_public_name_is_listed() -> None:
         for module, names in LISTED.items()
         for name in names
     }
-    for package in ("likely", "likely.data", "likely.mdp", "likely.verify"):
+    for package in ("likely", "likely.data", "likely.mdp", "likely.verify", "likely.world"):
         loaded = importlib.import_module(package)
         for name in loaded.__all__:
             value = getattr(loaded, name)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from likely import mdp as mdp
     from likely import models as models
     from likely import runs as runs
+    from likely import world as world
     from likely.ask import Guarantee as Guarantee
     from likely.ask import answers as answers
     from likely.ask import ask as ask
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("data", "mdp", "models", "runs", "sklearn")
+_MODULES = ("data", "mdp", "models", "runs", "sklearn", "world")
 _HOME = {
     name: home
     for home, names in {

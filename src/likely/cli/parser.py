@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "data": "list, describe and check data sets",
     "models": "list the models and their settings",
     "mdp": "solve Markov decision processes, with certificates",
+    "world": "learn a world from transitions, plan and act in it",
     "completion": "print the completion script of a shell",
 }
 

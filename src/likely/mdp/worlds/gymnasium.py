@@ -60,7 +60,7 @@ def from_gymnasium(environment: Any, discount: float = 0.99) -> MDP:
 
 def world_from_gymnasium(environment: Any, discount: float = 0.99) -> World:
     """As `from_gymnasium`, with the environment's name."""
-    made = _make(environment) if isinstance(environment, str) else environment
+    made = make_environment(environment) if isinstance(environment, str) else environment
     # A class of one's own may have only the table.
     bare = getattr(made, "unwrapped", made)
     known = getattr(getattr(made, "spec", None), "id", None)
@@ -158,7 +158,8 @@ def _terminal_states(
         terminal &= ~wrong
 
 
-def _make(name: str) -> Any:
+def make_environment(name: str, **options: Any) -> Any:
+    """`gymnasium.make(name, **options)`; see `from_gymnasium` for the errors."""
     try:
         import gymnasium
     except ImportError:
@@ -166,7 +167,7 @@ def _make(name: str) -> Any:
             f"{name} needs Gymnasium, which is not installed: pip install gymnasium"
         ) from None
     try:
-        return gymnasium.make(name)
+        return gymnasium.make(name, **options)
     except gymnasium.error.Error as error:
         line = str(error).strip().splitlines()[0]
         raise InvalidSetting(f"Gymnasium does not make {name}: {line}") from None

@@ -1,0 +1,144 @@
+"""p(r | s, a, s', e) and p(e | s'): declared by the task, or learned from the log.
+
+Learned rewards are a quadratic ridge regression a action with Gaussian noise, beside the mean of
+the rewards that ended an episode. Learned ends are a logistic regression on a quadratic in s', so
+the live states are the inside of an ellipsoid, a slab or a half-space; a log without a terminated
+row has no ends, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likely.world.features import Features, ridge
+from likely.world.tasks import Task
+
+__all__ = ["EndHead", "RewardHead"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+# Rewards are float64 in most logs, float32 in some.
+SAME = 1e-4
+
+
+class RewardHead:
+    """Rewards of steps: the task's rule, or a regression."""
+
+    def __init__(self, task: Task, state: FloatArray, action: IntArray, next_state: FloatArray,
+                 reward: FloatArray, terminated: BoolArray) -> None:  # fmt: skip
+        """Fit what the task does not declare; arrays [n, d], [n], [n, d], [n], [n]."""
+        self.task, self.rule = task, task.reward
+        self.noise, self.last = 0.0, 0.0
+        if self.rule is not None:
+            return
+        self.features = Features(task, 2)
+        self.mean = np.zeros(len(task.actions))
+        self.weights = np.zeros((len(task.actions), self.features.size))
+        self.last = float(reward[terminated].mean()) if terminated.any() else 0.0
+        live, errors = ~terminated, [np.zeros(1)]
+        for a in range(len(task.actions)):
+            rows = np.flatnonzero((action == a) & live)
+            if len(rows):
+                fitted = ridge(self.features(state[rows]), reward[rows, None])
+                self.mean[a], self.weights[a] = fitted.offset[0], fitted.weights[:, 0]
+                errors.append(fitted.left_out[:, 0])
+        size = max(1.0, float(abs(reward).max(initial=0.0)))
+        self.noise = max(1e-6 * size, float(np.sqrt(np.mean(np.concatenate(errors) ** 2))))
+
+    def expected(
+        self, state: FloatArray, action: IntArray, next_state: FloatArray, over: FloatArray
+    ) -> FloatArray:
+        """E[r | s, a, s'] where the step ends the episode with probability `over` [n]."""
+        if self.rule is not None:
+            return np.asarray(self.rule(state, action, next_state), dtype=np.float64)
+        action = np.broadcast_to(action, state.shape[:-1])
+        going = self.mean[action] + (self.features(state) * self.weights[action]).sum(axis=-1)
+        return np.asarray((1.0 - over) * going + over * self.last)
+
+    def log_prob(
+        self, state: FloatArray, action: IntArray, next_state: FloatArray, reward: FloatArray,
+        terminated: BoolArray,
+    ) -> FloatArray:  # fmt: skip
+        """Nats, [n]; of a declared rule 0, or minus infinity where the data disagrees."""
+        mean = self.expected(state, action, next_state, terminated.astype(np.float64))
+        if self.rule is not None:
+            agrees = abs(reward - mean) <= SAME * np.maximum(1.0, abs(mean))
+            return np.where(agrees, 0.0, -np.inf)
+        z = (reward - mean) / self.noise
+        return np.asarray(-0.5 * z**2 - math.log(self.noise) - 0.5 * math.log(2 * math.pi))
+
+    def draw(
+        self, state: FloatArray, action: IntArray, next_state: FloatArray, terminated: BoolArray,
+        noise: np.random.Generator,
+    ) -> FloatArray:  # fmt: skip
+        """[n] rewards."""
+        mean = self.expected(state, action, next_state, terminated.astype(np.float64))
+        return mean + self.noise * noise.standard_normal(len(mean)) if self.noise else mean
+
+
+class EndHead:
+    """Ends of episodes: the task's rule, or a logistic regression."""
+
+    def __init__(self, task: Task, next_state: FloatArray, terminated: BoolArray) -> None:
+        """Fit, unless declared; [n, d] and [n]."""
+        self.rule = task.terminated
+        self.offset, self.never = 0.0, not bool(terminated.any())
+        self.weights: FloatArray = np.zeros(0)
+        if self.rule is not None or self.never:
+            return
+        self.features = Features(task, 2)
+        self._fit(self.features(next_state), terminated.astype(np.float64))
+
+    def _fit(self, x: FloatArray, y: FloatArray, penalty: float = 1e-3) -> None:
+        """Newton's method on the penalised likelihood."""
+        scale = np.maximum(x.std(axis=0), 1e-9)
+        design = np.column_stack([np.ones(len(x)), (x - x.mean(axis=0)) / scale])
+        cost = np.full(design.shape[1], penalty * len(x) ** 0.5)
+        cost[0] = 1e-9
+        beta = np.zeros(design.shape[1])
+
+        def loss(at: FloatArray) -> float:
+            z = design @ at
+            return float((np.logaddexp(0.0, z) - y * z).sum() + 0.5 * (cost * at**2).sum())
+
+        for _ in range(100):
+            p = 1.0 / (1.0 + np.exp(-np.clip(design @ beta, -35, 35)))
+            gradient = design.T @ (p - y) + cost * beta
+            curvature = (design * (p * (1 - p))[:, None]).T @ design + np.diag(cost)
+            step = np.linalg.solve(curvature, gradient)
+            size = 1.0
+            while size > 1e-6 and loss(beta - size * step) > loss(beta):
+                size /= 2
+            beta = beta - size * step
+            if size * float(abs(step).max()) < 1e-8:
+                break
+        self.weights = beta[1:] / scale
+        self.offset = float(beta[0] - (self.weights * x.mean(axis=0)).sum())
+
+    def probability(self, next_state: FloatArray) -> FloatArray:
+        """p(e = 1 | s') of states [..., d]."""
+        if self.rule is not None:
+            return np.asarray(self.rule(next_state), dtype=np.float64)
+        if self.never:
+            return np.zeros(next_state.shape[:-1])
+        z = self.features(next_state) @ self.weights + self.offset
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -700, 700))))
+
+    def over(self, next_state: FloatArray) -> BoolArray:
+        """Where the end is more likely than not."""
+        return np.asarray(self.probability(next_state) > 0.5)
+
+    def log_prob(self, next_state: FloatArray, terminated: BoolArray) -> FloatArray:
+        """Nats, [n]."""
+        p = self.probability(next_state)
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(np.where(terminated, p, 1.0 - p)))
+
+    def draw(self, next_state: FloatArray, noise: np.random.Generator) -> BoolArray:
+        """[n] bool."""
+        p = self.probability(next_state)
+        return np.asarray(p >= 1.0) if self.rule is not None else noise.random(len(p)) < p

@@ -1,0 +1,309 @@
+"""`fit`: from logged transitions to p(s', r, terminated | s, a), and its nats on held-out rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.estimate import Estimate, Relation
+from likely.world.features import Features, ridge
+from likely.world.heads import EndHead, RewardHead
+from likely.world.model import SMALLEST, Branches, TransitionModel
+from likely.world.tasks import Task, task_of, within_data
+from likely.world.trajectories import Trajectories
+
+__all__ = ["MODELS", "fit", "held_out_nats"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+EM_STEPS = 15
+
+
+class PolynomialModel(TransitionModel):
+    """s' = s + m_a + W_a f(s) + noise: a ridge regression for each action.
+
+    The noise is a Gaussian and, where rows disagree with it, a second wide one: what happens
+    rarely, as the wall of MountainCar, must not bend the regression of the rest (contaminated
+    normal; Tukey 1960; fitted by EM). Its spreads are those of rows left out one by one, so few
+    transitions leave a wide density.
+    """
+
+    def __init__(self, task: Task, rewards: RewardHead, ends: EndHead, data: Columns,
+                 degree: int) -> None:  # fmt: skip
+        super().__init__(task, rewards, ends, "")
+        self.features = Features(task, degree)
+        shape = (len(task.actions), self.features.size, task.dimensions)
+        self.offset, self.weights = np.zeros((shape[0], shape[2])), np.zeros(shape)
+        least = SMALLEST * (np.array(task.high) - np.array(task.low))
+        x = self.features(data.state)
+        usual = np.ones(len(x))  # the chance of each row to be no exception
+        errors = self._regress(x, data, usual)
+        self.rare, self.spread = 0.0, np.maximum(_size(errors), least)[None]
+        for _ in range(EM_STEPS):
+            narrow = np.maximum(_size(errors, usual), least)
+            at = np.broadcast_to(narrow, errors.shape)
+            if usual.min() == 1.0:  # where to begin: exceptions do not move the median of an action
+                at = np.maximum(_medians(errors, data.action) / 0.6745, least)
+            wide = np.maximum(_size(errors, 1.0 - usual + 1e-9), 3.0 * narrow)
+            rare = max(1.0 - usual.mean(), 1.0 / len(x))
+            logs = [
+                np.log(part) - np.log(size).sum(axis=-1) - 0.5 * ((errors / size) ** 2).sum(axis=1)
+                for part, size in ((1.0 - rare, at), (rare, wide))
+            ]
+            usual = 1.0 / (1.0 + np.exp(np.clip(logs[1] - logs[0], -700, 700)))
+            if any(usual[data.action == a].sum() < 2.0 for a in range(shape[0])):
+                break
+            errors = self._regress(x, data, usual)
+            self.rare, self.spread = float(1.0 - usual.mean()), np.stack([narrow, wide])
+        if self.rare * len(x) < 2.0:  # no exceptions
+            errors = self._regress(x, data, np.ones(len(x)))
+            self.rare, self.spread = 0.0, np.maximum(_size(errors), least)[None]
+        words = {1: "linear", 2: "quadratic", 3: "cubic"}
+        self.about = (
+            f"{words.get(degree, f'degree {degree}')} ridge, {self.features.size} monomials"
+        )
+        if self.rare:
+            self.about += f", {self.rare:.1%} exceptions"
+
+    def _regress(self, x: FloatArray, data: Columns, share: FloatArray) -> FloatArray:
+        """Fit the actions; leave-one-out errors [n, d]."""
+        errors = np.zeros_like(data.change)
+        for a, action in enumerate(self.task.actions):
+            rows = data.action == a
+            if not rows.any():
+                raise InvalidData(
+                    f"{self.task.name}: action {action} was never taken: nothing is known of it; "
+                    "collect more, or leave it out of Task.actions"
+                )
+            fitted = ridge(x[rows], data.change[rows], share[rows])
+            self.offset[a], self.weights[a] = fitted.offset, fitted.weights
+            errors[rows] = fitted.left_out
+        return errors
+
+    def land(self, state: FloatArray, action: IntArray) -> Branches:
+        f = self.features(state)
+        if np.ndim(action) == 0:
+            change = self.offset[action] + f @ self.weights[action]
+        else:
+            change = np.empty_like(state)
+            for a in np.unique(action):
+                rows = action == a
+                change[rows] = self.offset[a] + f[rows] @ self.weights[a]
+        centre = self.task.inside(state + change)[:, None]
+        chances = np.array([1.0 - self.rare, self.rare])[: len(self.spread)]
+        shape = (len(state), len(chances))
+        return Branches(
+            np.broadcast_to(chances, shape),
+            np.broadcast_to(centre, (*shape, state.shape[1])), self.spread,
+        )  # fmt: skip
+
+
+class MeanChange(TransitionModel):
+    """s' = s + the mean change of the action: the null model."""
+
+    def __init__(self, task: Task, rewards: RewardHead, ends: EndHead, data: Columns) -> None:
+        super().__init__(task, rewards, ends, "mean change of each action")
+        self.change = np.zeros((len(task.actions), task.dimensions))
+        left = data.change.copy()
+        for a in range(len(task.actions)):
+            rows = data.action == a
+            n = int(rows.sum())
+            if n:
+                self.change[a] = data.change[rows].mean(axis=0)
+                left[rows] = (left[rows] - self.change[a]) * (n / max(n - 1, 1))
+        size = np.array(task.high) - np.array(task.low)
+        self.spread = np.maximum(_size(left), SMALLEST * size)[None]
+
+    def land(self, state: FloatArray, action: IntArray) -> Branches:
+        centre = self.task.inside(state + self.change[action])[:, None]
+        return Branches(np.ones((len(state), 1)), centre, self.spread)
+
+
+class Neighbours(TransitionModel):
+    """s' = s + the change of one of the k nearest stored states with the same action.
+
+    Distances are of states scaled by their standard deviation. The spread around each is that of
+    the nearest neighbour's own error.
+    """
+
+    def __init__(self, task: Task, rewards: RewardHead, ends: EndHead, data: Columns,
+                 neighbours: int) -> None:  # fmt: skip
+        from scipy.spatial import cKDTree
+
+        super().__init__(task, rewards, ends, f"{neighbours} nearest neighbours")
+        self.features = Features(task, 1)
+        points = self.features(data.state)
+        self.scale = np.maximum(points.std(axis=0), 1e-9)
+        self.trees, self.changes, errors = [], [], []
+        for a in range(len(task.actions)):
+            rows = data.action == a
+            if int(rows.sum()) < 2:
+                raise InvalidData(
+                    f"{task.name}: action {task.actions[a]} was taken less than twice"
+                )
+            tree = cKDTree(points[rows] / self.scale)
+            change = data.change[rows]
+            _, at = tree.query(points[rows] / self.scale, k=2)
+            errors.append(change - change[at[:, 1]])
+            self.trees.append(tree)
+            self.changes.append(change)
+        self.k = min(neighbours, *(len(change) for change in self.changes))
+        size = np.array(task.high) - np.array(task.low)
+        spread = np.maximum(_size(np.concatenate(errors)), SMALLEST * size)
+        self.spread = np.repeat(spread[None], self.k, axis=0)
+
+    def land(self, state: FloatArray, action: IntArray) -> Branches:
+        points = self.features(state) / self.scale
+        action = np.broadcast_to(action, len(state))
+        change = np.empty((len(state), self.k, self.task.dimensions))
+        for a in np.unique(action):
+            rows = action == a
+            _, at = self.trees[a].query(points[rows], k=self.k)
+            change[rows] = self.changes[a][at.reshape(-1, self.k)]
+        centre = self.task.inside(state[:, None] + change)
+        return Branches(np.full(centre.shape[:2], 1.0 / self.k), centre, self.spread)
+
+
+def _medians(errors: FloatArray, action: IntArray) -> FloatArray:
+    """[n, d] the median size of the errors of each row's action."""
+    sizes = np.empty_like(errors)
+    for a in np.unique(action):
+        sizes[action == a] = np.median(abs(errors[action == a]), axis=0)
+    return sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Trajectories as a model reads them: states, action numbers, changes of the state."""
+
+    state: FloatArray
+    action: IntArray
+    next_state: FloatArray
+    change: FloatArray
+
+
+def columns(task: Task, log: Trajectories) -> Columns:
+    """The columns of a log under a task."""
+    state, after = task.states(log.observation), task.states(log.next_observation)
+    numbers = task.action_numbers(log.action)
+    return Columns(state, numbers, after, task.difference(after, state))
+
+
+def _size(errors: FloatArray, share: FloatArray | None = None) -> FloatArray:
+    return np.asarray(np.sqrt(np.average(errors**2, axis=0, weights=share)))
+
+
+# Name: the class, and its settings with their defaults (None: of the task).
+MODELS: dict[str, tuple[Callable[..., TransitionModel], dict[str, Any]]] = {
+    "polynomial": (PolynomialModel, {"degree": None}),
+    "linear": (PolynomialModel, {"degree": 1}),
+    "neighbours": (Neighbours, {"neighbours": 5}),
+    "mean-change": (MeanChange, {}),
+}
+
+
+def fit(
+    trajectories: Trajectories,
+    model: str = "polynomial",
+    *,
+    task: Any = None,
+    **settings: Any,
+) -> TransitionModel:
+    """Learn one step of the process, p(s', r, terminated | s, a).
+
+    Args:
+        trajectories: from `collect`, `Trajectories.load` or `Trajectories.from_arrays`.
+        model: "polynomial" (ridge regression of s' - s for each action), "linear", "neighbours"
+            (k nearest), or "mean-change", the null model.
+        task: what is declared; a `Task`, or what `task_of` takes. By default that of the name of
+            the environment in the log.
+        settings: `degree` of the polynomial, `neighbours`.
+
+    Raises:
+        InvalidSetting: an unknown name.
+        InvalidData: an action without transitions, or one that the task does not list.
+    """
+    if model not in MODELS:
+        raise InvalidSetting(f'model "{model}" is unknown; {nearest(model, MODELS)}')
+    build, defaults = MODELS[model]
+    for name in settings:
+        if name not in defaults:
+            hint = nearest(name, defaults) if defaults else "it has none"
+            raise InvalidSetting(f'model "{model}" has no setting "{name}"; {hint}')
+    if task is None and not trajectories.environment:
+        raise InvalidSetting("the log names no environment: give task=likely.world.Task(...)")
+    declared = task_of(trajectories.environment if task is None else task)
+    seen = declared.states(trajectories.observation)
+    declared = within_data(
+        declared, np.vstack([seen, declared.states(trajectories.next_observation)])
+    )
+    data = columns(declared, trajectories)
+    over = trajectories.terminated
+    rewards = RewardHead(
+        declared, data.state, data.action, data.next_state, trajectories.reward, over
+    )
+    ends = EndHead(declared, data.next_state, over)
+    chosen = {**defaults, **{name: int(value) for name, value in settings.items()}}
+    if "degree" in chosen and chosen["degree"] is None:
+        chosen["degree"] = declared.degree
+    for name, value in chosen.items():
+        if value < 1:
+            raise InvalidSetting(f"{name} must be at least 1, given {value}")
+    return build(declared, rewards, ends, data, **chosen)
+
+
+def held_out_nats(
+    model: TransitionModel,
+    trajectories: Trajectories,
+    *,
+    steps: Sequence[int] = (1, 5, 20),
+    particles: int = 32,
+    starts: int = 200,
+    seed: int = 0,
+) -> dict[int, Estimate]:
+    """-log p(s_{t+h} | s_t, a_t .. a_{t+h-1}) on trajectories that were not fitted.
+
+    One step is exact. Further steps are by rollouts: with h - 1 steps drawn K times, the mean of
+    the K densities of the last step estimates the likelihood without bias, so its logarithm is a
+    lower bound in expectation, and the negative an upper one (Burda et al. 2016, eq. 8).
+
+    Args:
+        steps: horizons h; those longer than every trajectory are left out.
+        particles: K.
+        starts: at most so many times t, evenly spread.
+
+    Returns:
+        Nats per state by horizon, in the units of the task's variables.
+    """
+    task, log = model.task, trajectories
+    data = columns(task, log)
+    left = np.zeros(len(log), dtype=np.int64)  # rows of the episode after this one
+    for t in range(len(log) - 2, -1, -1):
+        left[t] = left[t + 1] + 1 if log.episode[t] == log.episode[t + 1] else 0
+    noise, values = np.random.default_rng(seed), {}
+    for h in steps:
+        at = np.flatnonzero(left >= h - 1)
+        if not len(at):
+            continue
+        at = at[np.unique(np.linspace(0, len(at) - 1, min(starts, len(at))).round().astype(int))]
+        state = np.repeat(data.state[at], particles if h > 1 else 1, axis=0)
+        many = len(state) // len(at)
+        for k in range(h - 1):
+            state = model.move(state, np.repeat(data.action[at + k], many), noise)
+        last = np.repeat(at + h - 1, many)
+        logs = model.log_prob(state, data.action[last], data.next_state[last]).reshape(
+            len(at), many
+        )
+        top = logs.max(axis=1)
+        nats = -(top + np.log(np.exp(logs - top[:, None]).mean(axis=1)))
+        values[h] = Estimate.mean_of(
+            nats.tolist(), unit="nats", quantity=f"nll-{h}-step", fingerprint=log.fingerprint,
+            relation=Relation.EXACT if h == 1 else Relation.UPPER,
+            about=f"{model.about}" + (f", {particles} rollouts" if h > 1 else ""),
+        )  # fmt: skip
+    return values

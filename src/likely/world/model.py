@@ -1,0 +1,144 @@
+r"""p(s', r, terminated | s, a): the generative model of one step, and what every kind of it shares.
+
+    p(s', r, e | s, a) = p(s' | s, a)  p(e | s')  p(r | s, a, s', e)
+
+Only p(s' | s, a) differs between the kinds: a `TransitionModel` leaf says where s' may land, as a
+mixture of Gaussians with a spread for each branch and variable. From that follow the density,
+sampling from given noise, and the branches that a plan sums over. What the task declares of p(r)
+and p(e) is a point mass: its log-probability is 0, or minus infinity where the data disagrees.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likely.errors import InvalidData
+from likely.world.heads import EndHead, RewardHead
+from likely.world.tasks import Task
+
+__all__ = ["Branches", "Step", "TransitionModel"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+# A spread is at least this part of the box: observations are float32.
+SMALLEST = 1e-6
+# Rows that are evaluated together.
+BLOCK = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Branches:
+    """Where a step may land: a mixture of Gaussians.
+
+    Attributes:
+        weight: [n, m], rows sum to one.
+        centre: [n, m, d].
+        spread: [m, d] standard deviations.
+    """
+
+    weight: FloatArray
+    centre: FloatArray
+    spread: FloatArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A drawn step: next states [n, d], rewards [n], terminated [n]."""
+
+    state: FloatArray
+    reward: FloatArray
+    terminated: NDArray[np.bool_]
+
+
+class TransitionModel(abc.ABC):
+    """One step of a controlled process as a density.
+
+    Attributes:
+        task: what was declared.
+        rewards: p(r | s, a, s', e).
+        ends: p(e | s').
+        about: settings that a reader needs, as "cubic, ridge 1e-6".
+    """
+
+    kind = "explicit, tractable"
+
+    def __init__(self, task: Task, rewards: RewardHead, ends: EndHead, about: str) -> None:
+        self.task, self.rewards, self.ends, self.about = task, rewards, ends, about
+
+    @abc.abstractmethod
+    def land(self, state: FloatArray, action: IntArray) -> Branches:
+        """p(s' | s, a) of states [n, d] and action numbers [n], or one action for all."""
+
+    def log_prob(
+        self,
+        state: FloatArray,
+        action: IntArray,
+        next_state: FloatArray,
+        reward: FloatArray | None = None,
+        terminated: NDArray[np.bool_] | None = None,
+    ) -> FloatArray:
+        """log p(s', r, e | s, a) in nats, [n]; of s' alone where r and e are not given.
+
+        A density in the units of the state's variables; models of one task compare, no others.
+        """
+        state, next_state = _table(state, self.task), _table(next_state, self.task)
+        action = np.broadcast_to(np.asarray(action, dtype=np.int64), len(state))
+        total = np.concatenate([
+            self._landing(state[rows], action[rows], next_state[rows])
+            for rows in _blocks(len(state))
+        ])  # fmt: skip
+        if terminated is not None:
+            total += self.ends.log_prob(next_state, terminated)
+        if reward is not None:
+            over = self.ends.over(next_state) if terminated is None else terminated
+            total += self.rewards.log_prob(state, action, next_state, reward, over)
+        return total
+
+    def _landing(self, state: FloatArray, action: IntArray, next_state: FloatArray) -> FloatArray:
+        branches = self.land(state, action)
+        distance = self.task.difference(next_state[:, None, :], branches.centre)
+        z = distance / branches.spread
+        volume = np.log(branches.spread).sum(axis=1) + 0.5 * self.task.dimensions * math.log(
+            2 * math.pi
+        )  # [m]
+        logs = np.log(branches.weight) - 0.5 * (z**2).sum(axis=2) - volume  # [n, m]
+        top = logs.max(axis=1)
+        return np.asarray(top + np.log(np.exp(logs - top[:, None]).sum(axis=1)))
+
+    def sample(self, state: FloatArray, action: IntArray, *, seed: int = 0) -> Step:
+        """Draw a step from each state [n, d]; a function of (model, states, actions, seed)."""
+        return self.draw(state, action, np.random.default_rng(seed))
+
+    def draw(self, state: FloatArray, action: IntArray, noise: np.random.Generator) -> Step:
+        """Draw a step from each state [n, d] with a generator's noise."""
+        state = _table(state, self.task)
+        action = np.broadcast_to(np.asarray(action, dtype=np.int64), len(state))
+        after = self.move(state, action, noise)
+        over = self.ends.draw(after, noise)
+        return Step(after, self.rewards.draw(state, action, after, over, noise), over)
+
+    def move(self, state: FloatArray, action: IntArray, noise: np.random.Generator) -> FloatArray:
+        """Draw next states [n, d] alone."""
+        branches = self.land(state, action)
+        rows, picked = np.arange(len(state)), np.zeros(len(state), dtype=np.int64)
+        if branches.weight.shape[1] > 1:
+            below = np.cumsum(branches.weight, axis=1) < noise.random((len(state), 1))
+            picked = np.minimum(below.sum(axis=1), branches.weight.shape[1] - 1)
+        wide = noise.standard_normal(state.shape) * branches.spread[picked]
+        return self.task.inside(branches.centre[rows, picked] + wide)
+
+
+def _table(state: FloatArray, task: Task) -> FloatArray:
+    table = np.atleast_2d(np.asarray(state, dtype=np.float64))
+    if table.ndim != 2 or table.shape[1] != task.dimensions:
+        raise InvalidData(f"states of shape {list(table.shape)}, expected [n, {task.dimensions}]")
+    return table
+
+
+def _blocks(n: int) -> list[slice]:
+    return [slice(start, start + BLOCK) for start in range(0, max(n, 1), BLOCK)]

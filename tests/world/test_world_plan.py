@@ -1,0 +1,151 @@
+"""A world on a grid is an MDP with exact rows, and a plan tells its three errors apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_rail
+
+from likely import mdp, world
+from likely.errors import InvalidData, InvalidSetting
+
+LOG = world.collect(toy_rail.TASK, n=120, seed=0)
+RAIL = world.fit(LOG, task=toy_rail.TASK)
+
+
+def test_multilinear_weights_keep_affine_functions_and_come_round() -> None:
+    grid = world.Grid(world.TASKS["cartpole"], (5, 4, 3, 6))
+    noise = np.random.default_rng(0)
+    states = grid.points.min(0) + noise.random((50, 4)) * np.ptp(grid.points, axis=0)
+    corner, weight = grid.weights(states)
+    np.testing.assert_allclose(weight.sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose((weight[..., None] * grid.points[corner]).sum(axis=1), states)
+    ring = world.Grid(world.TASKS["pendulum"], (8, 3))
+    corner, weight = ring.weights(np.array([[np.pi - np.pi / 8, 0.0]]))
+    angles = ring.points[corner[weight > 1e-9], 0]
+    assert sorted(angles.tolist()) == pytest.approx([-np.pi, 0.75 * np.pi])
+    assert world.Grid(world.TASKS["pendulum"], (8, 3)).weights(np.array([[0.0, 99.0]]))[
+        1
+    ].sum() == pytest.approx(1.0)  # beyond the box counts as on its edge
+
+
+def test_a_world_that_moves_by_cells_is_the_mdp_by_hand() -> None:
+    """The rail in steps of a cell: V of a point is that of its distance to the end."""
+    process = world.to_mdp(RAIL)
+    solution = mdp.solve(process, tolerance=1e-9)
+    steps = np.arange(16, 0, -1)
+    expected = -(1.0 - 0.9**steps) / 0.1
+    np.testing.assert_allclose(solution.value[:16], expected, atol=2e-4)
+    assert process.terminal.tolist() == [False] * 16 + [True, True]
+    assert mdp.certify(process, solution).error <= 1e-8
+
+
+def test_the_mass_of_ends_is_kept() -> None:
+    """Trap: rows without the mass of their terminal successors are not rows."""
+    task = world.TASKS["cartpole"]
+    process = world.to_mdp(world.fit(world.collect("cartpole", n=60, seed=0)), (5, 5, 5, 5))
+    rows = process.transition
+    np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-12)
+    end = process.states - 1
+    assert process.terminal[end]
+    mass = rows[:, [end]].toarray()[:, 0]
+    points = world.Grid(task, (5, 5, 5, 5)).points
+    # At the limit of the angle and falling on: every action ends the episode.
+    falling = np.flatnonzero((points[:, 2] > 0.2) & (points[:, 3] > 1.0))
+    assert len(falling)
+    for state in falling:
+        pairs = slice(process.pair_ptr[state], process.pair_ptr[state + 1])
+        np.testing.assert_allclose(mass[pairs], 1.0)
+    value = mdp.solve(process, tolerance=1e-6).value
+    np.testing.assert_allclose(value[falling], 1.0)  # one last reward
+    assert value.max() > 10.0
+    alive = rows[:, :end].tocsr()
+    with pytest.raises(InvalidData, match="probabilities sum to"):
+        mdp.MDP.from_pairs(process.pair_ptr[:-1], alive.indptr, alive.indices, alive.data,
+                           process.reward, 0.99)  # fmt: skip
+
+
+def test_the_quadrature_of_the_noise_keeps_means() -> None:
+    noisy = world.fit(world.collect(toy_rail.NOISY, n=400, seed=1), task=toy_rail.NOISY)
+    points = world.Grid(toy_rail.TASK, (41,)).points[:, 0]
+    for nodes in (1, 3, 5):
+        process = world.to_mdp(noisy, (41,), quadrature=nodes)
+        landing = (process.transition[:, :41] @ points).reshape(-1)
+        row = int(process.pair_ptr[15]) + 2  # from the middle, to the right
+        centre = noisy.land(points[15:16, None], np.array([2])).centre[0, 0, 0]
+        assert landing[row] == pytest.approx(centre, abs=1e-9)
+        spread = process.transition[[row], :41] @ points**2 - centre**2
+        assert spread[0] == pytest.approx(0.01 if nodes > 1 else 0.0025, abs=0.006)
+
+
+def test_diffusion_of_the_grid_is_no_error_of_the_model() -> None:
+    """Trap: the learned world is the true one, so all that V is off comes from the grid."""
+    apart = [
+        world.errors(world.plan(RAIL, grid), toy_rail.TASK, episodes=10, refine=(0.5,))
+        for grid in ((6,), (61,))
+    ]
+    for measured in apart:
+        assert measured.model == pytest.approx(0.0, abs=1e-9)
+        assert measured.planning < 1e-3
+        np.testing.assert_allclose(measured.promised, measured.earned.returns)
+    assert abs(apart[0].discretisation) > 5 * abs(apart[1].discretisation) > 0.0
+    coarse, fine = (value for _, value in apart[0].refinement)
+    assert coarse != fine == apart[0].value
+    text = str(apart[0])
+    assert [line.split()[0] for line in text.splitlines() if line[0] != " "] == [
+        "planning", "discretisation", "model",
+    ]  # fmt: skip
+
+
+def test_a_wrong_model_shows_in_the_model_error_and_not_in_the_certificate() -> None:
+    halved = dataclasses.replace(LOG, next_observation=(LOG.observation + LOG.next_observation) / 2)
+    wrong = world.plan(world.fit(halved, task=toy_rail.TASK))
+    measured = world.errors(wrong, toy_rail.TASK, episodes=10)
+    assert measured.planning < 1e-3
+    assert measured.model is not None
+    assert measured.model < -3.0  # it promised twice as many steps
+
+
+def test_episodes_side_by_side_are_those_alone() -> None:
+    plan = world.plan(RAIL)
+    together = world.act(toy_rail.TASK, plan, episodes=4, seed=7)
+    alone = [world.act(toy_rail.Rail(), plan, 1, 7 + i, discount=0.9) for i in range(4)]
+    assert together.returns.tolist() == [float(a.returns[0]) for a in alone]
+    assert together.terminated.all()
+    assert together.returns.mean() > world.act(toy_rail.TASK, "random", 4, 7).returns.mean() + 5
+
+
+def test_plans_and_worlds_are_saved_and_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    world.save_world(tmp_path / "rail", LOG, "toy_rail:TASK", "polynomial", {"degree": 1})
+    model, log, config = world.load_world(tmp_path / "rail")
+    assert (log.fingerprint, config["settings"]) == (LOG.fingerprint, {"degree": 1})
+    plan = world.plan(model, (9,))
+    plan.save(tmp_path / "plan.npz")
+    again = world.Plan.load(tmp_path / "plan.npz", model)
+    states = np.linspace(-2, 1.8, 30)[:, None]
+    assert (again.choose(states) == plan.choose(states)).all()
+    np.testing.assert_allclose(again.value(states), plan.value(states), atol=1e-3)
+    with pytest.raises(InvalidData, match=r"no config\.json"):
+        world.load_world(tmp_path)
+
+
+def test_grids_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InvalidSetting, match="expected 1 sides"):
+        world.plan(RAIL, (4, 4))
+    with pytest.raises(InvalidSetting, match="too large"):
+        world.to_mdp(RAIL, (20_000_000,))
+    with pytest.raises(InvalidSetting, match="between 0 and 1"):
+        world.plan(RAIL, discount=1.0)
+
+
+def test_the_pole_is_balanced_after_fifty_random_steps() -> None:
+    log = world.collect("cartpole", n=50, seed=0)
+    plan = world.plan(world.fit(log))
+    assert world.act("cartpole", plan, episodes=3, seed=100).returns.tolist() == [500.0] * 3
+    assert world.act("cartpole", "random", episodes=3, seed=100).returns.max() < 100
