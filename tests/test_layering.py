@@ -162,9 +162,9 @@ def test_the_light_door_would_notice() -> None:
 
 
 def test_the_house_has_few_rooms_and_none_is_crowded() -> None:
-    """At most 21 rooms at the top, the four doors not counted, and 20 files in one."""
+    """At most 22 rooms at the top, `world` the last of them, and 20 files in one; no doors."""
     rooms = {part_of(path) for path in FILES} - {"__init__", "__main__", "_lazy", "sklearn"}
-    assert len(rooms) <= 21, sorted(rooms)
+    assert len(rooms) <= 22, sorted(rooms)
     for folder in {path.parent for path in FILES} - {ROOT}:
         files = [path for path in FILES if path.parent == folder and path.name != "__init__.py"]
         assert len(files) <= 20, f"{folder} has {len(files)} files"
