@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from likely.mdp.model.solution import Solution as Solution
     from likely.mdp.model.solution import TracePoint as TracePoint
     from likely.mdp.model.world import World as World
+    from likely.mdp.robust.bounds import RobustBounds as RobustBounds
+    from likely.mdp.robust.bounds import robust_bounds as robust_bounds
+    from likely.mdp.robust.counts import Counts as Counts
+    from likely.mdp.robust.counts import draw_counts as draw_counts
+    from likely.mdp.robust.counts import draw_trajectories as draw_trajectories
+    from likely.mdp.robust.spibb import SafePolicy as SafePolicy
+    from likely.mdp.robust.spibb import soft_spibb as soft_spibb
+    from likely.mdp.robust.spibb import spibb as spibb
     from likely.mdp.solvers.average import average_reward as average_reward
     from likely.mdp.solvers.horizon import backward_induction as backward_induction
     from likely.mdp.solvers.prediction import Evaluation as Evaluation
@@ -46,11 +54,14 @@ if TYPE_CHECKING:
 _HOME = {
     "CRITERIA": "solvers.solve",
     "Certificate": "check.certificates",
+    "Counts": "robust.counts",
     "Evaluation": "solvers.prediction",
     "METHODS": "solvers.solve",
     "MDP": "model.problem",
     "MatrixFree": "model.matrix_free",
     "Progress": "model.solution",
+    "RobustBounds": "robust.bounds",
+    "SafePolicy": "robust.spibb",
     "Simulation": "check.simulation",
     "Solution": "model.solution",
     "TracePoint": "model.solution",
@@ -61,15 +72,20 @@ _HOME = {
     "bellman_expectation": "model.operators",
     "bellman_optimality": "model.operators",
     "certify": "check.certificates",
+    "draw_counts": "robust.counts",
+    "draw_trajectories": "robust.counts",
     "evaluate": "solvers.prediction",
     "factored": "model.factors",
     "greedy": "model.operators",
     "grid": "model.matrix_free",
     "load": "files.loading",
     "reach": "undiscounted.total",
+    "robust_bounds": "robust.bounds",
     "row_function": "model.matrix_free",
     "simulate": "check.simulation",
+    "soft_spibb": "robust.spibb",
     "solve": "solvers.solve",
+    "spibb": "robust.spibb",
     "stationary_distribution": "solvers.stationary",
     "total_reward": "undiscounted.total",
     "transition_matrix": "solvers.stationary",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from likely.world.learn import fit as fit
     from likely.world.learn import held_out_nats as held_out_nats
     from likely.world.model import Branches as Branches
+    from likely.world.model import KnownModel as KnownModel
     from likely.world.model import Step as Step
     from likely.world.model import TransitionModel as TransitionModel
     from likely.world.planning import Errors as Errors
@@ -44,7 +45,7 @@ _HOME = {
     for home, names in {
         "learn": ("fit", "held_out_nats"),
         "grid": ("Grid", "to_mdp"),
-        "model": ("Branches", "Step", "TransitionModel"),
+        "model": ("Branches", "KnownModel", "Step", "TransitionModel"),
         "planning": ("Errors", "Plan", "errors", "plan", "validate"),
         "play": ("Played", "act", "collect"),
         "saved": ("load_world", "save_world"),

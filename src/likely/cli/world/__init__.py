@@ -63,6 +63,7 @@ OWN: dict[str, dict[str, Option]] = {
                          "world as certain [3]"),
         "--refine": ("F", positive, (), "solve a grid of F times the sides besides; repeatable "
                      "[0.5]"),
+        "--plot": ("FILE", None, None, "draw V and where the data is (.png, .pdf, .svg)"),
         **EPISODES, **SEED,
     },
     "act": {

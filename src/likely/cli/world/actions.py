@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from likely.cli.mdp.answers import PICTURES, check_target
 from likely.cli.output import note, rows, say, say_json
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.estimate import Estimate
 from likely.files import refuse_unwritable
 from likely.files.figures import write_atomically
+from likely.world.draw import values_figure
 from likely.world.learn import fit
 from likely.world.model import TransitionModel
 from likely.world.planning import Plan, errors, plan, validate
@@ -100,6 +102,7 @@ def _plain(nats: dict[str, dict[int, Estimate]]) -> dict[str, dict[str, float]]:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    check_target(options.plot, PICTURES)
     model, log, config = load_world(options.world)
     settings = config["settings"]
     solved = plan(
@@ -114,6 +117,8 @@ def _plan(options: argparse.Namespace) -> None:
         nats=_validated(log, config["model"], model.task, settings), episodes=options.episodes,
         seed=options.seed, refine=options.refine or (0.5,),
     )  # fmt: skip
+    if options.plot is not None:
+        values_figure(options.plot, [(f"learned from {len(log)} transitions", solved)], log)
     if options.json:
         say_json({
             "world": options.world, "model": model.about, "grid": list(solved.grid.counts),
@@ -127,6 +132,8 @@ def _plan(options: argparse.Namespace) -> None:
     say(f"grid {shape}, {solved.mdp.states} states, {solved.mdp.transitions} transitions, discount "
         f"{solved.mdp.discount:g}: {solved.solution.status}\n")  # fmt: skip
     say(str(measured))
+    if options.plot is not None:
+        say(f"wrote {options.plot}")
 
 
 def _loaded_plan(folder: str, model: TransitionModel) -> Plan:

@@ -1,0 +1,1 @@
+"""Statements from counts: confidence sets, robust values between bounds, safe improvement."""

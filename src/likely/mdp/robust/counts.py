@@ -1,0 +1,233 @@
+"""How often each action led where: tabular data, for statements about the process behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.model.operators import policy_weights
+from likely.mdp.model.problem import MDP
+from likely.mdp.model.world import Problem, stored
+
+__all__ = ["Counts", "draw_counts", "draw_trajectories"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Counts:
+    """Visits n(s, a, s') with what is known beside them.
+
+    Row i is a state-action pair, column j its j-th possible successor.
+
+    Attributes:
+        state, action: [m] the pair of each row.
+        successor: [m, k] states that the row may lead to, -1 where there are fewer.
+        count: [m, k] how often it did; 0 where `successor` is -1.
+        reward: [m, k] r(s, a, s'), known.
+        terminal: [S] where nothing is earned any more.
+        initial: [S] distribution of the first state, or None.
+    """
+
+    state: IntArray
+    action: IntArray
+    successor: IntArray
+    count: IntArray
+    reward: FloatArray
+    terminal: npt.NDArray[np.bool_]
+    initial: FloatArray | None = None
+
+    @property
+    def states(self) -> int:
+        """S."""
+        return len(self.terminal)
+
+    @property
+    def visits(self) -> IntArray:
+        """[m] n(s, a)."""
+        return np.asarray(self.count.sum(axis=1), dtype=np.int64)
+
+    @property
+    def possible(self) -> IntArray:
+        """[m] successors that each row may have."""
+        return np.asarray((self.successor >= 0).sum(axis=1), dtype=np.int64)
+
+    @property
+    def frequency(self) -> FloatArray:
+        """[m, k] n(s, a, s') / n(s, a); even over the possible successors where n is 0."""
+        n = self.visits[:, None]
+        even = (self.successor >= 0) / self.possible[:, None]
+        return np.where(n > 0, self.count / np.maximum(n, 1), even)
+
+    def __repr__(self) -> str:
+        n = self.visits
+        return (
+            f"Counts({n.sum()} transitions of {len(n)} pairs in {self.states} states, "
+            f"{n.min(initial=0)} to {n.max(initial=0)} each)"
+        )
+
+    @classmethod
+    def of_transitions(
+        cls,
+        state: npt.ArrayLike,
+        action: npt.ArrayLike,
+        next_state: npt.ArrayLike,
+        *,
+        reward: npt.ArrayLike,
+        support: str | npt.ArrayLike,
+        terminal: npt.ArrayLike | None = None,
+        initial: npt.ArrayLike | None = None,
+    ) -> Counts:
+        """Count a log of numbered states and actions.
+
+        Args:
+            state, action, next_state: [N] numbers from 0.
+            reward: r(s, a) [S, A] or r(s, a, s') [S, A, S], known.
+            support: "all" (any state may follow any), or [S, A, S] bool, the successors that are
+                possible. It must be known from elsewhere, as the moves of a grid are.
+            terminal: [S] bool.
+            initial: [S] distribution of the first state.
+
+        Raises:
+            InvalidSetting: support="observed". What was not seen yet may still happen, so a
+                confidence set on the observed successors does not contain the truth.
+            InvalidData: shapes that do not fit, or a transition outside the support.
+        """
+        pay = np.asarray(reward, dtype=np.float64)
+        if pay.ndim not in (2, 3) or (pay.ndim == 3 and pay.shape[0] != pay.shape[2]):
+            raise InvalidData(f"reward has shape {list(pay.shape)}, expected [S, A] or [S, A, S]")
+        states, actions = pay.shape[:2]
+        if isinstance(support, str) and support != "all":
+            raise InvalidSetting(
+                f'support="{support}": the successors that were observed are not those that are '
+                'possible; declare them as [S, A, S] bool, or take support="all"'
+            )
+        allowed = (
+            np.ones((states, actions, states), dtype=bool)
+            if isinstance(support, str)
+            else np.asarray(support, dtype=bool)
+        )
+        if allowed.shape != (states, actions, states):
+            raise InvalidData(
+                f"support has shape {list(allowed.shape)}, expected [{states}, {actions}, {states}]"
+            )
+        ends = (
+            np.zeros(states, dtype=bool) if terminal is None else np.asarray(terminal, dtype=bool)
+        )
+        rows = np.stack([np.asarray(a, dtype=np.int64) for a in (state, action, next_state)])
+        if rows.ndim != 2 or (rows < 0).any() or (rows.max(axis=1, initial=-1) >= [
+            states, actions, states
+        ]).any():  # fmt: skip
+            raise InvalidData(f"numbers of states are 0..{states - 1}, of actions 0..{actions - 1}")
+        table = np.zeros((states, actions, states), dtype=np.int64)
+        np.add.at(table, tuple(rows), 1)
+        outside = np.argwhere((table > 0) & ~allowed)
+        if len(outside):
+            s, a, t = outside[0]
+            raise InvalidData(f"state {s}, action {a} led to {t}, which the support excludes")
+        pair = np.argwhere(allowed.any(axis=2) & ~ends[:, None])
+        sizes = allowed[pair[:, 0], pair[:, 1]].sum(axis=1)
+        width = int(sizes.max(initial=1))
+        successor = np.full((len(pair), width), -1, dtype=np.int64)
+        owner, column = np.nonzero(allowed[pair[:, 0], pair[:, 1]])
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        successor[owner, place] = column
+        s, a, t = pair[:, :1], pair[:, 1:], np.maximum(successor, 0)
+        there = successor >= 0
+        paid = pay[s, a, t] if pay.ndim == 3 else np.broadcast_to(pay[s, a], t.shape)
+        return cls(
+            pair[:, 0], pair[:, 1], successor, np.where(there, table[s, a, t], 0),
+            np.where(there, paid, 0.0), ends,
+            None if initial is None else np.asarray(initial, dtype=np.float64),
+        )  # fmt: skip
+
+
+def _rows_of(mdp: MDP, known_support: bool) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Successors [m, k], probabilities and rewards of all pairs of an MDP."""
+    sizes = np.diff(mdp.indptr)
+    width = int(sizes.max(initial=1)) if known_support else mdp.states
+    owner = np.repeat(np.arange(mdp.pairs), sizes)
+    place = np.arange(len(owner)) - mdp.indptr[owner] if known_support else mdp.indices
+    successor = np.full((mdp.pairs, width), -1, dtype=np.int64)
+    if not known_support:
+        successor[:] = np.arange(mdp.states)
+    chance, pay = np.zeros(successor.shape), np.zeros(successor.shape)
+    successor[owner, place], chance[owner, place] = mdp.indices, mdp.probability
+    parts = mdp.successor_reward
+    if parts is None:
+        pay[:] = mdp.reward[:, None]
+    else:
+        # Where a successor is entered by luck only, what it pays is known from the others.
+        by_state = np.zeros(mdp.states)
+        by_state[mdp.indices] = parts
+        pay[:] = by_state[np.maximum(successor, 0)]
+        pay[owner, place] = parts
+    return successor, chance, pay
+
+
+def draw_counts(problem: Problem, n: int, seed: int = 0, *, known_support: bool = True) -> Counts:
+    """n draws of every state-action pair of a known process, as a simulator gives them.
+
+    Args:
+        problem: an MDP; its probabilities are only drawn from, its rewards are known.
+        known_support: the possible successors are declared, else all states are possible.
+    """
+    if n < 0:
+        raise InvalidSetting(f"n must be at least 0, given {n}")
+    mdp = stored(problem)
+    successor, chance, pay = _rows_of(mdp, known_support)
+    noise = np.random.default_rng(seed)
+    count = noise.multinomial(n, chance / chance.sum(axis=1, keepdims=True))
+    return Counts(
+        np.asarray(mdp.pair_state, dtype=np.int64), np.asarray(mdp.pair_action, dtype=np.int64),
+        successor, count, pay, mdp.terminal, mdp.initial,
+    )  # fmt: skip
+
+
+def draw_trajectories(
+    problem: Problem, policy: Any, episodes: int, seed: int = 0, *, steps: int = 100,
+    known_support: bool = True,
+) -> Counts:  # fmt: skip
+    """The counts of episodes that a behaviour policy played.
+
+    Args:
+        policy: any form that `policy_weights` takes.
+        steps: longest episode.
+    """
+    mdp = stored(problem)
+    if mdp.initial is None:
+        raise InvalidSetting("the process has no distribution of first states to begin episodes in")
+    weights, noise = policy_weights(mdp, policy), np.random.default_rng(seed)
+    successor, chance, pay = _rows_of(mdp, known_support)
+    count = np.zeros(successor.shape, dtype=np.int64)
+    choose = np.cumsum(weights) - np.repeat(
+        np.append(0.0, np.cumsum(weights))[mdp.pair_ptr[:-1]], np.diff(mdp.pair_ptr)
+    )
+    land = np.cumsum(chance, axis=1)
+    state = noise.choice(mdp.states, size=episodes, p=mdp.initial)
+    for _ in range(steps):
+        state = state[~mdp.terminal[state]]
+        if not len(state):
+            break
+        u = noise.random(len(state))
+        first, last = mdp.pair_ptr[state], mdp.pair_ptr[state + 1] - 1
+        row = np.array([
+            f + np.searchsorted(choose[f : e + 1], x, side="right")
+            for f, e, x in zip(first, last, u, strict=True)
+        ])  # fmt: skip
+        row = np.minimum(row, last)
+        column = (land[row] <= noise.random(len(row))[:, None]).sum(axis=1)
+        column = np.minimum(column, (chance[row] > 0).shape[1] - 1)
+        # Rounding must not land where there is no successor.
+        column = np.where(chance[row, column] > 0, column, chance[row].argmax(axis=1))
+        np.add.at(count, (row, column), 1)
+        state = successor[row, column]
+    return Counts(
+        np.asarray(mdp.pair_state, dtype=np.int64), np.asarray(mdp.pair_action, dtype=np.int64),
+        successor, count, pay, mdp.terminal, mdp.initial,
+    )  # fmt: skip

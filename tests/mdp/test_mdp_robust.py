@@ -1,0 +1,196 @@
+"""Statements from counts: right backups by a linear program, known answers, coverage, safety."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from likely import mdp
+from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.robust.bounds import entry_intervals, l1_radius, worst_of_intervals, worst_of_l1
+from likely.mdp.robust.spibb import needed_visits
+
+LAKE = mdp.load("frozen-lake", discount=0.9).mdp
+TRUE = mdp.solve(LAKE, tolerance=1e-10).value
+# From n draws of every live pair: L by L1 balls at the start, all states possible, and known ones
+# (three moves a pair; the table was made with k = 3 for all), one seed.
+PUBLISHED = {100: (0.0, 0.0010), 1_000: (0.0065, 0.0225), 10_000: (0.0342, 0.0527),
+             100_000: (0.0554, 0.0636), 1_000_000: (0.0642, 0.0671)}  # fmt: skip
+
+
+def random_rows(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    noise = np.random.default_rng(seed)
+    value, frequency = noise.standard_normal((6, 5)), noise.dirichlet(np.ones(5) / 2, 6)
+    value[:2, 4], frequency[:2, 4] = np.inf, 0.0  # two rows with four successors
+    return value, frequency / frequency.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_worst_case_of_a_ball_is_that_of_a_linear_program(seed: int) -> None:
+    value, frequency = random_rows(seed)
+    radius = np.array([0.0, 0.2, 0.7, 1.1, 1.9, 2.0])
+    worst = worst_of_l1(value, frequency, radius)
+    for i in range(6):
+        k = int(np.isfinite(value[i]).sum())
+        v, f, eye = value[i, :k], frequency[i, :k], np.eye(k)
+        # Variables q and t >= |q - f|.
+        solved = linprog(
+            np.concatenate([v, np.zeros(k)]),
+            A_ub=np.block([[eye, -eye], [-eye, -eye], [np.zeros((1, k)), np.ones((1, k))]]),
+            b_ub=np.concatenate([f, -f, [radius[i]]]),
+            A_eq=np.concatenate([np.ones(k), np.zeros(k)])[None], b_eq=[1.0],
+            bounds=[(0, 1)] * k + [(0, None)] * k,
+        )  # fmt: skip
+        assert worst[i] == pytest.approx(solved.fun, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_worst_case_of_intervals_is_that_of_a_linear_program(seed: int) -> None:
+    value, frequency = random_rows(seed)
+    width = np.random.default_rng(seed + 100).random((6, 5)) * 0.4
+    there = np.isfinite(value)
+    low, high = np.maximum(frequency - width, 0) * there, np.minimum(frequency + width, 1) * there
+    worst = worst_of_intervals(value, low, high)
+    for i in range(6):
+        k = int(there[i].sum())
+        solved = linprog(value[i, :k], A_eq=np.ones((1, k)), b_eq=[1.0],
+                         bounds=list(zip(low[i, :k], high[i, :k], strict=True)))  # fmt: skip
+        assert worst[i] == pytest.approx(solved.fun, abs=1e-6)
+
+
+def test_the_radius_is_that_of_weissman_and_a_sure_row_has_none() -> None:
+    counts = mdp.draw_counts(LAKE, 100, known_support=False)
+    expected = np.sqrt(2 * np.log((2**16 - 2) * 44 / 0.05) / 100)
+    np.testing.assert_allclose(l1_radius(counts, 0.05, "fixed"), expected, rtol=1e-12)
+    adaptive = l1_radius(counts, 0.05, "adaptive")
+    union = np.sqrt(2 * np.log((2**16 - 2) * 44 * np.pi**2 * 100**2 / (6 * 0.05)) / 100)
+    np.testing.assert_allclose(adaptive, union, rtol=1e-12)
+    cliff = mdp.load("cliff", discount=0.9).mdp  # every move is sure
+    sure = mdp.draw_counts(cliff, 1)
+    assert (l1_radius(sure, 0.05) == 0.0).all()
+    low, high = entry_intervals(sure, 0.05)
+    assert (low == high).all()
+
+
+@pytest.mark.parametrize("n", PUBLISHED)
+def test_the_lower_bounds_of_the_lake_are_the_known_ones(n: int) -> None:
+    for known, expected in zip((False, True), PUBLISHED[n], strict=True):
+        counts = mdp.draw_counts(LAKE, n, seed=0, known_support=known)
+        l1 = mdp.robust_bounds(counts, 0.9, sets="l1", gathered="fixed")
+        assert l1.lower[0] == pytest.approx(expected, abs=0.0025)  # other draws
+        both = mdp.robust_bounds(counts, 0.9, gathered="fixed")
+        for bounds in (l1, both):
+            assert (bounds.lower <= TRUE).all()
+            assert (bounds.upper >= TRUE).all()
+            assert mdp.evaluate(LAKE, bounds.policy).value[0] >= bounds.lower[0]
+            assert bounds.solver_error <= 2e-6
+
+
+def test_more_iterations_move_the_bounds_inwards_only() -> None:
+    counts = mdp.draw_counts(LAKE, 1000)
+    rough = mdp.robust_bounds(counts, 0.9, sets="l1", max_iterations=5)
+    fine = mdp.robust_bounds(counts, 0.9, sets="l1", tolerance=1e-10)
+    assert (rough.lower <= fine.lower + 1e-12).all()
+    assert (rough.upper >= fine.upper - 1e-12).all()
+    assert (fine.upper - fine.lower >= 0).all()
+
+
+def test_the_bounds_cover_in_resampled_data_sets() -> None:
+    """40 of the 200 of bench/robust.py."""
+    covered = 0
+    for seed in range(40):
+        counts = mdp.draw_trajectories(LAKE, "uniform", 100, seed)
+        bounds = mdp.robust_bounds(counts, 0.9, sets="intervals", tolerance=1e-4)
+        covered += bool((bounds.lower <= TRUE).all() and (bounds.upper >= TRUE).all())
+    assert covered >= 38
+
+
+def test_the_observed_support_is_refused_and_would_be_wrong() -> None:
+    """A rare successor that was not seen: sets on what was seen do not contain the truth."""
+    log = {"state": [0] * 50, "action": [0] * 50, "next_state": [1] * 50,
+           "reward": np.array([[[0, 1, -100.0]], [[0, 0, 0.0]], [[0, 0, 0.0]]]),
+           "terminal": [False, True, True]}  # fmt: skip
+    with pytest.raises(InvalidSetting, match="not those that are possible"):
+        mdp.Counts.of_transitions(**log, support="observed")
+    possible = np.zeros((3, 1, 3), dtype=bool)
+    possible[0, 0, 1] = True
+    wrong = mdp.robust_bounds(mdp.Counts.of_transitions(**log, support=possible), 0.9)
+    assert wrong.lower[0] == pytest.approx(1.0)  # surely 1: the fall to state 2 is excluded
+    possible[0, 0, 2] = True
+    right = mdp.robust_bounds(mdp.Counts.of_transitions(**log, support=possible), 0.9)
+    assert right.lower[0] < -5.0
+    possible[0, 0, 1] = False
+    with pytest.raises(InvalidData, match="state 0, action 0 led to 1, which the support excludes"):
+        mdp.Counts.of_transitions(**log, support=possible)
+
+
+def test_counts_of_a_log_are_those_of_its_rows() -> None:
+    counts = mdp.Counts.of_transitions(
+        [0, 0, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1], reward=np.zeros((2, 2)), support="all"
+    )
+    assert counts.visits.tolist() == [2, 1, 0, 1]
+    np.testing.assert_allclose(counts.frequency, [[0.5, 0.5], [0, 1], [0.5, 0.5], [1, 0]])
+    drawn = mdp.draw_trajectories(LAKE, "uniform", 50, seed=1)
+    assert drawn.visits.sum() > 100
+    assert (drawn.count[drawn.successor < 0] == 0).all()
+
+
+def behaviour(right: float) -> np.ndarray:
+    best = np.maximum(mdp.solve(LAKE).policy, 0)
+    policy = np.full((16, 4), (1 - right) / 4)
+    policy[np.arange(16), best] += right
+    return policy
+
+
+def test_spibb_keeps_to_the_behaviour_policy_where_data_is_rare() -> None:
+    base = behaviour(0.5)
+    counts = mdp.draw_trajectories(LAKE, base, 50, seed=0)
+    rare = np.ones((16, 4), dtype=bool)
+    rare[counts.state, counts.action] = counts.visits <= 10
+    live = ~LAKE.terminal
+    kept = mdp.spibb(counts, base, 0.9, threshold=10).policy
+    np.testing.assert_allclose(kept[rare], base[rare])
+    at_most = mdp.spibb(counts, base, 0.9, threshold=10, variant="at-most").policy
+    assert (at_most[rare] <= base[rare] + 1e-12).all()
+    for policy in (kept, at_most):
+        np.testing.assert_allclose(policy[live].sum(axis=1), 1.0)
+    everything = mdp.spibb(counts, base, 0.9, threshold=10**9)
+    np.testing.assert_allclose(everything.policy, base)
+    assert everything.gain == 0.0
+    assert mdp.spibb(counts, base, 0.9, threshold=10).gain > 0.0
+
+
+def test_soft_spibb_stays_in_its_budget() -> None:
+    base = behaviour(0.5)
+    counts = mdp.draw_trajectories(LAKE, base, 200, seed=0)
+    error = np.full((16, 4), np.inf)
+    with np.errstate(divide="ignore"):
+        error[counts.state, counts.action] = np.sqrt(2 * np.log(2 * 16 * 4 / 0.05) / counts.visits)
+    for epsilon in (0.0, 0.2, 1.0):
+        policy = mdp.soft_spibb(counts, base, 0.9, epsilon=epsilon).policy
+        moved = abs(policy - base)
+        spent = (np.where(moved > 1e-12, error, 0.0) * moved).sum(axis=1)
+        assert (spent <= epsilon + 1e-9).all()
+        np.testing.assert_allclose(policy.sum(axis=1), 1.0)
+    assert moved.max() > 0.05
+
+
+def test_spibb_is_safe_where_greedy_is_not_and_its_constant_is_said() -> None:
+    base = behaviour(0.8)
+    baseline = mdp.evaluate(LAKE, base).value[0]
+    earned: dict[int, list[float]] = {0: [], 20: []}
+    for seed in range(30):
+        counts = mdp.draw_trajectories(LAKE, base, 100, seed)
+        for threshold, values in earned.items():
+            safe = mdp.spibb(counts, base, 0.9, threshold=threshold)
+            values.append(float(mdp.evaluate(LAKE, safe.policy).value[0]))
+    assert np.mean(np.array(earned[20]) >= 0.9 * baseline) >= 0.95
+    assert np.mean(np.array(earned[0]) >= 0.9 * baseline) < 0.7
+    assert needed_visits(25, 4) == 5125
+    assert safe.vacuous
+    assert "says nothing" in str(safe)
+    large = dataclasses.replace(safe, zeta=0.01)
+    assert "loses at most 0.01 with probability 0.95" in str(large)
