@@ -17,7 +17,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -235,6 +235,29 @@ class Categorical(Head):
         return parameters.reshape(b, self.channels, self.levels, h, w)
 
 
+# The lowest and the highest level, of all pixels or of each.
+Ends = tuple[int | Tensor, int | Tensor]
+
+
+class Bounds(Protocol):
+    """Between which levels each channel of a pixel lies, which something known decides.
+
+    Attributes:
+        planes: numbers that are known of each pixel; they stand behind the parameters of the head.
+    """
+
+    planes: int
+
+    def __call__(self, known: Tensor, x: Tensor, channel: int) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest level of a channel, int64 [B, H, W] each.
+
+        Args:
+            known: of each pixel, [B, planes, H, W].
+            x: int64 [B, C, H, W]; only channels before `channel` are read.
+            channel: in [0, C).
+        """
+
+
 class DiscretizedLogisticMixture(Head):
     r"""A mixture of K logistics on [-1, 1], integrated over the bin of each level.
 
@@ -246,7 +269,11 @@ class DiscretizedLogisticMixture(Head):
     density shortcut: the mass is computed as a difference of logs that stays accurate, so it
     always sums to one.
 
-    Outputs per pixel: K logits, K C means, K C log-scales, K C (C - 1) / 2 couplings.
+    With `bounds` a channel of a pixel has fewer levels: those from the lowest to the highest that
+    the bounds allow there, which reach to -inf and +inf, so that they sum to one.
+
+    Outputs per pixel: K logits, K C means, K C log-scales, K C (C - 1) / 2 couplings; then what the
+    bounds know of it.
     """
 
     # Far above any use: beyond it the mass of a bin underflows and its gradient is NaN.
@@ -254,14 +281,19 @@ class DiscretizedLogisticMixture(Head):
     # Levels on either side of a logistic's mean that its expectation adds up one by one.
     NEAR = 16
 
-    def __init__(self, channels: int, levels: int, components: int = 10) -> None:
+    def __init__(
+        self, channels: int, levels: int, components: int = 10, bounds: Bounds | None = None
+    ) -> None:
         if components < 1:
             raise InvalidSetting(f"a mixture needs at least one component, given {components}")
         self.channels, self.levels, self.components = channels, levels, components
+        self.bounds = bounds
         # A bin of 16-bit data is 1/65535 high: at a scale of exp(-7) it would hold a hundredth.
         self.floor = -7.0 if levels <= 256 else -3.0 - math.log(levels - 1)
         self.pairs = channels * (channels - 1) // 2
-        self.parameters = components * (1 + 2 * channels + self.pairs)
+        k, planes = components, 0 if bounds is None else bounds.planes
+        self.sizes = [k, k * channels, k * channels, k * self.pairs, planes]
+        self.parameters = sum(self.sizes)
         self.couples_channels = True
 
     @classmethod
@@ -275,7 +307,8 @@ class DiscretizedLogisticMixture(Head):
         for channel in range(self.channels):
             mean = self._mean(means, couplings, x, channel)
             level = x[:, None, channel]  # [B, 1, H, W]
-            mass = self._log_bin(level, mean, log_scales[:, :, channel])  # [B, K, H, W]
+            ends = self._ends(parameters, x, channel)
+            mass = self._log_bin(level, mean, log_scales[:, :, channel], ends)  # [B, K, H, W]
             joint = weights + mass
             total = joint.logsumexp(1)
             out.append(total)
@@ -285,8 +318,11 @@ class DiscretizedLogisticMixture(Head):
     def log_table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
         weights, mean, log_scale = self._mixture(parameters, x, channel)
         levels = torch.arange(self.levels, device=x.device)[None, None, :, None, None]
+        low, high = self._ends(parameters, x, channel)
+        if isinstance(low, Tensor) and isinstance(high, Tensor):
+            low, high = low.unsqueeze(2), high.unsqueeze(2)
         # [B, K, L, H, W]
-        mass = self._log_bin(levels, mean.unsqueeze(2), log_scale.unsqueeze(2))
+        mass = self._log_bin(levels, mean.unsqueeze(2), log_scale.unsqueeze(2), (low, high))
         return (weights.unsqueeze(2) + mass).logsumexp(1)
 
     def quantile(self, parameters: Tensor, x: Tensor, channel: int, uniform: Tensor) -> Tensor:
@@ -303,6 +339,9 @@ class DiscretizedLogisticMixture(Head):
             edge = (higher.double() - 0.5) * (2.0 / (self.levels - 1)) - 1.0
             below = (edge.unsqueeze(1) - mean).mul_(inverse).sigmoid_().mul_(weights).sum(1)
             level = torch.where((higher < self.levels) & (below <= uniform), higher, level)
+        if self.bounds is not None:  # the mass beyond an end is the end's
+            low, high = self.bounds(self._known(parameters), x, channel)
+            level = torch.minimum(torch.maximum(level, low), high)
         return level
 
     def mean(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
@@ -310,8 +349,10 @@ class DiscretizedLogisticMixture(Head):
 
         sigma(a - l d), l = 0 ... n - 1: some levels around a / d one by one, and what is far from
         there, where the terms bend little or vanish, by the Euler-Maclaurin formula; right to
-        about 1e-9 levels at any scale.
+        about 1e-9 levels at any scale. With bounds from the table of all levels.
         """
+        if self.bounds is not None:
+            return mean_of(self.log_table(parameters, x, channel))
         weights, mean, log_scale = self._mixture(parameters.double(), x, channel)
         inverse, count = (-log_scale).exp(), self.levels - 1
         distance, near = inverse * (2.0 / count), min(2 * self.NEAR, count)
@@ -333,7 +374,9 @@ class DiscretizedLogisticMixture(Head):
         weights = log_softmax(logits, 1)
         for before in range(channel):
             mean = self._mean(means, couplings, x, before)
-            weights = weights + self._log_bin(x[:, None, before], mean, log_scales[:, :, before])
+            ends = self._ends(parameters, x, before)
+            mass = self._log_bin(x[:, None, before], mean, log_scales[:, :, before], ends)
+            weights = weights + mass
         weights = log_softmax(weights, 1)
         return weights, self._mean(means, couplings, x, channel), log_scales[:, :, channel]
 
@@ -345,11 +388,8 @@ class DiscretizedLogisticMixture(Head):
         """
         if temperature == 1.0:
             return parameters
-        k, c = self.components, self.channels
-        sizes = [k, k * c, k * c, k * self.pairs]
-        logits, means, scales, couplings = torch.split_with_sizes(parameters, sizes, 1)
-        cooler = scales + math.log(temperature)
-        return torch.cat([logits / temperature, means, cooler, couplings], 1)
+        logits, means, scales, *rest = torch.split_with_sizes(parameters, self.sizes, 1)
+        return torch.cat([logits / temperature, means, scales + math.log(temperature), *rest], 1)
 
     def bias_for(self, mean: Tensor) -> Tensor:
         c, h, w = mean.shape
@@ -361,20 +401,30 @@ class DiscretizedLogisticMixture(Head):
         means = centre[None] + spread[:, None, None, None]  # [K, C, H, W]
         zeros = torch.zeros(k, h, w, dtype=mean.dtype, device=mean.device)
         scales = torch.full((k * c, h, w), -1.5, dtype=mean.dtype, device=mean.device)
-        couplings = torch.zeros(k * self.pairs, h, w, dtype=mean.dtype, device=mean.device)
-        return torch.cat([zeros, means.reshape(k * c, h, w), scales, couplings])
+        rest = torch.zeros(sum(self.sizes[3:]), h, w, dtype=mean.dtype, device=mean.device)
+        return torch.cat([zeros, means.reshape(k * c, h, w), scales, rest])
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         b, _, h, w = parameters.shape
         k, c = self.components, self.channels
-        sizes = [k, k * c, k * c, k * self.pairs]
-        logits, means, log_scales, couplings = torch.split_with_sizes(parameters, sizes, 1)
+        logits, means, log_scales, couplings, _ = torch.split_with_sizes(parameters, self.sizes, 1)
         return (
             logits,
             means.reshape(b, k, c, h, w),
             log_scales.reshape(b, k, c, h, w).clamp(self.floor, self.CEILING),
             torch.tanh(couplings).reshape(b, k, self.pairs, h, w),
         )
+
+    def _known(self, parameters: Tensor) -> Tensor:
+        """What the bounds know of each pixel, [B, planes, H, W]."""
+        return parameters[:, self.parameters - self.sizes[-1] :]
+
+    def _ends(self, parameters: Tensor, x: Tensor, channel: int) -> Ends:
+        """The lowest and the highest level of a channel; of bounds [B, 1, H, W] each."""
+        if self.bounds is None:
+            return 0, self.levels - 1
+        low, high = self.bounds(self._known(parameters), x, channel)
+        return low.unsqueeze(1), high.unsqueeze(1)
 
     def _mean(self, means: Tensor, couplings: Tensor, x: Tensor, channel: int) -> Tensor:
         """Means of a channel given the channels before it, [B, K, H, W]."""
@@ -389,8 +439,8 @@ class DiscretizedLogisticMixture(Head):
         # Converted first: an integer tensor times a number is float32, whatever the means are.
         return level.to(dtype) * (2.0 / (self.levels - 1)) - 1.0
 
-    def _log_bin(self, level: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """log mass of the bin of each level under a logistic; open end bins.
+    def _log_bin(self, level: Tensor, mean: Tensor, log_scale: Tensor, ends: Ends) -> Tensor:
+        """log mass of the bin of each level under a logistic; open end bins, none beyond.
 
         sigma(u) - sigma(l) = sigma(u) sigma(-l) (1 - exp(l - u)), and u - l = 2 h / s does not
         depend on x, so the log needs no difference of nearly equal numbers.
@@ -408,8 +458,13 @@ class DiscretizedLogisticMixture(Head):
         # log(1 - exp(-d)), d = 2 h / s > 0
         gap = torch.log(-torch.expm1(-2.0 * half * inverse))
         inner = logsigmoid(upper) + logsigmoid(-lower) + gap
-        mass = torch.where(level == 0, logsigmoid(upper), inner)
-        return torch.where(level == self.levels - 1, logsigmoid(-lower), mass)
+        low, high = ends
+        mass = torch.where(level == low, logsigmoid(upper), inner)
+        mass = torch.where(level == high, logsigmoid(-lower), mass)
+        if self.bounds is not None:
+            mass = mass.masked_fill((level == low) & (level == high), 0.0)
+            mass = mass.masked_fill((level < low) | (level > high), -math.inf)
+        return mass
 
 
 def _sum_of_sigmoids(start: Tensor, terms: Tensor, distance: Tensor) -> Tensor:

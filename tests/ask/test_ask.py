@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -28,7 +29,7 @@ from likely.errors import InvalidSetting, Unanswerable
 from likely.models import MODELS
 from likely.models.gan.adversary import adversary_of
 from likely.noise import Noise
-from test_conformance import SPECS, built, context_for, images
+from test_conformance import COLOUR, SPECS, built, context_for, images
 from test_own_models import Generator, Hidden, Independent
 
 OWN: dict[str, type[GenerativeModel]] = {
@@ -42,7 +43,10 @@ EXTRA = {"features": {"adversary"}}
 def model_of(name: str, conditional: bool = False) -> Fittable:
     if name in OWN:
         return OWN[name](SPECS["levels"]).eval()  # type: ignore[arg-type]
-    return built(name, SPECS["levels"], conditional)
+    spec = SPECS["levels"]
+    if name in COLOUR:
+        spec = dataclasses.replace(spec, shape=(3, *spec.shape[1:]))
+    return built(name, spec, conditional)
 
 
 def first_half(model: Fittable, x: Tensor) -> Tensor:
@@ -97,7 +101,7 @@ def test_asking_is_calling_the_method_and_answers_are_true(
     name: str, conditional: bool, query: str
 ) -> None:
     model = model_of(name, conditional)
-    x = images(SPECS["levels"])
+    x = images(model.spec)
     given, options = arguments(model, query, x)
     answer = answers(model)[query]
     assert answer.reason
@@ -244,7 +248,7 @@ def table() -> list[str]:
     """The lines of the page's table: a row for the models that answer alike, a column a query."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for name, entry in sorted(MODELS.items(), key=lambda item: item[1].class_name):
-        found = answers(built(name, SPECS["binary"])).values()
+        found = answers(built(name, SPECS["colour" if name in COLOUR else "binary"])).values()
         cells = tuple("" if a.guarantee is Guarantee.NONE else a.guarantee.value for a in found)
         rows.setdefault(cells, []).append(entry.class_name)
     return [

@@ -36,6 +36,7 @@ from likely.density import (
     Fittable,
     LatentVariable,
     Mixture,
+    Split,
     TractableDensity,
     chunks,
     weights_digest,
@@ -107,6 +108,8 @@ def answer(model: Fittable) -> Answer:
         return none("its density is of real numbers: of an integer it has a bound, no probability")
     if isinstance(model, Autoregressive):
         return exact("the chain rule: -log2 p(x) bits")
+    if isinstance(model, Split):
+        return exact("both parts by the chain rule: -log2 p(x) bits")
     if isinstance(model, TractableDensity) and isinstance(model, HasConditional):
         return exact("its conditionals: -log2 p(x) bits")
     return no_conditionals(model, "p(x_i | x_<i)")

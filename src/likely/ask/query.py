@@ -15,6 +15,7 @@ from likely.density import (
     ExpectedStatistics,
     Fittable,
     Mixture,
+    Split,
     TractableDensity,
     no_density,
 )
@@ -123,6 +124,8 @@ def no_conditionals(model: Fittable, wanted: str) -> Answer:
     """Why a model without conditionals does not know what is wanted, as "p(x_i | x_<i)"."""
     if isinstance(model, Mixture):
         return none("its members draw in different orders: no pixels come first in all of them")
+    if isinstance(model, Split):
+        return none("it draws averages, then differences: no pixel comes after another")
     if isinstance(model, TractableDensity):
         return none("its density is known as a whole: it gives no conditionals")
     if isinstance(model, EnergyBased):

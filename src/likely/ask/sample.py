@@ -15,6 +15,7 @@ from likely.density import (
     GenerativeModel,
     ImplicitDensity,
     Mixture,
+    Split,
     generative,
     no_density,
 )
@@ -28,6 +29,8 @@ def answer(model: Fittable) -> Answer:
         return exact("ancestral sampling, one pixel or one rank of pixels after another")
     if isinstance(model, Mixture):
         return exact("a member at random, then ancestral sampling")
+    if isinstance(model, Split):
+        return exact("the base, then the rest given it, each a pixel after another")
     if isinstance(model, ExpectedStatistics):
         return exact("a component at random, then each dimension by itself")
     if isinstance(model, ImplicitDensity):

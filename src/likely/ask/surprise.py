@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from likely.ask.query import Answer, exact, no_conditionals, query, refusal
-from likely.density import Fittable, Surprise
+from likely.density import Fittable, Split, Surprise
 
 
 @runtime_checkable
@@ -20,6 +20,8 @@ class Surprises(Protocol):
 
 def answer(model: Fittable) -> Answer:
     """Exact for a chain rule."""
+    if isinstance(model, Split):
+        return exact("of each average and difference, spread over the pixels that it covers")
     if isinstance(model, Surprises):
         return exact("-log p(x_i | x_<i), with its mean and variance under the model")
     return no_conditionals(model, "p(x_i | x_<i)")
@@ -34,7 +36,8 @@ def surprise(model: Fittable, x: Tensor, context: Tensor | int | None = None) ->
     a null of its own.
 
     Args:
-        model: a chain rule.
+        model: a chain rule, or a density in parts, whose averages and differences are spread over
+            what they cover.
         x: integers [B, *shape].
         context: labels, as for `sample`.
 

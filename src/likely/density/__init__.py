@@ -4,6 +4,7 @@ r"""The taxonomy of generative models and the queries of each kind.
       TractableDensity      log p(x) exactly           (fully visible belief nets, PixelCNN, ...)
         Autoregressive        log p(x) = sum_i log p(x_i | x_<i), in any order of the pixels
         Mixture               log p(x) = log (1/K) sum_k p_k(x)
+        Split                 log p(x) = log p(base) + log p(rest | base)
         ExpectedStatistics    re-estimated by EM         (mixtures of products)
       ApproximateDensity    a bound on log p(x)        (variational autoencoders)
         LatentVariable        log p(x) >= E_q[log p(x|z) + log p(z) - log q(z|x)]
@@ -69,6 +70,7 @@ from likely.density.latent import (
 )
 from likely.density.mixture import Ensemble, Mixture, OrderMixture, Subsampled
 from likely.density.shell import Prior, Shell, StandardNormal, UniformCube
+from likely.density.split import Lifting, Split
 from likely.density.statistics import ExpectedStatistics
 from likely.density.taxonomy import (
     ApproximateDensity,
@@ -110,6 +112,7 @@ __all__ = [
     "LatentVariable",
     "LayeredPosterior",
     "LayeredPrior",
+    "Lifting",
     "Likelihood",
     "LogPartition",
     "Mixture",
@@ -122,6 +125,7 @@ __all__ = [
     "QuantisedTerms",
     "SharesItsPass",
     "Shell",
+    "Split",
     "StandardNormal",
     "Subsampled",
     "Surprise",

@@ -1,9 +1,9 @@
 """The models by family, one paper per file; a network is imported when it is first asked for.
 
 Families: vectors (FVSBN, NADE, MADE), recurrent (PixelRNN), pixelcnn (PixelCNN and its
-successors), multiscale, classical (mixtures by EM, PPCA), autoencoder, vae, codes, boltzmann, flow,
-gan. Beside the networks of each stands a torch-free `settings` module, whose classes register
-themselves (`likely.models.registry`).
+successors), multiscale, split (grey and then colour, small and then large), classical (mixtures
+by EM, PPCA), autoencoder, vae, codes, boltzmann, flow, gan. Beside the networks of each stands a
+torch-free `settings` module, whose classes register themselves (`likely.models.registry`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from likely.models.vectors import settings as _vectors  # isort: skip
 from likely.models.recurrent import settings as _recurrent  # isort: skip
 from likely.models.pixelcnn import settings as _pixelcnn  # isort: skip
 from likely.models.multiscale import settings as _multiscale  # isort: skip
+from likely.models.split import settings as _split  # isort: skip
 from likely.models.classical import settings as _classical  # isort: skip
 from likely.models.autoencoder import settings as _autoencoder  # isort: skip
 from likely.models.vae import settings as _vae  # isort: skip
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # with the classes that they register
     from likely.models.multiscale.settings import *  # noqa: F403
     from likely.models.pixelcnn.settings import *  # noqa: F403
     from likely.models.recurrent.settings import *  # noqa: F403
+    from likely.models.split.settings import *  # noqa: F403
     from likely.models.vae.settings import *  # noqa: F403
     from likely.models.vectors.settings import *  # noqa: F403
 
@@ -43,8 +45,8 @@ __all__ = ["MODELS", "ONE_OF_EACH_KIND", "ModelEntry", "entry", "model"]
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
 _FAMILIES = (
-    *(_vectors, _recurrent, _pixelcnn, _multiscale, _classical, _autoencoder, _vae, _codes),
-    *(_boltzmann, _flow, _gan),
+    *(_vectors, _recurrent, _pixelcnn, _multiscale, _split, _classical, _autoencoder, _vae),
+    *(_codes, _boltzmann, _flow, _gan),
 )
 
 

@@ -26,7 +26,7 @@ def head_code(head: Head) -> Array:
         kind = kernels.BERNOULLI
     elif type(head) is Categorical:
         kind = kernels.CATEGORICAL
-    elif type(head) is DiscretizedLogisticMixture:
+    elif type(head) is DiscretizedLogisticMixture and head.bounds is None:
         kind, parts = kernels.MIXTURE, head.components
     else:
         raise InvalidSetting(f"no compiled draw from a {type(head).__name__} head")

@@ -9,6 +9,7 @@ What is checked, by kind:
 - tractable: each conditional sums to one; the Jacobian of the conditionals is causal by pixel
   and by channel; later values change nothing; no blind spot where none is declared; the sum over
   all images of a tiny instance is one; examples do not couple;
+- in two parts: nothing is lost between them; each part as any tractable density;
 - approximate: ELBO <= importance bound <= quadrature on a tiny instance; the KL term is a KL;
   the same sums; examples do not couple; an autoregressive p(x|z) is causal;
 - with discrete codes: the prior as any tractable density; the bound against the tables of prior and
@@ -46,6 +47,7 @@ from likely.density import (
     ImplicitDensity,
     LatentVariable,
     Mixture,
+    Split,
     TractableDensity,
     weights_digest,
 )
@@ -60,6 +62,7 @@ from likely.verify.latent import bounds, conditioned
 from likely.verify.length import code_length
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
 from likely.verify.proofs import Guideline, Proof, Proofs
+from likely.verify.split import parts
 from likely.verify.subject import Subject, subject_of
 from likely.verify.training import gradients_reach_every_weight, images_in_range
 
@@ -113,6 +116,8 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
                     yield dataclasses.replace(proof, name=f"{proof.name} (member {number})")
     if isinstance(model, TractableDensity):
         yield from total_probability(subject, model)
+    if isinstance(model, Split):
+        yield from parts(subject, model)
     if isinstance(model, LatentVariable):
         if isinstance(model.likelihood_given_z, AutoregressiveLikelihood):
             of_decoder = conditioned(subject, model, model.likelihood_given_z.network)

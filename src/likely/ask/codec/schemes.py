@@ -1,6 +1,7 @@
 r"""How examples of each kind of density are written to a stack of bits, and read.
 
 - A chain rule: each value with its conditional; -log2 p(x) bits.
+- Two parts (`Split`): the rest with p(rest | base), the base with p(base); -log2 p(x) bits.
 - A map to codes (`DiscreteLatent`): the code with its prior, x given the code; the bits of the
   bound.
 - Latent variables z, and mixtures, whose member is one: bits back (Townsend, Bird and Barber 2019,
@@ -41,6 +42,7 @@ from likely.density import (
     Fittable,
     LatentVariable,
     Mixture,
+    Split,
     TractableDensity,
 )
 from likely.errors import InvalidData
@@ -161,6 +163,10 @@ def _push(stack: Stack, model: Fittable, x: Tensor, context: Tensor | None) -> T
         codes = model.encode(x, context)
         nats = _push_turns(stack, independent(model.head, model.decoder_output(codes, context)), x)
         return nats + _push(stack, model.prior, codes, None)
+    if isinstance(model, Split):
+        base, rest = model.lifting.split(x)
+        nats = _push_turns(stack, turns_of(model.rest, len(x), model.given(base, context)), rest)
+        return nats + _push(stack, model.base, base, context)
     assert isinstance(model, TractableDensity)
     return _push_turns(stack, turns_of(model, len(x), context), x)
 
@@ -176,6 +182,11 @@ def _pop(stack: Stack, model: Fittable, n: int, context: Tensor | None) -> Tenso
         codes = _pop(stack, model.prior, n, None)
         turns = independent(model.head, model.decoder_output(codes, context))
         return _pop_turns(stack, turns, shape, model.device)
+    if isinstance(model, Split):
+        base = _pop(stack, model.base, n, context)
+        turns = turns_of(model.rest, n, model.given(base, context))
+        of_rest = (n, *model.rest.spec.grid)
+        return model.lifting.merge(base, _pop_turns(stack, turns, of_rest, model.device))
     assert isinstance(model, TractableDensity)
     return _pop_turns(stack, turns_of(model, n, context), shape, model.device)
 

@@ -1,0 +1,1 @@
+"""Models of an image in parts: grey and then colour, small and then large."""
