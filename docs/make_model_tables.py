@@ -21,6 +21,7 @@ KINDS = {
     "Mixture": ("from one member", "none"),
     "Incremental": ("one dimension after another, every activation computed once", "none"),
     "Autoregressive": ("one rank after another, all pixels of a rank at once", "none"),
+    "Split": ("averages, then differences, one after another", "none"),
     "ExpectedStatistics": ("from one component", "the probabilities of the components"),
     "PPCA": ("one pass", "yes, the exact posterior"),
     "Dequantized": ("through the inverse map", "none"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+# Models that take images of three channels alone.
+COLOUR = ("luma-chroma",)
 SMALL: dict[str, dict[str, Any]] = {
     "bernoulli-mixture": {"components": 4, "restarts": 2},
     "product-mixture": {"components": 4, "restarts": 2},

@@ -17,9 +17,11 @@ from torch import Tensor
 import likely
 from likely import runs
 from likely.ask import QUERIES, Guarantee
+from likely.ask.colorize import grey_image
 from likely.ask.complete import Completes, HasCompletions
 from likely.ask.complete import answer as complete_answer
 from likely.ask.likelihood import measure_of
+from likely.ask.upscale import Upscales
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
     ApproximateDensity,
@@ -53,7 +55,7 @@ from likely.sampling.incremental import Incremental
 from likely.verify import verify
 from likely.verify.discrete import log_prob_of_all_codes
 from likely.verify.subject import all_images
-from sizes import SMALL
+from sizes import COLOUR, SMALL
 
 VECTORS = [name for name, found in MODELS.items() if found.load().takes_vectors]
 VECTOR_MODELS = f"{', '.join(VECTORS[:-1])} or {VECTORS[-1]}"
@@ -63,9 +65,6 @@ SPECS = {
     "levels": DataSpec("levels", (1, 4, 4), 6, classes=("a", "b", "c")),
     "colour": DataSpec("colour", (3, 4, 4), 256, classes=("a", "b", "c")),
 }
-
-# Models that take images of three channels alone.
-COLOUR = ("luma-chroma",)
 
 
 def fits(name: str, spec: DataSpec) -> bool:
@@ -289,6 +288,18 @@ def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Ten
         whole = -density(model, x, context).double()
         assert torch.allclose(told.nats.flatten(1).sum(1), whole, atol=1e-3, rtol=1e-4)
         out["surprise"] = told.nats
+    if "upscale" in names:
+        assert isinstance(model, Upscales)
+        low = model.smaller(x)
+        out["upscale"] = model.upscale(low, 2, seed=1, context=context)
+        for drawn in out["upscale"].unbind(1):
+            assert torch.equal(model.smaller(drawn), low)
+    if "colorize" in names or (isinstance(model, Autoregressive) and x.shape[1] == 3):
+        grey = grey_image(model, x)
+        coloured = likely.ask(model, "colorize", grey, 2, seed=1, context=context, particles=3)
+        out["colorize"] = coloured
+        for drawn in coloured.unbind(1):
+            assert torch.equal(grey_image(model, drawn), grey)
     if "stream" in names:
         assert isinstance(model, Incremental)
         out["stream"] = model.stream(4, context).log_table()
@@ -668,6 +679,8 @@ def test_every_question_about_images_refuses_what_is_none(
 )
 def test_presets_fit_the_data(name: str, shape: tuple[int, ...], levels: int) -> None:
     spec = DataSpec("preset", shape, levels, classes=("a", "b"))
+    if not fits(name, spec):
+        return
     found = MODELS[name]
     settings = found.preset(spec)
     # Shapes alone are computed: no memory, no time.

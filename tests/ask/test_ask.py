@@ -29,7 +29,8 @@ from likely.errors import InvalidSetting, Unanswerable
 from likely.models import MODELS
 from likely.models.gan.adversary import adversary_of
 from likely.noise import Noise
-from test_conformance import COLOUR, SPECS, built, context_for, images
+from sizes import COLOUR
+from test_conformance import SPECS, built, context_for, images
 from test_own_models import Generator, Hidden, Independent
 
 OWN: dict[str, type[GenerativeModel]] = {
@@ -37,7 +38,7 @@ OWN: dict[str, type[GenerativeModel]] = {
 }  # fmt: skip
 NAMES = [*MODELS, *OWN]
 # Arguments of a function here that the method of the same name does not have.
-EXTRA = {"features": {"adversary"}}
+EXTRA = {"features": {"adversary"}, "colorize": {"particles"}}
 
 
 def model_of(name: str, conditional: bool = False) -> Fittable:
@@ -66,6 +67,7 @@ def arguments(model: Fittable, query: str, x: Tensor) -> tuple[tuple[Any, ...], 
     positional: dict[str, tuple[Any, ...]] = {
         "sample": (4,), "conditional": (x, 2, 1), "complete": (x, first_half(model, x)),
         "interpolate": (pairs, 3), "stream": (4,), "walk": (pairs, 3),
+        "upscale": (x[:, :, ::2, ::2], 3), "colorize": (x[:, :1], 3),
     }  # fmt: skip
     options: dict[str, Any] = {"context": context}
     if query == "arithmetic":
@@ -90,7 +92,8 @@ def expected_shape(model: Fittable, query: str, x: Tensor) -> tuple[int, ...]:
         return (4, described if query == "features" else model.spec.levels)
     if query == "arithmetic":
         return (9, *x.shape[1:])
-    return (4, 3, *x.shape[1:]) if query in ("interpolate", "walk") else tuple(x.shape)
+    several = ("interpolate", "walk", "upscale", "colorize")
+    return (4, 3, *x.shape[1:]) if query in several else tuple(x.shape)
 
 
 @pytest.mark.parametrize("query", QUERIES)
@@ -136,7 +139,7 @@ def test_asking_is_calling_the_method_and_answers_are_true(
     assert torch.equal(replied, direct)
     assert replied.shape == expected_shape(model, query, x)
     whole = query in ("sample", "complete", "reconstruct", "interpolate", "arithmetic", "invert",
-                      "walk")  # fmt: skip
+                      "walk", "upscale", "colorize")  # fmt: skip
     assert replied.dtype == (torch.int64 if whole else torch.float32)
 
 

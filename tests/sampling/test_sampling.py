@@ -31,7 +31,7 @@ from likely.sampling.compiled import CompiledExecutor, head_code
 from likely.sampling.incremental import Incremental
 from likely.sampling.records import IMAGE, INSTRUCTION, TAP, VIEW, Chances, Machine, record
 from likely.sampling.torch_executor import TorchExecutor
-from test_conformance import SPECS
+from test_conformance import SPECS, fits
 from test_conformance import built as model_built
 
 # (channels, levels, head, conditional): grey and colour, masked groups and coupled channels.
@@ -268,6 +268,7 @@ PROGRAMS = [
     for name in MODELS
     for spec in ("levels", "colour")
     for conditional in (True, False)
+    if fits(name, SPECS[spec])
     if isinstance(model_built(name, SPECS[spec]), Incremental)
 ]
 

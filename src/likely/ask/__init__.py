@@ -20,6 +20,8 @@ from likely.ask.arithmetic import arithmetic  # isort: skip
 from likely.ask.walk import walk  # isort: skip
 from likely.ask.invert import invert  # isort: skip
 from likely.ask.complete import complete, completions  # isort: skip
+from likely.ask.colorize import colorize  # isort: skip
+from likely.ask.upscale import upscale  # isort: skip
 from likely.ask.conditional import conditional  # isort: skip
 from likely.ask.surprise import surprise  # isort: skip
 from likely.ask.stream import stream  # isort: skip
@@ -39,6 +41,7 @@ __all__ = [
     "answers",
     "arithmetic",
     "ask",
+    "colorize",
     "complete",
     "completions",
     "compress",
@@ -53,6 +56,7 @@ __all__ = [
     "sample",
     "stream",
     "surprise",
+    "upscale",
     "walk",
 ]
 

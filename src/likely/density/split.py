@@ -34,6 +34,7 @@ from likely.density.completion import Completions, refuse_count
 from likely.density.taxonomy import CHUNK, TractableDensity, chunks
 from likely.devices.precision import full_precision
 from likely.estimate import Relation
+from likely.heads import at_least_float
 from likely.noise import Noise
 
 # Examples that tell how widely differences spread.
@@ -155,7 +156,7 @@ class Split(TractableDensity):
             )
             part.start_at(Dataset(spec, stored))
 
-    def given(self, base: Tensor, context: Tensor | None) -> Tensor:
+    def condition(self, base: Tensor, context: Tensor | None) -> Tensor:
         """What the rest is conditioned on, [B, K + planes, h, w].
 
         Args:
@@ -172,8 +173,8 @@ class Split(TractableDensity):
         x = self.integers(x)
         context = self.labels(context, len(x))
         base, rest = self.lifting.split(x)
-        given = self.given(base, context)
-        return self.base.log_prob(base, context), self.rest.log_prob(rest, given)
+        condition = self.condition(base, context)
+        return self.base.log_prob(base, context), self.rest.log_prob(rest, condition)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         base, rest = self.log_parts(x, context)
@@ -185,7 +186,7 @@ class Split(TractableDensity):
         else:
             base = self.base.draw_from(noise.uniform(n, *self.base.spec.grid), context)
         uniform = noise.uniform(n, *self.rest.spec.grid)
-        return self.lifting.merge(base, self.rest.draw_from(uniform, self.given(base, context)))
+        return self.lifting.merge(base, self.rest.draw_from(uniform, self.condition(base, context)))
 
     @torch.no_grad()
     @full_precision
@@ -202,7 +203,7 @@ class Split(TractableDensity):
             labels = None if context is None else context[part]
             noise = Noise(*key, part.start, device=self.device, rows=(0, CHUNK))
             uniform = noise.last_uniform(len(base[part]), *self.rest.spec.grid)
-            rest = self.rest.draw_from(uniform, self.given(base[part], labels))
+            rest = self.rest.draw_from(uniform, self.condition(base[part], labels))
             out[part] = self.lifting.merge(base[part], rest)
         return out
 
@@ -226,6 +227,27 @@ class Split(TractableDensity):
 
     @torch.no_grad()
     @full_precision
+    def rest_nats(self, x: Tensor, context: Tensor | int | None = None, splits: int = 1) -> Tensor:
+        """-log p of the differences, spread over the dimensions that they cover; [B, *shape].
+
+        Args:
+            x: integers [B, *shape].
+            context: labels, as for `sample`.
+            splits: of how many splits, this one first; the sum is -log p(x | base of the last one).
+        """
+        x = self.integers(x)
+        labels = self.labels(context, len(x))
+        base, rest = self.lifting.split(x)
+        below = torch.zeros(base.shape, dtype=torch.float64, device=x.device)
+        if splits > 1:
+            assert isinstance(self.base, Split)
+            below = self.base.rest_nats(base, labels, splits - 1)
+        parameters = self.rest.conditionals(rest, self.condition(base, labels))
+        nats = -self.rest.head.log_prob(at_least_float(parameters), rest).double()
+        return self.lifting.spread(below, nats)
+
+    @torch.no_grad()
+    @full_precision
     def surprise(self, x: Tensor, context: Tensor | int | None = None) -> Surprise:
         """-log p of each average and difference, spread over the dimensions that it covers.
 
@@ -238,6 +260,6 @@ class Split(TractableDensity):
         base, rest = self.lifting.split(x)
         parts = (
             self.base.surprise(base, labels),
-            self.rest.surprise(rest, self.given(base, labels)),
+            self.rest.surprise(rest, self.condition(base, labels)),
         )
         return Surprise(*(self.lifting.spread(*pair) for pair in zip(*parts, strict=True)))

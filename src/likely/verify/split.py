@@ -19,7 +19,7 @@ def parts(subject: Subject, model: Split) -> Iterator[Proof]:
     """All checks of the parts, and of the parts of the first one where it is split itself."""
     x, labels = subject.x, subject.context
     base, rest = model.lifting.split(x)
-    given = model.given(base, labels)
+    condition = model.condition(base, labels)
     drawn = model.enlarged(base, labels, "verify", subject.seed)
     lost = (model.lifting.merge(base, rest) != x).sum()
     lost = lost + (model.lifting.split(drawn)[0] != base).sum()
@@ -30,7 +30,7 @@ def parts(subject: Subject, model: Split) -> Iterator[Proof]:
         f"Integers of {len(x)} images that their parts do not give back, and of the bases of draws "
         "that are not what was given.",
     )
-    off, of_rest = from_tables(model.rest.head, model.rest.conditionals(rest, given), rest)
+    off, of_rest = from_tables(model.rest.head, model.rest.conditionals(rest, condition), rest)
     yield Proof.at_most(
         "each conditional sums to one (rest)",
         off,
@@ -47,7 +47,7 @@ def parts(subject: Subject, model: Split) -> Iterator[Proof]:
         f"Largest relative difference between log p of {len(x)} images and the sum of the table "
         "entries of base and rest.",
     )
-    of_difference = dataclasses.replace(subject, model=model.rest, x=rest, context=given)
+    of_difference = dataclasses.replace(subject, model=model.rest, x=rest, context=condition)
     with torch.enable_grad():
         for proof in causality(of_difference, model.rest):
             yield dataclasses.replace(proof, name=f"{proof.name} (rest)")

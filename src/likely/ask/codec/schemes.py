@@ -165,7 +165,9 @@ def _push(stack: Stack, model: Fittable, x: Tensor, context: Tensor | None) -> T
         return nats + _push(stack, model.prior, codes, None)
     if isinstance(model, Split):
         base, rest = model.lifting.split(x)
-        nats = _push_turns(stack, turns_of(model.rest, len(x), model.given(base, context)), rest)
+        nats = _push_turns(
+            stack, turns_of(model.rest, len(x), model.condition(base, context)), rest
+        )
         return nats + _push(stack, model.base, base, context)
     assert isinstance(model, TractableDensity)
     return _push_turns(stack, turns_of(model, len(x), context), x)
@@ -184,7 +186,7 @@ def _pop(stack: Stack, model: Fittable, n: int, context: Tensor | None) -> Tenso
         return _pop_turns(stack, turns, shape, model.device)
     if isinstance(model, Split):
         base = _pop(stack, model.base, n, context)
-        turns = turns_of(model.rest, n, model.given(base, context))
+        turns = turns_of(model.rest, n, model.condition(base, context))
         of_rest = (n, *model.rest.spec.grid)
         return model.lifting.merge(base, _pop_turns(stack, turns, of_rest, model.device))
     assert isinstance(model, TractableDensity)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, Drawing
+from likely.density import CoarseToFine, Drawing
 from likely.density.chain import sub_steps
 from likely.density.fittable import labels_of
 from likely.heads import head_for
@@ -98,7 +98,7 @@ class Enlarge(nn.Module):
         return mapped
 
 
-class MultiscalePixelCNN(Autoregressive):
+class MultiscalePixelCNN(CoarseToFine):
     """The model; see the module's docstring.
 
     >>> import torch

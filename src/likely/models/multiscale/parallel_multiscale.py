@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_unshuffle, silu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Autoregressive, Drawing
+from likely.density import CoarseToFine, Drawing
 from likely.density.chain import sub_steps
 from likely.density.fittable import labels_of
 from likely.heads import head_for
@@ -153,7 +153,7 @@ class Scale(nn.Module):
         return torch.stack([rows[:, None].expand(h, w), columns.expand(h, w)])
 
 
-class ParallelMultiscale(Autoregressive):
+class ParallelMultiscale(CoarseToFine):
     """The model; see the module's docstring.
 
     >>> import torch

@@ -143,9 +143,8 @@ class HaarPyramid(Split):
     def smaller(self, x: Tensor, times: int = 2) -> Tensor:
         """The averages of images [B, C, H, W], their sides divided by `times`, levels."""
         low, _ = self.lifting.split(self.integers(x))
-        if times == 2:
-            return low
-        return self._next(times).smaller(low, times // 2)
+        below = self._below(times)
+        return low if below is None else below.smaller(low, times // 2)
 
     def upscale(
         self,
@@ -181,9 +180,10 @@ class HaarPyramid(Split):
     ) -> Completions:
         """`upscale`, with log p(low) and what the draws are worth."""
         about = "p(details | low), every draw has those averages"
-        if times == 2:
+        below = self._below(times)
+        if below is None:
             return self.given_base(low, n, seed, context, about)
-        drawn = self._next(times).enlargings(low, n, times=times // 2, seed=seed, context=context)
+        drawn = below.enlargings(low, n, times=times // 2, seed=seed, context=context)
         labels = self.labels(context, len(drawn.images))
         many = None if labels is None else labels.repeat_interleave(n, 0)
         images = self.enlarged(drawn.images.flatten(0, 1), many, seed, "rest", times)
@@ -191,9 +191,9 @@ class HaarPyramid(Split):
             drawn, images=images.reshape(len(drawn.images), n, *self.spec.shape)
         )
 
-    def _next(self, times: int) -> HaarPyramid:
-        """The pyramid of the low image, where it enlarges by so much as remains."""
-        if not isinstance(self.base, HaarPyramid) or times % 2:
+    def _below(self, times: int) -> HaarPyramid | None:
+        """The pyramid that enlarges first; None where this one is enough."""
+        if times not in self.enlargements:
             allowed = " or ".join(map(str, self.enlargements))
-            raise InvalidSetting(f"times: this pyramid enlarges by {allowed}")
-        return self.base
+            raise InvalidSetting(f"times={times}: this pyramid enlarges by {allowed}")
+        return self.base if times > 2 and isinstance(self.base, HaarPyramid) else None
