@@ -17,6 +17,7 @@ import random
 import re
 import shutil
 import struct
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -30,8 +31,10 @@ from likely import data, runs
 from likely.cli.mdp import inputs
 from likely.data.made import digits
 from likely.data.readers import read_idx
+from likely.density import TractableDensity
 from likely.errors import LikelyError
 from likely.estimate import Estimate, Relation
+from likely.jobs.compress import compress_file, decompress_file
 from likely.mdp import solve, worlds
 from likely.mdp.files.loading import load
 from likely.runs import checkpoint
@@ -375,6 +378,23 @@ def _run(folder: Path) -> None:
     verify(model, test, quick=True).save(folder / "proofs.json")
 
 
+def _coder() -> TractableDensity:
+    torch.manual_seed(0)
+    model = runs.build("nade", digits()[0].spec, {"hidden": 2})
+    assert isinstance(model, TractableDensity)
+    return model
+
+
+def _compressed(folder: Path) -> None:
+    np.save(folder / "x.npy", digits()[1].x[:6])
+    compress_file(_coder(), folder / "x.npy", folder / "x.lk", block=2)
+
+
+def _decompressed(folder: Path) -> object:
+    with tempfile.TemporaryDirectory() as out:
+        return decompress_file(_coder(), folder / "x.lk", Path(out) / "y.npy")
+
+
 def _report(folder: Path) -> None:
     estimate = Estimate(80.0, "nats", Relation.EXACT, "nll", 0.5, 3, "abc")
     split = {"data": {"fingerprint": "abc"}, "estimates": [estimate.to_json()]}
@@ -411,6 +431,7 @@ CASES = (
     Case("array-npz", ("x.npz",), _images, lambda folder: data.load(folder / "x.npz")),
     Case("idx", ("x.idx",), _images, lambda folder: read_idx(folder / "x.idx", (None, 4, 4))),
     Case("idx-gz", ("x.gz",), _images, lambda folder: read_idx(folder / "x.gz", (None, 4, 4))),
+    Case("compressed", ("x.lk",), _compressed, _decompressed),
     Case("settings", ("s.yaml",), _texts(s_yaml=YAML),
          lambda folder: read_settings_file(folder / "s.yaml")),
     Case("run", ("config.json", "weights.safetensors"), _run, _loaded),
