@@ -62,14 +62,17 @@ def merged(name: str, key: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 GRID = "gan-gaussians-25"
 SEEDS = (0, 1, 2, 3, 4)
-NETWORK = {"latent": 8, "hidden": 128, "discriminator_hidden": 128, "layers": 3}
+NETWORK = {"latent": 8, "hidden": 256, "discriminator_hidden": 128, "layers": 3}
 _GRID_FIT = FitSettings(
-    steps=8000, batch_size=256, learning_rate=2e-3, beta1=0.0, beta2=0.9, clip=0.0, ema=0.995,
-    log_every=100, precision="float32",
+    steps=14_000, batch_size=256, learning_rate=2e-3, final_learning_rate=0.05, beta1=0.0,
+    beta2=0.9, clip=0.0, ema=0.999, log_every=100, precision="float32",
 )  # fmt: skip
 # The same networks, and Adam as it was used with the loss of 2014.
 GAMES: dict[str, tuple[Game, FitSettings]] = {
-    "relativistic": (RelativisticGAN(penalty=1e-3), _GRID_FIT),
+    "relativistic": (
+        RelativisticGAN(penalty=2e-5, first_penalty=1e-2, penalty_steps=6000),
+        _GRID_FIT,
+    ),
     "2014": (
         NonSaturatingGAN(),
         dataclasses.replace(_GRID_FIT, learning_rate=2e-4, beta1=0.5, beta2=0.999),

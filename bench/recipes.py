@@ -433,7 +433,7 @@ RECIPES = {
             log_every=100,
         ),
         NegativeELBO(warmup=3000, free_nats=1.0),
-        importance_samples=500,
+        importance_samples=100,  # k of 500 would take an hour of reading
     ),
     # The discriminator sees generated images as they are sampled, rounded to two levels.
     "dcgan": Recipe(

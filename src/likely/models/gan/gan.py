@@ -33,8 +33,8 @@ class DenseGenerator(nn.Module):
         super().__init__()
         self.shape = spec.shape
         widths = [settings.latent, *[settings.hidden] * settings.layers]
-        self.hidden = nn.ModuleList(_linear(a, b) for a, b in itertools.pairwise(widths))
-        self.last = _linear(settings.hidden, spec.dimensions, gain=1.0)
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.last = nn.Linear(settings.hidden, spec.dimensions)
         self.label = nn.Embedding(classes, settings.hidden) if classes else None
 
     def forward(self, z: Tensor, context: Tensor | None) -> Tensor:
@@ -64,8 +64,8 @@ class DenseDiscriminator(nn.Module):
         super().__init__()
         self.pieces = pieces
         widths = [dimensions, *[hidden] * layers]
-        self.hidden = nn.ModuleList(_linear(a, b * pieces) for a, b in itertools.pairwise(widths))
-        self.last = _linear(hidden, 1, gain=1.0)
+        self.hidden = nn.ModuleList(nn.Linear(a, b * pieces) for a, b in itertools.pairwise(widths))
+        self.last = nn.Linear(hidden, 1)
         self.label = nn.Embedding(classes, hidden) if classes else None
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -116,9 +116,3 @@ class GAN(FromUniformCodes):
         return DenseDiscriminator(
             self.spec.dimensions, self.classes, s.discriminator_hidden, s.layers, s.pieces
         )
-
-
-def _linear(inputs: int, outputs: int, gain: float = math.sqrt(2.0)) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(inputs))
-    return layer  # its biases, drawn by torch, spread the kinks over inputs of few dimensions
