@@ -22,6 +22,8 @@ COMMANDS: dict[str, str] = {
     "fit": "fit a model to data; resumes where it was stopped",
     "sample": "draw images from a run into a PNG sheet or an array",
     "complete": "draw the rest of an image given any of its pixels",
+    "colorize": "draw the colours of grey images",
+    "upscale": "draw large images of small ones",
     "prior": "give the codes of a run a density: then it can be sampled",
     "encode": "encode the data of a run; reconstructions beside the inputs",
     "traverse": "draw what the code of a run says: units moved, codes by class",
@@ -45,8 +47,8 @@ COMMANDS: dict[str, str] = {
 
 # Those whose modules are in `likely.cli.queries`.
 QUERIES = (
-    "complete", "prior", "encode", "traverse", "arithmetic", "invert", "walk", "classify",
-    "clusters", "score", "compress", "decompress",
+    "complete", "colorize", "upscale", "prior", "encode", "traverse", "arithmetic", "invert",
+    "walk", "classify", "clusters", "score", "compress", "decompress",
 )  # fmt: skip
 
 EXAMPLES = """\

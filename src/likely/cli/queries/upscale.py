@@ -1,0 +1,205 @@
+"""`likely upscale RUN test --times 2 -n 8`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from likely.cli.output import say, say_json
+from likely.cli.parser import Option, Parser, add_options, no_choices, whole
+from likely.cli.saved import data_of, labels_for, opened, path_of, run_argument
+from likely.errors import InvalidData, InvalidSetting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from likely.jobs.restore import Task
+    from likely.runs.saved import SavedRun
+
+EXAMPLE = """\
+  likely upscale runs/scale test --times 4 -n 64
+  likely upscale runs/scale thumbnails/ --times 2 -o large.png
+"""
+DEFAULT = None
+SPLITS = ("test", "validation", "train")
+SHARED: dict[str, Option] = {
+    "-n --number": ("N", whole(1), 8, "draws of each image [8]"),
+    "--images": ("N", whole(1), 8, "images of SOURCE, the first ones [8]"),
+    "--label": ("CLASS", None, None, "of all images of a folder or an array, for a conditional "
+                "run"),
+    "--seed": ("N", whole(0), 0, "of the draws [0]"),
+    "-o --out": ("FILE.png", None, None, "where the sheet goes [RUN/samples/VERB.png]"),
+    "--npy": ("FILE.npy", None, None, "also write the draws as integers, [N, n, C, H, W]"),
+}  # fmt: skip
+OPTIONS: dict[str, Option] = {
+    "--times": ("N", whole(2), 2, "by which the sides grow [2]"),
+    "--kernel": ("NAME", ("model", "area", "bicubic", "nearest"), "model", "how the small images "
+                 "were made: model (its averages rounded down, or every N-th pixel: exact), or a "
+                 "filter, which is approximate [model]"),
+    **SHARED,
+}  # fmt: skip
+
+
+choices = no_choices
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Enlarge small images by the model's own p(x | small image). SOURCE is a split of the\n"
+        "run's data (test, validation, train), a folder of images or integers (.npy). Images of\n"
+        "the run's size are made small first, and the draws are measured against them. A row of\n"
+        "the sheet: the image, the small one, the mean of the draws, four draws, and where the\n"
+        "details cost bits."
+    )
+    source_argument(parser)
+    add_options(parser, OPTIONS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw, measure, print and write."""
+    from likely.jobs.restore import Task
+
+    kernel = "" if options.kernel == "model" else options.kernel
+    return restored(options, Task(options.times, kernel), "upscale")
+
+
+def source_argument(parser: Parser) -> None:
+    """RUN, --device and SOURCE."""
+    run_argument(parser)
+    parser.add_argument("source", metavar="SOURCE", help="a split of the run's data, a folder of "
+                        "images, or integers (.npy)")  # fmt: skip
+
+
+def restored(options: argparse.Namespace, task: Task, verb: str) -> int:
+    """What both commands do."""
+    import numpy as np
+
+    from likely.cli.progress import counting
+    from likely.files import refuse_unwritable
+    from likely.files.sheets import png
+    from likely.jobs.restore import restore
+    from likely.runs import checkpoint
+
+    out, array = path_of(options.out, ".png", "--out"), path_of(options.npy, ".npy", "--npy")
+    saved = opened(options)
+    out = out or saved.directory / "samples" / f"{verb}.png"
+    for path in (out, array):
+        if path is not None:
+            refuse_unwritable(path)
+    x, context, fingerprint = _source(options, saved)
+    whole_size = tuple(x.shape[1:]) == saved.model.spec.grid
+    base, truth = (None, x) if whole_size else (x, None)
+    if base is not None:
+        _refuse_size(base, saved, task, options.source)
+    particles = {} if task.times > 1 else {"particles": options.particles}
+    with counting(f"drawing {options.number} of each image with {saved.name}") as show:
+        result = restore(
+            saved.model, task, base, truth, options.number, seed=options.seed, context=context,
+            fingerprint=fingerprint, progress=show, **particles,
+        )  # fmt: skip
+    caption = f"{saved.name} on {saved.model.spec.name}"
+    checkpoint.write_bytes(out, png(result.sheet(caption)))
+    if array is not None:
+        buffer = io.BytesIO()
+        levels = saved.model.spec.levels
+        np.save(buffer, result.draws.astype(np.uint8 if levels <= 256 else np.uint16))
+        checkpoint.write_bytes(array, buffer.getvalue())
+    files = [str(path) for path in (out, array) if path is not None]
+    if options.json:
+        record: dict[str, Any] = {"run": str(saved.directory), "model": saved.name}
+        say_json({**record, **result.to_json(), "seed": options.seed, "files": files})
+        return 0
+    count = len(result.draws)
+    done = "coloured" if task.times == 1 else f"enlarged {task.times} times"
+    say(f"{caption}: {count} images {done}, {options.number} draws each")
+    for line in result.lines():
+        say(f"  {line}")
+    say(f"written to {' and '.join(files)}")
+    return 0
+
+
+def _refuse_size(base: Tensor, saved: SavedRun, task: Task, source: str) -> None:
+    channels, height, width = saved.model.spec.grid
+    wanted = (1 if task.times == 1 else channels, -(-height // task.times), -(-width // task.times))
+    if tuple(base.shape[1:]) != wanted:
+        kind = "grey images" if task.times == 1 else "small images"
+        raise InvalidData(
+            f"{source}: expected images of shape {list(saved.model.spec.grid)}, or {kind} of "
+            f"{list(wanted)}, given {list(base.shape[1:])}"
+        )
+
+
+def _source(options: argparse.Namespace, saved: SavedRun) -> tuple[Tensor, Tensor | None, str]:
+    """(images, levels [B, C, H, W]; their context; the fingerprint of their data, or "")."""
+    import numpy as np
+    import torch
+
+    from likely.density import context_of
+    from likely.jobs.evaluate import split_of
+
+    model, spec = saved.model, saved.model.spec
+    if options.source in SPLITS:
+        part = split_of(*data_of(saved), options.source)
+        part = part.take(slice(0, options.images))
+        batch = part.batch(slice(0, len(part)))
+        x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
+        return x.reshape(len(x), *spec.grid), context_of(model, batch), part.spec.fingerprint
+    path = Path(options.source).expanduser()
+    if path.is_dir():
+        values = _folder(path, options.images)
+        values = np.rint(values * ((spec.levels - 1) / 255))
+    else:
+        values = _array(path)[: options.images]
+    x = torch.from_numpy(values.astype(np.int64)).to(model.device)
+    if len(x) and not 0 <= int(x.min()) <= int(x.max()) < spec.levels:
+        raise InvalidData(
+            f"{path}: expected values in [0, {spec.levels}), given {int(x.min())} to {int(x.max())}"
+        )
+    return x, labels_for(model, len(x), options.label), ""
+
+
+def _array(path: Path) -> Any:
+    """Integers [N, C, H, W] of a file; a missing side of channels is one channel."""
+    import numpy as np
+
+    if path.suffix.lower() != ".npy" or not path.exists():
+        raise InvalidSetting(
+            f"{path}: expected test, validation or train, a folder of images, or an .npy file"
+        )
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InvalidData(f"{path}: no array that can be read ({error})") from error
+    values = values[:, None] if values.ndim == 3 else values
+    if values.dtype.kind not in "iu" or values.ndim != 4 or not len(values):
+        raise InvalidData(
+            f"{path}: expected integers [N, C, H, W] or [N, H, W], given {values.dtype} "
+            f"{list(values.shape)}"
+        )
+    return values
+
+
+def _folder(path: Path, count: int) -> Any:
+    """Images of a folder by name, bytes [N, C, H, W], as they are; all of one shape."""
+    import numpy as np
+
+    from likely.data.pixels import Unreadable, read_image
+
+    values, shape = [], None
+    for file in sorted(each for each in path.iterdir() if each.is_file())[:count]:
+        try:
+            image = read_image(file, None, None if shape is None else shape[0])
+        except Unreadable as error:
+            raise InvalidData(f"{file}: {error}") from error
+        shape = shape or image.shape
+        if image.shape != shape:
+            raise InvalidData(
+                f"{file}: expected images of one size, {list(shape)}, given {list(image.shape)}"
+            )
+        values.append(image)
+    if not values:
+        raise InvalidData(f"{path}: no images in this folder")
+    return np.stack(values)

@@ -1,0 +1,112 @@
+"""How near draws of a colour image, or of a larger one, are to the true image, and how honest.
+
+PSNR is 10 log10((L - 1)^2 / mean squared error), of each image and then averaged. The mean of many
+draws has the least error that the model can have; a single draw of a perfect model has twice the
+mean's squared error, 3 dB less. Draws are honest where the truth could be one of them: a 90 %
+interval of each dimension holds it in 90 % of the cases, and draws are as far from each other as
+from the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+KERNELS = ("area", "bicubic", "nearest")
+# Pillow's filters by name.
+_FILTERS = {"nearest": 0, "bilinear": 2, "bicubic": 3, "area": 4}
+
+
+def psnr(x: npt.NDArray[Any], truth: npt.NDArray[Any], levels: int) -> Array:
+    """dB of each image, [B]; infinite where nothing is wrong.
+
+    Args:
+        x: levels [B, C, H, W], whole or not.
+        truth: likewise.
+        levels: of a dimension.
+    """
+    error = np.square(x.astype(np.float64) - truth.astype(np.float64)).mean((1, 2, 3))
+    with np.errstate(divide="ignore"):
+        return np.asarray(10.0 * np.log10((levels - 1) ** 2 / error))
+
+
+def resized(
+    x: npt.NDArray[Any], size: tuple[int, int], kernel: str, levels: int
+) -> npt.NDArray[np.int64]:
+    """Images by an interpolation of Pillow, levels [B, C, *size].
+
+    Args:
+        x: levels [B, C, H, W].
+        size: height and width.
+        kernel: "nearest", "bilinear", "bicubic", or "area" (the mean of the pixels covered).
+        levels: of a dimension.
+    """
+    from PIL import Image
+
+    planes = x.reshape(-1, *x.shape[2:]).astype(np.float32)
+    method = Image.Resampling(_FILTERS[kernel])
+    made = [np.asarray(Image.fromarray(p).resize(size[::-1], method)) for p in planes]
+    whole = np.rint(np.stack(made)).clip(0, levels - 1).astype(np.int64)
+    return np.asarray(whole.reshape(*x.shape[:2], *size))
+
+
+def coverage(
+    draws: npt.NDArray[Any],
+    truth: npt.NDArray[Any],
+    drawn: npt.NDArray[np.bool_] | None = None,
+    level: float = 0.9,
+    seed: int = 0,
+) -> float:
+    """Share of the dimensions whose truth is in the central interval of the draws.
+
+    The truth's rank among the draws, ties broken at random, is uniform if it is one of them, so
+    that the share is `level` then, however coarse the levels are.
+
+    Args:
+        draws: [B, n, C, H, W].
+        truth: [B, C, H, W].
+        drawn: of the pixels, which were not given, bool [H, W]; all by default.
+        level: of the interval.
+        seed: of the ties.
+    """
+    below = (draws < truth[:, None]).sum(1)
+    ties = (draws == truth[:, None]).sum(1)
+    uniform = np.random.Generator(np.random.Philox(seed)).random(truth.shape)
+    rank = (below + uniform * (ties + 1)) / (draws.shape[1] + 1)
+    inside = np.abs(rank - 0.5) <= level / 2
+    return float(inside.mean() if drawn is None else inside[..., drawn].mean())
+
+
+def diversity(draws: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
+    """Mean distance between two draws over that of a draw to the truth; 1 where it is one of them.
+
+    Args:
+        draws: [B, n, C, H, W], n of at least 2.
+        truth: [B, C, H, W].
+    """
+    flat = draws.reshape(*draws.shape[:2], -1).astype(np.float64)
+    between = np.linalg.norm(flat - np.roll(flat, 1, axis=1), axis=2)
+    off = np.linalg.norm(flat - truth.reshape(len(truth), 1, -1), axis=2)
+    return float(between.mean() / max(float(off.mean()), 1e-12))
+
+
+def floors(low: npt.NDArray[Any], truth: npt.NDArray[Any], levels: int) -> dict[str, Array]:
+    """PSNR [B] without a model: small images enlarged, or a grey one shown as colour.
+
+    Args:
+        low: [B, C, h, w], or [B, 1, H, W] of colour images.
+        truth: [B, C, H, W].
+        levels: of a dimension.
+    """
+    size = (truth.shape[2], truth.shape[3])
+    if low.shape[2:] == size:
+        return {"grey": psnr(np.broadcast_to(low, truth.shape), truth, levels)}
+    kinds: Sequence[str] = ("nearest", "bilinear", "bicubic")
+    return {kind: psnr(resized(low, size, kind, levels), truth, levels) for kind in kinds}
+
+
+__all__ = ["KERNELS", "coverage", "diversity", "floors", "psnr", "resized"]
