@@ -25,7 +25,7 @@ def psnr(x: npt.NDArray[Any], truth: npt.NDArray[Any], levels: int) -> Array:
     """dB of each image, [B]; infinite where nothing is wrong.
 
     Args:
-        x: levels [B, C, H, W], whole or not.
+        x: levels [B, C, H, W], floats too.
         truth: likewise.
         levels: of a dimension.
     """
