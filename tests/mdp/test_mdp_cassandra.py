@@ -129,7 +129,7 @@ def test_mistakes_are_named_with_their_line(text: str, message: str) -> None:
 def test_a_partially_observed_file_is_refused_unless_asked(tmp_path: Path) -> None:
     path = tmp_path / "tiger.POMDP"
     path.write_text(PREAMBLE + "observations: 1\nT: * identity\nO: * uniform\nR: * : * : * : * 2\n")
-    with pytest.raises(InvalidData, match="only partially observed; ask for the underlying MDP"):
+    with pytest.raises(InvalidData, match="only partially observed; `likely mdp beliefs` bounds"):
         load(path)
     mdp = from_cassandra(read_cassandra(path), underlying=True)
     assert optimal(mdp) == pytest.approx([4.0, 4.0])

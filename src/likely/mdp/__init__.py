@@ -12,6 +12,9 @@ from likely._lazy import lazy
 
 if TYPE_CHECKING:
     from likely.mdp import worlds as worlds
+    from likely.mdp.beliefs.problem import POMDP as POMDP
+    from likely.mdp.beliefs.search import BeliefSolution as BeliefSolution
+    from likely.mdp.beliefs.search import solve_beliefs as solve_beliefs
     from likely.mdp.check.certificates import Certificate as Certificate
     from likely.mdp.check.certificates import certify as certify
     from likely.mdp.check.simulation import Simulation as Simulation
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from likely.mdp.undiscounted.total import total_reward as total_reward
 
 _HOME = {
+    "BeliefSolution": "beliefs.search",
     "CRITERIA": "solvers.solve",
     "Certificate": "check.certificates",
     "Counts": "robust.counts",
@@ -59,6 +63,7 @@ _HOME = {
     "METHODS": "solvers.solve",
     "MDP": "model.problem",
     "MatrixFree": "model.matrix_free",
+    "POMDP": "beliefs.problem",
     "Progress": "model.solution",
     "RobustBounds": "robust.bounds",
     "SafePolicy": "robust.spibb",
@@ -85,6 +90,7 @@ _HOME = {
     "simulate": "check.simulation",
     "soft_spibb": "robust.spibb",
     "solve": "solvers.solve",
+    "solve_beliefs": "beliefs.search",
     "spibb": "robust.spibb",
     "stationary_distribution": "solvers.stationary",
     "total_reward": "undiscounted.total",

@@ -22,11 +22,13 @@ ACTIONS = {
     "evaluate": "find the value of a policy",
     "methods": "compare how the methods converge",
     "simulate": "play episodes and report returns with intervals",
+    "beliefs": "bound the value of a partially observed .pomdp",
     "certify": "bound the error of a given value by one backup",
     "animate": "draw the sweeps of value iteration as an animated GIF",
     "list": "list the built-in worlds",
 }
 EXAMPLES = {
+    "beliefs": "  likely mdp beliefs Tiger.pomdp --tolerance 1e-4\n",
     "certify": "  likely mdp certify frozen-lake --value solution.npz\n",
     "animate": "  likely mdp animate frozen-lake-8x8 --out sweeps.gif --frames 40\n",
     "list": "  likely mdp list\n",
@@ -113,6 +115,11 @@ OWN: dict[str, dict[str, Option]] = {
         "--max-steps": ("N", whole(1), 100_000, "longest episode, in steps [100000]"),
         "--confidence": ("C", _CONFIDENCE, 0.95, "of the interval, between 0 and 1 [0.95]"),
     },
+    "beliefs": {
+        "--tolerance": ("T", positive, 1e-3, "width of the interval at the first belief, in units "
+                        "of reward [1e-3]"),
+        "--max-seconds": ("S", positive, 60.0, "stop after S seconds; the bounds hold [60]"),
+    },
     "certify": {
         "--value": ("FILE", None, ..., '.npz or .json with "value" [states], as `solve --out` '
                     "writes"),
@@ -139,6 +146,10 @@ def configure(parser: Parser, choice: str | None) -> None:
         choice or "", "".join(line for line in lines if f"likely mdp {choice}" in line)
     )
     if choice == "list":
+        return
+    if choice == "beliefs":
+        parser.add_argument("world", metavar="FILE", help="in Cassandra's format (.pomdp)")
+        add_options(parser, OWN[choice])
         return
     parser.add_argument(
         "world", metavar="WORLD",

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -367,11 +368,34 @@ def _frames(count: int, wanted: int) -> list[int]:
     return sorted({*range(first), *later.tolist()})
 
 
+def _beliefs(options: argparse.Namespace) -> None:
+    problem = mdp.POMDP.from_file(options.world)
+    solved = mdp.solve_beliefs(problem, options.tolerance, max_seconds=options.max_seconds)
+    action = solved.choose(problem.start)
+    name = problem.action_names[action] if problem.action_names else str(action)
+    if options.json:
+        say_json({
+            "world": options.world, "states": problem.states, "actions": problem.actions,
+            "observations": problem.observations, "discount": problem.discount,
+            "lower": solved.lower, "upper": solved.upper, "status": solved.status,
+            "first_action": name, "alpha_vectors": len(solved.below.vectors),
+            "points": len(solved.above.points), "seconds": solved.seconds,
+        })  # fmt: skip
+        return
+    console = Console()
+    say(console, f"{Path(options.world).name}: {problem}", "bold")
+    say(console, solved.status)
+    say(
+        console, f"first action: {name}; following the alpha vectors earns at least the lower bound"
+    )
+
+
 ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "solve": _solve,
     "evaluate": _evaluate,
     "methods": _methods,
     "simulate": _simulate,
+    "beliefs": _beliefs,
     "certify": _certify,
     "list": _list,
     "animate": _animate,

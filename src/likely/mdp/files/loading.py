@@ -187,8 +187,8 @@ def from_cassandra(model: CassandraModel, source: str = "<text>", underlying: bo
     """
     if not underlying and not model.fully_observed:
         raise InvalidData(
-            f"{source}: the state is only partially observed; ask for the underlying MDP "
-            "(--underlying), whose value is an upper bound, or give a fully observed problem"
+            f"{source}: the state is only partially observed; `likely mdp beliefs` bounds its "
+            "value, and the underlying MDP (--underlying) has one that is at least as large"
         )
     states, actions = len(model.states), len(model.actions)
     rows = [model.rows[a][s] for s in range(states) for a in range(actions)]

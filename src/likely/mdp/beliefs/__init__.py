@@ -1,0 +1,1 @@
+"""Partially observed processes: bounds on the value of beliefs."""
