@@ -42,3 +42,24 @@ def two_arms(steps: int) -> MDP:
             dense[0, here, 0] += 0.5
     dense[0, win, win] = dense[0, lose, lose] = 1.0
     return MDP.from_arrays(dense, np.zeros(2 * steps + 3), 1.0, terminal=[win, lose])
+
+
+# The tiger behind one of two doors, discount 0.75: V* of the first belief is 1.933439.
+TIGER = """discount: 0.75
+values: reward
+states: left right
+actions: listen open-left open-right
+observations: hear-left hear-right
+start: uniform
+T: * : * uniform
+T: listen identity
+O: * : * uniform
+O: listen
+0.85 0.15
+0.15 0.85
+R: listen : * : * : * -1
+R: open-left : left : * : * -100
+R: open-left : right : * : * 10
+R: open-right : left : * : * 10
+R: open-right : right : * : * -100
+"""

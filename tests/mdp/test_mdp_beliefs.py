@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mdp_examples import TIGER
 
 from likely import mdp
 from likely.cli import main
@@ -118,29 +119,9 @@ def test_what_is_no_problem_is_said() -> None:
         mdp.solve_beliefs(tiger(0.9), 1.0).choose([0.5, 0.6])
 
 
-TIGER_FILE = """discount: 0.75
-values: reward
-states: left right
-actions: listen open-left open-right
-observations: hear-left hear-right
-start: uniform
-T: * : * uniform
-T: listen identity
-O: * : * uniform
-O: listen
-0.85 0.15
-0.15 0.85
-R: listen : * : * : * -1
-R: open-left : left : * : * -100
-R: open-left : right : * : * 10
-R: open-right : left : * : * 10
-R: open-right : right : * : * -100
-"""
-
-
 def test_the_command_gives_the_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "tiger.pomdp"
-    path.write_text(TIGER_FILE)
+    path.write_text(TIGER)
     assert main(["mdp", "beliefs", str(path), "--tolerance", "1e-4"]) == 0
     assert "<= V* <=" in capsys.readouterr().out
     assert main(["mdp", "beliefs", str(path), "--json"]) == 0

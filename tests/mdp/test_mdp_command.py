@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mdp_examples import TIGER
 from PIL import Image
 
 from likely.cli import main
@@ -368,6 +369,7 @@ def test_every_example_of_the_help_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["solve", "frozen-lake", "--out", "solution.npz"]) == 0
+    (tmp_path / "Tiger.pomdp").write_text(TIGER)
     lines = (EXAMPLE + "".join(EXAMPLES.values())).strip().splitlines()
     assert {line.split()[2] for line in lines} == set(ACTIONS)
     for line in lines:
