@@ -23,6 +23,7 @@ import likely
 from likely.cli import main
 from likely.cli.fields import DATA, RUN, fields_of, objective_fields, settings_fields
 from likely.cli.parser import COMMANDS, build, module_of
+from likely.data.spec import DataSpec
 from likely.density import GenerativeModel
 from likely.evaluate.quantities import QUANTITIES
 from likely.files import atomic
@@ -592,6 +593,8 @@ def small(command: str, line: str) -> list[str]:
             *("--annealed-n", "3", "--temperatures", "3", "--chains", "2"),
         ],
         "sample": ["-n", "3"],
+        "upscale": ["-n", "2", "--images", "2"],
+        "colorize": ["-n", "2", "--images", "2"],
         "clusters": ["-n", "40"],
         "score": ["-n", "40"],
         "prior": ["--steps", "2"],
@@ -612,11 +615,13 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "images").mkdir()
     Image.new("L", (8, 8), 255).save(tmp_path / "images" / "white.png")
     np.save(tmp_path / "array.npy", np.zeros((2, 1, 8, 8), np.uint8))
-    runs = {"pixelcnn": "gated-pixelcnn"}
+    runs = {"pixelcnn": "gated-pixelcnn", "scale": "haar-pyramid"}
     runs |= {name: name for name in ("autoencoder", "vae", "dcgan")}
     for folder, name in runs.items():
         assert main(fit_words(name, Path("runs", folder))) == 0
     assert main(fit_words("vae", Path("runs/conditional"), "--conditional")) == 0
+    colours = likely.runs.build("luma-chroma", DataSpec("c", (3, 8, 8), 256), SMALL["luma-chroma"])
+    likely.runs.save(Path("runs/colour"), colours)
     seen = 0
     for command in COMMANDS:
         if command in ("mdp", "world"):  # their own tests run their examples

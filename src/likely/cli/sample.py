@@ -14,9 +14,12 @@ from likely.cli.saved import labels_for, opened, path_of, run_argument
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from likely.density import GenerativeModel
+    from likely.runs.saved import SavedRun
 
 EXAMPLE = """\
   likely sample runs/vae -n 64 -o samples.png
@@ -25,7 +28,9 @@ EXAMPLE = """\
   likely sample runs/conditional -n 80
   likely sample runs/conditional --label 3 -n 16
   likely sample runs/dcgan --truncation 0.7
-  likely sample runs/pixelcnn -n 8 --progressive rows.png
+  likely sample runs/pixelcnn -n 8 --progressive rows.png --gif drawing.gif
+  likely sample runs/pixelcnn -n 8 --temperatures 0.6,0.8,1,1.2
+  likely sample runs/vae --like test:3 -n 16
 """
 DEFAULT = None
 SHOWN = 8  # images of a progressive sheet
@@ -44,10 +49,18 @@ OPTIONS: dict[str, Option] = {
                      "their mean by 1 - T, which is not the model's law: less varied, often "
                      "cleaner"),
     "--columns": ("N", whole(1), None, "images per row"),
+    "--gif": ("FILE.gif", None, None, "also an animation of the images as they are drawn: pixel by "
+              "pixel, or scale by scale"),
+    "--like": ("IMAGE", None, None, "variations of an image file, or of an example as test:3: a "
+               "chain rule keeps the upper rows, luma-chroma the luma, haar-pyramid the averages, "
+               "a model with latent variables the code"),
+    "--rows": ("N", whole(0), None, "upper rows that --like keeps [half]"),
 }  # fmt: skip
 AUTOREGRESSIVE: dict[str, Option] = {
     "--temperature": ("T", positive, 1.0, "temperature of every conditional; below 1: likelier, "
                       "less varied; 1: the model [1]"),
+    "--temperatures": ("T,T,...", None, None, "a ladder: a row of -n images at each temperature, "
+                       "of the same noise; other than 1 it is not the model"),
     "--method": ("METHOD", None, "auto", "auto, incremental, naive, jacobi or wavefront: same "
                  "images, different speed [auto]"),
     "--progressive": ("FILE.png", None, None, f"also a sheet of the first {SHOWN} images after "
@@ -73,24 +86,29 @@ def run(options: argparse.Namespace) -> int:
     from likely.cli.progress import counting
     from likely.density import generative
     from likely.files import refuse_unwritable
-    from likely.files.sheets import png, sample_sheet
+    from likely.files.sheets import animation, png, sample_sheet
+    from likely.jobs.art import unfolding
     from likely.runs import checkpoint
     from likely.training.progress import duration
 
     out = path_of(options.out, ".png", "--out")
     array = path_of(options.npy, ".npy", "--npy")
     trace = path_of(options.progressive, ".png", "--progressive")
+    gif = path_of(options.gif, ".gif", "--gif")
     saved = opened(options)
     model = generative(saved.model)
     out = out or saved.directory / "samples" / f"seed-{options.seed}.png"
-    for path in (out, array, trace):
+    for path in (out, array, trace, gif):
         if path is not None:
             refuse_unwritable(path)
+    if options.like is not None or options.temperatures is not None:
+        return drawn_from_something(options, saved, out, array)
     labels = labels_for(saved.model, options.number, options.label)
     began = time.monotonic()
     with counting(f"drawing {options.number} images from {saved.name}") as show:
         images, frames = _drawn(model, saved.name, options, labels, trace is not None, show)
     seconds = time.monotonic() - began
+    steps = [] if gif is None else unfolding(saved.model, images[:SHOWN])
     levels, title = saved.model.spec.levels, f"{saved.name} on {saved.model.spec.name}"
     what = "means E[x | z] of drawn codes" if options.mean else "samples"
     if options.truncation is not None:
@@ -115,6 +133,8 @@ def run(options: argparse.Namespace) -> int:
         caption = f"{title}: after each row of pixels, seed {options.seed}"
         rows = sample_sheet(frames, levels, columns=saved.model.spec.grid[1], caption=caption)
         checkpoint.write_bytes(trace, png(rows))
+    if gif is not None:
+        checkpoint.write_bytes(gif, animation(steps, 256, seconds=0.08))
     record: dict[str, Any] = {
         "run": str(saved.directory),
         "model": saved.name,
@@ -127,6 +147,7 @@ def run(options: argparse.Namespace) -> int:
         "array": None if array is None else str(array),
         "seconds": round(seconds, 3),
         "progressive": None if trace is None else str(trace),
+        "gif": None if gif is None else str(gif),
         "mean": options.mean,
         "temperature": options.temperature,
         "truncation": options.truncation,
@@ -135,9 +156,62 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say_json(record)
         return 0
-    files = " and ".join(str(path) for path in (out, array, trace) if path is not None)
+    files = " and ".join(str(path) for path in (out, array, trace, gif) if path is not None)
     drawn = "means" if options.mean else "images"
     say(f"{options.number} {drawn} from {saved.name} in {duration(seconds)}: {files}")
+    return 0
+
+
+def drawn_from_something(
+    options: argparse.Namespace, saved: SavedRun, out: Path, array: Path | None
+) -> int:
+    """`--like` and `--temperatures`: a sheet of rows."""
+    import numpy as np
+    import torch
+
+    from likely.cli.queries.complete import image_of
+    from likely.files.sheets import png, sample_sheet
+    from likely.jobs.art import ladder, variations
+    from likely.runs import checkpoint
+
+    model, title = saved.model, f"{saved.name} on {saved.model.spec.name}"
+    if options.like is not None:
+        part, _, number = options.like.partition(":")
+        is_example = part in ("train", "validation", "test") and number.isdecimal()
+        asked = argparse.Namespace(
+            image=None if is_example else options.like, label=options.label, split=part,
+            example=int(number) if is_example else 0,
+        )  # fmt: skip
+        x, context, name = image_of(asked, saved)
+        rows = model.spec.grid[1] // 2 if options.rows is None else options.rows
+        images, how = variations(model, x, options.number, rows, options.seed, context)
+        caption = f"{title}: {name}, then {options.number} like it, seed {options.seed}; {how}"
+        shown, columns = torch.cat([model.as_data(x), images]).cpu(), options.columns
+    else:
+        try:
+            temperatures = [positive(word) for word in options.temperatures.split(",")]
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise InvalidSetting(
+                f"--temperatures {options.temperatures}: expected numbers above 0, as 0.6,0.8,1"
+            ) from error
+        labels = labels_for(model, options.number, options.label)
+        images = ladder(model, temperatures, options.number, options.seed, labels)
+        words = ", ".join(f"{t:g}" + " (not the model)" * (t != 1.0) for t in temperatures)
+        caption = f"{title}: a row at each temperature, {words}; seed {options.seed}, not chosen"
+        images = images.flatten(0, 1)
+        shown, columns = images.cpu(), options.number
+    sheet = sample_sheet(shown, model.spec.levels, columns=columns, caption=caption)
+    checkpoint.write_bytes(out, png(sheet))
+    if array is not None:
+        buffer = io.BytesIO()
+        kind = np.uint8 if model.spec.levels <= 256 else np.uint16
+        np.save(buffer, images.cpu().numpy().astype(kind), allow_pickle=False)
+        checkpoint.write_bytes(array, buffer.getvalue())
+    if options.json:
+        say_json({"run": str(saved.directory), "n": len(images), "about": caption,
+                  "sheet": str(out), "array": None if array is None else str(array)})  # fmt: skip
+    else:
+        say(f"{caption}: {out}")
     return 0
 
 

@@ -8,8 +8,8 @@ from likely.cli.parser import Option, Parser, add_options, no_choices, whole
 from likely.cli.queries.upscale import SHARED, restored, source_argument
 
 EXAMPLE = """\
-  likely colorize runs/colour test -n 64
-  likely colorize runs/colour photographs/ --images 20 -o coloured.png
+  likely colorize runs/colour pictures/ -n 64
+  likely colorize runs/colour pictures/ --images 20 -o coloured.png
 """
 DEFAULT = None
 OPTIONS: dict[str, Option] = {

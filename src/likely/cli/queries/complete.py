@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         if path is not None:
             refuse_unwritable(path)
     observed = _observed(options, spec)
-    x, context, name = _image(options, saved)
+    x, context, name = image_of(options, saved)
     ways = {"seed": options.seed, "context": context, "particles": options.particles}
     with working(f"completing with {saved.name}"):
         drawn = completions(model, x, observed, options.number, method=options.method, **ways)
@@ -181,7 +181,7 @@ def _pixels(name: str, option: str, mode: str) -> npt.NDArray[Any]:
         raise InvalidData(f"{option} {name}: no image that can be read ({error})") from error
 
 
-def _image(options: argparse.Namespace, saved: SavedRun) -> tuple[Tensor, Tensor | None, str]:
+def image_of(options: argparse.Namespace, saved: SavedRun) -> tuple[Tensor, Tensor | None, str]:
     """(the image, integers [1, *shape]; its context; its name)."""
     import numpy as np
     import torch

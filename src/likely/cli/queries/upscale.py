@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from likely.runs.saved import SavedRun
 
 EXAMPLE = """\
-  likely upscale runs/scale test --times 4 -n 64
-  likely upscale runs/scale thumbnails/ --times 2 -o large.png
+  likely upscale runs/scale test --times 2 -n 64
+  likely upscale runs/scale pictures/ --kernel bicubic -o large.png
 """
 DEFAULT = None
 SPLITS = ("test", "validation", "train")
