@@ -8,6 +8,7 @@ sources state them.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from likely import world
 from likely.cli.world.actions import write_gif
+from likely.files.figures import new_figure, save_figure
 from likely.world.draw import values_figure
 
 Array = NDArray[np.float64]
@@ -58,11 +60,49 @@ def pole(folder: Path) -> Path:
     return folder / "worlds-pole.gif"
 
 
+NAMES = {
+    "grid": "learned model on a grid (Likely)", "codes": "200 codes, counted",
+    "dac-mdp": "DAC-MDP (neighbours)", "fitted-q": "fitted Q (trees)",
+    "cloned": "behaviour cloning", "null": "null model on a grid",
+}  # fmt: skip
+COLOURS = ("#1f77b4", "#2a9d8f", "#e9a23b", "#d64545", "#8d6cab", "#9aa5b1")
+
+
+def returns(folder: Path) -> Path:
+    """Return against the number of transitions, from bench/results/world-curves.json."""
+    source = Path(__file__).parent.parent / "bench" / "results" / "world-curves.json"
+    figures = json.loads(source.read_text())["figures"]
+    figure = new_figure(10.5, 3.6)
+    for i, name in enumerate(("cartpole", "mountaincar", "pendulum")):
+        axes = figure.add_subplot(1, 3, i + 1)
+        for (method, label), colour in zip(NAMES.items(), COLOURS, strict=True):
+            points = sorted(
+                (int(key.split("/")[2]), value)
+                for key, value in figures.items()
+                if key.startswith(f"world-curves/{name}/") and key.endswith(f"/{method}/return")
+            )
+            width = 2.4 if method == "grid" else 1.2
+            axes.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=width,
+                      markersize=3.5, label=label)  # fmt: skip
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        axes.set_xticks([n for n, _ in points], [f"{n:,}" for n, _ in points])
+        axes.set_title(world.TASKS[name].environment, fontsize=10)
+        axes.set_xlabel("random transitions", fontsize=8.5)
+        axes.tick_params(labelsize=7.5)
+        if i == 0:
+            axes.set_ylabel("return", fontsize=8.5)
+    lines, labels = axes.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=6, fontsize=7.5, frameon=False)
+    return save_figure(figure, folder / "worlds-returns.png")
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "pictures")
     print(values(folder, "mountaincar", 2000, mountain_car, "worlds-mountaincar.png"))
     print(values(folder, "cartpole", 50, cart_pole, "worlds-cartpole.png"))
     print(pole(folder))
+    print(returns(folder))
 
 
 if __name__ == "__main__":

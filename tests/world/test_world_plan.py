@@ -100,6 +100,18 @@ def test_diffusion_of_the_grid_is_no_error_of_the_model() -> None:
     ]  # fmt: skip
 
 
+def test_a_cut_changes_the_returns_and_not_the_discretisation() -> None:
+    """Trap: V has no time limit, and a learned world must be cut where the true one is."""
+    plan = world.plan(RAIL)
+    short = dataclasses.replace(
+        toy_rail.TASK, environment=lambda **options: toy_rail.Rail(limit=3, **options)
+    )
+    cut, whole = (world.errors(plan, task, episodes=10) for task in (short, toy_rail.TASK))
+    assert cut.promised.tolist() == cut.earned.returns.tolist() == [-3.0] * 10
+    assert cut.model == 0.0
+    assert cut.discretisation == pytest.approx(whole.discretisation)
+
+
 def test_a_wrong_model_shows_in_the_model_error_and_not_in_the_certificate() -> None:
     halved = dataclasses.replace(LOG, next_observation=(LOG.observation + LOG.next_observation) / 2)
     wrong = world.plan(world.fit(halved, task=toy_rail.TASK))

@@ -145,13 +145,19 @@ def plan(
 def imagine(
     plan: Plan, state: FloatArray, steps: int, *, seed: int = 0
 ) -> tuple[FloatArray, FloatArray]:
-    """Returns [n] and discounted returns [n] of a plan's policy in its learned world, ungridded."""
+    """What a plan's policy earns in its learned world, without the grid, from states [n, d].
+
+    Returns:
+        Sums of the rewards of the first `steps` steps [n], and discounted sums [n] until a
+        thousandth of the weight is left: a cut has no place in V.
+    """
+    rate = plan.mdp.discount
     noise, state = np.random.default_rng(seed), np.array(state)
     returns, discounted, live = np.zeros(len(state)), np.zeros(len(state)), np.arange(len(state))
-    for step in range(steps):
+    for step in range(max(steps, math.ceil(math.log(1e-3) / math.log(rate)))):
         drawn = plan.model.draw(state[live], plan.choose(state[live]), noise)
-        returns[live] += drawn.reward
-        discounted[live] += plan.mdp.discount**step * drawn.reward
+        returns[live] += drawn.reward if step < steps else 0.0
+        discounted[live] += rate**step * drawn.reward
         state[live] = drawn.state
         live = live[~drawn.terminated]
         if not len(live):
@@ -191,7 +197,7 @@ class Errors:
         promised, promised_discounted: [n] returns of the policy in the learned world, no grid.
         earned: episodes in the true environment from the same first states, or None.
         nats: held-out nats of the model and of the null model, or empty.
-        steps: length of the rollouts in the learned world.
+        steps: after which `promised` is cut, as the true environment cuts its episodes.
     """
 
     planning: float
@@ -292,12 +298,15 @@ def errors(
         nats: what `validate` measured.
         episodes: from the first states of the seeds `seed`, `seed` + 1, ...
         refine: factors of the grid's sides to solve besides; above 1 is finer.
-        steps: longest rollout in the learned world, where the environment has no limit of its own.
+        steps: of the undiscounted returns in the learned world, where the true one has no limit.
     """
     task, earned, begin = plan.model.task, None, states
     if environment is not None:
         earned = act(environment, plan, episodes, seed, discount=plan.mdp.discount)
-        begin, steps = task.states(earned.first), earned.limit or steps
+        begin = task.states(earned.first)
+        # The learned world is cut where the true one was.
+        cut = earned.lengths[~earned.terminated]
+        steps = earned.limit or (int(cut.max()) if len(cut) else steps)
     if begin is None:
         raise InvalidSetting("errors needs an environment, or the first states of the log")
     refinement = [(plan.grid.counts, float(plan.value(begin).mean()))]

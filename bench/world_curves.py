@@ -1,0 +1,94 @@
+"""Return against the number of random transitions: learned worlds and what else a log can do.
+
+    python bench/world_curves.py    # about five minutes; resumes; bench/results/world-curves.json
+
+One seed of transitions and ten episodes a point. `grid` is a polynomial model on a grid (likely),
+`null` the same with the mean change as its model, `dac-mdp` the averager of nearest transitions,
+`codes` counts between 200 centres, `fitted-q` fitted Q iteration with extremely randomised trees
+(Ernst et al. 2005), `cloned` behaviour cloning. `grid` and `null` are told the rules of rewards and
+ends, the others read both from the log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from common import RESULTS, write_result
+from likely import world
+from likely.world.features import Features
+from likely.world.learn import columns
+
+POINTS = {
+    "cartpole": (50, 200, 1000, 5000),
+    "mountaincar": (300, 1000, 2000, 5000),
+    "pendulum": (300, 1000, 3000),
+    "acrobot": (5000,),
+}
+EPISODES = 10
+Policy = Callable[[Any], Any]
+
+
+def grid(log: world.Trajectories, task: world.Task, model: str = "polynomial") -> Policy:
+    nodes = 1 if task.name == "acrobot" else 3  # 50,625 points: noise would not fit into memory
+    return world.plan(world.fit(log, model), quadrature=nodes)
+
+
+def fitted_q(log: world.Trajectories, task: world.Task, rounds: int = 40) -> Policy:
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    data, features = columns(task, log), Features(task, 1)
+    every = np.eye(len(task.actions))
+
+    def rows(state: Any) -> Any:
+        """Inputs [n A, f] of all actions."""
+        f = np.repeat(features(state), len(every), axis=0)
+        return np.hstack([f, np.tile(every, (len(state), 1))])
+
+    before, after = np.hstack([features(data.state), every[data.action]]), rows(data.next_state)
+    future: Any = np.zeros(len(log))
+    forest = ExtraTreesRegressor(20, min_samples_leaf=3, random_state=0)
+    for _ in range(rounds):
+        forest.fit(before, log.reward + task.discount * future)
+        future = forest.predict(after).reshape(len(log), -1).max(axis=1) * ~log.terminated
+    return lambda seen: (
+        forest.predict(rows(task.states(seen))).reshape(len(seen), -1).argmax(axis=1)
+    )
+
+
+METHODS: dict[str, Callable[[world.Trajectories, world.Task], Policy]] = {
+    "grid": grid,
+    "dac-mdp": lambda log, task: world.neighbours_plan(log),
+    "codes": lambda log, task: world.codes_plan(log),
+    "fitted-q": fitted_q,
+    "cloned": lambda log, task: world.clone(log),
+    "null": lambda log, task: grid(log, task, "mean-change"),
+}
+
+
+def main() -> None:
+    path = RESULTS / "world-curves.json"
+    figures: dict[str, float] = json.loads(path.read_text())["figures"] if path.is_file() else {}
+    for name, numbers in POINTS.items():
+        task = world.TASKS[name]
+        for n in numbers:
+            for method, build in METHODS.items():
+                key = f"world-curves/{name}/{n}/{method}"
+                if f"{key}/return" in figures:
+                    continue
+                began = time.perf_counter()
+                policy = build(world.collect(name, n=n, seed=0), task)
+                played = world.act(name, policy, EPISODES, seed=20_000)
+                figures[f"{key}/return"] = float(played.returns.mean())
+                figures[f"{key}/seconds"] = time.perf_counter() - began
+                print(key, played, f"{figures[f'{key}/seconds']:.1f} s", flush=True)
+                settings = {"episodes": EPISODES, "points": POINTS}
+                write_result("world-curves", figures, settings, {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+r"""Other ways from a log to an MDP, for comparison with a model on a grid: neighbours and codes.
+
+**Neighbours** (DAC-MDP: Shrestha, Lee, Tadepalli and Fern 2021, https://arxiv.org/abs/2010.08891).
+The states are the next states of the log. For each of them and each action, the k nearest
+transitions with that action are as likely as each other, and pay r - C d, d the distance to where
+they began: far from the data the plan is charged. In a state that is not stored, the k_pi nearest
+transitions are averaged the same way.
+
+**Codes** (vector quantisation). States are replaced by the nearest of a few centres (k-means), and
+transitions between centres are counted. An action that a centre never took leads to an absorbing
+state with the smallest reward of the log for ever: R-max turned upside down.
+
+Both keep `terminated` apart from `truncated`: terminal successors keep their mass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.model.problem import MDP
+from likely.mdp.model.solution import Solution
+from likely.mdp.solvers.solve import solve
+from likely.world.features import Features, ridge
+from likely.world.learn import columns
+from likely.world.tasks import Task, task_of
+from likely.world.trajectories import Trajectories
+
+__all__ = ["TablePlan", "clone", "codes_plan", "neighbours_plan"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TablePlan:
+    """A solved MDP of a log, and how its policy reads observations.
+
+    Attributes:
+        task: what was declared.
+        mdp: the process.
+        solution: with its certificate.
+        choose: states [n, d] to numbers of actions [n].
+    """
+
+    task: Task
+    mdp: MDP
+    solution: Solution
+    choose: Callable[[FloatArray], IntArray]
+
+    def __call__(self, observation: Any) -> IntArray:
+        """Numbers of the actions for observations [n, o]."""
+        return self.choose(self.task.states(observation))
+
+    def __repr__(self) -> str:
+        return f"TablePlan({self.task.name}, {self.mdp}; {self.solution.status})"
+
+
+def _task(log: Trajectories, task: Any) -> Task:
+    if task is None and not log.environment:
+        raise InvalidSetting("the log names no environment: give task=likely.world.Task(...)")
+    return task_of(log.environment if task is None else task)
+
+
+def neighbours_plan(
+    trajectories: Trajectories,
+    *,
+    task: Any = None,
+    neighbours: int = 5,
+    penalty: float = 1.0,
+    smoothing: int = 11,
+    discount: float | None = None,
+    tolerance: float = 1e-3,
+) -> TablePlan:
+    """DAC-MDP: solve the averager of nearest transitions.
+
+    Args:
+        trajectories: N transitions; each gives one state.
+        neighbours: k.
+        penalty: C, in reward for each unit of distance (of states scaled by their deviation).
+        smoothing: k_pi, neighbours when acting.
+        discount: by default that of the task.
+
+    Raises:
+        InvalidData: an action with fewer than one transition.
+    """
+    from scipy.spatial import cKDTree
+
+    declared = _task(trajectories, task)
+    rate = declared.discount if discount is None else discount
+    data, features = columns(declared, trajectories), Features(declared, 1)
+    begin = features(data.state)
+    scale = np.maximum(begin.std(axis=0), 1e-9)
+    rows_of, trees = [], []
+    for a, action in enumerate(declared.actions):
+        rows = np.flatnonzero(data.action == a)
+        if not len(rows):
+            raise InvalidData(f"{declared.name}: action {action} was never taken")
+        rows_of.append(rows)
+        trees.append(cKDTree(begin[rows] / scale))
+
+    def nearest(state: FloatArray, a: int, k: int) -> tuple[IntArray, FloatArray]:
+        """Rows [n, k] of the nearest transitions with an action, and what they pay."""
+        k = min(k, len(rows_of[a]))
+        distance, at = trees[a].query(features(state) / scale, k=k)
+        rows = rows_of[a][np.reshape(at, (len(state), k))]
+        return rows, trajectories.reward[rows] - penalty * np.reshape(distance, rows.shape)
+
+    n, actions = len(trajectories), len(declared.actions)
+    parts = [nearest(data.next_state, a, neighbours) for a in range(actions)]
+    counts = np.tile([rows.shape[1] for rows, _ in parts], n)
+    process = MDP.from_pairs(
+        np.arange(n + 1) * actions, np.append(0, np.cumsum(counts)),
+        np.concatenate([rows for rows, _ in parts], axis=1).ravel(),
+        np.repeat(1.0 / counts, counts),
+        np.stack([pay.mean(axis=1) for _, pay in parts], axis=1).ravel(), rate,
+        terminal=trajectories.terminated,
+    )  # fmt: skip
+    solution = solve(process, tolerance=tolerance)
+
+    def choose(state: FloatArray) -> IntArray:
+        values = []
+        for a in range(actions):
+            rows, pay = nearest(state, a, smoothing)
+            values.append((pay + rate * solution.value[rows]).mean(axis=1))
+        return np.asarray(np.argmax(values, axis=0), dtype=np.int64)
+
+    return TablePlan(declared, process, solution, choose)
+
+
+def codes_plan(
+    trajectories: Trajectories,
+    *,
+    task: Any = None,
+    codes: int = 200,
+    discount: float | None = None,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+) -> TablePlan:
+    """Vector quantisation: solve the counts between the centres of k-means.
+
+    Args:
+        codes: centres, at most as many as there are transitions.
+        seed: of k-means.
+    """
+    from scipy.cluster.vq import kmeans2
+    from scipy.spatial import cKDTree
+
+    declared = _task(trajectories, task)
+    rate = declared.discount if discount is None else discount
+    data, features = columns(declared, trajectories), Features(declared, 1)
+    begin = features(data.state)
+    scale = np.maximum(begin.std(axis=0), 1e-9)
+    centres, _ = kmeans2(
+        begin / scale, min(codes, len(begin)), minit="++", rng=np.random.default_rng(seed)
+    )
+    tree, size, actions = cKDTree(centres), len(centres), len(declared.actions)
+
+    def code(state: FloatArray) -> IntArray:
+        return np.asarray(tree.query(features(state) / scale)[1], dtype=np.int64)
+
+    unknown, end = size, size + 1
+    after = np.where(trajectories.terminated, end, code(data.next_state))
+    pair = code(data.state) * actions + data.action
+    visits = np.bincount(pair, minlength=size * actions)
+    worst = float(trajectories.reward.min())
+    # What a pair never did leads to the worst that is known, for ever.
+    never = np.flatnonzero(visits == 0)
+    pairs = np.concatenate([pair, never, size * actions + np.arange(actions)])
+    successors = np.concatenate([after, np.full(len(never) + actions, unknown)])
+    paid = np.concatenate([trajectories.reward, np.full(len(never) + actions, worst)])
+    order = np.argsort(pairs, kind="stable")
+    counts = np.bincount(pairs, minlength=(size + 1) * actions)
+    process = MDP.from_pairs(
+        np.append(np.arange(size + 2) * actions, (size + 1) * actions),
+        np.append(0, np.cumsum(counts)), successors[order], np.repeat(1.0 / counts, counts), None,
+        rate, successor_reward=paid[order], terminal=[end],
+    )  # fmt: skip
+    solution = solve(process, tolerance=tolerance)
+    return TablePlan(declared, process, solution, lambda state: solution.policy[code(state)])
+
+
+def clone(
+    trajectories: Trajectories, *, task: Any = None, degree: int = 2
+) -> Callable[[Any], IntArray]:
+    """Behaviour cloning: the action that the log takes most, by ridge regression on a polynomial.
+
+    Of random actions it learns nothing; of a good policy it needs no rewards. Returns a policy.
+    """
+    declared = _task(trajectories, task)
+    data, features = columns(declared, trajectories), Features(declared, degree)
+    taken = np.eye(len(declared.actions))[data.action]
+    fitted = ridge(features(data.state), taken)
+
+    def policy(observation: Any) -> IntArray:
+        scores = fitted.offset + features(declared.states(observation)) @ fitted.weights
+        return np.asarray(scores.argmax(axis=1), dtype=np.int64)
+
+    return policy

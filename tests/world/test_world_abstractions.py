@@ -1,0 +1,86 @@
+"""Neighbours, codes and clones of a log; the examples of one's own environment and log."""
+
+from __future__ import annotations
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_rail
+
+from likely import mdp, world
+from likely.errors import InvalidData, InvalidSetting
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LOG = world.collect(toy_rail.TASK, n=400, seed=0, hold=6.0)
+
+
+def test_neighbours_reach_the_end_and_pay_for_distance() -> None:
+    plan = world.neighbours_plan(LOG, task=toy_rail.TASK, neighbours=3, smoothing=3)
+    assert plan.mdp.states == len(LOG)
+    np.testing.assert_array_equal(plan.mdp.terminal, LOG.terminated)
+    assert mdp.certify(plan.mdp, plan.solution).error <= 1e-3
+    played = world.act(toy_rail.TASK, plan, episodes=5)
+    assert played.terminated.all()
+    assert played.returns.min() >= -13.0  # at most 2.9 in steps of 0.25, one more
+    careful = world.neighbours_plan(LOG, task=toy_rail.TASK, penalty=10.0)
+    assert (careful.solution.value <= plan.solution.value + 1e-3).mean() > 0.9
+
+
+def test_the_mean_of_the_nearest_is_by_definition() -> None:
+    """Against a loop over all distances."""
+    few = LOG.rows(slice(0, 60))
+    plan = world.neighbours_plan(few, task=toy_rail.TASK, neighbours=2, penalty=0.5)
+    begin, after = few.observation[:, 0], few.next_observation[:, 0]
+    deviation = (begin / 2.0).std()  # of the box scaled to [-1, 1]
+    rows = plan.mdp.transition.toarray()
+    for state in (3, 17, 41):
+        for a in range(3):
+            taken = np.flatnonzero(few.action == a)
+            distance = abs(begin[taken] - after[state]) / 2.0 / deviation
+            near = taken[np.argsort(distance, kind="stable")[:2]]
+            pair = int(plan.mdp.pair_ptr[state]) + a
+            paid = few.reward[near] - 0.5 * np.sort(distance)[:2]
+            assert plan.mdp.reward[pair] == pytest.approx(paid.mean())
+            assert rows[pair].sum() == pytest.approx(1.0)
+
+
+def test_codes_count_and_fear_what_was_never_done() -> None:
+    plan = world.codes_plan(LOG, task=toy_rail.TASK, codes=16)
+    assert plan.mdp.terminal.tolist() == [False] * 17 + [True]
+    worst = float(LOG.reward.min()) / (1 - 0.9)
+    assert plan.solution.value[16] == pytest.approx(worst, abs=1e-2)
+    assert (plan.solution.value >= worst - 1e-2).all()
+    assert world.act(toy_rail.TASK, plan, episodes=5).terminated.all()
+    again = world.codes_plan(LOG, task=toy_rail.TASK, codes=16)
+    np.testing.assert_array_equal(plan.solution.value, again.solution.value)
+
+
+def test_a_clone_does_what_was_done() -> None:
+    right = world.collect(toy_rail.TASK, lambda seen: np.array([2]), n=60, seed=0)
+    mixed = dataclasses.replace(
+        LOG, action=np.where(LOG.observation[:, 0] > 0.0, 0, 2).astype(np.int64)
+    )
+    policy = world.clone(mixed, task=toy_rail.TASK)
+    assert policy([[-1.0], [1.0]]).tolist() == [2, 0]
+    assert world.clone(right, task=toy_rail.TASK)([[0.3]]).tolist() == [2]
+    with pytest.raises(InvalidData, match="action 0 was never taken"):
+        world.neighbours_plan(right, task=toy_rail.TASK)
+    with pytest.raises(InvalidSetting, match="names no environment"):
+        world.codes_plan(dataclasses.replace(LOG, environment=""))
+
+
+def test_the_example_of_an_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    gain = runpy.run_path(str(EXAMPLES / "own_world.py"))["main"]()
+    assert gain > 10.0
+    assert "discretisation" in capsys.readouterr().out
+
+
+def test_the_example_of_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = runpy.run_path(str(EXAMPLES / "own_log.py"))["main"](tmp_path / "tank.csv")
+    assert plan.choose(np.array([[0.5], [9.0]])).tolist() == [1, 0]
+    assert "level 0.5: pump" in capsys.readouterr().out
+    for name in ("own_world", "own_log"):
+        assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 60
