@@ -185,12 +185,13 @@ class Registry(Mapping[str, E], Generic[E]):
     Args:
         what: they are, as errors call it: "model".
         kind: of the entries.
+        also: another registry, whose names are found here, too, and not listed.
     """
 
     _discovered = False
 
-    def __init__(self, what: str, kind: type[E]) -> None:
-        self.what, self._kind = what, kind
+    def __init__(self, what: str, kind: type[E], also: Registry[E] | None = None) -> None:
+        self.what, self._kind, self._also = what, kind, also
         self._entries: dict[str, E] = {}
 
     def join(self, name: str, place: str, home: str, settings: type[Any] | None = None) -> None:
@@ -227,6 +228,8 @@ class Registry(Mapping[str, E], Generic[E]):
             InvalidSetting: there is no such module, or no such name; the nearest is named.
         """
         module, colon, last = name.rpartition(":")
+        if not colon and self._also is not None and name in self._also:
+            return self._also[name]
         if colon:
             if not all(part.isidentifier() for part in module.split(".")):
                 raise InvalidSetting(f'{self.what} "{name}": expected a name, or "module:name"')
@@ -242,6 +245,8 @@ class Registry(Mapping[str, E], Generic[E]):
         package = module.split(".")[0]
         valid = [e.name for e in self.values() if not colon or e.home.split(".")[0] == package]
         if last not in valid:
+            if self._also is not None and not colon:
+                valid += list(self._also)
             none = "it registers none"
             if module == "__main__":
                 none = "it stood in a script or a notebook; put it in a module of its own"
@@ -253,12 +258,17 @@ class Registry(Mapping[str, E], Generic[E]):
     def of(self, kind: type[Any]) -> E | None:
         """The entry of a class, or of the class of its settings; None where it has not joined."""
         place = f"{kind.__module__}:{kind.__qualname__}"
-        entries = self._entries.values()
+        entries = self._everywhere()
         return next((e for e in entries if place == e.place or kind is e.settings), None)
 
     def of_class_name(self, name: str) -> E | None:
         """The entry whose class has that name; no other package is asked."""
-        return next((e for e in self._entries.values() if e.class_name == name), None)
+        return next((e for e in self._everywhere() if e.class_name == name), None)
+
+    def _everywhere(self) -> list[E]:
+        """What has joined so far, here and in the other registry."""
+        others = [] if self._also is None else self._also._everywhere()
+        return [*self._entries.values(), *others]
 
     @staticmethod
     def _discover() -> None:
@@ -275,7 +285,9 @@ class Registry(Mapping[str, E], Generic[E]):
                 warnings.warn(f"{point.value} cannot be imported: {error}", stacklevel=2)
 
 
-MODELS = Registry("model", ModelEntry)
+SEQUENCE_MODELS = Registry("model", ModelEntry)
+# Of images and vectors; those of sequences are found here by name, too.
+MODELS = Registry("model", ModelEntry, SEQUENCE_MODELS)
 OBJECTIVES = Registry("objective", Entry)
 HEADS = Registry("head", Entry)
 for _name, _class in (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likely import data
+from likely import data, models
 from likely.data.sequences import (
     Sequences,
     SequenceSpec,
@@ -122,8 +122,10 @@ def test_what_does_not_fit_together_is_refused() -> None:
         dataclasses.replace(train, values=train.values + 200 * np.array([0, 1], np.int32))
     with pytest.raises(InvalidData, match="ascending offsets"):
         dataclasses.replace(train, offsets=train.offsets[:-1])
-    with pytest.raises(InvalidSetting, match="take a model of sequences"):
-        train.spec.grid  # noqa: B018
+    with pytest.raises(InvalidSetting, match="VAE takes images or vectors, and regimes holds"):
+        models.VAE(train.spec)
+    with pytest.raises(InvalidSetting, match="GRU takes sequences, and digits holds images"):
+        models.GRU(data.load("digits")[0].spec)
     with pytest.raises(InvalidData, match="2 steps cannot be split"):
         from_sequences([np.arange(2)])
     with pytest.raises(InvalidData, match="2 sequences cannot be split"):

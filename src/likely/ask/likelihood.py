@@ -25,6 +25,7 @@ from likely.density import (
     ExpectedStatistics,
     Fittable,
     Mixture,
+    SequenceDensity,
     TractableDensity,
     no_density,
 )
@@ -86,6 +87,8 @@ def answer(model: Fittable) -> Answer:
         return none(no_density(model))
     if isinstance(model, Autoregressive):
         return exact("the chain rule: a sum of log-conditionals")
+    if isinstance(model, SequenceDensity):
+        return exact("the chain rule over time: a sum of log-conditionals, every step scored")
     if isinstance(model, Mixture):
         return exact("the log of the mean of the members' densities")
     if isinstance(model, ExpectedStatistics):

@@ -15,6 +15,7 @@ from likely.density import (
     GenerativeModel,
     ImplicitDensity,
     Mixture,
+    SequenceDensity,
     Split,
     generative,
     no_density,
@@ -27,6 +28,8 @@ def answer(model: Fittable) -> Answer:
         return none(no_density(model))
     if isinstance(model, Autoregressive):
         return exact("ancestral sampling, one pixel or one rank of pixels after another")
+    if isinstance(model, SequenceDensity):
+        return exact("ancestral sampling, one step after another from a state that is carried")
     if isinstance(model, Mixture):
         return exact("a member at random, then ancestral sampling")
     if isinstance(model, Split):

@@ -7,17 +7,22 @@ import dataclasses
 import inspect
 import re
 import typing
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from likely.cli.output import wrapped
 from likely.cli.parser import Parser, Words, one_of
-from likely.models import ModelEntry
+from likely.models import SEQUENCE_MODELS, ModelEntry
 from likely.settings import FitSettings
 from likely.training.registry import OBJECTIVES
 
 # Shapes that presets are shown for in the help, by their heading.
 SHAPES = {"8x8": (1, 8, 8), "28x28": (1, 28, 28), "32x32x3": (3, 32, 32), "64x64x3": (3, 64, 64)}
+# And kinds of sequences: (kind of the columns, how many, levels, steps of the training data).
+KINDS = {
+    "piano rolls": ("binary", 88, 2, 10_000), "many rolls": ("binary", 88, 2, 200_000),
+    "voices": ("categorical", 4, 47, 50_000), "other": ("lattice", 7, 1000, 10_000),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +164,17 @@ def settings_fields(kind: type[Any], section: str) -> tuple[Field, ...]:
 def presets(entry: ModelEntry, section: str = "model") -> dict[str, dict[str, Any]]:
     """The settings of a model, or of its fit, by data shape, then by field."""
     preset = entry.preset if section == "model" else entry.fit_preset
-    return {name: dataclasses.asdict(preset(_Shape(shape))) for name, shape in SHAPES.items()}
+    return {name: dataclasses.asdict(preset(kind)) for name, kind in kinds_of(entry).items()}
+
+
+def kinds_of(entry: ModelEntry) -> dict[str, Any]:
+    """As much of the specifications as presets read, of the kinds of data that are shown."""
+    if entry.name not in SEQUENCE_MODELS:
+        return {name: _Shape(shape) for name, shape in SHAPES.items()}
+    return {
+        name: SimpleNamespace(columns=(SimpleNamespace(kind=kind, levels=levels),) * n, steps=steps)
+        for name, (kind, n, levels, steps) in KINDS.items()
+    }
 
 
 def preset_words(entry: ModelEntry, section: str) -> dict[str, str]:
@@ -185,7 +200,8 @@ def add_fields(parser: Parser, entry: ModelEntry) -> None:
     """The options of `likely fit MODEL`, in groups, with defaults."""
     fields = fields_of(entry).values()
     about_presets = wrapped(
-        f"Values in brackets are the presets for {', '.join(SHAPES)} data (one if they agree)."
+        f"Values in brackets are the presets for {', '.join(kinds_of(entry))} data (one if they "
+        "agree)."
     )
     titles = {
         "data": ("data", None),

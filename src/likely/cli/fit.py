@@ -14,7 +14,7 @@ from likely.cli.output import note, say, say_json, wrapped
 from likely.cli.parser import UNSET, Option, Parser, add_options
 from likely.cli.values import Request, requested
 from likely.errors import InvalidSetting
-from likely.models import MODELS, entry
+from likely.models import MODELS, SEQUENCE_MODELS, entry
 from likely.settings import OBJECTIVES, from_mapping
 from likely.training.stopping import exit_code
 
@@ -54,7 +54,8 @@ class Choices(dict[str, str]):
 
 def choices() -> Mapping[str, str]:
     """The models."""
-    return Choices({name: each.summary for name, each in MODELS.items()})
+    every = {**MODELS, **SEQUENCE_MODELS}
+    return Choices({name: each.summary for name, each in every.items()})
 
 
 def configure(parser: Parser, choice: str | None) -> None:
@@ -62,11 +63,12 @@ def configure(parser: Parser, choice: str | None) -> None:
     assert choice is not None
     registered = entry(choice)
     parser.usage = f"likely fit {choice} --data DATA --out DIR [options]"
+    default = "regimes" if choice in SEQUENCE_MODELS else "digits"
     parser.epilog = (
         f"A settings file has the same names, one per line: `steps: 2000`. Options\n"
         f"override the file, the file overrides presets.\n\nexamples:\n"
-        f"  likely fit {choice} --data digits --out runs/{choice}\n"
-        f"  likely fit {choice} --data digits --config my.yaml --steps 500 --out runs/mine"
+        f"  likely fit {choice} --data {default} --out runs/{choice}\n"
+        f"  likely fit {choice} --data {default} --config my.yaml --steps 500 --out runs/mine"
     )
     group = parser.add_argument_group("run")
     for field in RUN:
@@ -204,7 +206,7 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
     if not run.finished:  # which a warning has said
         return exit_code(run.status)
     if not as_json:
-        from likely.density import GenerativeModel
+        from likely.density import GenerativeModel, SequenceDensity
         from likely.runs.view import validated
         from likely.training.progress import duration
 
@@ -212,7 +214,8 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
         say(wrapped(f"{title}: {run.status} in {duration(run.seconds)}{ending}"))
         say(f"saved in {request.out}\n\nnext:")
         if isinstance(run.model, GenerativeModel):
-            say(f"  likely sample {request.out} -n 64 -o samples.png")
+            written = "series.csv" if isinstance(run.model, SequenceDensity) else "samples.png"
+            say(f"  likely sample {request.out} -n 64 -o {written}")
             say(f"  likely evaluate {request.out} --split test")
         else:
             say(f"  likely encode {request.out} --split test -o codes.npz")

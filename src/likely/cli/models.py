@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from likely.cli.fields import SHAPES, preset_words, presets, settings_fields
+from likely.cli.fields import kinds_of, preset_words, presets, settings_fields
 from likely.cli.output import rows, say, say_json
 from likely.cli.parser import Parser, Words, no_choices, one_of
-from likely.models import MODELS, ModelEntry
+from likely.models import MODELS, SEQUENCE_MODELS, ModelEntry
 
 EXAMPLE = """\
   likely models
@@ -21,21 +21,23 @@ choices = no_choices  # the name of a model is an argument
 
 def configure(parser: Parser, choice: str | None) -> None:
     """One optional name."""
+    every = {**MODELS, **SEQUENCE_MODELS}
     parser.add_argument(
         "model",
         nargs="?",
         default=None,
-        type=one_of(Words(MODELS)),
-        choices=Words(MODELS),
+        type=one_of(Words(every)),
+        choices=Words(every),
         metavar="MODEL",
-        help=f"show its settings: {', '.join(MODELS)}",
+        help=f"show its settings: {', '.join(every)}",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """List."""
     name: str | None = options.model
-    chosen = {name: MODELS.entry(name)} if name else MODELS
+    every = {**MODELS, **SEQUENCE_MODELS}
+    chosen = {name: MODELS.entry(name)} if name else every
     if options.json:
         say_json({"models": [_record(entry) for entry in chosen.values()]})
         return 0
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     if not name:
         say("\nSettings of one: likely models NAME. Fit it: likely fit NAME --data DATA --out DIR")
         return 0
-    say(f"\nsettings, with the presets for {', '.join(SHAPES)} data:")
+    say(f"\nsettings, with the presets for {', '.join(kinds_of(chosen[name]))} data:")
     words = preset_words(chosen[name], "model")
     lines = [
         (field.name, f"{field.about.rstrip('.')} [{words[field.key]}]")

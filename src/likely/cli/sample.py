@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from likely.cli import sequences
 from likely.cli.output import say, say_json
 from likely.cli.parser import Option, Parser, add_options, no_choices, positive, whole
 from likely.cli.saved import labels_for, opened, path_of, run_argument
@@ -55,6 +56,8 @@ OPTIONS: dict[str, Option] = {
                "chain rule keeps the upper rows, luma-chroma the luma, haar-pyramid the averages, "
                "a model with latent variables the code"),
     "--rows": ("N", whole(0), None, "upper rows that --like keeps [half]"),
+    "--steps": ("N", whole(1), None, "of sequences: how many steps of each [the longest in the "
+                "data]; they are written as a table, --out FILE.csv, in the units of the columns"),
 }  # fmt: skip
 AUTOREGRESSIVE: dict[str, Option] = {
     "--temperature": ("T", positive, 1.0, "temperature of every conditional; below 1: likelier, "
@@ -84,19 +87,24 @@ def run(options: argparse.Namespace) -> int:
     import numpy as np
 
     from likely.cli.progress import counting
-    from likely.density import generative
+    from likely.density import SequenceDensity, generative
     from likely.files import refuse_unwritable
     from likely.files.sheets import animation, png, sample_sheet
     from likely.jobs.art import unfolding
     from likely.runs import checkpoint
     from likely.training.progress import duration
 
-    out = path_of(options.out, ".png", "--out")
+    tabular = str(options.out).lower().endswith(".csv")
+    out = None if tabular else path_of(options.out, ".png", "--out")
     array = path_of(options.npy, ".npy", "--npy")
     trace = path_of(options.progressive, ".png", "--progressive")
     gif = path_of(options.gif, ".gif", "--gif")
     saved = opened(options)
     model = generative(saved.model)
+    if isinstance(model, SequenceDensity):
+        return sequences.sample(options, saved, model)
+    if options.steps is not None or tabular:
+        raise InvalidSetting(f"--steps and a .csv are for sequences; {saved.name} draws images")
     out = out or saved.directory / "samples" / f"seed-{options.seed}.png"
     for path in (out, array, trace, gif):
         if path is not None:

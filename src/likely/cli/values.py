@@ -14,7 +14,7 @@ from typing import Any
 
 from likely.cli.fields import Field, fields_of, settings_fields
 from likely.errors import InvalidSetting, nearest
-from likely.models import ModelEntry
+from likely.models import SEQUENCE_MODELS, ModelEntry
 from likely.settings import OBJECTIVES, converted, read_settings_file
 
 
@@ -71,8 +71,9 @@ def requested(entry: ModelEntry, options: argparse.Namespace) -> Request:
     for section, key, option in (("data", "name", "--data"), ("run", "out", "--out")):
         if key not in sections[section]:
             what = "data" if option == "--data" else "directory"
+            usual = "regimes" if entry.name in SEQUENCE_MODELS else "digits"
             raise InvalidSetting(
-                f"no {what} given: add {option}, as `likely fit {entry.name} --data digits "
+                f"no {what} given: add {option}, as `likely fit {entry.name} --data {usual} "
                 f"--out runs/{entry.name}`"
             )
     name = sections["objective"].pop("name", None)

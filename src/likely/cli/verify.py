@@ -34,6 +34,7 @@ def configure(parser: Parser, choice: str | None) -> None:
         "Check the likelihood of a run on its fitted weights, by independent code:\n"
         "conditionals sum to one, no pixel sees itself or later ones, bounds are bounds,\n"
         "every weight gets a gradient; a DCGAN keeps the five guidelines of its paper.\n"
+        "Of sequences: causality over time, padding, state, sampler, scales.\n"
         "Exit code 0 if all checks pass, 1 if one fails."
     )
     run_argument(parser)
@@ -46,10 +47,15 @@ def run(options: argparse.Namespace) -> int:
     from likely.verify import verify
 
     saved = opened(options)
-    _, test = data_of(saved)
+    train, test = data_of(saved)
     with working(f"verifying {saved.name} in {saved.directory}"):
         proofs = verify(
-            saved.model, test, options.seed, quick=options.quick, adversary=saved.adversary
+            saved.model,
+            test,
+            options.seed,
+            quick=options.quick,
+            adversary=saved.adversary,
+            train=train,
         )
     if options.json:
         say_json({"run": str(saved.directory), **proofs.to_json()})

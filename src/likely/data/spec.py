@@ -16,7 +16,7 @@ import json
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -219,6 +219,9 @@ class Dataset:
     source: Mapping[str, Any] | None = None
     factors: dict[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
 
+    # Examples that are read together where nothing else is asked.
+    together: ClassVar[int] = 256
+
     def __post_init__(self) -> None:
         spec, values, labels, contexts = self.spec, self.values, self.labels, self.contexts
         if values.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
@@ -360,6 +363,10 @@ class Dataset:
             pixels = uniform.reshape(self.spec.shape) * (self.intensity_levels - 1)
             out[row] = pixels < intensity[row]
         return out
+
+    def units(self, count: int) -> int:
+        """What a validation of the first `count` examples is a mean over: these examples."""
+        return count
 
     def pixel_mean(self, limit: int = 10_000) -> npt.NDArray[np.float64]:
         """Mean of each dimension over at most `limit` examples, in levels, [*shape].

@@ -3,6 +3,7 @@ r"""The taxonomy of generative models and the queries of each kind.
     GenerativeModel
       TractableDensity      log p(x) exactly           (fully visible belief nets, PixelCNN, ...)
         Autoregressive        log p(x) = sum_i log p(x_i | x_<i), in any order of the pixels
+        SequenceDensity       log p(x) = sum_t log p(x_t | x_<t), a state carried over time
         Mixture               log p(x) = log (1/K) sum_k p_k(x)
         Split                 log p(x) = log p(base) + log p(rest | base)
         ExpectedStatistics    re-estimated by EM         (mixtures of products)
@@ -70,6 +71,7 @@ from likely.density.latent import (
     mean_level,
 )
 from likely.density.mixture import Ensemble, Mixture, OrderMixture, Subsampled
+from likely.density.sequence.over_time import SequenceDensity, State, Steps, scored_steps
 from likely.density.shell import Prior, Shell, StandardNormal, UniformCube
 from likely.density.split import Lifting, Split
 from likely.density.statistics import ExpectedStatistics
@@ -125,10 +127,13 @@ __all__ = [
     "Posterior",
     "Prior",
     "QuantisedTerms",
+    "SequenceDensity",
     "SharesItsPass",
     "Shell",
     "Split",
     "StandardNormal",
+    "State",
+    "Steps",
     "Subsampled",
     "Surprise",
     "TractableDensity",
@@ -145,5 +150,6 @@ __all__ = [
     "generative",
     "mean_level",
     "no_density",
+    "scored_steps",
     "weights_digest",
 ]

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from likely.data.sequences.spec import SequenceSpec
 from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting
 from likely.noise import weights_from
-from likely.settings import MODELS, ModelEntry, from_mapping
+from likely.settings import MODELS, from_mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,6 @@ class NoSettings:
 
 # Whether a model is being built: a network inside another takes part in its draws.
 _building = contextvars.ContextVar("building", default=False)
-
-
-def _registered(kind: type) -> ModelEntry | None:
-    """The entry of a model's class, if it is registered."""
-    place = f"{kind.__module__}:{kind.__qualname__}"
-    return next((entry for entry in MODELS.values() if entry.place == place), None)
 
 
 class _Seeded(abc.ABCMeta):
@@ -53,7 +48,7 @@ class _Seeded(abc.ABCMeta):
         Raises:
             InvalidSetting: an unknown field; names the nearest.
         """
-        entry = _registered(cls)
+        entry = MODELS.of(cls)
         fields = options.keys() - inspect.signature(cls.__init__).parameters.keys()  # type: ignore[misc]
         if entry is not None and fields:
             spec, settings = (*arguments, None)[:2] if arguments else (options.pop("spec"), None)
@@ -84,12 +79,14 @@ class Fittable(nn.Module, metaclass=_Seeded):
         settings: the frozen dataclass it was built from; empty where it has none.
         origin: where its weights come from, in words; "" while they are the initial ones. A fit
             of such a model begins with `start_at`, of another one with the weights as they are.
+        takes_sequences: whether examples are sequences, and neither images nor vectors.
         takes_vectors: whether examples may be vectors (D,). Inside, every model computes in the
             layout (C, H, W) of `spec.grid`, where a vector is one row of grey pixels.
         instead: of what is no generative model: what to do for samples and likelihoods, in words.
     """
 
     takes_vectors: ClassVar[bool] = False
+    takes_sequences: ClassVar[bool] = False
     instead: ClassVar[str] = "take a generative model"
 
     spec: DataSpec
@@ -100,7 +97,12 @@ class Fittable(nn.Module, metaclass=_Seeded):
 
     def __init__(self, spec: DataSpec, classes: int, context_shape: tuple[int, ...] = ()) -> None:
         super().__init__()
-        if len(spec.grid) != len(spec.shape) and not self.takes_vectors:
+        if isinstance(spec, SequenceSpec) != self.takes_sequences:
+            has, takes = ("sequences", "images or vectors")[:: -1 if self.takes_sequences else 1]
+            raise InvalidSetting(
+                f"{type(self).__name__} takes {takes}, and {spec.name} holds {has}"
+            )
+        if len(spec.grid) != len(spec.shape) and not (self.takes_vectors or self.takes_sequences):
             raise InvalidSetting(
                 f"{type(self).__name__} takes images of shape (C, H, W), and {spec.name} holds "
                 f"vectors of {spec.dimensions} dimensions: take {_vector_models()}"
@@ -116,6 +118,11 @@ class Fittable(nn.Module, metaclass=_Seeded):
 
     def start_at(self, data: Dataset) -> None:
         """Initialise from the training data before the first step (an output bias), or nothing."""
+
+    def batch_context(self, batch: Batch) -> Tensor | None:
+        """What it takes of a batch: labels int64 [B], floats [B, *context_shape], or None."""
+        of_batch = batch.context if self.context_shape else batch.label if self.classes else None
+        return None if of_batch is None else torch.from_numpy(of_batch).to(self.device)
 
     def negative_log_prior(self) -> Tensor | None:
         """-log p(weights), a scalar, up to a constant; None where the settings name no prior.
@@ -320,8 +327,7 @@ def labels_of(spec: DataSpec, wanted: bool) -> int:
 
 def context_of(model: Fittable, batch: Batch) -> Tensor | None:
     """What the model takes of a batch: labels int64 [B], floats [B, *context_shape], or None."""
-    condition = batch.context if model.context_shape else batch.label if model.classes else None
-    return None if condition is None else torch.from_numpy(condition).to(model.device)
+    return model.batch_context(batch)
 
 
 def condition_of(model: Fittable) -> Condition:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from likely.ask import QUERIES, Answer, Guarantee
+from likely.data.sequences.spec import spec_of
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
 from likely.estimate import Comparison, Estimate, Relation, Verdict, confidence_width
@@ -86,7 +87,7 @@ class ModelResult:
                 for entry in record["per_example"]
             },
             refused=dict(record["refused"]),
-            data=DataSpec.from_json(record["data"]) if record.get("data") else None,
+            data=spec_of(record["data"]) if record.get("data") else None,
         )
 
 

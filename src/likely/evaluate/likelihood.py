@@ -31,10 +31,18 @@ from torch import Tensor
 from likely.ask.likelihood import measure_of
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset, as_dataset
-from likely.density import Fittable, LatentVariable, chunks, condition_of, context_of
+from likely.density import (
+    Fittable,
+    LatentVariable,
+    SequenceDensity,
+    chunks,
+    condition_of,
+    context_of,
+)
 from likely.devices.precision import without_autocast
 from likely.errors import Diverged, InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation, nats_to_bits_per_dim
+from likely.evaluate.sequences.nats import StepNats, step_nats
 from likely.noise import Noise
 from likely.verify import Proofs, verify, weights_digest
 
@@ -179,8 +187,11 @@ def nats(
 ) -> Estimate:
     """Mean negative log-likelihood in nats per example: "=" exact, "<=" for a bound.
 
-    Arguments and errors as for `per_example_nll`.
+    Of sequences it is nats per step, every step scored. Arguments and errors as for
+    `per_example_nll`.
     """
+    if isinstance(model, SequenceDensity):
+        return _step_nats(model, data, proofs).per_step()
     return per_example_nll(model, data, importance_samples, seed, batch_size, proofs).nats()
 
 
@@ -195,9 +206,16 @@ def bits_per_dim(
 ) -> Estimate:
     """Mean negative log-likelihood in bits per dimension, nats / (D ln 2).
 
-    Arguments and errors as for `per_example_nll`.
+    Of sequences it is bits per value. Arguments and errors as for `per_example_nll`.
     """
+    if isinstance(model, SequenceDensity):
+        return _step_nats(model, data, proofs).bits_per_value()
     return per_example_nll(model, data, importance_samples, seed, batch_size, proofs).bits_per_dim()
+
+
+def _step_nats(model: SequenceDensity, data: Dataset, proofs: Proofs | None) -> StepNats:
+    proofs_of(model, proofs).require()
+    return step_nats(model, data)
 
 
 def proofs_of(model: Fittable, proofs: Proofs | None = None) -> Proofs:

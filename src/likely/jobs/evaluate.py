@@ -25,6 +25,7 @@ from likely.density import (
     EncoderDecoder,
     GenerativeModel,
     LatentVariable,
+    SequenceDensity,
     generative,
 )
 from likely.devices import choose_device, place
@@ -37,6 +38,7 @@ from likely.evaluate.disentangle import Disentanglement, disentanglement_of
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
 from likely.evaluate.prior import FEWEST, prior_gap
 from likely.evaluate.samples import SampleReference, samples_per_second
+from likely.evaluate.sequences.nats import step_nats
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report
 from likely.settings import known, not_negative
@@ -179,6 +181,8 @@ def measure(
     if settings.annealed is not None:
         refuse_without_posterior(model)
     name = name or type(model).__name__
+    if isinstance(model, SequenceDensity):
+        return _of_sequences(model, part, name, proofs, progress)
     estimates: list[Estimate] = []
     unanswerable: dict[str, str] = {}
     notes: list[str] = []
@@ -241,6 +245,27 @@ def measure(
     return Evaluation(
         part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, drawn, near, scores
     )
+
+
+def _of_sequences(
+    model: SequenceDensity, part: Dataset, name: str, proofs: Proofs | None, progress: Progress
+) -> Evaluation:
+    """Nats per step and bits per value, or the proof that failed; no numbers about samples."""
+    unanswerable: dict[str, str] = {}
+    estimates: tuple[Estimate, ...] = ()
+    per_example: list[float] | None = None
+    with stage(progress, f"verifying the likelihood of {name}"):
+        proofs = proofs_of(model, proofs)
+    try:
+        proofs.require()
+        title = f"reading {len(part):,} {part.spec.split} sequences with {name}"
+        scored = step_nats(model, part, lambda done, total: progress(title, done, total))
+        estimates = (scored.per_step(), scored.bits_per_value())
+        per_example = scored.nats.tolist()
+    except ProofFailed as error:
+        unanswerable[quantity_of(model)] = str(error)
+    notes = ("every step is scored, the first included; the length of a sequence is given",)
+    return Evaluation(part.spec, estimates, unanswerable, notes, per_example, None)
 
 
 def _likelihood(

@@ -2,8 +2,9 @@
 
 Families: vectors (FVSBN, NADE, MADE), recurrent (PixelRNN), pixelcnn (PixelCNN and its
 successors), multiscale, split (grey and then colour, small and then large), classical (mixtures
-by EM, PPCA), autoencoder, vae, codes, boltzmann, flow, gan. Beside the networks of each stands a
-torch-free `settings` module, whose classes register themselves (`likely.models.registry`).
+by EM, PPCA), autoencoder, vae, codes, boltzmann, flow, gan, sequence. Beside the networks of each
+stands a torch-free `settings` module, whose classes register themselves
+(`likely.models.registry`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from likely.models.codes import settings as _codes  # isort: skip
 from likely.models.boltzmann import settings as _boltzmann  # isort: skip
 from likely.models.flow import settings as _flow  # isort: skip
 from likely.models.gan import settings as _gan  # isort: skip
-from likely.models.registry import MODELS, ModelEntry, entry, model
+from likely.models.sequence import settings as _sequence  # isort: skip
+from likely.models.registry import MODELS, SEQUENCE_MODELS, ModelEntry, entry, model
 
 if TYPE_CHECKING:  # with the classes that they register
     from likely.models.autoencoder.settings import *  # noqa: F403
@@ -35,18 +37,19 @@ if TYPE_CHECKING:  # with the classes that they register
     from likely.models.multiscale.settings import *  # noqa: F403
     from likely.models.pixelcnn.settings import *  # noqa: F403
     from likely.models.recurrent.settings import *  # noqa: F403
+    from likely.models.sequence.settings import *  # noqa: F403
     from likely.models.split.settings import *  # noqa: F403
     from likely.models.vae.settings import *  # noqa: F403
     from likely.models.vectors.settings import *  # noqa: F403
 
-__all__ = ["MODELS", "ONE_OF_EACH_KIND", "ModelEntry", "entry", "model"]
+__all__ = ["MODELS", "ONE_OF_EACH_KIND", "SEQUENCE_MODELS", "ModelEntry", "entry", "model"]
 
 # What a comparison fits, one for each leaf of the taxonomy.
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
 _FAMILIES = (
     *(_vectors, _recurrent, _pixelcnn, _multiscale, _split, _classical, _autoencoder, _vae),
-    *(_codes, _boltzmann, _flow, _gan),
+    *(_codes, _boltzmann, _flow, _gan, _sequence),
 )
 
 
@@ -61,5 +64,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    classes = [name for e in MODELS.values() for name in (e.class_name, e.settings.__name__)]
+    entries = [*MODELS.values(), *SEQUENCE_MODELS.values()]
+    classes = [name for e in entries for name in (e.class_name, e.settings.__name__)]
     return sorted({*globals(), *classes})

@@ -15,19 +15,22 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from likely.errors import InvalidSetting
-from likely.settings import MODELS, ModelEntry
+from likely.settings import MODELS, SEQUENCE_MODELS, ModelEntry, Registry
 
-__all__ = ["MODELS", "ModelEntry", "entry", "model"]
+__all__ = ["MODELS", "SEQUENCE_MODELS", "ModelEntry", "entry", "model", "sequence_model"]
 
 Settings = TypeVar("Settings", bound=type[Any])
 
 
-def model(name: str, network: str) -> Callable[[Settings], Settings]:
+def model(
+    name: str, network: str, registry: Registry[ModelEntry] = MODELS
+) -> Callable[[Settings], Settings]:
     """Register the decorated settings class, a frozen dataclass whose fields have defaults.
 
     Args:
         name: on the command line, as "gated-pixelcnn".
         network: the model's class, as "module:Class"; it takes (spec, settings).
+        registry: `MODELS`, or `SEQUENCE_MODELS` for a model of sequences.
 
     Raises:
         InvalidSetting: the name is taken by another model, or `network` names no class.
@@ -39,10 +42,15 @@ def model(name: str, network: str) -> Callable[[Settings], Settings]:
                 f'model "{name}": {settings.__name__} is no dataclass; put @model above '
                 "@dataclasses.dataclass(frozen=True)"
             )
-        MODELS.join(name, network, settings.__module__, settings)
+        registry.join(name, network, settings.__module__, settings)
         return settings
 
     return register
+
+
+def sequence_model(name: str, network: str) -> Callable[[Settings], Settings]:
+    """`model` for a class that takes sequences."""
+    return model(name, network, SEQUENCE_MODELS)
 
 
 def entry(name: str) -> ModelEntry:

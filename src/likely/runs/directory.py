@@ -28,7 +28,7 @@ from typing import Any
 
 from torch import Tensor
 
-from likely.data.spec import DataSpec
+from likely.data.sequences.spec import spec_of
 from likely.errors import InvalidData, InvalidSetting
 from likely.files import parse_json, reading, record_of, writing
 from likely.runs import checkpoint
@@ -237,7 +237,7 @@ class RunDirectory:
         saved, other = self.config(), wanted.config
         another_model = saved["model"] != other["model"]
         with self.reading_config("spec"):
-            spec = checkpoint.as_json(DataSpec.from_json(saved["spec"]).to_json())
+            spec = checkpoint.as_json(spec_of(saved["spec"]).to_json())
         differing = {key for key, value in other["spec"].items() if spec[key] != value}
         if not another_model and not differing:
             return

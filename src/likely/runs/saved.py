@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from likely.data import load as load_data
 from likely.data.labels import relabelled
+from likely.data.sequences.spec import spec_of
 from likely.data.spec import Dataset, DataSpec
 from likely.density import Fittable, condition_of
 from likely.devices import environment, place
@@ -217,7 +218,7 @@ def load(directory: str | Path) -> SavedRun:
     registered = _entry(files, config)
     tensors, about = files.weights()
     with files.reading_config("spec"):
-        spec = DataSpec.from_json(config["spec"])
+        spec = spec_of(config["spec"])
     with files.reading_config("settings"):
         settings = from_mapping(registered.settings, config["settings"])
         _refuse_another_size(files.path / "config.json", config["settings"], spec, tensors)

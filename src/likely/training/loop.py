@@ -254,9 +254,10 @@ class _Loop:
                 f"batch_size={settings.batch_size} does not divide into {self.team.size} "
                 f"processes x {settings.micro_batches} micro-batches{packs}"
             )
-        if len(data) < settings.batch_size:
+        self.examples = objective.examples(model, data)
+        if len(self.examples) < settings.batch_size:
             raise InvalidSetting(
-                f"{data.spec.name}: {len(data)} training examples are fewer than "
+                f"{data.spec.name}: {len(self.examples)} training examples are fewer than "
                 f"batch_size={settings.batch_size}"
             )
         self.journal = Journal(directory, writes=self.team.leads, tensorboard=settings.tensorboard)
@@ -412,7 +413,7 @@ class _Loop:
         for micro in range(s.micro_batches):
             first = (micro * self.team.size + self.team.rank) * part
             rows = index[first : first + part]
-            x, context = self._to_device(self.data.batch(rows, epoch))
+            x, context = self._to_device(self.examples.batch(rows, epoch))
             noise = self._noise(player, first, again)
             with noise_for(self.whole, noise):
                 total, terms = self._loss(player, x, context, noise, self.step)
@@ -441,7 +442,7 @@ class _Loop:
         total = loss.value.sum() / s.batch_size
         prior = self.model.negative_log_prior()
         if prior is not None:
-            total = total + prior * (len(x) / s.batch_size / len(self.data))
+            total = total + prior * (len(x) / s.batch_size / len(self.examples))
         return total, terms
 
     def _refuse_other_loss(self, loss: Any, count: int) -> None:
@@ -472,7 +473,7 @@ class _Loop:
         if not recordings.possible:
             return False
         rows, epoch = self._batch_index(turn)
-        x, context = self._to_device(self.data.batch(rows, epoch))
+        x, context = self._to_device(self.examples.batch(rows, epoch))
         noise = self._noise(player)
         self.current_noise = noise
         choices = self.objective.choices(self.model, noise)
@@ -508,12 +509,12 @@ class _Loop:
         """
         size = self.settings.batch_size
         number = self.step * len(self.players) + turn
-        epoch, place_in_epoch = divmod(number, len(self.data) // size)
+        epoch, place_in_epoch = divmod(number, len(self.examples) // size)
         if again:
             seed = derived_seed(self.settings.seed, "batch", number, again)
             generator = np.random.Generator(np.random.Philox(seed))
-            return generator.choice(len(self.data), size, replace=False), epoch
-        order = _order(self.settings.seed, epoch, len(self.data))
+            return generator.choice(len(self.examples), size, replace=False), epoch
+        order = _order(self.settings.seed, epoch, len(self.examples))
         return order[place_in_epoch * size : (place_in_epoch + 1) * size], epoch
 
     def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -564,11 +565,11 @@ class _Loop:
         total = 0.0
         with self.average.applied():
             log_prob = _log_prob_of(model)
-            for part in chunks(count, 256):
+            for part in chunks(count, held_out.together):
                 x, context = self._to_device(held_out.batch(part))
                 noise = Noise("validation", part.start, device=self.device)
                 total -= float(log_prob(x, noise, context).sum(dtype=self.sum_dtype))
-        value = total / count
+        value = total / held_out.units(count)
         if value < self.best:
             self.best = value
             if self.directory is None:

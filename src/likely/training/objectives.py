@@ -29,6 +29,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from likely.data.sequences.dataset import Sequences, Windows
+from likely.data.spec import Dataset
 from likely.density import (
     ApproximateDensity,
     DiscreteLatent,
@@ -38,9 +40,11 @@ from likely.density import (
     ImplicitDensity,
     LatentVariable,
     OrderAgnostic,
+    SequenceDensity,
     Subsampled,
     TractableDensity,
     at_least_float,
+    scored_steps,
 )
 from likely.errors import InvalidSetting
 from likely.noise import Noise
@@ -59,6 +63,7 @@ from likely.training.registry import (
     OrderAgnosticSettings,
     QuantisedSettings,
     ReconstructionSettings,
+    SequenceLikelihoodSettings,
     SubsampledSettings,
 )
 
@@ -75,6 +80,31 @@ class NegativeLogLikelihood(LikelihoodSettings, Objective):
     def loss(self, step: Step) -> Loss:
         nll = -step.model.log_prob(step.x, step.context)
         return Loss(nll, {"nll": nll.detach()})
+
+
+class SequenceLikelihood(SequenceLikelihoodSettings, Objective):
+    """-log p(x) per step, for densities of sequences, by windows of them (truncated in time).
+
+    A window of a long sequence is given the steps before it, so that its state is not empty; every
+    step of the data counts once an epoch.
+    """
+
+    capturable = False
+    fits = SequenceDensity
+    needs = "a density of sequences"
+
+    def examples(self, model: Fittable, data: Dataset) -> Dataset:
+        s = model.settings
+        if not isinstance(data, Sequences) or not hasattr(s, "window"):
+            return data
+        return Windows(data, s.window, s.before, s.transpose)
+
+    def loss(self, step: Step) -> Loss:
+        nats = -step.model.log_prob(step.x, step.context)
+        steps = scored_steps(step.x)
+        # Every step of the batch weighs the same, whatever the length of its sequence.
+        value = nats * (len(steps) / steps.sum())
+        return Loss(value, {"nll": value.detach()})
 
 
 class ExpectationMaximization(ExpectationSettings, Objective):
@@ -361,6 +391,8 @@ def default_objective(model: Fittable) -> Objective:
     Raises:
         InvalidSetting: a class of none of the kinds.
     """
+    if isinstance(model, SequenceDensity):
+        return SequenceLikelihood()
     if isinstance(model, OrderAgnostic):
         return OrderAgnosticLikelihood()
     if isinstance(model, Subsampled) and model.alternatives > 1:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from likely.data.spec import Dataset
 from likely.density import Fittable
 from likely.errors import InvalidSetting
 from likely.noise import Noise
@@ -80,6 +81,10 @@ class Objective(abc.ABC):
                 f"{type(self).__name__} needs {self.needs}, {type(model).__name__} is {model.kind}"
             )
         return {MODEL: model}
+
+    def examples(self, model: Fittable, data: Dataset) -> Dataset:
+        """What losses are of: the training set, or pieces of it."""
+        return data
 
     @property
     def group(self) -> int:

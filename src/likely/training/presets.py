@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset
 from likely.settings import MODELS, FitSettings, from_mapping
 
@@ -20,7 +21,8 @@ def fit_settings(
     """
     entry = MODELS.of(model_settings)
     base = FitSettings() if entry is None else entry.fit_preset(data.spec)
-    batch = min(base.batch_size, len(data))
+    # A sequence may be cut into windows: its preset knows how many.
+    batch = base.batch_size if isinstance(data, Sequences) else min(base.batch_size, len(data))
     warmup = min(base.warmup, max(changes.get("steps", base.steps), 0))
     base = dataclasses.replace(base, batch_size=batch, warmup=warmup)
     return from_mapping(FitSettings, dict(changes), base)

@@ -54,6 +54,12 @@ class LikelihoodSettings:
     """None."""
 
 
+@objective("sequence-likelihood", "likely.training.objectives:SequenceLikelihood")
+@dataclasses.dataclass(frozen=True)
+class SequenceLikelihoodSettings:
+    """None."""
+
+
 @objective("expectation-maximization", "likely.training.objectives:ExpectationMaximization")
 @dataclasses.dataclass(frozen=True)
 class ExpectationSettings:

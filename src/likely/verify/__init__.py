@@ -23,6 +23,8 @@ What is checked, by kind:
   five guidelines of the paper, on both networks as they run;
 - what `likely compress` can write (unless quick): drawn images as a file that is as long as the
   likelihood says, and that is read back;
+- of sequences: causality over time, sums over levels and over all short sequences, padding that is
+  not scored, a state kept over pieces, a sampler that is teacher forcing, scales of training data;
 - all: gradients reach every weight.
 
 Everything runs on a float64 copy on the CPU; the model is not changed.
@@ -47,6 +49,7 @@ from likely.density import (
     ImplicitDensity,
     LatentVariable,
     Mixture,
+    SequenceDensity,
     Split,
     TractableDensity,
     weights_digest,
@@ -62,6 +65,7 @@ from likely.verify.latent import bounds, conditioned
 from likely.verify.length import code_length
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
 from likely.verify.proofs import Guideline, Proof, Proofs
+from likely.verify.sequence import sequence_proofs
 from likely.verify.split import parts
 from likely.verify.subject import Subject, subject_of
 from likely.verify.training import gradients_reach_every_weight, images_in_range
@@ -76,6 +80,7 @@ def verify(
     *,
     quick: bool = False,
     adversary: nn.Module | None = None,
+    train: Dataset | None = None,
 ) -> Proofs:
     """Check a model with its current weights.
 
@@ -85,6 +90,7 @@ def verify(
         seed: of probe images and noise; the result is a function of (weights, data, seed, quick).
         quick: the short version that an evaluation runs: fewer output pixels, one tiny instance.
         adversary: of the run of a DCGAN, whose layers are checked, too; a fresh one by default.
+        train: training set of a model of sequences, whose scales must be of that set alone.
 
     Returns:
         The checks that its kind calls for, passed or not.
@@ -94,6 +100,8 @@ def verify(
     """
     if data is not None and (misfit := data.spec.misfit(model.spec)):
         raise InvalidSetting(misfit)
+    if isinstance(model, SequenceDensity):
+        return sequence_proofs(model, data, train, quick, seed)
     subject = subject_of(model, data, quick, seed)
     with torch.no_grad():
         proofs = tuple(_proofs(subject))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import operator
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ class Sequences(Dataset):
     covariates: npt.NDArray[np.float32] | None = None
 
     spec: SequenceSpec
+    together: ClassVar[int] = 16
 
     def __post_init__(self) -> None:
         spec, n = self.spec, self.spec.n
@@ -155,6 +156,10 @@ class Sequences(Dataset):
             context = np.concatenate([*parts, clock_features(clock, self.spec.clock)], -1)
         label = None if self.labels is None else self.labels[index]
         return Batch(x, label, index, context)
+
+    def units(self, count: int) -> int:
+        """Scored steps of the first `count` sequences."""
+        return int(self.lengths[:count].sum())
 
     def pixel_mean(self, limit: int = 10_000) -> npt.NDArray[np.float64]:
         """Mean of each column over the steps that are known, [K]."""

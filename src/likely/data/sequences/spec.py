@@ -113,14 +113,6 @@ class SequenceSpec(DataSpec):
             raise InvalidSetting(f"{self.name}: periods of at least 2 steps, given {self.clock}")
 
     @property
-    def grid(self) -> tuple[int, int, int]:
-        """None: models of images and vectors refuse sequences here."""
-        raise InvalidSetting(
-            f"{self.name} holds sequences: take a model of sequences, as gru; this one takes "
-            "images or vectors"
-        )
-
-    @property
     def context_dimensions(self) -> int:
         """Numbers that are given with each step: covariates, and sine and cosine of each clock."""
         return len(self.covariates) + sum(map(clock_width, self.clock))

@@ -1,0 +1,151 @@
+"""Nats per step of models of sequences on public sets, every step scored.
+
+python -m bench.sequences fit jsb gru [--work DIR]   one row; resumes
+python -m bench.sequences table                      all rows, with paired differences
+
+Each row is a fit by the preset of the model for the data (validation chooses the weights), whose
+validation and test are then read once: `results/sequences-DATA-MODEL.json`. The figure of a data
+set is the test of the model that validation chooses, in `results/sequences.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from bench.common import RESULTS, write_result
+
+from likely import data as data_room
+from likely import fit, runs
+from likely.data.sequences import Sequences
+from likely.density import SequenceDensity
+from likely.evaluate.sequences.nats import StepNats, step_nats
+from likely.models import SEQUENCE_MODELS
+from likely.training.presets import fit_settings
+
+# Names of the figures: of the data set, and of a step.
+FIGURES = {
+    "jsb": "sequences/jsb/test-nats-per-step",
+    "nottingham": "sequences/nottingham/test-nats-per-step",
+    "piano-midi": "sequences/piano/test-nats-per-step",
+    "musedata": "sequences/muse/test-nats-per-step",
+    "chorales": "sequences/chorales16/test-nats-per-step",
+    "etth1": "sequences/etth1/test-nats-per-hour",
+    "regimes": "sequences/regimes/test-nats-per-step",
+}
+
+
+def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Fit (or resume), score validation and test, and write the row."""
+    train, test = data_room.load(name)
+    assert isinstance(train, Sequences)
+    sizes = changes.pop("model", {})
+    settings = fit_settings(SEQUENCE_MODELS[model].settings, train, changes)
+    network = runs.build(model, train.spec, sizes, seed=settings.seed)
+    began = time.monotonic()
+    run = fit(network, train, settings=settings, out=work / f"{name}-{model}", progress=True)
+    if not run.finished:
+        raise SystemExit(run.status)
+    density = cast(SequenceDensity, run.model.eval())
+    held_out = train.validation
+    assert isinstance(held_out, Sequences)
+    validation, scored = step_nats(density, held_out), step_nats(density, test)
+    about = {
+        "data": name, "model": model, "fingerprint": test.spec.fingerprint,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "fit-seconds": run.seconds, "score-seconds": time.monotonic() - began - run.seconds,
+        "validation-blocks": [validation.nats.tolist(), validation.steps.tolist()],
+        "test-blocks": [scored.nats.tolist(), scored.steps.tolist()],
+        "blocks": scored.blocks, "log-volume": scored.log_volume,
+        "average": "micro: all steps of all sequences, the first of each included",
+    }  # fmt: skip
+    prefix = f"{FIGURES.get(name, f'sequences/{name}/test').rsplit('/', 1)[0]}/{model}"
+    figures = {
+        f"{prefix}/validation-nats-per-step": validation.value,
+        f"{prefix}/test-nats-per-step": scored.value,
+        f"{prefix}/test-nats-per-step-standard-error": scored.standard_error,
+    }
+    kept = {"fit": vars(settings), "model": vars(network.settings)}
+    plain = json.loads(json.dumps(kept))
+    write_result(f"sequences-{name}-{model}", figures, plain, about)
+    print(f"{name} {model}: validation {validation.value:.4f}, test {scored.value:.4f} "
+          f"± {scored.standard_error:.4f} nats per step")  # fmt: skip
+    return about
+
+
+def rows(name: str) -> dict[str, dict[str, Any]]:
+    """The rows of a data set that there are, by model."""
+    out = {}
+    for model in SEQUENCE_MODELS:
+        path = RESULTS / f"sequences-{name}-{model}.json"
+        if path.exists():
+            out[model] = json.loads(path.read_text(encoding="utf-8"))
+    return out
+
+
+def blocks_of(row: dict[str, Any], split: str) -> StepNats:
+    """The blocks that a row keeps."""
+    about = row["about"]
+    nats, steps = (np.array(side) for side in about[f"{split}-blocks"])
+    return StepNats(nats, steps, about["log-volume"], 1, about["fingerprint"], about["blocks"])
+
+
+def table() -> dict[str, float]:
+    """The figures of every data set that has rows; printed with paired differences."""
+    figures: dict[str, float] = {}
+    about: dict[str, Any] = {}
+    for name, figure in FIGURES.items():
+        measured = rows(name)
+        if not measured:
+            continue
+        validation = {m: blocks_of(row, "validation").value for m, row in measured.items()}
+        best = min(validation, key=lambda m: validation[m])
+        chosen = blocks_of(measured[best], "test")
+        figures[figure] = chosen.value
+        figures[f"{figure}-standard-error"] = chosen.standard_error
+        about[name] = {"chosen": best}
+        print(f"\n{name}, test, nats per step, micro average; validation chooses {best}")
+        for model, row in sorted(measured.items(), key=lambda item: validation[item[0]]):
+            scored = blocks_of(row, "test")
+            less, error = scored.less(chosen)
+            about[name][model] = {
+                "test": scored.value, "standard-error": scored.standard_error,
+                "validation": validation[model], "less-chosen": [less, error],
+                "minutes": row["about"]["fit-seconds"] / 60,
+            }  # fmt: skip
+            minutes = row["about"]["fit-seconds"] / 60
+            difference = f"{less:+.3f} ± {error:.3f}"
+            number = f"{scored.value:8.3f} ± {scored.standard_error:.3f}"
+            print(f"  {model:12} {number}   {difference}   {minutes:.0f} min")
+    write_result("sequences", figures, {}, about)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    actions = parser.add_subparsers(dest="action", required=True)
+    fit_row = actions.add_parser("fit")
+    fit_row.add_argument("data")
+    fit_row.add_argument("model", choices=list(SEQUENCE_MODELS))
+    fit_row.add_argument("--steps", type=int)
+    fit_row.add_argument("--set", action="append", default=[], help="NAME=VALUE, of the model")
+    fit_row.add_argument(
+        "--work", type=Path, default=Path(tempfile.gettempdir()) / "likely-sequences"
+    )
+    actions.add_parser("table")
+    options = parser.parse_args()
+    if options.action == "table":
+        table()
+        return
+    changes: dict[str, Any] = {} if options.steps is None else {"steps": options.steps}
+    changes["model"] = dict(word.split("=", 1) for word in options.set)
+    fitted(options.data, options.model, options.work, changes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Densities of sequences: the chain rule over time, and the density within a step."""

@@ -1,0 +1,136 @@
+"""Nats per step of sequences: every step scored, the first included, micro average, block errors.
+
+The mean is the sum over all steps divided by the number of steps, not a mean of means. Its error
+comes from whole sequences, or, where there are few, from blocks of consecutive steps that are
+longer than what a step remembers: of a ratio of two sums, by the spread of block residuals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from likely.data.sequences.dataset import Sequences
+from likely.data.spec import Dataset
+from likely.density import SequenceDensity, chunks
+from likely.devices.precision import without_autocast
+from likely.errors import InvalidData
+from likely.estimate import Estimate, Relation
+
+Floats = npt.NDArray[np.float64]
+
+# Fewer sequences than this are cut into blocks, as many as about this or of this length at least.
+FEW, LEAST_BLOCK = 12, 96
+
+
+@dataclasses.dataclass(frozen=True)
+class StepNats:
+    """What a model says of every step of some sequences.
+
+    Attributes:
+        nats: -log p of each block: of a sequence, or of consecutive steps, [G].
+        steps: scored in each block, [G].
+        log_volume: added to every step of data with continuous columns: nats of a density.
+        columns: of a step.
+        fingerprint: of the data.
+        blocks: what a block is, in words.
+    """
+
+    nats: Floats
+    steps: Floats
+    log_volume: float
+    columns: int
+    fingerprint: str
+    blocks: str
+
+    @property
+    def value(self) -> float:
+        """Nats per step."""
+        return float(self.nats.sum() / self.steps.sum()) + self.log_volume
+
+    @property
+    def standard_error(self) -> float:
+        """Of the ratio of sums, over blocks."""
+        count = len(self.nats)
+        if count < 2:
+            return math.inf
+        residual = self.nats - self.nats.sum() / self.steps.sum() * self.steps
+        return float(np.sqrt((residual**2).sum() * count / (count - 1)) / self.steps.sum())
+
+    def per_step(self) -> Estimate:
+        """Nats per step, an exact number with its block error."""
+        return self._estimate("nats/step", 1.0)
+
+    def bits_per_value(self) -> Estimate:
+        """Bits for each value: per step divided by columns."""
+        return self._estimate("bits/value", 1 / (self.columns * math.log(2)))
+
+    def _estimate(self, unit: str, factor: float) -> Estimate:
+        return Estimate(
+            self.value * factor, unit, Relation.EXACT, "nll", self.standard_error * factor,
+            int(self.steps.sum()), self.fingerprint,
+            about=f"exact, micro average over all steps, error from {self.blocks}",
+        )  # fmt: skip
+
+    def less(self, other: StepNats) -> tuple[float, float]:
+        """The difference to another model on the same blocks, and its paired standard error."""
+        if self.fingerprint != other.fingerprint or len(self.nats) != len(other.nats):
+            raise InvalidData("two models are compared on the same sequences")
+        paired = dataclasses.replace(self, nats=self.nats - other.nats, log_volume=0.0)
+        return paired.value, paired.standard_error
+
+
+@torch.no_grad()
+def step_nats(
+    model: SequenceDensity,
+    data: Dataset,
+    progress: Callable[[int, int], None] | None = None,
+) -> StepNats:
+    """Score all sequences of a data set, a few at a time; memory does not grow with their length.
+
+    Args:
+        model: any; it is read in evaluation mode.
+        data: sequences of the kind that it was built for.
+        progress: told of (sequences done, of how many).
+
+    Raises:
+        InvalidData: other data.
+    """
+    if not isinstance(data, Sequences):
+        raise InvalidData(f"{data.spec.name} holds no sequences")
+    if misfit := data.spec.misfit(model.spec):
+        raise InvalidData(misfit)
+    nats: list[Floats] = []
+    steps: list[Floats] = []
+    size = max(LEAST_BLOCK, int(data.lengths.sum()) // 40)
+    whole = len(data) >= FEW
+    # Sequences of about the same length together, so that little is padded.
+    was_training = model.training
+    model.eval()
+    order = np.argsort(data.lengths, kind="stable")
+    rank = np.argsort(order, kind="stable")
+    with without_autocast(model.device):
+        for part in chunks(len(data), data.together):
+            batch = data.batch(order[part])
+            x = torch.from_numpy(batch.x)
+            scores = model.per_step(x, model.batch_context(batch)).cpu().numpy()
+            for row, sequence in zip(scores, order[part], strict=True):
+                lead, count = int(data.lead[sequence]), int(data.lengths[sequence])
+                kept = -row[lead : lead + count]
+                edges = np.arange(0, count, count if whole else size)
+                nats.append(np.add.reduceat(kept, edges))
+                steps.append(np.diff([*edges, count]).astype(np.float64))
+            if progress is not None:
+                progress(part.stop, len(data))
+    model.train(was_training)
+    every = [np.concatenate([side[i] for i in rank]) for side in (nats, steps)]
+    blocks = "whole sequences" if whole else f"blocks of {size} steps"
+    return StepNats(
+        every[0], every[1], data.spec.log_volume, len(data.spec.columns),
+        data.fingerprint_given("label" if model.classes else ""), blocks,
+    )  # fmt: skip

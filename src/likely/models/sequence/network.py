@@ -1,0 +1,94 @@
+r"""A network over time: a causal body whose output conditions a joint density within each step.
+
+    h_t = body(u_1, ..., u_t), u_t = (features of x_{t-1}, c_t);  p(x_t | x_<t) = step(h_t, u_t)
+
+The body sees the step before and what is known of this one, never the step itself. The step density
+sees the body's output beside the body's input, so that what repeats needs no memory.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from likely.data.sequences.dataset import Sequences
+from likely.data.spec import Dataset, DataSpec
+from likely.density.sequence.over_time import SequenceDensity, State, Steps
+from likely.density.sequence.within_step import Features, Keys, Past, StepDensity, Turns
+from likely.models.sequence.settings import SequenceSettings
+from likely.noise import Dropout
+
+
+class SequenceNetwork(SequenceDensity):
+    """A leaf gives `initial` and `advance`; its settings are a `SequenceSettings`."""
+
+    settings: SequenceSettings
+
+    def __init__(self, spec: DataSpec, settings: SequenceSettings, output: int) -> None:
+        """`output` is the width of what `advance` returns."""
+        super().__init__(spec, settings.conditional)
+        self.settings = settings
+        self.features = Features(self.spec)
+        self.input_size = self.features.size + self.context_size
+        self.dropout = Dropout(settings.dropout)
+        state, hidden = output + self.input_size, settings.step_hidden
+        self.step: StepDensity
+        if self.features.binary and len(self.spec.columns) > 2:
+            self.step = Keys(len(self.spec.columns), state, hidden)
+        else:
+            self.step = Turns(self.features, state, hidden, settings.components, settings.head)
+
+    @abc.abstractmethod
+    def initial(self, n: int) -> State:
+        """The body's state before the first step."""
+
+    @abc.abstractmethod
+    def advance(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Outputs [B, T, output] for inputs [B, T, input_size], the one at t of those up to t."""
+
+    def start_at(self, data: Dataset) -> None:
+        """Scales and output biases from the training steps."""
+        values = torch.from_numpy(cast(Sequences, data).values.astype("int64")).to(self.device)
+        known = values >= 0
+        self.features.start_at(values * known, known)
+        self.step.start_at(values * known, known)
+
+    def begin(self, n: int) -> State:
+        """No last step, and the body's first state."""
+        last = torch.zeros(n, len(self.spec.columns), dtype=torch.int64, device=self.device)
+        return (last, torch.zeros_like(last, dtype=torch.bool), *self.initial(n))
+
+    def scan(self, steps: Steps, state: State) -> tuple[Tensor, State]:
+        """Score a piece: every step from the body's output before it."""
+        last = torch.cat([state[0][:, None], steps.x[:, :-1]], 1)
+        last_known = torch.cat([state[1][:, None], steps.known[:, :-1]], 1)
+        inputs = self._inputs(last, last_known, steps.context)
+        output, body = self.advance(inputs, state[2:])
+        scored = steps.scored
+        past = Past(
+            torch.cat([self.dropout(output), inputs], -1)[scored], last[scored], last_known[scored]
+        )
+        out = torch.zeros(scored.shape, dtype=torch.float64, device=self.device)
+        if bool(scored.any()):
+            out[scored] = self.step.log_prob(past, steps.x[scored], steps.known[scored])
+        return out, (steps.x[:, -1], steps.known[:, -1], *body)
+
+    def draw_step(
+        self, state: State, context: Tensor | None, uniform: Tensor
+    ) -> tuple[Tensor, State]:
+        """The next step from the same outputs that score it."""
+        last, last_known = state[0], state[1]
+        known = None if context is None else context[:, None]
+        inputs = self._inputs(last[:, None], last_known[:, None], known)
+        output, body = self.advance(inputs, state[2:])
+        past = Past(torch.cat([output, inputs], -1)[:, 0], last, last_known)
+        x = self.step.draw(past, uniform)
+        return x, (x, torch.ones_like(last_known), *body)
+
+    def _inputs(self, last: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
+        """What the body sees of each step, [B, T, input_size]."""
+        seen = self.features(last, known)
+        return seen if context is None else torch.cat([seen, context.to(seen)], -1)
