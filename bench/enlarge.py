@@ -29,7 +29,8 @@ from likely import data, runs
 from likely.density import Split
 from likely.evaluate.likelihood import per_example_nll
 from likely.files.sheets import save_png
-from likely.jobs.restore import Task, restore
+from likely.jobs.restoration import floors
+from likely.jobs.restore import Task, made_smaller, restore
 from likely.settings import FitSettings, to_json
 from likely.training.loop import fit
 from likely.verify import verify
@@ -146,6 +147,18 @@ def parts(folder: Path, examples: int) -> tuple[dict[str, float], dict[str, Any]
     return record["figures"], {"settings": fields, "proofs": record["proofs"], "n": examples}
 
 
+def without_a_model(folder: Path, task: Task, images: int) -> dict[str, tuple[float, float]]:
+    """PSNR of the floors on the same images."""
+    model = runs.load(folder).model
+    _, test = data.load(model.spec.name)
+    x = torch.from_numpy(test[:images].astype("int64"))
+    base = made_smaller(model, x, task).numpy()
+    values = floors(base, x.numpy(), model.spec.levels)
+    error = images**-0.5
+    return {f"psnr-{key}": (float(v.mean()), float(v.std(ddof=1)) * error)
+            for key, v in values.items()}  # fmt: skip
+
+
 def mean_and_error(records: list[dict[str, float]], key: str) -> tuple[float, float]:
     values = torch.tensor([record[key] for record in records], dtype=torch.float64)
     error = values.std() / math.sqrt(len(values)) if len(values) > 1 else torch.tensor(math.nan)
@@ -167,6 +180,7 @@ def measure(work: Path, images: int, examples: int) -> None:
             records = blocks(folder, label, task, images)
             assert all(record["exact"] for record in records)
             about[label] = {key: mean_and_error(records, key) for key in records[0]}
+            about[label] |= without_a_model(folder, task, images)
             for key in records[0]:
                 if key not in ("exact", "consistency"):
                     figures[f"{label}/{key}"] = about[label][key][0]

@@ -260,6 +260,19 @@ def test_weighed_codes_draw_from_the_conditional() -> None:
     assert (first.relation, total.relation) == (Relation.UPPER, Relation.UPPER)
 
 
+def test_trajectories_in_z_leave_the_conditional_as_it_is() -> None:
+    """From codes that are nearly one: eight of them, resampled to 1,000 chains."""
+    model, observed = vae(), MASKS["scattered"]
+    p, _ = integrated(model, observed)
+    drawn = completions(model, X, observed, 1000, particles=8, method="hmc")
+    floor = float((p * (1 - p) / 1000).sqrt().sum() / 2)  # of as many independent draws
+    assert distance(drawn.images[0], p) < 1.3 * floor
+    assert drawn.acceptance is not None
+    assert drawn.acceptance > 0.5
+    assert "Hamiltonian" in str(drawn)
+    assert not drawn.collapsed
+
+
 def test_collapse_is_said_and_who_cannot_refuses() -> None:
     drawn = completions(chain(), X, MASKS["bottom"], particles=1)
     assert drawn.collapsed

@@ -30,6 +30,7 @@ def test_measures_have_their_known_answers() -> None:
     wrong[0] += 255.0
     wrong[1, 0, 0, 0] = 25.5
     np.testing.assert_allclose(psnr(wrong, truth, 256), [0.0, 20.0 + 10 * np.log10(4)])
+    assert psnr(truth, truth, 256).tolist() == [60.0, 60.0]
     random = np.random.Generator(np.random.Philox(1))
     draws = random.integers(0, 8, (40, 64, 3, 6, 6))
     same = random.integers(0, 8, (40, 3, 6, 6))

@@ -24,6 +24,7 @@ from likely.verify.subject import all_images
 from sizes import SMALL
 from test_conformance import built
 
+COLOUR = DataSpec("colour", (3, 4, 4), 256)
 SHAPES = [(Colours, (3, 1, 1), 5), (Halving, (1, 2, 2), 4), (Halving, (1, 3, 1), 5),
           (Halving, (2, 1, 2), 3)]  # fmt: skip
 
@@ -262,6 +263,12 @@ def test_a_fit_starts_at_the_spread_of_the_differences() -> None:
         model.start_at(train)
         after = -model.log_prob(x).mean()
     assert after < before - 10
+
+
+def test_tiny_instances_keep_the_head_so_that_any_number_of_channels_is_proved() -> None:
+    """32 feature maps do not divide into three colours, which a head for few levels would order."""
+    model = built("haar-pyramid", COLOUR, channels=8, head_channels=8)
+    assert verify(model, quick=True).passed
 
 
 def test_luma_may_be_a_pyramid_itself() -> None:

@@ -128,7 +128,8 @@ def complete(
         seed: of the noise.
         context: labels, as for `sample`.
         method: "auto" is the best that the model has for these pixels; "exact" is that or nothing;
-            "smc" and "gibbs" of a chain rule, "importance" of a model with latent variables.
+            "smc" and "gibbs" of a chain rule, "importance" and "hmc" of a model with latent
+            variables.
         particles: of each image, where the answer is approximate.
 
     Returns:

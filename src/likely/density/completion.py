@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from likely.density.chain import Autoregressive
     from likely.density.mixture import Mixture
 
-Completing = Literal["auto", "exact", "smc", "gibbs", "importance"]
+Completing = Literal["auto", "exact", "smc", "gibbs", "importance", "hmc"]
 COMPLETING: tuple[Completing, ...] = get_args(Completing)
 # Particles of an image; particles and draws that go through a network together.
 PARTICLES, ROWS = 256, 2048
@@ -110,7 +110,7 @@ class Completions:
             lines.append(f"{self.acceptance:.0%} of the proposals accepted")
         if self.autocorrelation is not None:
             lines[-1] += (
-                f"; autocorrelation of log p(x) from sweep to sweep {self.autocorrelation:.2f}"
+                f"; autocorrelation of log p from sweep to sweep {self.autocorrelation:.2f}"
             )
         return tuple(lines)
 

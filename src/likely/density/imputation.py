@@ -14,13 +14,21 @@ where x_f are the observed pixels filled in by codes that were weighed before (p
 Carlo); a posterior that is no Gaussian is replaced by the Gaussian of its moments. Weighing the
 codes of the last round alone, with r fixed before, keeps the estimate unbiased.
 
+Where few codes carry the weight, the draws are nearly one draw. Hamiltonian Monte Carlo goes on
+from them: a chain for each draw, whose trajectories follow the gradient of
+log p(z) + log p(observed | z) and are accepted by the exact ratio, so that p(z | observed) is left
+as it is. The mass of a coordinate is its precision under the Gaussians of the proposal; the step is
+tuned on trajectories that do not count.
+
 Sources: Rezende, Mohamed and Wierstra 2014 (imputation by a VAE), https://arxiv.org/abs/1401.4082;
 Cappe et al. 2004 (population Monte Carlo), https://doi.org/10.1198/106186004X12803; Owen and Zhou
-2000 (mixtures as proposals), https://doi.org/10.1080/01621459.2000.10473909.
+2000 (mixtures as proposals), https://doi.org/10.1080/01621459.2000.10473909; Neal 2011 (Hamiltonian
+Monte Carlo), https://arxiv.org/abs/1206.1901.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +37,7 @@ from torch import Tensor
 
 from likely.density.completion import (
     Completions,
+    autocorrelation,
     choose_method,
     effective,
     log_probs_of,
@@ -43,9 +52,11 @@ from likely.noise import Noise
 if TYPE_CHECKING:
     from likely.density.latent import LatentVariable
 
-METHODS = ("auto", "importance")
+METHODS = ("auto", "importance", "hmc")
 # Rounds that fit the proposal, images that are filled in by each, draws that tell a posterior.
 ROUNDS, FILLED, SPREAD = 4, 16, 64
+# Steps of a trajectory; trajectories that tune the step, for each that counts; wanted acceptance.
+LEAPFROGS, TUNING, ACCEPTED = 8, 3, 0.8
 
 
 class Weighed(NamedTuple):
@@ -126,6 +137,61 @@ class Imputer:
         index = systematic(codes.log_weights[None], self.noise.uniform(1), n)
         return codes.z[index[0]]
 
+    def log_joint(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(log p(z) + log p(observed | z), float64 [N]; its gradient, [N, Z])."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_(True)
+            likelihood = self.model.likelihood_given_z
+            output = self.model.decoder_output(z, self._labels(len(z)))
+            x = self.x.expand(len(z), -1, -1, -1)
+            each = log_probs_of(likelihood.head, likelihood.conditionals(x, output), x)
+            inside = each.masked_fill(~self.observed, 0.0).sum((1, 2))
+            value = self.model.prior.log_prob(z).double() + inside
+            (gradient,) = torch.autograd.grad(value.sum(), z)
+        return value.detach(), gradient
+
+    def trajectories(self, z: Tensor, sweeps: int) -> tuple[Tensor, float, Tensor]:
+        """Chains that leave p(z | observed) as it is; see the module's docstring.
+
+        Args:
+            z: starts of the chains, [N, Z].
+            sweeps: trajectories that count.
+
+        Returns:
+            (the codes; share of the trajectories that were accepted; log p(z, observed) after each,
+            the start first, [sweeps + 1, N]).
+        """
+        scale = self.scale.mean(0).to(z) if len(self.scale) else torch.ones_like(z[0])
+        value, gradient = self.log_joint(z)
+        step, taken, trace = 0.5, 0.0, []
+        for number in range((1 + TUNING) * sweeps):
+            counts = number >= TUNING * sweeps
+            if number == TUNING * sweeps:
+                trace.append(value)
+            # Trajectories of one length may come back to where they began.
+            length = step * (0.8 + 0.4 * float(self.noise.uniform(1)))
+            momentum = self._normal(len(z)).to(z)
+            moved, at, slope = z, value, gradient
+            speed = momentum + 0.5 * length * scale * slope
+            for leap in range(LEAPFROGS):
+                moved = moved + length * scale * speed
+                at, slope = self.log_joint(moved)
+                last = leap == LEAPFROGS - 1
+                speed = speed + (0.5 if last else 1.0) * length * scale * slope
+            energy = 0.5 * (momentum.double().square() - speed.double().square()).sum(1)
+            log_ratio = (at - value + energy).nan_to_num(nan=-math.inf)
+            take = self.noise.uniform(len(z)).log() < log_ratio
+            z = torch.where(take[:, None], moved, z)
+            value = torch.where(take, at, value)
+            gradient = torch.where(take[:, None], slope, gradient)
+            share = float(take.double().mean())
+            if counts:
+                taken += share / sweeps
+                trace.append(value)
+            else:
+                step *= math.exp(0.3 * (share - ACCEPTED))
+        return z, taken, torch.stack(trace)
+
     def filled(self, z: Tensor) -> Tensor:
         """The image with the rest drawn from p(rest | z, observed), [N, C, H, W]."""
         model, likelihood = self.model, self.model.likelihood_given_z
@@ -161,6 +227,7 @@ def latent_completions(
     context: Tensor | None,
     method: str,
     particles: int,
+    sweeps: int,
 ) -> Completions:
     """`LatentVariable.completions`.
 
@@ -168,11 +235,11 @@ def latent_completions(
         model: with latent variables.
         x: int64 [B, C, H, W].
         observed: bool [H, W].
-        n, seed, method, particles: see there.
+        n, seed, method, particles, sweeps: see there.
         context: as the model takes it.
     """
     choose_method(method, METHODS, type(model).__name__)
-    refuse_count(n=n, particles=particles)
+    refuse_count(n=n, particles=particles, sweeps=sweeps)
     likelihood = model.likelihood_given_z
     if (
         isinstance(likelihood, AutoregressiveLikelihood)
@@ -183,21 +250,41 @@ def latent_completions(
             f"is known only where the observed pixels come first in {likelihood.network.order_name}"
         )
     images, logs, worth = [], [], []
+    accepted, traces = [], []
     for index in range(len(x)):
         labels = None if context is None else context[index : index + 1]
         noise = Noise(seed, "codes", index, device=x.device)
         imputer = Imputer(model, x[index : index + 1], observed, labels, noise)
         imputer.fit_proposal(max(FILLED, particles // 4))
         codes = imputer.weighed(particles)
-        images.append(imputer.filled(imputer.resampled(codes, n)))
+        z = imputer.resampled(codes, n)
+        if method == "hmc":
+            z, share, trace = imputer.trajectories(z, sweeps)
+            accepted.append(share)
+            traces.append(trace)
+        images.append(imputer.filled(z))
         logs.append(codes.log_weights.logsumexp(0) - math.log(particles))
         worth.append(effective(codes.log_weights[None])[0])
-    return Completions(
+    about = "importance resampling of codes, drawn from the prior and by the encoder"
+    drawn = Completions(
         model.as_data(torch.stack(images)),
         torch.stack(logs),
         Relation.UPPER,
         exact=False,
-        about="importance resampling of codes, drawn from the prior and by the encoder",
+        about=about,
         particles=particles,
         effective=torch.stack(worth),
+    )
+    if method != "hmc":
+        return drawn
+    # The chains leave the codes that they began with, so those say nothing of the draws.
+    least = float(torch.stack(worth).min())
+    return dataclasses.replace(
+        drawn,
+        about=f"{sweeps} Hamiltonian trajectories of {LEAPFROGS} steps in z, a chain for each "
+        f"draw, after {TUNING * sweeps} that tuned the step, from {about} ({particles:,} were "
+        f"worth {least:.1f})",
+        effective=None,
+        acceptance=sum(accepted) / len(accepted),
+        autocorrelation=autocorrelation(torch.cat(traces, 1)),
     )

@@ -414,9 +414,10 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
             n: draws of each image.
             seed: of the noise.
             context: labels, as for `sample`.
-            method: "importance", which "auto" is.
+            method: "importance", which "auto" is; "hmc" goes on from there with Hamiltonian
+                trajectories in z.
             particles: codes of each image.
-            sweeps: of the signature of all models; not read.
+            sweeps: trajectories that count, for hmc.
 
         Raises:
             Unanswerable: pixels that depend on each other given z, and do not come first.
@@ -425,7 +426,7 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
         x = self.integers(x)
         return latent_completions(
             self, x, self.mask(observed), n, seed=seed, context=self.labels(context, len(x)),
-            method=method, particles=particles,
+            method=method, particles=particles, sweeps=sweeps,
         )  # fmt: skip
 
     @property

@@ -34,7 +34,7 @@ from likely.density.completion import Completions, refuse_count
 from likely.density.taxonomy import CHUNK, TractableDensity, chunks
 from likely.devices.precision import full_precision
 from likely.estimate import Relation
-from likely.heads import at_least_float
+from likely.heads import Head, at_least_float
 from likely.noise import Noise
 
 # Examples that tell how widely differences spread.
@@ -136,12 +136,14 @@ class Split(TractableDensity):
         base: the density of the first part; of the same labels.
         rest: the density of the second one, its head bounded by the lifting. Its context is a map:
             what `reader` makes of the base, then what is known of each place.
+        head: of the first part's values.
         reader: takes what is known, scaled [B, planes, h, w], and the labels, to [B, K, h, w].
     """
 
     lifting: Lifting
     base: Autoregressive | Split
     rest: Autoregressive
+    head: Head
     reader: nn.Module
 
     def start_at(self, data: Dataset) -> None:

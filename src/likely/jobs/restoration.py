@@ -1,6 +1,7 @@
 """How near draws of a colour image, or of a larger one, are to the true image, and how honest.
 
-PSNR is 10 log10((L - 1)^2 / mean squared error), of each image and then averaged. The mean of many
+PSNR is 10 log10((L - 1)^2 / mean squared error), of each image, 60 dB at most, then averaged. (Of
+images without colour the grey one has no error at all.) The mean of many
 draws has the least error that the model can have; a single draw of a perfect model has twice the
 mean's squared error, 3 dB less. Draws are honest where the truth could be one of them: a 90 %
 interval of each dimension holds it in 90 % of the cases, and draws are as far from each other as
@@ -16,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+MOST = 60.0  # dB
 KERNELS = ("area", "bicubic", "nearest")
 # Pillow's filters by name.
 _FILTERS = {"nearest": 0, "bilinear": 2, "bicubic": 3, "area": 4}
 
 
 def psnr(x: npt.NDArray[Any], truth: npt.NDArray[Any], levels: int) -> Array:
-    """dB of each image, [B]; infinite where nothing is wrong.
+    """dB of each image, [B]; at most `MOST`, also where nothing is wrong.
 
     Args:
         x: levels [B, C, H, W], floats too.
@@ -30,8 +32,8 @@ def psnr(x: npt.NDArray[Any], truth: npt.NDArray[Any], levels: int) -> Array:
         levels: of a dimension.
     """
     error = np.square(x.astype(np.float64) - truth.astype(np.float64)).mean((1, 2, 3))
-    with np.errstate(divide="ignore"):
-        return np.asarray(10.0 * np.log10((levels - 1) ** 2 / error))
+    peak = float(levels - 1) ** 2
+    return np.asarray(10.0 * np.log10(peak / np.maximum(error, peak * 10.0 ** (-MOST / 10.0))))
 
 
 def resized(

@@ -36,7 +36,7 @@ OPTIONS: dict[str, Option] = {
     "--columns": ("A:B", None, None, "columns A to B - 1 are observed; with --rows a rectangle"),
     "--missing": ("", None, False, "what is marked is missing, not observed"),
     "-n --number": ("N", whole(1), 8, "draws of the rest [8]"),
-    "--method": ("METHOD", None, "auto", "auto, exact, smc, gibbs or importance, as the model "
+    "--method": ("METHOD", None, "auto", "auto, exact, smc, gibbs, importance or hmc, as the model "
                  "offers [auto]"),
     "--particles": ("N", whole(1), 256, "particles, or codes, of an approximate answer [256]"),
     "--label": ("CLASS", None, None, "of IMAGE, for a conditional run"),

@@ -128,6 +128,7 @@ class HaarPyramid(Split):
             self.base = HaarPyramid(of_base, fewer)
         else:
             self.base = GatedPixelCNN(of_base, settings.of_base())
+        self.head = self.base.head
         self.rest = rest_network(spec, lifting, settings.features, settings.of_rest())
         self.reader = Reader(
             lifting.planes, settings.features, settings.blocks, self.classes, lifting.grid

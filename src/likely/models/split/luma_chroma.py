@@ -96,6 +96,7 @@ class LumaChroma(Split):
             self.base = HaarPyramid(of_base, settings.of_pyramid())
         else:
             self.base = GatedPixelCNN(of_base, settings.of_base())
+        self.head = self.base.head
         self.rest = rest_network(spec, lifting, settings.features, settings.of_rest())
         self.reader = Reader(
             lifting.planes, settings.features, settings.blocks, self.classes, lifting.grid

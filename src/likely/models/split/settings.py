@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from likely.models.common import BySize, NetworkSettings
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings
 from likely.models.registry import model
-from likely.settings import FitSettings
+from likely.settings import FitSettings, HeadName
 
 if TYPE_CHECKING:
     from likely.models.split.haar_pyramid import HaarPyramid as HaarPyramid
@@ -34,6 +34,7 @@ class SplitSettings(NetworkSettings):
         kernel: side of the kernels, odd.
         first_kernel: side of the first layer's kernel, odd.
         head_channels: feature maps of the output convolutions.
+        head: distribution of a value of the first part given the earlier ones.
         components: number of components of the logistic mixtures.
         features: feature maps that the second part is told of the first.
         blocks: residual blocks at each size of the network that makes them.
@@ -47,6 +48,7 @@ class SplitSettings(NetworkSettings):
     kernel: int = 3
     first_kernel: int = 5
     head_channels: int = 96
+    head: HeadName = "auto"
     components: int = 5
     features: int = 48
     blocks: int = 1
@@ -58,7 +60,7 @@ class SplitSettings(NetworkSettings):
     def of_base(self) -> GatedPixelCNNSettings:
         """Of the network of the first part."""
         return GatedPixelCNNSettings(
-            channels=self.channels, layers=self.base_layers, kernel=self.kernel,
+            channels=self.channels, layers=self.base_layers, kernel=self.kernel, head=self.head,
             first_kernel=self.first_kernel, components=self.components,
             head_channels=self.head_channels, dropout=self.dropout, conditional=self.conditional,
         )  # fmt: skip
@@ -83,6 +85,7 @@ class LumaChromaSettings(SplitSettings):
         kernel: side of the kernels, odd.
         first_kernel: side of the first layer's kernel, odd.
         head_channels: feature maps of the output convolutions.
+        head: distribution of a value of the first part given the earlier ones.
         components: number of components of the logistic mixtures.
         features: feature maps that chroma is told of luma.
         blocks: residual blocks at each size of the network that makes them.
@@ -116,6 +119,7 @@ class HaarPyramidSettings(SplitSettings):
         kernel: side of the kernels, odd.
         first_kernel: side of the first layer's kernel, odd.
         head_channels: feature maps of the output convolutions.
+        head: distribution of a value of the first part given the earlier ones.
         components: number of components of the logistic mixtures.
         features: feature maps that the details are told of the averages.
         blocks: residual blocks at each size of the network that makes them.
