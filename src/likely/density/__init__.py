@@ -74,7 +74,7 @@ from likely.density.mixture import Ensemble, Mixture, OrderMixture, Subsampled
 from likely.density.sequence.over_time import SequenceDensity, State, Steps, scored_steps
 from likely.density.shell import Prior, Shell, StandardNormal, UniformCube
 from likely.density.split import Lifting, Split
-from likely.density.statistics import ExpectedStatistics
+from likely.density.statistics import ExpectedStatistics, HasExpectation
 from likely.density.taxonomy import (
     ApproximateDensity,
     GenerativeModel,
@@ -110,6 +110,7 @@ __all__ = [
     "GaussianMixture",
     "GenerativeModel",
     "Group",
+    "HasExpectation",
     "HasLoss",
     "ImplicitDensity",
     "Inversion",

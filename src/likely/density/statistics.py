@@ -20,8 +20,8 @@ from torch import Tensor
 from likely.density.taxonomy import TractableDensity
 
 
-class ExpectedStatistics(TractableDensity):
-    """A density of which `expectation` gives the gradient of EM."""
+class HasExpectation(abc.ABC):
+    """What EM fits: `expectation` gives its gradient."""
 
     @abc.abstractmethod
     def expectation(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,3 +34,7 @@ class ExpectedStatistics(TractableDensity):
             (log p(x) without gradient; |w|^2 / 2 - <w, E[s(x, k) | x]>, whose gradient is w less
             the expected statistics), [B] each.
         """
+
+
+class ExpectedStatistics(TractableDensity, HasExpectation):
+    """A density whose hidden variable is one of a few components."""

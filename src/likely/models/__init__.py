@@ -25,6 +25,7 @@ from likely.models.boltzmann import settings as _boltzmann  # isort: skip
 from likely.models.flow import settings as _flow  # isort: skip
 from likely.models.gan import settings as _gan  # isort: skip
 from likely.models.sequence import settings as _sequence  # isort: skip
+from likely.models.sequence import classical as _series  # isort: skip
 from likely.models.registry import MODELS, SEQUENCE_MODELS, ModelEntry, entry, model
 
 if TYPE_CHECKING:  # with the classes that they register
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # with the classes that they register
     from likely.models.multiscale.settings import *  # noqa: F403
     from likely.models.pixelcnn.settings import *  # noqa: F403
     from likely.models.recurrent.settings import *  # noqa: F403
+    from likely.models.sequence.classical import *  # noqa: F403
     from likely.models.sequence.settings import *  # noqa: F403
     from likely.models.split.settings import *  # noqa: F403
     from likely.models.vae.settings import *  # noqa: F403
@@ -49,7 +51,7 @@ ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
 
 _FAMILIES = (
     *(_vectors, _recurrent, _pixelcnn, _multiscale, _split, _classical, _autoencoder, _vae),
-    *(_codes, _boltzmann, _flow, _gan, _sequence),
+    *(_codes, _boltzmann, _flow, _gan, _sequence, _series),
 )
 
 

@@ -35,8 +35,8 @@ from likely.density import (
     ApproximateDensity,
     DiscreteLatent,
     EnergyBased,
-    ExpectedStatistics,
     Fittable,
+    HasExpectation,
     ImplicitDensity,
     LatentVariable,
     OrderAgnostic,
@@ -114,8 +114,8 @@ class ExpectationMaximization(ExpectationSettings, Objective):
     with less it is stepwise EM.
     """
 
-    fits = ExpectedStatistics
-    needs = "a density of expected statistics, as a mixture of products"
+    fits = HasExpectation
+    needs = "a density of expected statistics, as a mixture of products or a hidden Markov model"
 
     def loss(self, step: Step) -> Loss:
         log_prob, match = step.model.expectation(step.x)
@@ -392,12 +392,14 @@ def default_objective(model: Fittable) -> Objective:
         InvalidSetting: a class of none of the kinds.
     """
     if isinstance(model, SequenceDensity):
-        return SequenceLikelihood()
+        return (
+            ExpectationMaximization() if isinstance(model, HasExpectation) else SequenceLikelihood()
+        )
     if isinstance(model, OrderAgnostic):
         return OrderAgnosticLikelihood()
     if isinstance(model, Subsampled) and model.alternatives > 1:
         return SubsampledLikelihood()
-    if isinstance(model, ExpectedStatistics):
+    if isinstance(model, HasExpectation):
         return ExpectationMaximization()
     if isinstance(model, TractableDensity):
         return NegativeLogLikelihood()

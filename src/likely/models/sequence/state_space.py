@@ -1,0 +1,224 @@
+r"""Linear-Gaussian state space, its likelihood by the Kalman filter.
+
+Kalman 1960, https://doi.org/10.1115/1.3662552; the first weights by subspaces, as in Van Overschee
+and De Moor 1994, https://doi.org/10.1016/0005-1098(94)90230-5.
+
+    z_1 ~ N(0, P_1),  z_{t+1} = A z_t + w_t,  w ~ N(0, Q)
+    y_t = b + D c_t + C z_t + v_t,            v ~ N(0, R), R diagonal
+
+The filter gives p(y_t | y_<t) = N(m, S), exactly; with S = L L', column k given those before it has
+mean m_k + sum_{j<k} L_kj e_j and standard deviation L_kk, e = L^-1 (y - m). The probability of an
+integer is the mass of that Gaussian over its level, the integers before it read as real numbers:
+for levels that are fine beside the noise it is the density (`log_density`) times their width. What
+is missing is left out of the filter: summed over.
+
+The fit starts where a regression of the next steps on the last ones, cut to the rank of the state,
+puts A and C, and goes on by the gradient of the likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from likely.data.sequences.dataset import Sequences
+from likely.data.spec import Dataset, DataSpec
+from likely.density import SequenceDensity, State, Steps, chunks
+from likely.density.sequence import bins
+from likely.density.sequence.bins import Components
+from likely.models.sequence.classical import StateSpaceSettings
+
+JITTER = 1e-9
+LAGS = 24  # steps that the first weights are found from
+
+
+class StateSpace(SequenceDensity):
+    """Linear-Gaussian state space; see the module's docstring.
+
+    Args:
+        spec: of sequences; every column counts as a number.
+        settings: sizes; `StateSpaceSettings.preset(spec)` by default.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, spec: DataSpec, settings: StateSpaceSettings | None = None) -> None:
+        super().__init__(spec)
+        self.settings = settings or StateSpaceSettings.preset(spec)
+        width, size = len(self.spec.columns), self.settings.latent
+        levels = torch.tensor([float(column.levels) for column in self.spec.columns])
+        self.register_buffer("mean", levels / 2)
+        self.register_buffer("deviation", (levels / 6).clamp(min=0.5))
+        self.transition = nn.Parameter(0.8 * torch.eye(size) + 0.02 * torch.randn(size, size))
+        self.process_root = nn.Parameter(0.5 * torch.eye(size))  # of Q, lower triangular
+        self.first_root = nn.Parameter(torch.eye(size))  # of P_1
+        self.readout = nn.Parameter(torch.randn(width, size) / math.sqrt(size))  # C
+        self.offset = nn.Parameter(torch.zeros(width, 1 + self.context_size))  # b, D
+        self.log_scale = nn.Parameter(torch.full((width,), -1.0))  # log of the root of R
+
+    # -- the filter --------------------------------------------------------------------------
+
+    def begin(self, n: int) -> State:
+        root = self.first_root.double().tril()
+        first = root @ root.T + JITTER * torch.eye(len(root)).to(root)
+        return root.new_zeros(n, len(root)), first.expand(n, -1, -1)
+
+    def scan(self, steps: Steps, state: State) -> tuple[Tensor, State]:
+        y = (steps.x - self.mean.double()) / self.deviation.double()
+        mean, scale, state = self._filtered(y, steps.known, steps.context, state)
+        total = torch.zeros(steps.scored.shape, dtype=torch.float64, device=self.device)
+        for k, column in enumerate(self.spec.columns):
+            mixture = self._component(k, mean[..., k], scale[..., k])
+            scores = bins.log_prob(steps.x[..., k], column.levels, mixture, "gaussian")
+            total = total + scores * steps.known[..., k]
+        return total * steps.scored, state
+
+    def log_density(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """log of the density of real numbers in levels, nats, float64 [B]; y [B, T, K]."""
+        deviation = self.deviation.double()
+        whole = self.known_context(context, *y.shape[:2])
+        centred = (y.double() - self.mean.double()) / deviation
+        seen = torch.ones_like(centred, dtype=torch.bool)
+        mean, scale, _ = self._filtered(centred, seen, whole, self.begin(len(y)))
+        each = -0.5 * ((centred - mean) / scale).square() - (scale * deviation).log()
+        return (each - 0.5 * math.log(2 * math.pi)).sum((1, 2))
+
+    def draw_step(
+        self, state: State, context: Tensor | None, uniform: Tensor
+    ) -> tuple[Tensor, State]:
+        known = torch.ones_like(uniform, dtype=torch.bool)
+        base = self._base(context if context is None else context[:, None])
+        mean, root, gain = self._ahead(state, known, base[:, 0])
+        x = torch.zeros_like(uniform, dtype=torch.int64)
+        whitened = torch.zeros_like(mean)
+        for k, column in enumerate(self.spec.columns):
+            centre = mean[:, k] + (root[:, k, :k] * whitened[:, :k]).sum(1)
+            mixture = self._component(k, centre, root[:, k, k])
+            x[:, k] = bins.quantile(uniform[:, k], column.levels, mixture, "gaussian")
+            y = (x[:, k] - self.mean[k].double()) / self.deviation[k].double()
+            whitened[:, k] = (y - centre) / root[:, k, k]
+        return x, self._moved(state, gain, whitened)
+
+    def _filtered(
+        self, y: Tensor, known: Tensor, context: Tensor | None, state: State
+    ) -> tuple[Tensor, Tensor, State]:
+        """Mean and standard deviation of each column given all before it, [B, T, K] each."""
+        base = self._base(context).expand(*y.shape[:2], -1)
+        means, scales = [], []
+        for t in range(y.shape[1]):
+            mean, root, gain = self._ahead(state, known[:, t], base[:, t])
+            rest = ((y[:, t] - mean) * known[:, t])[..., None]
+            whitened = torch.linalg.solve_triangular(root, rest, upper=False)[..., 0]
+            scale = root.diagonal(dim1=1, dim2=2)
+            means.append(y[:, t] - scale * whitened)
+            scales.append(scale)
+            state = self._moved(state, gain, whitened)
+        return torch.stack(means, 1), torch.stack(scales, 1), state
+
+    def _ahead(self, state: State, known: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the next step: mean [B, K], the root of its covariance, P C' L^-T [B, Z, K]."""
+        latent, covariance = state
+        readout = self.readout.double()
+        seen = readout * known[..., None]  # [B, K, Z]
+        # A missing value reads nothing of the state, with a variance that does not matter.
+        noise = torch.where(known, self._variance(), torch.ones_like(base))
+        across = covariance @ seen.transpose(1, 2)  # P C', [B, Z, K]
+        root = torch.linalg.cholesky(seen @ across + torch.diag_embed(noise))
+        gain = torch.linalg.solve_triangular(root, across.transpose(1, 2), upper=False)
+        return base + latent @ readout.T, root, gain.transpose(1, 2)
+
+    def _moved(self, state: State, gain: Tensor, whitened: Tensor) -> State:
+        """The state before the next step: updated by what was seen, moved on."""
+        latent, covariance = state
+        latent = latent + (gain @ whitened[..., None])[..., 0]
+        covariance = covariance - gain @ gain.transpose(1, 2)
+        move, root = self.transition.double(), self.process_root.double().tril()
+        covariance = move @ covariance @ move.T + root @ root.T
+        covariance = 0.5 * (covariance + covariance.transpose(1, 2))
+        return latent @ move.T, covariance + JITTER * torch.eye(len(move)).to(move)
+
+    def _variance(self) -> Tensor:
+        # At least what lies within a level.
+        least = 0.02 / self.deviation.double()
+        return self.log_scale.double().exp().square() + least.square()
+
+    def _base(self, context: Tensor | None) -> Tensor:
+        """b + D c_t, [B, T, K], or [1, 1, K]."""
+        offset = self.offset.double()
+        if context is None:
+            return offset[None, None, :, 0]
+        return offset[:, 0] + context.double() @ offset[:, 1:].T
+
+    def _component(self, k: int, mean: Tensor, scale: Tensor) -> Components:
+        deviation = self.deviation[k].double()
+        centre = (self.mean[k].double() + deviation * mean)[..., None]
+        return Components(torch.zeros_like(centre), centre, (deviation * scale)[..., None])
+
+    # -- the first weights -------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start_at(self, data: Dataset) -> None:
+        """A reduced regression of what follows on what was; see the module's docstring."""
+        sequences = cast(Sequences, data)
+        values = torch.from_numpy(sequences.values.astype("int64"))
+        for k in range(values.shape[1]):
+            part = values[values[:, k] >= 0, k].double()
+            if len(part) > 1:
+                self.mean[k] = part.mean()
+                self.deviation[k] = part.std().clamp(min=0.1)
+        series = self._residuals(sequences)
+        size, width = self.settings.latent, len(self.spec.columns)
+        lags = max(1, min(LAGS, 400 // width, max(map(len, series)) // 3))
+        windows = [s.unfold(0, 2 * lags, 1).transpose(1, 2) for s in series if len(s) > 2 * lags]
+        stacked = torch.cat([w.flatten(1) for w in windows])  # [M, 2 lags K], oldest first
+        if len(stacked) < 2 * size:
+            return
+        past, future = stacked[:, : lags * width], stacked[:, lags * width :]
+        coefficients = _regression(past, future)
+        _, _, directions = torch.linalg.svd(past @ coefficients, full_matrices=False)
+        project = coefficients @ directions[:size].T  # [lags K, at most Z]
+        scale = (past @ project).std(0).clamp(min=1e-6)
+        pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        for s in series:
+            if len(s) > lags:
+                z = s.unfold(0, lags, 1).transpose(1, 2).flatten(1) @ project / scale
+                pairs.append((z[:-1], z[1:], s[lags - 1 : -1]))
+        now, then, seen = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        move, read = _regression(now, then).T, _regression(now, seen).T
+        rank = now.shape[1]
+        eye = 1e-3 * torch.eye(rank).to(now)
+        self.transition[:rank, :rank] = move.to(self.transition)
+        self.readout.zero_()
+        self.readout[:, :rank] = read.to(self.readout)
+        for weight, rest in ((self.process_root, then - now @ move.T), (self.first_root, now)):
+            root = torch.linalg.cholesky(rest.T @ rest / len(rest) + eye)
+            weight[:rank, :rank] = root.to(weight)
+        error = (seen - now @ read.T).square().mean(0).clamp(min=1e-4)
+        self.log_scale.copy_((0.5 * error.log()).to(self.log_scale))
+
+    def _residuals(self, data: Sequences) -> list[Tensor]:
+        """Standardised sequences less b + D c, which are set by least squares; [T, K] each."""
+        series, contexts = [], []
+        for rows in chunks(len(data), data.together):
+            batch = data.batch(rows)
+            steps = self.steps(torch.from_numpy(batch.x), self.condition(batch))
+            y = (steps.x - self.mean.double()) / self.deviation.double() * steps.known
+            for row, length in enumerate((batch.x[:, :, 0] != -1).sum(1)):
+                context = y.new_ones(int(length), 1)
+                if steps.context is not None:
+                    context = torch.cat([context, steps.context[row, :length].double()], 1)
+                series.append(y[row, :length])
+                contexts.append(context)
+        offset = _regression(torch.cat(contexts), torch.cat(series))
+        self.offset.copy_(offset.T.to(self.offset))
+        return [s - c @ offset for s, c in zip(series, contexts, strict=True)]
+
+
+def _regression(x: Tensor, y: Tensor) -> Tensor:
+    """Least squares with a small ridge, [inputs, outputs]."""
+    ridge = (1e-4 * len(x) + 1e-6) * torch.eye(x.shape[1]).to(x)
+    return torch.linalg.solve(x.T @ x + ridge, x.T @ y)
