@@ -78,7 +78,7 @@ def _steps_of_em(model: models.HMM, x: Tensor, count: int) -> list[float]:
             logs = model._logs()
             sizes = [model.settings.states] * 2
             prior = sum((log.sum() / size) for log, size in zip(logs[:2], sizes, strict=True))
-            widths = torch.tensor(model.bins, dtype=torch.float64)[model._column]
+            widths = torch.tensor([float(b) for b in model.bins for _ in range(b)])
             prior = float(prior + (logs[2] / widths).sum()) * model.settings.smoothing
             values.append(float(log_p.mean()) + prior / float(model.examples))
             for p in model.parameters():
@@ -129,7 +129,9 @@ def test_heavy_tails_are_fitted() -> None:
     model = models.VAR(train.spec, lags=1, components=1)
     model.start_at(train)
     levels = 0.3 / train.spec.columns[0].step
-    assert float(model.log_scale.exp()[0, 0] * model.deviation[0]) == pytest.approx(levels, rel=0.1)
+    assert float(model.log_scale.detach().exp()[0, 0] * model.deviation[0]) == pytest.approx(
+        levels, rel=0.1
+    )
     known = -scipy.stats.t(4, scale=0.3).logpdf(noise[-test.spec.steps :]).mean()
     assert step_nats(model, test).value == pytest.approx(
         known - math.log(train.spec.columns[0].step), abs=0.02
@@ -181,7 +183,7 @@ def test_the_kalman_filter_is_the_dense_gaussian() -> None:
 @pytest.mark.parametrize("family", ["gaussian", "student-t", "logistic"])
 def test_bins_sum_to_one_and_are_inverted(family: bins.Family) -> None:
     mixture = Components(
-        torch.tensor([0.3, 0.7]).log().double(),
+        torch.tensor([0.3, 0.7], dtype=torch.float64).log(),
         torch.tensor([4.2, 90.0]).double(),
         torch.tensor([0.1, 5.0]).double(),
     )
@@ -203,7 +205,7 @@ def test_bins_sum_to_one_and_are_inverted(family: bins.Family) -> None:
 
 def test_a_fit_of_an_hmm_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(tmp_path / "hmm")
-    fit = ["fit", "hmm", "--data", "regimes", "--states", "6", "--bins", "12", "--steps", "6"]
+    fit = ["fit", "hmm", "--data", "regimes", "--states", "6", "--bins", "12", "--steps", "3"]
     assert main([*fit, "--out", run, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     losses = [record["nll"] for record in likely.load(run).metrics if "nll" in record]
@@ -215,14 +217,23 @@ def test_a_fit_of_an_hmm_by_the_command(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_state_space_goes_on_by_gradient() -> None:
-    level = np.cumsum(rng(1).standard_normal(300))
-    noisy = np.round(level + 2 * rng(2).standard_normal(300), 1)
+    level = np.cumsum(rng(1).standard_normal(120))
+    noisy = np.round(level + 2 * rng(2).standard_normal(120), 1)
     train, _ = from_sequences([noisy], name="level")
-    model = models.StateSpace(train.spec, latent=2, window=30, before=10)
-    settings = likely.FitSettings(
-        steps=12, batch_size=4, learning_rate=0.05, ema=0.0, warmup=0, validation_examples=0
-    )
+    model = models.StateSpace(train.spec, latent=2)
     model.start_at(train)
-    before = step_nats(model, train).value
-    likely.fit(model, train, settings=settings, progress=False)
-    assert step_nats(model, train).value < before
+    started = step_nats(model, train).value
+    # Steps of a tenth with noise: innovations of a standard deviation of 2.56 at best.
+    assert started == pytest.approx(math.log(25.6) + 1.419, abs=0.25)
+    with torch.no_grad():
+        model.log_scale += 1.0
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    x = torch.from_numpy(train.batch(slice(None)).x)
+    values = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = -model.log_prob(x).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        values.append(float(loss.detach()))
+    assert values[-1] < values[0] - 1

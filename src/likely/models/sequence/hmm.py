@@ -59,7 +59,6 @@ class HMM(SequenceDensity, HasExpectation):
         ]
         self.register_buffer("first", torch.cat(ranges))
         self.register_buffer("examples", torch.tensor(1000.0))
-        self._column = torch.repeat_interleave(torch.arange(len(columns)), torch.tensor(self.bins))
         counts = 0.5 + torch.rand(states, sum(self.bins))
         self.shares = nn.Parameter(torch.full((states,), 1.0 / states))  # p(s_1)
         self.moves = nn.Parameter(_staying(states))
@@ -80,7 +79,8 @@ class HMM(SequenceDensity, HasExpectation):
         )
         shares = shares + prior / len(shares)
         moves = moves + prior / len(shares)
-        column = self._column.to(counts.device)
+        owner = [k for k, bins in enumerate(self.bins) for _ in range(bins)]
+        column = torch.tensor(owner, device=counts.device)
         sizes = torch.tensor(self.bins, dtype=torch.float64, device=counts.device)
         counts = counts + prior / sizes[column]
         sums = counts.new_zeros(len(shares), len(self.bins)).index_add(1, column, counts)
@@ -166,7 +166,9 @@ class HMM(SequenceDensity, HasExpectation):
         log_p = torch.zeros(len(x), dtype=torch.float64, device=self.device)
         totals = [torch.zeros_like(leaf) for leaf in leaves]
         order = torch.argsort((x[..., 0] != -1).sum(1))  # little is padded
-        for rows in order.split(max(1, TOGETHER // max(1, x.shape[1]))):
+        size = max(1, TOGETHER // max(1, x.shape[1]))
+        for first in range(0, len(x), size):
+            rows = order[first : first + size]
             self._leaves = cast(
                 tuple[Tensor, Tensor, Tensor],
                 tuple(leaf.clone().requires_grad_() for leaf in leaves),

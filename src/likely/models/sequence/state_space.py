@@ -205,7 +205,7 @@ class StateSpace(SequenceDensity):
         series, contexts = [], []
         for rows in chunks(len(data), data.together):
             batch = data.batch(rows)
-            steps = self.steps(torch.from_numpy(batch.x), self.condition(batch))
+            steps = self.steps(torch.from_numpy(batch.x), self.batch_context(batch))
             y = (steps.x - self.mean.double()) / self.deviation.double() * steps.known
             for row, length in enumerate((batch.x[:, :, 0] != -1).sum(1)):
                 context = y.new_ones(int(length), 1)
@@ -221,4 +221,5 @@ class StateSpace(SequenceDensity):
 def _regression(x: Tensor, y: Tensor) -> Tensor:
     """Least squares with a small ridge, [inputs, outputs]."""
     ridge = (1e-4 * len(x) + 1e-6) * torch.eye(x.shape[1]).to(x)
-    return torch.linalg.solve(x.T @ x + ridge, x.T @ y)
+    coefficients: Tensor = torch.linalg.solve(x.T @ x + ridge, x.T @ y)
+    return coefficients

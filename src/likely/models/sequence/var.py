@@ -113,7 +113,11 @@ class VAR(SequenceDensity):
         y = torch.cat([history[:, -1:], y], 1).gather(1, place.cummax(1).values)
         whole = torch.cat([history, y], 1)
         lags = whole.unfold(1, history.shape[1], 1)[:, : y.shape[1]].transpose(2, 3)
-        return self._before_step(lags, steps.context), y, whole[:, whole.shape[1] - len(history[0]):]
+        return (
+            self._before_step(lags, steps.context),
+            y,
+            whole[:, whole.shape[1] - len(history[0]) :],
+        )
 
     def _before_step(self, lags: Tensor, context: Tensor | None) -> Tensor:
         """Features of steps [B, T, F] from lags [B, T, lags, K]."""
@@ -164,7 +168,7 @@ class VAR(SequenceDensity):
         """(features before [M, F], values [M, K], known [M, K]) of some sequences at a time."""
         for rows in chunks(len(data), data.together):
             batch = data.batch(rows)
-            steps = self.steps(torch.from_numpy(batch.x), self.condition(batch))
+            steps = self.steps(torch.from_numpy(batch.x), self.batch_context(batch))
             before, now, _ = self._features(steps, self.begin(len(batch.x)))
             yield before.flatten(0, 1), now.flatten(0, 1), steps.known.flatten(0, 1)
 
