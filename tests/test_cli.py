@@ -88,7 +88,7 @@ def document(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, Any]:
         ("fot", '"fit"'),
         ("--versio", '"--version"'),
         ("fit", "gated-pixelcnn"),
-        ("fit vea --data digits --out r", '"vae"'),
+        ("fit vaee --data digits --out r", '"vae"'),
         ("fit vae --dta digits --out r", '"--data"'),
         ("fit vae --data digits --out r --latnt 3", '"--latent"'),
         ("fit vae --data digits --out r extra", '"extra"'),
@@ -128,7 +128,7 @@ def document(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, Any]:
         ("data describe digts", '"digits"'),
         ("data lst", '"list"'),
         ("data report nowhere", "nowhere"),
-        ("models vea", '"vae"'),
+        ("models vaee", '"vae"'),
         ("completion bsh", '"bash"'),
     ],
 )
@@ -713,6 +713,6 @@ def test_a_closed_pipe_is_quiet() -> None:
 
 
 def test_the_process_answers_a_mistake_with_exit_code_2() -> None:
-    found = subprocess.run(process("fit", "vea"), capture_output=True, text=True)
+    found = subprocess.run(process("fit", "vaee"), capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr.startswith("likely: error: ")

@@ -87,12 +87,12 @@ def test_a_name_is_taken_once_and_found_again() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("vea", 'unknown model "vea": did you mean "vae"'),
+        ("vaee", 'unknown model "vaee": did you mean "vae"'),
         ("no_such_package.part:vae", 'no module "no_such_package"'),
         ("likely.no_such_part:vae", 'no module "likely.no_such_part"'),
         ("__main__:vae", "it stood in a script or a notebook; put it in a module of its own"),
         ("json:vae", 'json has no model "vae": it registers none'),
-        ("likely.models:vea", 'likely.models has no model "vea": did you mean "vae"'),
+        ("likely.models:vaee", 'likely.models has no model "vaee": did you mean "vae"'),
         ("not a module:vae", 'expected a name, or "module:name"'),
         (":vae", 'expected a name, or "module:name"'),
     ],
