@@ -27,6 +27,7 @@ from likely.models import SEQUENCE_MODELS
 from likely.verify import verify
 
 SMALL = {"hidden": 8, "step_hidden": 6, "components": 2, "window": 12, "before": 4}
+OF_BODIES = {"layers": 2, "heads": 2, "reach": 5}  # of some
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -60,7 +61,9 @@ def built(name: str, kind: str, **changes: Any) -> tuple[SequenceDensity, Sequen
     """A small model with lively weights, started at its data."""
     train, test = SETS[kind]()
     fields = SEQUENCE_MODELS[name].settings.__dataclass_fields__
-    wanted = {key: value for key, value in {**SMALL, **changes}.items() if key in fields}
+    wanted = {
+        key: value for key, value in {**OF_BODIES, **SMALL, **changes}.items() if key in fields
+    }
     if "conditional" in fields:
         wanted.setdefault("conditional", kind == "mixed")
     model = cast(SequenceDensity, runs.build(name, train.spec, wanted))

@@ -86,7 +86,7 @@ _FITS = {
     "music": FitSettings(steps=5000, batch_size=16, learning_rate=2e-3, **_SHARED),
     "large-music": FitSettings(steps=7000, batch_size=16, learning_rate=2e-3, **_SHARED),
     "voices": FitSettings(steps=4000, batch_size=16, learning_rate=2e-3, **_SHARED),
-    "numbers": FitSettings(steps=2000, batch_size=16, learning_rate=2e-3, **_SHARED),
+    "numbers": FitSettings(steps=800, batch_size=16, learning_rate=2e-3, **_SHARED),
 }
 
 
@@ -113,7 +113,7 @@ class GRUSettings(SequenceSettings):
         "step_hidden": 192,
         "transpose": 5,
     }
-    NUMBERS: ClassVar[Changes] = {"window": 64, "before": 48}
+    NUMBERS: ClassVar[Changes] = {"window": 64, "before": 48, "dropout": 0.25}
 
 
 @sequence_model("lstm", "likely.models.sequence.recurrent:LSTM")
@@ -125,3 +125,60 @@ class LSTMSettings(SequenceSettings):
     LARGE_MUSIC: ClassVar[Changes] = GRUSettings.LARGE_MUSIC
     VOICES: ClassVar[Changes] = GRUSettings.VOICES
     NUMBERS: ClassVar[Changes] = GRUSettings.NUMBERS
+
+
+@sequence_model("tcn", "likely.models.sequence.convolutional:TCN")
+@dataclasses.dataclass(frozen=True)
+class TCNSettings(SequenceSettings):
+    """Dilated causal convolutions over time (TCN, WaveNet), a joint density within each step.
+
+    Attributes:
+        layers: of the body, of dilations 1, 2, 4, ...
+        kernel: taps of a convolution.
+        gated: the gates and skips of WaveNet; otherwise rectified.
+    """
+
+    layers: int = 5
+    kernel: int = 3
+    gated: bool = True
+
+    MUSIC: ClassVar[Changes] = {
+        "hidden": 128, "dropout": 0.3, "step_hidden": 128, "transpose": 5, "before": 64
+    }  # fmt: skip
+    LARGE_MUSIC: ClassVar[Changes] = {**MUSIC, "dropout": 0.2, "hidden": 160, "layers": 6}
+    VOICES: ClassVar[Changes] = {**MUSIC, "hidden": 160, "step_hidden": 192, "layers": 6}
+    NUMBERS: ClassVar[Changes] = {
+        "window": 64, "before": 64, "hidden": 64, "dropout": 0.2, "layers": 5
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 2, "kernel")
+
+
+@sequence_model("transformer", "likely.models.sequence.transformer:Transformer")
+@dataclasses.dataclass(frozen=True)
+class TransformerSettings(SequenceSettings):
+    """A causal transformer over time with a key-value cache, a joint density within each step.
+
+    Attributes:
+        heads: of attention; they divide hidden.
+        reach: steps that a step may look at, itself included.
+    """
+
+    layers: int = 3
+    heads: int = 4
+    reach: int = 128
+
+    MUSIC: ClassVar[Changes] = {
+        "hidden": 128, "dropout": 0.3, "step_hidden": 128, "transpose": 5, "before": 64
+    }  # fmt: skip
+    LARGE_MUSIC: ClassVar[Changes] = {**MUSIC, "dropout": 0.2}
+    VOICES: ClassVar[Changes] = {**MUSIC, "step_hidden": 192}
+    NUMBERS: ClassVar[Changes] = {
+        "window": 64, "before": 64, "hidden": 64, "dropout": 0.2, "layers": 2, "reach": 64
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "heads", "reach")
