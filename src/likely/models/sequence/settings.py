@@ -75,7 +75,7 @@ def kind_of(spec: DataSpec) -> str:
     """music, large-music (much of it), voices, or numbers: what presets go by."""
     columns = getattr(spec, "columns", ())
     if len(columns) > 24 and all(column.kind == "binary" for column in columns):
-        return "music" if getattr(spec, "steps", 0) < 50_000 else "large-music"
+        return "music" if getattr(spec, "steps", 0) < 100_000 else "large-music"
     if columns and all(c.kind == "categorical" and c.levels > 24 for c in columns):
         return "voices"
     return "numbers"
@@ -146,7 +146,7 @@ class TCNSettings(SequenceSettings):
         "hidden": 128, "dropout": 0.3, "step_hidden": 128, "transpose": 5, "before": 64
     }  # fmt: skip
     LARGE_MUSIC: ClassVar[Changes] = {**MUSIC, "dropout": 0.2, "hidden": 160, "layers": 6}
-    VOICES: ClassVar[Changes] = {**MUSIC, "hidden": 160, "step_hidden": 192, "layers": 6}
+    VOICES: ClassVar[Changes] = {**MUSIC, "step_hidden": 192}
     NUMBERS: ClassVar[Changes] = {
         "window": 64, "before": 64, "hidden": 64, "dropout": 0.2, "layers": 5
     }  # fmt: skip
