@@ -9,6 +9,7 @@ from pathlib import Path
 
 import likely
 
+EVERY = [*likely.models.MODELS.values(), *likely.models.SEQUENCE_MODELS.values()]
 PAGE = (Path(__file__).parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
 LISTED = {
     module: [name.strip() for name in names.split(",")]
@@ -42,19 +43,19 @@ def test_every_public_name_is_listed() -> None:
 
 def test_every_model_of_the_command_is_listed_with_its_settings() -> None:
     listed = {name for names in LISTED.values() for name in names}
-    for entry in likely.models.MODELS.values():
+    for entry in EVERY:
         assert {entry.class_name, entry.settings.__name__} <= listed
 
 
 def test_the_models_are_offered_by_dir() -> None:
     """So that an interpreter completes them and this page finds them."""
     offered = dir(likely.models)
-    for entry in likely.models.MODELS.values():
+    for entry in EVERY:
         assert {entry.class_name, entry.settings.__name__} <= set(offered)
 
 
 def test_every_model_links_its_paper() -> None:
-    for entry in likely.models.MODELS.values():
+    for entry in EVERY:
         module = inspect.getmodule(entry.load())
         assert module is not None
         assert "https://" in (module.__doc__ or ""), entry.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 from pathlib import Path
 from typing import Any, cast
 
@@ -316,6 +317,13 @@ def test_fit_evaluate_verify_and_sample(tmp_path: Path, capsys: pytest.CaptureFi
     assert "holds sequences" in capsys.readouterr().err
     assert main(["fit", "gru", "--data", "digits", "--out", str(tmp_path / "v")]) == 2
     assert "takes sequences" in capsys.readouterr().err
+
+
+def test_the_example_reads_a_table(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "examples" / "own_series.py"
+    main_of = runpy.run_path(str(path))["main"]
+    assert 0 < main_of(None, 4) < 12
+    assert len(path.read_text().splitlines()) <= 60
 
 
 def test_a_fit_resumes_bit_for_bit(tmp_path: Path) -> None:

@@ -291,6 +291,7 @@ class SequenceDensity(TractableDensity):
         draws: int = 1,
         seed: int = 0,
         context: Tensor | int | None = None,
+        start: int = 0,
     ) -> Tensor:
         """Draw what follows from p(x_T+1..T+horizon | x): exact, by ancestral sampling.
 
@@ -300,6 +301,7 @@ class SequenceDensity(TractableDensity):
             draws: of each sequence.
             seed: of the noise.
             context: as `log_prob` takes it, for all T + horizon steps.
+            start: place of the first step of x on the clock, where the context does not say it.
 
         Returns:
             int64 [B, draws, horizon, K].
@@ -308,7 +310,7 @@ class SequenceDensity(TractableDensity):
             raise InvalidSetting(f"forecast: {horizon} steps, {draws} draws; expected 1 or more")
         x = as_tensor(x, "sequences [B, T, K]")
         batch, length = x.shape[:2]
-        whole = self.known_context(context, batch, length + horizon)
+        whole = self.known_context(context, batch, length + horizon, start)
         steps = self.steps(x, None if whole is None else whole[:, :length])
         if not bool(steps.known.any(2).all()) and bool((x == PADDING).any()):
             raise InvalidData("forecast: the sequences must end together, without padding")
