@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.optimize import linprog
 
 from likely import mdp
+from likely.cli import main
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp.robust.bounds import entry_intervals, l1_radius, worst_of_intervals, worst_of_l1
 from likely.mdp.robust.spibb import needed_visits
@@ -136,6 +139,29 @@ def test_counts_of_a_log_are_those_of_its_rows() -> None:
     drawn = mdp.draw_trajectories(LAKE, "uniform", 50, seed=1)
     assert drawn.visits.sum() > 100
     assert (drawn.count[drawn.successor < 0] == 0).all()
+
+
+def test_the_command_bounds_a_world_and_a_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["mdp", "counts", "frozen-lake", "--discount", "0.9"]
+    assert main([*words, "--draws", "1000"]) == 0
+    text = capsys.readouterr().out
+    assert "1000 to 1000 each" in text
+    assert "with probability 0.95" in text
+    assert main([*words, "--all-states", "--sets", "l1", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["lower"][0] <= TRUE[0] <= record["upper"][0]
+    path = tmp_path / "log.npz"
+    np.savez(path, state=[0, 0], action=[0, 1], next_state=[1, 0], reward=np.ones((2, 2)),
+             terminal=[False, True])  # fmt: skip
+    assert main(["mdp", "counts", str(path), "--discount", "0.5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["visits"] == 2
+    assert main(["mdp", "counts", str(path)]) == 2
+    assert "give --discount" in capsys.readouterr().err
+    np.savez(path, state=[0], next_state=[0], reward=np.ones((1, 1)))
+    assert main(["mdp", "counts", str(path), "--discount", "0.5"]) == 2
+    assert 'needs "action"' in capsys.readouterr().err
 
 
 def behaviour(right: float) -> np.ndarray:

@@ -45,6 +45,13 @@ def test_json_holds_the_three_errors(tmp_path: Path, capsys: Capture) -> None:
     assert set(errors) == {"planning", "discretisation", "model"}
     assert main(["world", "act", out, "--json", "--policy", "random", "--episodes", "3"]) == 0
     assert len(json.loads(capsys.readouterr().out)["returns"]) == 3
+    words = ["fit", "toy_rail:TASK", "--undeclared", "--hold", "6", "--out", out, "--json"]
+    assert main(["world", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["declared"] == []
+    assert main(["world", "plan", out, "--json", "--episodes", "3"]) == 0
+    learned = json.loads(capsys.readouterr().out)["errors"]["model"]
+    assert learned["declared"] == []
+    assert abs(learned["difference"]) < 2.0
     assert main(["world", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tasks"][0]["name"] == "cartpole"
 

@@ -143,3 +143,5 @@ def test_what_cannot_be_fitted_is_said() -> None:
         world.fit(NOISY.rows(NOISY.action < 2), task=toy_rail.NOISY)
     with pytest.raises(InvalidSetting, match="names no environment"):
         world.fit(dataclasses.replace(NOISY, environment=""))
+    with pytest.raises(InvalidSetting, match='the log is of "rail"'):
+        world.fit(NOISY)

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution
 from likely.mdp.solvers.solve import solve
 from likely.world.features import Features, ridge
 from likely.world.learn import columns
-from likely.world.tasks import Task, task_of
+from likely.world.tasks import Task, task_for
 from likely.world.trajectories import Trajectories
 
 __all__ = ["TablePlan", "clone", "codes_plan", "neighbours_plan"]
@@ -61,12 +61,6 @@ class TablePlan:
         return f"TablePlan({self.task.name}, {self.mdp}; {self.solution.status})"
 
 
-def _task(log: Trajectories, task: Any) -> Task:
-    if task is None and not log.environment:
-        raise InvalidSetting("the log names no environment: give task=likely.world.Task(...)")
-    return task_of(log.environment if task is None else task)
-
-
 def neighbours_plan(
     trajectories: Trajectories,
     *,
@@ -91,7 +85,7 @@ def neighbours_plan(
     """
     from scipy.spatial import cKDTree
 
-    declared = _task(trajectories, task)
+    declared = task_for(trajectories, task)
     rate = declared.discount if discount is None else discount
     data, features = columns(declared, trajectories), Features(declared, 1)
     begin = features(data.state)
@@ -151,7 +145,7 @@ def codes_plan(
     from scipy.cluster.vq import kmeans2
     from scipy.spatial import cKDTree
 
-    declared = _task(trajectories, task)
+    declared = task_for(trajectories, task)
     rate = declared.discount if discount is None else discount
     data, features = columns(declared, trajectories), Features(declared, 1)
     begin = features(data.state)
@@ -192,7 +186,7 @@ def clone(
 
     Of random actions it learns nothing; of a good policy it needs no rewards. Returns a policy.
     """
-    declared = _task(trajectories, task)
+    declared = task_for(trajectories, task)
     data, features = columns(declared, trajectories), Features(declared, degree)
     taken = np.eye(len(declared.actions))[data.action]
     fitted = ridge(features(data.state), taken)

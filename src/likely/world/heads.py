@@ -1,9 +1,10 @@
 """p(r | s, a, s', e) and p(e | s'): declared by the task, or learned from the log.
 
 Learned rewards are a quadratic ridge regression a action with Gaussian noise, beside the mean of
-the rewards that ended an episode. Learned ends are a logistic regression on a quadratic in s', so
-the live states are the inside of an ellipsoid, a slab or a half-space; a log without a terminated
-row has no ends, and says so.
+the rewards that ended an episode. Learned ends are a logistic regression on monomials of s' up to
+the second degree, those that lower the Bayesian information criterion: the live states are the
+inside of an ellipsoid, a slab or a half-space. A log without a terminated row has no ends, and says
+so.
 """
 
 from __future__ import annotations
@@ -93,31 +94,27 @@ class EndHead:
         self.features = Features(task, 2)
         self._fit(self.features(next_state), terminated.astype(np.float64))
 
-    def _fit(self, x: FloatArray, y: FloatArray, penalty: float = 1e-3) -> None:
-        """Newton's method on the penalised likelihood."""
-        scale = np.maximum(x.std(axis=0), 1e-9)
-        design = np.column_stack([np.ones(len(x)), (x - x.mean(axis=0)) / scale])
-        cost = np.full(design.shape[1], penalty * len(x) ** 0.5)
-        cost[0] = 1e-9
-        beta = np.zeros(design.shape[1])
+    def _fit(self, x: FloatArray, y: FloatArray) -> None:
+        """Forward selection of monomials while the Bayesian information criterion falls.
 
-        def loss(at: FloatArray) -> float:
-            z = design @ at
-            return float((np.logaddexp(0.0, z) - y * z).sum() + 0.5 * (cost * at**2).sum())
-
-        for _ in range(100):
-            p = 1.0 / (1.0 + np.exp(-np.clip(design @ beta, -35, 35)))
-            gradient = design.T @ (p - y) + cost * beta
-            curvature = (design * (p * (1 - p))[:, None]).T @ design + np.diag(cost)
-            step = np.linalg.solve(curvature, gradient)
-            size = 1.0
-            while size > 1e-6 and loss(beta - size * step) > loss(beta):
-                size /= 2
-            beta = beta - size * step
-            if size * float(abs(step).max()) < 1e-8:
+        Few ends have been seen, and most variables have no part in them.
+        """
+        chosen: list[int] = []
+        self.weights, best = np.zeros(x.shape[1]), np.inf
+        while len(chosen) < x.shape[1]:
+            trials = []
+            for k in set(range(x.shape[1])) - set(chosen):
+                loss, offset, weights = _logistic(x[:, [*chosen, k]], y)
+                trials.append(
+                    (2.0 * loss + (len(chosen) + 1) * math.log(len(x)), k, offset, weights)
+                )
+            score, k, offset, weights = min(trials, key=lambda trial: trial[:2])
+            if score >= best:
                 break
-        self.weights = beta[1:] / scale
-        self.offset = float(beta[0] - (self.weights * x.mean(axis=0)).sum())
+            best, self.offset = score, offset
+            chosen.append(k)
+            self.weights[:] = 0.0
+            self.weights[chosen] = weights
 
     def probability(self, next_state: FloatArray) -> FloatArray:
         """p(e = 1 | s') of states [..., d]."""
@@ -142,3 +139,35 @@ class EndHead:
         """[n] bool."""
         p = self.probability(next_state)
         return np.asarray(p >= 1.0) if self.rule is not None else noise.random(len(p)) < p
+
+
+def _logistic(
+    x: FloatArray, y: FloatArray, penalty: float = 1e-3
+) -> tuple[float, float, FloatArray]:
+    """Nats in all, offset and weights of a ridge logistic regression, by Newton's method."""
+    scale, middle = np.maximum(x.std(axis=0), 1e-9), x.mean(axis=0)
+    design = np.column_stack([np.ones(len(x)), (x - middle) / scale])
+    cost = np.full(design.shape[1], penalty)
+    cost[0] = 1e-9
+    beta = np.zeros(design.shape[1])
+
+    def nats(at: FloatArray) -> float:
+        z = design @ at
+        return float((np.logaddexp(0.0, z) - y * z).sum())
+
+    def loss(at: FloatArray) -> float:
+        return nats(at) + 0.5 * float((cost * at**2).sum())
+
+    for _ in range(50):
+        p = 1.0 / (1.0 + np.exp(-np.clip(design @ beta, -35, 35)))
+        gradient = design.T @ (p - y) + cost * beta
+        curvature = (design * (p * (1 - p))[:, None]).T @ design + np.diag(cost)
+        step = np.linalg.solve(curvature, gradient)
+        size = 1.0
+        while size > 1e-6 and loss(beta - size * step) > loss(beta):
+            size /= 2
+        beta = beta - size * step
+        if size * float(abs(step).max()) < 1e-6:
+            break
+    weights = beta[1:] / scale
+    return nats(beta), float(beta[0] - weights @ middle), weights

@@ -14,7 +14,7 @@ from likely.estimate import Estimate, Relation
 from likely.world.features import Features, ridge
 from likely.world.heads import EndHead, RewardHead
 from likely.world.model import SMALLEST, Branches, TransitionModel
-from likely.world.tasks import Task, task_of, within_data
+from likely.world.tasks import Task, task_for, within_data
 from likely.world.trajectories import Trajectories
 
 __all__ = ["MODELS", "fit", "held_out_nats"]
@@ -235,9 +235,7 @@ def fit(
         if name not in defaults:
             hint = nearest(name, defaults) if defaults else "it has none"
             raise InvalidSetting(f'model "{model}" has no setting "{name}"; {hint}')
-    if task is None and not trajectories.environment:
-        raise InvalidSetting("the log names no environment: give task=likely.world.Task(...)")
-    declared = task_of(trajectories.environment if task is None else task)
+    declared = task_for(trajectories, task)
     seen = declared.states(trajectories.observation)
     declared = within_data(
         declared, np.vstack([seen, declared.states(trajectories.next_observation)])

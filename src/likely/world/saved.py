@@ -18,6 +18,7 @@ from likely.errors import InvalidData
 from likely.files import parse_json, reading, record_of, write_bytes
 from likely.world.learn import fit
 from likely.world.model import TransitionModel
+from likely.world.tasks import task_of
 from likely.world.trajectories import Trajectories
 
 __all__ = ["load_world", "save_world"]
@@ -26,16 +27,25 @@ LOG, CONFIG, PLAN = "transitions.npz", "config.json", "plan.npz"
 
 
 def save_world(
-    folder: str | Path, trajectories: Trajectories, task: str, model: str, settings: dict[str, Any]
+    folder: str | Path,
+    trajectories: Trajectories,
+    task: str,
+    model: str,
+    settings: dict[str, Any],
+    *,
+    undeclared: bool = False,
 ) -> None:
     """Write a world; the folder is created, and a plan of another fit removed.
 
     Args:
         task: a name that `task_of` takes, so that the world can be loaded.
+        undeclared: rewards and ends are learned, whatever the task declares.
     """
     target = Path(folder)
-    config = {"format": "likely.world", "version": 1, "task": task, "model": model,
-              "settings": settings}  # fmt: skip
+    config = {
+        "format": "likely.world", "version": 1, "task": task, "undeclared": undeclared,
+        "model": model, "settings": settings,
+    }  # fmt: skip
     (target / PLAN).unlink(missing_ok=True)
     trajectories.save(target / LOG)
     write_bytes(target / CONFIG, f"{json.dumps(config, indent=2)}\n".encode())
@@ -58,4 +68,6 @@ def load_world(folder: str | Path) -> tuple[TransitionModel, Trajectories, dict[
                 '"format" is not "likely.world"; expected what `likely world fit` wrote'
             )
     log = Trajectories.load(source / LOG)
-    return fit(log, config["model"], task=config["task"], **config["settings"]), log, config
+    task = task_of(config["task"])
+    task = task.undeclared() if config.get("undeclared") else task
+    return fit(log, config["model"], task=task, **config["settings"]), log, config

@@ -85,6 +85,10 @@ class Task:
         """Which parts of the world are taken from the task and not learned."""
         return tuple(n for n in ("reward", "terminated") if getattr(self, n) is not None)
 
+    def undeclared(self) -> Task:
+        """The same task with rewards and ends to be learned."""
+        return dataclasses.replace(self, reward=None, terminated=None)
+
     def make(self, **options: Any) -> Any:
         """An environment; `options` as `render_mode` go to `gymnasium.make`."""
         if self.environment is None:
@@ -275,6 +279,24 @@ def task_of(environment: Any, discount: float = 0.99) -> Task:
         str(name), made, variables, tuple(low.tolist()), tuple(high.tolist()),
         tuple(range(first, first + int(taken.n))), discount=discount,
     )  # fmt: skip
+
+
+def task_for(log: Any, task: Any = None) -> Task:
+    """The task that is given, else that of the environment which a log names.
+
+    Raises:
+        InvalidSetting: neither is known; asks for `task`.
+    """
+    if task is not None:
+        return task_of(task)
+    if not log.environment:
+        raise InvalidSetting("the log names no environment: give task=likely.world.Task(...)")
+    try:
+        return task_of(log.environment)
+    except InvalidSetting:
+        raise InvalidSetting(
+            f'the log is of "{log.environment}", which is none of the tasks here: give task='
+        ) from None
 
 
 def _imported(name: str) -> Task:

@@ -23,12 +23,14 @@ ACTIONS = {
     "methods": "compare how the methods converge",
     "simulate": "play episodes and report returns with intervals",
     "beliefs": "bound the value of a partially observed .pomdp",
+    "counts": "bound the optimal value of a process that is known by counts",
     "certify": "bound the error of a given value by one backup",
     "animate": "draw the sweeps of value iteration as an animated GIF",
     "list": "list the built-in worlds",
 }
 EXAMPLES = {
     "beliefs": "  likely mdp beliefs Tiger.pomdp --tolerance 1e-4\n",
+    "counts": "  likely mdp counts frozen-lake --discount 0.9 --draws 1000\n",
     "certify": "  likely mdp certify frozen-lake --value solution.npz\n",
     "animate": "  likely mdp animate frozen-lake-8x8 --out sweeps.gif --frames 40\n",
     "list": "  likely mdp list\n",
@@ -120,6 +122,14 @@ OWN: dict[str, dict[str, Option]] = {
                         "of reward [1e-3]"),
         "--max-seconds": ("S", positive, 60.0, "stop after S seconds; the bounds hold [60]"),
     },
+    "counts": {
+        "--draws": ("N", whole(0), 1000, "draws of every state-action pair of a world [1000]"),
+        "--all-states": ("", None, False, "take any state to be possible after any, instead of the "
+                         "world's own moves"),
+        "--delta": ("P", _CONFIDENCE, 0.05, "chance that the statement is wrong [0.05]"),
+        "--sets": ("NAME", ("l1", "intervals", "both"), "both", "l1 (Weissman), intervals "
+                   "(Clopper-Pearson) or both [both]"),
+    },
     "certify": {
         "--value": ("FILE", None, ..., '.npz or .json with "value" [states], as `solve --out` '
                     "writes"),
@@ -160,7 +170,7 @@ def configure(parser: Parser, choice: str | None) -> None:
     add_options(parser, WORLD | OWN[choice or "solve"])
     if choice == "methods":
         add_options(parser, TOLERANCE)
-    elif choice != "certify":
+    elif choice not in ("certify", "counts"):
         add_options(parser.add_argument_group("how to solve"), SOLVING)
     add_options(parser.add_argument_group("files that need more"), FILES)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from likely.cli.mdp.answers import (
     solution_record,
     write_solution,
 )
-from likely.cli.mdp.inputs import policy_of, value_of, world_of
+from likely.cli.mdp.inputs import counts_of, policy_of, value_of, world_of
 from likely.cli.output import say_json
 from likely.errors import InvalidSetting, nearest
 from likely.mdp import worlds
@@ -46,6 +46,9 @@ from likely.mdp.model.solution import Solution
 from likely.mdp.model.world import World
 from likely.mdp.solvers.prediction import evaluate
 from likely.mdp.solvers.solve import CRITERIA, METHODS
+
+# Rows of a table of states.
+STATES = 40
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -390,12 +393,59 @@ def _beliefs(options: argparse.Namespace) -> None:
     )
 
 
+def _counts(options: argparse.Namespace) -> None:
+    log = counts_of(options.world)
+    if log is not None:
+        if options.discount is None:
+            raise InvalidSetting(
+                f"{options.world} is a log, which has no discount; give --discount"
+            )
+        counts, discount, gathered, name = log, options.discount, "adaptive", options.world
+        acts: Sequence[str] | None = None
+        names: Sequence[str] = [f"state {s}" for s in range(counts.states)]
+    else:
+        world = world_of(options)
+        problem, gathered, name = world.mdp, "fixed", world.name
+        discount, names = problem.discount, [problem.state_name(s) for s in range(problem.states)]
+        acts = problem.action_names
+        counts = mdp.draw_counts(
+            problem, options.draws, options.seed, known_support=not options.all_states
+        )
+    bounds = mdp.robust_bounds(
+        counts, discount, delta=options.delta, sets=options.sets, gathered=gathered
+    )
+    if options.json:
+        say_json({
+            "world": name, "visits": int(counts.visits.sum()), "discount": discount,
+            "delta": options.delta, "sets": options.sets, "gathered": gathered,
+            "lower": plain(bounds.lower), "upper": plain(bounds.upper),
+            "policy": bounds.policy.tolist(),
+        })  # fmt: skip
+        return
+    console = Console()
+    say(console, f"{name}: {counts}, discount {discount:g}", "bold")
+    say(console, str(bounds))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("state")
+    for column in ("L", "U", "action"):
+        table.add_column(column, justify="right")
+    shown = min(counts.states, STATES)
+    for s in range(shown):
+        number = int(bounds.policy[s])
+        action = "" if number < 0 else (acts[number] if acts else str(number))
+        table.add_row(names[s], f"{bounds.lower[s]:.4g}", f"{bounds.upper[s]:.4g}", action)
+    console.print(table)
+    if shown < counts.states:
+        say(console, f"and {counts.states - shown} more states; --json has them all", "dim")
+
+
 ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "solve": _solve,
     "evaluate": _evaluate,
     "methods": _methods,
     "simulate": _simulate,
     "beliefs": _beliefs,
+    "counts": _counts,
     "certify": _certify,
     "list": _list,
     "animate": _animate,

@@ -15,6 +15,7 @@ from likely.mdp.files.loading import load
 from likely.mdp.model.operators import policy_weights
 from likely.mdp.model.problem import MDP, read_npz
 from likely.mdp.model.world import World
+from likely.mdp.robust.counts import Counts
 
 
 def world_of(options: argparse.Namespace) -> World:
@@ -60,6 +61,28 @@ def value_of(path: str | Path, mdp: MDP) -> NDArray[np.float64]:
     if not np.isfinite(value).all():
         raise InvalidData(f"{path}: the value of state {np.isfinite(value).argmin()} is not finite")
     return value
+
+
+def counts_of(path: str) -> Counts | None:
+    """The counts of a log in an `.npz` file, or None where `path` is a world.
+
+    A log has `state`, `action` and `next_state` [N], `reward` ([S, A] or [S, A, S]), perhaps
+    `support` ([S, A, S], else all states are possible) and `terminal` [S].
+    """
+    if Path(path).suffix.lower() != ".npz":
+        return None
+    arrays = read_npz(Path(path), "a log or a world")
+    if "next_state" not in arrays:
+        return None
+    for name in ("state", "action", "reward"):
+        if name not in arrays:
+            raise InvalidData(f'{path}: a log of states needs "{name}"')
+    with reading(Path(path)):
+        return Counts.of_transitions(
+            arrays["state"], arrays["action"], arrays["next_state"], reward=arrays["reward"],
+            support=arrays.get("support", "all"), terminal=arrays.get("terminal"),
+            initial=arrays.get("initial"),
+        )  # fmt: skip
 
 
 def policy_of(word: str, mdp: MDP) -> NDArray[Any]:

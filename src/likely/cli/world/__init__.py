@@ -46,6 +46,8 @@ OWN: dict[str, dict[str, Option]] = {
         "--hold": ("STEPS", _HOLD, None, "steps that a random action is held on average [that of "
                    "the task]"),
         "--log": ("FILE", None, None, "fit this log instead: .npz, or Minari's .hdf5"),
+        "--undeclared": ("", None, False, "learn rewards and ends, too, instead of taking the "
+                         "rules of the task"),
         "--model": ("NAME", ("polynomial", "linear", "neighbours", "mean-change"), "polynomial",
                     "polynomial (ridge regression of s' - s), linear, neighbours, or mean-change, "
                     "the null model [polynomial]"),

@@ -49,6 +49,8 @@ def _list(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     task = task_of(options.task)
+    if options.undeclared:
+        task = task.undeclared()
     out = Path(options.out or f"runs/world-{task.name}")
     refuse_unwritable(out / CONFIG)
     wanted = {"degree": options.degree, "neighbours": options.neighbours}
@@ -59,7 +61,7 @@ def _fit(options: argparse.Namespace) -> None:
         log = collect(task, "random", options.transitions, options.seed, hold=options.hold)
     model = fit(log, options.model, task=task, **settings)
     nats = _validated(log, options.model, task, settings)
-    save_world(out, log, options.task, options.model, settings)
+    save_world(out, log, options.task, options.model, settings, undeclared=options.undeclared)
     if options.json:
         say_json({
             "world": str(out), "task": task.name, "transitions": len(log),

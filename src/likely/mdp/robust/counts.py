@@ -65,10 +65,10 @@ class Counts:
         return np.where(n > 0, self.count / np.maximum(n, 1), even)
 
     def __repr__(self) -> str:
-        n = self.visits
+        n = self.visits if len(self.state) else np.zeros(1, dtype=np.int64)
         return (
-            f"Counts({n.sum()} transitions of {len(n)} pairs in {self.states} states, "
-            f"{n.min(initial=0)} to {n.max(initial=0)} each)"
+            f"Counts({n.sum()} transitions of {len(self.state)} pairs in {self.states} states, "
+            f"{n.min()} to {n.max()} each)"
         )
 
     @classmethod
