@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from likely import data, runs
+from likely import data, runs, world
 from likely.cli.mdp import inputs
 from likely.data.made import digits
 from likely.data.readers import read_idx
@@ -35,7 +35,7 @@ from likely.density import TractableDensity
 from likely.errors import LikelyError
 from likely.estimate import Estimate, Relation
 from likely.jobs.compress import compress_file, decompress_file
-from likely.mdp import solve, worlds
+from likely.mdp import POMDP, solve, worlds
 from likely.mdp.files.loading import load
 from likely.runs import checkpoint
 from likely.runs.journal import METRICS, TIMING, read_lines
@@ -417,6 +417,24 @@ def _world(name: str) -> Callable[[Path], object]:
     return lambda folder: load(folder / name, **options)
 
 
+def _learned_world(folder: Path) -> None:
+    """A log of states that shrink, fitted and planned in."""
+    task, n = world.TASKS["mountaincar"], 40
+    noise = np.random.default_rng(0)
+    states = noise.uniform(task.low, task.high, (n, 2))
+    log = world.Trajectories.from_arrays(
+        states, np.arange(n) % 3, -np.ones(n), next_observation=states * 0.99,
+        terminated=np.zeros(n), truncated=np.ones(n), environment="MountainCar-v0",
+    )  # fmt: skip
+    world.save_world(folder, log, "mountaincar", "linear", {})
+    world.plan(world.load_world(folder)[0], (4, 4)).save(folder / "plan.npz")
+
+
+def _planned_world(folder: Path) -> None:
+    model, _, _ = world.load_world(folder)
+    world.Plan.load(folder / "plan.npz", model)
+
+
 CASES = (
     Case("grid", ("g.txt",), _texts(g_txt=GRID), _world("g.txt")),
     Case("cassandra", ("m.pomdp",), _texts(m_pomdp=CASSANDRA), _world("m.pomdp")),
@@ -427,6 +445,10 @@ CASES = (
     Case("solution-npz", ("s.npz",), _solved, _read_solution("s.npz")),
     Case("solution-json", ("s.json",), _solved, _read_solution("s.json")),
     Case("solve-checkpoint", ("c.npz",), _solved, _resumed_solve),
+    Case("pomdp", ("m.pomdp",), _texts(m_pomdp=CASSANDRA),
+         lambda folder: POMDP.from_file(folder / "m.pomdp")),
+    Case("world", ("config.json", "transitions.npz", "plan.npz"), _learned_world,
+         _planned_world),
     Case("array-npy", ("x.npy",), _images, lambda folder: data.load(folder / "x.npy")),
     Case("array-npz", ("x.npz",), _images, lambda folder: data.load(folder / "x.npz")),
     Case("idx", ("x.idx",), _images, lambda folder: read_idx(folder / "x.idx", (None, 4, 4))),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fuzz_files import CASES, Case, attempt, good
 
-EXAMPLES = {"run": 25, "resume": 25}
+EXAMPLES = {"run": 25, "resume": 25, "pomdp": 30, "world": 25}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

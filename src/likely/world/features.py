@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
+from likely.errors import InvalidSetting
 from likely.world.tasks import Task
 
 __all__ = ["Features", "Ridge", "ridge"]
 
 FloatArray = NDArray[np.float64]
+MOST = 5000  # monomials
 PENALTIES = 10.0 ** np.arange(-12.0, 3.0)
 
 
@@ -36,6 +39,11 @@ class Features:
         self.middle = (np.array(task.high) + np.array(task.low)) / 2
         self.half = (np.array(task.high) - np.array(task.low)) / 2
         columns = len(self.plain) + 2 * len(self.angles)
+        if not 1 <= degree <= 20 or math.comb(columns + degree, degree) > MOST:
+            raise InvalidSetting(
+                f"degree {degree}: expected a polynomial of degree 1 to 20 with at most {MOST} "
+                f"monomials of {columns} columns"
+            )
         self.terms = [
             term
             for power in range(1, degree + 1)

@@ -246,12 +246,12 @@ def fit(
         declared, data.state, data.action, data.next_state, trajectories.reward, over
     )
     ends = EndHead(declared, data.next_state, over)
-    chosen = {**defaults, **{name: int(value) for name, value in settings.items()}}
+    chosen = {**defaults, **settings}
     if "degree" in chosen and chosen["degree"] is None:
         chosen["degree"] = declared.degree
     for name, value in chosen.items():
-        if value < 1:
-            raise InvalidSetting(f"{name} must be at least 1, given {value}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InvalidSetting(f"{name} must be a whole number from 1, given {value!r}")
     return build(declared, rewards, ends, data, **chosen)
 
 

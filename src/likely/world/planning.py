@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Estimate
+from likely.files import reading
 from likely.mdp.model.problem import MDP, is_discounting, read_npz, write_npz
 from likely.mdp.model.solution import Solution
 from likely.mdp.solvers.solve import solve
@@ -102,10 +103,16 @@ class Plan:
         for name in ("value", "grid", "discount", "quadrature"):
             if name not in arrays:
                 raise InvalidData(f'{path}: "{name}" is missing')
-        return plan(
-            model, arrays["grid"].tolist(), discount=float(arrays["discount"]), tolerance=math.inf,
-            quadrature=int(arrays["quadrature"]), start=arrays["value"],
-        )  # fmt: skip
+        with reading(Path(path), what="not a plan"):
+            counts = [int(n) for n in arrays["grid"]]
+            if math.prod(counts) + 1 != len(arrays["value"]):
+                raise InvalidData(
+                    f"a value of {len(arrays['value'])} states on a grid of {math.prod(counts)}"
+                )
+            return plan(
+                model, counts, discount=float(arrays["discount"]), tolerance=math.inf,
+                quadrature=min(9, int(arrays["quadrature"])), start=arrays["value"],
+            )  # fmt: skip
 
 
 def plan(

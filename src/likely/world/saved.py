@@ -64,10 +64,12 @@ def load_world(folder: str | Path) -> tuple[TransitionModel, Trajectories, dict[
     with reading(path, what="is not JSON"):
         config = record_of(parse_json(path.read_bytes()), "format", "task", "model", "settings")
         if config["format"] != "likely.world":
-            raise InvalidData(
-                '"format" is not "likely.world"; expected what `likely world fit` wrote'
-            )
+            raise InvalidData('"format" is not "likely.world"')
+        for name, kind in (("task", str), ("model", str), ("settings", dict)):
+            if not isinstance(config[name], kind):
+                raise InvalidData(f'"{name}" is {config[name]!r}, expected {kind.__name__}')
     log = Trajectories.load(source / LOG)
-    task = task_of(config["task"])
-    task = task.undeclared() if config.get("undeclared") else task
-    return fit(log, config["model"], task=task, **config["settings"]), log, config
+    with reading(path, what="does not fit its log"):
+        task = task_of(config["task"])
+        task = task.undeclared() if config.get("undeclared") else task
+        return fit(log, config["model"], task=task, **config["settings"]), log, config

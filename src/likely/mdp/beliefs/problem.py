@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
+from likely.files import reading
 from likely.mdp.files.cassandra import read_cassandra
 from likely.mdp.model.problem import is_discounting
 
@@ -137,9 +138,10 @@ class POMDP:
         for a, by_state in enumerate(model.rows):
             for s, row in enumerate(by_state):
                 rows[a, s, list(row)] = list(row.values())
-        read = cls.from_arrays(
-            rows, model.observe, model.expected_rewards(), model.discount, model.start
-        )
+        with reading(path):
+            read = cls.from_arrays(
+                rows, model.observe, model.expected_rewards(), model.discount, model.start
+            )
         return dataclasses.replace(
             read, state_names=model.states, action_names=model.actions,
             observation_names=model.observations,
