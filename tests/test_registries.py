@@ -194,7 +194,7 @@ def test_every_model_objective_and_head_that_is_recommended_is_accepted() -> Non
         text = path.read_text(encoding="utf-8")
         for registry, pattern in (
             (OBJECTIVES, r"(?:--objective ([a-z][a-z-]*[a-z])(?![\w:-])|^objective: ([a-z-]+)$)"),
-            (HEADS, r"(?:--head |head=(?!head))([a-z][a-z-]*[a-z])(?![\w:-])"),
+            (HEADS, r"(?:--head |head=(?!head|self))([a-z][a-z-]*[a-z])(?![\w:-])"),
             (MODELS, r"\blikely fit ([a-z][a-z-]*[a-z])(?![\w:-])"),
         ):
             for match in re.finditer(pattern, text, re.MULTILINE):
