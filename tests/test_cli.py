@@ -597,6 +597,7 @@ def small(command: str, line: str) -> list[str]:
         "colorize": ["-n", "2", "--images", "2"],
         "clusters": ["-n", "40"],
         "score": ["-n", "40"],
+        "forecast": ["-n", "3", "--horizon", "3", "--at", "4"],
         "prior": ["--steps", "2"],
         "walk": ["--steps", "3", "--loops", "1"],
         "invert": ["--steps", "1", "--restarts", "1", "--number", "3"],
@@ -622,6 +623,9 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert main(fit_words("vae", Path("runs/conditional"), "--conditional")) == 0
     colours = likely.runs.build("luma-chroma", DataSpec("c", (3, 8, 8), 256), SMALL["luma-chroma"])
     likely.runs.save(Path("runs/colour"), colours)
+    for name, size in (("gru", "--hidden"), ("var", "--lags")):
+        words = ["fit", name, "--data", "regimes", "--out", f"runs/{name}", size, "4"]
+        assert main([*words, "--steps", "1"]) == 0
     seen = 0
     for command in COMMANDS:
         if command in ("mdp", "world"):  # their own tests run their examples

@@ -68,6 +68,7 @@ def arguments(model: Fittable, query: str, x: Tensor) -> tuple[tuple[Any, ...], 
         "sample": (4,), "conditional": (x, 2, 1), "complete": (x, first_half(model, x)),
         "interpolate": (pairs, 3), "stream": (4,), "walk": (pairs, 3),
         "upscale": (x[:, :, ::2, ::2], 3), "colorize": (x[:, :1], 3),
+        "forecast": (x, 3),
     }  # fmt: skip
     options: dict[str, Any] = {"context": context}
     if query == "arithmetic":

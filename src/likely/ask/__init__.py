@@ -25,6 +25,7 @@ from likely.ask.upscale import upscale  # isort: skip
 from likely.ask.conditional import conditional  # isort: skip
 from likely.ask.surprise import surprise  # isort: skip
 from likely.ask.stream import stream  # isort: skip
+from likely.ask.forecast import forecast  # isort: skip
 from likely.ask.compress import Compressed, Decompressed, compress, decompress  # isort: skip
 from likely.ask.query import QUERIES, Answer, Answers, Guarantee, Query
 from likely.density import Fittable
@@ -48,6 +49,7 @@ __all__ = [
     "conditional",
     "decompress",
     "features",
+    "forecast",
     "interpolate",
     "invert",
     "likelihood",

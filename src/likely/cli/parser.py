@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "classify": "classify with few labels, from the encoder of a run",
     "clusters": "cluster and map the codes of a run's data, without labels",
     "score": "say which examples are odd under a run, and where",
+    "forecast": "continue a series of a run's data, with quantiles",
     "verify": "check the likelihood of a run with independent code",
     "compress": "write images in the bits that a run says they hold",
     "decompress": "give them back, bit for bit",
@@ -48,7 +49,7 @@ COMMANDS: dict[str, str] = {
 # Those whose modules are in `likely.cli.queries`.
 QUERIES = (
     "complete", "colorize", "upscale", "prior", "encode", "traverse", "arithmetic", "invert",
-    "walk", "classify", "clusters", "score", "compress", "decompress",
+    "walk", "classify", "clusters", "score", "forecast", "compress", "decompress",
 )  # fmt: skip
 
 EXAMPLES = """\

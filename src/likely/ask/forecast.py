@@ -1,0 +1,64 @@
+"""What may follow: draws from p(later steps | the steps so far)."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from likely.ask.query import Answer, exact, none, query, refusal
+from likely.density import Fittable
+
+
+@runtime_checkable
+class Forecasts(Protocol):
+    """A model that answers."""
+
+    def forecast(
+        self,
+        x: Tensor,
+        horizon: int,
+        *,
+        draws: int = 1,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+    ) -> Tensor:
+        """See `forecast`."""
+
+
+def answer(model: Fittable) -> Answer:
+    """Exact for a density of sequences."""
+    if isinstance(model, Forecasts):
+        return exact("draws from its own p(x_t | x_<t), step after step from the state so far")
+    return none("its examples have no order in time: nothing comes after them")
+
+
+@query("forecast", answer)
+def forecast(
+    model: Fittable,
+    x: Tensor,
+    horizon: int,
+    *,
+    draws: int = 1,
+    seed: int = 0,
+    context: Tensor | int | None = None,
+) -> Tensor:
+    """Draw what follows from p(x_T+1..T+horizon | x), exactly.
+
+    Args:
+        model: a density of sequences.
+        x: integers [B, T, K], the steps so far.
+        horizon: steps to draw.
+        draws: of each sequence.
+        seed: of the noise.
+        context: as `likelihood` takes it, for all T + horizon steps.
+
+    Returns:
+        int64 [B, draws, horizon, K].
+
+    Raises:
+        Unanswerable: a model of anything but sequences.
+    """
+    if not isinstance(model, Forecasts):
+        raise refusal(model, answer(model))
+    return model.forecast(x, horizon, draws=draws, seed=seed, context=context)

@@ -1,0 +1,133 @@
+"""`likely forecast RUN`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from likely.cli.output import say, say_json, width
+from likely.cli.parser import Option, Parser, add_options, no_choices, one_of, whole
+from likely.cli.saved import data_of, opened, path_of, run_argument
+from likely.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from likely.evaluate.sequences.forecast import Forecast
+
+EXAMPLE = """\
+  likely forecast runs/var --horizon 24 --plot fan.png
+  likely forecast runs/gru --series 3 --at 32 --horizon 16 -n 500 -o continued.csv
+"""
+DEFAULT = None
+SPLITS = ("test", "validation", "train")
+OPTIONS: dict[str, Option] = {
+    "--horizon": ("H", whole(1), 24, "steps to forecast [24]"),
+    "--at": ("STEP", whole(0), None, "steps of the series that are known [all but the last H]"),
+    "-n --draws": ("N", whole(1), 200, "simulated continuations [200]"),
+    "--series": ("I", whole(0), 0, "number of the sequence [0]"),
+    "--split": ("SPLIT", one_of(SPLITS), "test", "whose sequences: test, validation, train [test]"),
+    "--seed": ("S", whole(0), 0, "of the noise [0]"),
+    "-o --out": ("FILE.csv", None, None, "a line for each step and column: quantiles 5, 25, 50, 75 "
+                 "and 95, and what followed [RUN/samples/forecast.csv]"),
+    "--plot": ("FILE.png", None, None, "fan charts; of many keys, piano rolls"),
+}  # fmt: skip
+
+
+choices = no_choices
+
+
+def configure(parser: Parser, choice: str | None) -> None:
+    """The arguments."""
+    parser.description = (
+        "Continue a series of a run's data from a step of it: draws from the model's own\n"
+        "p(later steps | steps so far), exact but for their number, as quantiles of every\n"
+        "column and step beside what followed, in the units of the columns."
+    )
+    run_argument(parser)
+    add_options(parser, OPTIONS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw, print and write."""
+    from likely.cli.progress import working
+    from likely.density import SequenceDensity, generative
+    from likely.evaluate.sequences.forecast import forecast
+    from likely.files import refuse_unwritable, write_bytes
+    from likely.jobs.evaluate import split_of
+
+    out = path_of(options.out, ".csv", "--out")
+    plot = path_of(options.plot, ".png", "--plot")
+    saved = opened(options)
+    model = generative(saved.model)
+    if not isinstance(model, SequenceDensity):
+        raise InvalidSetting(
+            f"{saved.name} is no model of sequences: nothing comes after an image. Fit one: "
+            "likely fit gru --data regimes"
+        )
+    out = out or saved.directory / "samples" / "forecast.csv"
+    for path in (out, plot):
+        if path is not None:
+            refuse_unwritable(path)
+    data = split_of(*data_of(saved), options.split)
+    with working(f"drawing {options.draws} continuations from {saved.name}"):
+        drawn = forecast(
+            model, data, horizon=options.horizon, at=options.at, draws=options.draws,
+            series=options.series, seed=options.seed,
+        )  # fmt: skip
+    write_bytes(out, drawn.table().encode())
+    if plot is not None:
+        from likely.files.figures import save_figure
+        from likely.report.forecast import forecast_figure
+
+        title = (
+            f"{data.spec.name}, {options.split}, series {drawn.series} after {drawn.at:,} steps: "
+            f"{options.draws} draws of {saved.name}"
+        )
+        save_figure(forecast_figure(drawn, title), plot)
+    if options.json:
+        say_json(
+            {
+                "run": str(saved.directory), "model": saved.name, "guarantee": "exact",
+                "split": options.split, "series": drawn.series, "at": drawn.at,
+                "horizon": options.horizon, "draws": options.draws, "seed": options.seed,
+                "csv": str(out), "plot": None if plot is None else str(plot),
+                "covered": drawn.covered if drawn.covered == drawn.covered else None,
+                "rows": drawn.rows(),
+            }
+        )  # fmt: skip
+        return 0
+    _tell(drawn, saved.name, options.split)
+    say("written to " + " and ".join(str(path) for path in (out, plot) if path is not None))
+    return 0
+
+
+def _tell(drawn: Forecast, name: str, split: str) -> None:
+    """Median and 90 % interval of the first columns, step by step."""
+    spec = drawn.spec
+    columns = spec.columns
+    lines = [["ahead", *(c.name for c in columns)]]
+    rows = {(row["ahead"], row["column"]): row for row in drawn.rows()}
+    for ahead in range(1, drawn.draws.shape[1] + 1):
+        cells = [str(ahead)]
+        for column in columns:
+            row = rows[ahead, column.name]
+            if "likeliest" in row:
+                value = row["likeliest"]
+                word = value if isinstance(value, str) else f"{value:.6g}"
+                cells.append(f"{word} ({100 * row['share']:.0f} %)")
+            else:
+                cells.append(f"{row['q50']:.4g} [{row['q05']:.4g}, {row['q95']:.4g}]")
+        lines.append(cells)
+    widths = [max(map(len, side)) for side in zip(*lines, strict=True)]
+    # As many columns as the terminal has room for.
+    room = [sum(widths[:count]) + 2 * count < width() for count in range(1, len(widths) + 1)]
+    shown = max(2, sum(room))
+    say(f"{spec.name}, {split}, series {drawn.series} after {drawn.at:,} of its steps; "
+        f"{len(drawn.draws)} draws of {name}, exact: median [5 %, 95 %] of each "
+        f"{spec.time_step} ahead")  # fmt: skip
+    for line in lines:
+        padded = [cell.rjust(size) for cell, size in zip(line, widths, strict=True)][:shown]
+        say(f"  {'  '.join(padded)}")
+    if len(columns) >= shown:
+        say(f"  and {len(columns) + 1 - shown} more columns in the file")
+    if drawn.covered == drawn.covered:
+        say(f"{100 * drawn.covered:.0f} % of what followed lies from the 5 % to the 95 % quantile")
