@@ -2,7 +2,7 @@
 
     python bench/enlarge.py fit cifar10-colour --work runs/enlarge       # 14 minutes of a core
     python bench/enlarge.py fit cifar10-scale --work runs/enlarge        # 8
-    python bench/enlarge.py fit fashion-mnist-scale --work runs/enlarge  # 3
+    python bench/enlarge.py fit fashion-mnist-scale --work runs/enlarge  # 2
     python bench/enlarge.py measure --work runs/enlarge                  # what is fitted so far
 
 `measure` draws 64 images of each of the first test images, given their luma or their averages,
@@ -78,7 +78,7 @@ RECIPES = {
         "fashion-mnist",
         "haar-pyramid",
         {"channels": 32, "base_layers": 4, "layers": 3, "head_channels": 64, "features": 32},
-        2500,
+        1500,
         {"upscale/fashion-mnist-x2": Task(2), "upscale/fashion-mnist-x4": Task(4)},
     ),
 }
@@ -113,7 +113,7 @@ def blocks(folder: Path, label: str, task: Task, images: int) -> list[dict[str, 
             save_png(result.sheet(label), RESULTS / f"enlarge-{label.replace('/', '-')}.png")
         print(f"{time.strftime('%H:%M:%S')} {label} {first + BLOCK}/{images}: "
               f"mean {record['psnr-mean']:.2f} dB", flush=True)  # fmt: skip
-    return done[: images // BLOCK]
+    return done
 
 
 def parts(folder: Path, examples: int) -> tuple[dict[str, float], dict[str, Any]]:
@@ -168,7 +168,7 @@ def mean_and_error(records: list[dict[str, float]], key: str) -> tuple[float, fl
 def measure(work: Path, images: int, examples: int) -> None:
     """Everything that is fitted; writes the result after each run."""
     figures: dict[str, float] = {}
-    about: dict[str, Any] = {"images": images, "draws": DRAWS}
+    about: dict[str, Any] = {"draws": DRAWS}
     consistency: list[float] = []
     for name, recipe in RECIPES.items():
         folder = work / name
@@ -180,9 +180,10 @@ def measure(work: Path, images: int, examples: int) -> None:
             records = blocks(folder, label, task, images)
             assert all(record["exact"] for record in records)
             about[label] = {key: mean_and_error(records, key) for key in records[0]}
-            about[label] |= without_a_model(folder, task, images)
-            for key in records[0]:
-                if key not in ("exact", "consistency"):
+            about[label] |= without_a_model(folder, task, BLOCK * len(records))
+            about[label]["images"] = BLOCK * len(records)
+            for key in about[label]:
+                if key.startswith(("psnr", "bits", "coverage", "diversity", "seconds")):
                     figures[f"{label}/{key}"] = about[label][key][0]
             consistency += [record["consistency"] for record in records]
         figures["upscale/consistency-error"] = max(consistency)
@@ -196,7 +197,8 @@ def main() -> None:
     parser.add_argument("what", choices=("fit", "measure"))
     parser.add_argument("name", nargs="?", choices=RECIPES, help="of what is fitted")
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--images", type=int, default=100, help="test images that are drawn for")
+    parser.add_argument("--images", type=int, default=100, help="test images that are drawn for, "
+                        "where fewer were")  # fmt: skip
     parser.add_argument("--examples", type=int, default=1000, help="test images of the bits/dim")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()

@@ -32,6 +32,14 @@ page from there. The raw figures, the command and the machine are folded away un
 `=` is exact, `<=` a bound, `~` an estimate; ± is one standard error over the examples (in the
 ablation, the difference between two seeds). A figure without a sign was counted or timed.
 """
+# What was drawn of which images.
+RESTORED = {
+    "colorize/cifar10": "CIFAR-10, colours given luma",
+    "upscale/cifar10-x2": "CIFAR-10, 16 to 32 pixels a side",
+    "upscale/cifar10-x4": "CIFAR-10, 8 to 32",
+    "upscale/fashion-mnist-x2": "Fashion-MNIST, 14 to 28",
+    "upscale/fashion-mnist-x4": "Fashion-MNIST, 7 to 28",
+}
 # Columns of the table of arithmetic: field of an attribute, and ending of the figure of all.
 FLIPS = {
     "flipped": "flip-rate", "by_chance": "flip-by-chance", "gained": "flip",
@@ -429,6 +437,46 @@ def steering() -> Iterator[str]:
     yield folded(at("arithmetic"))
 
 
+def restored(record: dict[str, Any]) -> str:
+    """What draws given luma or averages are worth, beside floors without a model."""
+    about, rows = record["about"], []
+    tasks = {name: told for name, told in about.items() if "/" in name}
+    for name, told in tasks.items():
+        floor = max(
+            (told[key][0], key.removeprefix("psnr-"))
+            for key in told
+            if key.startswith("psnr-") and key[5:] not in ("mean", "single", "best")
+        )
+        bits, mean, single = (told[key] for key in ("bits", "psnr-mean", "psnr-single"))
+        rows.append(
+            [
+                RESTORED[name],
+                str(told["images"]),
+                f"= {bits[0]:.3f} ± {bits[1]:.3f}",
+                f"{mean[0]:.2f} ± {mean[1]:.2f}",
+                f"{single[0]:.2f}",
+                f"{floor[0]:.2f} ({floor[1]})",
+                f"{100 * told['coverage'][0]:.1f} %",
+                f"{told['diversity'][0]:.2f}",
+                f"{told['consistency'][0]:g}",
+            ]
+        )
+    parts = "".join(
+        f"- `{name}`: = {f[f'enlarge/{name}/bits-per-dim']:.3f} bits/dim of test images, "
+        f"{f[f'enlarge/{name}/bits-of-the-base']:.3f} of them the base's and "
+        f"{f[f'enlarge/{name}/bits-of-the-rest']:.3f} the rest's\n"
+        for f in [record["figures"]]
+        for name in about
+        if "/" not in name and name != "draws"
+    )
+    heading = ["task", "images", "bits of a missing dimension", "PSNR of the mean", "single draw",
+               "best floor", "in 90 % intervals", "diversity", "consistency error"]  # fmt: skip
+    return (
+        f"{about['draws']} draws of each test image; dB of each image, averaged.\n\n"
+        f"{markdown(heading, rows)}\n{parts}\n"
+    )
+
+
 def flips(record: dict[str, Any], *, each: bool = True) -> str:
     """How often arithmetic of codes gives an attribute and leaves the others."""
     accuracy = record["about"]["classifier"]
@@ -564,7 +612,8 @@ def robustness() -> Iterator[str]:
 def page() -> str:
     """The whole page."""
     chapters = (
-        mnist, cifar10, ablation, few_labels, games, modes, steering, speed, planning, robustness,
+        mnist, cifar10, ablation, few_labels, games, modes, steering, speed, planning,
+        robustness,
     )  # fmt: skip
     text = "\n".join(part for chapter in chapters for part in chapter())
     others = [p for p in sorted(RESULTS.glob("*.json")) if f"/{p.name}</summary>" not in text]
@@ -585,11 +634,12 @@ def main() -> None:
         shutil.copyfile(sheet, DOCS / "pictures" / f"{sheet.parent.name}.png")
     for curve in RESULTS.glob("*/curve.png"):
         shutil.copyfile(curve, DOCS / "pictures" / f"{curve.parent.name}-curve.png")
-    for names in ("classify-*.png", "arithmetic-*-0.png", "annealed.png"):
+    for names in ("classify-*.png", "arithmetic-*-0.png", "annealed.png", "enlarge-*.png"):
         for picture in RESULTS.glob(names):
             shutil.copyfile(picture, DOCS / "pictures" / picture.name)
     for result, page_name, table_of in (
         ("classify", "classify", accuracies), ("arithmetic", "steering", flips),
+        ("enlarge", "split", restored),
     ):  # fmt: skip
         if at(result).exists():
             path = DOCS / f"{page_name}.md"
