@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import struct
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from likely.data.sequences import (
     Windows,
     find_lattice,
     from_sequences,
+    music,
     regimes_log_prob,
 )
 from likely.data.sequences.dataset import transposed
@@ -329,3 +333,29 @@ def test_lattices_of_etth1() -> None:
     assert np.allclose([c.step for c in train.spec.columns], wanted, atol=1e-6)
     assert max(c.residual for c in train.spec.columns) < 0.00055
     assert all(c.kind == "lattice" for c in train.spec.columns)
+
+
+# -- to look at and to listen to ------------------------------------------------------------
+
+
+def test_midi_and_sound_hold_the_notes() -> None:
+    roll = np.zeros((6, 3), np.uint8)
+    roll[0:3, 0] = roll[2:6, 2] = 1
+    names = ("key 60", "key 61", "key 64")
+    train, _ = from_sequences(
+        [roll] * 6, columns=names, kinds=dict.fromkeys(names, "binary"), time_step="quarter"
+    )
+    assert music.notes(train[0], train.spec) == [(60, 0, 3, 0), (64, 2, 6, 0)]
+    content = music.midi([train[0], train[0]], train.spec)
+    assert content[:14] == b"MThd" + struct.pack(">IHHH", 6, 1, 2, 480)
+    assert content.count(bytes([0x90, 60, 64])) == 2
+    assert content.count(bytes([0x80, 64, 0])) == 2
+    assert bytes([0x83, 0x60, 0x80, 60, 0]) in content  # a quarter, 480 ticks, after key 64
+    with wave.open(io.BytesIO(music.sound([train[0]], train.spec))) as file:
+        assert file.getnframes() == round(5.0 * music.RATE) + music.RATE
+    assert music.picture([train[0]], train.spec)[:8] == b"\x89PNG\r\n\x1a\n"
+    regimes, _ = data.load("regimes")
+    assert isinstance(regimes, Sequences)
+    assert music.picture([regimes[0]], regimes.spec)[:4] == b"\x89PNG"
+    with pytest.raises(InvalidSetting, match="is no music"):
+        music.notes(regimes[0], regimes.spec)

@@ -57,7 +57,8 @@ OPTIONS: dict[str, Option] = {
                "a model with latent variables the code"),
     "--rows": ("N", whole(0), None, "upper rows that --like keeps [half]"),
     "--steps": ("N", whole(1), None, "of sequences: how many steps of each [the longest in the "
-                "data]; they are written as a table, --out FILE.csv, in the units of the columns"),
+                "data]; --out may end in .csv (a table in the units of the columns), .png, and for "
+                "music in .mid or .wav"),
 }  # fmt: skip
 AUTOREGRESSIVE: dict[str, Option] = {
     "--temperature": ("T", positive, 1.0, "temperature of every conditional; below 1: likelier, "
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     from likely.runs import checkpoint
     from likely.training.progress import duration
 
-    tabular = str(options.out).lower().endswith(".csv")
+    tabular = str(options.out).lower().endswith((".csv", ".mid", ".wav"))
     out = None if tabular else path_of(options.out, ".png", "--out")
     array = path_of(options.npy, ".npy", "--npy")
     trace = path_of(options.progressive, ".png", "--progressive")
@@ -104,7 +105,9 @@ def run(options: argparse.Namespace) -> int:
     if isinstance(model, SequenceDensity):
         return sequences.sample(options, saved, model)
     if options.steps is not None or tabular:
-        raise InvalidSetting(f"--steps and a .csv are for sequences; {saved.name} draws images")
+        raise InvalidSetting(
+            f"--steps, .csv, .mid and .wav are for sequences; {saved.name} draws images"
+        )
     out = out or saved.directory / "samples" / f"seed-{options.seed}.png"
     for path in (out, array, trace, gif):
         if path is not None:

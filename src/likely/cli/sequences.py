@@ -1,4 +1,4 @@
-"""What the commands say and write of sequences."""
+"""What the commands say and write of sequences: tables, pictures, MIDI, sound."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import say, say_json
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from likely.density import SequenceDensity
     from likely.runs.saved import SavedRun
 
+SUFFIXES = (".csv", ".png", ".mid", ".wav")
 # Options of `likely sample` that images alone have.
 OF_IMAGES = {"mean": False, "truncation": None, "progressive": None, "temperature": 1.0,
              "method": "auto", "columns": None, "gif": None, "like": None}  # fmt: skip
@@ -34,7 +36,11 @@ def sample(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity)
     for name, nothing in OF_IMAGES.items():
         if getattr(options, name) != nothing:
             raise InvalidSetting(f"--{name} is for images; {saved.name} draws sequences")
-    out = path_of(options.out, ".csv", "--out")
+    suffix = Path(options.out).suffix.lower() if options.out else ".csv"
+    if suffix not in SUFFIXES:
+        raise InvalidSetting(f"--out {options.out}: expected a name that ends in "
+                             f"{', '.join(SUFFIXES)}")  # fmt: skip
+    out = path_of(options.out, suffix, "--out")
     array = path_of(options.npy, ".npy", "--npy")
     out = out or saved.directory / "samples" / f"seed-{options.seed}.csv"
     for path in (out, array):
@@ -46,7 +52,7 @@ def sample(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity)
     x = model.sample(options.number, seed=options.seed, context=context, steps=steps)
     seconds = time.monotonic() - began
     integers = x.cpu().numpy()
-    checkpoint.write_bytes(out, table(model, integers).encode())
+    checkpoint.write_bytes(out, content(suffix, saved.name, model, integers, options.seed))
     if array is not None:
         buffer = io.BytesIO()
         np.save(buffer, integers.astype(np.int32), allow_pickle=False)
@@ -55,7 +61,7 @@ def sample(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity)
         record: dict[str, Any] = {
             "run": str(saved.directory), "model": saved.name, "n": options.number, "steps": steps,
             "seed": options.seed, "columns": [c.name for c in model.spec.columns],
-            "table": str(out), "array": None if array is None else str(array),
+            "file": str(out), "array": None if array is None else str(array),
             "seconds": round(seconds, 3),
         }  # fmt: skip
         say_json(record)
@@ -64,6 +70,22 @@ def sample(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity)
     say(f"{options.number} sequences of {steps} steps from {saved.name} in {duration(seconds)}: "
         f"{written}")  # fmt: skip
     return 0
+
+
+def content(
+    suffix: str, name: str, model: SequenceDensity, x: npt.NDArray[Any], seed: int
+) -> bytes:
+    """What a file of that ending holds of sequences [n, T, K]."""
+    from likely.data.sequences import music
+
+    series, spec = list(x), model.spec
+    if suffix == ".mid":
+        return music.midi(series, spec)
+    if suffix == ".wav":
+        return music.sound(series, spec)
+    if suffix == ".png":
+        return music.picture(series, spec, f"{name} on {spec.name}: seed {seed}, not chosen")
+    return table(model, x).encode()
 
 
 def labels_for_sequences(model: SequenceDensity, n: int, label: str | None) -> Any:

@@ -65,6 +65,9 @@ SEQUENCES: dict[str, Entry] = {
         ),
     )
 }  # fmt: skip
+# Of the chorales: the columns, and the pitch of the lowest note, which is 1; a silent voice is 0.
+VOICES = ("soprano", "alto", "tenor", "bass")
+LOWEST_VOICE, HIGHEST_VOICE = 36, 81
 FILES = {
     "chorales": "jsb_chorales.npz",
     "jsb": "JSB_Chorales.mat",

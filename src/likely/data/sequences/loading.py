@@ -11,13 +11,16 @@ import numpy as np
 from likely.data.places import find, missing
 from likely.data.readers import read_npz
 from likely.data.sequences import files, made
-from likely.data.sequences.catalogue import FILES, SEQUENCES
+from likely.data.sequences.catalogue import (
+    FILES,
+    HIGHEST_VOICE,
+    LOWEST_VOICE,
+    SEQUENCES,
+    VOICES,
+)
 from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.splits import from_sequences
 from likely.errors import InvalidData, InvalidSetting
-
-# The lowest and the highest pitch of the chorales; a voice is 0 where it is silent.
-LOWEST, HIGHEST = 36, 81
 
 
 def load_sequences(
@@ -67,26 +70,27 @@ def _chorales(path: Path) -> tuple[Sequences, Sequences]:
         pitch, lengths = arrays.get(f"{split}_satb16"), arrays.get(f"{split}_satb16_len")
         if pitch is None or lengths is None or int(lengths.sum()) != len(pitch):
             raise InvalidData(f"{path}: expected {split}_satb16 and {split}_satb16_len")
-        voices = np.where(pitch < 0, 0, pitch.astype(np.int64) - (LOWEST - 1))
+        voices = np.where(pitch < 0, 0, pitch.astype(np.int64) - (LOWEST_VOICE - 1))
         parts.append(np.split(voices, np.cumsum(lengths)[:-1]))
-    names = ("soprano", "alto", "tenor", "bass")
     train, test = from_sequences(
         [x for part in parts for x in part],
         name="chorales",
-        columns=names,
-        kinds=dict.fromkeys(names, "categorical"),
+        columns=VOICES,
+        kinds=dict.fromkeys(VOICES, "categorical"),
         time_step="16th",
         clock=(4, 16),
         split=(len(parts[0]), len(parts[1])),
     )
     # One table of pitches for all voices, whatever each one sings.
     columns = tuple(
-        dataclasses.replace(c, levels=HIGHEST - LOWEST + 2, offset=0.0, step=1.0)
+        dataclasses.replace(c, levels=HIGHEST_VOICE - LOWEST_VOICE + 2, offset=0.0, step=1.0)
         for c in train.spec.columns
     )
     if any(c.offset or c.step != 1 for c in train.spec.columns):
         raise InvalidData(f"{path}: the voices are not the published ones")
     for data in (train, train.validation, test):
         assert isinstance(data, Sequences)
-        data.spec = dataclasses.replace(data.spec, columns=columns, levels=HIGHEST - LOWEST + 2)
+        data.spec = dataclasses.replace(
+            data.spec, columns=columns, levels=HIGHEST_VOICE - LOWEST_VOICE + 2
+        )
     return train, test
