@@ -4,9 +4,9 @@
 
 One seed of transitions and ten episodes a point. `grid` is a polynomial model on a grid (likely),
 `null` the same with the mean change as its model, `dac-mdp` the averager of nearest transitions,
-`codes` counts between 200 centres, `fitted-q` fitted Q iteration with extremely randomised trees
-(Ernst et al. 2005), `cloned` behaviour cloning. `grid` and `null` are told the rules of rewards and
-ends, the others read both from the log.
+`codes` counts between 200 centres, `kernels` KBSF with 200 representative states, `fitted-q` fitted
+Q iteration with extremely randomised trees (Ernst et al. 2005), `cloned` behaviour cloning. `grid`
+and `null` are told the rules of rewards and ends, the others read both from the log.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ METHODS: dict[str, Callable[[world.Trajectories, world.Task], Policy]] = {
     "grid": grid,
     "dac-mdp": lambda log, task: world.neighbours_plan(log),
     "codes": lambda log, task: world.codes_plan(log),
+    "kernels": lambda log, task: world.kernel_plan(log),
     "fitted-q": fitted_q,
     "cloned": lambda log, task: world.clone(log),
     "null": lambda log, task: grid(log, task, "mean-change"),

@@ -62,17 +62,17 @@ def pole(folder: Path) -> Path:
 
 NAMES = {
     "grid": "learned model on a grid (Likely)", "codes": "200 codes, counted",
-    "dac-mdp": "DAC-MDP (neighbours)", "fitted-q": "fitted Q (trees)",
+    "dac-mdp": "DAC-MDP (neighbours)", "kernels": "KBSF (kernels)", "fitted-q": "fitted Q (trees)",
     "cloned": "behaviour cloning", "null": "null model on a grid",
 }  # fmt: skip
-COLOURS = ("#1f77b4", "#2a9d8f", "#e9a23b", "#d64545", "#8d6cab", "#9aa5b1")
+COLOURS = ("#1f77b4", "#2a9d8f", "#e9a23b", "#8c564b", "#d64545", "#8d6cab", "#9aa5b1")
 
 
 def returns(folder: Path) -> Path:
     """Return against the number of transitions, from bench/results/world-curves.json."""
     source = Path(__file__).parent.parent / "bench" / "results" / "world-curves.json"
     figures = json.loads(source.read_text())["figures"]
-    figure = new_figure(10.5, 3.6)
+    figure = new_figure(10.5, 3.8)
     for i, name in enumerate(("cartpole", "mountaincar", "pendulum")):
         axes = figure.add_subplot(1, 3, i + 1)
         for (method, label), colour in zip(NAMES.items(), COLOURS, strict=True):
@@ -93,7 +93,7 @@ def returns(folder: Path) -> Path:
         if i == 0:
             axes.set_ylabel("return", fontsize=8.5)
     lines, labels = axes.get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=6, fontsize=7.5, frameon=False)
+    figure.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=7.5, frameon=False)
     return save_figure(figure, folder / "worlds-returns.png")
 
 

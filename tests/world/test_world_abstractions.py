@@ -58,6 +58,20 @@ def test_codes_count_and_fear_what_was_never_done() -> None:
     np.testing.assert_array_equal(plan.solution.value, again.solution.value)
 
 
+def test_kernels_keep_the_mass_of_ends() -> None:
+    plan = world.kernel_plan(LOG, task=toy_rail.TASK, states=20, width=0.1)
+    np.testing.assert_allclose(plan.mdp.transition.sum(axis=1), 1.0)
+    assert plan.mdp.terminal.tolist() == [False] * 20 + [True]
+    mass = plan.mdp.transition[:, [20]].toarray()[:, 0]
+    best = int(plan.solution.value[:20].argmax())
+    assert mass[int(plan.mdp.pair_ptr[best]) + 2] > 0.2  # to the right, from nearest to the end
+    never = dataclasses.replace(LOG, terminated=np.zeros(len(LOG), dtype=bool))
+    endless = world.kernel_plan(never, task=toy_rail.TASK, states=20, width=0.1)
+    assert endless.mdp.transition[:, [20]].sum() == 0.0
+    np.testing.assert_allclose(endless.solution.value[:20], -10.0, atol=1e-2)  # -1 for ever
+    assert world.act(toy_rail.TASK, plan, episodes=5).terminated.all()
+
+
 def test_a_clone_does_what_was_done() -> None:
     right = world.collect(toy_rail.TASK, lambda seen: np.array([2]), n=60, seed=0)
     mixed = dataclasses.replace(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from likely.world.abstractions import TablePlan as TablePlan
     from likely.world.abstractions import clone as clone
     from likely.world.abstractions import codes_plan as codes_plan
+    from likely.world.abstractions import kernel_plan as kernel_plan
     from likely.world.abstractions import neighbours_plan as neighbours_plan
     from likely.world.grid import Grid as Grid
     from likely.world.grid import to_mdp as to_mdp
@@ -48,7 +49,7 @@ _HOME = {
     name: home
     for home, names in {
         "learn": ("fit", "held_out_nats"),
-        "abstractions": ("TablePlan", "clone", "codes_plan", "neighbours_plan"),
+        "abstractions": ("TablePlan", "clone", "codes_plan", "kernel_plan", "neighbours_plan"),
         "grid": ("Grid", "to_mdp"),
         "model": ("Branches", "KnownModel", "Step", "TransitionModel"),
         "planning": ("Errors", "Plan", "errors", "plan", "validate"),

@@ -1,4 +1,4 @@
-r"""Other ways from a log to an MDP, for comparison with a model on a grid: neighbours and codes.
+r"""Other ways from a log to an MDP, beside a model on a grid: neighbours, codes, kernels.
 
 **Neighbours** (DAC-MDP: Shrestha, Lee, Tadepalli and Fern 2021, https://arxiv.org/abs/2010.08891).
 The states are the next states of the log. For each of them and each action, the k nearest
@@ -10,7 +10,11 @@ transitions are averaged the same way.
 transitions between centres are counted. An action that a centre never took leads to an absorbing
 state with the smallest reward of the log for ever: R-max turned upside down.
 
-Both keep `terminated` apart from `truncated`: terminal successors keep their mass.
+**Kernels** (KBSF: Barreto, Precup and Pineau 2016, https://jmlr.org/papers/v17/13-134.html; after
+Ormoneit and Sen 2002). For m representative states, P_a = K_a D_a and r_a = K_a r, K_a the kernel
+from representatives to where the transitions with action a began, D_a from where they landed back.
+
+All keep `terminated` apart from `truncated`: terminal successors keep their mass.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from likely.world.learn import columns
 from likely.world.tasks import Task, task_for
 from likely.world.trajectories import Trajectories
 
-__all__ = ["TablePlan", "clone", "codes_plan", "neighbours_plan"]
+__all__ = ["TablePlan", "clone", "codes_plan", "kernel_plan", "neighbours_plan"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -142,7 +146,6 @@ def codes_plan(
         codes: centres, at most as many as there are transitions.
         seed: of k-means.
     """
-    from scipy.cluster.vq import kmeans2
     from scipy.spatial import cKDTree
 
     declared = task_for(trajectories, task)
@@ -150,9 +153,7 @@ def codes_plan(
     data, features = columns(declared, trajectories), Features(declared, 1)
     begin = features(data.state)
     scale = np.maximum(begin.std(axis=0), 1e-9)
-    centres, _ = kmeans2(
-        begin / scale, min(codes, len(begin)), minit="++", rng=np.random.default_rng(seed)
-    )
+    centres = _centres(begin / scale, codes, seed)
     tree, size, actions = cKDTree(centres), len(centres), len(declared.actions)
 
     def code(state: FloatArray) -> IntArray:
@@ -177,6 +178,74 @@ def codes_plan(
     )  # fmt: skip
     solution = solve(process, tolerance=tolerance)
     return TablePlan(declared, process, solution, lambda state: solution.policy[code(state)])
+
+
+def kernel_plan(
+    trajectories: Trajectories,
+    *,
+    task: Any = None,
+    states: int = 200,
+    width: float = 0.3,
+    discount: float | None = None,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+) -> TablePlan:
+    """KBSF: solve the process of a few representative states, kernels to the data and back.
+
+    Args:
+        states: representative ones, the centres of k-means; m.
+        width: of both Gaussian kernels, in deviations of the states.
+        seed: of k-means.
+
+    Raises:
+        InvalidData: an action that was never taken.
+    """
+    declared = task_for(trajectories, task)
+    rate = declared.discount if discount is None else discount
+    data, features = columns(declared, trajectories), Features(declared, 1)
+    begin = features(data.state)
+    scale = np.maximum(begin.std(axis=0), 1e-9)
+    centres = _centres(begin / scale, states, seed)
+    m, actions = len(centres), len(declared.actions)
+
+    def kernel(left: FloatArray, right: FloatArray) -> FloatArray:
+        """Rows that sum to one, [n, k]; the nearest is never lost to rounding."""
+        distance = ((left[:, None] - right[None]) ** 2).sum(axis=2)
+        weight = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / (2.0 * width**2))
+        return np.asarray(weight / weight.sum(axis=1, keepdims=True))
+
+    # Where each transition lands: at representatives, or at the end (the last column).
+    landing = np.column_stack(
+        [kernel(features(data.next_state) / scale, centres), np.zeros(len(begin))]
+    )
+    landing[trajectories.terminated] = np.eye(m + 1)[m]
+    rows, reward = np.zeros((m + 1, actions, m + 1)), np.zeros((m + 1, actions))
+    rows[m, :, m] = 1.0
+    for a, action in enumerate(declared.actions):
+        taken = data.action == a
+        if not taken.any():
+            raise InvalidData(f"{declared.name}: action {action} was never taken")
+        near = kernel(centres, begin[taken] / scale)  # K of the paper, [m, n_a]
+        rows[:m, a] = near @ landing[taken]  # K D
+        reward[:m, a] = near @ trajectories.reward[taken]
+    process = MDP.from_arrays(rows, reward, rate, layout="sas", terminal=[m])
+    solution = solve(process, tolerance=tolerance)
+    q = solution.q_table(0.0)
+    assert q is not None
+
+    def choose(state: FloatArray) -> IntArray:
+        """Q between the representatives, by the same kernel."""
+        share = kernel(features(state) / scale, centres)
+        return np.asarray((share @ q[:m]).argmax(axis=1), dtype=np.int64)
+
+    return TablePlan(declared, process, solution, choose)
+
+
+def _centres(points: FloatArray, count: int, seed: int) -> FloatArray:
+    from scipy.cluster.vq import kmeans2
+
+    noise = np.random.default_rng(seed)
+    return np.asarray(kmeans2(points, min(count, len(points)), minit="++", rng=noise)[0])
 
 
 def clone(
