@@ -27,7 +27,7 @@ from likely.data.spec import DataSpec
 from likely.density import GenerativeModel
 from likely.evaluate.quantities import QUANTITIES
 from likely.files import atomic
-from likely.models import MODELS
+from likely.models import MODELS, SEQUENCE_MODELS
 from likely.settings import FitSettings
 from sizes import COLOUR, SMALL
 
@@ -528,7 +528,8 @@ def test_a_comparison_is_told_where_it_cannot_be_kept(
 
 
 def test_lists_and_descriptions(capsys: Capture) -> None:
-    assert {m["name"] for m in document(capsys, "models")["models"]} == set(MODELS)
+    listed = {m["name"] for m in document(capsys, "models")["models"]}
+    assert listed == {*MODELS, *SEQUENCE_MODELS}
     vae = document(capsys, "models", "vae")["models"][0]
     spec = likely.data.load("digits")[0].spec
     assert vae["presets"]["8x8"] == dataclasses.asdict(MODELS["vae"].settings.preset(spec))
