@@ -24,6 +24,7 @@ from likely import data as data_room
 from likely import fit, runs
 from likely.data.sequences import Sequences
 from likely.density import SequenceDensity
+from likely.evaluate.sequences.calibration import calibration
 from likely.evaluate.sequences.nats import StepNats, step_nats
 from likely.models import SEQUENCE_MODELS
 from likely.training.presets import fit_settings
@@ -70,6 +71,12 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
         f"{prefix}/test-nats-per-step": scored.value,
         f"{prefix}/test-nats-per-step-standard-error": scored.standard_error,
     }
+    if any(column.kind in ("lattice", "continuous") for column in test.spec.columns):
+        measured = calibration(density, test, train, steps=1000)
+        figures |= {f"{prefix}/test-{e.quantity}": e.value for e in measured.estimates}
+        about["calibration"] = {
+            e.quantity: [e.value, e.standard_error] for e in measured.estimates
+        } | {"pit": measured.uniformity()}
     kept = {"fit": vars(settings), "model": vars(network.settings)}
     plain = json.loads(json.dumps(kept))
     write_result(f"sequences-{name}-{model}", figures, plain, about)
@@ -109,6 +116,9 @@ def table() -> dict[str, float]:
         figures[figure] = chosen.value
         figures[f"{figure}-standard-error"] = chosen.standard_error
         about[name] = {"chosen": best}
+        coverage = measured[best]["about"].get("calibration", {}).get("coverage-90")
+        if coverage is not None:
+            figures[f"{figure.rsplit('/', 1)[0]}/coverage-90"] = coverage[0]
         print(f"\n{name}, test, nats per step, micro average; validation chooses {best}")
         for model, row in sorted(measured.items(), key=lambda item: validation[item[0]]):
             scored = blocks_of(row, "test")

@@ -37,6 +37,7 @@ COPYING = "Copying of training images"
 CODES = "Codes"
 ANNEALING = "Annealing"
 SPEED = "Speed"
+CALIBRATION = "Forecasts of the next step"
 
 # By heading. Density is 1 for equal distributions, and more for samples that crowd where data is
 # dense.
@@ -87,6 +88,14 @@ GROUPS: dict[str, tuple[Quantity, ...]] = {
         Quantity("memorisation-ratio-features", "memorisation ratio, features", "ratio, features"),
         Quantity("near-copies", "share of near copies", "near copies"),
         Quantity("duplicates", "share of exact copies", "exact copies"),
+    ),
+    CALIBRATION: (
+        *(
+            Quantity(f"coverage-{level}", f"coverage of the {level} % interval", unit="%")
+            for level in (50, 80, 90, 95)
+        ),
+        Quantity("crps", "CRPS", unit="standard deviations", lower_is_better=True),
+        Quantity("energy-score", "energy score", unit="standard deviations", lower_is_better=True),
     ),
     SPEED: (Quantity("sampling-speed", "sampling speed", "speed", "images/s", False),),
 }

@@ -38,6 +38,7 @@ from likely.evaluate.disentangle import Disentanglement, disentanglement_of
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
 from likely.evaluate.prior import FEWEST, prior_gap
 from likely.evaluate.samples import SampleReference, samples_per_second
+from likely.evaluate.sequences.calibration import calibration
 from likely.evaluate.sequences.nats import step_nats
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report
@@ -182,7 +183,7 @@ def measure(
         refuse_without_posterior(model)
     name = name or type(model).__name__
     if isinstance(model, SequenceDensity):
-        return _of_sequences(model, part, name, proofs, progress)
+        return _of_sequences(model, train, part, settings, name, proofs, progress)
     estimates: list[Estimate] = []
     unanswerable: dict[str, str] = {}
     notes: list[str] = []
@@ -248,11 +249,18 @@ def measure(
 
 
 def _of_sequences(
-    model: SequenceDensity, part: Dataset, name: str, proofs: Proofs | None, progress: Progress
+    model: SequenceDensity,
+    train: Dataset,
+    part: Dataset,
+    settings: EvaluateSettings,
+    name: str,
+    proofs: Proofs | None,
+    progress: Progress,
 ) -> Evaluation:
-    """Nats per step and bits per value, or the proof that failed; no numbers about samples."""
+    """Nats per step and bits per value, or the proof that failed; forecasts of the next step."""
     unanswerable: dict[str, str] = {}
-    estimates: tuple[Estimate, ...] = ()
+    estimates: list[Estimate] = []
+    notes = ["every step is scored, the first included; the length of a sequence is given"]
     per_example: list[float] | None = None
     with stage(progress, f"verifying the likelihood of {name}"):
         proofs = proofs_of(model, proofs)
@@ -260,12 +268,22 @@ def _of_sequences(
         proofs.require()
         title = f"reading {len(part):,} {part.spec.split} sequences with {name}"
         scored = step_nats(model, part, lambda done, total: progress(title, done, total))
-        estimates = (scored.per_step(), scored.bits_per_value())
+        estimates += [scored.per_step(), scored.bits_per_value()]
         per_example = scored.nats.tolist()
     except ProofFailed as error:
         unanswerable[quantity_of(model)] = str(error)
-    notes = ("every step is scored, the first included; the length of a sequence is given",)
-    return Evaluation(part.spec, estimates, unanswerable, notes, per_example, None)
+    if settings.sample_metrics:
+        try:
+            drawing = f"drawing the next step with {name}"
+            measured = calibration(
+                model, part, train, seed=settings.seed,
+                progress=lambda done, total: progress(drawing, done, total),
+            )  # fmt: skip
+            estimates += measured.estimates
+            notes.append(measured.sentence)
+        except InvalidData as error:
+            notes.append(str(error))
+    return Evaluation(part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, None)
 
 
 def _likelihood(

@@ -322,10 +322,10 @@ class SequenceDensity(TractableDensity):
             drawn = self._drawn(state, noise, batch * draws, later, horizon)
         return drawn.reshape(batch, draws, horizon, -1)
 
-    def state_after(self, steps: Steps) -> State:
-        """The state after all steps, read in pieces."""
+    def state_after(self, steps: Steps, state: State | None = None) -> State:
+        """The state after all steps, read in pieces; before them it is `state`, or the first."""
         batch, length = steps.scored.shape
-        state = self.begin(batch)
+        state = self.begin(batch) if state is None else state
         size = max(1, PIECE // max(1, batch))
         for first in range(0, length, size):
             part = steps.part(slice(None), first, first + size)
