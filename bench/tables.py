@@ -546,6 +546,32 @@ def _median_gain(fraction: dict[str, Any]) -> float:
     return statistics.median(100 * (a - b) for a, b in zip(joint, scratch, strict=True))
 
 
+def compression() -> Iterator[str]:
+    """Files of the test images, beside those of other coders."""
+    if not at("codec").exists():
+        return
+    yield "## Compression\n"
+    record, prefix = read(at("codec")), "codec/mnist-static"
+    figures = record["figures"]
+    yield (
+        "The 10,000 test images of static MNIST in one file, by the committed Gated PixelCNN "
+        f"([how](compression.md)): {100 * figures[f'{prefix}/over-claimed']:.3f} % over its "
+        f"likelihood, {figures[f'{prefix}/decode-images-per-second']:.0f} images a second read "
+        f"back; {figures['codec/flips-found']:.0f} of {figures['codec/flips']:.0f} flipped bits "
+        "are found. The other coders get the same images in one mosaic.\n"
+    )
+    ending = "-bits-per-dim"
+    others = {
+        name.removeprefix(f"{prefix}/").removesuffix(ending): value
+        for name, value in figures.items()
+        if name.endswith(ending) and "claimed" not in name
+    }
+    lines = [["`likely compress`", f"{figures[f'{prefix}/bits-per-dim']:.4f}"]]
+    lines += [[n, f"{v:.4f}"] for n, v in sorted(others.items(), key=lambda item: item[1])]
+    yield markdown(["coder", "bits/dim"], lines)
+    yield folded(at("codec"))
+
+
 def planning() -> Iterator[str]:
     yield "## Markov decision processes\n"
     yield (
@@ -612,7 +638,7 @@ def robustness() -> Iterator[str]:
 def page() -> str:
     """The whole page."""
     chapters = (
-        mnist, cifar10, ablation, few_labels, games, modes, steering, speed, planning,
+        mnist, cifar10, ablation, few_labels, games, modes, steering, compression, speed, planning,
         robustness,
     )  # fmt: skip
     text = "\n".join(part for chapter in chapters for part in chapter())
@@ -634,7 +660,9 @@ def main() -> None:
         shutil.copyfile(sheet, DOCS / "pictures" / f"{sheet.parent.name}.png")
     for curve in RESULTS.glob("*/curve.png"):
         shutil.copyfile(curve, DOCS / "pictures" / f"{curve.parent.name}-curve.png")
-    for names in ("classify-*.png", "arithmetic-*-0.png", "annealed.png", "enlarge-*.png"):
+    for names in (
+        "classify-*.png", "arithmetic-*-0.png", "annealed.png", "enlarge-*.png", "gan-*.png",
+    ):  # fmt: skip
         for picture in RESULTS.glob(names):
             shutil.copyfile(picture, DOCS / "pictures" / picture.name)
     for result, page_name, table_of in (
