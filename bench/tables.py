@@ -175,15 +175,15 @@ def training_of(name: str, about: dict[str, Any]) -> str:
 def fitted(name: str, title: str, remark: str) -> str:
     """A fitted model: what it took, samples, training curve."""
     told = training_of(name, read(at(name))["about"])
-    lines = [f"### {title}\n", f"{remark} {told}\n".lstrip()]
+    lines, pictures = [f"### {title}", f"{remark} {told}\n".lstrip()], []
     for picture, alt in (
         ("samples", "samples, not chosen"),
         ("curve", "validation during the fit"),
     ):
         if (RESULTS / name / f"{picture}.png").exists():
             end = "" if picture == "samples" else f"-{picture}"
-            lines.append(f"![{alt}](pictures/{name}{end}.png)\n")
-    return "\n".join([*lines, folded(at(name))])
+            pictures.append(f"![{alt}](pictures/{name}{end}.png)")
+    return "\n".join([*lines, " ".join(pictures) + "\n", folded(at(name))])
 
 
 def scores() -> str:
@@ -556,7 +556,7 @@ def compression() -> Iterator[str]:
     yield (
         "The 10,000 test images of static MNIST in one file, by the committed Gated PixelCNN "
         f"([how](compression.md)): {100 * figures[f'{prefix}/over-claimed']:.3f} % over its "
-        f"likelihood, {figures[f'{prefix}/decode-images-per-second']:.0f} images a second read "
+        f"likelihood, {figures[f'{prefix}/decode-images-per-second']:.0f} images per second read "
         f"back; {figures['codec/flips-found']:.0f} of {figures['codec/flips']:.0f} flipped bits "
         "are found. The other coders get the same images in one mosaic.\n"
     )
