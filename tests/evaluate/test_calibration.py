@@ -13,6 +13,7 @@ import torch
 from likely import models
 from likely.data.sequences import Sequences, from_sequences
 from likely.errors import InvalidData
+from likely.evaluate.sequences.ahead import steps_ahead
 from likely.evaluate.sequences.calibration import Calibration, calibration
 
 
@@ -90,3 +91,19 @@ def test_what_is_missing_is_left_out() -> None:
     assert result.pit.shape == (total, 2)
     assert np.isnan(result.pit).sum() == 1
     assert np.isnan(result.energy).sum() == 1
+
+
+def test_steps_ahead_of_an_autoregression() -> None:
+    """The variance h steps ahead is the sum of 0.25^i; far ahead it is the climatology."""
+    train, test = walk()
+    model = models.StateSpace(train.spec, latent=2, seed=0)
+    model.start_at(train)
+    result = steps_ahead(model, test, train, ahead=(1, 2, 8), origins=60, draws=32)
+    tenths = -math.log(0.1)
+    for h, row in zip(result.ahead, result.nats, strict=True):
+        spread = 0.5 * math.log(sum(0.25**i for i in range(h)))
+        wanted = 2 * (tenths + spread + 0.5 * math.log(2 * math.pi * math.e))
+        assert row.mean() == pytest.approx(wanted, abs=0.15 + 3 * row.std() / math.sqrt(60))
+    assert result.nats[2].mean() == pytest.approx(result.climatology[2].mean(), abs=0.25)
+    assert result.nats[0].mean() < result.climatology[0].mean() - 0.1
+    assert result.estimates[0].relation.value == "<="

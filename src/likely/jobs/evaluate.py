@@ -38,6 +38,7 @@ from likely.evaluate.disentangle import Disentanglement, disentanglement_of
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
 from likely.evaluate.prior import FEWEST, prior_gap
 from likely.evaluate.samples import SampleReference, samples_per_second
+from likely.evaluate.sequences.ahead import steps_ahead
 from likely.evaluate.sequences.calibration import calibration
 from likely.evaluate.sequences.nats import step_nats
 from likely.runs.directory import PROOFS
@@ -283,6 +284,8 @@ def _of_sequences(
             notes.append(measured.sentence)
         except InvalidData as error:
             notes.append(str(error))
+        with stage(progress, f"scoring steps ahead with {name}"):
+            notes.append(steps_ahead(model, part, train, seed=settings.seed).sentence)
     return Evaluation(part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, None)
 
 

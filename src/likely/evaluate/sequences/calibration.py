@@ -20,14 +20,14 @@ interval covers too much.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset
@@ -166,15 +166,17 @@ def calibration(
     model.eval()
     noise, parts = Noise(seed, "calibration", device=model.device), []
     with without_autocast(model.device):
-        total = min(steps, int(data.lengths.sum()))
-        for state, context, now in _moments(model, data, total):
+        where = places(data, steps)
+        for state, whole, at in moments(model, data, where):
+            context = None if whole.context is None else whole.context[:, at]
+            now = torch.where(whole.known[0, at], whole.x[0, at], -1).cpu().numpy()
             repeated = tuple(s.expand(draws, *s.shape[1:]) for s in state)
             known = None if context is None else context.expand(draws, -1)
             uniform = noise.uniform(draws, len(data.spec.columns))
             drawn, _ = model.draw_step(repeated, known, uniform)
             parts.append((drawn[:, chosen].cpu().numpy(), now[chosen]))
             if progress is not None:
-                progress(len(parts), total)
+                progress(len(parts), len(where))
     model.train(was_training)
     x = np.stack([drawn for drawn, _ in parts]).astype(np.float64)  # [N, m, K]
     y = np.stack([now for _, now in parts]).astype(np.float64)
@@ -202,23 +204,27 @@ def _energy(x: Floats, y: Floats) -> float:
     return float(np.sqrt(((x - y) ** 2).sum(1)).mean() - pairs.sum() / (2 * m * (m - 1)))
 
 
-def _moments(
-    model: SequenceDensity, data: Sequences, total: int
-) -> Iterator[tuple[State, Tensor | None, npt.NDArray[Any]]]:
-    """(the state before a step, its context [1, C], the step [K]) at steps spread evenly."""
-    ends = np.cumsum(data.lengths)
-    places = (np.arange(total) * int(ends[-1])) // total
-    owner = np.searchsorted(ends, places, side="right")
-    for series in np.unique(owner):
+def places(data: Sequences, count: int, room: int = 1) -> list[tuple[int, int]]:
+    """(series, scored steps before) spread evenly, `room` steps before the end of each series."""
+    free = np.maximum(data.lengths - room + 1, 0)
+    ends = np.cumsum(free)
+    count = min(count, int(ends[-1]))
+    flat = (np.arange(count) * int(ends[-1])) // max(1, count)
+    owner = np.searchsorted(ends, flat, side="right")
+    return [(int(i), int(p - ends[i] + free[i])) for i, p in zip(owner, flat, strict=True)]
+
+
+def moments(
+    model: SequenceDensity, data: Sequences, where: list[tuple[int, int]]
+) -> Iterator[tuple[State, Steps, int]]:
+    """(the state before a step, all steps of its series, its number among them), at `places`."""
+    for series, group in itertools.groupby(where, key=lambda place: place[0]):
         batch = data.batch(np.array([series]))
         whole: Steps = model.steps(torch.from_numpy(batch.x), model.batch_context(batch))
-        lead, begin = int(data.lead[series]), int(ends[series] - data.lengths[series])
         state, at = model.begin(1), 0
-        for place in places[owner == series]:
-            until = int(lead + place - begin)
+        for _, step in group:
+            until = int(data.lead[series]) + step
             if until > at:
                 state = model.state_after(whole.part(slice(None), at, until), state)
             at = until
-            context = None if whole.context is None else whole.context[:, at]
-            now = torch.where(whole.known[0, at], whole.x[0, at], -1).cpu().numpy()
-            yield state, context, now
+            yield state, whole, at

@@ -1,0 +1,165 @@
+r"""Nats of a step that is h steps ahead, by averaging densities over simulated steps between.
+
+    p(x_{t+h} | x_<=t) = E[p(x_{t+h} | x_<=t, X_{t+1..t+h-1})],  X drawn from the model
+
+With M draws the mean is without bias, so the nats are on average too many by what M draws miss: an
+upper bound that falls with M. Beside it stands a climatology: the same step under the mean of the
+densities after 512 steps spread over the training set, what the model says that knows the clock and
+not the past; an upper bound, too, and loose where steps have many columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from likely.data.sequences.dataset import Sequences
+from likely.data.spec import Dataset
+from likely.density import SequenceDensity, State, Steps
+from likely.devices.precision import without_autocast
+from likely.errors import InvalidData
+from likely.estimate import Estimate, Relation
+from likely.evaluate.sequences.calibration import moments, places
+from likely.noise import Noise
+
+Floats = npt.NDArray[np.float64]
+
+AHEAD = (1, 6, 24)
+ORIGINS, DRAWS = 32, 64
+STATES = 512  # of the training set
+
+
+@dataclasses.dataclass(frozen=True)
+class StepsAhead:
+    """What a model says of steps ahead.
+
+    Attributes:
+        ahead: steps, [H].
+        nats: of each origin, [H, N].
+        climatology: of the same steps, without the past, [H, N].
+        fingerprint: of the data.
+        log_volume: added to each of data with continuous columns.
+    """
+
+    ahead: tuple[int, ...]
+    nats: Floats
+    climatology: Floats
+    fingerprint: str
+    log_volume: float
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """Nats at each number of steps ahead, bounds from above on average."""
+        return [
+            Estimate.mean_of(
+                (row + self.log_volume).tolist(), unit="nats/step", relation=Relation.UPPER,
+                quantity=f"nll-ahead-{h}", fingerprint=self.fingerprint,
+                about=f"{len(row)} origins, densities averaged over {DRAWS} simulations",
+            )
+            for h, row in zip(self.ahead, self.nats, strict=True)
+        ]  # fmt: skip
+
+    @property
+    def sentence(self) -> str:
+        """Both, at every number of steps."""
+        parts = (
+            f"{h}: {row.mean() + self.log_volume:.2f} ({none.mean() + self.log_volume:.2f})"
+            for h, row, none in zip(self.ahead, self.nats, self.climatology, strict=True)
+        )
+        return (
+            f"nats of a step so many ahead, at most (without the past): {', '.join(parts)}; "
+            f"{self.nats.shape[1]} origins"
+        )
+
+
+@torch.no_grad()
+def steps_ahead(
+    model: SequenceDensity,
+    data: Dataset,
+    train: Dataset,
+    *,
+    ahead: tuple[int, ...] = AHEAD,
+    origins: int = ORIGINS,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> StepsAhead:
+    """Score steps ahead from origins spread evenly over the data.
+
+    Args:
+        model: a density of sequences.
+        data: of the kind that it was built for.
+        train: the training set, whose steps are the climatology.
+        ahead: how many steps, ascending; those that no sequence is long enough for are left out.
+        origins: at most so many.
+        draws: simulations from each.
+        seed: of the noise.
+
+    Raises:
+        InvalidData: other data.
+    """
+    if not isinstance(data, Sequences) or not isinstance(train, Sequences):
+        raise InvalidData(f"{data.spec.name} holds no sequences")
+    if misfit := data.spec.misfit(model.spec):
+        raise InvalidData(misfit)
+    ahead = tuple(h for h in ahead if h <= int(data.lengths.max()))
+    was_training = model.training
+    model.eval()
+    with without_autocast(model.device):
+        known = [state for state, _, _ in moments(model, train, places(train, STATES))]
+        columns = []
+        noise = Noise(seed, "ahead", device=model.device)
+        for state, whole, at in moments(model, data, places(data, origins, ahead[-1])):
+            later = whole.part(slice(None), at, at + ahead[-1])
+            columns.append(_scored(model, state, later, ahead, draws, noise))
+            columns[-1] += [_mixed(model, known, later.part(slice(None), h - 1, h)) for h in ahead]
+    model.train(was_training)
+    values = np.array(columns).T  # [2 H, N]
+    return StepsAhead(
+        ahead, values[: len(ahead)], values[len(ahead) :],
+        data.fingerprint_given("label" if model.classes else ""), data.spec.log_volume,
+    )  # fmt: skip
+
+
+def _scored(
+    model: SequenceDensity, state: State, later: Steps, ahead: tuple[int, ...], draws: int,
+    noise: Noise,
+) -> list[float]:  # fmt: skip
+    """Nats of the steps ahead, averaged over simulations."""
+    state = tuple(part.repeat_interleave(draws, 0) for part in state)
+    out = []
+    for h in range(1, ahead[-1] + 1):
+        if h in ahead:
+            scores = _scores(model, state, later.part(slice(None), h - 1, h))
+            out.append(math.log(draws) - float(scores.logsumexp(0)))
+        context = None if later.context is None else later.context[:, h - 1].expand(draws, -1)
+        _, state = model.draw_step(state, context, noise.uniform(draws, later.x.shape[2]))
+    return out
+
+
+def _mixed(model: SequenceDensity, known: list[State], step: Steps) -> float:
+    """Nats of a step under the mean of densities from several states, those of a shape at once."""
+    groups: dict[tuple[torch.Size, ...], list[State]] = defaultdict(list)
+    for state in known:
+        groups[tuple(part.shape for part in state)].append(state)
+    scores = [
+        _scores(model, tuple(torch.cat(parts) for parts in zip(*states, strict=True)), step)
+        for states in groups.values()
+    ]
+    return math.log(len(known)) - float(torch.cat(scores).logsumexp(0))
+
+
+def _scores(model: SequenceDensity, state: State, step: Steps) -> Tensor:
+    """log p of one step of one sequence after each of n states, [n]."""
+    n = len(state[0])
+    context = None if step.context is None else step.context.expand(n, -1, -1)
+    many = Steps(
+        step.x.expand(n, -1, -1), step.known.expand(n, -1, -1),
+        torch.ones(n, 1, dtype=torch.bool, device=step.x.device), context,
+    )  # fmt: skip
+    return model.scan(many, state)[0][:, 0]
