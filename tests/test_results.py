@@ -142,7 +142,8 @@ def test_the_gallery_shows_every_picture_with_the_figures_of_the_table() -> None
         "digits-manifold.png", "shapes.png", "arithmetic-shapes-vae-0.png",
         "arithmetic-shapes-gan-0.png", "completed-mnist.png", "annealed.png",
         "enlarge-upscale-cifar10-x2.png", "enlarge-upscale-cifar10-x4.png",
-        "enlarge-colorize-cifar10.png",
+        "enlarge-colorize-cifar10.png", "enlarge-upscale-fashion-mnist-x2.png",
+        "enlarge-upscale-fashion-mnist-x4.png",
         "gan-gaussians-25.png",
     }  # fmt: skip
     assert kept - shown <= elsewhere
