@@ -19,6 +19,7 @@ from likely.density import (
     Fittable,
     Mixture,
     Posterior,
+    SequenceDensity,
 )
 from likely.devices.precision import without_autocast
 
@@ -73,6 +74,8 @@ def features_answer(model: Fittable, adversary: object = None) -> Answer:
     """The activations of an adversary, or the code where there is an encoder."""
     if isinstance(adversary, HasFeatures):
         return approximate("activations of its adversary, adversary=run.adversary")
+    if isinstance(model, SequenceDensity):
+        return none("its state is one of a step, no code of the whole sequence")
     if isinstance(model, Encodes):
         return approximate(_code(model))
     if isinstance(model, ExpectedStatistics):
@@ -134,7 +137,8 @@ def features(
         Unanswerable: neither features nor an adversary with features.
     """
     if adversary is None:
-        if not isinstance(model, Describes):
+        # A network over time has a part of the name, which is no query.
+        if not isinstance(model, Describes) or isinstance(model, SequenceDensity):
             raise refusal(model, features_answer(model))
         return model.features(x, context)
     if not isinstance(adversary, HasFeatures):
