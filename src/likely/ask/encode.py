@@ -138,7 +138,7 @@ def features(
     """
     if adversary is None:
         # A network over time has a part of the name, which is no query.
-        if not isinstance(model, Describes) or isinstance(model, SequenceDensity):
+        if isinstance(model, SequenceDensity) or not isinstance(model, Describes):
             raise refusal(model, features_answer(model))
         return model.features(x, context)
     if not isinstance(adversary, HasFeatures):
