@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -112,45 +113,71 @@ def steps_ahead(
     model.eval()
     with without_autocast(model.device):
         known = [state for state, _, _ in moments(model, train, places(train, STATES))]
-        columns = []
-        noise = Noise(seed, "ahead", device=model.device)
+        starts, laters = [], []
         for state, whole, at in moments(model, data, places(data, origins, ahead[-1])):
-            later = whole.part(slice(None), at, at + ahead[-1])
-            columns.append(_scored(model, state, later, ahead, draws, noise))
-            columns[-1] += [_mixed(model, known, later.part(slice(None), h - 1, h)) for h in ahead]
+            starts.append(state)
+            laters.append(whole.part(slice(None), at, at + ahead[-1]))
+        noise = Noise(seed, "ahead", device=model.device)
+        nats = np.empty((len(ahead), len(starts)))
+        for rows in _alike(starts):
+            state, later = _joined([starts[row] for row in rows]), [laters[row] for row in rows]
+            nats[:, rows] = _scored(model, state, later, ahead, draws, noise)
+        without = [[_mixed(model, known, each.part(slice(None), h - 1, h)) for each in laters]
+                   for h in ahead]  # fmt: skip
     model.train(was_training)
-    values = np.array(columns).T  # [2 H, N]
     return StepsAhead(
-        ahead, values[: len(ahead)], values[len(ahead) :],
+        ahead, nats, np.array(without),
         data.fingerprint_given("label" if model.classes else ""), data.spec.log_volume,
     )  # fmt: skip
 
 
+def _alike(states: list[State]) -> list[list[int]]:
+    """Numbers of the states of one shape, which are read together."""
+    groups: dict[tuple[torch.Size, ...], list[int]] = defaultdict(list)
+    for number, state in enumerate(states):
+        groups[tuple(part.shape for part in state)].append(number)
+    return list(groups.values())
+
+
+def _joined(states: list[State]) -> State:
+    return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+
+
 def _scored(
-    model: SequenceDensity, state: State, later: Steps, ahead: tuple[int, ...], draws: int,
+    model: SequenceDensity, state: State, later: list[Steps], ahead: tuple[int, ...], draws: int,
     noise: Noise,
-) -> list[float]:  # fmt: skip
-    """Nats of the steps ahead, averaged over simulations."""
+) -> Floats:  # fmt: skip
+    """Nats of the steps ahead of n origins, averaged over simulations, [H, n]."""
     state = tuple(part.repeat_interleave(draws, 0) for part in state)
-    out = []
+    out, n = [], len(later)
     for h in range(1, ahead[-1] + 1):
+        step = _step(later, h, draws)
         if h in ahead:
-            scores = _scores(model, state, later.part(slice(None), h - 1, h))
-            out.append(math.log(draws) - float(scores.logsumexp(0)))
-        context = None if later.context is None else later.context[:, h - 1].expand(draws, -1)
-        _, state = model.draw_step(state, context, noise.uniform(draws, later.x.shape[2]))
-    return out
+            scores = model.scan(step, state)[0].view(n, draws)
+            out.append((math.log(draws) - scores.logsumexp(1)).tolist())
+        context = None if step.context is None else step.context[:, 0]
+        uniform = noise.uniform(n * draws, step.x.shape[2])
+        _, state = model.draw_step(state, context, uniform)
+    return np.array(out)
+
+
+def _step(later: list[Steps], h: int, draws: int) -> Steps:
+    """The h-th step of each origin, as often as there are draws of it."""
+
+    def many(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part[:, h - 1 : h] for part in parts]).repeat_interleave(draws, 0)
+
+    x = many([each.x for each in later])
+    context = [each.context for each in later if each.context is not None]
+    scored = torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
+    return Steps(
+        x, many([each.known for each in later]), scored, many(context) if context else None
+    )
 
 
 def _mixed(model: SequenceDensity, known: list[State], step: Steps) -> float:
     """Nats of a step under the mean of densities from several states, those of a shape at once."""
-    groups: dict[tuple[torch.Size, ...], list[State]] = defaultdict(list)
-    for state in known:
-        groups[tuple(part.shape for part in state)].append(state)
-    scores = [
-        _scores(model, tuple(torch.cat(parts) for parts in zip(*states, strict=True)), step)
-        for states in groups.values()
-    ]
+    scores = [_scores(model, _joined([known[row] for row in rows]), step) for rows in _alike(known)]
     return math.log(len(known)) - float(torch.cat(scores).logsumexp(0))
 
 
