@@ -229,6 +229,24 @@ def test_a_table_with_a_time(tmp_path: Path) -> None:
         data.load(path, time="tme")
 
 
+def test_a_parquet_table_is_the_csv_table(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    hours = np.datetime64("2020-01-01", "ms") + np.arange(48) * np.timedelta64(3_600_000, "ms")
+    level, sky = np.arange(48) % 5 / 2, np.where(np.arange(48) % 3, "dry", "wet")
+    path, text = tmp_path / "w.parquet", tmp_path / "w.csv"
+    parquet.write_table(arrow.table({"date": hours, "level": level, "sky": sky}), path)
+    rows = [f"{h},{x},{word}" for h, x, word in zip(hours, level, sky, strict=True)]
+    text.write_text("date,level,sky\n" + "\n".join(rows) + "\n")
+    for a, b in zip(data.load(path, time="date"), data.load(text), strict=True):
+        assert a.spec.fingerprint == b.spec.fingerprint
+        unclocked = dataclasses.replace(b.spec, clock=(), time_step="step")
+        assert a.spec.differences(unclocked) == "other time step, clock"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InvalidData, match=r"w\.parquet: damaged"):
+        data.load(path, time="date")
+
+
 def test_a_table_of_several_series(tmp_path: Path) -> None:
     path = tmp_path / "many.csv"
     path.write_text("who,t,v\n" + "".join(f"{w},{t},{w + t}\n" for t in range(4) for w in range(9)))

@@ -135,6 +135,13 @@ class DataSpec:
             say for name, say in words.items() if getattr(self, name) != getattr(other, name)
         ]
         pairs = [f"{say(self)} against {say(other)}" for say in differing]
+        more = [
+            field.name.replace("_", " ") for field in dataclasses.fields(self)
+            if field.name not in words and field.name != "digest"
+            and getattr(self, field.name) != getattr(other, field.name, None)
+        ]  # fmt: skip
+        if more:
+            pairs.append(f"other {', '.join(more)}")
         if not pairs and self.digest != other.digest:
             pairs = ["other examples of the same kind"]
         return "; ".join(pairs)

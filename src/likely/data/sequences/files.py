@@ -98,7 +98,7 @@ def from_table(
         if len(steps) and steps.max() - steps.min() <= 1e-6 * steps.max():
             seconds = round(float(steps[0]))
             unit = _UNITS.get(seconds, f"{steps[0]:g} of {time}")
-            if table[time].dtype.kind in "UO" and seconds in (60, 600, 900, 1800, 3600):
+            if table[time].dtype.kind in "UOM" and seconds in (60, 600, 900, 1800, 3600):
                 period = (86400 // seconds,)
                 start = int(round(float(moments[rows[0]])) // seconds) % period[0]
         elif len(steps):
@@ -179,7 +179,7 @@ def _parquet(path: Path) -> dict[str, npt.NDArray[Any]]:
     except ImportError as error:
         raise MissingDependency(
             "Parquet tables are read through the library pyarrow, which is not installed: "
-            "pip install pyarrow"
+            "pip install 'likely[parquet]'"
         ) from error
     with files.reading(path):
         table = library.read_table(path)
