@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -197,10 +197,23 @@ def test_bins_sum_to_one_and_are_inverted(family: bins.Family) -> None:
     law = scipy.stats.norm if family == "gaussian" else scipy.stats.logistic
     if family != "student-t":
         low, high = torch.tensor([-30.0, 8.0, 30.0]).double(), torch.tensor([-29.0, 8.5, 31.0])
-        tail = bins.log_mass(low, high.double(), family)
+        tail = bins.log_mass(low, high.double(), family, high.double() - low)
         wanted = law.logsf(np.array([29.0, 8.0, 30.0]))
         wanted += np.log1p(-np.exp(law.logsf(np.array([30.0, 8.5, 31.0])) - wanted))
         assert np.allclose(tail.numpy(), wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["logistic", "student-t", "gaussian"])
+def test_narrow_bins_lose_no_digits(family: Any) -> None:
+    """Of a column that is nearly continuous a bin is a billionth of the spread."""
+    laws = {"logistic": scipy.stats.logistic, "student-t": scipy.stats.t(4)}
+    law = laws.get(family, scipy.stats.norm)
+    middle = torch.tensor([-600.0, -9.0, -0.3, 0.0, 1.7, 25.0]).double()
+    for width in (1e-9, 1e-5):
+        w = torch.full_like(middle, width)
+        mass = bins.log_mass(middle - w / 2, middle + w / 2, family, w)
+        wanted = law.logpdf(middle.numpy()) + math.log(width)
+        assert np.allclose(mass.numpy(), wanted, rtol=0, atol=1e-11 if width < 1e-6 else 2e-6)
 
 
 def test_a_fit_of_an_hmm_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,14 +163,17 @@ def test_bins_are_those_of_the_distribution(family: Any) -> None:
     upper = law.sf(low.numpy()) - law.sf(high.numpy())
     lower = law.cdf(high.numpy()) - law.cdf(low.numpy())
     wanted = np.where(low > 0, upper, lower)
-    mass = log_mass(low, high, family)
+    mass = log_mass(low, high, family, high - low)
     kept = wanted > 1e-250
     assert np.allclose(mass.exp().numpy()[kept], wanted[kept], rtol=1e-6, atol=0)
     assert np.allclose(cdf(edges, family).numpy(), law.cdf(edges.numpy()), rtol=1e-9)
     ends = torch.tensor([-math.inf, 0.4]).double(), torch.tensor([0.4, math.inf]).double()
-    assert float(log_mass(*ends, family).logsumexp(0)) == pytest.approx(0, abs=1e-12)
+    assert float(log_mass(*ends, family, ends[1] - ends[0]).logsumexp(0)) == pytest.approx(
+        0, abs=1e-12
+    )
     narrow = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
-    log_mass(narrow, narrow + 1e-9, family).sum().backward()  # type: ignore[no-untyped-call]
+    width = torch.full_like(narrow, 1e-9)
+    log_mass(narrow, narrow + width, family, width).sum().backward()  # type: ignore[no-untyped-call]
     assert narrow.grad is not None
     assert bool(narrow.grad.isfinite().all())
 

@@ -91,7 +91,12 @@ GROUPS: dict[str, tuple[Quantity, ...]] = {
     ),
     CALIBRATION: (
         *(
-            Quantity(f"coverage-{level}", f"coverage of the {level} % interval", unit="%")
+            Quantity(
+                f"coverage-{level}",
+                f"coverage of the {level} % interval",
+                f"in {level} %",
+                unit="%",
+            )
             for level in (50, 80, 90, 95)
         ),
         Quantity("crps", "CRPS", unit="standard deviations", lower_is_better=True),

@@ -31,17 +31,18 @@ def cdf(t: Tensor, family: Family) -> Tensor:
     return torch.special.ndtr(t) if family == "gaussian" else within_step.cdf(t, family)
 
 
-def log_mass(low: Tensor, high: Tensor, family: Family) -> Tensor:
+def log_mass(low: Tensor, high: Tensor, family: Family, width: Tensor) -> Tensor:
     """log P(low < T <= high), accurate in both tails; low or high may be infinite."""
     if family != "gaussian":
-        return within_step.log_mass(low, high, family)
+        return within_step.log_mass(low, high, family, width)
     flip = low + high > 0
     a, b = torch.where(flip, -high, low), torch.where(flip, -low, high)  # in the lower tail
     closed = (a != -math.inf).logical_and(b != math.inf)
     top = torch.special.log_ndtr(b.clamp(-1e150, 1e3))
     bottom = torch.special.log_ndtr(torch.where(closed, a, b - 1).clamp(-1e150, 1e3))
     part = top + torch.log(-torch.expm1((bottom - top).clamp(max=-1e-300)))
-    return torch.where(closed, part, top)
+    wide = torch.where(closed, part, top)
+    return within_step.narrow(wide, low, high, width, family)
 
 
 def log_prob(x: Tensor, levels: int, mixture: Components, family: Family) -> Tensor:
@@ -51,7 +52,7 @@ def log_prob(x: Tensor, levels: int, mixture: Components, family: Family) -> Ten
     high = (value + 0.5 - mixture.mean) / mixture.scale
     low = torch.where(value <= 0, -math.inf, low)
     high = torch.where(value >= levels - 1, math.inf, high)
-    return (mixture.log_weight + log_mass(low, high, family)).logsumexp(-1)
+    return (mixture.log_weight + log_mass(low, high, family, 1 / mixture.scale)).logsumexp(-1)
 
 
 def quantile(uniform: Tensor, levels: int, mixture: Components, family: Family) -> Tensor:
