@@ -329,11 +329,11 @@ def log_mass(low: Tensor, high: Tensor, family: Family, width: Tensor) -> Tensor
 
 def narrow(wide: Tensor, low: Tensor, high: Tensor, width: Tensor, family: str) -> Tensor:
     """`wide`, where bins are narrow and closed by log(w f(m) (1 + w^2 f''(m) / (24 f(m))))."""
-    here = (width < NARROW) & low.isfinite() & high.isfinite()
+    closed = (width < NARROW) & low.isfinite() & high.isfinite()
     if family == "gaussian":  # whose slope has no bound
-        here = here & (width * low.abs() < 1e-3)
-    width, middle = width.where(here, width.new_ones(())), low + width / 2
-    middle = middle.where(here, torch.zeros_like(middle))
+        closed = closed & (width * low.abs() < 1e-3)
+    width, middle = width.where(closed, width.new_ones(())), low + width / 2
+    middle = middle.where(closed, torch.zeros_like(middle))
     square = middle * middle
     if family == "gaussian":
         log_density, bend = -(square + math.log(2 * math.pi)) / 2, square - 1
@@ -345,7 +345,7 @@ def narrow(wide: Tensor, low: Tensor, high: Tensor, width: Tensor, family: str) 
         log_density = math.log(3 / 8) - 2.5 * u.log()
         bend = -1.25 / u + 35 / 16 * square / (u * u)
     mass = width.log() + log_density + torch.log1p(width * width / 24 * bend)
-    return mass.where(here, wide)
+    return mass.where(closed, wide)
 
 
 def _log_difference(low: Tensor, high: Tensor, family: Family) -> Tensor:
