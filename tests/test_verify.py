@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import planted_models as planted
 from likely.data.spec import Dataset, DataSpec, digest_of
@@ -154,6 +155,20 @@ def test_nothing_else_fails_with_a_blind_spot_or_in_training() -> None:
     assert failed(verify(lively(built(planted.NoRightTaps)))) - sampler == {"the past is seen"}
     coupled = verify(lively(built(planted.BatchStatistics)))
     assert failed(coupled) - sampler == {"examples do not couple (training)"}
+
+
+@pytest.mark.parametrize("factor", [0.97, 1.03])
+def test_a_likelihood_that_is_no_code_length_is_caught(factor: float) -> None:
+    """Every table is right, and what is reported is not their product."""
+
+    class Flattering(GatedPixelCNN):
+        def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+            return factor * super().log_prob(x, context)
+
+    proofs = verify(lively(built(Flattering, COLOUR)))
+    assert "the likelihood is the length of a file" in failed(proofs)
+    right = verify(lively(built(GatedPixelCNN, COLOUR)))
+    assert right["the likelihood is the length of a file"].passed
 
 
 def test_weights_that_are_not_numbers_fail() -> None:
