@@ -342,6 +342,8 @@ def test_a_folder_is_read_with_labels_from_its_sub_folders(tmp_path: Path):
     assert values_of(train, train.validation, test) == sorted(names.values())
     for part in (train, train.validation, test):
         assert (part.labels == part.values[:, 0, 0, 0] % 10).all()
+        assert [names[path.decode()] for path in part.origins] == part.values[:, 0, 0, 0].tolist()
+        assert part.take(slice(1, 2)).origins.tolist() == part.origins[1:2].tolist()
     assert report.read == 18
     assert report.skipped == ()
 

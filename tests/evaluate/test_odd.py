@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import kstest
 
 from likely import data, runs
@@ -147,7 +148,7 @@ def test_the_command_scores_a_folder_and_a_split(
     )
     odd = np.zeros((3, 8, 8), np.uint8)
     odd[:, ::2] = 16
-    np.save(tmp_path / "stripes.npy", odd.repeat(4, 0))
+    np.save(tmp_path / "stripes.npy", 2 * odd.repeat(4, 0))
     capsys.readouterr()
     out = tmp_path / "scores.csv"
     assert main(["score", str(run), "test", "-n", "40", "-o", str(out), "--json"]) == 0
@@ -159,7 +160,20 @@ def test_the_command_scores_a_folder_and_a_split(
     assert len(rows) == 40
     assert int(rows[-1]["example"]) == len(test) - 1
     assert 0 < float(rows[0]["p-nats"]) <= 1
+    array = tmp_path / "array.npy"
+    np.save(array, np.concatenate([test.x[:30], odd[:, None]]))
+    assert main(["score", str(run), str(array), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["oddest"][:3]) == {30, 31, 32}
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, x in enumerate([*test.x[:5, 0], odd[0]]):
+        Image.fromarray((x * 15.9375).astype(np.uint8)).save(folder / f"{number}, scan.png")
+    assert main(["score", str(run), str(folder), "-o", str(out), "--json"]) == 0
+    oddest = json.loads(capsys.readouterr().out)["oddest"][0]
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [row["example"] for row in rows] == [f"{number}, scan.png" for number in range(6)]
+    assert oddest == max(rows, key=lambda row: float(row["nats"]))["example"] == "5, scan.png"
     assert main(["score", str(run), str(tmp_path / "absent")]) == 2
     assert "absent" in capsys.readouterr().err
     assert main(["score", str(run), str(tmp_path / "stripes.npy")]) == 2
-    assert "17 levels" in capsys.readouterr().err
+    assert "[0, 17)" in capsys.readouterr().err

@@ -219,11 +219,12 @@ def from_file(
         x = np.load(file, mmap_mode="r", allow_pickle=False)
     if math.prod(shape) * dtype.itemsize <= _LARGE:
         whole = from_array(np.array(x), levels, name=str(file), layout=layout)
-        return _parts(file, _named(whole, name))
+        return _parts(file, _named(whole, name, rows=True))
     key = key_of("array", stamp(file), levels, layout)
 
     def build(_: Path) -> Source:
-        return Source(_named(from_array(x, levels, name=str(file), layout=layout), name))
+        whole = from_array(x, levels, name=str(file), layout=layout)
+        return Source(_named(whole, name, rows=True))
 
     return stored(key, build)[:2]
 
@@ -250,7 +251,7 @@ def _from_npz(file: Path, name: str, levels: int | None, layout: Layout) -> tupl
         labels = next((arrays[lower[k]] for k in _WHOLE_LABEL_KEYS if k in lower), None)
         title = f"{file}, {whole}"
         data = from_array(arrays[whole], levels, labels, name=title, layout=layout)
-        return _parts(file, _named(data, name))
+        return _parts(file, _named(data, name, rows=True))
     parts: dict[Split, Dataset] = {}
     for split, key in keys.items():
         labels = arrays.get(label_keys.get(split, ""))
@@ -295,6 +296,10 @@ def _split_keys(file: Path, names: list[str]) -> tuple[dict[Split, str], dict[Sp
     return data, labels
 
 
-def _named(data: Dataset, name: str) -> Dataset:
-    """The same under the name of the file alone (the longer one is for error messages)."""
-    return dataclasses.replace(data, spec=dataclasses.replace(data.spec, name=name))
+def _named(data: Dataset, name: str, rows: bool = False) -> Dataset:
+    """The same under the name of the file alone (the longer one is for error messages).
+
+    With `rows` each example says which row of the file it is.
+    """
+    spec = dataclasses.replace(data.spec, name=name)
+    return dataclasses.replace(data, spec=spec, origins=np.arange(len(data)) if rows else None)

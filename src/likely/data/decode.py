@@ -253,11 +253,13 @@ def divided(
     classes: tuple[str, ...],
     preprocessing: tuple[str, ...],
     notes: dict[str, Any],
+    files: Sequence[str] | None = None,
 ) -> Source:
     """Decoded examples, uint8 [N, C, H, W], as the source of a stored data set.
 
     `splits` has that of each example where the user made splits, and is None to hold out by a fixed
-    seed; `labels` are int64 [N], -1 for the examples of a split without labels, or None.
+    seed; `labels` are int64 [N], -1 for the examples of a split without labels, or None; `files`
+    are the paths that they were read from.
     """
 
     def part(split: Split) -> Dataset | None:
@@ -270,8 +272,9 @@ def divided(
             name, values.shape[1:], 256, split, preprocessing, len(rows), "", classes
         )  # the digest is taken where the split is written
         numbers = None if labels is None or labels[rows].min() < 0 else labels[rows]
-        return Dataset(spec, mine, numbers)
+        return Dataset(spec, mine, numbers, origins=None if origins is None else origins[rows])
 
+    origins = None if files is None else np.array([path.encode() for path in files])
     owners = np.array(splits or [])
     train = part("train")
     if train is None:

@@ -105,9 +105,10 @@ def from_folder(
                 raise InvalidData(f"{folder}: no image of the {split} split is readable")
         labels, classes, note = _labels([splits_at.classes[i] for i in read])
         steps = (f"fit={values.shape[2]}x{values.shape[3]}",)
-        remarks = [note, shared(values, splits, [names[i] for i in read])]
+        named = [names[i] for i in read]
+        remarks = [note, shared(values, splits, named)]
         notes = {"skipped": skipped, "remarks": [remark for remark in remarks if remark]}
-        return divided(name, values, splits, labels, classes, steps, notes)
+        return divided(name, values, splits, labels, classes, steps, notes, named)
 
     train, test, notes = stored(key, build)
     unread = tuple(sorted([*skips, *(Skipped(*entry) for entry in notes["skipped"])]))

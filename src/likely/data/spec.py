@@ -213,6 +213,8 @@ class Dataset:
         contexts: float32 [N, *spec.context] or None.
         source: arguments with which `likely.data.load` reads the data set that this is a split of,
             {"name": ..., options}; None for data made in memory.
+        origins: where each example was read, [N]: the path of an image below its folder (UTF-8
+            bytes), or the row of an array file (integers); None where neither is known.
     """
 
     spec: DataSpec
@@ -225,6 +227,7 @@ class Dataset:
     contexts: npt.NDArray[np.float32] | None = None
     source: Mapping[str, Any] | None = None
     factors: dict[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
+    origins: npt.NDArray[Any] | None = None
 
     # Examples that are read together where nothing else is asked.
     together: ClassVar[int] = 256
@@ -403,6 +406,7 @@ class Dataset:
             validation=None,
             contexts=None if self.contexts is None else self.contexts[index],
             source=None,
+            origins=None if self.origins is None else self.origins[index],
         )
 
 

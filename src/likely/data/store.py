@@ -35,7 +35,7 @@ from likely.data.spec import (
 )
 from likely.errors import InvalidData
 
-_FORMAT = 2  # raise it when the files below, or what is written into them, change meaning
+_FORMAT = 3  # raise it when the files below, or what is written into them, change meaning
 _TEMPORARY = ".making-"
 
 
@@ -173,12 +173,15 @@ def _write_part(folder: Path, split: Split, data: Dataset, positions: IntArray) 
     if data.attributes:
         columns = np.stack([column[positions] for column in data.attributes.values()], axis=1)
         np.save(folder / f"{split}.attributes.npy", columns)
+    if data.origins is not None:
+        np.save(folder / f"{split}.origins.npy", data.origins[positions])
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     spec = dataclasses.replace(data.spec, split=split, n=len(positions), digest=digest_of(values))
     return {
         "spec": spec.to_json(),
         "labels": data.labels is not None,
         "attributes": list(data.attributes),
+        "origins": data.origins is not None,
         "stamp": stamp(path)[1:],
     }
 
@@ -201,12 +204,14 @@ def _opened_part(folder: Path, split: str, record: dict[str, Any]) -> Dataset:
     path = folder / f"{split}.npy"
     if list(stamp(path)[1:]) != record["stamp"]:
         raise ValueError(f"{path} changed since it was written")
-    labels = None
+    labels = origins = None
     attributes: dict[str, Any] = {}
     if record["labels"]:
         labels = np.load(folder / f"{split}.labels.npy", allow_pickle=False)
     if record["attributes"]:
         columns = np.load(folder / f"{split}.attributes.npy", allow_pickle=False)
         attributes = dict(zip(record["attributes"], columns.T, strict=True))
+    if record["origins"]:
+        origins = np.load(folder / f"{split}.origins.npy", mmap_mode="r", allow_pickle=False)
     values = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Dataset(DataSpec.from_json(record["spec"]), values, labels, attributes)
+    return Dataset(DataSpec.from_json(record["spec"]), values, labels, attributes, origins=origins)

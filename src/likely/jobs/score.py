@@ -5,7 +5,10 @@ likely score runs/pixelcnn pictures/        the command
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,17 +97,19 @@ class Oddness:
             ),
         }  # fmt: skip
 
-    def table(self, rows: npt.NDArray[np.int64]) -> str:
-        """Comma-separated values: a line for each example, whose positions these are."""
+    def table(self, examples: Sequence[object]) -> str:
+        """Comma-separated values: a line for each example, of which these are the names."""
         names = [*self.values, *(f"p-{name}" for name in self.p)]
         columns = [*self.values.values(), *self.p.values()]
         if self.null is not None:
             names.append("p-model-null")
             columns.append(self.null)
-        lines = [",".join(["example", *names])]
-        for row, *numbers in zip(rows, *columns, strict=True):
-            lines.append(",".join([str(row), *(f"{number:.7g}" for number in numbers)]))
-        return "\n".join(lines) + "\n"
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["example", *names])
+        for example, *numbers in zip(examples, *columns, strict=True):
+            table.writerow([example, *(f"{number:.7g}" for number in numbers)])
+        return text.getvalue()
 
 
 def score(

@@ -84,6 +84,8 @@ def run(options: argparse.Namespace) -> int:
     asked = Asked(background, options.regret, importance_samples=options.importance_samples)
     rows = _spread(examples, options.n)
     part = examples.take(rows)
+    origins = rows if part.origins is None else part.origins
+    names = [o.decode() if isinstance(o, bytes) else o for o in origins.tolist()]
     with working(f"scoring {examples.spec.name} with {saved.name}"):
         result = score(saved.model, part, held_out.take(_spread(held_out, options.n)), asked)
         order = result.order
@@ -93,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         if picture is not None:
             save_png(picture, sheet)
     if out is not None:
-        write_bytes(out, result.table(rows).encode())
+        write_bytes(out, result.table(names).encode())
     if options.json:
         say_json(
             {
@@ -101,11 +103,12 @@ def run(options: argparse.Namespace) -> int:
                 "data": examples.spec.name,
                 "sheet": None if picture is None else str(sheet),
                 "csv": None if out is None else str(out),
+                "oddest": [names[row] for row in result.order[:5]],
                 **result.to_json(),
             }
         )
         return 0
-    _tell(saved, part, held_out, result, rows)
+    _tell(saved, part, held_out, result, names)
     written = [str(path) for path in (out, sheet if picture is not None else None) if path]
     if written:
         say(f"written to {' and '.join(written)}")
@@ -133,15 +136,19 @@ def _examples(saved: SavedRun, name: str, train: Dataset, test: Dataset) -> Data
     if asked.get("binarize"):
         static = asked["binarize"] == "static" and name != "mnist"
         changes["binarize"] = "threshold" if static else asked["binarize"]
-    elif folder or name in CATALOGUE:
+    else:
         changes["levels"] = spec.levels
     first, other = load(name, **changes)
-    if name not in CATALOGUE and not saved.model.classes:  # all of it, in its three parts' order
+    if name not in CATALOGUE and not saved.model.classes:  # all of it, in its own order
         parts = [part for part in (first, first.validation, other) if part is not None]
         x = np.concatenate([part.batch(slice(0, len(part))).x for part in parts])
+        known = [part.origins for part in parts if part.origins is not None]
+        origins = np.concatenate(known) if len(known) == len(parts) else None
+        x = x if origins is None else x[np.argsort(origins)]
         layout: Layout = "channels-first" if x.ndim == 4 else "auto"
         name, levels = other.spec.name, other.spec.levels
         other = from_array(x, levels, name=name, split="test", layout=layout)
+        other.origins = None if origins is None else np.sort(origins)
     if misfit := other.spec.misfit(spec):
         raise InvalidSetting(misfit)
     return other
@@ -188,7 +195,7 @@ def _sheet(saved: SavedRun, data: Dataset, picked: Any, result: Any, shown: int)
     return grid_sheet(torch.stack(rows), levels, caption)
 
 
-def _tell(saved: SavedRun, data: Dataset, held_out: Dataset, result: Any, rows: Any) -> None:
+def _tell(saved: SavedRun, data: Dataset, held_out: Dataset, result: Any, names: Any) -> None:
     spec = data.spec
     say(
         f"{len(data):,} examples of {spec.name} ({spec.split}) under {saved.name}, beside held-out "
@@ -208,5 +215,5 @@ def _tell(saved: SavedRun, data: Dataset, held_out: Dataset, result: Any, rows: 
     if result.batch is not None:
         apart, p = result.batch
         say(f"as one batch: mean nats {apart:+.2f} from the held-out ones, p = {p:.3g}")
-    oddest = ", ".join(str(rows[row]) for row in result.order[:5])
+    oddest = ", ".join(str(names[row]) for row in result.order[:5])
     say(f"ranked by {result.rule}; the oddest examples: {oddest}")
