@@ -1,7 +1,8 @@
-"""Static MNIST as a file: all 10,000 test images coded by committed weights, and back.
+"""Images as a file: the test images of static MNIST coded by committed weights, and back.
 
     python bench/codec.py                    # gated-pixelcnn: some minutes on one core
     python bench/codec.py --images 500 --dry
+    python bench/codec.py --run DIR/cifar10-colour --images 1000   # fitted by bench/enlarge.py
 
 Bits per dimension of the whole file; the blocks against -log2 p(x) of the parallel likelihood pass,
 which the coder does not use; images decoded a second; 100 flipped bits, each of which must be
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,15 +30,18 @@ from likely.jobs.compress import other_coders
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="gated-pixelcnn", help="of mnist-static [%(default)s]")
+    parser.add_argument("--run", type=Path, help="directory of a run on CIFAR-10, in its place")
     parser.add_argument("--images", type=int, default=10_000, help="test images [%(default)s]")
     parser.add_argument("--dry", action="store_true", help="write no result")
     options = parser.parse_args()
-    model = runs.load(RESULTS / f"mnist-static-{options.model}").model
+    data_name = "mnist-static" if options.run is None else "cifar10"
+    saved = runs.load(options.run or RESULTS / f"{data_name}-{options.model}")
+    model = saved.model
     assert isinstance(model, TractableDensity)
-    _, test = data.load("mnist", binarize="static")
+    _, test = data.load("cifar10") if options.run else data.load("mnist", binarize="static")
     x = torch.from_numpy(test.x[: options.images].astype(np.int64))
     with torch.no_grad():
-        nats = sum(float(-model.log_prob(x[part]).double().sum()) for part in chunks(len(x), 250))
+        nats = sum(float(-model.log_prob(x[part]).double().sum()) for part in chunks(len(x), 100))
     claimed = nats / math.log(2)
     began = time.monotonic()
     compressed = likely.compress(model, x)
@@ -48,24 +53,29 @@ def main() -> None:
     assert torch.equal(back.x.long(), x)
     ends = compressed.stream - compressed.initial
     figures = {
-        "codec/mnist-static/bits-per-dim": compressed.bits_per_dim,
-        "codec/mnist-static/claimed-bits-per-dim": claimed / x.numel(),
-        "codec/mnist-static/over-claimed": ends / claimed - 1.0,
-        "codec/mnist-static/overhead-bits-per-image": (compressed.bits - claimed) / len(x),
-        "codec/mnist-static/encode-images-per-second": len(x) / written,
-        "codec/mnist-static/decode-images-per-second": len(x) / seconds,
-        "codec/flips": 100.0,
-        "codec/flips-found": float(flips_found(compressed.content, 100)),
+        f"codec/{data_name}/bits-per-dim": compressed.bits_per_dim,
+        f"codec/{data_name}/claimed-bits-per-dim": claimed / x.numel(),
+        f"codec/{data_name}/over-claimed": ends / claimed - 1.0,
+        f"codec/{data_name}/overhead-bits-per-image": (compressed.bits - claimed) / len(x),
+        f"codec/{data_name}/encode-images-per-second": len(x) / written,
+        f"codec/{data_name}/decode-images-per-second": len(x) / seconds,
     }
-    for name, bits in sorted(other_coders(x.numpy(), 2).items(), key=lambda item: item[1]):
-        figures[f"codec/mnist-static/{name.lower().replace(' ', '-')}-bits-per-dim"] = (
+    if options.run is None:
+        found = float(flips_found(compressed.content, 100))
+        figures |= {"codec/flips": 100.0, "codec/flips-found": found}
+    others = other_coders(x.numpy(), test.spec.levels)
+    for coder, bits in sorted(others.items(), key=lambda item: item[1]):
+        figures[f"codec/{data_name}/{coder.lower().replace(' ', '-')}-bits-per-dim"] = (
             bits / x.numel()
         )
-    for name, value in figures.items():
-        print(f"{name:54} {value:.6g}")
+    for figure, value in figures.items():
+        print(f"{figure:54} {value:.6g}")
     if not options.dry:
         about = {"blocks": compressed.blocks, "weights": back.header.weights}
-        write_result("codec", figures, vars(options), about)
+        settings = {
+            "model": options.model if options.run is None else saved.name, "images": options.images
+        }  # fmt: skip
+        write_result("codec" if options.run is None else "codec-cifar10", figures, settings, about)
 
 
 def flips_found(content: bytes, count: int) -> int:
