@@ -61,8 +61,8 @@ def main() -> None:
         f"codec/{data_name}/decode-images-per-second": len(x) / seconds,
     }
     if options.run is None:
-        found = float(flips_found(compressed.content, 100))
-        figures |= {"codec/flips": 100.0, "codec/flips-found": found}
+        caught = float(flips_found(compressed.content, 100))
+        figures |= {"codec/flips": 100.0, "codec/flips-found": caught}
     others = other_coders(x.numpy(), test.spec.levels)
     for coder, bits in sorted(others.items(), key=lambda item: item[1]):
         figures[f"codec/{data_name}/{coder.lower().replace(' ', '-')}-bits-per-dim"] = (

@@ -1,8 +1,8 @@
-"""Write docs/results.md from the JSON files under bench/results, so that no figure is typed.
+"""Write docs/results.md and results-mnist.md from the JSON files under bench/results.
 
 python bench/tables.py
 
-Each part has a table for a person to read; all figures by their names, the command and the machine
+So no figure is typed. Each part has a table for a person to read; all figures by their names, the command and the machine
 are folded away under it.
 """
 
@@ -20,7 +20,7 @@ from figures import folded, grid, markdown, parts, read, shown, table
 from mnist_rows import PREFIX
 from mnist_table import Row, measured, scores_of, whole_training
 
-__all__ = ["main", "page", "shown", "table"]
+__all__ = ["main", "pages", "shown", "table"]
 
 DOCS = Path(__file__).parent.parent / "docs"
 HEAD = """# Results
@@ -39,6 +39,15 @@ RESTORED = {
     "upscale/cifar10-x4": "CIFAR-10, 8 to 32",
     "upscale/fashion-mnist-x2": "Fashion-MNIST, 14 to 28",
     "upscale/fashion-mnist-x4": "Fashion-MNIST, 7 to 28",
+}
+# Sets of sequences: title, and what is published of them.
+SEQUENCES = {
+    "jsb": ("JSB chorales, 88 keys on quarters", "5.56, RNN-NADE"),
+    "nottingham": ("Nottingham, 88 keys on quarters", "2.31, RNN-NADE"),
+    "piano-midi": ("Piano-midi, 88 keys on quarters", "7.05, RNN-NADE"),
+    "musedata": ("MuseData, 88 keys on quarters", "5.60, RNN-NADE"),
+    "chorales": ("Chorales, four voices on 16ths", "none in this unit; counts have 2.71"),
+    "etth1": ("ETTh1, 7 columns an hour", "none in this unit"),
 }
 # Columns of the table of arithmetic: field of an attribute, and ending of the figure of all.
 FLIPS = {
@@ -163,7 +172,8 @@ def training_of(name: str, about: dict[str, Any]) -> str:
     weights = f"{about['parameters']:,} parameters"
     if name.startswith(PREFIX):
         steps, seconds, where = whole_training(Row(name.removeprefix(PREFIX), about))
-        return f"{weights}; {steps} updates, {seconds} s of training, on {where}."
+        took = "seconds not kept" if seconds == "not kept" else f"{seconds} s of training"
+        return f"{weights}; {steps} updates, {took}, on {where}."
     facts = [weights, f"{about['steps']:,} updates"]
     if "seconds" in about:
         facts.append(f"{about['seconds']:,.0f} s of training")
@@ -175,7 +185,8 @@ def training_of(name: str, about: dict[str, Any]) -> str:
 def fitted(name: str, title: str, remark: str) -> str:
     """A fitted model: what it took, samples, training curve."""
     told = training_of(name, read(at(name))["about"])
-    lines, pictures = [f"### {title}", f"{remark} {told}\n".lstrip()], []
+    level = "##" if name.startswith(PREFIX) else "###"
+    lines, pictures = [f"{level} {title}", f"{remark} {told}\n".lstrip()], []
     for picture, alt in (
         ("samples", "samples, not chosen"),
         ("curve", "validation during the fit"),
@@ -228,10 +239,19 @@ def mnist() -> Iterator[str]:
         "distances in different features do not compare:\n"
     )
     yield scores()
+    yield "What each fit took, and its samples: [fits to static MNIST](results-mnist.md).\n"
+
+
+def mnist_fits() -> Iterator[str]:
+    """A page of its own."""
+    yield (
+        "# Fits to static MNIST\n\nWhat each fit of [the results](results.md) took and what it "
+        "draws: samples that nobody chose. `python bench/tables.py` writes this page.\n"
+    )
     for name, (title, remark) in MNIST.items():
         if at(PREFIX + name).exists():
             yield fitted(PREFIX + name, title, remark)
-    yield "### Rechecks, joint sample metrics, sampling speed\n"
+    yield "## Rechecks, joint sample metrics, sampling speed\n"
     yield (
         "What `likely evaluate` gives for the kept weights and its difference to the committed "
         "figure; samples measured with one extractor; images per second of all samplers in one "
@@ -572,6 +592,48 @@ def compression() -> Iterator[str]:
     yield folded(at("codec"))
 
 
+def series(record: dict[str, Any]) -> str:
+    """The table of all models of sequences, those that validation prefers first in each set."""
+    lines = [
+        "| data | model | test, nats per step | less the chosen one | minutes | published |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, (title, published) in SEQUENCES.items():
+        measured = dict(record["about"].get(name, {}))
+        chosen = measured.pop("chosen", None)
+        order = sorted(measured.items(), key=lambda item: float(item[1]["validation"]))
+        for place, (model, row) in enumerate(order):
+            less, error = row["less-chosen"]
+            lines.append(
+                f"| {title if place == 0 else ''} | `{model}` | {row.get('relation', '=')} "
+                f"{row['test']:.3f} ± {row['standard-error']:.3f} | "
+                f"{'' if model == chosen else f'{less:+.3f} ± {error:.3f}'} | "
+                f"{row['minutes']:.0f} | {published if place == 0 else ''} |"
+            )
+    return "\n".join(lines) + "\n\n"
+
+
+def sequences() -> Iterator[str]:
+    if not at("sequences").exists():
+        return
+    record = read(at("sequences"))
+    yield "## Sequences\n"
+    yield (
+        "Nats per step of the test part: micro average, every step scored, the first of each "
+        "sequence included; the error is from whole sequences or long blocks, and differences are "
+        "paired. Each model has the preset of its name, validation chose its weights and the model "
+        "that the others are compared with, and the test part was read once. RNN-NADE: "
+        "[Boulanger-Lewandowski et al. 2012](https://arxiv.org/abs/1206.6392).\n"
+    )
+    yield series(record)
+    coverage = record["figures"].get("sequences/etth1/coverage-90")
+    if coverage is not None:
+        yield f"The chosen model's 90 % intervals of ETTh1's next hour hold {coverage:.1%}.\n"
+    yield folded(at("sequences"))
+    for row in sorted(RESULTS.glob("sequences-*.json")):
+        yield folded(row)
+
+
 def planning() -> Iterator[str]:
     yield "## Markov decision processes\n"
     yield (
@@ -635,14 +697,17 @@ def robustness() -> Iterator[str]:
     yield folded(at("metrics"))
 
 
-def page() -> str:
-    """The whole page."""
+def pages() -> dict[str, str]:
+    """Both pages, by the names of their files."""
+    fits = "\n".join(mnist_fits())
     chapters = (
-        mnist, cifar10, ablation, few_labels, games, modes, steering, compression, speed, planning,
-        robustness,
+        mnist, cifar10, ablation, few_labels, games, modes, steering, compression, sequences, speed,
+        planning, robustness,
     )  # fmt: skip
     text = "\n".join(part for chapter in chapters for part in chapter())
-    others = [p for p in sorted(RESULTS.glob("*.json")) if f"/{p.name}</summary>" not in text]
+    others = [
+        p for p in sorted(RESULTS.glob("*.json")) if f"/{p.name}</summary>" not in text + fits
+    ]
     if others:
         text += "\n" + "\n".join(["## Other measurements\n", *map(folded, others)])
     missing = [words for name, words in TO_COME.items() if not at(name).exists()]
@@ -652,7 +717,7 @@ def page() -> str:
     links = [
         f"- [{h}](#{re.sub(r'[^a-z0-9 -]', '', h.lower()).replace(' ', '-')})" for h in headings
     ]
-    return "\n".join([HEAD, *links, "", text])
+    return {"results": "\n".join([HEAD, *links, "", text]), "results-mnist": fits}
 
 
 def main() -> None:
@@ -667,14 +732,15 @@ def main() -> None:
             shutil.copyfile(picture, DOCS / "pictures" / picture.name)
     for result, page_name, table_of in (
         ("classify", "classify", accuracies), ("arithmetic", "steering", flips),
-        ("enlarge", "split", restored),
+        ("enlarge", "split", restored), ("sequences", "sequences", series),
     ):  # fmt: skip
         if at(result).exists():
             path = DOCS / f"{page_name}.md"
             between = re.compile(r"(?<=<!-- results -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
             text = table_of(read(at(result)))
             path.write_text(between.sub(lambda _, t=text: t, path.read_text("utf-8")), "utf-8")
-    (DOCS / "results.md").write_text(page(), encoding="utf-8")
+    for name, text in pages().items():
+        (DOCS / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
