@@ -2,8 +2,8 @@
 
 python bench/tables.py
 
-So no figure is typed. Each part has a table for a person to read; all figures by their names, the command and the machine
-are folded away under it.
+So no figure is typed. Each part has a table for a person to read; all figures by their names, the
+command and the machine are folded away under it.
 """
 
 from __future__ import annotations
