@@ -48,9 +48,10 @@ import torch
 
 from common import RESULTS, sha256, write_result
 from likely import data, runs
-from likely.density import GenerativeModel, LatentVariable, TractableDensity
+from likely.density import DiscreteLatent, GenerativeModel, LatentVariable, TractableDensity
 from likely.devices import choose_device
 from likely.estimate import Relation
+from likely.evaluate.codes import code_usage
 from likely.evaluate.likelihood import latent_diagnostics
 from likely.files.sheets import sample_sheet, save_png
 from likely.jobs import evaluate as jobs
@@ -133,6 +134,11 @@ def measure(
         figures[f"{prefix}/test-elbo-nats"] = measured.estimates[0].value
         figures[f"{prefix}/kl-nats"] = measured["rate"].value
         about["active units"] = latent_diagnostics(model, test).active
+    if isinstance(model, DiscreteLatent):
+        usage = code_usage(model, test)
+        figures[f"{prefix}/codes-used-percent"] = 100.0 * usage.used / usage.codes
+        figures[f"{prefix}/code-perplexity"] = usage.perplexity.value
+        figures[f"{prefix}/rate-nats"] = measured["rate"].value
     for estimate in measured.estimates:
         if estimate.quantity in {each.quantity for each in reference.floor}:
             about["samples"].append(estimate.to_json())

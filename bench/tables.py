@@ -628,7 +628,7 @@ def sequences() -> Iterator[str]:
     yield series(record)
     coverage = record["figures"].get("sequences/etth1/coverage-90")
     if coverage is not None:
-        yield f"The chosen model's 90 % intervals of ETTh1's next hour hold {coverage:.1%}.\n"
+        yield f"The chosen model's 90 % intervals of ETTh1's next hour hold {coverage:.1f} %.\n"
     yield folded(at("sequences"))
     for row in sorted(RESULTS.glob("sequences-*.json")):
         yield folded(row)
