@@ -178,6 +178,18 @@ def test_the_kalman_filter_is_the_dense_gaussian() -> None:
     )
     wanted = part.log_prob(x.flatten(1)[:, kept].double())
     assert torch.allclose(model.log_prob(gap), wanted, rtol=0, atol=1e-3)
+    # Draws of it are from the conditional Gaussian.
+    drawn = model.completions(gap[:1], torch.ones(6, dtype=torch.bool), 20_000)
+    assert drawn.exact
+    rest = law.covariance_matrix[~kept][:, kept] @ torch.linalg.inv(part.covariance_matrix)
+    mean = law.mean[~kept] + rest @ (x[0].flatten()[kept] - part.mean)
+    spread = law.covariance_matrix[~kept][:, ~kept]
+    spread = spread - rest @ law.covariance_matrix[kept][:, ~kept]
+    values = drawn.images[0].flatten(1)[:, ~kept].double()
+    root = torch.linalg.inv(torch.linalg.cholesky(spread))
+    white = (values - mean) @ root.T
+    assert float(white.mean(0).abs().max()) < 4 / math.sqrt(20_000)
+    assert float((torch.cov(white.T) - torch.eye(3)).abs().max()) < 0.04
 
 
 @pytest.mark.parametrize("family", ["gaussian", "student-t", "logistic"])
@@ -188,10 +200,11 @@ def test_bins_sum_to_one_and_are_inverted(family: bins.Family) -> None:
         torch.tensor([0.1, 5.0]).double(),
     )
     levels = 40  # most of the second component is beyond the highest
-    log_p = bins.log_prob(torch.arange(levels), levels, mixture, family)
+    column = bins.Bins(levels, mixture, family)
+    log_p = column.log_prob(torch.arange(levels))
     assert float(log_p.logsumexp(0)) == pytest.approx(0, abs=1e-12)
     uniform = torch.linspace(0.0005, 0.9995, 1000, dtype=torch.float64)
-    drawn = bins.quantile(uniform, levels, mixture, family)
+    drawn = column.quantile(uniform)
     edges = log_p.exp().cumsum(0)
     assert torch.equal(drawn, torch.searchsorted(edges, uniform, right=True))
     law = scipy.stats.norm if family == "gaussian" else scipy.stats.logistic

@@ -21,7 +21,7 @@ from likely.cli import main
 from likely.data.sequences import Sequences, SequenceSpec, from_sequences, regimes_log_prob
 from likely.data.sequences.spec import MISSING
 from likely.density import SequenceDensity, State, Steps
-from likely.density.sequence.within_step import cdf, log_mass
+from likely.density.sequence.bins import cdf, log_mass
 from likely.errors import InvalidData, InvalidSetting, ProofFailed, Unanswerable
 from likely.evaluate.sequences.nats import step_nats
 from likely.models import SEQUENCE_MODELS
@@ -127,7 +127,7 @@ def test_what_is_declared(name: str) -> None:
     answers = likely.answers(model)
     assert answers["likelihood"].guarantee is Guarantee.EXACT
     assert answers["sample"].guarantee is Guarantee.EXACT
-    for query in ("conditional", "features", "reconstruct", "compress", "complete"):
+    for query in ("conditional", "features", "reconstruct", "compress"):
         assert answers[query].guarantee is Guarantee.NONE
     with pytest.raises(Unanswerable, match="no code of the whole sequence"):
         likely.ask(model, "features", torch.zeros(1, 1, 7, dtype=torch.int64))

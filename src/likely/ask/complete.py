@@ -1,4 +1,4 @@
-"""The unobserved pixels, drawn from p(rest | observed), whichever they are."""
+"""The unobserved pixels or steps, drawn from p(rest | observed), whichever they are."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import torch
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, exact, no_conditionals, none, query, refusal
+from likely.data.sequences.spec import MISSING
 from likely.density import (
     PARTICLES,
     Autoregressive,
     AutoregressiveLikelihood,
     Completions,
     ExpectedStatistics,
+    FillsGaps,
     Fittable,
     LatentVariable,
     Mixture,
     OrderAgnostic,
+    SequenceDensity,
     TractableDensity,
 )
 from likely.density.completion import agnostic_completions
+from likely.density.sequence.gaps import is_forecast
 from likely.estimate import Estimate, Relation
 from likely.noise import Noise
 
@@ -62,8 +66,11 @@ def answer(model: Fittable, observed: Tensor | None = None) -> Answer:
 
     Args:
         model: any.
-        observed: bool [H, W] ([D] for vectors); by default what can be said of all masks.
+        observed: bool [H, W] ([D] for vectors; [T] or [T, K] for sequences); by default what can be
+            said of all masks.
     """
+    if isinstance(model, SequenceDensity):
+        return _of_gaps(model, observed)
     if isinstance(model, ExpectedStatistics):
         return exact("a component from p(k | observed), whichever pixels are observed")
     if isinstance(model, LatentVariable):
@@ -108,6 +115,16 @@ def _of_orders(model: Autoregressive | Mixture, mask: Tensor | None) -> Answer:
     return exact(says if mask is not None else f"{says}; else approximate, sequential Monte Carlo")
 
 
+def _of_gaps(model: SequenceDensity, observed: Tensor | None) -> Answer:
+    if isinstance(model, FillsGaps):
+        return exact(f"{model.fills_by}, whatever is missing")
+    if observed is not None and is_forecast(observed[None]):
+        return exact("ancestral draws: nothing that is observed comes after the gap")
+    return approximate(
+        "sequential Monte Carlo over time; exact where the gap is at the end, a forecast"
+    )
+
+
 @query("completion", answer)
 def complete(
     model: Fittable,
@@ -123,8 +140,9 @@ def complete(
 
     Args:
         model: a chain rule, a mixture, or a model with latent variables.
-        x: integers [B, *shape]; unobserved values are ignored.
-        observed: bool [H, W] ([D] for vectors).
+        x: integers [B, *shape]; unobserved values are ignored. Sequences are [B, T, K], without
+            padding, and what is `MISSING` in them is unobserved, too.
+        observed: bool [H, W] ([D] for vectors; [T], [T, K] or [B, T, K] for sequences).
         seed: of the noise.
         context: labels, as for `sample`.
         method: "auto" is the best that the model has for these pixels; "exact" is that or nothing;
@@ -133,7 +151,7 @@ def complete(
         particles: of each image, where the answer is approximate.
 
     Returns:
-        int64 [B, *shape].
+        int64, of the shape of x.
 
     Raises:
         Unanswerable: a model that cannot, or pixels for which method "exact" cannot.
@@ -187,7 +205,8 @@ def completed_nats(
     """-log p of the observed part, of the missing one given it, and of the whole, in nats.
 
     Where -log p(observed) is an upper bound in expectation, what is left of an exact -log p(x) is a
-    lower one. Of two bounds the difference bounds nothing: then the middle one is left out.
+    lower one. Of two bounds the difference bounds nothing: then the middle one is left out. Where
+    the truth itself is not known, as a value that a sequence lacks, the first alone is there.
 
     Args:
         model: that completed.
@@ -197,18 +216,19 @@ def completed_nats(
         context: as it was given.
         fingerprint: of the data that x is of.
     """
-    labels = model.labels(context, len(x))
     first = -drawn.log_observed
     parts = [("nll-observed", "-log p(observed)", first, drawn.relation)]
-    if isinstance(model, LatentVariable):
+    if isinstance(model, SequenceDensity):
+        if not bool((x == MISSING).any()):
+            parts += _of_rest(first, -model.log_prob(x, context), drawn)
+    elif isinstance(model, LatentVariable):
+        labels = model.labels(context, len(x))
         noise = Noise("completed", 0, device=model.device)
         bound = model.importance_bound(x, max(1, drawn.particles), noise, labels)
-        parts.append(("nll", "-log p(whole image)", -bound, Relation.UPPER))
+        parts.append(("nll", "-log p(whole)", -bound, Relation.UPPER))
     else:
-        total = -_log_whole(model, model.integers(x), model.mask(observed), drawn, labels)
-        relation = Relation.EXACT if drawn.relation is Relation.EXACT else Relation.LOWER
-        parts.append(("nll-missing", "-log p(missing | observed)", total - first, relation))
-        parts.append(("nll", "-log p(whole image)", total, Relation.EXACT))
+        labels, mask = model.labels(context, len(x)), model.mask(observed)
+        parts += _of_rest(first, -_log_whole(model, model.integers(x), mask, drawn, labels), drawn)
     return tuple(
         Estimate.mean_of(
             values.double().tolist(),
@@ -220,6 +240,14 @@ def completed_nats(
         )
         for quantity, about, values, relation in parts
     )
+
+
+def _of_rest(
+    first: Tensor, total: Tensor, drawn: Completions
+) -> list[tuple[str, str, Tensor, Relation]]:
+    relation = Relation.EXACT if drawn.relation is Relation.EXACT else Relation.LOWER
+    return [("nll-missing", "-log p(missing | observed)", total - first, relation),
+            ("nll", "-log p(whole)", total, Relation.EXACT)]  # fmt: skip
 
 
 def _log_whole(

@@ -71,7 +71,8 @@ from likely.density.latent import (
     mean_level,
 )
 from likely.density.mixture import Ensemble, Mixture, OrderMixture, Subsampled
-from likely.density.sequence.over_time import SequenceDensity, State, Steps, scored_steps
+from likely.density.sequence.over_time import SequenceDensity, scored_steps
+from likely.density.sequence.steps import FillsGaps, State, Steps
 from likely.density.shell import Prior, Shell, StandardNormal, UniformCube
 from likely.density.split import Lifting, Split
 from likely.density.statistics import ExpectedStatistics, HasExpectation
@@ -106,6 +107,7 @@ __all__ = [
     "Ensemble",
     "ExpectedStatistics",
     "FactorizedLikelihood",
+    "FillsGaps",
     "Fittable",
     "GaussianMixture",
     "GenerativeModel",

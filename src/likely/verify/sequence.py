@@ -28,7 +28,7 @@ from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.spec import MISSING, PADDING, Column, SequenceSpec
 from likely.data.spec import Dataset
 from likely.density import NoSettings, SequenceDensity, weights_digest
-from likely.density.sequence.over_time import State, Steps
+from likely.density.sequence.steps import State, Steps
 from likely.noise import Noise, derived_seed
 from likely.training.objectives import SequenceLikelihood, Step
 from likely.verify.proofs import Proof, Proofs

@@ -3,10 +3,11 @@ r"""Densities of sequences: the chain rule over time, with a state carried from 
     log p(x_1..T | c) = sum_t log p(x_t | x_<t, c_<=t)
 
 A leaf says how a state begins, how a piece of sequences is scored and moves it on (`scan`), and how
-one step is drawn (`draw_step`). Everything else is written once: scoring in constant memory, since
-long sequences are read in pieces with the state kept between them; drawing; continuing a prefix.
-The length of a sequence is given, not modelled. c is what is known of each step: covariates, the
-place on the clock, and the class of the sequence where the model is conditional.
+one step comes column by column (`next_step`). Everything else is written once: scoring in constant
+memory, since long sequences are read in pieces with the state kept between them; drawing;
+continuing a prefix; filling a gap. The length of a sequence is given, not modelled. c is what is
+known of each step: covariates, the place on the clock, and the class of the sequence where the
+model is conditional.
 
 In integers [B, T, K] a value is in [0, levels); -1 (`PADDING`) is a step after the end; a value v
 of a step that is given and not scored is -2 - v; `MISSING` is neither known nor scored.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,38 +27,18 @@ from torch import Tensor
 
 from likely.data.sequences.spec import MISSING, PADDING, SequenceSpec, clock_features
 from likely.data.spec import Batch, DataSpec
+from likely.density.completion import PARTICLES, Completions
 from likely.density.fittable import as_tensor
+from likely.density.sequence.bins import Choose, quantiles
+from likely.density.sequence.gaps import filled
+from likely.density.sequence.steps import State, Steps
 from likely.density.taxonomy import CHUNK, TractableDensity
 from likely.devices.precision import full_precision
 from likely.errors import InvalidData, InvalidSetting
 from likely.noise import Noise
 
-# What a leaf carries from step to step: tensors whose first side counts the sequences.
-State = tuple[Tensor, ...]
 # Steps of all sequences together that are scored in one piece.
 PIECE = 8192
-
-
-class Steps(NamedTuple):
-    """A piece of sequences.
-
-    Attributes:
-        x: values, 0 where none is known, int64 [B, T, K].
-        known: which values are known, bool [B, T, K].
-        scored: which steps count, bool [B, T].
-        context: floats [B, T, C], or None.
-    """
-
-    x: Tensor
-    known: Tensor
-    scored: Tensor
-    context: Tensor | None
-
-    def part(self, rows: Tensor | slice, first: int, stop: int) -> Steps:
-        """Some sequences, steps [first, stop)."""
-        context = None if self.context is None else self.context[rows, first:stop]
-        x, known, scored = (s[rows, first:stop] for s in (self.x, self.known, self.scored))
-        return Steps(x, known, scored, context)
 
 
 class SequenceDensity(TractableDensity):
@@ -95,6 +76,21 @@ class SequenceDensity(TractableDensity):
         """
 
     @abc.abstractmethod
+    def next_step(
+        self, state: State, context: Tensor | None, choose: Choose, known: Tensor
+    ) -> tuple[Tensor, State]:
+        """The next step, each column in turn as `choose` says, given its density.
+
+        Args:
+            state: after the steps before.
+            context: of the step, [B, C], or None.
+            choose: called with (column, its density); its answer is read where it is known.
+            known: bool [B, K]; what is not known is summed over or left out, as in `scan`.
+
+        Returns:
+            int64 [B, K], 0 where it is not known, and the state after it.
+        """
+
     def draw_step(
         self, state: State, context: Tensor | None, uniform: Tensor
     ) -> tuple[Tensor, State]:
@@ -108,6 +104,8 @@ class SequenceDensity(TractableDensity):
         Returns:
             int64 [B, K], and the state after it.
         """
+        every = torch.ones_like(uniform, dtype=torch.bool)
+        return self.next_step(state, context, quantiles(uniform), every)
 
     # -- scoring -----------------------------------------------------------------------------
 
@@ -331,6 +329,57 @@ class SequenceDensity(TractableDensity):
             part = steps.part(slice(None), first, first + size)
             _, state = self.scan(part._replace(scored=torch.zeros_like(part.scored)), state)
         return state
+
+    def complete(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+    ) -> Tensor:
+        """Draw what is not observed; see `completions`. int64 [B, T, K]."""
+        drawn = self.completions(
+            x, observed, seed=seed, context=context, method=method, particles=particles
+        )
+        return drawn.images[:, 0]
+
+    @torch.no_grad()
+    @full_precision
+    def completions(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+    ) -> Completions:
+        """Draws of what is missing, and log p of the rest; see `likely.density.sequence.gaps`.
+
+        Args:
+            x: integers [B, T, K], without padding: the sequences end together.
+            observed: bool [T], [T, K] or [B, T, K]; what is `MISSING` is not, either way.
+            n: draws of each sequence.
+            seed: of the noise.
+            context: as `log_prob` takes it.
+            method: "exact" (or nothing), "smc", or "auto", the best that the model has.
+            particles: of each sequence.
+
+        Raises:
+            Unanswerable: method "exact" of a model that fills a gap by particles.
+        """
+        seen = observed.to(x.device)
+        seen = (seen[:, None] if seen.ndim == 1 else seen).expand(x.shape) & (x != MISSING)
+        steps = self.steps(torch.where(seen, x, MISSING), context)
+        if bool((x == PADDING)[seen].any()):
+            raise InvalidData("complete: the sequences must end together, without padding")
+        with _evaluating(self):
+            return filled(self, steps, n, seed, method, particles)
 
     def _drawn(
         self, state: State, noise: Noise, n: int, context: Tensor | None, steps: int

@@ -11,27 +11,30 @@ What pays in music and in measurements alike is a joint head within the step:
 - `Turns`, any columns: one after another, each given the state and the columns before it. A number
   on a lattice has a mixture of logistic or Student-t components over the bins, around its last
   value; a category a softmax; an angle a mixture of von Mises densities over the bins of a circle.
-
-All bins of a column sum to one: the lowest and the highest reach to infinity. Of Student's
-distribution there is the one of 4 degrees of freedom, whose distribution function is closed:
-with s = t / sqrt(4 + t^2), F(t) = 1/2 + 3/4 (s - s^3 / 3), and 1 - F = e^2 (3 - e) / 4, e = 1 - s.
 """
 
 from __future__ import annotations
 
 import abc
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax, logsigmoid, one_hot, softplus
+from torch.nn.functional import log_softmax, one_hot, softplus
 
 from likely.data.sequences.spec import Column, SequenceSpec
-from likely.heads import invert
+from likely.density.sequence.bins import (
+    Binary,
+    Bins,
+    Choose,
+    ColumnDensity,
+    Components,
+    Family,
+    Table,
+    quantiles,
+)
 
-Family = Literal["logistic", "student-t"]
-NARROW = 1e-4  # standard deviations, or what stands for them
 # Scales are kept between these, in the spread of a column's differences.
 FLOOR, CEILING = 1e-4, 1e4
 LEAST_BIN = 0.02  # and at least so many steps of the lattice: finer is all in one bin
@@ -130,8 +133,15 @@ class StepDensity(nn.Module, abc.ABC):
         """log p of the columns that are known, nats, float64 [M]; x int64 [M, K]."""
 
     @abc.abstractmethod
+    def turns(self, past: Past, choose: Choose, known: Tensor) -> Tensor:
+        """The columns one after another, each as `choose` says, int64 [M, K].
+
+        `known` bool [M, K]: what is not stays 0 and out of what later columns are given.
+        """
+
     def draw(self, past: Past, uniform: Tensor) -> Tensor:
         """The columns from uniform numbers float64 [M, K]: int64 [M, K]."""
+        return self.turns(past, quantiles(uniform), torch.ones_like(uniform, dtype=torch.bool))
 
     @abc.abstractmethod
     def start_at(self, x: Tensor, known: Tensor) -> None:
@@ -169,15 +179,15 @@ class Keys(StepDensity):
         signed = torch.where(x > 0, chosen, -chosen).double()
         return -(softplus(-signed) * known).sum(1)
 
-    def draw(self, past: Past, uniform: Tensor) -> Tensor:
+    def turns(self, past: Past, choose: Choose, known: Tensor) -> Tensor:
         inner, outer = self.inner(past.state), self.outer(past.state)
-        x = torch.zeros_like(uniform, dtype=torch.int64)
+        x = torch.zeros_like(known, dtype=torch.int64)
         active, stale = torch.relu(inner), False
         for k in range(x.shape[1]):
             if stale:
                 active = torch.relu(inner + x.to(inner.dtype) @ self.weight)
             logit = (active @ self.readout[:, k] + outer[:, k]).double()
-            x[:, k] = uniform[:, k] >= torch.sigmoid(-logit)
+            x[:, k] = choose(k, Binary(logit)) * known[:, k]
             stale = bool(x[:, k].any())
         return x
 
@@ -231,21 +241,19 @@ class Turns(StepDensity):
         seen = self.features(x, known)  # of all columns; each is given those before it
         before = 0
         for k, size in enumerate(self.features.sizes):
-            parameters = self._outputs_for(past, seen[:, :before], k)
-            total = total + self._log_prob(k, parameters, past, x[:, k]) * known[:, k]
+            column = self._column(k, self._outputs_for(past, seen[:, :before], k), past)
+            total = total + column.log_prob(x[:, k]) * known[:, k]
             before += size
         return total
 
-    def draw(self, past: Past, uniform: Tensor) -> Tensor:
-        x = torch.zeros_like(uniform, dtype=torch.int64)
-        known = torch.ones_like(x, dtype=torch.bool)
+    def turns(self, past: Past, choose: Choose, known: Tensor) -> Tensor:
+        x = torch.zeros_like(known, dtype=torch.int64)
         seen = past.state[:, :0]
         for k in range(len(self.columns)):
-            parameters = self._outputs_for(past, seen, k)
-            x[:, k] = self._quantile(k, parameters, past, uniform[:, k])
+            column = self._column(k, self._outputs_for(past, seen, k), past)
+            x[:, k] = choose(k, column) * known[:, k]
             part = slice(k, k + 1)
-            feature = self.features(x[:, part], known[:, part], k, k + 1)
-            seen = torch.cat([seen, feature], -1)
+            seen = torch.cat([seen, self.features(x[:, part], known[:, part], k, k + 1)], -1)
         return x
 
     def _outputs_for(self, past: Past, before: Tensor, k: int) -> Tensor:
@@ -276,90 +284,8 @@ class Turns(StepDensity):
         bumps = first[..., None] * angle.cos() + second[..., None] * angle.sin()
         return (log_softmax(logits, -1)[..., None] + log_softmax(bumps, -1)).logsumexp(1)
 
-    def _log_prob(self, k: int, parameters: Tensor, past: Past, x: Tensor) -> Tensor:
+    def _column(self, k: int, parameters: Tensor, past: Past) -> ColumnDensity:
         column = self.columns[k]
         if column.kind not in ("lattice", "continuous"):
-            return self._table(k, parameters).gather(1, x[:, None])[:, 0]
-        weights, mean, scale = self._mixture(k, parameters, past)
-        value = x[:, None].double()
-        low = torch.where(x[:, None] <= 0, -math.inf, (value - 0.5 - mean) / scale)
-        high = torch.where(x[:, None] >= column.levels - 1, math.inf, (value + 0.5 - mean) / scale)
-        return (weights + log_mass(low, high, self.family, 1 / scale)).logsumexp(-1)
-
-    def _quantile(self, k: int, parameters: Tensor, past: Past, uniform: Tensor) -> Tensor:
-        column = self.columns[k]
-        if column.kind not in ("lattice", "continuous"):
-            return invert(self._table(k, parameters), uniform)
-        weights, mean, scale = self._mixture(k, parameters, past)
-        weights, level = weights.exp(), torch.zeros_like(uniform, dtype=torch.int64)
-        step = 1 << (column.levels - 1).bit_length()
-        while step := step // 2:
-            higher = level + step  # Is it this level at least?
-            edge = (higher.double()[:, None] - 0.5 - mean) / scale
-            below = (weights * cdf(edge, self.family)).sum(-1)
-            level = torch.where((higher < column.levels) & (below <= uniform), higher, level)
-        return level
-
-
-def cdf(t: Tensor, family: Family) -> Tensor:
-    """P(T <= t) of a standard component, float64."""
-    if family == "logistic":
-        return torch.sigmoid(t)
-    upper = _upper_tail(t.abs())
-    return torch.where(t > 0, 1 - upper, upper)
-
-
-def _upper_tail(t: Tensor) -> Tensor:
-    """P(T > t) of Student's distribution of 4 degrees of freedom, t >= 0, without cancellation."""
-    square = (t * t).clamp(max=1e300)
-    root = (1 + 4 / square.clamp(min=1e-300)).rsqrt()  # s = t / sqrt(4 + t^2)
-    e = (4 / (square + 4)) / (1 + root)
-    return e * e * (3 - e) / 4
-
-
-def log_mass(low: Tensor, high: Tensor, family: Family, width: Tensor) -> Tensor:
-    """log P(low < T <= high), accurate in both tails; low or high may be infinite.
-
-    `width` is that of the bin, which high - low would lose digits of; of a narrow one the mass is
-    that of the density at its middle, and not a difference of two numbers that are nearly equal.
-    """
-    wide = _log_difference(low, high, family)
-    return wide if bool((width >= NARROW).all()) else narrow(wide, low, high, width, family)
-
-
-def narrow(wide: Tensor, low: Tensor, high: Tensor, width: Tensor, family: str) -> Tensor:
-    """`wide`, where bins are narrow and closed by log(w f(m) (1 + w^2 f''(m) / (24 f(m))))."""
-    closed = (width < NARROW) & low.isfinite() & high.isfinite()
-    if family == "gaussian":  # whose slope has no bound
-        closed = closed & (width * low.abs() < 1e-3)
-    width, middle = width.where(closed, width.new_ones(())), low + width / 2
-    middle = middle.where(closed, torch.zeros_like(middle))
-    square = middle * middle
-    if family == "gaussian":
-        log_density, bend = -(square + math.log(2 * math.pi)) / 2, square - 1
-    elif family == "logistic":
-        log_density = logsigmoid(middle) + logsigmoid(-middle)
-        bend = 1 - 6 * log_density.exp()
-    else:
-        u = 1 + square / 4  # f = 3/8 u^(-5/2)
-        log_density = math.log(3 / 8) - 2.5 * u.log()
-        bend = -1.25 / u + 35 / 16 * square / (u * u)
-    mass = width.log() + log_density + torch.log1p(width * width / 24 * bend)
-    return mass.where(closed, wide)
-
-
-def _log_difference(low: Tensor, high: Tensor, family: Family) -> Tensor:
-    flip = low + high > 0
-    # In the lower tail, where small numbers are exact.
-    a, b = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    a_open, b_open = a == -math.inf, b == math.inf
-    a, b = a.where(~a_open, b.clamp(max=0.0) - 1.0), b.where(~b_open, torch.zeros_like(b))
-    if family == "logistic":
-        # log(sigma(b) - sigma(a)) = log sigma(b) + log(1 - exp(log sigma(a) - log sigma(b)))
-        upper = logsigmoid(b)  # softplus is the identity above 20, which costs 2e-9
-        ratio = logsigmoid(a) - upper  # < 0
-        part = upper + torch.log(-torch.expm1(ratio.clamp(max=-1e-300)))
-        return part.where(~a_open, upper).where(~(a_open & b_open), torch.zeros_like(part))
-    lower, top = cdf(a, family), cdf(b, family)
-    mass = torch.where(a_open, top, top - lower).clamp(min=1e-300)
-    return mass.log().where(~(a_open & b_open), torch.zeros_like(mass))
+            return Table(self._table(k, parameters))
+        return Bins(column.levels, Components(*self._mixture(k, parameters, past)), self.family)

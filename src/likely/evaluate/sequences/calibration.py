@@ -32,7 +32,7 @@ import torch
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset
 from likely.density import SequenceDensity
-from likely.density.sequence.over_time import State, Steps
+from likely.density.sequence.steps import State, Steps
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidData
 from likely.estimate import Estimate, Relation

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.data.spec import DataSpec
-from likely.density.sequence.over_time import State
+from likely.density.sequence.steps import State
 from likely.models.sequence.network import SequenceNetwork
 from likely.models.sequence.settings import TCNSettings
 from likely.noise import Dropout

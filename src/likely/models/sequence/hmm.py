@@ -27,7 +27,8 @@ from torch.nn.functional import embedding_bag
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset, DataSpec
-from likely.density import HasExpectation, SequenceDensity, State, Steps
+from likely.density import FillsGaps, HasExpectation, SequenceDensity, State, Steps
+from likely.density.sequence.bins import Choose, Histogram
 from likely.heads import invert
 from likely.models.sequence.classical import HMMSettings
 from likely.noise import Noise
@@ -36,7 +37,7 @@ STAY = 0.8  # probability with which a state stays, before the first update
 TOGETHER = 40_000  # steps whose forward pass is kept for the backward one
 
 
-class HMM(SequenceDensity, HasExpectation):
+class HMM(SequenceDensity, HasExpectation, FillsGaps):
     """Hidden Markov model; see the module's docstring.
 
     Args:
@@ -133,29 +134,50 @@ class HMM(SequenceDensity, HasExpectation):
             out.append(log_p)
         return torch.stack(out, 1) * steps.scored, (ahead,)
 
-    def draw_step(
-        self, state: State, context: Tensor | None, uniform: Tensor
+    def next_step(
+        self, state: State, context: Tensor | None, choose: Choose, known: Tensor
     ) -> tuple[Tensor, State]:
         """Columns in turn, each from the states that the ones before it leave."""
         _, log_moves, theta = self._logs()
-        x, log_s, begin = torch.zeros_like(uniform, dtype=torch.int64), state[0], 0
+        x, log_s, begin = torch.zeros_like(known, dtype=torch.int64), state[0], 0
         for k, bins in enumerate(self.bins):
             table = theta[:, begin : begin + bins]
             p = log_s.softmax(1) @ table.exp()  # [B, bins]
-            at = invert(p.log(), uniform[:, k])
-            total = p.cumsum(1)
-            below, mass = total.gather(1, at[:, None]), p.gather(1, at[:, None])
-            # The rest of the uniform number is uniform in the bin.
-            rest = (uniform[:, k] * total[:, -1] - (below - mass)[:, 0]) / mass[:, 0]
-            width = self._widths(k)[at]
-            level = (rest.clamp(0, 1) * width).long().clamp(max=width - 1)
-            x[:, k] = self._part(k)[at] + level
-            log_s = log_s + table.T[at]
+            column = Histogram(p, self._part(k), self.spec.columns[k].levels)
+            x[:, k] = choose(k, column) * known[:, k]
+            log_s = log_s + table.T[column.bin_of(x[:, k])] * known[:, k, None]
             begin += bins
-        known = torch.ones_like(x, dtype=torch.bool)
         joint = state[0] + self._emissions(theta, x[:, None], known[:, None])[:, 0]
         posterior = (joint - joint.logsumexp(1, keepdim=True)).exp()
         return x, ((posterior @ log_moves.exp()).log(),)
+
+    # -- a gap -----------------------------------------------------------------------------------
+
+    fills_by = "forward filtering, backward sampling"
+
+    def fill(self, steps: Steps, n: int, noise: Noise) -> Tensor:
+        """A path of states from the last back to the first, and the missing values given it."""
+        _, log_moves, theta = self._logs()
+        moves, ahead = log_moves.exp(), self.begin(len(steps.x))[0]
+        filtered = []
+        for emission in self._emissions(theta, steps.x, steps.known).unbind(1):
+            filtered.append((ahead + emission).log_softmax(1))  # log p(s_t | x_<=t)
+            ahead = (filtered[-1].exp() @ moves).log()
+        path: list[Tensor] = []
+        for log_s in reversed(filtered):
+            log_p = log_s[:, None].expand(-1, n, -1)
+            if path:
+                log_p = (log_p + log_moves.T[path[-1]]).log_softmax(2)
+            uniform = noise.uniform(*log_p.shape[:2])
+            path.append(invert(log_p.flatten(0, 1), uniform.flatten()).view(uniform.shape))
+        states = torch.stack(path[::-1], 2)  # [B, n, T]
+        out, begin = [], 0
+        for k, bins in enumerate(self.bins):
+            p = theta[:, begin : begin + bins].exp()[states.flatten()]
+            column = Histogram(p, self._part(k), self.spec.columns[k].levels)
+            out.append(column.quantile(noise.uniform(len(p))).view(states.shape))
+            begin += bins
+        return torch.stack(out, 3)
 
     # -- EM ----------------------------------------------------------------------------------
 

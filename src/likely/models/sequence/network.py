@@ -16,7 +16,9 @@ from torch import Tensor
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset, DataSpec
-from likely.density.sequence.over_time import SequenceDensity, State, Steps
+from likely.density.sequence.bins import Choose
+from likely.density.sequence.over_time import SequenceDensity
+from likely.density.sequence.steps import State, Steps
 from likely.density.sequence.within_step import Features, Keys, Past, StepDensity, Turns
 from likely.models.sequence.settings import SequenceSettings
 from likely.noise import Dropout
@@ -76,17 +78,17 @@ class SequenceNetwork(SequenceDensity):
             out[scored] = self.step.log_prob(past, steps.x[scored], steps.known[scored])
         return out, (steps.x[:, -1], steps.known[:, -1], *body)
 
-    def draw_step(
-        self, state: State, context: Tensor | None, uniform: Tensor
+    def next_step(
+        self, state: State, context: Tensor | None, choose: Choose, known: Tensor
     ) -> tuple[Tensor, State]:
         """The next step from the same outputs that score it."""
         last, last_known = state[0], state[1]
-        known = None if context is None else context[:, None]
-        inputs = self._inputs(last[:, None], last_known[:, None], known)
+        told = None if context is None else context[:, None]
+        inputs = self._inputs(last[:, None], last_known[:, None], told)
         output, body = self.advance(inputs, state[2:])
         past = Past(torch.cat([output, inputs], -1)[:, 0], last, last_known)
-        x = self.step.draw(past, uniform)
-        return x, (x, torch.ones_like(last_known), *body)
+        x = self.step.turns(past, choose, known)
+        return x, (x, known, *body)
 
     def _inputs(self, last: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
         """What the body sees of each step, [B, T, input_size]."""

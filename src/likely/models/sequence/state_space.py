@@ -26,16 +26,16 @@ from torch import Tensor, nn
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset, DataSpec
-from likely.density import SequenceDensity, State, Steps, chunks
-from likely.density.sequence import bins
-from likely.density.sequence.bins import Components
+from likely.density import FillsGaps, SequenceDensity, State, Steps, chunks
+from likely.density.sequence.bins import Bins, Choose, Components
 from likely.models.sequence.classical import StateSpaceSettings
+from likely.noise import Noise
 
 JITTER = 1e-9
 LAGS = 24  # steps that the first weights are found from
 
 
-class StateSpace(SequenceDensity):
+class StateSpace(SequenceDensity, FillsGaps):
     """Linear-Gaussian state space; see the module's docstring.
 
     Args:
@@ -71,10 +71,9 @@ class StateSpace(SequenceDensity):
         y = (steps.x - self.mean.double()) / self.deviation.double()
         mean, scale, state = self._filtered(y, steps.known, steps.context, state)
         total = torch.zeros(steps.scored.shape, dtype=torch.float64, device=self.device)
-        for k, column in enumerate(self.spec.columns):
-            mixture = self._component(k, mean[..., k], scale[..., k])
-            scores = bins.log_prob(steps.x[..., k], column.levels, mixture, "gaussian")
-            total = total + scores * steps.known[..., k]
+        for k in range(len(self.spec.columns)):
+            column = self._column(k, mean[..., k], scale[..., k])
+            total = total + column.log_prob(steps.x[..., k]) * steps.known[..., k]
         return total * steps.scored, state
 
     def log_density(self, y: Tensor, context: Tensor | None = None) -> Tensor:
@@ -87,21 +86,19 @@ class StateSpace(SequenceDensity):
         each = -0.5 * ((centred - mean) / scale).square() - (scale * deviation).log()
         return (each - 0.5 * math.log(2 * math.pi)).sum((1, 2))
 
-    def draw_step(
-        self, state: State, context: Tensor | None, uniform: Tensor
+    def next_step(
+        self, state: State, context: Tensor | None, choose: Choose, known: Tensor
     ) -> tuple[Tensor, State]:
-        known = torch.ones_like(uniform, dtype=torch.bool)
         base = self._base(context if context is None else context[:, None])
         mean, root, gain = self._ahead(state, known, base[:, 0])
-        x = torch.zeros_like(uniform, dtype=torch.int64)
+        x = torch.zeros_like(known, dtype=torch.int64)
         whitened = torch.zeros_like(mean)
-        for k, column in enumerate(self.spec.columns):
+        for k in range(len(self.spec.columns)):
             centre = mean[:, k] + (root[:, k, :k] * whitened[:, :k]).sum(1)
-            mixture = self._component(k, centre, root[:, k, k])
-            x[:, k] = bins.quantile(uniform[:, k], column.levels, mixture, "gaussian")
+            x[:, k] = choose(k, self._column(k, centre, root[:, k, k])) * known[:, k]
             y = (x[:, k] - self.mean[k].double()) / self.deviation[k].double()
-            whitened[:, k] = (y - centre) / root[:, k, k]
-        return x, self._moved(state, gain, whitened)
+            whitened[:, k] = (y - centre) / root[:, k, k] * known[:, k]
+        return x, self._moved(self._updated(state, gain, whitened))
 
     def _filtered(
         self, y: Tensor, known: Tensor, context: Tensor | None, state: State
@@ -116,7 +113,7 @@ class StateSpace(SequenceDensity):
             scale = root.diagonal(dim1=1, dim2=2)
             means.append(y[:, t] - scale * whitened)
             scales.append(scale)
-            state = self._moved(state, gain, whitened)
+            state = self._moved(self._updated(state, gain, whitened))
         return torch.stack(means, 1), torch.stack(scales, 1), state
 
     def _ahead(self, state: State, known: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,11 +128,15 @@ class StateSpace(SequenceDensity):
         gain = torch.linalg.solve_triangular(root, across.transpose(1, 2), upper=False)
         return base + latent @ readout.T, root, gain.transpose(1, 2)
 
-    def _moved(self, state: State, gain: Tensor, whitened: Tensor) -> State:
-        """The state before the next step: updated by what was seen, moved on."""
+    def _updated(self, state: State, gain: Tensor, whitened: Tensor) -> State:
+        """Mean and covariance of z_t after the step was seen."""
         latent, covariance = state
         latent = latent + (gain @ whitened[..., None])[..., 0]
-        covariance = covariance - gain @ gain.transpose(1, 2)
+        return latent, covariance - gain @ gain.transpose(1, 2)
+
+    def _moved(self, state: State) -> State:
+        """Of z_{t+1}, from those of z_t."""
+        latent, covariance = state
         move, root = self.transition.double(), self.process_root.double().tril()
         covariance = move @ covariance @ move.T + root @ root.T
         covariance = 0.5 * (covariance + covariance.transpose(1, 2))
@@ -153,10 +154,58 @@ class StateSpace(SequenceDensity):
             return offset[None, None, :, 0]
         return offset[:, 0] + context.double() @ offset[:, 1:].T
 
-    def _component(self, k: int, mean: Tensor, scale: Tensor) -> Components:
+    def _column(self, k: int, mean: Tensor, scale: Tensor) -> Bins:
         deviation = self.deviation[k].double()
         centre = (self.mean[k].double() + deviation * mean)[..., None]
-        return Components(torch.zeros_like(centre), centre, (deviation * scale)[..., None])
+        mixture = Components(torch.zeros_like(centre), centre, (deviation * scale)[..., None])
+        return Bins(self.spec.columns[k].levels, mixture, "gaussian")
+
+    # -- a gap -----------------------------------------------------------------------------------
+
+    fills_by = "a draw of the Kalman smoother, rounded to the levels"
+
+    def fill(self, steps: Steps, n: int, noise: Noise) -> Tensor:
+        """Forward filter, backward draws of z, and the missing values given them."""
+        y = (steps.x - self.mean.double()) / self.deviation.double()
+        base = self._base(steps.context).expand(*y.shape[:2], -1)
+        state, means, covariances = self.begin(len(y)), [], []
+        for t in range(y.shape[1]):
+            mean, root, gain = self._ahead(state, steps.known[:, t], base[:, t])
+            rest = ((y[:, t] - mean) * steps.known[:, t])[..., None]
+            whitened = torch.linalg.solve_triangular(root, rest, upper=False)[..., 0]
+            state = self._updated(state, gain, whitened)
+            means.append(state[0])
+            covariances.append(state[1])
+            state = self._moved(state)
+        mean, covariance = torch.stack(means, 1), torch.stack(covariances, 1)  # of z_t | y_<=t
+        move, root = self.transition.double(), self.process_root.double().tril()
+        eye = torch.eye(len(move)).to(move)
+        process = root @ root.T + JITTER * eye
+        ahead = covariance @ move.T  # [B, T, Z, Z]
+        back = torch.linalg.solve(move @ ahead + process, ahead.transpose(2, 3)).transpose(2, 3)
+        left = eye - back @ move
+        spread = left @ covariance @ left.transpose(2, 3) + back @ process @ back.transpose(2, 3)
+        spread[:, -1] = covariance[:, -1]
+        roots = torch.linalg.cholesky(0.5 * (spread + spread.transpose(2, 3)) + JITTER * eye)
+        latent = mean[:, -1, None] + self._around(roots[:, -1], n, noise)  # [B, n, Z]
+        drawn = [latent]
+        for t in range(y.shape[1] - 2, -1, -1):
+            off = latent - (mean[:, t] @ move.T)[:, None]
+            latent = mean[:, t, None] + off @ back[:, t].transpose(1, 2)
+            latent = latent + self._around(roots[:, t], n, noise)
+            drawn.append(latent)
+        values = base[:, None] + torch.stack(drawn[::-1], 2) @ self.readout.double().T
+        noises = noise.normal(*values.shape, dtype=torch.float64)
+        values = values + noises.to(values) * self._variance().sqrt()
+        levels = torch.tensor([c.levels for c in self.spec.columns], device=y.device)
+        whole = (self.mean.double() + self.deviation.double() * values).round().long()
+        return whole.clamp(min=torch.zeros_like(levels), max=levels - 1)
+
+    @staticmethod
+    def _around(root: Tensor, n: int, noise: Noise) -> Tensor:
+        """Gaussian draws around 0, [B, n, Z]."""
+        normal = noise.normal(len(root), n, root.shape[1], dtype=torch.float64).to(root)
+        return normal @ root.transpose(1, 2)
 
     # -- the first weights -------------------------------------------------------------------
 

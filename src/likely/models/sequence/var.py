@@ -31,8 +31,7 @@ from torch import Tensor, nn
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset, DataSpec
 from likely.density import SequenceDensity, State, Steps, chunks
-from likely.density.sequence import bins
-from likely.density.sequence.bins import Components
+from likely.density.sequence.bins import Bins, Choose, Components
 from likely.models.sequence.classical import VARSettings
 
 DEGREES = 4.0  # of freedom, of the noise
@@ -76,25 +75,24 @@ class VAR(SequenceDensity):
         before, now, history = self._features(steps, state)
         mean = before @ self._before().T + now @ self._within().T
         out = torch.zeros(steps.scored.shape, dtype=torch.float64, device=self.device)
-        for k, column in enumerate(self.spec.columns):
-            mixture = self._mixture(k, mean[..., k])
-            scores = bins.log_prob(steps.x[..., k], column.levels, mixture, "student-t")
-            out = out + scores * steps.known[..., k]
+        for k in range(len(self.spec.columns)):
+            column = self._column(k, mean[..., k])
+            out = out + column.log_prob(steps.x[..., k]) * steps.known[..., k]
         return out * steps.scored, (history,)
 
-    def draw_step(
-        self, state: State, context: Tensor | None, uniform: Tensor
+    def next_step(
+        self, state: State, context: Tensor | None, choose: Choose, known: Tensor
     ) -> tuple[Tensor, State]:
         (history,) = state
-        known = None if context is None else context[:, None]
-        before = self._before_step(history[:, None], known)[:, 0]
+        told = None if context is None else context[:, None]
+        before = self._before_step(history[:, None], told)[:, 0]
         mean, within = before @ self._before().T, self._within()
-        x = torch.zeros_like(uniform, dtype=torch.int64)
-        now = torch.zeros_like(uniform)
-        for k, column in enumerate(self.spec.columns):
-            mixture = self._mixture(k, mean[:, k] + now @ within[k])
-            x[:, k] = bins.quantile(uniform[:, k], column.levels, mixture, "student-t")
-            now[:, k] = (x[:, k] - self.mean[k].double()) / self.deviation[k].double()
+        x, now = torch.zeros_like(known, dtype=torch.int64), history[:, -1].clone()
+        for k in range(len(self.spec.columns)):
+            x[:, k] = choose(k, self._column(k, mean[:, k] + now @ within[k])) * known[:, k]
+            value = (x[:, k] - self.mean[k].double()) / self.deviation[k].double()
+            # The last known value stands for one that is not.
+            now[:, k] = value.where(known[:, k], now[:, k])
         return x, (torch.cat([history[:, 1:], now[:, None]], 1),)
 
     def _before(self) -> Tensor:
@@ -125,13 +123,14 @@ class VAR(SequenceDensity):
         parts += [] if context is None else [context.double()]
         return torch.cat([*parts, lags.flatten(2)], 2)
 
-    def _mixture(self, k: int, mean: Tensor) -> Components:
+    def _column(self, k: int, mean: Tensor) -> Bins:
         """The distribution of column k around standardised means [...]."""
         deviation = self.deviation[k].double()
         centre = self.mean[k].double() + deviation * mean
         scale = (self.log_scale[k].double().exp() * deviation).clamp(min=0.02)
         log_weight = self.log_weight[k].double().log_softmax(0)
-        return Components(log_weight, centre[..., None], scale)
+        mixture = Components(log_weight, centre[..., None], scale)
+        return Bins(self.spec.columns[k].levels, mixture, "student-t")
 
     # -- the fit -----------------------------------------------------------------------------
 

@@ -1,0 +1,158 @@
+"""Gaps of sequences against the enumeration of all that may be in them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from test_sequence_models import CASES, built, rng
+from torch import Tensor
+
+from likely import models
+from likely.ask import Guarantee, answers
+from likely.ask.complete import answer, completed_nats, completions
+from likely.data.sequences import Sequences, from_sequences
+from likely.data.sequences.spec import MISSING, PADDING
+from likely.density import SequenceDensity
+from likely.density.sequence import gaps
+from likely.errors import InvalidData, Unanswerable
+from likely.estimate import Relation
+
+# Steps of two binary columns; what is missing is before, in and after the middle step.
+TRUTH = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 0], [1, 0]])
+KNOWN = torch.tensor([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1]]).bool()
+
+
+def binary() -> Sequences:
+    rolls = [(rng(i).random((7, 2)) < 0.4).astype(np.uint8) for i in range(9)]
+    return from_sequences(rolls, kinds={"x0": "binary", "x1": "binary"}, name="tiny")[0]
+
+
+def lively(model: SequenceDensity, factor: float) -> SequenceDensity:
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.double().parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(factor * noise)
+    return model.eval()
+
+
+def tiny() -> dict[str, SequenceDensity]:
+    spec = binary().spec
+    sizes = {"hidden": 4, "step_hidden": 4}
+    return {
+        "hmm": lively(models.HMM(spec, states=3), 1.0),
+        "gru": lively(models.GRU(spec, **sizes), 1.2),
+        "transformer": lively(models.Transformer(spec, **sizes, layers=1, heads=2, reach=3), 1.0),
+    }
+
+
+def enumerated(model: SequenceDensity) -> tuple[Tensor, Tensor]:
+    """(p of every filling given the rest, log p of the rest)."""
+    count = int((~KNOWN).sum())
+    every = TRUTH.repeat(2**count, 1, 1)
+    every[:, ~KNOWN] = torch.tensor(list(itertools.product((0, 1), repeat=count)))
+    log_p = model.log_prob(every).detach()
+    return log_p.softmax(0), log_p.logsumexp(0)
+
+
+def shares(drawn: Tensor) -> Tensor:
+    missing = drawn[:, ~KNOWN]
+    code = (missing * 2 ** torch.arange(missing.shape[1] - 1, -1, -1)).sum(1)
+    return torch.bincount(code, minlength=2 ** missing.shape[1]).double() / len(drawn)
+
+
+@pytest.mark.parametrize("name", ["hmm", "gru", "transformer"])
+def test_draws_of_a_gap_follow_its_enumeration(name: str) -> None:
+    model, n = tiny()[name], 20_000
+    p, log_observed = enumerated(model)
+    # What is not observed is not read, and what is missing is not observed.
+    x = TRUTH.clone()
+    x[1, 0], x[2, 0] = MISSING, 1
+    everything = torch.ones_like(KNOWN)
+    everything[2:4] = KNOWN[2:4]
+    drawn = completions(model, x[None], everything, n, particles=n, seed=1)
+    assert torch.equal(drawn.images[0][:, KNOWN], TRUTH[KNOWN].expand(n, -1))
+    uneven = torch.full_like(p, 1 / len(p))
+    assert 0.5 * float((p - uneven).abs().sum()) > 0.15  # it is worth something
+    assert 0.5 * float((shares(drawn.images[0]) - p).abs().sum()) < 0.016
+    exact = name == "hmm"
+    assert drawn.exact is exact
+    assert (drawn.relation is Relation.EXACT) is exact
+    assert float(drawn.log_observed) == pytest.approx(
+        float(log_observed), abs=1e-9 if exact else 0.02
+    )
+    parts = completed_nats(model, TRUTH[None], KNOWN, drawn)
+    assert [part.quantity for part in parts] == ["nll-observed", "nll-missing", "nll"]
+    assert parts[0].value + parts[1].value == pytest.approx(parts[2].value)
+    assert len(completed_nats(model, x[None], everything, drawn)) == 1  # the truth is not known
+
+
+def test_the_estimate_of_what_is_known_has_no_bias_and_a_gap_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny()["gru"]
+    _, log_observed = enumerated(model)
+    x = TRUTH.expand(60, -1, -1)
+    log_p = completions(model, x, KNOWN, particles=6).log_observed
+    ratio = (log_p - log_observed).exp()
+    assert float(ratio.mean()) == pytest.approx(1, abs=4 * float(ratio.std()) / math.sqrt(60))
+    assert float((log_p - log_observed).mean()) < 0
+    # A long series: the particles agree some time after a gap, and there is a second one.
+    x = torch.from_numpy((rng(1).random((1, 70, 2)) < 0.5).astype(np.int64))
+    seen = torch.ones(70, dtype=torch.bool)
+    seen[[3, 4, 62]] = False
+    merged = completions(model, x, seen, 4, particles=16, seed=2)
+    monkeypatch.setattr(gaps, "AGREE", -1.0)
+    apart = completions(model, x, seen, 4, particles=16, seed=2)
+    assert torch.equal(merged.images, apart.images)
+    assert torch.allclose(merged.log_observed, apart.log_observed, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_every_model_fills_gaps(name: str, kind: str) -> None:
+    model, train, _ = built(name, kind)
+    index = int(np.argmax(train.lengths))
+    batch = train.batch(np.array([index]))
+    x, context = torch.from_numpy(batch.x), model.batch_context(batch)
+    seen = torch.ones(x.shape[1], x.shape[2], dtype=torch.bool)
+    seen[4:6], seen[7, 1] = False, False
+    drawn = completions(model, x, seen, 3, context=context, particles=8, seed=1)
+    known = (seen & (x >= 0)).expand(3, -1, -1)
+    assert torch.equal(drawn.images[0][known], x.expand(3, -1, -1)[known])
+    levels = torch.tensor([column.levels for column in train.spec.columns])
+    assert bool(((drawn.images >= 0) & (drawn.images < levels)).all())
+    repeated = completions(model, x, seen, 3, context=context, particles=8, seed=1)
+    assert torch.equal(drawn.images, repeated.images)
+    exact = name in ("hmm", "state-space")
+    assert drawn.exact is exact
+    assert answers(model)["complete"].guarantee is answer(model, seen).guarantee
+    wanted = Guarantee.EXACT if exact else Guarantee.APPROXIMATE
+    assert answer(model, seen).guarantee is wanted
+
+
+def test_a_gap_at_the_end_is_a_forecast_and_what_cannot_be_is_refused() -> None:
+    model = tiny()["gru"]
+    x = TRUTH[None]
+    end = torch.arange(10).view(5, 2) < 7  # one column of a step and all after it
+    drawn = completions(model, x, end, 5)
+    assert drawn.exact
+    assert answer(model, end).guarantee is Guarantee.EXACT
+    both = x[:, :4].repeat(2, 1, 1)
+    both[:, 3, 1] = torch.tensor([0, 1])
+    wanted = model.log_prob(both).logsumexp(0)
+    assert float(drawn.log_observed.detach()) == pytest.approx(float(wanted.detach()), abs=1e-9)
+    nothing = completions(model, x, torch.zeros(5, dtype=torch.bool), 2)
+    assert nothing.exact
+    assert float(nothing.log_observed) == 0
+    with pytest.raises(Unanswerable, match="known values come after the gap"):
+        model.complete(x, KNOWN, method="exact")
+    assert model.complete(x, KNOWN, particles=4).shape == x.shape
+    padded = torch.cat([x, torch.full((1, 1, 2), PADDING)], 1)
+    with pytest.raises(InvalidData, match="end together"):
+        model.complete(padded, torch.ones(6, dtype=torch.bool))
+    assert cast(SequenceDensity, model).complete(x, end).shape == x.shape
