@@ -41,6 +41,13 @@ def table(lake: mdp.MDP) -> list[dict[str, Any]]:
                     "lower": float(bounds.lower[0]), "upper": float(bounds.upper[0]),
                     "value_of_policy": true_value(lake, bounds.policy),
                 }  # fmt: skip
+        bounds = mdp.robust_bounds(
+            counts.unknown_rewards(0.0, 1.0), DISCOUNT, delta=DELTA, sets="intervals",
+            gathered="fixed",
+        )  # fmt: skip
+        row["intervals, unknown rewards"] = {
+            "lower": float(bounds.lower[0]), "upper": float(bounds.upper[0]),
+        }  # fmt: skip
         rows.append(row)
     return rows
 
@@ -76,6 +83,7 @@ def safety(lake: mdp.MDP) -> tuple[dict[str, float], dict[str, Any]]:
         "spibb-at-most": [],
         "soft-spibb": [],
         "greedy": [],
+        "certified": [],
     }
     said = ""
     for seed in range(SETS):
@@ -87,6 +95,7 @@ def safety(lake: mdp.MDP) -> tuple[dict[str, float], dict[str, Any]]:
             ),
             "soft-spibb": mdp.soft_spibb(counts, behaviour, DISCOUNT, epsilon=EPSILON),
             "greedy": mdp.spibb(counts, behaviour, DISCOUNT, threshold=0),
+            "certified": mdp.certified_improvement(counts, behaviour, DISCOUNT, delta=DELTA),
         }
         said = str(policies["spibb"])
         for name, safe in policies.items():

@@ -19,6 +19,7 @@ from common import RESULTS
 from figures import folded, grid, markdown, parts, read, shown, table
 from mnist_rows import PREFIX
 from mnist_table import Row, measured, scores_of, whole_training
+from planning_tables import BLOCKS
 
 __all__ = ["main", "pages", "shown", "table"]
 
@@ -730,15 +731,15 @@ def main() -> None:
     ):  # fmt: skip
         for picture in RESULTS.glob(names):
             shutil.copyfile(picture, DOCS / "pictures" / picture.name)
-    for result, page_name, table_of in (
-        ("classify", "classify", accuracies), ("arithmetic", "steering", flips),
-        ("enlarge", "split", restored), ("sequences", "sequences", series),
+    for page_name, block, result, table_of in (
+        ("classify", "", "classify", accuracies), ("steering", "", "arithmetic", flips),
+        ("split", "", "enlarge", restored), ("sequences", "", "sequences", series), *BLOCKS,
     ):  # fmt: skip
         if at(result).exists():
-            path = DOCS / f"{page_name}.md"
-            between = re.compile(r"(?<=<!-- results -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
+            path, mark = DOCS / f"{page_name}.md", f"results: {block}" if block else "results"
+            between = re.compile(rf"(?<=<!-- {mark} -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
             text = table_of(read(at(result)))
-            path.write_text(between.sub(lambda _, t=text: t, path.read_text("utf-8")), "utf-8")
+            path.write_text(between.sub(lambda _, t=text: t, path.read_text("utf-8"), 1), "utf-8")
     for name, text in pages().items():
         (DOCS / f"{name}.md").write_text(text, encoding="utf-8")
 

@@ -13,7 +13,13 @@ from scipy.optimize import linprog
 from likely import mdp
 from likely.cli import main
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp.robust.bounds import entry_intervals, l1_radius, worst_of_intervals, worst_of_l1
+from likely.mdp.robust.bounds import (
+    entry_intervals,
+    l1_radius,
+    reward_intervals,
+    worst_of_intervals,
+    worst_of_l1,
+)
 from likely.mdp.robust.spibb import needed_visits
 
 LAKE = mdp.load("frozen-lake", discount=0.9).mdp
@@ -130,6 +136,74 @@ def test_the_observed_support_is_refused_and_would_be_wrong() -> None:
         mdp.Counts.of_transitions(**log, support=possible)
 
 
+def test_intervals_of_rewards_are_those_of_hoeffding_and_of_maurer_and_pontil() -> None:
+    """One pair, n rewards in [-1, 3]: evenly -1 and 3, or always 2."""
+    for n, values, kind in ((100, (-1.0, 3.0), "hoeffding"), (100, (2.0, 2.0), "bernstein")):
+        counts = mdp.Counts.of_transitions(
+            np.zeros(n, int), np.zeros(n, int), np.zeros(n, int), reward=np.tile(values, n // 2),
+            reward_range=(-1.0, 3.0), support=np.ones((1, 1, 1), bool),
+        )  # fmt: skip
+        (low,), (high,) = reward_intervals(counts, 0.1, "fixed")
+        variance = np.var(np.tile(values, n // 2), ddof=1)
+        radius = {
+            "hoeffding": 4 * np.sqrt(np.log(4 / 0.1) / (2 * n)),
+            "bernstein": np.sqrt(2 * variance * np.log(8 / 0.1) / n)
+            + 7 * 4 * np.log(8 / 0.1) / (3 * (n - 1)),
+        }  # fmt: skip
+        assert kind == min(radius, key=radius.__getitem__)
+        middle = np.mean(values)
+        assert low == pytest.approx(middle - radius[kind])
+        assert high == pytest.approx(min(3.0, middle + radius[kind]))
+        # One state that lasts for ever: V is the mean reward over 1 - discount.
+        bounds = mdp.robust_bounds(counts, 0.5, delta=0.2, sets="l1", gathered="fixed")
+        assert bounds.lower[0] == pytest.approx(2 * low, abs=1e-5)
+        assert bounds.upper[0] == pytest.approx(2 * high, abs=1e-5)
+
+
+def test_bounds_with_unknown_rewards_cover_in_200_resampled_data_sets() -> None:
+    """Rewards are drawn, 0 or 2; taking their means for known covers in few of the data sets."""
+    noise = np.random.default_rng(3)
+    rows, pay = noise.dirichlet(np.ones(3), (3, 2)), noise.random((3, 2))
+    true = mdp.solve(mdp.MDP.from_arrays(rows, 2 * pay, 0.5, layout="sas"), tolerance=1e-9).value
+    state, action = (part.ravel() for part in np.mgrid[0:3, 0:2].repeat(200, axis=2))
+    covered, plugged, every = 0, 0, np.ones((3, 2, 3), bool)
+    for seed in range(200):
+        noise = np.random.default_rng(seed)
+        after = (rows.cumsum(axis=2)[state, action] < noise.random((len(state), 1))).sum(axis=1)
+        paid = 2.0 * (noise.random(len(state)) < pay[state, action])
+        counts = mdp.Counts.of_transitions(
+            state, action, after, reward=paid, reward_range=(0, 2), support=every
+        )
+        settings = {"sets": "intervals", "gathered": "fixed", "tolerance": 1e-2}
+        bounds = mdp.robust_bounds(counts, 0.5, **settings)
+        covered += bool((bounds.lower <= true).all() and (true <= bounds.upper).all())
+        sure = dataclasses.replace(counts, paid=None, count=counts.count * 10**6)
+        wrong = mdp.robust_bounds(sure, 0.5, **settings)
+        plugged += bool((wrong.lower <= true).all() and (true <= wrong.upper).all())
+    assert covered >= 190
+    assert plugged < 20
+    assert (bounds.upper - bounds.lower).max() < 3.0  # of 4, which is known before
+
+
+def test_unknown_rewards_widen_the_bounds_of_known_ones() -> None:
+    known = mdp.draw_counts(LAKE, 1000)
+    unknown = known.unknown_rewards(0.0, 1.0)
+    narrow, wide = (mdp.robust_bounds(c, 0.9, tolerance=1e-4) for c in (known, unknown))
+    assert (wide.lower <= narrow.lower + 1e-9).all()
+    assert (wide.upper >= narrow.upper - 1e-9).all()
+    assert wide.upper[0] < 1.0
+    with pytest.raises(InvalidData, match=r"a reward of 1 lies outside of the range 0 to 0\.5"):
+        known.unknown_rewards(0.0, 0.5)
+    with pytest.raises(InvalidSetting, match="the smaller first"):
+        known.unknown_rewards(1.0, 0.0)
+    log = {"state": [0], "action": [0], "next_state": [0], "reward": [1.0], "support": "all"}
+    with pytest.raises(InvalidSetting, match="give their range"):
+        mdp.Counts.of_transitions(**log)
+    with pytest.raises(InvalidSetting, match="shape="):
+        mdp.Counts.of_transitions(**log, reward_range=(0, 1))
+    assert mdp.Counts.of_transitions(**log, reward_range=(0, 1), shape=(2, 1)).states == 2
+
+
 def test_counts_of_a_log_are_those_of_its_rows() -> None:
     counts = mdp.Counts.of_transitions(
         [0, 0, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1], reward=np.zeros((2, 2)), support="all"
@@ -152,7 +226,13 @@ def test_the_command_bounds_a_world_and_a_log(
     assert main([*words, "--all-states", "--sets", "l1", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["lower"][0] <= TRUE[0] <= record["upper"][0]
+    assert main([*words, "--unknown-rewards"]) == 0
+    assert "rewards are known to lie between 0 and 1" in capsys.readouterr().out
     path = tmp_path / "log.npz"
+    np.savez(path, state=[0, 0], action=[0, 1], next_state=[1, 0], reward=[0.5, 1.0],
+             reward_range=[0, 1], shape=[2, 2], terminal=[False, True])  # fmt: skip
+    assert main(["mdp", "counts", str(path), "--discount", "0.5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["upper"] == pytest.approx([2.0, 0.0], abs=1e-6)
     np.savez(path, state=[0, 0], action=[0, 1], next_state=[1, 0], reward=np.ones((2, 2)),
              terminal=[False, True])  # fmt: skip
     assert main(["mdp", "counts", str(path), "--discount", "0.5", "--json"]) == 0
@@ -220,3 +300,31 @@ def test_spibb_is_safe_where_greedy_is_not_and_its_constant_is_said() -> None:
     assert "says nothing" in str(safe)
     large = dataclasses.replace(safe, zeta=0.01)
     assert "loses at most 0.01 with probability 0.95" in str(large)
+
+
+def test_certified_improvement_departs_only_where_it_is_proven() -> None:
+    """Ring of three states; one action of each pays, and enough data prove which."""
+    rows = np.zeros((3, 2, 3))
+    rows[np.arange(3), :, (np.arange(3) + 1) % 3] = 0.9
+    rows[np.arange(3), :, np.arange(3)] += 0.1
+    pay = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    ring = mdp.MDP.from_arrays(rows, pay, 0.9, layout="sas", initial=[1.0, 0.0, 0.0])
+    base = np.full((3, 2), 0.5)
+    old = mdp.evaluate(ring, base).value
+    # With known rewards this policy is worth 5 wherever the ring leads: a few draws would do.
+    few = mdp.certified_improvement(mdp.draw_counts(ring, 10).unknown_rewards(0, 1), base, 0.9)
+    assert few.switches == 0
+    assert "stays as it is" in str(few)
+    np.testing.assert_array_equal(few.policy, base)
+    counts = mdp.draw_counts(ring, 100_000).unknown_rewards(0, 1)
+    for sets in ("intervals", "l1"):
+        many = mdp.certified_improvement(counts, base, 0.9, sets=sets)
+        assert many.policy.argmax(axis=1)[:2].tolist() == [0, 1]
+        assert many.switches == 2
+        np.testing.assert_array_equal(many.policy[2], [0.5, 0.5])  # neither is proven to be better
+        new = mdp.evaluate(ring, many.policy).value
+        assert (new >= old).all()
+        assert (many.lower <= new).all()
+        assert "no state is worth less" in str(many)
+    with pytest.raises(InvalidSetting, match="delta"):
+        mdp.certified_improvement(counts, base, 0.9, delta=0.0)

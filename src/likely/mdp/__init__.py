@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from likely.mdp.model.world import World as World
     from likely.mdp.robust.bounds import RobustBounds as RobustBounds
     from likely.mdp.robust.bounds import robust_bounds as robust_bounds
+    from likely.mdp.robust.certified import CertifiedPolicy as CertifiedPolicy
+    from likely.mdp.robust.certified import certified_improvement as certified_improvement
     from likely.mdp.robust.counts import Counts as Counts
     from likely.mdp.robust.counts import draw_counts as draw_counts
     from likely.mdp.robust.counts import draw_trajectories as draw_trajectories
@@ -58,6 +60,7 @@ _HOME = {
     "BeliefSolution": "beliefs.search",
     "CRITERIA": "solvers.solve",
     "Certificate": "check.certificates",
+    "CertifiedPolicy": "robust.certified",
     "Counts": "robust.counts",
     "Evaluation": "solvers.prediction",
     "METHODS": "solvers.solve",
@@ -76,6 +79,7 @@ _HOME = {
     "backward_induction": "solvers.horizon",
     "bellman_expectation": "model.operators",
     "bellman_optimality": "model.operators",
+    "certified_improvement": "robust.certified",
     "certify": "check.certificates",
     "draw_counts": "robust.counts",
     "draw_trajectories": "robust.counts",

@@ -126,6 +126,8 @@ OWN: dict[str, dict[str, Option]] = {
         "--draws": ("N", whole(0), 1000, "draws of every state-action pair of a world [1000]"),
         "--all-states": ("", None, False, "take any state to be possible after any, instead of the "
                          "world's own moves"),
+        "--unknown-rewards": ("", None, False, "take rewards to be known only where they "
+                              "were paid, and to lie in the world's own range"),
         "--delta": ("P", _CONFIDENCE, 0.05, "chance that the statement is wrong [0.05]"),
         "--sets": ("NAME", ("l1", "intervals", "both"), "both", "l1 (Weissman), intervals "
                    "(Clopper-Pearson) or both [both]"),

@@ -411,6 +411,8 @@ def _counts(options: argparse.Namespace) -> None:
         counts = mdp.draw_counts(
             problem, options.draws, options.seed, known_support=not options.all_states
         )
+        if options.unknown_rewards:
+            counts = counts.unknown_rewards(*counts.reward_range)
     bounds = mdp.robust_bounds(
         counts, discount, delta=options.delta, sets=options.sets, gathered=gathered
     )
@@ -424,6 +426,9 @@ def _counts(options: argparse.Namespace) -> None:
         return
     console = Console()
     say(console, f"{name}: {counts}, discount {discount:g}", "bold")
+    if counts.paid is not None:
+        least, most = counts.reward_range
+        say(console, f"rewards are known to lie between {least:g} and {most:g}, else as paid")
     say(console, str(bounds))
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("state")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,9 @@ def value_of(path: str | Path, mdp: MDP) -> NDArray[np.float64]:
 def counts_of(path: str) -> Counts | None:
     """The counts of a log in an `.npz` file, or None where `path` is a world.
 
-    A log has `state`, `action` and `next_state` [N], `reward` ([S, A] or [S, A, S]), perhaps
-    `support` ([S, A, S], else all states are possible) and `terminal` [S].
+    A log has `state`, `action` and `next_state` [N], `reward` ([S, A] or [S, A, S] where rewards
+    are known, else [N] with `reward_range` [2]), perhaps `support` ([S, A, S], else all states are
+    possible), `shape` (S, A) and `terminal` [S].
     """
     if Path(path).suffix.lower() != ".npz":
         return None
@@ -81,8 +83,19 @@ def counts_of(path: str) -> Counts | None:
         return Counts.of_transitions(
             arrays["state"], arrays["action"], arrays["next_state"], reward=arrays["reward"],
             support=arrays.get("support", "all"), terminal=arrays.get("terminal"),
-            initial=arrays.get("initial"),
+            initial=arrays.get("initial"), shape=_pair(arrays, "shape", int),
+            reward_range=_pair(arrays, "reward_range", float),
         )  # fmt: skip
+
+
+def _pair(arrays: Mapping[str, Any], name: str, kind: Callable[[Any], Any]) -> Any:
+    """Two numbers of a file, or None."""
+    if name not in arrays:
+        return None
+    values = np.ravel(arrays[name])
+    if len(values) != 2:
+        raise InvalidData(f'"{name}" has {len(values)} numbers, expected 2')
+    return kind(values[0]), kind(values[1])
 
 
 def policy_of(word: str, mdp: MDP) -> NDArray[Any]:

@@ -17,6 +17,15 @@ Sets, with n visits, k *possible* successors, m rows (all visited the same way):
 - "intervals": Clopper and Pearson 1934 for each entry, delta / (m k) each;
 - "both": half of delta for each, and the better bound in each state.
 
+Rewards are known, or known only where they were paid and to lie in a declared range of width R.
+Then d = delta / 2 is for the mean rewards of the pairs, and the smaller of two radii counts, d / 2
+for each; v is the sample variance:
+
+- Hoeffding 1963: |mean - r| <= R sqrt(ln(4 m / d) / (2 n));
+- empirical Bernstein (Maurer and Pontil 2009, theorem 4, https://arxiv.org/abs/0907.3740):
+  |mean - r| <= sqrt(2 v ln(8 m / d) / n) + 7 R ln(8 m / d) / (3 (n - 1)), of order 1 / n for a
+  reward that never varied.
+
 The number of visits is itself random where a policy gathered the data: `gathered="adaptive"` takes
 the union over n, with delta_n = 6 delta / (pi^2 n^2), and is the default.
 """
@@ -25,6 +34,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +50,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 UNIT = 2.0**-53
 SETS = ("l1", "intervals", "both")
+Worst = Callable[[FloatArray], FloatArray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,6 +116,29 @@ def entry_intervals(
     return np.where(sure, 1.0, low), np.where(sure, 1.0, high)
 
 
+def reward_intervals(
+    counts: Counts, delta: float, gathered: str = "adaptive"
+) -> tuple[FloatArray, FloatArray]:
+    """[m] ends of intervals for the mean rewards of the pairs, with `Counts.paid`.
+
+    All right with probability 1 - delta; the whole range where a pair was never seen.
+    """
+    paid, n = counts.paid, np.maximum(counts.visits, 1)
+    assert paid is not None
+    width, share = paid.most - paid.least, _share(n, delta / max(1, len(n)), gathered)
+    mean = paid.total / n
+    spare = np.maximum(n - 1, 1)
+    variance = np.maximum(paid.squares - paid.total * mean, 0.0) / spare
+    hoeffding = width * np.sqrt(np.log(4.0 / share) / (2.0 * n))
+    bernstein = np.sqrt(2.0 * variance * np.log(8.0 / share) / n)
+    bernstein += 7.0 * width * np.log(8.0 / share) / (3.0 * spare)
+    radius = np.where(n > 1, np.minimum(hoeffding, bernstein), hoeffding)
+    seen = counts.visits > 0
+    low = np.where(seen, np.maximum(mean - radius, 0.0), 0.0)
+    high = np.where(seen, np.minimum(mean + radius, width), width)
+    return paid.least + low, paid.least + high
+
+
 def _share(n: IntArray, delta: float, gathered: str) -> FloatArray:
     if gathered == "adaptive":
         return np.asarray(6.0 * delta / (math.pi * np.maximum(n, 1)) ** 2)
@@ -159,9 +193,11 @@ def robust_bounds(
     """L <= V* <= U in every state with probability 1 - delta, and a policy that earns L.
 
     Args:
-        counts: with declared successors; see `Counts`.
+        counts: with declared successors, and with known rewards or their declared range; see
+            `Counts`.
         discount: below 1.
-        delta: chance that any of the rows lies outside its set.
+        delta: chance that any of the rows lies outside its set, or any mean reward outside its
+            interval.
         sets: "l1" (Weissman), "intervals" (Clopper-Pearson), or "both".
         gathered: "fixed" where the number of draws of each pair was fixed beforehand, "adaptive"
             where a policy decided.
@@ -197,45 +233,91 @@ def _bounds_of(
     counts: Counts, discount: float, delta: float, sets: str, gathered: str, tolerance: float,
     max_iterations: int,
 ) -> RobustBounds:  # fmt: skip
+    worst, pays = confidence_sets(counts, delta, sets, gathered)
+    low, high = (
+        fixed_point(counts, pays[side], discount, worst, side, None, tolerance, max_iterations)
+        for side in (0, 1)
+    )
+    policy = np.full(counts.states, -1, dtype=np.int64)
+    backed = np.full(counts.states, -np.inf)
+    np.maximum.at(backed, counts.state, low.pairs)
+    best = np.flatnonzero(low.pairs == backed[counts.state])[::-1]
+    policy[counts.state[best]] = counts.action[best]
+    return RobustBounds(
+        low.bound, high.bound, policy, delta, sets, max(low.error, high.error),
+        low.iterations + high.iterations,
+    )  # fmt: skip
+
+
+def confidence_sets(
+    counts: Counts, delta: float, sets: str, gathered: str
+) -> tuple[Worst, tuple[FloatArray, FloatArray]]:
+    """The worst case over the rows, values [m, k] to expectations [m], and rewards [m, 1 or k].
+
+    All of them are right at once with probability 1 - delta; "l1" or "intervals".
+    """
+    pays = counts.reward, counts.reward
+    if counts.paid is not None:
+        delta /= 2.0
+        least, most = reward_intervals(counts, delta, gathered)
+        pays = least[:, None], most[:, None]
     if sets == "l1":
         radius, frequency = l1_radius(counts, delta, gathered), counts.frequency
+        return lambda value: worst_of_l1(value, frequency, radius), pays
+    low, high = entry_intervals(counts, delta, gathered)
+    return lambda value: worst_of_intervals(value, low, high), pays
 
-        def worst(value: FloatArray) -> FloatArray:
-            return worst_of_l1(value, frequency, radius)
-    else:
-        low, high = entry_intervals(counts, delta, gathered)
 
-        def worst(value: FloatArray) -> FloatArray:
-            return worst_of_intervals(value, low, high)
+@dataclasses.dataclass(frozen=True, eq=False)
+class FixedPoint:
+    """A proven bound on a value [S], its last backup by pair [m], its distance, the backups."""
 
-    there = counts.successor >= 0
-    target = np.maximum(counts.successor, 0)
+    bound: FloatArray
+    pairs: FloatArray
+    error: float
+    iterations: int
+
+
+def backup(
+    counts: Counts, pay: FloatArray, discount: float, worst: Worst, side: int, value: FloatArray
+) -> FloatArray:
+    """[m] r + discount E[V] of each pair, the worst (side 0) or the best (side 1) of its set."""
+    sign = 1.0 - 2.0 * side  # max = -min of the negative
+    earned = sign * (pay + discount * value[np.maximum(counts.successor, 0)])
+    return sign * worst(np.where(counts.successor >= 0, earned, np.inf))
+
+
+def fixed_point(
+    counts: Counts, pay: FloatArray, discount: float, worst: Worst, side: int,
+    weights: FloatArray | None, tolerance: float, max_iterations: int = 100_000,
+) -> FixedPoint:  # fmt: skip
+    """Iterate a robust operator until its bound is known to the tolerance.
+
+    Args:
+        pay: [m, k] or [m, 1] rewards.
+        side: 0 for the lower bound, 1 for the upper one.
+        weights: [m] a policy's probabilities; None for the best action.
+    """
     starts = np.flatnonzero(np.append(True, np.diff(counts.state) != 0))[: len(counts.state)]
     live = counts.state[starts]
-    size, ends = 1.0 - discount, np.zeros((2, counts.states))
-    policy = np.full(counts.states, -1, dtype=np.int64)
-    errors, total = [], 0
-    for side, sign in enumerate((1.0, -1.0)):
-        value = np.zeros(counts.states)
-        for iteration in range(1, max_iterations + 1):
-            earned = np.where(there, sign * (counts.reward + discount * value[target]), np.inf)
-            q = sign * worst(earned)  # for U: nature is on our side, max = -min of the negative
-            backed = np.zeros(counts.states)
-            backed[live] = np.maximum.reduceat(q, starts)
-            change = backed - value
-            # Terminal states stay 0, so 0 joins the extremes.
-            least, most = min(0.0, float(change.min())), max(0.0, float(change.max()))
-            if discount * (most - least) / size <= tolerance or iteration == max_iterations:
-                break
-            value = backed
-        total += iteration
-        slack = (there.shape[1] + 8) * UNIT * (np.abs(counts.reward).max() + np.abs(backed).max())
-        slack = 4.0 * slack / size
-        shift = discount * (least if side == 0 else most) / size
-        ends[side] = backed + shift + (-slack if side == 0 else slack)
-        ends[side][counts.terminal] = 0.0
-        errors.append(discount * (most - least) / size + 2.0 * slack)
-        if side == 0:
-            best = np.flatnonzero(q == backed[counts.state])[::-1]
-            policy[counts.state[best]] = counts.action[best]
-    return RobustBounds(ends[0], ends[1], policy, delta, sets, max(errors), total)
+    size, value = 1.0 - discount, np.zeros(counts.states)
+    for iteration in range(1, max_iterations + 1):
+        pairs = backup(counts, pay, discount, worst, side, value)
+        backed = np.zeros(counts.states)
+        if weights is None:
+            backed[live] = np.maximum.reduceat(pairs, starts)
+        else:
+            backed[live] = np.add.reduceat(weights * pairs, starts)
+        change = backed - value
+        # Terminal states stay 0, so 0 joins the extremes.
+        least, most = min(0.0, float(change.min())), max(0.0, float(change.max()))
+        if discount * (most - least) / size <= tolerance or iteration == max_iterations:
+            break
+        value = backed
+    slack = (counts.successor.shape[1] + 8) * UNIT * (np.abs(pay).max() + np.abs(backed).max())
+    slack = 4.0 * slack / size
+    bound = backed + (
+        discount * least / size - slack if side == 0 else discount * most / size + slack
+    )
+    bound[counts.terminal] = 0.0
+    return FixedPoint(bound, pairs, discount * (most - least) / size + 2.0 * slack, iteration)

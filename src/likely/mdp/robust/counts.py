@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,25 @@ from likely.mdp.model.operators import policy_weights
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import Problem, stored
 
-__all__ = ["Counts", "draw_counts", "draw_trajectories"]
+__all__ = ["Counts", "SeenRewards", "draw_counts", "draw_trajectories"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SeenRewards:
+    """Rewards of which nothing is known but what was paid and the range that they lie in.
+
+    Attributes:
+        total, squares: [m] sums over the visits of each pair, of r - least and of its square.
+        least, most: the declared range.
+    """
+
+    total: FloatArray
+    squares: FloatArray
+    least: float
+    most: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,9 +45,10 @@ class Counts:
         state, action: [m] the pair of each row.
         successor: [m, k] states that the row may lead to, -1 where there are fewer.
         count: [m, k] how often it did; 0 where `successor` is -1.
-        reward: [m, k] r(s, a, s'), known.
+        reward: [m, k] r(s, a, s'), known; where `paid` is given, the mean of what the pair paid.
         terminal: [S] where nothing is earned any more.
         initial: [S] distribution of the first state, or None.
+        paid: what the pairs paid, where rewards are not known.
     """
 
     state: IntArray
@@ -41,6 +58,7 @@ class Counts:
     reward: FloatArray
     terminal: npt.NDArray[np.bool_]
     initial: FloatArray | None = None
+    paid: SeenRewards | None = None
 
     @property
     def states(self) -> int:
@@ -64,6 +82,33 @@ class Counts:
         even = (self.successor >= 0) / self.possible[:, None]
         return np.where(n > 0, self.count / np.maximum(n, 1), even)
 
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        """The least and the largest reward that a step can pay."""
+        if self.paid is not None:
+            return self.paid.least, self.paid.most
+        there = self.reward[self.successor >= 0]
+        return float(there.min(initial=0.0)), float(there.max(initial=0.0))
+
+    def unknown_rewards(self, least: float, most: float) -> Counts:
+        """The same visits as if rewards were known only where they were paid.
+
+        Args:
+            least, most: the range that all rewards lie in, known beforehand.
+
+        Raises:
+            InvalidData: a reward outside it.
+        """
+        if self.paid is not None:
+            raise InvalidSetting("the rewards of these counts are unknown already")
+        seen = self.count > 0
+        _refuse_outside(self.reward[seen], least, most)
+        over = np.where(seen, self.reward - least, 0.0)
+        paid = SeenRewards(
+            (self.count * over).sum(axis=1), (self.count * over**2).sum(axis=1), least, most
+        )
+        return dataclasses.replace(self, reward=_means(self.count, paid), paid=paid)
+
     def __repr__(self) -> str:
         n = self.visits if len(self.state) else np.zeros(1, dtype=np.int64)
         return (
@@ -80,6 +125,8 @@ class Counts:
         *,
         reward: npt.ArrayLike,
         support: str | npt.ArrayLike,
+        reward_range: tuple[float, float] | None = None,
+        shape: tuple[int, int] | None = None,
         terminal: npt.ArrayLike | None = None,
         initial: npt.ArrayLike | None = None,
     ) -> Counts:
@@ -87,7 +134,11 @@ class Counts:
 
         Args:
             state, action, next_state: [N] numbers from 0.
-            reward: r(s, a) [S, A] or r(s, a, s') [S, A, S], known.
+            reward: r(s, a) [S, A] or r(s, a, s') [S, A, S], known; or [N], what each transition
+                paid, where rewards are not known.
+            reward_range: least and largest reward of all, with a `reward` of [N] only. It must be
+                known from elsewhere.
+            shape: (S, A), where neither `reward` nor `support` says it.
             support: "all" (any state may follow any), or [S, A, S] bool, the successors that are
                 possible. It must be known from elsewhere, as the moves of a grid are.
             terminal: [S] bool.
@@ -99,9 +150,23 @@ class Counts:
             InvalidData: shapes that do not fit, or a transition outside the support.
         """
         pay = np.asarray(reward, dtype=np.float64)
-        if pay.ndim not in (2, 3) or (pay.ndim == 3 and pay.shape[0] != pay.shape[2]):
-            raise InvalidData(f"reward has shape {list(pay.shape)}, expected [S, A] or [S, A, S]")
-        states, actions = pay.shape[:2]
+        if pay.ndim == 1:
+            if reward_range is None:
+                raise InvalidSetting(
+                    "rewards of single transitions [N] say nothing of those that were not seen: "
+                    "give their range, reward_range=(least, most), or known rewards as [S, A]"
+                )
+            if shape is None and isinstance(support, str):
+                raise InvalidSetting("numbers of states and actions are not said: shape=(S, A)")
+            states, actions = np.shape(support)[:2] if shape is None else shape
+        elif pay.ndim not in (2, 3) or (pay.ndim == 3 and pay.shape[0] != pay.shape[2]):
+            raise InvalidData(
+                f"reward has shape {list(pay.shape)}, expected [S, A], [S, A, S] or [N]"
+            )
+        elif reward_range is not None:
+            raise InvalidSetting("known rewards have no reward_range: leave it out")
+        else:
+            states, actions = pay.shape[:2]
         if isinstance(support, str) and support != "all":
             raise InvalidSetting(
                 f'support="{support}": the successors that were observed are not those that are '
@@ -139,12 +204,42 @@ class Counts:
         successor[owner, place] = column
         s, a, t = pair[:, :1], pair[:, 1:], np.maximum(successor, 0)
         there = successor >= 0
-        paid = pay[s, a, t] if pay.ndim == 3 else np.broadcast_to(pay[s, a], t.shape)
+        count, paid = np.where(there, table[s, a, t], 0), None
+        if pay.ndim == 1:
+            if pay.shape != rows[0].shape:
+                raise InvalidData(f"{len(pay)} rewards of {rows.shape[1]} transitions")
+            least, most = map(float, reward_range or (0.0, 0.0))
+            _refuse_outside(pay, least, most)
+            sums = np.zeros((2, states, actions))
+            np.add.at(sums, (slice(None), *rows[:2]), np.stack([pay - least, (pay - least) ** 2]))
+            total, squares = sums[:, pair[:, 0], pair[:, 1]]
+            paid = SeenRewards(total, squares, least, most)
+            known = _means(count, paid)
+        else:
+            known = pay[s, a, t] if pay.ndim == 3 else np.broadcast_to(pay[s, a], t.shape)
         return cls(
-            pair[:, 0], pair[:, 1], successor, np.where(there, table[s, a, t], 0),
-            np.where(there, paid, 0.0), ends,
-            None if initial is None else np.asarray(initial, dtype=np.float64),
+            pair[:, 0], pair[:, 1], successor, count, np.where(there, known, 0.0), ends,
+            None if initial is None else np.asarray(initial, dtype=np.float64), paid,
         )  # fmt: skip
+
+
+def _refuse_outside(reward: FloatArray, least: float, most: float) -> None:
+    if not (math.isfinite(least) and math.isfinite(most) and least < most):
+        raise InvalidSetting(
+            f"a range of rewards is two numbers, the smaller first, given {least:g}, {most:g}"
+        )
+    wrong = reward[(reward < least) | (reward > most) | ~np.isfinite(reward)]
+    if len(wrong):
+        raise InvalidData(
+            f"a reward of {wrong[0]:g} lies outside of the range {least:g} to {most:g}"
+        )
+
+
+def _means(count: IntArray, paid: SeenRewards) -> FloatArray:
+    """[m, k] what each pair paid on average, the middle of the range where it was never seen."""
+    n = count.sum(axis=1)
+    mean = np.where(n > 0, paid.total / np.maximum(n, 1), (paid.most - paid.least) / 2)
+    return np.repeat((paid.least + mean)[:, None], count.shape[1], axis=1)
 
 
 def _rows_of(mdp: MDP, known_support: bool) -> tuple[IntArray, FloatArray, FloatArray]:

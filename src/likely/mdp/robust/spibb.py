@@ -122,7 +122,7 @@ def spibb(
         return _keep(model.base, free, q) if variant == "keep" else _at_most(model.base, free, q)
 
     policy, gain = model.iterate(improve)
-    largest = float(np.abs(counts.reward).max()) / (1.0 - discount)
+    largest = max(map(abs, counts.reward_range)) / (1.0 - discount)
     states, actions = model.base.shape
     root = math.inf
     if threshold > 0:
@@ -154,25 +154,32 @@ def soft_spibb(
             2.0 * math.log(2.0 * states * actions / delta) / counts.visits
         )
     policy, gain = model.iterate(lambda q: _spend(model.base, error, q, epsilon))
-    largest = float(np.abs(counts.reward).max()) / (1.0 - discount)
+    largest = max(map(abs, counts.reward_range)) / (1.0 - discount)
     needed = needed_visits(states, actions, delta)
     return SafePolicy(policy, gain, epsilon, math.nan, largest, needed, delta)
+
+
+def behaviour_of(counts: Counts, behaviour: npt.ArrayLike, discount: float) -> FloatArray:
+    """[S, A] probabilities, once they and the discount are known to be such."""
+    base = np.asarray(behaviour, dtype=np.float64)
+    if base.ndim != 2 or len(base) != counts.states or base.shape[1] <= int(counts.action.max()):
+        raise InvalidData(
+            f"the behaviour policy has shape {list(base.shape)}, expected [{counts.states}, A]"
+        )
+    live = np.unique(counts.state)
+    if (base < 0).any() or (abs(base[live].sum(axis=1) - 1.0) > 1e-9).any():
+        raise InvalidData("the behaviour policy is no distribution over the actions")
+    if not is_discounting(discount):
+        raise InvalidSetting(f"a discount below 1 is expected, given {discount}")
+    return base
 
 
 class _Estimated:
     """The process of the frequencies, dense."""
 
     def __init__(self, counts: Counts, behaviour: npt.ArrayLike, discount: float) -> None:
-        base = np.asarray(behaviour, dtype=np.float64)
+        base = behaviour_of(counts, behaviour, discount)
         states, live = counts.states, np.unique(counts.state)
-        if base.ndim != 2 or len(base) != states or base.shape[1] <= int(counts.action.max()):
-            raise InvalidData(
-                f"the behaviour policy has shape {list(base.shape)}, expected [{states}, A]"
-            )
-        if (base < 0).any() or (abs(base[live].sum(axis=1) - 1.0) > 1e-9).any():
-            raise InvalidData("the behaviour policy is no distribution over the actions")
-        if not is_discounting(discount):
-            raise InvalidSetting(f"a discount below 1 is expected, given {discount}")
         self.base, self.discount, self.counts = base, discount, counts
         self.q_reward = np.zeros(base.shape)
         self.rows = np.zeros((*base.shape, states))

@@ -1,0 +1,114 @@
+"""Tables of the pages about plans, counts and beliefs, from the results under bench/results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from figures import markdown
+
+TASKS = {
+    "cartpole": "CartPole-v1", "mountaincar": "MountainCar-v0", "pendulum": "Pendulum-v1",
+    "acrobot": "Acrobot-v1",
+}  # fmt: skip
+POLICIES = {
+    "spibb": "SPIBB, rare pairs kept (Pi_b)", "spibb-at-most": "SPIBB, rare pairs at most (Pi_<=b)",
+    "soft-spibb": "soft-SPIBB", "greedy": "greedy in the same model",
+    "certified": "certified improvement",
+}  # fmt: skip
+SETS = {
+    "l1, all states": "L1, all states possible", "l1, known support": "L1, moves known",
+    "intervals, known support": "intervals, moves known",
+    "intervals, unknown rewards": "the same, rewards unknown",
+}  # fmt: skip
+PROBLEMS = {
+    "tiger": ("Tiger", "2, 3, 2", 0.95, 6), "tiger-0.75": ("Tiger", "2, 3, 2", 0.75, 6),
+    "light-maze": ("light maze", "9, 4, 6", 0.95, 6), "shuttle": ("shuttle", "8, 3, 5", 0.95, 4),
+    "hallway": ("Hallway", "60, 5, 21", 0.95, 3), "hallway2": ("Hallway2", "92, 5, 17", 0.95, 3),
+    "tag-avoid": ("TagAvoid", "870, 5, 30", 0.95, 3),
+}  # fmt: skip
+
+
+def bounds(record: dict[str, Any]) -> str:
+    """[L, U] of the frozen lake against the number of draws."""
+    rows = []
+    for row in record["about"]["table"]:
+        cells = [f"[{row[k]['lower']:.4f}, {row[k]['upper']:.3g}]" for k in SETS if k in row]
+        earned = row["intervals, known support"]["value_of_policy"]
+        rows.append([f"{row['n']:,}", *cells, f"{earned:.4f}"])
+    kept = [title for key, title in SETS.items() if key in record["about"]["table"][0]]
+    covered = record["figures"]["robust/coverage"]
+    sets = record["settings"]["data_sets"]
+    return (
+        markdown(["n", *kept, "its policy earns"], rows)
+        + f"\nIn {sets} resampled data sets [L, U] covered {{math}}`V^*` in every state "
+        f"{round(covered * sets / 100)} times, for each kind of set, drawn and played\n(the worst "
+        "of them counts): union bounds are on the safe side.\n\n"
+    )
+
+
+def safety(record: dict[str, Any]) -> str:
+    """What safe and unsafe improvements of a policy earn."""
+    figures, rows = record["figures"], []
+    for key, title in POLICIES.items():
+        if f"robust/{key}/value" in figures:
+            ends = ("value", "value-of-worst-set", "safe", "not-worse")
+            mean, least, safe, never = (figures[f"robust/{key}/{end}"] for end in ends)
+            rows.append([title, f"{mean:.4f}", f"{least:.4f}", f"{safe:g} %", f"{never:g} %"])
+    heads = ["policy", "mean", "worst data set", "at least 9/10 of the behaviour policy's value",
+             "at least all of it"]  # fmt: skip
+    return markdown(heads, rows) + "\n"
+
+
+def beliefs(record: dict[str, Any]) -> str:
+    """Intervals of V* at the first belief."""
+    figures, rows = record["figures"], []
+    for key, (title, sizes, discount, digits) in PROBLEMS.items():
+        if f"pomdp/{key}/lower" in figures:
+            low, high, seconds = (
+                figures[f"pomdp/{key}/{n}"] for n in ("lower", "upper", "seconds")
+            )
+            rows.append([
+                title, sizes, f"{discount:g}", f"[{low:.{digits}f}, {high:.{digits}f}]",
+                f"{seconds:.2g} s",
+            ])  # fmt: skip
+    heads = ["problem", "states, actions, observations", "discount",
+             "interval of V* at the first belief", ""]  # fmt: skip
+    return markdown(heads, rows) + "\n"
+
+
+def worlds(record: dict[str, Any]) -> str:
+    """Returns after few random transitions, rewards and ends declared and not."""
+    figures, rows = record["figures"], []
+    for key, about in record["about"].items():
+        name = key.split("/")[1].split("-")[0]
+        if name not in TASKS or f"{key}/return" not in figures:
+            continue
+        seeds = len(about["trials"])
+        most = " of 500" if name == "cartpole" else ""
+        at_most = f"{key}/seeds-at-500"
+        rows.append([
+            TASKS[name], f"{about['transitions']:,}",
+            "nothing" if key.endswith("undeclared") else "rewards, ends",
+            f"{figures[f'{key}/return']:.1f}{most}",
+            f"{figures[f'{key}/return-of-worst-seed']:.1f}",
+            f"{figures[at_most]:.0f} of {seeds} seeds at 500" if at_most in figures
+            else f"{seeds} seed{'s' * (seeds > 1)}",
+            f"{figures[f'{key}/seconds']:.1f} s",
+        ])  # fmt: skip
+    heads = [
+        "environment",
+        "transitions",
+        "declared",
+        "mean return",
+        "worst seed",
+        "",
+        "slowest seed",
+    ]
+    return markdown(heads, rows) + "\n"
+
+
+# (page, name of the block, result, function).
+BLOCKS = (
+    ("mdp-counts", "bounds", "robust", bounds), ("mdp-counts", "safety", "robust", safety),
+    ("mdp-beliefs", "beliefs", "pomdp", beliefs), ("worlds", "worlds", "world", worlds),
+)  # fmt: skip
