@@ -14,7 +14,7 @@ from typing import Any
 LIKELIHOODS = ("nats", "bits-per-dim")
 BOUNDS = re.compile(r"elbo|-iw\d+-|-bound-|-ais-|-gap-|/vae|/flow-")
 # Not a likelihood of the model, though in nats; of an RBM, log Z by annealing is a lower bound.
-OTHER_NATS, OPTIMISTIC = re.compile(r"/kl-nats|-gain-nats"), re.compile(r"/rbm/.*-ais-")
+OTHER_NATS, OPTIMISTIC = re.compile(r"/(kl|rate)-nats|-gain-nats"), re.compile(r"/rbm/.*-ais-")
 ERRORS = ("-standard-error", "/standard-error", "-spread")
 
 
