@@ -16,6 +16,7 @@ from likely import models
 from likely.ask import Guarantee
 from likely.cli import main
 from likely.data.sequences import Sequences, from_sequences
+from likely.data.sequences.like import read_like
 from likely.errors import InvalidData, InvalidSetting
 from likely.evaluate.sequences.forecast import QUANTILES, forecast
 from likely.report.forecast import forecast_figure
@@ -110,3 +111,53 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         model = cast(models.VAR, likely.load(run).model)
         again = forecast(model, likely.load(run).test, horizon=4, at=9, draws=20, series=2)
     assert again.rows() == record["rows"]
+
+
+def test_gaps_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "hmm")
+    fit = ["fit", "hmm", "--data", "regimes", "--states", "3", "--bins", "8", "--steps", "2"]
+    assert main([*fit, "--out", run, "--json"]) == 0
+    capsys.readouterr()
+    model = cast(models.HMM, likely.load(run).model)
+    rows = ["series,t,mode,level"]
+    names, level = model.spec.columns[0].names, model.spec.columns[1]
+    for series in ("b", "a"):
+        for t in range(9):
+            mode = "" if t == 3 and series == "a" else names[t % 3]
+            number = "" if t in (3, 5) and series == "a" else f"{level.numbers(150 + t):.10g}"
+            rows.append(f"{series},{t},{mode},{number}")
+    file, table, plot = tmp_path / "mine.csv", tmp_path / "g.csv", tmp_path / "g.png"
+    file.write_text("\n".join(rows) + "\n")
+    words = ["complete", run, str(file), "--series", "1", "-n", "30"]
+    assert main([*words, "-o", str(table), "--plot", str(plot)]) == 0
+    said = capsys.readouterr().out
+    assert "3 values missing in steps 3 to 5" in said
+    assert "exact: forward filtering, backward sampling" in said
+    out = list(csv.DictReader(table.open()))
+    assert [(row["step"], row["column"]) for row in out] == [
+        ("3", "mode"), ("3", "level"), ("5", "level")
+    ]  # fmt: skip
+    assert out[0]["likeliest"] in names
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    # Named steps of what is known: the truth is beside them, and its nats.
+    assert main([*words[:-4], "--series", "0", "--steps", "2:4", "-n", "9", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [row["step"] for row in record["rows"]] == [2, 2, 3, 3]
+    assert [e["quantity"] for e in record["estimates"]] == ["nll-observed", "nll-missing", "nll"]
+    read = read_like(file, model.spec)
+    assert read[0].tolist()[4] == [1, 154]
+    assert read.spec.missing == 3
+    for change, says in (
+        ((f"{names[0]},{level.numbers(150):.10g}", "rain,1"), "column mode, row 0"),
+        ((f",{level.numbers(152):.10g}", ",1e9"), "row 2: 1000000000 is not on the lattice"),
+        (("b,1,", "b,0,"), "row 1: column t does not ascend"),
+        (("mode", "kind"), "no column mode"),
+    ):
+        broken = tmp_path / "broken.csv"
+        broken.write_text(file.read_text().replace(*change, 1))
+        assert main(["complete", run, str(broken)]) == 2
+        assert says in capsys.readouterr().err
+    assert main([*words[:-4], "--series", "0"]) == 2
+    assert "nothing is missing in series 0" in capsys.readouterr().err
+    assert main([*words, "--rows", "0:1"]) == 2
+    assert "--rows is of images" in capsys.readouterr().err

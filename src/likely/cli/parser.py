@@ -21,7 +21,7 @@ from likely.settings import OBJECTIVES
 COMMANDS: dict[str, str] = {
     "fit": "fit a model to data; resumes where it was stopped",
     "sample": "draw images from a run into a PNG sheet or an array",
-    "complete": "draw the rest of an image given any of its pixels",
+    "complete": "draw the rest of an image given any of its pixels, or a gap of a series",
     "colorize": "draw the colours of grey images",
     "upscale": "draw large images of small ones",
     "prior": "give the codes of a run a density: then it can be sampled",

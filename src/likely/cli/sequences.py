@@ -1,4 +1,4 @@
-"""What the commands say and write of sequences: tables, pictures, MIDI, sound."""
+"""What the commands read, say and write of sequences: tables, pictures, MIDI, sound."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likely.cli.output import say, say_json
-from likely.cli.saved import labels_for, path_of
+from likely.cli.output import say, say_json, width
+from likely.cli.saved import data_of, labels_for, path_of
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from likely.data import Dataset
     from likely.density import SequenceDensity
+    from likely.evaluate.sequences.forecast import Forecast
     from likely.runs.saved import SavedRun
 
+SPLITS = ("test", "validation", "train")
+MOST_LINES = 48  # of a table on the screen
 SUFFIXES = (".csv", ".png", ".mid", ".wav")
 # Options of `likely sample` that images alone have.
 OF_IMAGES = {"mean": False, "truncation": None, "progressive": None, "temperature": 1.0,
@@ -70,6 +74,119 @@ def sample(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity)
     say(f"{options.number} sequences of {steps} steps from {saved.name} in {duration(seconds)}: "
         f"{written}")  # fmt: skip
     return 0
+
+
+def series_of(options: argparse.Namespace, saved: SavedRun, name: str | None) -> Dataset:
+    """The sequences of a file, coded as the run's data, or a split of those."""
+    from likely.data.sequences.like import read_like
+    from likely.data.sequences.spec import SequenceSpec
+    from likely.jobs.evaluate import split_of
+
+    if name is None or (name in SPLITS and not Path(name).exists()):
+        return split_of(*data_of(saved), name or options.split)
+    spec = saved.model.spec
+    assert isinstance(spec, SequenceSpec)
+    return read_like(
+        Path(name).expanduser(), spec, time=options.time_column, series=options.series_column
+    )
+
+
+def complete(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) -> int:
+    """`likely complete` of a run of sequences: what may be in a gap."""
+    from likely.cli.progress import working
+    from likely.evaluate.sequences.gap import fill_gap
+    from likely.files import refuse_unwritable, write_bytes
+
+    for name in ("mask", "rows", "columns", "npy", "label"):
+        if getattr(options, name) is not None:
+            raise InvalidSetting(f"--{name} is of images; {saved.name} fills gaps of sequences")
+    steps = None
+    if options.steps is not None:
+        ends = options.steps.split(":")
+        if len(ends) != 2 or not all(end.isdecimal() for end in ends):
+            raise InvalidSetting(f'--steps: expected a range, as 8:16, given "{options.steps}"')
+        steps = (int(ends[0]), int(ends[1]))
+    out = path_of(options.out, ".csv", "--out") or saved.directory / "samples" / "completed.csv"
+    plot = path_of(options.plot, ".png", "--plot")
+    for path in (out, plot):
+        if path is not None:
+            refuse_unwritable(path)
+    data, count = series_of(options, saved, options.image), options.number or 200
+    with working(f"drawing {count} fillings from {saved.name}"):
+        gap = fill_gap(
+            model, data, steps=steps, series=options.example, draws=count, seed=options.seed,
+            method=options.method, particles=options.particles or 2048,
+        )  # fmt: skip
+    drawn, done = gap.drawn, gap.completions
+    write_bytes(out, drawn.table().encode())
+    guarantee = "exact" if done.exact else "approximate"
+    assert drawn.missing is not None
+    missing, horizon = int(drawn.missing.sum()), len(drawn.missing)
+    title = (
+        f"{data.spec.name}, series {drawn.series}: {missing:,} values missing in steps "
+        f"{drawn.at:,} to {drawn.at + horizon - 1:,}, {count} draws of {saved.name}"
+    )
+    if plot is not None:
+        from likely.files.figures import save_figure
+        from likely.report.forecast import forecast_figure
+
+        save_figure(forecast_figure(drawn, title), plot)
+    if options.json:
+        say_json(
+            {
+                "run": str(saved.directory), "model": saved.name, "data": data.spec.name,
+                "series": drawn.series, "at": drawn.at, "steps": horizon, "missing": missing,
+                "n": count, "seed": options.seed, "guarantee": guarantee,
+                "collapsed": done.collapsed, "notes": list(done.notes),
+                "estimates": [number.to_json() for number in gap.estimates],
+                "csv": str(out), "plot": None if plot is None else str(plot),
+                "covered": drawn.covered if drawn.covered == drawn.covered else None,
+                "rows": drawn.rows(),
+            }
+        )  # fmt: skip
+        return 0
+    say(f"{title}: median [5 %, 95 %]")
+    tell_draws(drawn, "step")
+    for number in gap.estimates:
+        say(f"  {number.about:34} {number.relation.value} {number.value:.2f} nats")
+    say(f"  {guarantee}: {'; '.join(done.notes).removeprefix('exact: ')}")
+    say("written to " + " and ".join(str(path) for path in (out, plot) if path is not None))
+    return 0
+
+
+def tell_draws(drawn: Forecast, key: str) -> None:
+    """Median and 90 % interval of the first columns at each step, called by `key` of its rows."""
+    columns = drawn.spec.columns
+    rows = {(row[key], row["column"]): row for row in drawn.rows()}
+    places = list(dict.fromkeys(place for place, _ in rows))
+    lines = [[key, *(c.name for c in columns)]]
+    for place in places[:MOST_LINES]:
+        cells = [str(place)]
+        for column in columns:
+            row = rows.get((place, column.name))
+            if row is None:
+                cells.append("known")
+            elif "likeliest" in row:
+                value = row["likeliest"]
+                word = value if isinstance(value, str) else f"{value:.6g}"
+                cells.append(f"{word} ({100 * row['share']:.0f} %)")
+            else:
+                cells.append(f"{row['q50']:.4g} [{row['q05']:.4g}, {row['q95']:.4g}]")
+        lines.append(cells)
+    widths = [max(map(len, side)) for side in zip(*lines, strict=True)]
+    # As many columns as the terminal has room for.
+    room = [sum(widths[:count]) + 2 * count < width() for count in range(1, len(widths) + 1)]
+    shown = max(2, sum(room))
+    for line in lines:
+        padded = [cell.rjust(size) for cell, size in zip(line, widths, strict=True)][:shown]
+        say(f"  {'  '.join(padded)}")
+    if len(places) > MOST_LINES:
+        say(f"  and {len(places) - MOST_LINES} more steps in the file")
+    if len(columns) >= shown:
+        say(f"  and {len(columns) + 1 - shown} more columns in the file")
+    if drawn.covered == drawn.covered:
+        what = "what followed" if drawn.missing is None else "the truth"
+        say(f"{100 * drawn.covered:.0f} % of {what} lies from the 5 % to the 95 % quantile")
 
 
 def content(

@@ -1,4 +1,4 @@
-"""`likely complete RUN --split test --example 0 --rows 0:14 -o sheet.png`."""
+"""`likely complete RUN --rows 0:14 -o sheet.png`; of sequences `likely complete RUN FILE`."""
 
 from __future__ import annotations
 
@@ -24,24 +24,34 @@ EXAMPLE = """\
   likely complete runs/pixelcnn --example 3 --rows 0:4
   likely complete runs/vae --rows 2:6 --columns 2:6 --missing -n 4
   likely complete runs/pixelcnn pictures/0.png --rows 2:6 --particles 32
+  likely complete runs/var --steps 8:12 --plot gap.png
+  likely complete runs/gru test --steps 8:16 --series 3 -n 500
 """
 DEFAULT = None
+OF_SEQUENCES = ("steps", "plot", "time-column", "series-column")
 MISSING = (150, 40, 60)  # the colour of what is not observed
 OPTIONS: dict[str, Option] = {
     "--split": ("NAME", ("test", "validation", "train"), "test", "where the example is from "
                 "[test]"),
-    "--example": ("I", whole(0), 0, "which example of the split, from 0 [0]"),
+    "--example --series": ("I", whole(0), 0, "which example of the split, or series of FILE, from "
+                           "0 [0]"),
     "--mask": ("MASK.png", None, None, "image of the same size: white pixels are observed"),
     "--rows": ("A:B", None, None, "rows A to B - 1 are observed, counted from 0"),
     "--columns": ("A:B", None, None, "columns A to B - 1 are observed; with --rows a rectangle"),
     "--missing": ("", None, False, "what is marked is missing, not observed"),
-    "-n --number": ("N", whole(1), 8, "draws of the rest [8]"),
+    "--steps": ("A:B", None, None, "of a series: steps A to B - 1 are missing, beside what is"),
+    "-n --number": ("N", whole(1), None, "draws of the rest [8; of a series 200]"),
     "--method": ("METHOD", None, "auto", "auto, exact, smc, gibbs, importance or hmc, as the model "
                  "offers [auto]"),
-    "--particles": ("N", whole(1), 256, "particles, or codes, of an approximate answer [256]"),
+    "--particles": ("N", whole(1), None, "particles, or codes, of an approximate answer [256; of a "
+                    "series 2048]"),
     "--label": ("CLASS", None, None, "of IMAGE, for a conditional run"),
     "--seed": ("N", whole(0), 0, "of the draws [0]"),
-    "-o --out": ("FILE.png", None, None, "where the sheet goes [RUN/samples/completed.png]"),
+    "-o --out": ("FILE", None, None, "where the sheet goes [RUN/samples/completed.png]; of a "
+                 "series the quantiles [RUN/samples/completed.csv]"),
+    "--plot": ("FILE.png", None, None, "of a series: fan charts over the gap; of many keys, rolls"),
+    "--time-column": ("NAME", None, None, "of FILE, which orders its steps"),
+    "--series-column": ("NAME", None, None, "of FILE, which tells its series apart"),
     "--npy": ("FILE.npy", None, None, "also write the draws as integers, [N, C, H, W]"),
 }  # fmt: skip
 
@@ -52,14 +62,16 @@ choices = no_choices
 def configure(parser: Parser, choice: str | None) -> None:
     """The arguments."""
     parser.description = (
-        "Draw the rest of an image given some of its pixels. The sheet shows the image, what\n"
-        "was observed (what was not in red), the mean of the draws, and the draws. Printed are\n"
-        "the guarantee, -log p(observed) and -log p(missing | observed) in nats, and what the\n"
-        "draws are worth. (The completion script of a shell is `likely completion`.)"
+        "Draw the rest of an image given some of its pixels, or what is missing in a series\n"
+        "given all before and after it. A sheet shows the image, what was observed (what was\n"
+        "not in red), the mean of the draws, and the draws; of a series quantiles are written.\n"
+        "Printed are the guarantee, -log p(observed) and -log p(missing | observed) in nats, and\n"
+        "what the draws are worth. (The completion script of a shell is `likely completion`.)"
     )
     run_argument(parser)
-    parser.add_argument("image", nargs="?", default=None, metavar="IMAGE",
-                        help="image file, or integers (.npy); else --example")  # fmt: skip
+    parser.add_argument("image", nargs="?", default=None, metavar="FILE",
+                        help="image file, or integers (.npy); of a run of sequences a table "
+                        "(.csv, .tsv, .parquet), .npz or .mat; else --example")  # fmt: skip
     add_options(parser, OPTIONS)
 
 
@@ -69,12 +81,20 @@ def run(options: argparse.Namespace) -> int:
 
     from likely.ask.complete import completed_nats, completions
     from likely.cli.progress import working
+    from likely.cli.sequences import complete
+    from likely.density import SequenceDensity
     from likely.files import refuse_unwritable
     from likely.files.sheets import png, sample_sheet
     from likely.runs import checkpoint
 
-    out, array = path_of(options.out, ".png", "--out"), path_of(options.npy, ".npy", "--npy")
     saved = opened(options)
+    if isinstance(saved.model, SequenceDensity):
+        return complete(options, saved, saved.model)
+    for name in OF_SEQUENCES:
+        if getattr(options, name.replace("-", "_")) is not None:
+            raise InvalidSetting(f"--{name} is of sequences; {saved.name} draws images")
+    options.number, options.particles = options.number or 8, options.particles or 256
+    out, array = path_of(options.out, ".png", "--out"), path_of(options.npy, ".npy", "--npy")
     spec, model = saved.model.spec, saved.model
     out = out or saved.directory / "samples" / "completed.png"
     for path in (out, array):

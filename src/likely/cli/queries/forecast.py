@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from likely.cli.output import say, say_json, width
+from likely.cli.output import say, say_json
 from likely.cli.parser import Option, Parser, add_options, no_choices, one_of, whole
 from likely.cli.saved import data_of, opened, path_of, run_argument
+from likely.cli.sequences import tell_draws
 from likely.errors import InvalidSetting
-
-if TYPE_CHECKING:
-    from likely.evaluate.sequences.forecast import Forecast
 
 EXAMPLE = """\
   likely forecast runs/var --horizon 24 --plot fan.png
@@ -95,39 +92,10 @@ def run(options: argparse.Namespace) -> int:
             }
         )  # fmt: skip
         return 0
-    _tell(drawn, saved.name, options.split)
+    spec = model.spec
+    say(f"{spec.name}, {options.split}, series {drawn.series} after {drawn.at:,} of its steps; "
+        f"{options.draws} draws of {saved.name}, exact: median [5 %, 95 %] of each "
+        f"{spec.time_step} ahead")  # fmt: skip
+    tell_draws(drawn, "ahead")
     say("written to " + " and ".join(str(path) for path in (out, plot) if path is not None))
     return 0
-
-
-def _tell(drawn: Forecast, name: str, split: str) -> None:
-    """Median and 90 % interval of the first columns, step by step."""
-    spec = drawn.spec
-    columns = spec.columns
-    lines = [["ahead", *(c.name for c in columns)]]
-    rows = {(row["ahead"], row["column"]): row for row in drawn.rows()}
-    for ahead in range(1, drawn.draws.shape[1] + 1):
-        cells = [str(ahead)]
-        for column in columns:
-            row = rows[ahead, column.name]
-            if "likeliest" in row:
-                value = row["likeliest"]
-                word = value if isinstance(value, str) else f"{value:.6g}"
-                cells.append(f"{word} ({100 * row['share']:.0f} %)")
-            else:
-                cells.append(f"{row['q50']:.4g} [{row['q05']:.4g}, {row['q95']:.4g}]")
-        lines.append(cells)
-    widths = [max(map(len, side)) for side in zip(*lines, strict=True)]
-    # As many columns as the terminal has room for.
-    room = [sum(widths[:count]) + 2 * count < width() for count in range(1, len(widths) + 1)]
-    shown = max(2, sum(room))
-    say(f"{spec.name}, {split}, series {drawn.series} after {drawn.at:,} of its steps; "
-        f"{len(drawn.draws)} draws of {name}, exact: median [5 %, 95 %] of each "
-        f"{spec.time_step} ahead")  # fmt: skip
-    for line in lines:
-        padded = [cell.rjust(size) for cell, size in zip(line, widths, strict=True)][:shown]
-        say(f"  {'  '.join(padded)}")
-    if len(columns) >= shown:
-        say(f"  and {len(columns) + 1 - shown} more columns in the file")
-    if drawn.covered == drawn.covered:
-        say(f"{100 * drawn.covered:.0f} % of what followed lies from the 5 % to the 95 % quantile")

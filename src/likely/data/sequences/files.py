@@ -25,6 +25,7 @@ _TIME = ("time", "date", "datetime", "timestamp", "ds", "t")
 _SPLITS = (("train",), ("valid", "validation", "val"), ("test",))
 _UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}
 Series = list[npt.NDArray[Any]]
+Table = dict[str, npt.NDArray[Any]]
 Split = tuple[int, int] | None
 
 
@@ -58,8 +59,7 @@ def from_path(
     if not table and (time or series or columns):
         raise InvalidSetting(f"time, series and columns are of tables; {path.name} is none")
     if table:
-        read = _parquet if name.endswith(".parquet") else read_csv
-        return from_table(read(path), stem, time=time, series=series, columns=columns)
+        return from_table(read_table(path), stem, time=time, series=series, columns=columns)
     if name.endswith(".mat"):
         return from_mat(path, stem)
     return from_ts(path) if name.endswith(".ts") else from_npz(path, stem)
@@ -79,7 +79,7 @@ def from_table(
     for column in (*(columns or ()), *filter(None, (time, series))):
         if column not in table:
             raise InvalidSetting(f"{name}: no column {column}: {nearest(column, table)}")
-    time = time or next((c for c in table if c.lower() in _TIME), None)
+    time = time or time_column(table)
     chosen = list(columns or (c for c in table if c not in (time, series)))
     if not chosen:
         raise InvalidData(f"{name}: there is no column beside the time")
@@ -87,9 +87,9 @@ def from_table(
     unit, start = "step", 0
     period: tuple[int, ...] = ()
     if time is not None:
-        moments = _moments(table[time], f"{name}, column {time}")
-        rows = np.argsort(moments, kind="stable")
-        steps = np.diff(moments[rows]) if series is None else np.zeros(0)
+        places = moments(table[time], f"{name}, column {time}")
+        rows = np.argsort(places, kind="stable")
+        steps = np.diff(places[rows]) if series is None else np.zeros(0)
         if len(steps) and (steps <= 0).any():
             raise InvalidData(
                 f"{name}: column {time} has the same time twice; name the column that tells its "
@@ -100,7 +100,7 @@ def from_table(
             unit = _UNITS.get(seconds, f"{steps[0]:g} of {time}")
             if table[time].dtype.kind in "UOM" and seconds in (60, 600, 900, 1800, 3600):
                 period = (86400 // seconds,)
-                start = int(round(float(moments[rows[0]])) // seconds) % period[0]
+                start = int(round(float(places[rows[0]])) // seconds) % period[0]
         elif len(steps):
             unit = f"row (steps of {time} from {steps.min():g} to {steps.max():g})"
     groups = [rows]
@@ -117,12 +117,12 @@ def from_table(
     )  # fmt: skip
 
 
-def _moments(column: npt.NDArray[Any], what: str) -> npt.NDArray[np.float64]:
+def moments(column: npt.NDArray[Any], what: str) -> npt.NDArray[np.float64]:
     """Times as numbers: seconds of dates."""
     if column.dtype.kind == "M":
         return np.asarray(column.astype("datetime64[ms]").astype(np.float64) / 1e3)
     if column.dtype.kind in "biuf":
-        moments = column.astype(np.float64)
+        numbers = column.astype(np.float64)
     else:
         try:
             dates = np.array(
@@ -132,10 +132,20 @@ def _moments(column: npt.NDArray[Any], what: str) -> npt.NDArray[np.float64]:
             raise InvalidData(
                 f"{what}: {error}; expected numbers or dates as 2016-07-01 00:00:00"
             ) from error
-        moments = dates.astype(np.float64) / 1e3
-    if not np.isfinite(moments).all() or (moments < -1e18).any():
-        raise InvalidData(f"{what}: a time is missing in row {int(np.argmin(moments))}")
-    return moments
+        numbers = dates.astype(np.float64) / 1e3
+    if not np.isfinite(numbers).all() or (numbers < -1e18).any():
+        raise InvalidData(f"{what}: a time is missing in row {int(np.argmin(numbers))}")
+    return numbers
+
+
+def time_column(table: Table, taken: Sequence[str] = ()) -> str | None:
+    """The column that orders the steps, by its name; None where there is none but `taken` ones."""
+    return next((c for c in table if c.lower() in _TIME and c not in taken), None)
+
+
+def read_table(path: Path) -> Table:
+    """The columns of a table, CSV or Parquet."""
+    return _parquet(path) if path.name.lower().endswith(".parquet") else read_csv(path)
 
 
 def read_csv(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -193,6 +203,21 @@ def _parquet(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def from_mat(path: Path, name: str, time_step: str = "step") -> tuple[Sequences, Sequences]:
     """Piano rolls: cell arrays traindata, validdata and testdata of 0/1 matrices (T, keys)."""
+    parts = rolls(path)
+    every = [roll for part in parts for roll in part]
+    keys = [f"key {21 + k}" for k in range(every[0].shape[1])]
+    return from_sequences(
+        every,
+        name=name,
+        columns=keys,
+        kinds=dict.fromkeys(keys, "binary"),
+        time_step=time_step,
+        split=(len(parts[0]), len(parts[1])),
+    )
+
+
+def rolls(path: Path) -> list[Series]:
+    """The training, validation and test rolls of a .mat file."""
     import scipy.io
 
     with files.reading(path):
@@ -200,19 +225,23 @@ def from_mat(path: Path, name: str, time_step: str = "step") -> tuple[Sequences,
         parts = [content.get(f"{key}data") for key in ("train", "valid", "test")]
         if any(part is None for part in parts):
             raise InvalidData(f"{path}: expected traindata, validdata and testdata")
-        rolls = [[np.asarray(roll) for roll in np.ravel(part)] for part in parts]
-        every = [roll for part in rolls for roll in part]
+        cells = [[np.asarray(roll) for roll in np.ravel(part)] for part in parts]
+        every = [roll for part in cells for roll in part]
         if any(roll.ndim != 2 or not np.isin(roll, (0, 1)).all() for roll in every):
             raise InvalidData(f"{path}: expected matrices (T, keys) of 0 and 1")
-    keys = [f"key {21 + k}" for k in range(rolls[0][0].shape[1])]
-    return from_sequences(
-        every,
-        name=name,
-        columns=keys,
-        kinds=dict.fromkeys(keys, "binary"),
-        time_step=time_step,
-        split=(len(rolls[0]), len(rolls[1])),
-    )
+    return cells
+
+
+def parts_of_npz(path: Path) -> list[Series]:
+    """The sequences of an .npz file, all together or by split."""
+    arrays = read_npz(path)
+    if "len" in arrays and "x" in arrays:
+        return [_series(arrays, "", path)]
+    keys = [next((w for w in words if f"{w}_x" in arrays), None) for words in _SPLITS]
+    parts = [_series(arrays, f"{key}_", path) for key in keys if key is not None]
+    if not parts:
+        raise InvalidData(f"{path}: expected x and len, or train_x and train_len")
+    return parts
 
 
 def from_npz(path: Path, name: str) -> tuple[Sequences, Sequences]:

@@ -32,15 +32,17 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """Continuations of one series.
+    """Continuations of one series, or of a gap in it.
 
     Attributes:
         spec: of the data.
         series: its number.
-        at: scored steps of it that are known.
+        at: scored steps of it that are known, before the first drawn one.
         draws: integers, int64 [n, horizon, K].
         past: what is known, in the units of the columns, [T, K].
         truth: what followed, [horizon, K]; NaN where the data end or a value is missing.
+        missing: of a gap, which of its values are drawn, bool [horizon, K]; the others are known.
+        after: of a gap, what is known after it, [A, K].
     """
 
     spec: SequenceSpec
@@ -49,6 +51,8 @@ class Forecast:
     draws: npt.NDArray[np.int64]
     past: Floats
     truth: Floats
+    missing: npt.NDArray[np.bool_] | None = None
+    after: Floats | None = None
 
     @property
     def quantiles(self) -> Floats:
@@ -74,6 +78,7 @@ class Forecast:
     def covered(self) -> float:
         """Share of the true values from the lowest to the highest quantile; NaN without any."""
         known = np.isfinite(self.truth)
+        known = known if self.missing is None else known & self.missing
         low, high = self.quantiles[0], self.quantiles[-1]
         inside = (self.truth >= low - 1e-9) & (self.truth <= high + 1e-9)
         return float(inside[known].mean()) if known.any() else float("nan")
@@ -88,11 +93,12 @@ class Forecast:
         likeliest = [self.likeliest(k) for k in range(len(self.spec.columns))]
         for h in range(self.draws.shape[1]):
             for k, column in enumerate(self.spec.columns):
-                record: dict[str, Any] = {
-                    "step": self.at + h,
-                    "ahead": h + 1,
-                    "column": column.name,
-                }
+                record: dict[str, Any] = {"step": self.at + h}
+                if self.missing is None:
+                    record["ahead"] = h + 1
+                elif not self.missing[h, k]:
+                    continue
+                record["column"] = column.name
                 truth = float(self.truth[h, k])
                 if column.kind == "categorical":
                     level, share = int(likeliest[k][0][h]), float(likeliest[k][1][h])
@@ -112,7 +118,8 @@ class Forecast:
 
     def table(self) -> str:
         """`rows` as CSV."""
-        names = ["step", "ahead", "column", *(f"q{round(100 * q):02d}" for q in QUANTILES),
+        ahead = ["ahead"] if self.missing is None else []
+        names = ["step", *ahead, "column", *(f"q{round(100 * q):02d}" for q in QUANTILES),
                  "likeliest", "share", "truth"]  # fmt: skip
         text = io.StringIO()
         writer = csv.DictWriter(text, names, lineterminator="\n")
