@@ -5,7 +5,8 @@ python -m bench.sequences table                      all rows, with paired diffe
 
 Each row is a fit by the preset of the model for the data (validation chooses the weights), whose
 validation and test are then read once: `results/sequences-DATA-MODEL.json`. The figure of a data
-set is the test of the model that validation chooses, in `results/sequences.json`.
+set is the test of the model that validation chooses, in `results/sequences.json`. Of a model with
+latents it is a bound, FIVO, and the ELBO stands beside it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from bench.common import RESULTS, write_result
 from likely import data as data_room
 from likely import fit, runs
 from likely.data.sequences import Sequences
-from likely.density import SequenceDensity
+from likely.density import LatentSequence, SequenceDensity
+from likely.estimate import Relation
 from likely.evaluate.sequences.calibration import calibration
-from likely.evaluate.sequences.nats import StepNats, step_nats
+from likely.evaluate.sequences.nats import StepNats, step_nats, step_rate
 from likely.models import SEQUENCE_MODELS
 from likely.training.presets import fit_settings
 
+PARTICLES = 128  # of FIVO
 # Names of the figures: of the data set, and of a step.
 FIGURES = {
     "jsb": "sequences/jsb/test-nats-per-step",
@@ -51,11 +54,13 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
     run = fit(network, train, settings=settings, out=work / f"{name}-{model}", progress=True)
     if not run.finished:
         raise SystemExit(run.status)
-    density = cast(SequenceDensity, run.model.eval())
+    density = cast(SequenceDensity | LatentSequence, run.model.eval())
+    particles = PARTICLES if isinstance(density, LatentSequence) else None
     began = time.monotonic()
     held_out = train.validation
     assert isinstance(held_out, Sequences)
-    validation, scored = step_nats(density, held_out), step_nats(density, test)
+    validation = step_nats(density, held_out, particles=particles)
+    scored = step_nats(density, test, particles=particles)
     about = {
         "data": name, "model": model, "fingerprint": test.spec.fingerprint,
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -63,6 +68,7 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
         "validation-blocks": [validation.nats.tolist(), validation.steps.tolist()],
         "test-blocks": [scored.nats.tolist(), scored.steps.tolist()],
         "blocks": scored.blocks, "log-volume": scored.log_volume,
+        "relation": scored.relation.value, "how": scored.how,
         "average": "micro: all steps of all sequences, the first of each included",
     }  # fmt: skip
     prefix = f"{FIGURES.get(name, f'sequences/{name}/test').rsplit('/', 1)[0]}/{model}"
@@ -71,6 +77,12 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
         f"{prefix}/test-nats-per-step": scored.value,
         f"{prefix}/test-nats-per-step-standard-error": scored.standard_error,
     }
+    if isinstance(density, LatentSequence):
+        figures |= {
+            f"{prefix}/validation-elbo": step_nats(density, held_out).value,
+            f"{prefix}/test-elbo": step_nats(density, test).value,
+            f"{prefix}/test-rate": step_rate(density, test).value,
+        }
     if any(column.kind in ("lattice", "continuous") for column in test.spec.columns):
         measured = calibration(density, test, train, steps=1000)
         figures |= {f"{prefix}/test-{e.quantity}": e.value for e in measured.estimates}
@@ -80,7 +92,8 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
     kept = {"fit": vars(settings), "model": vars(network.settings)}
     plain = json.loads(json.dumps(kept))
     write_result(f"sequences-{name}-{model}", figures, plain, about)
-    print(f"{name} {model}: validation {validation.value:.4f}, test {scored.value:.4f} "
+    sign = scored.relation.value
+    print(f"{name} {model}: validation {sign} {validation.value:.4f}, test {scored.value:.4f} "
           f"± {scored.standard_error:.4f} nats per step")  # fmt: skip
     return about
 
@@ -99,7 +112,10 @@ def blocks_of(row: dict[str, Any], split: str) -> StepNats:
     """The blocks that a row keeps."""
     about = row["about"]
     nats, steps = (np.array(side) for side in about[f"{split}-blocks"])
-    return StepNats(nats, steps, about["log-volume"], 1, about["fingerprint"], about["blocks"])
+    return StepNats(
+        nats, steps, about["log-volume"], 1, about["fingerprint"], about["blocks"],
+        Relation(about.get("relation", "=")),
+    )  # fmt: skip
 
 
 def table() -> dict[str, float]:
@@ -126,11 +142,12 @@ def table() -> dict[str, float]:
             about[name][model] = {
                 "test": scored.value, "standard-error": scored.standard_error,
                 "validation": validation[model], "less-chosen": [less, error],
-                "minutes": row["about"]["fit-seconds"] / 60,
+                "minutes": row["about"]["fit-seconds"] / 60, "relation": scored.relation.value,
             }  # fmt: skip
             minutes = row["about"]["fit-seconds"] / 60
             difference = f"{less:+.3f} ± {error:.3f}"
-            number = f"{scored.value:8.3f} ± {scored.standard_error:.3f}"
+            sign = scored.relation.value
+            number = f"{sign:>2} {scored.value:7.3f} ± {scored.standard_error:.3f}"
             print(f"  {model:12} {number}   {difference}   {minutes:.0f} min")
     write_result("sequences", figures, {}, about)
     return figures

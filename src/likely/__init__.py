@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from likely.training.objectives import OrderAgnosticLikelihood as OrderAgnosticLikelihood
     from likely.training.objectives import QuantisedBound as QuantisedBound
     from likely.training.objectives import ReconstructionError as ReconstructionError
+    from likely.training.objectives import SequenceBound as SequenceBound
     from likely.training.objectives import SequenceLikelihood as SequenceLikelihood
     from likely.training.objectives import SubsampledLikelihood as SubsampledLikelihood
     from likely.verify import verify as verify
@@ -108,6 +109,7 @@ _HOME = {
             "ExpectationMaximization",
             *("ContrastiveDivergence", "ImportanceWeighted", "NegativeELBO"),
             *("NegativeLogLikelihood", "OrderAgnosticLikelihood", "QuantisedBound"),
+            "SequenceBound",
             "SequenceLikelihood",
             *("ReconstructionError", "SubsampledLikelihood", "CodeLikelihood"),
         ),

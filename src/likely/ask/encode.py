@@ -19,7 +19,7 @@ from likely.density import (
     Fittable,
     Mixture,
     Posterior,
-    SequenceDensity,
+    SequenceModel,
 )
 from likely.devices.precision import without_autocast
 
@@ -74,7 +74,7 @@ def features_answer(model: Fittable, adversary: object = None) -> Answer:
     """The activations of an adversary, or the code where there is an encoder."""
     if isinstance(adversary, HasFeatures):
         return approximate("activations of its adversary, adversary=run.adversary")
-    if isinstance(model, SequenceDensity):
+    if isinstance(model, SequenceModel):
         return none("its state is one of a step, no code of the whole sequence")
     if isinstance(model, Encodes):
         return approximate(_code(model))
@@ -138,7 +138,7 @@ def features(
     """
     if adversary is None:
         # A network over time has a part of the name, which is no query.
-        if isinstance(model, SequenceDensity) or not isinstance(model, Describes):
+        if isinstance(model, SequenceModel) or not isinstance(model, Describes):
             raise refusal(model, features_answer(model))
         return model.features(x, context)
     if not isinstance(adversary, HasFeatures):

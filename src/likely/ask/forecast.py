@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from likely.ask.query import Answer, exact, none, query, refusal
-from likely.density import Fittable
+from likely.ask.query import Answer, approximate, exact, none, query, refusal
+from likely.density import Fittable, LatentSequence
 
 
 @runtime_checkable
@@ -27,7 +27,9 @@ class Forecasts(Protocol):
 
 
 def answer(model: Fittable) -> Answer:
-    """Exact for a density of sequences."""
+    """Exact for a density of sequences, by particles for one with latents."""
+    if isinstance(model, LatentSequence):
+        return approximate("by the particles of a filter over the steps so far, then step by step")
     if isinstance(model, Forecasts):
         return exact("draws from its own p(x_t | x_<t), step after step from the state so far")
     return none("its examples have no order in time: nothing comes after them")
@@ -43,7 +45,7 @@ def forecast(
     seed: int = 0,
     context: Tensor | int | None = None,
 ) -> Tensor:
-    """Draw what follows from p(x_T+1..T+horizon | x), exactly.
+    """Draw what follows from p(x_T+1..T+horizon | x).
 
     Args:
         model: a density of sequences.

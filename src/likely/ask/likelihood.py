@@ -24,6 +24,7 @@ from likely.density import (
     EnergyBased,
     ExpectedStatistics,
     Fittable,
+    LatentSequence,
     Mixture,
     SequenceDensity,
     TractableDensity,
@@ -68,6 +69,9 @@ class Measure:
 def answer(model: Fittable) -> Answer:
     """Exact for a tractable density, a bound for an approximate one."""
     if isinstance(model, ApproximateDensity):
+        if isinstance(model, LatentSequence):
+            why = "p(x) is an integral over the latents of all steps; ELBO and FIVO bound it"
+            return Answer(Guarantee.BOUND, why)
         if isinstance(model, Dequantized):
             why = "the density of x + u, u in [0, 1), is exact, and its mean log bounds log P(x)"
             return Answer(Guarantee.BOUND, why)
@@ -139,6 +143,11 @@ def measure_of(
         if isinstance(model, DiscreteLatent):
             about = "log p(c) + log p(x | c), one code an example, fitted prior"
         return Measure(model.elbo, Relation.UPPER, about)
+    if isinstance(model, LatentSequence):
+        return Measure(
+            lambda x, noise, context: model.fivo(x, noise, context, k),
+            Relation.UPPER, f"FIVO, a particle filter of {k} particles",
+        )  # fmt: skip
     if not isinstance(model, Tightens):
         raise InvalidSetting(
             f"{type(model).__name__} has no importance-weighted bound; leave out "

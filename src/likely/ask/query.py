@@ -15,6 +15,7 @@ from likely.density import (
     ExpectedStatistics,
     Fittable,
     Mixture,
+    SequenceModel,
     Split,
     TractableDensity,
     no_density,
@@ -107,6 +108,8 @@ def refusal(model: Fittable, answer: Answer) -> Unanswerable:
 
 def no_code(model: Fittable) -> Answer:
     """Why a model without an encoder knows no code of a given x."""
+    if isinstance(model, SequenceModel):
+        return none("what it carries is the state of a step: there is no code of a whole sequence")
     if isinstance(model, Autoregressive):
         return none("it has no latent variables: every hidden unit is a function of x")
     if isinstance(model, EnergyBased):

@@ -14,8 +14,9 @@ from likely.density import (
     Fittable,
     GenerativeModel,
     ImplicitDensity,
+    LatentSequence,
     Mixture,
-    SequenceDensity,
+    SequenceModel,
     Split,
     generative,
     no_density,
@@ -28,7 +29,9 @@ def answer(model: Fittable) -> Answer:
         return none(no_density(model))
     if isinstance(model, Autoregressive):
         return exact("ancestral sampling, one pixel or one rank of pixels after another")
-    if isinstance(model, SequenceDensity):
+    if isinstance(model, SequenceModel):
+        if isinstance(model, LatentSequence):
+            return exact("at each step z_t from its prior, then x_t from p(x_t | z_<=t, x_<t)")
         return exact("ancestral sampling, one step after another from a state that is carried")
     if isinstance(model, Mixture):
         return exact("a member at random, then ancestral sampling")

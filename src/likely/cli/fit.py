@@ -206,7 +206,7 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
     if not run.finished:  # which a warning has said
         return exit_code(run.status)
     if not as_json:
-        from likely.density import GenerativeModel, SequenceDensity
+        from likely.density import GenerativeModel, SequenceModel
         from likely.runs.view import validated
         from likely.training.progress import duration
 
@@ -214,7 +214,7 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
         say(wrapped(f"{title}: {run.status} in {duration(run.seconds)}{ending}"))
         say(f"saved in {request.out}\n\nnext:")
         if isinstance(run.model, GenerativeModel):
-            written = "series.csv" if isinstance(run.model, SequenceDensity) else "samples.png"
+            written = "series.csv" if isinstance(run.model, SequenceModel) else "samples.png"
             say(f"  likely sample {request.out} -n 64 -o {written}")
             say(f"  likely evaluate {request.out} --split test")
         else:

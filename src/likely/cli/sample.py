@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     import numpy as np
 
     from likely.cli.progress import counting
-    from likely.density import SequenceDensity, generative
+    from likely.density import SequenceModel, generative
     from likely.files import refuse_unwritable
     from likely.files.sheets import animation, png, sample_sheet
     from likely.jobs.art import unfolding
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     gif = path_of(options.gif, ".gif", "--gif")
     saved = opened(options)
     model = generative(saved.model)
-    if isinstance(model, SequenceDensity):
+    if isinstance(model, SequenceModel):
         return sequences.sample(options, saved, model)
     if options.steps is not None or tabular:
         raise InvalidSetting(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from likely.data import Dataset
-    from likely.density import SequenceDensity
+    from likely.density import SequenceDensity, SequenceModel
     from likely.evaluate.sequences.forecast import Forecast
     from likely.runs.saved import SavedRun
 
@@ -29,7 +29,7 @@ OF_IMAGES = {"mean": False, "truncation": None, "progressive": None, "temperatur
              "method": "auto", "columns": None, "gif": None, "like": None}  # fmt: skip
 
 
-def sample(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) -> int:
+def sample(options: argparse.Namespace, saved: SavedRun, model: SequenceModel) -> int:
     """`likely sample` of a run of sequences: a table, and the integers."""
     import numpy as np
 
@@ -189,9 +189,7 @@ def tell_draws(drawn: Forecast, key: str) -> None:
         say(f"{100 * drawn.covered:.0f} % of {what} lies from the 5 % to the 95 % quantile")
 
 
-def content(
-    suffix: str, name: str, model: SequenceDensity, x: npt.NDArray[Any], seed: int
-) -> bytes:
+def content(suffix: str, name: str, model: SequenceModel, x: npt.NDArray[Any], seed: int) -> bytes:
     """What a file of that ending holds of sequences [n, T, K]."""
     from likely.data.sequences import music
 
@@ -205,7 +203,7 @@ def content(
     return table(model, x).encode()
 
 
-def labels_for_sequences(model: SequenceDensity, n: int, label: str | None) -> Any:
+def labels_for_sequences(model: SequenceModel, n: int, label: str | None) -> Any:
     """Classes to draw with: the one asked for, or all in turn; None for an unconditional run."""
     if model.spec.covariates:
         raise InvalidSetting(
@@ -219,7 +217,7 @@ def labels_for_sequences(model: SequenceDensity, n: int, label: str | None) -> A
         model.context_shape = shape
 
 
-def table(model: SequenceDensity, x: npt.NDArray[Any]) -> str:
+def table(model: SequenceModel, x: npt.NDArray[Any]) -> str:
     """Sequences [n, T, K] as rows of a table in the units of their columns."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -11,6 +11,7 @@ r"""The taxonomy of generative models and the queries of each kind.
         LatentVariable        log p(x) >= E_q[log p(x|z) + log p(z) - log q(z|x)]
         DiscreteLatent        log p(x) >= log p(c(x)) + log p(x|c(x)), c a map of integers
         Dequantized           log P(x) >= E_q[log p(x + u) - log q(u|x)], p of real numbers (flows)
+        LatentSequence        log p(x) >= E log p^(x), a latent at each step, a particle filter
       EnergyBased           log p(x) = -F(x) - log Z, Z unknown (Boltzmann machines)
       ImplicitDensity       samples only               (GANs)
 
@@ -71,7 +72,9 @@ from likely.density.latent import (
     mean_level,
 )
 from likely.density.mixture import Ensemble, Mixture, OrderMixture, Subsampled
-from likely.density.sequence.over_time import SequenceDensity, scored_steps
+from likely.density.sequence.latent import LatentSequence
+from likely.density.sequence.model import Continues, SequenceModel, scored_steps
+from likely.density.sequence.over_time import SequenceDensity
 from likely.density.sequence.steps import FillsGaps, State, Steps
 from likely.density.shell import Prior, Shell, StandardNormal, UniformCube
 from likely.density.split import Lifting, Split
@@ -95,6 +98,7 @@ __all__ = [
     "ChooseCode",
     "CoarseToFine",
     "Completions",
+    "Continues",
     "Decoder",
     "Dequantized",
     "Dequantizer",
@@ -116,6 +120,7 @@ __all__ = [
     "HasLoss",
     "ImplicitDensity",
     "Inversion",
+    "LatentSequence",
     "LatentVariable",
     "LayeredPosterior",
     "LayeredPrior",
@@ -131,6 +136,7 @@ __all__ = [
     "Prior",
     "QuantisedTerms",
     "SequenceDensity",
+    "SequenceModel",
     "SharesItsPass",
     "Shell",
     "Split",

@@ -33,6 +33,7 @@ from likely.data.labels import relabelled
 from likely.data.spec import Dataset, as_dataset
 from likely.density import (
     Fittable,
+    LatentSequence,
     LatentVariable,
     SequenceDensity,
     chunks,
@@ -187,11 +188,12 @@ def nats(
 ) -> Estimate:
     """Mean negative log-likelihood in nats per example: "=" exact, "<=" for a bound.
 
-    Of sequences it is nats per step, every step scored. Arguments and errors as for
+    Of sequences it is nats per step, every step scored; `importance_samples` are the particles of
+    FIVO where a model of them has latents. Arguments and errors as for
     `per_example_nll`.
     """
-    if isinstance(model, SequenceDensity):
-        return _step_nats(model, data, proofs).per_step()
+    if isinstance(model, SequenceDensity | LatentSequence):
+        return _step_nats(model, data, importance_samples, seed, proofs).per_step()
     return per_example_nll(model, data, importance_samples, seed, batch_size, proofs).nats()
 
 
@@ -208,14 +210,20 @@ def bits_per_dim(
 
     Of sequences it is bits per value. Arguments and errors as for `per_example_nll`.
     """
-    if isinstance(model, SequenceDensity):
-        return _step_nats(model, data, proofs).bits_per_value()
+    if isinstance(model, SequenceDensity | LatentSequence):
+        return _step_nats(model, data, importance_samples, seed, proofs).bits_per_value()
     return per_example_nll(model, data, importance_samples, seed, batch_size, proofs).bits_per_dim()
 
 
-def _step_nats(model: SequenceDensity, data: Dataset, proofs: Proofs | None) -> StepNats:
+def _step_nats(
+    model: SequenceDensity | LatentSequence,
+    data: Dataset,
+    particles: int | None,
+    seed: int,
+    proofs: Proofs | None,
+) -> StepNats:
     proofs_of(model, proofs).require()
-    return step_nats(model, data)
+    return step_nats(model, data, particles=particles, seed=seed)
 
 
 def proofs_of(model: Fittable, proofs: Proofs | None = None) -> Proofs:

@@ -24,6 +24,7 @@ from likely.density import (
     DiscreteLatent,
     EncoderDecoder,
     GenerativeModel,
+    LatentSequence,
     LatentVariable,
     SequenceDensity,
     generative,
@@ -40,7 +41,7 @@ from likely.evaluate.prior import FEWEST, prior_gap
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.evaluate.sequences.ahead import steps_ahead
 from likely.evaluate.sequences.calibration import calibration
-from likely.evaluate.sequences.nats import step_nats
+from likely.evaluate.sequences.nats import step_nats, step_rate
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report
 from likely.settings import known, not_negative
@@ -57,8 +58,8 @@ class EvaluateSettings:
 
     Attributes:
         split: test, validation or train; make choices on the validation split.
-        importance_samples: k of the importance-weighted bound of a latent-variable model; 0 for the
-            ELBO alone.
+        importance_samples: k of the importance-weighted bound of a latent-variable model, particles
+            of FIVO where it is one of sequences; 0 for the ELBO alone.
         sample_metrics: whether samples are drawn and measured, and the sampler is timed.
         samples: images on each side of the distances; 0 for those of the split, at most 2,000.
         seed: of latents and samples.
@@ -183,7 +184,7 @@ def measure(
     if settings.annealed is not None:
         refuse_without_posterior(model)
     name = name or type(model).__name__
-    if isinstance(model, SequenceDensity):
+    if isinstance(model, SequenceDensity | LatentSequence):
         return _of_sequences(model, train, part, settings, name, proofs, progress)
     estimates: list[Estimate] = []
     unanswerable: dict[str, str] = {}
@@ -250,7 +251,7 @@ def measure(
 
 
 def _of_sequences(
-    model: SequenceDensity,
+    model: SequenceDensity | LatentSequence,
     train: Dataset,
     part: Dataset,
     settings: EvaluateSettings,
@@ -268,9 +269,15 @@ def _of_sequences(
     try:
         proofs.require()
         title = f"reading {len(part):,} {part.spec.split} sequences with {name}"
-        scored = step_nats(model, part, lambda done, total: progress(title, done, total))
-        estimates += [scored.per_step(), scored.bits_per_value()]
-        per_example = scored.nats.tolist()
+        for particles in _particles(model, settings):
+            scored = step_nats(
+                model, part, lambda done, total: progress(title, done, total),
+                particles=particles, seed=settings.seed,
+            )  # fmt: skip
+            estimates += [scored.per_step(), scored.bits_per_value()]
+            per_example = scored.nats.tolist()
+        if isinstance(model, LatentSequence):
+            estimates.append(step_rate(model, part, settings.seed).per_step("rate"))
     except ProofFailed as error:
         unanswerable[quantity_of(model)] = str(error)
     if settings.sample_metrics:
@@ -284,9 +291,21 @@ def _of_sequences(
             notes.append(measured.sentence)
         except InvalidData as error:
             notes.append(str(error))
-        with stage(progress, f"scoring steps ahead with {name}"):
-            notes.append(steps_ahead(model, part, train, seed=settings.seed).sentence)
+        if isinstance(model, SequenceDensity):
+            with stage(progress, f"scoring steps ahead with {name}"):
+                notes.append(steps_ahead(model, part, train, seed=settings.seed).sentence)
+        else:
+            notes.append("no nats of steps ahead: p(x_t | x_<t) is an integral over its latents")
     return Evaluation(part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, None)
+
+
+def _particles(
+    model: SequenceDensity | LatentSequence, settings: EvaluateSettings
+) -> tuple[int | None, ...]:
+    """How often a likelihood of sequences is computed: once, or as ELBO and by particles."""
+    if isinstance(model, SequenceDensity) or not settings.importance_samples:
+        return (None,)
+    return (None, settings.importance_samples)
 
 
 def _likelihood(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likely.ask.likelihood import relation_of
-from likely.density import Fittable, HasLoss, SequenceDensity
+from likely.density import Fittable, HasLoss, SequenceModel
 from likely.files.charts import curves
 from likely.files.inline import Shown, fragment, line
 
@@ -16,6 +16,7 @@ from likely.files.inline import Shown, fragment, line
 NAMES = {
     "nll": "nll",
     "negative_elbo": "-elbo",
+    "kl": "kl",
     "negative_importance_bound": "-L_k",
     "reconstruction_error": "error",
     "free_energy_gap": "gap",
@@ -49,7 +50,7 @@ def validated(model: Fittable, value: float) -> str:
     """A validation with its relation and unit, as "<= 85.77 nats" or "= 3.104 squared error"."""
     if isinstance(model, HasLoss):
         return f"= {value:.4g} {model.loss_unit}"
-    if isinstance(model, SequenceDensity):
+    if isinstance(model, SequenceModel):
         return f"{relation_of(model).value} {value:.3f} nats a step"
     return f"{relation_of(model).value} {value:.2f} nats"
 

@@ -38,6 +38,7 @@ from likely.density import (
     Fittable,
     HasExpectation,
     ImplicitDensity,
+    LatentSequence,
     LatentVariable,
     OrderAgnostic,
     SequenceDensity,
@@ -63,6 +64,7 @@ from likely.training.registry import (
     OrderAgnosticSettings,
     QuantisedSettings,
     ReconstructionSettings,
+    SequenceBoundSettings,
     SequenceLikelihoodSettings,
     SubsampledSettings,
 )
@@ -94,17 +96,54 @@ class SequenceLikelihood(SequenceLikelihoodSettings, Objective):
     needs = "a density of sequences"
 
     def examples(self, model: Fittable, data: Dataset) -> Dataset:
-        s = model.settings
-        if not isinstance(data, Sequences) or not hasattr(s, "window"):
-            return data
-        return Windows(data, s.window, s.before, s.transpose)
+        return windows_of(model, data)
 
     def loss(self, step: Step) -> Loss:
-        nats = -step.model.log_prob(step.x, step.context)
-        steps = scored_steps(step.x)
-        # Every step of the batch weighs the same, whatever the length of its sequence.
-        value = nats * (len(steps) / steps.sum())
+        value = -step.model.log_prob(step.x, step.context) * _a_step(step.x)
         return Loss(value, {"nll": value.detach()})
+
+
+class SequenceBound(SequenceBoundSettings, Objective):
+    """The negative ELBO per step, or FIVO, for sequences with latents, by windows of them.
+
+    FIVO is Maddison et al. 2017, https://arxiv.org/abs/1705.09279, whose gradient leaves out that
+    of resampling, as there.
+    """
+
+    capturable = False
+    fits = LatentSequence
+    needs = "a model of sequences with latents"
+
+    def examples(self, model: Fittable, data: Dataset) -> Dataset:
+        return windows_of(model, data)
+
+    def loss(self, step: Step) -> Loss:
+        a_step = _a_step(step.x)
+        if self.particles > 1:
+            bound = step.model.fivo(step.x, step.noise, step.context, self.particles)
+            value = -bound * a_step
+            return Loss(value, {"negative_elbo": value.detach()})
+        terms = step.model.elbo_terms(step.x, step.noise, step.context)
+        distortion, kl = -terms.reconstruction.sum(1) * a_step, terms.kl.sum(1) * a_step
+        share = min(1.0, (int(step.number) + 1) / self.warmup) if self.warmup else 1.0
+        weight = self.first_weight + (1.0 - self.first_weight) * share
+        parts = {"negative_elbo": distortion + kl, "kl": kl, "distortion": distortion}
+        return Loss(distortion + weight * kl, {name: p.detach() for name, p in parts.items()})
+
+
+def windows_of(model: Fittable, data: Dataset) -> Dataset:
+    """The windows that the settings of a model of sequences ask for, or the data as they are."""
+    s = model.settings
+    if not isinstance(data, Sequences) or not hasattr(s, "window"):
+        return data
+    return Windows(data, s.window, s.before, s.transpose)
+
+
+def _a_step(x: Tensor) -> Tensor:
+    """What sums over sequences are multiplied by, so that every step of the batch weighs the same,
+    whatever the length of its sequence."""
+    steps: Tensor = scored_steps(x)
+    return len(steps) / steps.sum()
 
 
 class ExpectationMaximization(ExpectationSettings, Objective):
@@ -395,6 +434,8 @@ def default_objective(model: Fittable) -> Objective:
         return (
             ExpectationMaximization() if isinstance(model, HasExpectation) else SequenceLikelihood()
         )
+    if isinstance(model, LatentSequence):
+        return SequenceBound()
     if isinstance(model, OrderAgnostic):
         return OrderAgnosticLikelihood()
     if isinstance(model, Subsampled) and model.alternatives > 1:

@@ -60,6 +60,28 @@ class SequenceLikelihoodSettings:
     """None."""
 
 
+@objective("sequence-bound", "likely.training.objectives:SequenceBound")
+@dataclasses.dataclass(frozen=True)
+class SequenceBoundSettings:
+    """Of the negative bound of sequences with latents.
+
+    Attributes:
+        warmup: steps over which the weight of the KL term rises linearly to 1.
+        first_weight: of the KL term.
+        particles: of FIVO, the bound by a particle filter, whose KL term is not weighted; 1 for the
+            ELBO.
+    """
+
+    warmup: int = 500
+    first_weight: float = 0.2
+    particles: int = 1
+
+    def __post_init__(self) -> None:
+        known(self)
+        at_least(self, 0, "warmup", "first_weight")
+        at_least(self, 1, "particles")
+
+
 @objective("expectation-maximization", "likely.training.objectives:ExpectationMaximization")
 @dataclasses.dataclass(frozen=True)
 class ExpectationSettings:

@@ -25,6 +25,7 @@ What is checked, by kind:
   likelihood says, and that is read back;
 - of sequences: causality over time, sums over levels and over all short sequences, padding that is
   not scored, a state kept over pieces, a sampler that is teacher forcing, scales of training data;
+- of sequences with latents: the same, and ELBO <= FIVO <= an integral on a tiny instance;
 - all: gradients reach every weight.
 
 Everything runs on a float64 copy on the CPU; the model is not changed.
@@ -47,6 +48,7 @@ from likely.density import (
     EnergyBased,
     Fittable,
     ImplicitDensity,
+    LatentSequence,
     LatentVariable,
     Mixture,
     SequenceDensity,
@@ -62,6 +64,7 @@ from likely.verify.energy import energies
 from likely.verify.flow import dequantised
 from likely.verify.guidelines import guidelines
 from likely.verify.latent import bounds, conditioned
+from likely.verify.latent_sequence import latent_sequence_proofs
 from likely.verify.length import code_length
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
 from likely.verify.proofs import Guideline, Proof, Proofs
@@ -102,6 +105,8 @@ def verify(
         raise InvalidSetting(misfit)
     if isinstance(model, SequenceDensity):
         return sequence_proofs(model, data, train, quick, seed)
+    if isinstance(model, LatentSequence):
+        return latent_sequence_proofs(model, data, train, quick, seed)
     subject = subject_of(model, data, quick, seed)
     with torch.no_grad():
         proofs = tuple(_proofs(subject))

@@ -19,7 +19,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -27,12 +27,13 @@ from torch import Tensor
 from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.spec import MISSING, PADDING, Column, SequenceSpec
 from likely.data.spec import Dataset
-from likely.density import NoSettings, SequenceDensity, weights_digest
+from likely.density import NoSettings, SequenceDensity, SequenceModel, weights_digest
 from likely.density.sequence.steps import State, Steps
 from likely.noise import Noise, derived_seed
-from likely.training.objectives import SequenceLikelihood, Step
+from likely.training.objectives import Step, default_objective
 from likely.verify.proofs import Proof, Proofs
 
+Sequential = TypeVar("Sequential", bound=SequenceModel)
 SAME, SUM = 1e-9, 1e-8
 LENGTH, ROWS = 24, 4
 MOST_LEVELS = 20_000  # of a column that is summed over
@@ -44,7 +45,7 @@ def sequence_proofs(
     """All checks; `train` is the training set, where it is at hand."""
     exact = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
     with torch.no_grad():
-        x, context = _probes(exact, data, seed)
+        x, context = probes(exact, data, seed)
         proofs = [
             _no_future_leak(exact, x, context),
             *_conditionals(exact, x, context, quick),
@@ -54,17 +55,15 @@ def sequence_proofs(
             _sampler(model, quick, seed),
         ]
         if isinstance(train, Sequences):
-            proofs.append(_scales(model, train))
-    proofs.append(_gradients(exact, x, context))
+            proofs.append(scales(model, train))
+    proofs.append(gradients(exact, x, context))
     return Proofs(type(model).__name__, weights_digest(model), quick, seed, tuple(proofs), ())
 
 
-def _probes(
-    model: SequenceDensity, data: Dataset | None, seed: int
-) -> tuple[Tensor, Tensor | None]:
+def probes(model: SequenceModel, data: Dataset | None, seed: int) -> tuple[Tensor, Tensor | None]:
     """Sequences [ROWS, T, K] of the data and of the model, and their context."""
     length = max(4, min(LENGTH, model.spec.longest))
-    context = _context(model, ROWS, length, seed)
+    context = context_for(model, ROWS, length, seed)
     x = model.sample(ROWS, seed=derived_seed("verify", seed), context=context, steps=length)
     if isinstance(data, Sequences):
         for row in range(min(ROWS // 2, len(data))):
@@ -73,7 +72,8 @@ def _probes(
     return x, context
 
 
-def _context(model: SequenceDensity, n: int, length: int, seed: int) -> Tensor | None:
+def context_for(model: SequenceModel, n: int, length: int, seed: int) -> Tensor | None:
+    """What is known of n sequences beforehand, classes in turn, floats [n, length, C], or None."""
     if not model.context_size:
         return None
     labels = torch.arange(n) % model.classes if model.classes else None
@@ -90,7 +90,7 @@ def _no_future_leak(model: SequenceDensity, x: Tensor, context: Tensor | None) -
         changed = x.clone()
         changed[:, t:] = x.roll(1, 0)[:, t:].flip(1)
         after = model.per_step(changed, context)
-        worst = max(worst, _difference(before[:, :t], after[:, :t]))
+        worst = max(worst, difference(before[:, :t], after[:, :t]))
     return Proof.at_most(
         "no future leak", worst, SAME,
         "Largest change of log p of a step when all later steps are others, in nats, float64.",
@@ -139,10 +139,13 @@ def _one_step(
     return model.scan(model.steps(x, known), carried)[0][:, 0]
 
 
-def tiny(model: SequenceDensity, seed: int) -> tuple[SequenceDensity, SequenceSpec]:
+def tiny(
+    model: Sequential, seed: int, settings: Any = None, spread: float = 0.3
+) -> tuple[Sequential, SequenceSpec]:
     """An instance of the same class and settings for two columns of few levels, random weights.
 
-    The columns are of the kinds that the model has; many binary ones stay three.
+    The columns are of the kinds that the model has; many binary ones stay three. `settings` are
+    those of the model by default, `spread` the size of what is added to every weight.
     """
     kinds = {column.kind: column for column in model.spec.columns}
     several = list(kinds.values()) if len(kinds) > 1 else [*kinds.values()] * 3
@@ -156,12 +159,12 @@ def tiny(model: SequenceDensity, seed: int) -> tuple[SequenceDensity, SequenceSp
         "verify", (width,), 3, columns=columns, n=4, steps=12, longest=3, clock=clock,
         covariates=covariates, classes=model.spec.classes,
     )  # fmt: skip
-    build = cast(Callable[..., SequenceDensity], type(model))
+    build = cast(Callable[..., Sequential], type(model))
     plain = isinstance(model.settings, NoSettings)
-    instance = build(spec) if plain else build(spec, model.settings, seed=seed)
+    instance = build(spec) if plain else build(spec, settings or model.settings, seed=seed)
     generator = torch.Generator().manual_seed(derived_seed("verify", seed, "tiny"))
     for parameter in instance.parameters():
-        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+        parameter.data += spread * torch.randn(parameter.shape, generator=generator)
     return instance.double().eval().requires_grad_(False), spec
 
 
@@ -170,7 +173,7 @@ def _total(model: SequenceDensity, seed: int) -> Proof:
     length = 3 if all(column.levels == 2 for column in spec.columns) else 2
     steps = list(itertools.product(*(range(c.levels) for c in spec.columns)))
     x = torch.tensor(list(itertools.product(steps, repeat=length)))  # [n, length, K]
-    context = _context(instance, 1, length, seed)
+    context = context_for(instance, 1, length, seed)
     known = None if context is None else context.expand(len(x), -1, -1)
     total = float(instance.log_prob(x, known).logsumexp(0).exp())
     return Proof.at_most(
@@ -192,7 +195,7 @@ def _padding(model: SequenceDensity, x: Tensor, context: Tensor | None) -> Proof
     for row, end in enumerate(ends):
         part = None if context is None else context[row : row + 1, :end]
         alone = model.per_step(x[row : row + 1, :end], part)
-        worst = max(worst, _difference(together[row, :end], alone[0]))
+        worst = max(worst, difference(together[row, :end], alone[0]))
         worst = max(worst, float(together[row, end:].abs().sum()))
     return Proof.at_most(
         "no padding is scored", worst, SAME,
@@ -204,7 +207,7 @@ def _padding(model: SequenceDensity, x: Tensor, context: Tensor | None) -> Proof
 def _pieces(model: SequenceDensity, x: Tensor, context: Tensor | None) -> Proof:
     whole = model.per_step(x, context)
     worst = max(
-        _difference(whole, model.per_step(x, context, piece=size * len(x))) for size in (1, 5)
+        difference(whole, model.per_step(x, context, piece=size * len(x))) for size in (1, 5)
     )
     return Proof.at_most(
         "the state is kept over pieces", worst, SAME,
@@ -217,7 +220,7 @@ def _sampler(model: SequenceDensity, quick: bool, seed: int) -> Proof:
     """On the weights as they are, in their own precision."""
     model = copy.deepcopy(model).eval()
     rows, length = 3, 6 if quick else 16
-    context = _context(model, rows, length, seed)
+    context = context_for(model, rows, length, seed)
     noise = Noise("verify", seed, "sampler")
     columns = len(model.spec.columns)
     uniform = noise.uniform(length, rows, columns).to(model.device)
@@ -241,9 +244,9 @@ def _sampler(model: SequenceDensity, quick: bool, seed: int) -> Proof:
     )  # fmt: skip
 
 
-def _scales(model: SequenceDensity, train: Sequences) -> Proof:
+def scales(model: SequenceModel, train: Sequences) -> Proof:
     """A fresh model that starts at the training data has the same buffers."""
-    build = cast(Callable[..., SequenceDensity], type(model))
+    build = cast(Callable[..., SequenceModel], type(model))
     plain = isinstance(model.settings, NoSettings)
     fresh = build(model.spec) if plain else build(model.spec, model.settings)
     fresh.start_at(train)
@@ -260,11 +263,12 @@ def _scales(model: SequenceDensity, train: Sequences) -> Proof:
     )  # fmt: skip
 
 
-def _gradients(model: SequenceDensity, x: Tensor, context: Tensor | None) -> Proof:
+def gradients(model: SequenceModel, x: Tensor, context: Tensor | None) -> Proof:
+    """Of the objective that the model is fitted by."""
     trained = copy.deepcopy(model).train().requires_grad_(True)
     step = Step(trained, {"model": trained}, "model", x, context, Noise("verify"), 0)
     with torch.enable_grad():
-        loss: Any = SequenceLikelihood().loss(step).value.sum()
+        loss: Any = default_objective(trained).loss(step).value.sum()
         if loss.requires_grad:
             loss.backward()
     parameters = dict(trained.named_parameters())
@@ -277,6 +281,7 @@ def _gradients(model: SequenceDensity, x: Tensor, context: Tensor | None) -> Pro
     return Proof.at_most("gradients reach every weight", len(dead), 0.0, about, vital=False)
 
 
-def _difference(a: Tensor, b: Tensor) -> float:
+def difference(a: Tensor, b: Tensor) -> float:
+    """The largest, infinite where one is NaN."""
     worst = float((a - b).abs().max()) if a.numel() else 0.0
     return worst if worst == worst else math.inf

@@ -79,7 +79,8 @@ def run(options: argparse.Namespace) -> int:
     """Draw, print and write."""
     import numpy as np
 
-    from likely.ask.complete import completed_nats, completions
+    from likely.ask.complete import answer, completed_nats, completions
+    from likely.ask.query import refusal
     from likely.cli.progress import working
     from likely.cli.sequences import complete
     from likely.density import SequenceDensity
@@ -90,6 +91,8 @@ def run(options: argparse.Namespace) -> int:
     saved = opened(options)
     if isinstance(saved.model, SequenceDensity):
         return complete(options, saved, saved.model)
+    if saved.model.takes_sequences:
+        raise refusal(saved.model, answer(saved.model))
     for name in OF_SEQUENCES:
         if getattr(options, name.replace("-", "_")) is not None:
             raise InvalidSetting(f"--{name} is of sequences; {saved.name} draws images")

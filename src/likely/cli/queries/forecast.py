@@ -45,8 +45,9 @@ def configure(parser: Parser, choice: str | None) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw, print and write."""
+    from likely.ask import answers
     from likely.cli.progress import working
-    from likely.density import SequenceDensity, generative
+    from likely.density import Continues, generative
     from likely.evaluate.sequences.forecast import forecast
     from likely.files import refuse_unwritable, write_bytes
     from likely.jobs.evaluate import split_of
@@ -55,10 +56,11 @@ def run(options: argparse.Namespace) -> int:
     plot = path_of(options.plot, ".png", "--plot")
     saved = opened(options)
     model = generative(saved.model)
-    if not isinstance(model, SequenceDensity):
+    worth = answers(model)["forecast"]
+    if not isinstance(model, Continues):
         raise InvalidSetting(
-            f"{saved.name} is no model of sequences: nothing comes after an image. Fit one: "
-            "likely fit gru --data regimes"
+            f"{saved.name}: {worth.reason}. Fit a model that forecasts: likely fit gru --data "
+            "regimes"
         )
     out = out or saved.directory / "samples" / "forecast.csv"
     for path in (out, plot):
@@ -83,7 +85,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say_json(
             {
-                "run": str(saved.directory), "model": saved.name, "guarantee": "exact",
+                "run": str(saved.directory), "model": saved.name,
+                "guarantee": worth.guarantee.value,
                 "split": options.split, "series": drawn.series, "at": drawn.at,
                 "horizon": options.horizon, "draws": options.draws, "seed": options.seed,
                 "csv": str(out), "plot": None if plot is None else str(plot),
@@ -94,8 +97,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     spec = model.spec
     say(f"{spec.name}, {options.split}, series {drawn.series} after {drawn.at:,} of its steps; "
-        f"{options.draws} draws of {saved.name}, exact: median [5 %, 95 %] of each "
-        f"{spec.time_step} ahead")  # fmt: skip
+        f"{options.draws} draws of {saved.name}, {worth.guarantee.value}: median [5 %, 95 %] of "
+        f"each {spec.time_step} ahead")  # fmt: skip
     tell_draws(drawn, "ahead")
     say("written to " + " and ".join(str(path) for path in (out, plot) if path is not None))
     return 0

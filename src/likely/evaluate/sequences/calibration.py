@@ -31,7 +31,7 @@ import torch
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset
-from likely.density import SequenceDensity
+from likely.density import Continues
 from likely.density.sequence.steps import State, Steps
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidData
@@ -130,7 +130,7 @@ def _blocks(values: Floats) -> list[Floats]:
 
 @torch.no_grad()
 def calibration(
-    model: SequenceDensity,
+    model: Continues,
     data: Dataset,
     train: Dataset,
     *,
@@ -142,7 +142,7 @@ def calibration(
     """Hold draws of the next step against what came.
 
     Args:
-        model: a density of sequences.
+        model: of sequences, which can continue them; one with latents by its particles.
         data: of the kind that it was built for.
         train: its training set, whose standard deviations are the unit of scores.
         steps: at most so many steps of the data, spread evenly.
@@ -165,14 +165,15 @@ def calibration(
     was_training = model.training
     model.eval()
     noise, parts = Noise(seed, "calibration", device=model.device), []
+    picks = Noise(seed, "particles", device=model.device)
     with without_autocast(model.device):
         where = places(data, steps)
-        for state, whole, at in moments(model, data, where):
+        for state, whole, at in moments(model, data, where, seed):
             context = None if whole.context is None else whole.context[:, at]
             now = torch.where(whole.known[0, at], whole.x[0, at], -1).cpu().numpy()
-            repeated = tuple(s.expand(draws, *s.shape[1:]) for s in state)
+            repeated = model.spread(state, draws, picks)
             known = None if context is None else context.expand(draws, -1)
-            uniform = noise.uniform(draws, len(data.spec.columns))
+            uniform = noise.uniform(draws, model.uniforms)
             drawn, _ = model.draw_step(repeated, known, uniform)
             parts.append((drawn[:, chosen].cpu().numpy(), now[chosen]))
             if progress is not None:
@@ -215,16 +216,17 @@ def places(data: Sequences, count: int, room: int = 1) -> list[tuple[int, int]]:
 
 
 def moments(
-    model: SequenceDensity, data: Sequences, where: list[tuple[int, int]]
+    model: Continues, data: Sequences, where: list[tuple[int, int]], seed: int = 0
 ) -> Iterator[tuple[State, Steps, int]]:
     """(the state before a step, all steps of its series, its number among them), at `places`."""
+    noise = Noise(seed, "moments", device=model.device)
     for series, group in itertools.groupby(where, key=lambda place: place[0]):
         batch = data.batch(np.array([series]))
         whole: Steps = model.steps(torch.from_numpy(batch.x), model.batch_context(batch))
-        state, at = model.begin(1), 0
+        state, at = model.state_after(whole.part(slice(None), 0, 0), None, noise), 0
         for _, step in group:
             until = int(data.lead[series]) + step
             if until > at:
-                state = model.state_after(whole.part(slice(None), at, until), state)
+                state = model.state_after(whole.part(slice(None), at, until), state, noise)
             at = until
             yield state, whole, at

@@ -22,7 +22,7 @@ from torch import Tensor
 from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.spec import SequenceSpec
 from likely.data.spec import Dataset
-from likely.density import SequenceDensity
+from likely.density import Continues
 from likely.errors import InvalidData, InvalidSetting
 
 Floats = npt.NDArray[np.float64]
@@ -130,7 +130,7 @@ class Forecast:
 
 
 def forecast(
-    model: SequenceDensity,
+    model: Continues,
     data: Dataset,
     *,
     horizon: int = 24,
@@ -142,7 +142,7 @@ def forecast(
     """Continue a series of the data from a step of it.
 
     Args:
-        model: a density of sequences.
+        model: of sequences, which can continue them.
         data: of the kind that it was built for.
         horizon: steps to draw.
         at: scored steps that are known; by default as many as leave `horizon` of them to compare
@@ -178,7 +178,7 @@ def forecast(
 
 
 def _context(
-    model: SequenceDensity, data: Sequences, series: int, known: int, horizon: int
+    model: Continues, data: Sequences, series: int, known: int, horizon: int
 ) -> Tensor | None:
     """What the model is told of the known and of the later steps, floats [1, T + H, C]."""
     if not model.context_size:

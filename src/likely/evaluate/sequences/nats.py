@@ -3,6 +3,9 @@
 The mean is the sum over all steps divided by the number of steps, not a mean of means. Its error
 comes from whole sequences, or, where there are few, from blocks of consecutive steps that are
 longer than what a step remembers: of a ratio of two sums, by the spread of block residuals.
+
+Of a model with latents it is a bound from above, by one draw from q (ELBO) or by a particle filter
+(FIVO); the same noise for the same seed, whatever the model.
 """
 
 from __future__ import annotations
@@ -14,13 +17,15 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset
-from likely.density import SequenceDensity, chunks
+from likely.density import LatentSequence, SequenceDensity, chunks
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidData
 from likely.estimate import Estimate, Relation
+from likely.noise import Noise
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,6 +44,8 @@ class StepNats:
         columns: of a step.
         fingerprint: of the data.
         blocks: what a block is, in words.
+        relation: EXACT, or UPPER where the truth is at most this.
+        how: the nats were computed, in words.
     """
 
     nats: Floats
@@ -47,6 +54,8 @@ class StepNats:
     columns: int
     fingerprint: str
     blocks: str
+    relation: Relation = Relation.EXACT
+    how: str = "exact"
 
     @property
     def value(self) -> float:
@@ -62,19 +71,19 @@ class StepNats:
         residual = self.nats - self.nats.sum() / self.steps.sum() * self.steps
         return float(np.sqrt((residual**2).sum() * count / (count - 1)) / self.steps.sum())
 
-    def per_step(self) -> Estimate:
-        """Nats per step, an exact number with its block error."""
-        return self._estimate("nats/step", 1.0)
+    def per_step(self, quantity: str = "nll") -> Estimate:
+        """Nats per step with their block error."""
+        return self._estimate("nats/step", 1.0, quantity)
 
     def bits_per_value(self) -> Estimate:
         """Bits for each value: per step divided by columns."""
         return self._estimate("bits/value", 1 / (self.columns * math.log(2)))
 
-    def _estimate(self, unit: str, factor: float) -> Estimate:
+    def _estimate(self, unit: str, factor: float, quantity: str = "nll") -> Estimate:
         return Estimate(
-            self.value * factor, unit, Relation.EXACT, "nll", self.standard_error * factor,
-            int(self.steps.sum()), self.fingerprint,
-            about=f"exact, micro average over all steps, error from {self.blocks}",
+            self.value * factor, unit, self.relation, quantity, self.standard_error * factor,
+            int(self.steps.sum()), self.fingerprint, True if quantity == "nll" else None,
+            f"{self.how}, micro average over all steps, error from {self.blocks}",
         )  # fmt: skip
 
     def less(self, other: StepNats) -> tuple[float, float]:
@@ -87,9 +96,12 @@ class StepNats:
 
 @torch.no_grad()
 def step_nats(
-    model: SequenceDensity,
+    model: SequenceDensity | LatentSequence,
     data: Dataset,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    particles: int | None = None,
+    seed: int = 0,
 ) -> StepNats:
     """Score all sequences of a data set, a few at a time; memory does not grow with their length.
 
@@ -97,10 +109,56 @@ def step_nats(
         model: any; it is read in evaluation mode.
         data: sequences of the kind that it was built for.
         progress: told of (sequences done, of how many).
+        particles: of FIVO, for a model with latents; its ELBO when None.
+        seed: of the latents.
 
     Raises:
         InvalidData: other data.
     """
+
+    def exactly(x: Tensor, context: Tensor | None, _: Noise) -> Tensor:
+        assert isinstance(model, SequenceDensity)
+        return model.per_step(x, context)
+
+    if isinstance(model, SequenceDensity):
+        return _scored(model, data, exactly, progress, seed, Relation.EXACT, "exact")
+    if particles is None:
+
+        def bound(x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+            terms = model.elbo_terms(x, noise, context)
+            return terms.reconstruction - terms.kl
+
+        how = "ELBO, one draw of the latents"
+    else:
+
+        def bound(x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+            return model.fivo_per_step(x, noise, context, particles)
+
+        how = f"FIVO, {particles} particles"
+    return _scored(model, data, bound, progress, seed, Relation.UPPER, how)
+
+
+@torch.no_grad()
+def step_rate(model: LatentSequence, data: Dataset, seed: int = 0) -> StepNats:
+    """What the latents carry: KL(q || p) of each step, at the draws of the ELBO."""
+
+    def rate(x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        return -model.elbo_terms(x, noise, context).kl
+
+    how = "KL(q || p), one draw of the latents"
+    measured = _scored(model, data, rate, None, seed, Relation.EXACT, how)
+    return dataclasses.replace(measured, log_volume=0.0)
+
+
+def _scored(
+    model: SequenceDensity | LatentSequence,
+    data: Dataset,
+    score: Callable[[Tensor, Tensor | None, Noise], Tensor],
+    progress: Callable[[int, int], None] | None,
+    seed: int,
+    relation: Relation,
+    how: str,
+) -> StepNats:
     if not isinstance(data, Sequences):
         raise InvalidData(f"{data.spec.name} holds no sequences")
     if misfit := data.spec.misfit(model.spec):
@@ -118,7 +176,8 @@ def step_nats(
         for part in chunks(len(data), data.together):
             batch = data.batch(order[part])
             x = torch.from_numpy(batch.x)
-            scores = model.per_step(x, model.batch_context(batch)).cpu().numpy()
+            noise = Noise("steps", seed, part.start, device=model.device)
+            scores = score(x, model.batch_context(batch), noise).cpu().numpy()
             for row, sequence in zip(scores, order[part], strict=True):
                 lead, count = int(data.lead[sequence]), int(data.lengths[sequence])
                 kept = -row[lead : lead + count]
@@ -132,5 +191,5 @@ def step_nats(
     blocks = "whole sequences" if whole else f"blocks of {size} steps"
     return StepNats(
         every[0], every[1], data.spec.log_volume, len(data.spec.columns),
-        data.fingerprint_given("label" if model.classes else ""), blocks,
+        data.fingerprint_given("label" if model.classes else ""), blocks, relation, how,
     )  # fmt: skip

@@ -9,6 +9,7 @@ sees the body's output beside the body's input, so that what repeats needs no me
 from __future__ import annotations
 
 import abc
+import itertools
 from typing import cast
 
 import torch
@@ -36,12 +37,7 @@ class SequenceNetwork(SequenceDensity):
         self.features = Features(self.spec)
         self.input_size = self.features.size + self.context_size
         self.dropout = Dropout(settings.dropout)
-        state, hidden = output + self.input_size, settings.step_hidden
-        self.step: StepDensity
-        if self.features.binary and len(self.spec.columns) > 2:
-            self.step = Keys(len(self.spec.columns), state, hidden)
-        else:
-            self.step = Turns(self.features, state, hidden, settings.components, settings.head)
+        self.step = step_density(self.features, output + self.input_size, settings)
 
     @abc.abstractmethod
     def initial(self, n: int) -> State:
@@ -53,10 +49,7 @@ class SequenceNetwork(SequenceDensity):
 
     def start_at(self, data: Dataset) -> None:
         """Scales and output biases from the training steps."""
-        values = torch.from_numpy(cast(Sequences, data).values.astype("int64")).to(self.device)
-        known = values >= 0
-        self.features.start_at(values * known, known)
-        self.step.start_at(values * known, known)
+        start_at(data, self.features, self.step)
 
     def begin(self, n: int) -> State:
         """No last step, and the body's first state."""
@@ -91,6 +84,27 @@ class SequenceNetwork(SequenceDensity):
         return x, (x, known, *body)
 
     def _inputs(self, last: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
-        """What the body sees of each step, [B, T, input_size]."""
-        seen = self.features(last, known)
-        return seen if context is None else torch.cat([seen, context.to(seen)], -1)
+        return inputs_of(self.features, last, known, context)
+
+
+def step_density(features: Features, state: int, settings: SequenceSettings) -> StepDensity:
+    """The joint density within a step for such columns, given a state of that many numbers."""
+    hidden = settings.step_hidden
+    if features.binary and len(features.columns) > 2:
+        return Keys(len(features.columns), state, hidden)
+    return Turns(features, state, hidden, settings.components, settings.head)
+
+
+def start_at(data: Dataset, *parts: Features | StepDensity) -> None:
+    """Set what begins at the training steps: scales, output biases."""
+    values = torch.from_numpy(cast(Sequences, data).values.astype("int64"))
+    for part in parts:
+        place = next(itertools.chain(part.parameters(), part.buffers())).device
+        known = (values >= 0).to(place)
+        part.start_at(values.to(place) * known, known)
+
+
+def inputs_of(features: Features, last: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
+    """What a body sees of each step: the step before, and what is known of it, [B, T, I]."""
+    seen = features(last, known)
+    return seen if context is None else torch.cat([seen, context.to(seen)], -1)

@@ -182,3 +182,41 @@ class TransformerSettings(SequenceSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "heads", "reach")
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSequenceSettings(SequenceSettings):
+    """What the networks with a latent variable at each step share.
+
+    Attributes:
+        latent: dimensions of the latent of a step.
+    """
+
+    latent: int = 16
+
+    MUSIC: ClassVar[Changes] = {**GRUSettings.MUSIC, "latent": 32}
+    LARGE_MUSIC: ClassVar[Changes] = {**GRUSettings.LARGE_MUSIC, "latent": 32}
+    VOICES: ClassVar[Changes] = {**GRUSettings.VOICES, "latent": 32}
+    NUMBERS: ClassVar[Changes] = {**GRUSettings.NUMBERS, "hidden": 64, "latent": 8}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "latent")
+
+
+@sequence_model("srnn", "likely.models.sequence.srnn:SRNN")
+@dataclasses.dataclass(frozen=True)
+class SRNNSettings(LatentSequenceSettings):
+    """Stochastic recurrent network (SRNN): a chain of latents beside a GRU, a bound.
+
+    Attributes:
+        smoothing: the posterior of a step reads the steps after it, too; otherwise it filters.
+    """
+
+    smoothing: bool = True
+
+
+@sequence_model("vrnn", "likely.models.sequence.vrnn:VRNN")
+@dataclasses.dataclass(frozen=True)
+class VRNNSettings(LatentSequenceSettings):
+    """Variational recurrent network (VRNN): latents that go through the GRU's state, a bound."""
