@@ -12,7 +12,7 @@ from typing import Any
 
 # A name that holds one of these is a likelihood: `<=` where it is a bound, `=` where it is exact.
 LIKELIHOODS = ("nats", "bits-per-dim")
-BOUNDS = re.compile(r"elbo|-iw\d+-|-bound-|-ais-|-gap-|/vae|/flow-")
+BOUNDS = re.compile(r"elbo|-iw\d+-|-bound-|-ais-|[-/]gap-|/vae|/flow-")
 # Not a likelihood of the model, though in nats; of an RBM, log Z by annealing is a lower bound.
 OTHER_NATS, OPTIMISTIC = re.compile(r"/(kl|rate)-nats|-gain-nats"), re.compile(r"/rbm/.*-ais-")
 ERRORS = ("-standard-error", "/standard-error", "-spread")
