@@ -83,12 +83,13 @@ def worlds(record: dict[str, Any]) -> str:
         name = key.split("/")[1].split("-")[0]
         if name not in TASKS or f"{key}/return" not in figures:
             continue
+        pictures = key.endswith("-pixels")
         seeds = len(about["trials"])
         most = " of 500" if name == "cartpole" else ""
         at_most = f"{key}/seeds-at-500"
         rows.append([
-            TASKS[name], f"{about['transitions']:,}",
-            "nothing" if key.endswith("undeclared") else "rewards, ends",
+            TASKS[name] + ", before a camera" * pictures, f"{about['transitions']:,}",
+            "nothing" if key.endswith("undeclared") else "rewards" + ", ends" * (not pictures),
             f"{figures[f'{key}/return']:.1f}{most}",
             f"{figures[f'{key}/return-of-worst-seed']:.1f}",
             f"{figures[at_most]:.0f} of {seeds} seeds at 500" if at_most in figures
@@ -107,8 +108,21 @@ def worlds(record: dict[str, Any]) -> str:
     return markdown(heads, rows) + "\n"
 
 
+def slip(record: dict[str, Any]) -> str:
+    """One-step nats in a world of two modes."""
+    figures, rows = record["figures"], []
+    models = record["about"].get("world/slip", {}).get("models", {})
+    for name, about in models.items():
+        nats, error = (figures[f"world/slip/{name}/{end}"] for end in ("nats", "standard-error"))
+        rows.append([name, about, f"= {nats:.3f} ± {error:.3f}"])
+    if models:
+        rows.append(["the truth", "its entropy", f"{figures['world/slip/truth/nats']:.3f}"])
+    return markdown(["model", "", "held-out nats of a step"], rows) + "\n"
+
+
 # (page, name of the block, result, function).
 BLOCKS = (
     ("mdp-counts", "bounds", "robust", bounds), ("mdp-counts", "safety", "robust", safety),
     ("mdp-beliefs", "beliefs", "pomdp", beliefs), ("worlds", "worlds", "world", worlds),
+    ("worlds", "slip", "world", slip),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Draw the pictures of docs/worlds.md into docs/pictures.
 
-    python docs/make_world_pictures.py [folder]    # half a minute
+    python docs/make_world_pictures.py [folder]    # two minutes
+    python docs/make_world_pictures.py docs/pictures returns    # some of them
 
 Learned values stand beside those of the true dynamics, which are written out below as Gymnasium's
 sources state them.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -77,16 +79,18 @@ def returns(folder: Path) -> Path:
         axes = figure.add_subplot(1, 3, i + 1)
         for (method, label), colour in zip(NAMES.items(), COLOURS, strict=True):
             points = sorted(
-                (int(key.split("/")[2]), value)
+                (int(key.split("/")[2]), value, figures.get(f"{key[:-7]}/interval", 0.0))
                 for key, value in figures.items()
                 if key.startswith(f"world-curves/{name}/") and key.endswith(f"/{method}/return")
             )
-            width = 2.4 if method == "grid" else 1.2
-            axes.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=width,
-                      markersize=3.5, label=label)  # fmt: skip
+            n, mean, error = map(np.array, zip(*points, strict=True))
+            # Methods side by side, so that their intervals do not hide each other.
+            axes.errorbar(n * 1.03 ** (list(NAMES).index(method) - 3), mean, error, fmt="o-",
+                          color=colour, linewidth=2.4 if method == "grid" else 1.2,
+                          elinewidth=0.9, capsize=2, markersize=3.5, label=label)  # fmt: skip
         axes.set_xscale("log")
         axes.minorticks_off()
-        axes.set_xticks([n for n, _ in points], [f"{n:,}" for n, _ in points])
+        axes.set_xticks(n, [f"{count:,}" for count in n])
         axes.set_title(world.TASKS[name].environment, fontsize=10)
         axes.set_xlabel("random transitions", fontsize=8.5)
         axes.tick_params(labelsize=7.5)
@@ -97,12 +101,20 @@ def returns(folder: Path) -> Path:
     return save_figure(figure, folder / "worlds-returns.png")
 
 
+PICTURES: dict[str, Callable[[Path], Path]] = {
+    "mountaincar": lambda folder: values(
+        folder, "mountaincar", 2000, mountain_car, "worlds-mountaincar.png"
+    ),
+    "cartpole": lambda folder: values(folder, "cartpole", 50, cart_pole, "worlds-cartpole.png"),
+    "pole": pole,
+    "returns": returns,
+}
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "pictures")
-    print(values(folder, "mountaincar", 2000, mountain_car, "worlds-mountaincar.png"))
-    print(values(folder, "cartpole", 50, cart_pole, "worlds-cartpole.png"))
-    print(pole(folder))
-    print(returns(folder))
+    for name in sys.argv[2:] or PICTURES:
+        print(PICTURES[name](folder))
 
 
 if __name__ == "__main__":

@@ -102,14 +102,18 @@ def nodes(branches: Branches, grid: Grid, points: int) -> tuple[FloatArray, Floa
     """
     task = grid.task
     width = (np.array(task.high) - np.array(task.low)) / np.array(grid.counts)
+    if points == 1 and not np.ptp(branches.centre, axis=1).any():  # branches of one centre
+        return branches.centre[:, :1], np.ones((len(branches.centre), 1))
     x, w = np.polynomial.hermite_e.hermegauss(points)
     states, weights = [], []
-    for j, spread in enumerate(branches.spread):
-        offset, weight = np.zeros((1, task.dimensions)), np.ones(1)
-        for k in np.flatnonzero(spread >= 0.1 * width) if points > 1 else ():
-            shift = np.zeros((points, task.dimensions))
-            shift[:, k] = x * spread[k]
-            offset = (offset[:, None] + shift).reshape(-1, task.dimensions)
+    spreads = branches.spread if branches.spread.ndim == 3 else branches.spread[None]  # [n, m, d]
+    for j in range(spreads.shape[1]):
+        spread = spreads[:, j]
+        offset, weight = np.zeros((len(spread), 1, task.dimensions)), np.ones(1)
+        for k in np.flatnonzero((spread >= 0.1 * width).any(axis=0)) if points > 1 else ():
+            shift = np.zeros((len(spread), points, task.dimensions))
+            shift[:, :, k] = x * spread[:, k, None]
+            offset = (offset[:, :, None] + shift[:, None]).reshape(len(spread), -1, task.dimensions)
             weight = (weight[:, None] * (w / w.sum())).ravel()
         states.append(branches.centre[:, j, None] + offset)
         weights.append(branches.weight[:, j, None] * weight)
@@ -156,7 +160,7 @@ def to_mdp(
     grid: Sequence[int] | None = None,
     *,
     discount: float | None = None,
-    quadrature: int = 3,
+    quadrature: int | None = None,
     initial: FloatArray | None = None,
 ) -> MDP:
     """The world on a grid: its points are states 0..G-1, the last state, G, is the end.
@@ -166,7 +170,7 @@ def to_mdp(
         grid: [d] points a side; by default those of the task.
         discount: by default that of the task.
         quadrature: Gauss-Hermite nodes for each variable whose noise a cell can see; 1 takes the
-            world as certain.
+            world as certain; by default that of the task.
         initial: [n, d] first states, all as likely, for the start of the MDP.
 
     Returns:
@@ -178,6 +182,7 @@ def to_mdp(
     """
     task = model.task
     lattice = Grid(task, sides(task, grid))
+    quadrature = task.quadrature if quadrature is None else quadrature
     if quadrature < 1:
         raise InvalidSetting(f"quadrature needs at least 1 node, given {quadrature}")
     actions, size = len(task.actions), lattice.size

@@ -2,7 +2,7 @@
 
 Learned rewards are a quadratic ridge regression a action with Gaussian noise, beside the mean of
 the rewards that ended an episode. Learned ends are a logistic regression on monomials of s' up to
-the second degree, those that lower the Bayesian information criterion: the live states are the
+a degree of the task, those that lower the Bayesian information criterion: the live states are the
 inside of an ellipsoid, a slab or a half-space. A log without a terminated row has no ends, and says
 so.
 """
@@ -91,7 +91,7 @@ class EndHead:
         self.weights: FloatArray = np.zeros(0)
         if self.rule is not None or self.never:
             return
-        self.features = Features(task, 2)
+        self.features = Features(task, task.end_degree)
         self._fit(self.features(next_state), terminated.astype(np.float64))
 
     def _fit(self, x: FloatArray, y: FloatArray) -> None:

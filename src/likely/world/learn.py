@@ -13,8 +13,10 @@ from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.estimate import Estimate, Relation
 from likely.world.features import Features, ridge
 from likely.world.heads import EndHead, RewardHead
+from likely.world.mixture import MixtureModel
 from likely.world.model import SMALLEST, Branches, TransitionModel
-from likely.world.tasks import Task, task_for, within_data
+from likely.world.pixels import fit_codes
+from likely.world.tasks import Task, task_for, with_codes, within_data
 from likely.world.trajectories import Trajectories
 
 __all__ = ["MODELS", "fit", "held_out_nats"]
@@ -194,6 +196,12 @@ def columns(task: Task, log: Trajectories) -> Columns:
     return Columns(state, numbers, after, task.difference(after, state))
 
 
+def _mixture(
+    task: Task, rewards: RewardHead, ends: EndHead, data: Columns, **settings: int
+) -> MixtureModel:
+    return MixtureModel(task, rewards, ends, data.state, data.action, data.change, **settings)
+
+
 def _size(errors: FloatArray, share: FloatArray | None = None) -> FloatArray:
     return np.asarray(np.sqrt(np.average(errors**2, axis=0, weights=share)))
 
@@ -203,6 +211,7 @@ MODELS: dict[str, tuple[Callable[..., TransitionModel], dict[str, Any]]] = {
     "polynomial": (PolynomialModel, {"degree": None}),
     "linear": (PolynomialModel, {"degree": 1}),
     "neighbours": (Neighbours, {"neighbours": 5}),
+    "mixture": (_mixture, {"components": 5, "hidden": 64, "updates": 1000}),
     "mean-change": (MeanChange, {}),
 }
 
@@ -219,10 +228,12 @@ def fit(
     Args:
         trajectories: from `collect`, `Trajectories.load` or `Trajectories.from_arrays`.
         model: "polynomial" (ridge regression of s' - s for each action), "linear", "neighbours"
-            (k nearest), or "mean-change", the null model.
+            (k nearest), "mixture" (a network that gives several Gaussians), or "mean-change", the
+            null model.
         task: what is declared; a `Task`, or what `task_of` takes. By default that of the name of
             the environment in the log.
-        settings: `degree` of the polynomial, `neighbours`.
+        settings: `degree` of the polynomial, `neighbours`; `components`, `hidden` and `updates` of
+            the mixture.
 
     Raises:
         InvalidSetting: an unknown name.
@@ -236,6 +247,8 @@ def fit(
             hint = nearest(name, defaults) if defaults else "it has none"
             raise InvalidSetting(f'model "{model}" has no setting "{name}"; {hint}')
     declared = task_for(trajectories, task)
+    if declared.pixels is not None and declared.encode is None:
+        declared = with_codes(declared, trajectories, fit_codes(trajectories, declared.pixels))
     seen = declared.states(trajectories.observation)
     declared = within_data(
         declared, np.vstack([seen, declared.states(trajectories.next_observation)])

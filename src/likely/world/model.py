@@ -28,6 +28,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 # A spread is at least this part of the box: observations are float32.
 SMALLEST = 1e-6
+# Drawn states stay within so many boxes of the box.
+FAR = 10.0
 # Rows that are evaluated together.
 BLOCK = 4096
 
@@ -39,7 +41,7 @@ class Branches:
     Attributes:
         weight: [n, m], rows sum to one.
         centre: [n, m, d].
-        spread: [m, d] standard deviations.
+        spread: [m, d] standard deviations, or [n, m, d] where they depend on the state.
     """
 
     weight: FloatArray
@@ -104,9 +106,9 @@ class TransitionModel(abc.ABC):
         branches = self.land(state, action)
         distance = self.task.difference(next_state[:, None, :], branches.centre)
         z = distance / branches.spread
-        volume = np.log(branches.spread).sum(axis=1) + 0.5 * self.task.dimensions * math.log(
+        volume = np.log(branches.spread).sum(axis=-1) + 0.5 * self.task.dimensions * math.log(
             2 * math.pi
-        )  # [m]
+        )  # [m] or [n, m]
         logs = np.log(branches.weight) - 0.5 * (z**2).sum(axis=2) - volume  # [n, m]
         top = logs.max(axis=1)
         return np.asarray(top + np.log(np.exp(logs - top[:, None]).sum(axis=1)))
@@ -124,14 +126,19 @@ class TransitionModel(abc.ABC):
         return Step(after, self.rewards.draw(state, action, after, over, noise), over)
 
     def move(self, state: FloatArray, action: IntArray, noise: np.random.Generator) -> FloatArray:
-        """Draw next states [n, d] alone."""
+        """Draw next states [n, d] alone, at most `FAR` boxes from the box."""
         branches = self.land(state, action)
         rows, picked = np.arange(len(state)), np.zeros(len(state), dtype=np.int64)
         if branches.weight.shape[1] > 1:
             below = np.cumsum(branches.weight, axis=1) < noise.random((len(state), 1))
             picked = np.minimum(below.sum(axis=1), branches.weight.shape[1] - 1)
-        wide = noise.standard_normal(state.shape) * branches.spread[picked]
-        return self.task.inside(branches.centre[rows, picked] + wide)
+        spread = np.broadcast_to(branches.spread, branches.centre.shape)[rows, picked]
+        wide = noise.standard_normal(state.shape) * spread
+        # A polynomial far from its data has no limit, but numbers have.
+        low, high = np.array(self.task.low), np.array(self.task.high)
+        far = FAR * (high - low)
+        after = self.task.inside(branches.centre[rows, picked] + wide)
+        return np.asarray(np.clip(after, low - far, high + far))
 
 
 def _table(state: FloatArray, task: Task) -> FloatArray:

@@ -121,7 +121,7 @@ def plan(
     *,
     discount: float | None = None,
     tolerance: float = 1e-3,
-    quadrature: int = 3,
+    quadrature: int | None = None,
     start: FloatArray | None = None,
 ) -> Plan:
     """Solve a learned world on a grid.
@@ -131,7 +131,7 @@ def plan(
         grid: [d] points a side; by default those of the task, else about 20,000 points.
         discount: below 1; by default that of the task.
         tolerance: the error |V - V*| in the gridded world to reach, in units of reward.
-        quadrature: nodes for the noise; see `to_mdp`.
+        quadrature: nodes for the noise, by default those of the task; see `to_mdp`.
         start: [S] a value to begin with.
 
     Raises:
@@ -140,6 +140,7 @@ def plan(
     rate = model.task.discount if discount is None else discount
     if not is_discounting(rate):
         raise InvalidSetting(f"a plan needs a discount between 0 and 1, given {rate}")
+    quadrature = model.task.quadrature if quadrature is None else quadrature
     process = to_mdp(model, grid, discount=rate, quadrature=quadrature)
     lattice = Grid(model.task, sides(model.task, grid))
     if start is not None and start.shape != (process.states,):
@@ -318,7 +319,7 @@ def errors(
         raise InvalidSetting("errors needs an environment, or the first states of the log")
     refinement = [(plan.grid.counts, float(plan.value(begin).mean()))]
     for factor in refine:
-        counts = tuple(max(3, round((n - 1) * factor) + 1) for n in plan.grid.counts)
+        counts = tuple(max(min(n, 3), round((n - 1) * factor) + 1) for n in plan.grid.counts)
         other = plan_like(plan, counts)
         refinement.append((counts, float(other.value(begin).mean())))
     refinement.sort(key=lambda item: math.prod(item[0]))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from likely.errors import InvalidSetting, nearest
 from likely.estimate import Estimate, Relation
 from likely.world.tasks import Task, task_of
-from likely.world.trajectories import Trajectories
+from likely.world.trajectories import Trajectories, numbers
 
 __all__ = ["Played", "act", "collect"]
 
@@ -69,8 +69,8 @@ def collect(
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     name = task.environment if isinstance(task.environment, str) else task.name
     return Trajectories(
-        columns[0].astype(np.float64), columns[1], columns[2].astype(np.float64),
-        columns[3].astype(np.float64), columns[4], columns[5], columns[6].astype(np.int64),
+        numbers(columns[0]), columns[1], columns[2].astype(np.float64),
+        numbers(columns[3]), columns[4], columns[5], columns[6].astype(np.int64),
         str(name),
     )  # fmt: skip
 

@@ -2,15 +2,17 @@
 
     transitions.npz   the log that was fitted
     config.json       task, model and its settings
+    codes/            the autoencoder, where pictures are observed: a run of the package
     plan.npz          grid and value, once it was solved
 
-A fit takes less than a second and depends on the log and the settings only, so what is saved is
-these.
+A fit of the dynamics takes seconds at most and depends on the log and the settings only, so it is
+not saved but repeated.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,13 @@ from likely.errors import InvalidData
 from likely.files import parse_json, reading, record_of, write_bytes
 from likely.world.learn import fit
 from likely.world.model import TransitionModel
-from likely.world.tasks import task_of
+from likely.world.pixels import Codes
+from likely.world.tasks import task_of, with_codes
 from likely.world.trajectories import Trajectories
 
 __all__ = ["load_world", "save_world"]
 
-LOG, CONFIG, PLAN = "transitions.npz", "config.json", "plan.npz"
+LOG, CONFIG, PLAN, CODES = "transitions.npz", "config.json", "plan.npz", "codes"
 
 
 def save_world(
@@ -34,12 +37,14 @@ def save_world(
     settings: dict[str, Any],
     *,
     undeclared: bool = False,
+    codes: Codes | None = None,
 ) -> None:
     """Write a world; the folder is created, and a plan of another fit removed.
 
     Args:
         task: a name that `task_of` takes, so that the world can be loaded.
         undeclared: rewards and ends are learned, whatever the task declares.
+        codes: of pictures, `model.task.encode`.
     """
     target = Path(folder)
     config = {
@@ -47,6 +52,11 @@ def save_world(
         "model": model, "settings": settings,
     }  # fmt: skip
     (target / PLAN).unlink(missing_ok=True)
+    shutil.rmtree(target / CODES, ignore_errors=True)
+    if codes is not None:
+        from likely.runs.saved import save
+
+        save(target / CODES, codes.vae)
     trajectories.save(target / LOG)
     write_bytes(target / CONFIG, f"{json.dumps(config, indent=2)}\n".encode())
 
@@ -72,4 +82,9 @@ def load_world(folder: str | Path) -> tuple[TransitionModel, Trajectories, dict[
     with reading(path, what="does not fit its log"):
         task = task_of(config["task"])
         task = task.undeclared() if config.get("undeclared") else task
+        if task.pixels is not None:
+            from likely.runs.saved import load
+
+            vae: Any = load(source / CODES).model
+            task = with_codes(task, log, Codes(vae, task.pixels))
         return fit(log, config["model"], task=task, **config["settings"]), log, config

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.worlds.gymnasium import make_environment
+from likely.world.pixels import POLE, Codes, PixelPole, Pixels
+from likely.world.trajectories import numbers
 
 __all__ = ["TASKS", "Task", "task_of"]
 
@@ -45,6 +47,9 @@ class Task:
         grid: [d] points a variable of the planning grid.
         degree: of the polynomial model.
         hold: steps that a random action is held on average when transitions are collected.
+        pixels: how observations hold pictures; `fit` then makes `encode` and the box from the log.
+        quadrature: nodes for the noise of each variable; see `to_mdp`.
+        end_degree: of the monomials that learned ends may use.
     """
 
     name: str
@@ -61,6 +66,9 @@ class Task:
     grid: tuple[int, ...] = ()
     degree: int = 2
     hold: float = 1.0
+    pixels: Pixels | None = None
+    quadrature: int = 3
+    end_degree: int = 2
 
     def __post_init__(self) -> None:
         sizes = {len(self.variables), len(self.low), len(self.high)}
@@ -99,7 +107,9 @@ class Task:
 
     def states(self, observation: Any) -> FloatArray:
         """States [n, d] of observations [n, o]."""
-        rows = np.atleast_2d(np.asarray(observation, dtype=np.float64))
+        if self.pixels is not None and self.encode is None:
+            raise InvalidSetting(f"{self.name} is seen as pictures: `fit` makes their codes first")
+        rows = np.atleast_2d(numbers(observation))
         states = rows if self.encode is None else np.asarray(self.encode(rows), dtype=np.float64)
         if states.ndim != 2 or states.shape[1] != self.dimensions:
             raise InvalidData(
@@ -222,7 +232,13 @@ TASKS: dict[str, Task] = {
         "acrobot", "Acrobot-v1", ("angle 1", "angle 2", "speed 1", "speed 2"),
         (-np.pi, -np.pi, -4.0 * np.pi, -9.0 * np.pi), (np.pi, np.pi, 4.0 * np.pi, 9.0 * np.pi),
         (0, 1, 2), angles=(0, 1), encode=_two_angles, reward=_until_high, terminated=_tip_is_high,
-        grid=(15, 15, 15, 15), degree=4, hold=4.0,
+        grid=(15, 15, 15, 15), degree=4, hold=4.0, quadrature=1,
+    ),
+    "cartpole-pixels": Task(
+        "cartpole-pixels", PixelPole, ("code 1", "code 2", "change 1", "change 2", "push"),
+        (-1e9, -1e9, -1e9, -1e9, 0.0), (1e9, 1e9, 1e9, 1e9, 2.0),
+        (0, 1), reward=_one, grid=(11, 11, 11, 11, 2), degree=3, pixels=POLE, quadrature=1,
+        end_degree=3,
     ),
 }  # fmt: skip
 
@@ -257,7 +273,10 @@ def task_of(environment: Any, discount: float = 0.99) -> Task:
     instance = make_environment(environment) if isinstance(environment, str) else environment
     spec = getattr(instance, "spec", None)
     name = getattr(spec, "id", None) or type(instance).__name__
-    if not isinstance(environment, str) and name in {t.environment for t in TASKS.values()}:
+    if not isinstance(environment, str) and name in {
+        *TASKS,
+        *(t.environment for t in TASKS.values()),
+    }:
         return task_of(name)
     observed, taken = instance.observation_space, instance.action_space
     if getattr(observed, "shape", None) is None or len(observed.shape) != 1:
@@ -321,6 +340,24 @@ def within_data(task: Task, states: FloatArray) -> Task:
     low = np.where(open_low, least - margin, low)
     high = np.where(open_high, most + margin, high)
     return dataclasses.replace(task, low=tuple(low.tolist()), high=tuple(high.tolist()))
+
+
+def with_codes(task: Task, log: Any, codes: Codes) -> Task:
+    """A task whose states are codes of pictures, its open sides closed where the log mostly is.
+
+    A twentieth is added to the middle 99 % of the codes: a few far ones would make cells wide.
+    """
+    states = codes(np.concatenate([log.observation, log.next_observation[-1:]]))
+    low, high = np.array(task.low), np.array(task.high)
+    least, most = np.quantile(states, (0.005, 0.995), axis=0)
+    margin = 0.05 * (most - least)
+    low, high = (
+        np.where(low <= -1e6, least - margin, low),
+        np.where(high >= 1e6, most + margin, high),
+    )
+    return dataclasses.replace(
+        task, encode=codes, low=tuple(low.tolist()), high=tuple(high.tolist())
+    )
 
 
 def sides(task: Task, grid: Sequence[int] | None = None) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.files import read_npz, reading, replacing, write_bytes
 
-__all__ = ["Trajectories"]
+__all__ = ["Trajectories", "numbers"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -39,7 +39,7 @@ class Trajectories:
     """N transitions, episode after episode in the order of time.
 
     Attributes:
-        observation: [N, o] before the action.
+        observation: [N, o] before the action; float64, or bytes where they are pictures.
         action: [N] or [N, k] as `environment.step` took it.
         reward: [N].
         next_observation: [N, o] after the action, also in the last row of an episode.
@@ -49,10 +49,10 @@ class Trajectories:
         environment: its name, or "".
     """
 
-    observation: FloatArray
+    observation: npt.NDArray[Any]
     action: npt.NDArray[Any]
     reward: FloatArray
-    next_observation: FloatArray
+    next_observation: npt.NDArray[Any]
     terminated: BoolArray
     truncated: BoolArray
     episode: npt.NDArray[np.int64]
@@ -262,8 +262,14 @@ def _named(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     return fields
 
 
-def _columns(array: npt.ArrayLike) -> FloatArray:
-    table = np.asarray(array, dtype=np.float64)
+def numbers(array: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Observations as float64; bytes, which are pictures, stay bytes."""
+    table = np.asarray(array)
+    return table if table.dtype == np.uint8 else np.asarray(table, dtype=np.float64)
+
+
+def _columns(array: npt.ArrayLike) -> npt.NDArray[Any]:
+    table = numbers(array)
     if table.ndim == 1:
         table = table[:, None]
     if table.ndim != 2:
@@ -305,7 +311,7 @@ def _read_hdf5(path: Path) -> Trajectories:
             group = file[name]
             if not hasattr(group["observations"], "shape"):
                 raise InvalidData(f"{name}: observations of several parts are not supported")
-            seen = np.asarray(group["observations"], dtype=np.float64)
+            seen = numbers(group["observations"])
             steps = len(group["rewards"])
             if len(seen) != steps + 1:
                 raise InvalidData(f"{name}: {len(seen)} observations for {steps} rewards")

@@ -48,11 +48,16 @@ OWN: dict[str, dict[str, Option]] = {
         "--log": ("FILE", None, None, "fit this log instead: .npz, or Minari's .hdf5"),
         "--undeclared": ("", None, False, "learn rewards and ends, too, instead of taking the "
                          "rules of the task"),
-        "--model": ("NAME", ("polynomial", "linear", "neighbours", "mean-change"), "polynomial",
-                    "polynomial (ridge regression of s' - s), linear, neighbours, or mean-change, "
-                    "the null model [polynomial]"),
+        "--model": ("NAME", ("polynomial", "linear", "neighbours", "mixture", "mean-change"),
+                    "polynomial", "polynomial (ridge regression of s' - s), linear, neighbours, "
+                    "mixture (a network that gives several Gaussians), or mean-change, the null "
+                    "model [polynomial]"),
         "--degree": ("N", whole(1), None, "of the polynomial [that of the task, else 2]"),
         "--neighbours": ("N", whole(1), None, "how many [5]"),
+        "--components": ("N", whole(1), None, "Gaussians of the mixture [5]"),
+        "--updates": ("N", whole(1), None, "of the network of the mixture [1000]"),
+        "--code-steps": ("N", whole(1), None, "updates of the autoencoder of a task that is seen "
+                         "as pictures [that of the task]"),
         "--out": ("DIR", None, None, "directory of the world [runs/world-TASK]"),
         **SEED,
     },
@@ -61,8 +66,8 @@ OWN: dict[str, dict[str, Option]] = {
         "--discount": ("D", _DISCOUNT, None, "per step, below 1 [that of the task]"),
         "--tolerance": ("T", positive, 1e-3, "largest |V - V*| of the gridded world, in units of "
                         "reward [1e-3]"),
-        "--quadrature": ("N", whole(1), 3, "nodes for the noise of each variable; 1 takes the "
-                         "world as certain [3]"),
+        "--quadrature": ("N", whole(1), None, "nodes for the noise of each variable; 1 takes the "
+                         "world as certain [that of the task]"),
         "--refine": ("F", positive, (), "solve a grid of F times the sides besides; repeatable "
                      "[0.5]"),
         "--plot": ("FILE", None, None, "draw V and where the data is (.png, .pdf, .svg)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from likely.files.figures import write_atomically
 from likely.world.draw import values_figure
 from likely.world.learn import fit
 from likely.world.model import TransitionModel
+from likely.world.pixels import Codes
 from likely.world.planning import Plan, errors, plan, validate
 from likely.world.play import act, collect
 from likely.world.saved import CONFIG, PLAN, load_world, save_world
@@ -51,17 +53,27 @@ def _fit(options: argparse.Namespace) -> None:
     task = task_of(options.task)
     if options.undeclared:
         task = task.undeclared()
+    if options.code_steps is not None:
+        if task.pixels is None:
+            raise InvalidSetting(f"--code-steps: {task.name} is not seen as pictures")
+        pixels = dataclasses.replace(task.pixels, steps=options.code_steps)
+        task = dataclasses.replace(task, pixels=pixels)
     out = Path(options.out or f"runs/world-{task.name}")
     refuse_unwritable(out / CONFIG)
-    wanted = {"degree": options.degree, "neighbours": options.neighbours}
-    settings = {name: value for name, value in wanted.items() if value is not None}
+    names = ("degree", "neighbours", "components", "updates")
+    settings = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     if options.log is not None:
         log = Trajectories.load(options.log)
     else:
         log = collect(task, "random", options.transitions, options.seed, hold=options.hold)
     model = fit(log, options.model, task=task, **settings)
+    codes = model.task.encode if isinstance(model.task.encode, Codes) else None
+    if codes is not None:  # of all frames: they are the units that nats are measured in
+        task = model.task
     nats = _validated(log, options.model, task, settings)
-    save_world(out, log, options.task, options.model, settings, undeclared=options.undeclared)
+    save_world(
+        out, log, options.task, options.model, settings, undeclared=options.undeclared, codes=codes
+    )
     if options.json:
         say_json({
             "world": str(out), "task": task.name, "transitions": len(log),
@@ -75,6 +87,8 @@ def _fit(options: argparse.Namespace) -> None:
         ("model", f"p(s', r, terminated | s, a): {model.about}"),
         ("declared", ", ".join(task.declared) or "nothing: reward and ends are learned"),
     ]
+    if codes is not None:
+        facts.insert(0, ("codes", f"{codes}"))
     if model.ends.rule is None and model.ends.never:
         facts.append(("ends", "none: the log has no terminated row"))
     for steps, value in nats.get("model", {}).items():
