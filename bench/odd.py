@@ -130,9 +130,11 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("networks", nargs="*", choices=FITTED, help="all by default")
+    parser.add_argument("networks", nargs="*", help=f"of {', '.join(FITTED)} [all]")
     parser.add_argument("--out", type=Path, required=True, help="folder of the fits")
     options = parser.parse_args()
+    if unknown := sorted(set(options.networks) - set(FITTED)):
+        parser.error(f"no network {', '.join(unknown)}; there are {', '.join(FITTED)}")
     torch.set_num_threads(1)
     path = RESULTS / f"{NAME}.json"
     for name in options.networks or FITTED:
