@@ -12,43 +12,18 @@ import torch
 from test_sequence_models import CASES, built, rng
 from torch import Tensor
 
-from likely import models
 from likely.ask import Guarantee, answers
 from likely.ask.complete import answer, completed_nats, completions
-from likely.data.sequences import Sequences, from_sequences
 from likely.data.sequences.spec import MISSING, PADDING
 from likely.density import SequenceDensity
 from likely.density.sequence import gaps
 from likely.errors import InvalidData, Unanswerable
 from likely.estimate import Relation
+from tiny_sequences import tiny
 
 # Steps of two binary columns; what is missing is before, in and after the middle step.
 TRUTH = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 0], [1, 0]])
 KNOWN = torch.tensor([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1]]).bool()
-
-
-def binary() -> Sequences:
-    rolls = [(rng(i).random((7, 2)) < 0.4).astype(np.uint8) for i in range(9)]
-    return from_sequences(rolls, kinds={"x0": "binary", "x1": "binary"}, name="tiny")[0]
-
-
-def lively(model: SequenceDensity, factor: float) -> SequenceDensity:
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.double().parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.copy_(factor * noise)
-    return model.eval()
-
-
-def tiny() -> dict[str, SequenceDensity]:
-    spec = binary().spec
-    sizes = {"hidden": 4, "step_hidden": 4}
-    return {
-        "hmm": lively(models.HMM(spec, states=3), 1.0),
-        "gru": lively(models.GRU(spec, **sizes), 1.2),
-        "transformer": lively(models.Transformer(spec, **sizes, layers=1, heads=2, reach=3), 1.0),
-    }
 
 
 def enumerated(model: SequenceDensity) -> tuple[Tensor, Tensor]:

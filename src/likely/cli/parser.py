@@ -33,7 +33,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "measure a run: nats, bits/dim, distances of its samples",
     "classify": "classify with few labels, from the encoder of a run",
     "clusters": "cluster and map the codes of a run's data, without labels",
-    "score": "say which examples are odd under a run, and where",
+    "score": "say which examples or stretches are odd under a run, and where",
     "forecast": "continue a series of a run's data, with quantiles",
     "verify": "check the likelihood of a run with independent code",
     "compress": "write images in the bits that a run says they hold",

@@ -154,6 +154,75 @@ def complete(options: argparse.Namespace, saved: SavedRun, model: SequenceDensit
     return 0
 
 
+def score(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) -> int:
+    """`likely score` of a run of sequences: the stretches that cost more than the model's own."""
+    from likely.cli.progress import counting
+    from likely.data.sequences import Sequences
+    from likely.data.sequences.like import times
+    from likely.evaluate.sequences.odd import stretches
+    from likely.files import refuse_unwritable, write_bytes
+
+    if options.background is not None or options.regret or options.importance_samples is not None:
+        raise InvalidSetting(
+            f"--background, --regret and --importance-samples are of images; {saved.name} scores "
+            "sequences against its own continuations"
+        )
+    out = path_of(options.out, ".csv", "--out")
+    plot = path_of(options.plot, ".png", "--plot")
+    for path in (out, plot):
+        if path is not None:
+            refuse_unwritable(path)
+    data, moments = series_of(options, saved, options.data), None
+    assert isinstance(data, Sequences)
+    if options.data not in SPLITS or Path(options.data).exists():
+        moments = times(Path(options.data).expanduser(), data.spec, time=options.time_column,
+                        series=options.series_column)  # fmt: skip
+    with counting(f"drawing what {saved.name} expects") as show:
+        result = stretches(model, data, window=options.window, draws=options.draws,
+                           seed=options.seed, progress=show)  # fmt: skip
+    if out is not None:
+        write_bytes(out, result.table().encode())
+    if plot is not None:
+        from likely.files.figures import save_figure
+        from likely.report.stretches import stretches_figure
+
+        title = f"{data.spec.name} ({data.spec.split}) under {saved.name}: the oddest stretches"
+        save_figure(stretches_figure(data, result, title), plot)
+    rows = result.rows(moments)
+    if options.json:
+        say_json(
+            {
+                "run": str(saved.directory), "model": saved.name, "data": data.spec.name,
+                "window": options.window, "windows": len(rows), "draws": result.draws,
+                "seed": options.seed, "nats_per_step": result.value, "flagged": result.flagged,
+                "csv": None if out is None else str(out),
+                "plot": None if plot is None else str(plot), "stretches": rows[: options.shown],
+            }
+        )  # fmt: skip
+        return 0
+    say(f"{data.spec.name} ({data.spec.split}) under {saved.name}: {result.value:.3f} nats per "
+        f"{data.spec.time_step}, in {len(rows):,} windows of {options.window}")  # fmt: skip
+    say(f"  {100 * result.flagged:.1f} % of them have p <= 5 % among {result.draws} continuations "
+        "that the model draws there; 5 % would, of data of its own")  # fmt: skip
+    lines = [["series", f"{data.spec.time_step}s", "nats", "the model's own", "excess", "p"]]
+    for row in rows[: options.shown]:
+        where = f"{row['first']:,} to {row['last']:,}"
+        if "from" in row:
+            where = f"{row['from']} to {row['to']}"
+        numbers = (f"{row['nats_per_step']:.3f}", f"{row['expected']:.3f}",
+                   f"{row['excess']:+.1f}", f"{row['p']:.3f}")  # fmt: skip
+        lines.append([str(row["series"]), where, *numbers])
+    widths = [max(map(len, side)) for side in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (cell.rjust(size) for cell, size in zip(line, widths, strict=True))
+        say("  " + "  ".join(padded))
+    say("  (excess: in standard deviations of what the model's own cost there)")
+    written = [str(path) for path in (out, plot) if path is not None]
+    if written:
+        say(f"written to {' and '.join(written)}")
+    return 0
+
+
 def tell_draws(drawn: Forecast, key: str) -> None:
     """Median and 90 % interval of the first columns at each step, called by `key` of its rows."""
     columns = drawn.spec.columns

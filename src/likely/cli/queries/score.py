@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXAMPLE = """\
   likely score runs/pixelcnn test
   likely score runs/pixelcnn pictures/ -o scores.csv
+  likely score runs/var test --window 12 --plot odd.png
 """
 DEFAULT = None
 OPTIONS: dict[str, Option] = {
@@ -30,6 +31,12 @@ OPTIONS: dict[str, Option] = {
     "--shown": ("N", whole(1), 12, "examples on the sheets [12]"),
     "-o --out": ("FILE.csv", None, None, "also write a line for each example: statistics and "
                  "p-values"),
+    "--window": ("STEPS", whole(1), 24, "of sequences: steps of a stretch [24]"),
+    "--draws": ("N", whole(1), 99, "of sequences: continuations that it is ranked among [99]"),
+    "--seed": ("S", whole(0), 0, "of their noise [0]"),
+    "--plot": ("FILE.png", None, None, "of sequences: the oddest stretches, and their nats"),
+    "--time-column": ("NAME", None, None, "of a table, which orders its steps"),
+    "--series-column": ("NAME", None, None, "of a table, which tells its series apart"),
     "--sheet": ("FILE.png", None, None, "where the oddest and the most usual examples are drawn "
                 "[RUN/samples/odd.png]"),
 }  # fmt: skip
@@ -48,7 +55,9 @@ def configure(parser: Parser, choice: str | None) -> None:
         "each with p-values by rank among held-out examples of the run's data, and\n"
         "always the length of a losslessly compressed file beside them, which knows no\n"
         "model. Draws the oddest and the most usual examples and, where the model has\n"
-        "conditionals, where they are odd."
+        "conditionals, where they are odd. Of sequences, which stretches cost more nats than\n"
+        "what the run itself would have drawn there, with p-values that are uniform for data\n"
+        "of its own; DATA is a table, .npz or .mat in the run's columns, or a split."
     )
     run_argument(parser)
     parser.add_argument("data", metavar="DATA", help="a name, a path, or a split of the run's data")
@@ -61,15 +70,19 @@ def run(options: argparse.Namespace) -> int:
 
     from likely import runs
     from likely.cli.progress import working
+    from likely.cli.sequences import score as score_sequences
+    from likely.density import SequenceDensity
     from likely.devices import place
     from likely.evaluate.odd import Asked
     from likely.files import refuse_unwritable, write_bytes
     from likely.files.sheets import save_png
     from likely.jobs.score import score
 
+    saved = opened(options)
+    if isinstance(saved.model, SequenceDensity):
+        return score_sequences(options, saved, saved.model)
     out = path_of(options.out, ".csv", "--out")
     sheet = path_of(options.sheet, ".png", "--sheet")
-    saved = opened(options)
     sheet = sheet or saved.directory / "samples" / "odd.png"
     for path in (out, sheet):
         if path is not None:

@@ -123,6 +123,21 @@ def read_like(
     )
 
 
+def times(
+    path: Path, spec: SequenceSpec, *, time: str | None = None, series: str | None = None
+) -> list[list[str]] | None:
+    """The time of each step of each sequence of a table, as it is written; None without one."""
+    if not path.name.lower().endswith((".csv", ".csv.gz", ".tsv", ".parquet")):
+        return None
+    table = files.read_table(path)
+    taken = [*(c.name for c in spec.columns), *spec.covariates]
+    time = time or files.time_column(table, taken)
+    if time is None:
+        return None
+    rows = _series(table, path, taken, time, series)
+    return [[str(value) for value in table[time][part]] for part in rows]
+
+
 def _series(
     table: files.Table, path: Path, taken: Sequence[str], time: str | None, series: str | None
 ) -> list[npt.NDArray[np.int64]]:
