@@ -155,6 +155,8 @@ def paired(better: Row, worse: Row) -> tuple[float, float] | None:
     """Mean difference in nats of two rows over the same images, and its standard error."""
     if better.each is None or worse.each is None:
         return None
+    if any(row.about["estimate"]["relation"] == ">=" for row in (better, worse)):
+        return None  # one log Z for all images: its error is no spread over images
     difference = worse.each.astype(np.float64) - better.each
     return float(difference.mean()), float(difference.std(ddof=1) / len(difference) ** 0.5)
 
