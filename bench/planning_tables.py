@@ -120,9 +120,31 @@ def slip(record: dict[str, Any]) -> str:
     return markdown(["model", "", "held-out nats of a step"], rows) + "\n"
 
 
+METHODS = {
+    "grid": "model on a grid", "codes": "codes", "dac-mdp": "DAC-MDP", "kernels": "KBSF",
+    "fitted-q": "fitted Q", "cloned": "cloned", "null": "null model",
+}  # fmt: skip
+
+
+def curves(record: dict[str, Any]) -> str:
+    """Returns of all methods against the number of transitions."""
+    figures, rows = record["figures"], []
+    points = {tuple(key.split("/")[1:3]): 0 for key in figures}
+    for name, n in sorted(points, key=lambda point: (list(TASKS).index(point[0]), int(point[1]))):
+        cells = []
+        for method in METHODS:
+            key = f"world-curves/{name}/{n}/{method}"
+            seeds = len(record["about"].get(key, [0]))
+            error = f" ± {figures[f'{key}/interval']:.0f}" if seeds > 1 else ""
+            there = f"{key}/return" in figures
+            cells.append(f"{figures[f'{key}/return']:.0f}{error}" if there else "")
+        rows.append([TASKS[name], f"{int(n):,}", *cells])
+    return markdown(["environment", "transitions", *METHODS.values()], rows) + "\n"
+
+
 # (page, name of the block, result, function).
 BLOCKS = (
     ("mdp-counts", "bounds", "robust", bounds), ("mdp-counts", "safety", "robust", safety),
     ("mdp-beliefs", "beliefs", "pomdp", beliefs), ("worlds", "worlds", "world", worlds),
-    ("worlds", "slip", "world", slip),
+    ("worlds", "slip", "world", slip), ("worlds", "curves", "world-curves", curves),
 )  # fmt: skip

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from likely.world.model import KnownModel as KnownModel
     from likely.world.model import Step as Step
     from likely.world.model import TransitionModel as TransitionModel
+    from likely.world.pixels import Codes as Codes
+    from likely.world.pixels import PixelPole as PixelPole
+    from likely.world.pixels import Pixels as Pixels
+    from likely.world.pixels import fit_codes as fit_codes
     from likely.world.planning import Errors as Errors
     from likely.world.planning import Plan as Plan
     from likely.world.planning import errors as errors
@@ -52,6 +56,7 @@ _HOME = {
         "abstractions": ("TablePlan", "clone", "codes_plan", "kernel_plan", "neighbours_plan"),
         "grid": ("Grid", "to_mdp"),
         "model": ("Branches", "KnownModel", "Step", "TransitionModel"),
+        "pixels": ("Codes", "PixelPole", "Pixels", "fit_codes"),
         "planning": ("Errors", "Plan", "errors", "plan", "validate"),
         "play": ("Played", "act", "collect"),
         "saved": ("load_world", "save_world"),
