@@ -109,15 +109,22 @@ def worlds(record: dict[str, Any]) -> str:
 
 
 def slip(record: dict[str, Any]) -> str:
-    """One-step nats in a world of two modes."""
-    figures, rows = record["figures"], []
+    """Nats of one and several steps in a world of two modes."""
+    figures, rows, steps = record["figures"], [], (1, 3, 5)
     models = record["about"].get("world/slip", {}).get("models", {})
     for name, about in models.items():
-        nats, error = (figures[f"world/slip/{name}/{end}"] for end in ("nats", "standard-error"))
-        rows.append([name, about, f"= {nats:.3f} ± {error:.3f}"])
+        cells = []
+        for h in steps:
+            nats, error = (
+                figures[f"world/slip/{name}/{e}-{h}"] for e in ("nats", "standard-error")
+            )
+            cells.append(f"{'=' if h == 1 else '<='} {nats:.3f} ± {error:.3f}")
+        rows.append([name, about, *cells])
     if models:
-        rows.append(["the truth", "its entropy", f"{figures['world/slip/truth/nats']:.3f}"])
-    return markdown(["model", "", "held-out nats of a step"], rows) + "\n"
+        rows.append(
+            ["the truth", "its entropy", f"{figures['world/slip/truth/nats-1']:.3f}", "", ""]
+        )
+    return markdown(["model", "", *(f"{h}-step nats" for h in steps)], rows) + "\n"
 
 
 METHODS = {

@@ -26,6 +26,7 @@ from common import RESULTS, write_result
 from likely import world
 
 EPISODES = 20
+STEPS = (1, 3, 5)  # of the nats of `slip`
 PARTS = {"cartpole": (50, 10), "mountaincar": (2000, 5), "pendulum": (1000, 5)}
 
 
@@ -81,27 +82,33 @@ def pixels(seeds: int = 3, n: int = 6000) -> tuple[dict[str, float], dict[str, A
 
 
 def slip(n: int = 600) -> tuple[dict[str, float], dict[str, Any]]:
-    """One-step nats on fresh rows of x' = x +- (0.5 + 0.1 x), or half of the time x."""
-    task = world.Task("slip", None, ("x",), (-2.0,), (2.0,), (0, 1))
+    """Nats on fresh episodes of six steps of x' = x +- (0.5 + 0.1 x), or half of the time x."""
+    task = world.Task("slip", None, ("x",), (-3.0,), (3.0,), (0, 1))
 
     def log(seed: int) -> world.Trajectories:
-        noise = np.random.default_rng(seed)
-        x, action = noise.uniform(-1.0, 1.0, (n, 1)), noise.integers(0, 2, n)
-        moved = (2.0 * action - 1.0)[:, None] * (0.5 + 0.1 * x) * (noise.random((n, 1)) < 0.5)
-        after, never = x + moved + 0.02 * noise.standard_normal((n, 1)), np.zeros(n, dtype=bool)
+        noise, rows = np.random.default_rng(seed), []
+        for episode in range(n // 6):
+            x = noise.uniform(-1.0, 1.0)
+            for _ in range(6):
+                action, before = int(noise.integers(2)), x
+                x += (2 * action - 1) * (0.5 + 0.1 * x) * (noise.random() < 0.5)
+                x += 0.02 * noise.standard_normal()
+                rows.append((before, action, x, episode))
+        before, actions, after, episodes = map(np.array, zip(*rows, strict=True))
+        none = np.zeros(len(rows))
         return world.Trajectories.from_arrays(
-            x, action, np.zeros(n), terminated=never, truncated=~never, next_observation=after
+            before, actions, none, terminated=none, next_observation=after, episode=episodes
         )
 
     figures: dict[str, float] = {}
     models = {}
     for name in ("mixture", "polynomial", "linear", "neighbours", "mean-change"):
         model = world.fit(log(0), name, task=task)
-        nats = world.held_out_nats(model, log(1), steps=(1,))[1]
-        figures[f"world/slip/{name}/nats"] = nats.value
-        figures[f"world/slip/{name}/standard-error"] = nats.standard_error
+        for steps, nats in world.held_out_nats(model, log(1), steps=STEPS, starts=n).items():
+            figures[f"world/slip/{name}/nats-{steps}"] = nats.value
+            figures[f"world/slip/{name}/standard-error-{steps}"] = nats.standard_error
         models[name] = model.about
-    figures["world/slip/truth/nats"] = float(np.log(2) + 0.5 * np.log(2 * np.pi * np.e * 0.02**2))
+    figures["world/slip/truth/nats-1"] = float(np.log(2) + 0.5 * np.log(2 * np.pi * np.e * 0.02**2))
     return figures, {"models": models, "transitions": n}
 
 
