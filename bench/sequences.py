@@ -6,7 +6,8 @@ python -m bench.sequences table                      all rows, with paired diffe
 Each row is a fit by the preset of the model for the data (validation chooses the weights), whose
 validation and test are then read once: `results/sequences-DATA-MODEL.json`. The figure of a data
 set is the test of the model that validation chooses, in `results/sequences.json`. Of a model with
-latents it is a bound, FIVO, and the ELBO stands beside it.
+latents it is a bound, FIVO, and the ELBO stands beside it; a recurrent GAN has no likelihood, and
+its row holds the numbers of simulated sequences, as new rows of all models do.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from bench.common import RESULTS, write_result
 from likely import data as data_room
 from likely import fit, runs
 from likely.data.sequences import Sequences
-from likely.density import LatentSequence, SequenceDensity
+from likely.data.spec import Dataset
+from likely.density import Continues, LatentSequence, SequenceDensity, SequenceModel
+from likely.errors import InvalidData
 from likely.estimate import Relation
 from likely.evaluate.sequences.calibration import calibration
 from likely.evaluate.sequences.nats import StepNats, step_nats, step_rate
+from likely.evaluate.sequences.simulated import simulated
 from likely.models import SEQUENCE_MODELS
 from likely.training.presets import fit_settings
 
@@ -54,24 +58,48 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
     run = fit(network, train, settings=settings, out=work / f"{name}-{model}", progress=True)
     if not run.finished:
         raise SystemExit(run.status)
-    density = cast(SequenceDensity | LatentSequence, run.model.eval())
-    particles = PARTICLES if isinstance(density, LatentSequence) else None
     began = time.monotonic()
-    held_out = train.validation
-    assert isinstance(held_out, Sequences)
-    validation = step_nats(density, held_out, particles=particles)
-    scored = step_nats(density, test, particles=particles)
-    about = {
+    density = cast(SequenceModel, run.model.eval())
+    prefix = f"{FIGURES.get(name, f'sequences/{name}/test').rsplit('/', 1)[0]}/{model}"
+    figures, about = likelihood(density, train, test, prefix)
+    if isinstance(density, Continues) and any(
+        column.kind in ("lattice", "continuous") for column in test.spec.columns
+    ):
+        measured = calibration(density, test, train, steps=1000)
+        figures |= {f"{prefix}/test-{e.quantity}": e.value for e in measured.estimates}
+        about["calibration"] = {
+            e.quantity: [e.value, e.standard_error] for e in measured.estimates
+        } | {"pit": measured.uniformity()}
+    try:
+        simulations = simulated(density, test, train)
+        figures |= {f"{prefix}/test-{e.quantity}": e.value for e in simulations}
+        about["simulated"] = {e.quantity: [e.value, e.standard_error, e.about] for e in simulations}
+    except InvalidData as error:
+        about["simulated"] = str(error)
+    about |= {
         "data": name, "model": model, "fingerprint": test.spec.fingerprint,
         "parameters": sum(p.numel() for p in network.parameters()),
         "fit-seconds": run.seconds, "score-seconds": time.monotonic() - began,
-        "validation-blocks": [validation.nats.tolist(), validation.steps.tolist()],
-        "test-blocks": [scored.nats.tolist(), scored.steps.tolist()],
-        "blocks": scored.blocks, "log-volume": scored.log_volume,
-        "relation": scored.relation.value, "how": scored.how,
-        "average": "micro: all steps of all sequences, the first of each included",
     }  # fmt: skip
-    prefix = f"{FIGURES.get(name, f'sequences/{name}/test').rsplit('/', 1)[0]}/{model}"
+    kept = {"fit": vars(settings), "model": vars(network.settings)}
+    plain = json.loads(json.dumps(kept))
+    write_result(f"sequences-{name}-{model}", figures, plain, about)
+    for figure, value in figures.items():
+        print(f"{figure} {value:.4f}")
+    return about
+
+
+def likelihood(
+    density: SequenceModel, train: Sequences, test: Dataset, prefix: str
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Nats of validation and test, exact or a bound, with their blocks; none without a density."""
+    if not isinstance(density, SequenceDensity | LatentSequence):
+        return {}, {}
+    held_out = train.validation
+    assert isinstance(held_out, Sequences)
+    particles = PARTICLES if isinstance(density, LatentSequence) else None
+    validation = step_nats(density, held_out, particles=particles)
+    scored = step_nats(density, test, particles=particles)
     figures = {
         f"{prefix}/validation-nats-per-step": validation.value,
         f"{prefix}/test-nats-per-step": scored.value,
@@ -83,19 +111,13 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
             f"{prefix}/test-elbo": step_nats(density, test).value,
             f"{prefix}/test-rate": step_rate(density, test).value,
         }
-    if any(column.kind in ("lattice", "continuous") for column in test.spec.columns):
-        measured = calibration(density, test, train, steps=1000)
-        figures |= {f"{prefix}/test-{e.quantity}": e.value for e in measured.estimates}
-        about["calibration"] = {
-            e.quantity: [e.value, e.standard_error] for e in measured.estimates
-        } | {"pit": measured.uniformity()}
-    kept = {"fit": vars(settings), "model": vars(network.settings)}
-    plain = json.loads(json.dumps(kept))
-    write_result(f"sequences-{name}-{model}", figures, plain, about)
-    sign = scored.relation.value
-    print(f"{name} {model}: validation {sign} {validation.value:.4f}, test {scored.value:.4f} "
-          f"± {scored.standard_error:.4f} nats per step")  # fmt: skip
-    return about
+    return figures, {
+        "validation-blocks": [validation.nats.tolist(), validation.steps.tolist()],
+        "test-blocks": [scored.nats.tolist(), scored.steps.tolist()],
+        "blocks": scored.blocks, "log-volume": scored.log_volume,
+        "relation": scored.relation.value, "how": scored.how,
+        "average": "micro: all steps of all sequences, the first of each included",
+    }  # fmt: skip
 
 
 def rows(name: str) -> dict[str, dict[str, Any]]:
@@ -123,7 +145,8 @@ def table() -> dict[str, float]:
     figures: dict[str, float] = {}
     about: dict[str, Any] = {}
     for name, figure in FIGURES.items():
-        measured = rows(name)
+        every = rows(name)
+        measured = {m: row for m, row in every.items() if "test-blocks" in row["about"]}
         if not measured:
             continue
         validation = {m: blocks_of(row, "validation").value for m, row in measured.items()}
@@ -149,6 +172,14 @@ def table() -> dict[str, float]:
             sign = scored.relation.value
             number = f"{sign:>2} {scored.value:7.3f} ± {scored.standard_error:.3f}"
             print(f"  {model:12} {number}   {difference}   {minutes:.0f} min")
+        for model, row in every.items():
+            if model not in measured:
+                shown = row["about"]["simulated"]
+                about[name][model] = {
+                    "simulated": shown,
+                    "minutes": row["about"]["fit-seconds"] / 60,
+                }
+                print(f"  {model:12} no likelihood; {shown}")
     write_result("sequences", figures, {}, about)
     return figures
 

@@ -602,8 +602,11 @@ def series(record: dict[str, Any]) -> str:
     for name, (title, published) in SEQUENCES.items():
         measured = dict(record["about"].get(name, {}))
         chosen = measured.pop("chosen", None)
-        order = sorted(measured.items(), key=lambda item: float(item[1]["validation"]))
+        order = sorted(measured.items(), key=lambda item: item[1].get("validation", 1e9))
         for place, (model, row) in enumerate(order):
+            if "test" not in row:
+                lines.append(f"| | `{model}` | no likelihood | | {row['minutes']:.0f} | |")
+                continue
             less, error = row["less-chosen"]
             lines.append(
                 f"| {title if place == 0 else ''} | `{model}` | {row.get('relation', '=')} "

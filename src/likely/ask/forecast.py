@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, exact, none, query, refusal
-from likely.density import Fittable, LatentSequence
+from likely.density import Fittable, LatentSequence, SequenceModel
 
 
 @runtime_checkable
@@ -32,6 +32,8 @@ def answer(model: Fittable) -> Answer:
         return approximate("by the particles of a filter over the steps so far, then step by step")
     if isinstance(model, Forecasts):
         return exact("draws from its own p(x_t | x_<t), step after step from the state so far")
+    if isinstance(model, SequenceModel):
+        return none("it makes sequences from noise: what noise is behind given steps is not known")
     return none("its examples have no order in time: nothing comes after them")
 
 

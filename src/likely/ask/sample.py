@@ -14,6 +14,7 @@ from likely.density import (
     Fittable,
     GenerativeModel,
     ImplicitDensity,
+    ImplicitSequence,
     LatentSequence,
     Mixture,
     SequenceModel,
@@ -32,6 +33,8 @@ def answer(model: Fittable) -> Answer:
     if isinstance(model, SequenceModel):
         if isinstance(model, LatentSequence):
             return exact("at each step z_t from its prior, then x_t from p(x_t | z_<=t, x_<t)")
+        if isinstance(model, ImplicitSequence):
+            return exact("the generator, one step of noise after another from a state")
         return exact("ancestral sampling, one step after another from a state that is carried")
     if isinstance(model, Mixture):
         return exact("a member at random, then ancestral sampling")

@@ -14,6 +14,7 @@ r"""The taxonomy of generative models and the queries of each kind.
         LatentSequence        log p(x) >= E log p^(x), a latent at each step, a particle filter
       EnergyBased           log p(x) = -F(x) - log Z, Z unknown (Boltzmann machines)
       ImplicitDensity       samples only               (GANs)
+      ImplicitSequence      samples only, step after step from noise
 
 Beside it stand an `EncoderDecoder` without a density (a plain autoencoder), and whatever else is
 `Fittable`.
@@ -57,7 +58,7 @@ from likely.density.fittable import (
     context_of,
     weights_digest,
 )
-from likely.density.implicit import ImplicitDensity
+from likely.density.implicit import ImplicitDensity, PlaysAgainst
 from likely.density.inversion import Inversion
 from likely.density.latent import (
     ChooseCode,
@@ -72,6 +73,7 @@ from likely.density.latent import (
     mean_level,
 )
 from likely.density.mixture import Ensemble, Mixture, OrderMixture, Subsampled
+from likely.density.sequence.implicit import ImplicitSequence
 from likely.density.sequence.latent import LatentSequence
 from likely.density.sequence.model import Continues, SequenceModel, scored_steps
 from likely.density.sequence.over_time import SequenceDensity
@@ -119,6 +121,7 @@ __all__ = [
     "HasExpectation",
     "HasLoss",
     "ImplicitDensity",
+    "ImplicitSequence",
     "Inversion",
     "LatentSequence",
     "LatentVariable",
@@ -132,6 +135,7 @@ __all__ = [
     "OrderAgnostic",
     "OrderMixture",
     "Passed",
+    "PlaysAgainst",
     "Posterior",
     "Prior",
     "QuantisedTerms",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +12,14 @@ from likely.density.codes import Decoder
 from likely.density.taxonomy import GenerativeModel
 from likely.errors import InvalidSetting
 from likely.noise import Noise
+
+
+@runtime_checkable
+class PlaysAgainst(Protocol):
+    """A generator that an adversary can judge."""
+
+    def against(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Real examples, and as many generated ones, as the adversary sees them."""
 
 
 class ImplicitDensity(GenerativeModel, Decoder):
@@ -31,6 +40,11 @@ class ImplicitDensity(GenerativeModel, Decoder):
     @property
     def kind(self) -> str:
         return "implicit"
+
+    def against(self, x: Tensor, noise: Noise, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Real and generated images as an adversary sees them, floats in [-1, 1] [B, *shape]."""
+        z = self.latents(noise, len(x))
+        return self.scaled(x), self.generate(z, context)
 
     def draw(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
         return self.decode(self.latents(noise, n), context)

@@ -38,6 +38,7 @@ CODES = "Codes"
 ANNEALING = "Annealing"
 SPEED = "Speed"
 CALIBRATION = "Forecasts of the next step"
+SIMULATION = "Simulated sequences"
 
 # By heading. Density is 1 for equal distributions, and more for samples that crowd where data is
 # dense.
@@ -101,6 +102,20 @@ GROUPS: dict[str, tuple[Quantity, ...]] = {
         ),
         Quantity("crps", "CRPS", unit="standard deviations", lower_is_better=True),
         Quantity("energy-score", "energy score", unit="standard deviations", lower_is_better=True),
+    ),
+    SIMULATION: (
+        Quantity(
+            "window-energy", "energy distance of windows", "window energy", lower_is_better=True
+        ),
+        Quantity(
+            "autocorrelation-error",
+            "error of the autocorrelation",
+            "autocorrelation",
+            lower_is_better=True,
+        ),
+        Quantity(
+            "copy-ratio", "distance to training windows over that of held-out ones", "copy ratio"
+        ),
     ),
     SPEED: (Quantity("sampling-speed", "sampling speed", "speed", "images/s", False),),
 }

@@ -21,12 +21,14 @@ from likely.ask import QUERIES, answers
 from likely.ask.likelihood import Tightens, has_likelihood
 from likely.data.spec import Dataset, DataSpec
 from likely.density import (
+    Continues,
     DiscreteLatent,
     EncoderDecoder,
     GenerativeModel,
     LatentSequence,
     LatentVariable,
     SequenceDensity,
+    SequenceModel,
     generative,
 )
 from likely.devices import choose_device, place
@@ -42,6 +44,7 @@ from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.evaluate.sequences.ahead import steps_ahead
 from likely.evaluate.sequences.calibration import calibration
 from likely.evaluate.sequences.nats import step_nats, step_rate
+from likely.evaluate.sequences.simulated import simulated
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report
 from likely.settings import known, not_negative
@@ -184,7 +187,7 @@ def measure(
     if settings.annealed is not None:
         refuse_without_posterior(model)
     name = name or type(model).__name__
-    if isinstance(model, SequenceDensity | LatentSequence):
+    if isinstance(model, SequenceModel):
         return _of_sequences(model, train, part, settings, name, proofs, progress)
     estimates: list[Estimate] = []
     unanswerable: dict[str, str] = {}
@@ -251,7 +254,7 @@ def measure(
 
 
 def _of_sequences(
-    model: SequenceDensity | LatentSequence,
+    model: SequenceModel,
     train: Dataset,
     part: Dataset,
     settings: EvaluateSettings,
@@ -259,43 +262,53 @@ def _of_sequences(
     proofs: Proofs | None,
     progress: Progress,
 ) -> Evaluation:
-    """Nats per step and bits per value, or the proof that failed; forecasts of the next step."""
+    """Nats per step and bits per value, or why there are none; forecasts and simulations."""
     unanswerable: dict[str, str] = {}
     estimates: list[Estimate] = []
-    notes = ["every step is scored, the first included; the length of a sequence is given"]
+    notes: list[str] = []
     per_example: list[float] | None = None
-    with stage(progress, f"verifying the likelihood of {name}"):
-        proofs = proofs_of(model, proofs)
-    try:
-        proofs.require()
-        title = f"reading {len(part):,} {part.spec.split} sequences with {name}"
-        for particles in _particles(model, settings):
-            scored = step_nats(
-                model, part, lambda done, total: progress(title, done, total),
-                particles=particles, seed=settings.seed,
-            )  # fmt: skip
-            estimates += [scored.per_step(), scored.bits_per_value()]
-            per_example = scored.nats.tolist()
-        if isinstance(model, LatentSequence):
-            estimates.append(step_rate(model, part, settings.seed).per_step("rate"))
-    except ProofFailed as error:
-        unanswerable[quantity_of(model)] = str(error)
-    if settings.sample_metrics:
+    if not isinstance(model, SequenceDensity | LatentSequence):
+        unanswerable["nll"] = answers(model)["likelihood"].reason
+    else:
+        notes.append("every step is scored, the first included; the length of a sequence is given")
+        with stage(progress, f"verifying the likelihood of {name}"):
+            proofs = proofs_of(model, proofs)
         try:
-            drawing = f"drawing the next step with {name}"
-            measured = calibration(
-                model, part, train, seed=settings.seed,
-                progress=lambda done, total: progress(drawing, done, total),
-            )  # fmt: skip
-            estimates += measured.estimates
-            notes.append(measured.sentence)
-        except InvalidData as error:
-            notes.append(str(error))
+            proofs.require()
+            title = f"reading {len(part):,} {part.spec.split} sequences with {name}"
+            for particles in _particles(model, settings):
+                scored = step_nats(
+                    model, part, lambda done, total: progress(title, done, total),
+                    particles=particles, seed=settings.seed,
+                )  # fmt: skip
+                estimates += [scored.per_step(), scored.bits_per_value()]
+                per_example = scored.nats.tolist()
+            if isinstance(model, LatentSequence):
+                estimates.append(step_rate(model, part, settings.seed).per_step("rate"))
+        except ProofFailed as error:
+            unanswerable[quantity_of(model)] = str(error)
+    if settings.sample_metrics:
+        if isinstance(model, Continues):
+            try:
+                drawing = f"drawing the next step with {name}"
+                measured = calibration(
+                    model, part, train, seed=settings.seed,
+                    progress=lambda done, total: progress(drawing, done, total),
+                )  # fmt: skip
+                estimates += measured.estimates
+                notes.append(measured.sentence)
+            except InvalidData as error:
+                notes.append(str(error))
         if isinstance(model, SequenceDensity):
             with stage(progress, f"scoring steps ahead with {name}"):
                 notes.append(steps_ahead(model, part, train, seed=settings.seed).sentence)
-        else:
+        elif isinstance(model, LatentSequence):
             notes.append("no nats of steps ahead: p(x_t | x_<t) is an integral over its latents")
+        try:
+            with stage(progress, f"simulating sequences with {name}"):
+                estimates += simulated(model, part, train, seed=settings.seed)
+        except InvalidData as error:
+            notes.append(str(error))
     return Evaluation(part.spec, tuple(estimates), unanswerable, tuple(notes), per_example, None)
 
 

@@ -43,11 +43,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
-from likely.density import Fittable, ImplicitDensity
+from likely.data.spec import Dataset
+from likely.density import Fittable, PlaysAgainst
 from likely.errors import InvalidSetting
 from likely.models.gan.adversary import DISCRIMINATOR, adversary_of
 from likely.training.augmentation import augmented
-from likely.training.players import Loss, Objective, Step
+from likely.training.players import Loss, Objective, Step, windows_of
 from likely.training.registry import (
     GameSettings,
     HingeSettings,
@@ -71,7 +72,7 @@ class Game(GameSettings, Objective):
     """
 
     capturable = False
-    fits = ImplicitDensity
+    fits = PlaysAgainst
     needs = "an implicit density for its discriminator"
     boundary: ClassVar[float | None] = 0.0
     pairs: ClassVar[bool] = False
@@ -87,11 +88,17 @@ class Game(GameSettings, Objective):
     def players(self, model: Fittable) -> dict[str, nn.Module]:
         super().players(model)
         if self.augment and len(model.spec.shape) != 3:
+            what = "sequences" if model.takes_sequences else "vectors"
             raise InvalidSetting(
                 f"augment={','.join(self.augment)} is of images, and examples of "
-                f"{model.spec.name} are vectors: leave it out"
+                f"{model.spec.name} are {what}: leave it out"
             )
+        if self.packing > 1 and model.takes_sequences:
+            raise InvalidSetting(f"packing={self.packing} is of images and vectors: leave it out")
         return {DISCRIMINATOR: adversary_of(model, self.packing), GENERATOR: model}
+
+    def examples(self, model: Fittable, data: Dataset) -> Dataset:
+        return windows_of(model, data)
 
     @property
     def group(self) -> int:
@@ -116,9 +123,7 @@ class Game(GameSettings, Objective):
 
     def loss(self, step: Step) -> Loss:
         """The loss of a player; with packing, images of a pack share that of the pack."""
-        model = step.model
-        z = model.latents(step.noise, len(step.x))
-        real, fake = model.scaled(step.x), model.generate(z, step.context)
+        real, fake = step.model.against(step.x, step.noise, step.context)
         value, terms = self._game(step, real, fake)  # of packs
         return Loss(
             value.repeat_interleave(self.packing),

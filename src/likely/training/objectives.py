@@ -29,7 +29,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from likely.data.sequences.dataset import Sequences, Windows
 from likely.data.spec import Dataset
 from likely.density import (
     ApproximateDensity,
@@ -41,6 +40,7 @@ from likely.density import (
     LatentSequence,
     LatentVariable,
     OrderAgnostic,
+    PlaysAgainst,
     SequenceDensity,
     Subsampled,
     TractableDensity,
@@ -54,6 +54,7 @@ from likely.training.players import MODEL as MODEL
 from likely.training.players import Loss as Loss
 from likely.training.players import Objective as Objective
 from likely.training.players import Step as Step
+from likely.training.players import windows_of
 from likely.training.registry import (
     CodeLikelihoodSettings,
     ContrastiveSettings,
@@ -129,14 +130,6 @@ class SequenceBound(SequenceBoundSettings, Objective):
         weight = self.first_weight + (1.0 - self.first_weight) * share
         parts = {"negative_elbo": distortion + kl, "kl": kl, "distortion": distortion}
         return Loss(distortion + weight * kl, {name: p.detach() for name, p in parts.items()})
-
-
-def windows_of(model: Fittable, data: Dataset) -> Dataset:
-    """The windows that the settings of a model of sequences ask for, or the data as they are."""
-    s = model.settings
-    if not isinstance(data, Sequences) or not hasattr(s, "window"):
-        return data
-    return Windows(data, s.window, s.before, s.transpose)
 
 
 def _a_step(x: Tensor) -> Tensor:
@@ -452,6 +445,8 @@ def default_objective(model: Fittable) -> Objective:
         return NegativeELBO()
     if isinstance(model, ImplicitDensity):
         return CodeLikelihood(True) if isinstance(model, HasCodeDensity) else RelativisticGAN()
+    if isinstance(model, PlaysAgainst):
+        return RelativisticGAN()
     if isinstance(model, Reconstructs):
         return ReconstructionError()
     raise InvalidSetting(

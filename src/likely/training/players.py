@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from likely.data.sequences.dataset import Sequences, Windows
 from likely.data.spec import Dataset
 from likely.density import Fittable
 from likely.errors import InvalidSetting
@@ -118,3 +119,11 @@ class Objective(abc.ABC):
         Updates are captured as a CUDA graph for each of these.
         """
         return ()
+
+
+def windows_of(model: Fittable, data: Dataset) -> Dataset:
+    """The windows that the settings of a model of sequences ask for, or the data as they are."""
+    s = model.settings
+    if not isinstance(data, Sequences) or not hasattr(s, "window"):
+        return data
+    return Windows(data, s.window, s.before, s.transpose)

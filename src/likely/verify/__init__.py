@@ -25,7 +25,8 @@ What is checked, by kind:
   likelihood says, and that is read back;
 - of sequences: causality over time, sums over levels and over all short sequences, padding that is
   not scored, a state kept over pieces, a sampler that is teacher forcing, scales of training data;
-- of sequences with latents: the same, and ELBO <= FIVO <= an integral on a tiny instance;
+- of sequences with latents: the same, and ELBO <= FIVO <= an integral on a tiny instance; without
+  a density: drawn step by step as in the pass that was judged, no padding judged;
 - all: gradients reach every weight.
 
 Everything runs on a float64 copy on the CPU; the model is not changed.
@@ -48,6 +49,7 @@ from likely.density import (
     EnergyBased,
     Fittable,
     ImplicitDensity,
+    ImplicitSequence,
     LatentSequence,
     LatentVariable,
     Mixture,
@@ -63,6 +65,7 @@ from likely.verify.discrete import codes, prior_of
 from likely.verify.energy import energies
 from likely.verify.flow import dequantised
 from likely.verify.guidelines import guidelines
+from likely.verify.implicit_sequence import implicit_sequence_proofs
 from likely.verify.latent import bounds, conditioned
 from likely.verify.latent_sequence import latent_sequence_proofs
 from likely.verify.length import code_length
@@ -107,6 +110,8 @@ def verify(
         return sequence_proofs(model, data, train, quick, seed)
     if isinstance(model, LatentSequence):
         return latent_sequence_proofs(model, data, train, quick, seed)
+    if isinstance(model, ImplicitSequence):
+        return implicit_sequence_proofs(model, data, train, quick, seed)
     subject = subject_of(model, data, quick, seed)
     with torch.no_grad():
         proofs = tuple(_proofs(subject))

@@ -220,3 +220,46 @@ class SRNNSettings(LatentSequenceSettings):
 @dataclasses.dataclass(frozen=True)
 class VRNNSettings(LatentSequenceSettings):
     """Variational recurrent network (VRNN): latents that go through the GRU's state, a bound."""
+
+
+@sequence_model("recurrent-gan", "likely.models.sequence.recurrent_gan:RecurrentGAN")
+@dataclasses.dataclass(frozen=True)
+class RecurrentGANSettings:
+    """Recurrent GAN (RCGAN): samples of sequences only, a GRU against a GRU.
+
+    Attributes:
+        latent: numbers of noise at each step.
+        hidden: units of the generator.
+        discriminator_hidden: units of the discriminator.
+        conditional: both are given the class of a sequence.
+        window: steps of the sequences that are judged; longer ones are cut.
+        before: steps before a window that are judged with it.
+        transpose: semitones by which music is moved at random in a fit, up or down.
+    """
+
+    latent: int = 16
+    hidden: int = 128
+    discriminator_hidden: int = 128
+    conditional: bool = False
+    window: int = 32
+    before: int = 0
+    transpose: int = 0
+
+    def __post_init__(self) -> None:
+        known(self)
+        at_least(self, 1, "latent", "hidden", "discriminator_hidden", "window")
+        not_negative(self, "before", "transpose")
+
+    @classmethod
+    def preset(cls, spec: DataSpec) -> Self:
+        """Sizes that work without tuning."""
+        return cls() if kind_of(spec) == "numbers" else cls(transpose=5)
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning."""
+        windows = max(1, getattr(spec, "steps", 100_000) // cls.preset(spec).window)
+        return FitSettings(
+            steps=2000, batch_size=max(1, min(32, windows // 2)), learning_rate=5e-4, beta1=0.0,
+            beta2=0.9, clip=0.0, ema=0.995, final_learning_rate=0.1,
+        )  # fmt: skip

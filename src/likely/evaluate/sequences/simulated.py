@@ -1,0 +1,169 @@
+r"""Simulated sequences held against held-out ones, for models of any kind.
+
+Windows of consecutive steps are vectors: numbers in standard deviations of the training data, keys
+0 or 1, categories one of each over the root of 2, angles as sine and cosine.
+
+- window-energy: the energy distance (Szekely and Rizzo 2013, https://doi.org/10.1016/
+  j.jspi.2013.03.018) of simulated and held-out windows, 2 E|X - Y| - E|X - X'| - E|Y - Y'| without
+  bias, over the root of the length of a vector; 0 for equal distributions.
+- autocorrelation-error: mean |difference| of the autocorrelations of columns at lags 1 to 10.
+- copy-ratio: mean distance of simulated windows to the nearest training window, over that of
+  held-out windows; far below 1 the model repeats its training data.
+
+Beside the first two stands their floor: the same with training data in place of simulations. The
+error is that of groups of simulated sequences; the held-out data are given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from likely.data.sequences.dataset import Sequences
+from likely.data.sequences.spec import Column
+from likely.data.spec import Dataset
+from likely.density import SequenceModel
+from likely.errors import InvalidData
+from likely.estimate import Estimate, Relation
+
+Floats = npt.NDArray[np.float64]
+
+SEQUENCES, STEPS, GROUPS = 64, 256, 8
+WINDOW, WINDOWS, TRAINING = 16, 400, 8000
+LAGS = 10
+
+
+@torch.no_grad()
+def simulated(
+    model: SequenceModel, data: Dataset, train: Dataset, *, seed: int = 0
+) -> tuple[Estimate, ...]:
+    """Simulate, and measure.
+
+    Args:
+        model: of sequences, of any kind.
+        data: held-out sequences of the kind that it was built for.
+        train: its training set.
+        seed: of the simulations.
+
+    Raises:
+        InvalidData: other data; covariates, which simulations are not given; sequences so short, or
+            with so many missing values, that there are no windows.
+    """
+    if not isinstance(data, Sequences) or not isinstance(train, Sequences):
+        raise InvalidData(f"{data.spec.name} holds no sequences")
+    if misfit := data.spec.misfit(model.spec):
+        raise InvalidData(misfit)
+    if data.spec.covariates:
+        raise InvalidData("no simulations are measured: their covariates are not known")
+    spec, steps = data.spec, min(train.spec.longest, STEPS)
+    labels = None
+    if model.classes:
+        assert train.labels is not None
+        labels = torch.from_numpy(train.labels[np.arange(SEQUENCES) % len(train)]).long()
+    drawn = model.sample(SEQUENCES, seed=seed, context=labels, steps=steps).cpu().numpy()
+    values = np.where(train.values >= 0, train.values, np.nan)
+    deviation = np.nanstd(values, axis=0).clip(1e-9)
+
+    def vectors(sequences: list[npt.NDArray[np.int64]]) -> list[Floats]:
+        return [_vectors(x, spec.columns, deviation) for x in sequences]
+
+    simulations = vectors(list(drawn))
+    held_out = vectors([data[i][int(data.lead[i]) :] for i in range(len(data))])
+    known = vectors([train[i] for i in range(len(train))])
+    width = min(WINDOW, steps)
+    real, training = _windows(held_out, width), _windows(known, width, TRAINING)
+    few = training[:: max(1, len(training) // WINDOWS)]
+    if min(len(real), len(training)) < 2 * GROUPS:
+        raise InvalidData(f"no simulations are measured: few windows of {width} known steps")
+    nearest = _nearest(real, training)
+    fingerprint = data.fingerprint_given("label" if model.classes else "")
+
+    def estimate(
+        name: str, measure: Callable[[list[Floats]], float], lower: bool | None, floor: float | None
+    ) -> Estimate:
+        size = len(simulations) // GROUPS
+        parts = [measure(simulations[i * size : (i + 1) * size]) for i in range(GROUPS)]
+        error = float(np.std(parts, ddof=1)) / math.sqrt(GROUPS)
+        about = f"{len(simulations)} simulations of {steps} steps"
+        if floor is not None:
+            about += f"; training data in their place have {floor:.3g}"
+        return Estimate(
+            measure(simulations), "", Relation.EXACT, name, error, len(simulations), fingerprint,
+            lower, about,
+        )  # fmt: skip
+
+    def energy(sequences: list[Floats]) -> float:
+        return energy_distance(_windows(sequences, width), real)
+
+    def correlation(sequences: list[Floats]) -> float:
+        return float(np.abs(_correlations(sequences) - _correlations(held_out)).mean())
+
+    def ratio(sequences: list[Floats]) -> float:
+        return _nearest(_windows(sequences, width), training) / max(nearest, 1e-12)
+
+    return (
+        estimate("window-energy", energy, True, energy_distance(few, real)),
+        estimate("autocorrelation-error", correlation, True, correlation(known)),
+        estimate("copy-ratio", ratio, None, None),
+    )
+
+
+def energy_distance(x: Floats, y: Floats) -> float:
+    """Of two samples of vectors, [n, D] and [m, D], without bias; over the root of D."""
+    n, m = len(x), len(y)
+    within = _distances(x, x).sum() / (n * (n - 1)) + _distances(y, y).sum() / (m * (m - 1))
+    return float(2 * _distances(x, y).mean() - within) / math.sqrt(x.shape[1])
+
+
+def _distances(x: Floats, y: Floats) -> Floats:
+    square = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
+    return np.asarray(np.sqrt(square.clip(0)))
+
+
+def _nearest(x: Floats, y: Floats) -> float:
+    """Mean distance of vectors to the nearest of others."""
+    return float(_distances(x, y).min(1).mean())
+
+
+def _vectors(x: npt.NDArray[np.int64], columns: tuple[Column, ...], deviation: Floats) -> Floats:
+    """Steps as numbers, [T, F]; NaN where a value is missing."""
+    parts = []
+    for k, column in enumerate(columns):
+        value = np.where(x[:, k] < 0, np.nan, x[:, k])
+        if column.kind == "categorical":
+            same = value[:, None] == np.arange(column.levels)
+            hot = np.where(np.isnan(value)[:, None], np.nan, same / math.sqrt(2))
+            parts.append(hot)
+        elif column.kind == "angle":
+            turn = value * (2 * math.pi / column.levels)
+            parts.append(np.stack([np.sin(turn), np.cos(turn)], 1))
+        else:
+            scale = 1.0 if column.kind == "binary" else deviation[k]
+            parts.append(value[:, None] / scale)
+    return np.concatenate(parts, 1)
+
+
+def _windows(sequences: list[Floats], width: int, count: int = WINDOWS) -> Floats:
+    """At most `count` windows without missing values, spread evenly, [n, width F]."""
+    starts = [(i, t) for i, s in enumerate(sequences) for t in range(len(s) - width + 1)]
+    chosen = starts[:: max(1, len(starts) // count)][:count]
+    windows = [sequences[i][t : t + width].ravel() for i, t in chosen]
+    whole = [w for w in windows if np.isfinite(w).all()]
+    return np.stack(whole) if whole else np.zeros((0, width))
+
+
+def _correlations(sequences: list[Floats]) -> Floats:
+    """Autocorrelations of each number at lags 1 to `LAGS`, pooled over sequences, [lags, F]."""
+    every = np.concatenate(sequences)
+    mean = np.nanmean(every, 0)
+    variance = np.nanvar(every, 0)
+    out = []
+    for lag in range(1, LAGS + 1):
+        pairs = [(s[lag:] - mean) * (s[:-lag] - mean) for s in sequences if len(s) > lag]
+        product = np.nanmean(np.concatenate(pairs), 0) if pairs else np.zeros_like(mean)
+        out.append(np.where(variance > 1e-9, product / variance.clip(1e-9), 0.0))
+    return np.stack(out)
