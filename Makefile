@@ -12,14 +12,14 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types unit docs bench clean
+.PHONY: demo test lint types kernels unit docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/likely compare --data digits --out $(OUT)
 
-# Types and the pages are checked side by side, each on one core.
+# Types and the pages are checked side by side, each on one core; then kernels are compiled there.
 test: lint
-	$(MAKE) -j2 types docs
+	$(MAKE) -j2 docs types kernels
 	$(MAKE) unit
 
 lint: $(VENV)/installed-test
@@ -28,6 +28,10 @@ lint: $(VENV)/installed-test
 
 types: $(VENV)/installed-test
 	$(BIN)/mypy
+
+# Compiled once and kept on the disk: the workers of `unit` would compile them each.
+kernels: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ask/test_compress.py -k compiled
 
 unit: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --doctest-modules \

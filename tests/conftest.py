@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,13 @@ import torch
 from likely import data
 from likely.data.spec import Dataset
 from likely.evaluate.classifier import ClassifierSettings, NetworkFeatures, default_extractor
+from likely.jobs import evaluate
+
+# Files that take longest come first, so that no worker is left with one of them at the end.
+FIRST = (
+    "tests/test_cli.py", "tests/jobs/", "tests/sampling/", "tests/test_devices.py",
+    "tests/training/test_fit.py",
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +29,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked data are skipped where there is none: nothing is downloaded for them."""
     if item.get_closest_marker("data") and "LIKELY_DATA" not in os.environ:
         pytest.skip("LIKELY_DATA is not set")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not look at it again, nor as often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_short_look_at_the_clock() -> None:
+    """Speeds are printed, and not read here: two calls of a sampler tell one."""
+    evaluate.SPEED_SECONDS = 0.0
 
 
 @pytest.fixture(scope="session")

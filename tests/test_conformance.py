@@ -42,6 +42,7 @@ from likely.density import (
     Split,
     Subsampled,
     TractableDensity,
+    imputation,
 )
 from likely.density.chain import raster
 from likely.devices import place
@@ -87,6 +88,12 @@ CASES = [
 GENERATIVE = [name for name, found in MODELS.items() if issubclass(found.load(), GenerativeModel)]
 GENERATIVE_CASES = [case for case in CASES if case.values[0] in GENERATIVE]
 EXPLICIT = [name for name in GENERATIVE if not issubclass(MODELS[name].load(), ImplicitDensity)]
+
+
+@pytest.fixture(autouse=True)
+def _small_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weighed codes need few draws to be right, and many only to be good."""
+    monkeypatch.setattr(imputation, "SPREAD", 8)
 
 
 def built(name: str, spec: DataSpec, conditional: bool = False, **changes: Any) -> Fittable:
@@ -334,8 +341,8 @@ def _completed_by_kind(model: Fittable, x: Tensor, context: Tensor | None) -> Te
     rank = model.rank if isinstance(model, Autoregressive) else raster(model.spec)
     observed = rank <= rank.max() // 2
     assert isinstance(model, HasCompletions)
-    done = model.complete(x, observed, seed=0, context=context)
-    drawn = model.completions(x, observed, seed=0, context=context)
+    done = model.complete(x, observed, seed=0, context=context, particles=16)
+    drawn = model.completions(x, observed, seed=0, context=context, particles=16)
     assert torch.equal(done, drawn.images[:, 0])
     assert torch.equal(done[:, :, observed], x[:, :, observed])
     assert not torch.equal(done, x)

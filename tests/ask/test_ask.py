@@ -24,6 +24,7 @@ from likely.density import (
     GenerativeModel,
     ImplicitDensity,
     LatentVariable,
+    imputation,
 )
 from likely.errors import InvalidSetting, Unanswerable
 from likely.models import MODELS
@@ -39,6 +40,12 @@ OWN: dict[str, type[GenerativeModel]] = {
 NAMES = [*MODELS, *OWN]
 # Arguments of a function here that the method of the same name does not have.
 EXTRA = {"features": {"adversary"}, "colorize": {"particles"}}
+
+
+@pytest.fixture(autouse=True)
+def _small_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weighed codes need few draws to be right, and many only to be good."""
+    monkeypatch.setattr(imputation, "SPREAD", 8)
 
 
 def model_of(name: str, conditional: bool = False) -> Fittable:
@@ -75,6 +82,9 @@ def arguments(model: Fittable, query: str, x: Tensor) -> tuple[tuple[Any, ...], 
         codes = torch.randn(4, getattr(model, "latent", 2))
         group = x if isinstance(model, EncoderDecoder) else codes
         positional["arithmetic"] = ([group, group.flip(0)], [group[:3]])
+    method = getattr(type(model), query, None)
+    if query == "complete" and method and "particles" in inspect.signature(method).parameters:
+        options["particles"] = 16
     if query == "invert":
         options |= {"steps": 2, "restarts": 1 if isinstance(model, EncoderDecoder) else 2}
     return positional.get(query, (x,)), options

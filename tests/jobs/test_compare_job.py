@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
 import json
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from likely.jobs.compare import CompareSettings, Outcome, compare, run
 from likely.models import ONE_OF_EACH_KIND
 from likely.training.loop import fit
 
+job = importlib.import_module("likely.jobs.compare")  # the name is also that of the function
 FEW = CompareSettings(steps=6, samples=60, importance_samples=3)
 DIGITS = {"name": "digits"}
 
@@ -43,6 +46,12 @@ def outcome(folder: Path) -> Outcome:
     assert all("Still fitting: " in page and "data:image/png" in page for page in drafts)
     assert {page.count('id="model-') for page in drafts} >= {0, 1, 2}
     return found
+
+
+@pytest.fixture
+def quick_proofs(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proofs at their length were seen in `outcome`."""
+    monkeypatch.setattr(job, "verify", functools.partial(job.verify, quick=True))
 
 
 def test_one_of_each_kind_is_measured_as_its_kind_can_be(outcome: Outcome) -> None:
@@ -76,7 +85,11 @@ def test_the_whole_report_waits_for_nothing(outcome: Outcome, folder: Path) -> N
     assert "refresh" not in page
 
 
-def test_a_comparison_that_is_interrupted_resumes(tmp_path: Path) -> None:
+def test_a_comparison_that_is_interrupted_resumes(
+    quick_proofs: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(job, "ONE_OF_EACH_KIND", ("vae", "dcgan"))  # a process each is enough
+
     def interrupt(stage: str, done: float, total: float) -> None:
         if stage == "fitting vae" and done:
             raise KeyboardInterrupt
@@ -89,7 +102,9 @@ def test_a_comparison_that_is_interrupted_resumes(tmp_path: Path) -> None:
     assert run([], DIGITS, tmp_path, many).finished
 
 
-def test_fits_that_are_done_are_taken_up(outcome: Outcome, folder: Path) -> None:
+def test_fits_that_are_done_are_taken_up(
+    outcome: Outcome, quick_proofs: None, folder: Path
+) -> None:
     """Again, nothing is refitted and every number but the clock's is the same."""
     before = {
         name: (folder / "runs" / name / "state.safetensors").stat().st_mtime_ns
@@ -109,7 +124,7 @@ def test_fits_that_are_done_are_taken_up(outcome: Outcome, folder: Path) -> None
 
 
 def test_runs_are_compared_and_other_data_get_other_columns(
-    outcome: Outcome, folder: Path, tmp_path: Path
+    outcome: Outcome, quick_proofs: None, folder: Path, tmp_path: Path
 ) -> None:
     train, _ = load("digits", binarize="threshold")
     model = runs.build("vae", train.spec)
@@ -136,7 +151,9 @@ def test_what_cannot_be_compared_is_refused(outcome: Outcome, folder: Path, tmp_
         CompareSettings(split="train")
 
 
-def test_models_in_memory_are_compared_and_shown(outcome: Outcome, folder: Path) -> None:
+def test_models_in_memory_are_compared_and_shown(
+    outcome: Outcome, quick_proofs: None, folder: Path
+) -> None:
     train, test = load("digits")
     models = [runs.load(folder / "runs" / name).model for name in ("vae", "vae")]
     report = compare(*models, data=(train, test), settings=FEW)

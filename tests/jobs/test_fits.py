@@ -39,7 +39,9 @@ def test_fits_side_by_side_end_where_they_end_alone(tmp_path: Path) -> None:
             assert torch.equal(weights[key], value), f"{name}: {key}"
 
 
-def test_there_are_no_more_at_once_than_there_is_room(tmp_path: Path) -> None:
+def test_there_is_room_for_one_at_a_time_and_a_refusal_comes_through(
+    tmp_path: Path,
+) -> None:
     finished: list[str] = []
 
     def progress(name: str, step: float, steps: float) -> None:
@@ -52,11 +54,6 @@ def test_there_are_no_more_at_once_than_there_is_room(tmp_path: Path) -> None:
     assert finished == ["vae", "fvsbn"]
     assert room_for(3, "cpu")[0] <= 3
     assert min(room_for(3, "cpu")) >= 1
-
-
-def test_what_a_fit_refuses_is_refused_here(tmp_path: Path) -> None:
-    with SideBySide([order("vae", tmp_path, 2)], 1, 1, lambda *_: None) as fits:
-        list(fits)
     with (
         pytest.raises(InvalidSetting, match="cannot be prolonged"),
         SideBySide([order("vae", tmp_path, 3)], 1, 1, lambda *_: None) as fits,

@@ -53,6 +53,7 @@ from likely.verify import Proofs, weights_digest
 # Told (what is being done, how much of it is done, of how much).
 Progress = Callable[[str, float, float], None]
 Split = Literal["test", "validation", "train"]
+SPEED_SECONDS = 1.0  # of a sampler, which its speed is told by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,7 +352,8 @@ def _likelihood(
 
 def speed_of(model: GenerativeModel, reference: SampleReference) -> Estimate:
     """How fast a model draws, with the contexts of the reference; on a machine at rest."""
-    return samples_per_second(InTurn(model, reference.context_for(model)))
+    sampler = InTurn(model, reference.context_for(model))
+    return samples_per_second(sampler, seconds=SPEED_SECONDS)
 
 
 class InTurn:
