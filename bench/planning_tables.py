@@ -127,6 +127,26 @@ def slip(record: dict[str, Any]) -> str:
     return markdown(["model", "", *(f"{h}-step nats" for h in steps)], rows) + "\n"
 
 
+def camera(record: dict[str, Any]) -> str:
+    """The three errors of each seed of the pole before a camera."""
+    rows = []
+    for t in record["about"].get("world/cartpole-pixels", {}).get("trials", []):
+        errors = t["errors"]
+        grid, model = errors["discretisation"], errors["model"]
+        nats = model["held_out_nats"]
+        rows.append([
+            f"{t['seed']}", f"{errors['planning']['error_bound']:.1g}",
+            f"{grid['value_on_grid']:.1f}, {grid['discounted_return_in_learned_world']:.1f}",
+            f"{model['return_in_learned_world']:.1f}, {model['return']:.1f}",
+            *(f"{nats['model'][h]:.1f}, {nats['null'][h]:.1f}" for h in ("1", "20")),
+            f"{t['seconds']:.0f} s",
+        ])  # fmt: skip
+    heads = ["seed", "planning: error at most", "discretisation: V on the grid, earned without it",
+             "model: return promised, true", "1-step nats, null model", "20-step nats, null model",
+             "fit and plan, CPU"]  # fmt: skip
+    return markdown(heads, rows) + "\n"
+
+
 METHODS = {
     "grid": "model on a grid", "codes": "codes", "dac-mdp": "DAC-MDP", "kernels": "KBSF",
     "fitted-q": "fitted Q", "cloned": "cloned", "null": "null model",
@@ -153,5 +173,6 @@ def curves(record: dict[str, Any]) -> str:
 BLOCKS = (
     ("mdp-counts", "bounds", "robust", bounds), ("mdp-counts", "safety", "robust", safety),
     ("mdp-beliefs", "beliefs", "pomdp", beliefs), ("worlds", "worlds", "world", worlds),
-    ("worlds", "slip", "world", slip), ("worlds", "curves", "world-curves", curves),
+    ("worlds", "camera", "world", camera), ("worlds", "slip", "world", slip),
+    ("worlds", "curves", "world-curves", curves),
 )  # fmt: skip

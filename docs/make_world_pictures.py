@@ -62,6 +62,14 @@ def pole(folder: Path) -> Path:
     return folder / "worlds-pole.gif"
 
 
+def camera(folder: Path) -> Path:
+    """The pole before a camera, after 6,000 random transitions."""
+    plan = world.plan(world.fit(world.collect("cartpole-pixels", n=6000, seed=0)))
+    played = world.act("cartpole-pixels", plan, episodes=1, seed=3, frames=True)
+    write_gif(str(folder / "worlds-camera.gif"), played.frames[:240], most=80)
+    return folder / "worlds-camera.gif"
+
+
 NAMES = {
     "grid": "learned model on a grid (Likely)", "codes": "200 codes, counted",
     "dac-mdp": "DAC-MDP (neighbours)", "kernels": "KBSF (kernels)", "fitted-q": "fitted Q (trees)",
@@ -107,6 +115,7 @@ PICTURES: dict[str, Callable[[Path], Path]] = {
     ),
     "cartpole": lambda folder: values(folder, "cartpole", 50, cart_pole, "worlds-cartpole.png"),
     "pole": pole,
+    "camera": camera,
     "returns": returns,
 }
 

@@ -23,15 +23,20 @@ from likely.world.pixels import Codes
 from likely.world.planning import Plan, errors, plan, validate
 from likely.world.play import act, collect
 from likely.world.saved import CONFIG, PLAN, load_world, save_world
-from likely.world.tasks import TASKS, task_of
+from likely.world.tasks import TASKS, Task, task_of
 from likely.world.trajectories import Trajectories
+
+
+def _environment(task: Task) -> str:
+    made = task.environment
+    return made if isinstance(made, str) else str(getattr(made, "__name__", made))
 
 
 def _list(options: argparse.Namespace) -> None:
     if options.json:
         records = [
             {
-                "name": t.name, "environment": str(t.environment), "variables": list(t.variables),
+                "name": t.name, "environment": _environment(t), "variables": list(t.variables),
                 "actions": len(t.actions), "grid": list(t.grid), "discount": t.discount,
                 "declared": list(t.declared),
             }
@@ -40,8 +45,8 @@ def _list(options: argparse.Namespace) -> None:
         say_json({"tasks": records})
         return
     lines = [
-        (t.name, f"{t.environment}: {', '.join(t.variables)}; {len(t.actions)} actions; declared: "
-         f"{', '.join(t.declared)}")
+        (t.name, f"{_environment(t)}: {', '.join(t.variables)}; {len(t.actions)} actions; "
+         f"declared: {', '.join(t.declared)}")
         for t in TASKS.values()
     ]  # fmt: skip
     say(rows(lines, 0).rstrip())
