@@ -128,7 +128,7 @@ def test_what_is_declared(name: str) -> None:
     answers = likely.answers(model)
     assert answers["likelihood"].guarantee is Guarantee.EXACT
     assert answers["sample"].guarantee is Guarantee.EXACT
-    for query in ("conditional", "features", "reconstruct", "compress"):
+    for query in ("conditional", "features", "reconstruct"):
         assert answers[query].guarantee is Guarantee.NONE
     with pytest.raises(Unanswerable, match="no code of the whole sequence"):
         likely.ask(model, "features", torch.zeros(1, 1, 7, dtype=torch.int64))

@@ -7,15 +7,19 @@ distribution of the data, and a likelihood that were wrong could not be read bac
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from likely.ask.codec import over_time
 from likely.ask.codec.codes import has_gaussian_codes
 from likely.ask.codec.container import (
     Entry,
@@ -25,10 +29,12 @@ from likely.ask.codec.container import (
     read_container,
     write_container,
 )
+from likely.ask.codec.over_time import TOGETHER
 from likely.ask.codec.schemes import block_size, read, write
 from likely.ask.codec.turns import repeatable
 from likely.ask.conditional import HasConditional
 from likely.ask.query import Answer, Guarantee, exact, no_conditionals, none, query, refusal
+from likely.data.sequences.spec import MISSING, PADDING
 from likely.density import (
     Autoregressive,
     Dequantized,
@@ -36,12 +42,14 @@ from likely.density import (
     Fittable,
     LatentVariable,
     Mixture,
+    SequenceDensity,
     Split,
     TractableDensity,
     chunks,
     weights_digest,
 )
-from likely.errors import InvalidData
+from likely.errors import InvalidData, InvalidSetting
+from likely.files import reading
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -106,6 +114,8 @@ def answer(model: Fittable) -> Answer:
         return none("its prior or posterior is no Gaussian by coordinate: no code is read from it")
     if isinstance(model, Dequantized):
         return none("its density is of real numbers: of an integer it has a bound, no probability")
+    if isinstance(model, SequenceDensity):
+        return exact("the chain rule over time: -log2 p(x) bits; what is missing costs none")
     if isinstance(model, Autoregressive):
         return exact("the chain rule: -log2 p(x) bits")
     if isinstance(model, Split):
@@ -128,10 +138,10 @@ def compress(
 
     Args:
         model: whose probabilities they are written with.
-        x: integers [B, *shape].
+        x: integers [B, *shape]; of sequences [B, T, K], padded, `MISSING` where nothing is known.
         context: labels, as for `sample`; they are kept in the file.
         block: examples that are coded together, each block with its checksum; as many as memory
-            allows, at most 1024, where None.
+            allows, at most 1024, where None. Of sequences 64 stand side by side.
         about: what else to keep, as JSON.
         progress: called with the number of examples done.
 
@@ -142,6 +152,8 @@ def compress(
     worth = answer(model)
     if worth.guarantee is Guarantee.NONE:
         raise refusal(model, worth)
+    if isinstance(model, SequenceDensity):
+        return _compress_sequences(model, x, context, block or TOGETHER, about or {}, progress)
     x = model.integers(x)
     if not len(x):
         raise InvalidData("there are no examples to compress")
@@ -180,12 +192,118 @@ def compress(
     )
 
 
+@torch.no_grad()
+def _compress_sequences(
+    model: SequenceDensity,
+    x: Tensor,
+    context: Tensor | int | None,
+    together: int,
+    about: dict[str, Any],
+    progress: Callable[[int], None] | None,
+) -> Compressed:
+    if isinstance(context, Tensor) and context.is_floating_point():
+        raise InvalidSetting("a file keeps labels and the place on the clock, no other context")
+    start = int(about.get("start", 0))
+    whole = model.known_context(context, len(x), x.shape[1], start)
+    steps = model.steps(x, whole)
+    if not len(x) or not bool(steps.known.any()):
+        raise InvalidData("there are no values to compress")
+    lengths = (x != PADDING).any(2).sum(1).tolist()
+    entries, words, nats, done = [], [], 0.0, 0
+    with _evaluating(model), repeatable(model.device):
+        for first in range(0, len(x), together):
+            rows = slice(first, first + together)
+            longest = max(lengths[rows])
+            known = steps.known[rows, :longest]
+            told = None if whole is None else whole[rows, :longest]
+            for piece, values, cost in over_time.write(model, steps.x[rows, :longest], known, told):
+                crc = zlib.crc32(piece.astype("<u4").tobytes())
+                of_values = zlib.crc32(values.astype("<i4").tobytes())
+                entries.append(Entry((max(1, len(values)),), len(piece), 0, crc, of_values))
+                words.append(piece)
+                nats += cost
+                done += len(values)
+                if progress is not None:
+                    progress(done)
+    mask = np.packbits(steps.known.cpu().numpy())
+    kept = about | {
+        "lengths": lengths, "together": together, "start": start,
+        "known": base64.b64encode(zlib.compress(mask.tobytes(), 9)).decode(),
+    }  # fmt: skip
+    labels = None
+    if model.classes:
+        labels = torch.as_tensor(context).expand(len(x)).tolist()
+    header = Header(
+        type(model).__name__, weights_digest(model), machine_of(model), tuple(model.spec.shape),
+        model.spec.levels, labels, kept, tuple(entries),
+    )  # fmt: skip
+    return Compressed(
+        write_container(header, words), done, 1, nats / math.log(2.0),
+        32 * sum(entry.words for entry in entries), 0, len(entries),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _decompress_sequences(
+    model: SequenceDensity,
+    header: Header,
+    blocks: Sequence[npt.NDArray[np.uint32] | None],
+    name: str,
+    progress: Callable[[int], None] | None,
+) -> Tensor:
+    """int64 [B, T, K], padded, as they went in.
+
+    What follows a fault cannot be read: the state is lost.
+    """
+    about = header.about
+    with reading(name, "header"):
+        lengths, together = list(map(int, about["lengths"])), int(about["together"])
+        shape = (len(lengths), max(lengths), len(model.spec.columns))
+        raw = zlib.decompress(base64.b64decode(about["known"]))
+        known_bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=math.prod(shape))
+    known = torch.from_numpy(known_bits.reshape(shape).astype(bool)).to(model.device)
+    labels = None if header.context is None else torch.tensor(header.context)
+    whole = model.known_context(labels, *shape[:2], int(about["start"]))
+    out = torch.full(shape, MISSING, dtype=torch.int64, device=model.device)
+    number, done = 0, 0
+    with _evaluating(model), repeatable(model.device):
+        for first in range(0, len(lengths), together):
+            rows = slice(first, first + together)
+            longest = max(lengths[rows])
+            told = None if whole is None else whole[rows, :longest]
+            x, pieces = over_time.read(model, known[rows, :longest], told)
+            for piece in pieces:
+                words, entry = blocks[number], header.blocks[number]
+                number += 1
+                fault = "its checksum is wrong"
+                if words is not None:
+                    fault = "its values come out otherwise than they went in"
+                    try:
+                        values = piece(words)
+                        if zlib.crc32(values.astype("<i4").tobytes()) == entry.examples_crc:
+                            fault = ""
+                    except (InvalidData, ValueError) as error:
+                        fault = f"it cannot be decoded ({error})"
+                if fault:
+                    raise InvalidData(
+                        f"{name}: block {number} of {len(blocks)} is damaged: {fault}"
+                    )
+                done += entry.examples
+                if progress is not None:
+                    progress(done)
+            out[rows, :longest] = torch.where(known[rows, :longest], x, MISSING)
+    ends = torch.tensor(lengths, device=out.device)
+    after = torch.arange(shape[1], device=out.device) >= ends[:, None]
+    return out.masked_fill(after[..., None], PADDING)
+
+
 @dataclasses.dataclass(frozen=True)
 class Decompressed:
     """The examples of a compressed file.
 
     Attributes:
-        x: uint8 or uint16 [N, *shape]; zeros where a block is damaged.
+        x: uint8 or uint16 [N, *shape], zeros where a block is damaged; of sequences int64
+            [B, T, K].
         header: of the file.
         damaged: of each damaged block: what is wrong, and the examples [first, last) it held.
     """
@@ -226,6 +344,10 @@ def decompress(
             header.refuse_other_machine(model)
     except Exception as error:
         raise type(error)(f"{name}: {error}") from None
+    if isinstance(model, SequenceDensity):
+        return Decompressed(
+            _decompress_sequences(model, header, blocks, name, progress), header, ()
+        )
     labels = None if header.context is None else torch.tensor(header.context)
     context = model.labels(labels, header.examples)
     kind = torch.uint8 if header.levels <= 256 else torch.uint16

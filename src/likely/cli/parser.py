@@ -36,7 +36,7 @@ COMMANDS: dict[str, str] = {
     "score": "say which examples or stretches are odd under a run, and where",
     "forecast": "continue a series of a run's data, with quantiles",
     "verify": "check the likelihood of a run with independent code",
-    "compress": "write images in the bits that a run says they hold",
+    "compress": "write images or series in the bits that a run says they hold",
     "decompress": "give them back, bit for bit",
     "compare": "compare runs, or fit one model of each kind and compare them",
     "data": "list, describe and check data sets",

@@ -10,6 +10,7 @@ Each is of the verbs alone (`per_step`, `scan`, `draw_step`), so that it holds f
 - the state is kept over the borders of the pieces that long sequences are read in;
 - the sampler draws what teacher forcing says: the state after the first steps of a drawn sequence
   and the same uniform numbers give its next step, to the same integers;
+- the codec writes drawn series in as many bits as `log_prob` says, and reads them back;
 - what was taken from data (scales) is that of the training set alone.
 """
 
@@ -24,13 +25,16 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from likely.ask.compress import compress, decompress
 from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.spec import MISSING, PADDING, Column, SequenceSpec
 from likely.data.spec import Dataset
 from likely.density import NoSettings, SequenceDensity, SequenceModel, weights_digest
 from likely.density.sequence.steps import State, Steps
+from likely.errors import InvalidData
 from likely.noise import Noise, derived_seed
 from likely.training.objectives import Step, default_objective
+from likely.verify.length import ENDS, NAME, OVER
 from likely.verify.proofs import Proof, Proofs
 
 Sequential = TypeVar("Sequential", bound=SequenceModel)
@@ -54,6 +58,8 @@ def sequence_proofs(
             _pieces(exact, x, context),
             _sampler(model, quick, seed),
         ]
+        if not quick and not model.spec.covariates:
+            proofs.append(_code_length(exact, seed))
         if isinstance(train, Sequences):
             proofs.append(scales(model, train))
     proofs.append(gradients(exact, x, context))
@@ -214,6 +220,27 @@ def _pieces(model: SequenceDensity, x: Tensor, context: Tensor | None) -> Proof:
         "Largest change of log p of a step, in nats, when sequences are read one or five steps at "
         "a time.",
     )  # fmt: skip
+
+
+def _code_length(model: SequenceDensity, seed: int) -> Proof:
+    """Draws written and read back by the codec, which never calls `log_prob`."""
+    label = 0 if model.classes else None
+    rows, length = 4, max(4, min(24, model.spec.longest))
+    x = model.sample(rows, seed=seed, context=label, steps=length)
+    claimed = -float(model.log_prob(x, label).sum()) / math.log(2.0)
+    about = f"Bits of {rows} drawn series of {length} steps, written and read back, "
+    try:
+        compressed = compress(model, x, label)
+        again = torch.equal(decompress(model, compressed.content).x, x)
+    except InvalidData as error:
+        return Proof.at_most(NAME, math.inf, 0.0, f"{about}which failed: {error}")
+    over = abs(compressed.stream - claimed - ENDS * compressed.blocks / 2)
+    return Proof.at_most(
+        NAME,
+        over if again else math.inf,
+        OVER * claimed + ENDS * compressed.blocks / 2,
+        f"{about}apart from the claimed {claimed:.0f} and the end of the file.",
+    )
 
 
 def _sampler(model: SequenceDensity, quick: bool, seed: int) -> Proof:

@@ -184,7 +184,7 @@ def read_container(content: bytes, name: str) -> tuple[Header, list[npt.NDArray[
 def _header(record: Any) -> Header:
     fields = record_of(record, *(field.name for field in dataclasses.fields(Header)))
     shape, levels = tuple(fields["shape"]), fields["levels"]
-    if not all(_whole(side, 1) for side in shape) or not _whole(levels, 2) or levels > 65536:
+    if not all(_whole(side, 1) for side in shape) or not _whole(levels, 2) or levels >= 1 << 30:
         raise InvalidData(f"shape {shape} of {levels} levels")
     entries = []
     for entry in fields["blocks"]:

@@ -1,4 +1,4 @@
-"""`likely compress RUN FOLDER -o FILE`."""
+"""`likely compress RUN SOURCE -o FILE`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 from likely.cli.output import rows, say, say_json
 from likely.cli.parser import Option, Parser, add_options, no_choices, whole
 from likely.cli.saved import class_number, opened, run_argument
+from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from likely.ask import Compressed
+    from likely.density import SequenceDensity
+    from likely.runs.saved import SavedRun
 
 EXAMPLE = """\
   likely compress runs/pixelcnn images/ -o images.likely
   likely compress runs/pixelcnn array.npy -o array.likely --alone
+  likely compress runs/var mine.csv -o mine.likely
 """
 DEFAULT = None
 OPTIONS: dict[str, Option] = {
@@ -35,19 +39,21 @@ choices = no_choices
 def configure(parser: Parser, choice: str | None) -> None:
     """The arguments."""
     parser.description = (
-        "Write images in the bits that the model says they hold, -log2 p(x), to be read\n"
+        "Write images or series in the bits that the model says they hold, to be read\n"
         "back bit for bit: a proof of the likelihood. The file is read with the same\n"
         "weights, on the same kind of machine."
     )
     run_argument(parser)
     parser.add_argument("source", metavar="SOURCE", help="folder of images, or .npy of integers "
-                        "[N, C, H, W] in [0, levels)")  # fmt: skip
+                        "[N, C, H, W] in [0, levels); of a run of sequences a table (.csv, .tsv), "
+                        ".npz or .mat in its columns")  # fmt: skip
     add_options(parser, OPTIONS)
 
 
 def run(options: argparse.Namespace) -> int:
     """Compress and print the table of sizes."""
     from likely.cli.progress import counting
+    from likely.density import SequenceDensity
     from likely.files import refuse_unwritable
     from likely.jobs.compress import compress_file, other_coders
     from likely.training.progress import duration
@@ -55,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out).expanduser()
     refuse_unwritable(out)
     saved = opened(options)
+    if isinstance(saved.model, SequenceDensity):
+        return _of_series(options, saved, saved.model)
     label = class_number(saved.model, options.label)
     began = time.monotonic()
     with counting(f"compressing with {saved.name}") as show:
@@ -70,6 +78,54 @@ def run(options: argparse.Namespace) -> int:
         return 0
     say(f"{compressed.examples} images in {duration(seconds)}: {out}\n")
     say(table(compressed, saved.name, others))
+    return 0
+
+
+def _of_series(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) -> int:
+    """Of a run of sequences."""
+    from likely.cli.progress import counting
+    from likely.cli.sequences import labels_for_sequences
+    from likely.jobs.series import compress_series
+    from likely.training.progress import duration
+
+    source, out = Path(options.source).expanduser(), Path(options.out).expanduser()
+    if model.classes and options.label is None:
+        raise InvalidSetting("this run is conditional: give the class of the series as --label")
+    named = labels_for_sequences(model, 1, options.label)
+    label = None if named is None else int(named)
+    began = time.monotonic()
+    with counting(f"compressing with {saved.name}") as show:
+        compressed, sizes = compress_series(
+            model, source, out, label=label, block=options.block,
+            run=str(saved.directory.resolve()), progress=lambda done: show(done, None),
+        )  # fmt: skip
+    seconds, layout = time.monotonic() - began, sizes.pop("layout")
+    others = {} if options.alone else sizes
+    values, whole = compressed.examples, source.stat().st_size
+    if options.json:
+        say_json({
+            "run": str(saved.directory), "file": str(out), "values": values,
+            "bytes": len(compressed.content), "source_bytes": whole,
+            "claimed_bits": compressed.claimed, "block_bits": compressed.stream,
+            "over_claimed": compressed.over_claimed, "blocks": compressed.blocks,
+            "layout_bits": layout, "others": others, "seconds": round(seconds, 3),
+        })  # fmt: skip
+        return 0
+    say(f"{values:,} values in {duration(seconds)}: {out}\n")
+    ends = compressed.stream - compressed.claimed
+    lines = [
+        ("claimed", f"{compressed.claimed / values:8.4f} bits/value  what the model says: "
+                    "-log2 p(x)"),
+        ("net", f"{compressed.stream / values:8.4f} bits/value  {ends:+.0f} bits in all, "
+                f"{100 * compressed.over_claimed:+.3f} % of what is claimed; blocks: "
+                f"{compressed.blocks}"),
+        ("the rest", f"{layout / 8:8,.0f} bytes  names, times and how the numbers are printed"),
+        (saved.name, f"{len(compressed.content):8,} bytes  of {whole:,}, with header and "
+                     "checksums"),
+    ]  # fmt: skip
+    lines += [(name, f"{size / 8:8,.0f} bytes  {size / compressed.bits:.2f} times as long")
+              for name, size in sorted(others.items(), key=lambda item: item[1])]  # fmt: skip
+    say(rows(lines))
     return 0
 
 

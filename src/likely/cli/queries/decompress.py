@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from likely.cli.output import note, say, say_json
 from likely.cli.parser import Option, Parser, add_options, device_option, no_choices
 from likely.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from likely.runs.saved import SavedRun
 
 EXAMPLE = """\
   likely decompress images.likely -o restored/
@@ -16,7 +20,8 @@ EXAMPLE = """\
 """
 DEFAULT = None
 OPTIONS: dict[str, Option] = {
-    "-o --out": ("FOLDER", None, ..., "a new or empty folder; of an array a folder or FILE.npy"),
+    "-o --out": ("FOLDER", None, ..., "a new or empty folder; of an array a folder or FILE.npy; of "
+                 "series a file that ends as the one that was read"),
     "--run": ("RUN", None, None, "the run that the file was written with [the one it names]"),
     "--anyway": ("", None, False, "also where it was written on another machine; every image is "
                  "checked"),
@@ -49,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
     if not isinstance(options.run, str) or not options.run:
         raise InvalidSetting(f"{file} does not say which run wrote it; give --run")
     saved = opened(options)
+    if header.about.get("kind") == "series":
+        return _of_series(options, saved, file, out)
     with counting(f"decompressing with {saved.name}") as show:
         result = decompress_file(
             saved.model, file, out, anyway=options.anyway, salvage=options.salvage,
@@ -63,3 +70,29 @@ def run(options: argparse.Namespace) -> int:
     for about in lost:
         note(f"likely: {file}: {about}")
     return 1 if lost else 0
+
+
+def _of_series(options: argparse.Namespace, saved: SavedRun, file: Path, out: Path) -> int:
+    """Of a run of sequences."""
+    from likely.ask import decompress
+    from likely.cli.progress import counting
+    from likely.data.sequences import SequenceSpec
+    from likely.files import refuse_unwritable
+    from likely.jobs.series import restore
+
+    refuse_unwritable(out)
+    spec = saved.model.spec
+    if not isinstance(spec, SequenceSpec):
+        raise InvalidSetting(f"{file} holds sequences, and {saved.name} is a model of images")
+    with counting(f"decompressing with {saved.name}") as show:
+        result = decompress(
+            saved.model, file.read_bytes(), anyway=options.anyway, name=str(file),
+            progress=lambda done: show(done, None),
+        )  # fmt: skip
+    target = restore(result, spec, out, str(file))
+    values = result.header.examples
+    if options.json:
+        say_json({"file": str(file), "out": str(target), "values": values, "damaged": []})
+    else:
+        say(f"{values:,} values of {len(result.x):,} series: {target}")
+    return 0

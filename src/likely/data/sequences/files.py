@@ -22,7 +22,7 @@ from likely.errors import InvalidData, InvalidSetting, MissingDependency, neares
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".mat", ".ts")
 _TIME = ("time", "date", "datetime", "timestamp", "ds", "t")
-_SPLITS = (("train",), ("valid", "validation", "val"), ("test",))
+SPLITS = (("train",), ("valid", "validation", "val"), ("test",))
 _UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}
 Series = list[npt.NDArray[Any]]
 Table = dict[str, npt.NDArray[Any]]
@@ -237,7 +237,7 @@ def parts_of_npz(path: Path) -> list[Series]:
     arrays = read_npz(path)
     if "len" in arrays and "x" in arrays:
         return [_series(arrays, "", path)]
-    keys = [next((w for w in words if f"{w}_x" in arrays), None) for words in _SPLITS]
+    keys = [next((w for w in words if f"{w}_x" in arrays), None) for words in SPLITS]
     parts = [_series(arrays, f"{key}_", path) for key in keys if key is not None]
     if not parts:
         raise InvalidData(f"{path}: expected x and len, or train_x and train_len")
@@ -251,7 +251,7 @@ def from_npz(path: Path, name: str) -> tuple[Sequences, Sequences]:
         series = _series(arrays, "", path)
         return from_sequences(series, name=name, labels=arrays.get("y"))
     parts, labels = [], []
-    for words in _SPLITS:
+    for words in SPLITS:
         key = next((w for w in words if f"{w}_x" in arrays), None)
         parts.append([] if key is None else _series(arrays, f"{key}_", path))
         y = None if key is None else arrays.get(f"{key}_y")

@@ -85,7 +85,7 @@ def read_like(
         for column in wanted:
             if column not in table:
                 raise InvalidData(f"{path}: no column {column}: {nearest(column, table)}")
-        parts = _series(table, path, wanted, time, series)
+        parts = rows_of(table, path, wanted, time, series)
         start = _start(table, path, wanted, time, spec)
         arrays = [np.stack([table[c.name][rows].astype(object) for c in spec.columns], 1)
                   for rows in parts]  # fmt: skip
@@ -134,11 +134,11 @@ def times(
     time = time or files.time_column(table, taken)
     if time is None:
         return None
-    rows = _series(table, path, taken, time, series)
+    rows = rows_of(table, path, taken, time, series)
     return [[str(value) for value in table[time][part]] for part in rows]
 
 
-def _series(
+def rows_of(
     table: files.Table, path: Path, taken: Sequence[str], time: str | None, series: str | None
 ) -> list[npt.NDArray[np.int64]]:
     """Rows of each series, in the order of the file."""
