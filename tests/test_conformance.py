@@ -21,7 +21,6 @@ from likely.ask.colorize import grey_image
 from likely.ask.complete import Completes, HasCompletions
 from likely.ask.complete import answer as complete_answer
 from likely.ask.likelihood import measure_of
-from likely.ask.upscale import Upscales
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import (
     ApproximateDensity,
@@ -42,6 +41,7 @@ from likely.density import (
     Split,
     Subsampled,
     TractableDensity,
+    Upscales,
     imputation,
 )
 from likely.density.chain import raster

@@ -2,46 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 from torch import Tensor
 
 from likely.ask.query import Answer, exact, no_conditionals, none, query, refusal
-from likely.density import Autoregressive, Completions, Fittable, Mixture, Split
-
-
-@runtime_checkable
-class Upscales(Protocol):
-    """A model that answers."""
-
-    @property
-    def enlargements(self) -> tuple[int, ...]:
-        """By how much it enlarges."""
-
-    def smaller(self, x: Tensor, times: int = 2) -> Tensor:
-        """The small image of x that it enlarges."""
-
-    def upscale(
-        self,
-        low: Tensor,
-        n: int = 1,
-        *,
-        times: int = 2,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Tensor:
-        """See `upscale`."""
-
-    def enlargings(
-        self,
-        low: Tensor,
-        n: int = 1,
-        *,
-        times: int = 2,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Completions:
-        """See `enlargings`."""
+from likely.density import Autoregressive, Completions, Fittable, Mixture, Split, Upscales
 
 
 def answer(model: Fittable) -> Answer:

@@ -34,7 +34,7 @@ and Welling 2014 (eqs. 2, 3), https://arxiv.org/abs/1312.6114; Burda, Grosse and
 from __future__ import annotations
 
 from likely.density.chain import Autoregressive, Drawing, Surprise, fill_naively
-from likely.density.coarse import CoarseToFine
+from likely.density.coarse import CoarseToFine, Upscales
 from likely.density.codes import (
     Arithmetic,
     Decoder,
@@ -152,6 +152,7 @@ __all__ = [
     "TractableDensity",
     "UniformCube",
     "UniformDequantizer",
+    "Upscales",
     "as_tensor",
     "at_least_float",
     "captured",

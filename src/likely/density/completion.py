@@ -185,6 +185,44 @@ class WholePasses:
         self._parameters = None if self._parameters is None else self._parameters[index]
 
 
+class CompletesByDraws(abc.ABC):
+    """A model whose completion is the first draw of its `completions`."""
+
+    def complete(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+    ) -> Tensor:
+        """Draw the unobserved pixels from p(rest | observed), int64 [B, *shape].
+
+        Args:
+            x, observed, seed, context, method, particles: as for `completions`.
+        """
+        return self.completions(
+            x, observed, seed=seed, context=context, method=method, particles=particles
+        ).images[:, 0]
+
+    @abc.abstractmethod
+    def completions(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        context: Tensor | int | None = None,
+        method: str = "auto",
+        particles: int = PARTICLES,
+        sweeps: int = SWEEPS,
+    ) -> Completions:
+        """n draws of the rest of every image, and what they are worth."""
+
+
 class OrderAgnostic(abc.ABC):
     """A network that predicts every dimension from any known ones."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from likely.density.codes import EncoderDecoder
-from likely.density.completion import PARTICLES, SWEEPS, Completions
+from likely.density.completion import PARTICLES, SWEEPS, CompletesByDraws, Completions
 from likely.density.decoded import FactorizedLikelihood, Likelihood
 from likely.density.imputation import latent_completions
 from likely.density.shell import Prior, StandardNormal
@@ -151,7 +151,7 @@ class GaussianMixture:
         return DiagonalGaussian(means[which], log_scales[which]).sample(at)
 
 
-class LatentVariable(ApproximateDensity, EncoderDecoder):
+class LatentVariable(CompletesByDraws, ApproximateDensity, EncoderDecoder):
     r"""p(x) = integral of p(x|z) p(z) dz, fitted through q(z|x).
 
     A subclass implements `posterior` (the encoder) and `decoder_output`, `prior` where that is not
@@ -373,25 +373,6 @@ class LatentVariable(ApproximateDensity, EncoderDecoder):
         for part, output in self.decoded(z, context):
             x[part] = self.likelihood_given_z.draw(output, uniform[part])
         return self.as_data(x)
-
-    def complete(
-        self,
-        x: Tensor,
-        observed: Tensor,
-        *,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-        method: str = "auto",
-        particles: int = PARTICLES,
-    ) -> Tensor:
-        """Draw the unobserved pixels from p(rest | observed), nearly; int64 [B, *shape].
-
-        Args:
-            x, observed, seed, context, method, particles: as for `completions`.
-        """
-        return self.completions(
-            x, observed, seed=seed, context=context, method=method, particles=particles
-        ).images[:, 0]
 
     @full_precision
     def completions(

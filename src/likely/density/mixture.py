@@ -19,6 +19,7 @@ from likely.density.chain import Autoregressive, raster
 from likely.density.completion import (
     PARTICLES,
     SWEEPS,
+    CompletesByDraws,
     Completions,
     OrderAgnostic,
     agnostic_completions,
@@ -59,7 +60,7 @@ class Subsampled(TractableDensity):
         """
 
 
-class Mixture(Subsampled):
+class Mixture(CompletesByDraws, Subsampled):
     """log p(x) = log (1/K) sum_k p_k(x), an equal mixture of autoregressive densities.
 
     The mixture is a density, so its likelihood is exact; it has no tractable conditionals in a
@@ -96,25 +97,6 @@ class Mixture(Subsampled):
                 labels = None if context is None else context[rows]
                 out[rows] = member.draw_from(uniform[rows], labels)
         return out
-
-    def complete(
-        self,
-        x: Tensor,
-        observed: Tensor,
-        *,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-        method: str = "auto",
-        particles: int = PARTICLES,
-    ) -> Tensor:
-        """Draw the unobserved pixels from p(rest | observed), int64 [B, *shape].
-
-        Args:
-            x, observed, seed, context, method, particles: as for `completions`.
-        """
-        return self.completions(
-            x, observed, seed=seed, context=context, method=method, particles=particles
-        ).images[:, 0]
 
     @torch.no_grad()
     @full_precision

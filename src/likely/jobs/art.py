@@ -11,8 +11,7 @@ from torch import Tensor
 
 from likely.ask.colorize import Colorizes
 from likely.ask.query import no_code
-from likely.ask.upscale import Upscales
-from likely.density import Autoregressive, Fittable, LatentVariable, Split
+from likely.density import Autoregressive, Fittable, LatentVariable, Split, Upscales
 from likely.errors import InvalidSetting, Unanswerable
 from likely.files.sheets import to_rgb
 from likely.noise import Noise

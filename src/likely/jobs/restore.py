@@ -18,9 +18,9 @@ from torch import Tensor
 from likely.ask.colorize import PARTICLES, Colorizes, colourings, grey_image
 from likely.ask.colorize import answer as colorize_answer
 from likely.ask.query import Guarantee, refusal
-from likely.ask.upscale import Upscales, enlargings
 from likely.ask.upscale import answer as upscale_answer
-from likely.density import CoarseToFine, Completions, Fittable, Split, TractableDensity
+from likely.ask.upscale import enlargings
+from likely.density import CoarseToFine, Completions, Fittable, Split, TractableDensity, Upscales
 from likely.density.colouring import grey_of
 from likely.errors import InvalidSetting
 from likely.estimate import Estimate, Relation
@@ -216,9 +216,8 @@ def restore(
     worth = (upscale_answer if task.times > 1 else colorize_answer)(model)
     if worth.guarantee is Guarantee.NONE:
         raise refusal(model, worth)
-    if isinstance(model, Upscales) and task.times > 1 and task.times not in model.enlargements:
-        allowed = " or ".join(map(str, model.enlargements))
-        raise InvalidSetting(f"times={task.times}: this model enlarges by {allowed}")
+    if isinstance(model, Upscales) and task.times > 1:
+        model.refuse_other(task.times)
     if base is None:
         assert truth is not None
         base = made_smaller(model, truth, task)

@@ -32,7 +32,7 @@ from torch.nn.functional import embedding_bag, linear
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density import PARTICLES, Completions, ExpectedStatistics
-from likely.density.completion import SWEEPS, choose_method, refuse_count
+from likely.density.completion import SWEEPS, CompletesByDraws, choose_method, refuse_count
 from likely.devices.precision import full_precision, without_autocast
 from likely.errors import InvalidSetting
 from likely.estimate import Relation
@@ -43,7 +43,7 @@ from likely.noise import Noise
 TRIED, WARM = 4096, 5
 
 
-class _MixtureOfProducts(ExpectedStatistics):
+class _MixtureOfProducts(CompletesByDraws, ExpectedStatistics):
     """What the mixtures share; a leaf gives the statistics of a dimension and its levels.
 
     Args:
@@ -164,25 +164,6 @@ class _MixtureOfProducts(ExpectedStatistics):
         x = self.integers(x)
         self.labels(context, len(x))
         return self._log_joint(x).softmax(1)
-
-    def complete(
-        self,
-        x: Tensor,
-        observed: Tensor,
-        *,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-        method: str = "auto",
-        particles: int = PARTICLES,
-    ) -> Tensor:
-        """Draw the unobserved pixels from p(rest | observed), exactly, whichever they are.
-
-        Args:
-            x, observed, seed, context, method, particles: as for `completions`.
-        """
-        return self.completions(
-            x, observed, seed=seed, context=context, method=method, particles=particles
-        ).images[:, 0]
 
     @torch.no_grad()
     @full_precision

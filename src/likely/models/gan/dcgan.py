@@ -30,13 +30,13 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_max_pool2d, leaky_relu, relu
+from torch.nn.functional import leaky_relu, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from likely.data.spec import DataSpec
 from likely.density.fittable import labels_of
 from likely.errors import InvalidSetting
-from likely.models.gan.images import FromUniformCodes
+from likely.models.gan.images import ConvolutionalDiscriminator, FromUniformCodes
 from likely.models.gan.settings import DCGANSettings
 from likely.nn.normalization import BatchNorm2d
 
@@ -85,7 +85,7 @@ class Generator(nn.Module):
         return x[:, :, : self.height, : self.width]
 
 
-class Discriminator(nn.Module):
+class Discriminator(ConvolutionalDiscriminator):
     """Images in [-1, 1], [B, C, H, W] -> logit that they are real, [B]."""
 
     def __init__(self, spec: DataSpec, settings: DCGANSettings, classes: int) -> None:
@@ -127,15 +127,6 @@ class Discriminator(nn.Module):
             # Projection of the pooled features on the label.
             logit = logit + (x.sum((2, 3)) * self.label(context)).sum(1) / math.sqrt(x.shape[1])
         return logit
-
-    def features(self, x: Tensor) -> Tensor:
-        """All convolutions, max-pooled to at most 4 x 4 (sec. 5.1), [B, features]."""
-        sides = [(m, (min(4, m.shape[2]), min(4, m.shape[3]))) for m in self.maps(x)]
-        return torch.cat([adaptive_max_pool2d(m, side).flatten(1) for m, side in sides], 1)
-
-    def activations(self, x: Tensor) -> dict[str, Tensor]:
-        """Every convolution by name, [B, F, H, W]; x floats in [-1, 1], [B, C, H, W]."""
-        return {f"layer-{number}": maps for number, maps in enumerate(self.maps(x), 1)}
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """Activations of every convolution, [B, F, H, W] each."""

@@ -1,12 +1,34 @@
-"""What the models of this family share: a convolutional generator that reads uniform codes."""
+"""What the models of this family share: a generator that reads uniform codes, a discriminator of
+convolutions."""
 
 from __future__ import annotations
 
+import abc
+
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d
 
 from likely.density import ImplicitDensity, UniformCube
 from likely.devices.precision import full_precision
 from likely.noise import Noise
+
+
+class ConvolutionalDiscriminator(nn.Module, abc.ABC):
+    """Images in [-1, 1], [B, C, H, W] -> logit that they are real, [B]; shows what it computes."""
+
+    @abc.abstractmethod
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The map of every stage, [B, F, H, W] each."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """All maps, max-pooled to at most 4 x 4 (DCGAN's sec. 5.1), [B, features]."""
+        sides = [(m, (min(4, m.shape[2]), min(4, m.shape[3]))) for m in self.maps(x)]
+        return torch.cat([adaptive_max_pool2d(m, side).flatten(1) for m, side in sides], 1)
+
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Every map by name, [B, F, H, W]; x floats in [-1, 1], [B, C, H, W]."""
+        return {f"layer-{number}": maps for number, maps in enumerate(self.maps(x), 1)}
 
 
 class FromUniformCodes(ImplicitDensity):

@@ -29,12 +29,12 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_max_pool2d, interpolate, leaky_relu
+from torch.nn.functional import interpolate, leaky_relu
 
 from likely.data.spec import DataSpec
 from likely.density.fittable import labels_of
 from likely.errors import InvalidSetting
-from likely.models.gan.images import FromUniformCodes
+from likely.models.gan.images import ConvolutionalDiscriminator, FromUniformCodes
 from likely.models.gan.settings import R3GANSettings
 
 SLOPE = 0.2
@@ -139,7 +139,7 @@ class Generator(nn.Module):
         return x[:, :, : self.height, : self.width]
 
 
-class Discriminator(nn.Module):
+class Discriminator(ConvolutionalDiscriminator):
     """Images in [-1, 1], [B, C, H, W] -> logit that they are real, [B]."""
 
     def __init__(self, spec: DataSpec, settings: R3GANSettings, classes: int) -> None:
@@ -162,15 +162,6 @@ class Discriminator(nn.Module):
         if self.label is not None and context is not None:
             logit = logit + (x * self.label(context)).sum(1) / math.sqrt(x.shape[1])
         return logit
-
-    def features(self, x: Tensor) -> Tensor:
-        """The map of every stage, max-pooled to at most 4 x 4, [B, features]."""
-        sides = [(m, (min(4, m.shape[2]), min(4, m.shape[3]))) for m in self.maps(x)]
-        return torch.cat([adaptive_max_pool2d(m, side).flatten(1) for m, side in sides], 1)
-
-    def activations(self, x: Tensor) -> dict[str, Tensor]:
-        """The map of every stage by name, [B, F, H, W]; x floats in [-1, 1], [B, C, H, W]."""
-        return {f"layer-{number}": maps for number, maps in enumerate(self.maps(x), 1)}
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The map of every stage, [B, F, H, W] each."""

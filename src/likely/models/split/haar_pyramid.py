@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from likely.data.spec import DataSpec
+from likely.density.coarse import Upscales
 from likely.density.completion import Completions
 from likely.density.fittable import labels_of
 from likely.density.split import Lifting, Split, average, both, reach
@@ -102,7 +103,7 @@ class Halving(Lifting):
         return lines[..., :height, :width]
 
 
-class HaarPyramid(Split):
+class HaarPyramid(Upscales, Split):
     """The model; see the module's docstring.
 
     Args:
@@ -147,29 +148,6 @@ class HaarPyramid(Split):
         below = self._below(times)
         return low if below is None else below.smaller(low, times // 2)
 
-    def upscale(
-        self,
-        low: Tensor,
-        n: int = 1,
-        *,
-        times: int = 2,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Tensor:
-        """n images of each small one, from p(x | low) itself, int64 [B, n, *shape].
-
-        Args:
-            low: averages, levels [B, C, ceil(H / times), ceil(W / times)]; of x `smaller(x)`.
-            n: draws of each.
-            times: by which the sides grow, one of `enlargements`.
-            seed: of the noise.
-            context: labels, as for `sample`.
-
-        Raises:
-            InvalidSetting: another `times`.
-        """
-        return self.enlargings(low, n, times=times, seed=seed, context=context).images
-
     def enlargings(
         self,
         low: Tensor,
@@ -194,7 +172,5 @@ class HaarPyramid(Split):
 
     def _below(self, times: int) -> HaarPyramid | None:
         """The pyramid that enlarges first; None where this one is enough."""
-        if times not in self.enlargements:
-            allowed = " or ".join(map(str, self.enlargements))
-            raise InvalidSetting(f"times={times}: this pyramid enlarges by {allowed}")
+        self.refuse_other(times)
         return self.base if times > 2 and isinstance(self.base, HaarPyramid) else None
