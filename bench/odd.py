@@ -33,7 +33,7 @@ import likely
 from common import RESULTS, write_result
 from likely import data, models
 from likely.data.spec import Dataset, digest_of
-from likely.evaluate.odd import RULE, TWO_SIDED, auroc, conformal, oddness, statistics
+from likely.evaluate.odd import RULE, TWO_SIDED, auroc, auroc_gain, conformal, oddness, statistics
 from likely.settings import FitSettings
 
 NAME = "odd"
@@ -120,11 +120,15 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         odd = statistics(run.model, few(changed(data.load(other)[1])))
         known = {key: values[::2] for key, values in usual.items()}
         fresh = {key: values[1::2] for key, values in usual.items()}
-        entry["pairs"][against] = {
-            key: auroc(oddness(key, known[key], fresh[key]), oddness(key, known[key], odd[key]))
+        scored = {
+            key: (oddness(key, known[key], fresh[key]), oddness(key, known[key], odd[key]))
             for key in odd
         }
-        print(name, against, entry["pairs"][against], flush=True)
+        pair: dict[str, Any] = {key: auroc(*both) for key, both in scored.items()}
+        usuals, odds = zip(scored["file-length"], scored[rule], strict=True)
+        pair["gain"] = auroc_gain(usuals, odds)
+        entry["pairs"][against] = pair
+        print(name, against, pair, flush=True)
     return entry
 
 
@@ -150,6 +154,8 @@ def main() -> None:
                 figures[f"odd/{network}/{against}/auroc"] = area
                 figures[f"odd/{network}/{against}/auroc-standard-error"] = error
                 figures[f"odd/{network}/{against}/file-length-auroc"] = pair["file-length"][0]
+                figures[f"odd/{network}/{against}/gain"] = pair["gain"][0]
+                figures[f"odd/{network}/{against}/gain-standard-error"] = pair["gain"][1]
         if "fashion" in rows:
             figures["odd/fashion-mnist/auroc"] = figures["odd/fashion/mnist/auroc"]
         figures["odd/false-alarms-at-5-percent"] = stats.mean(

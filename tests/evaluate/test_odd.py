@@ -20,6 +20,7 @@ from likely.errors import InvalidData, Unanswerable
 from likely.evaluate.odd import (
     Asked,
     auroc,
+    auroc_gain,
     batch_typicality,
     conformal,
     file_bits,
@@ -82,6 +83,22 @@ def test_the_area_is_that_of_all_pairs_with_its_error() -> None:
     assert area == pytest.approx(pairs.mean())
     areas = [auroc(generator.choice(usual, 40), generator.choice(odd, 30))[0] for _ in range(400)]
     assert error == pytest.approx(np.std(areas), rel=0.25)
+
+
+def test_a_gain_over_another_statistic_is_paired() -> None:
+    generator = np.random.default_rng(0)
+    usual, odd = generator.normal(size=(2, 60)), generator.normal(0.7, size=(2, 50))
+    usual[1] += 3 * usual[0]
+    odd[1] += 3 * odd[0]
+    gain, error = auroc_gain((usual[0], usual[1]), (odd[0], odd[1]))
+    assert gain == pytest.approx(auroc(usual[1], odd[1])[0] - auroc(usual[0], odd[0])[0])
+    gains = []
+    for _ in range(400):
+        u, o = usual[:, generator.integers(0, 60, 60)], odd[:, generator.integers(0, 50, 50)]
+        gains.append(auroc_gain((u[0], u[1]), (o[0], o[1]))[0])
+    assert error == pytest.approx(np.std(gains), rel=0.25)
+    assert error < auroc(usual[0], odd[0])[1]  # both see the same examples
+    assert auroc_gain((usual[0], usual[0]), (odd[0], odd[0])) == (0.0, 0.0)
 
 
 def test_a_batch_is_typical_or_not() -> None:

@@ -308,19 +308,41 @@ def auroc(usual: FloatArray, odd: FloatArray) -> tuple[float, float]:
 
     The error is that of DeLong et al. 1988, https://doi.org/10.2307/2531595.
     """
-    ranked_usual, ranked_odd = np.sort(usual), np.sort(odd)
+    of_usual, of_odd = _placements(usual, odd)
+    return float(of_odd.mean()), _placement_error(of_usual, of_odd)
+
+
+def auroc_gain(
+    usual: tuple[FloatArray, FloatArray], odd: tuple[FloatArray, FloatArray]
+) -> tuple[float, float]:
+    """AUROC of the second statistic less that of the first, of the same examples; its error.
+
+    The error is that of DeLong et al. 1988 for correlated curves.
+
+    Args:
+        usual: both statistics of the usual examples, [N] each.
+        odd: both of the odd ones, [M] each.
+    """
+    first, second = (_placements(*pair) for pair in zip(usual, odd, strict=True))
+    of_usual, of_odd = second[0] - first[0], second[1] - first[1]
+    return float(of_odd.mean()), _placement_error(of_usual, of_odd)
+
+
+def _placements(usual: FloatArray, odd: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Of each example the share of the other kind on the right side of it, ties half."""
 
     def share(values: FloatArray, ranked: FloatArray) -> FloatArray:
         below = np.searchsorted(ranked, values, "left") + np.searchsorted(ranked, values, "right")
         return below / (2.0 * len(ranked))
 
-    of_odd = share(odd, ranked_usual)
-    of_usual = 1.0 - share(usual, ranked_odd)
-    area = float(of_odd.mean())
-    if min(len(usual), len(odd)) < 2:
-        return area, float("nan")
-    variance = of_odd.var(ddof=1) / len(odd) + of_usual.var(ddof=1) / len(usual)
-    return area, float(np.sqrt(variance))
+    return 1.0 - share(usual, np.sort(odd)), share(odd, np.sort(usual))
+
+
+def _placement_error(of_usual: FloatArray, of_odd: FloatArray) -> float:
+    if min(len(of_usual), len(of_odd)) < 2:
+        return float("nan")
+    variance = of_odd.var(ddof=1) / len(of_odd) + of_usual.var(ddof=1) / len(of_usual)
+    return float(np.sqrt(variance))
 
 
 def batch_typicality(
