@@ -24,7 +24,8 @@ OPTIONS: dict[str, Option] = {
     "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
                 "[test]"),
     "--importance-samples": ("K", whole(0), 100, "of the importance-weighted bound of a "
-                             "latent-variable model; 0 for the ELBO alone [100]"),
+                             "latent-variable model, particles of FIVO for sequences; 0 for the "
+                             "ELBO alone [100]"),
     "--factors": ("", None, False, "also hold the codes against the known factors of the data "
                   "(shapes): MIG, DCI, SAP"),
     "--annealed": ("", None, False, "also bound log p(x) of a latent-variable model by annealed "
