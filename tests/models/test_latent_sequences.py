@@ -27,7 +27,7 @@ from likely.noise import Noise
 from likely.training.objectives import Step
 from likely.verify import verify
 
-CASES = [(name, kind) for name in ("srnn", "vrnn") for kind in SETS]
+CASES = [("srnn", "mixed"), ("vrnn", "keys")]
 
 
 class LinearGaussian(LatentSequence):
@@ -275,12 +275,12 @@ def test_fit_evaluate_verify_sample_and_forecast(
     numbers = [(e["quantity"], e["relation"], e["unit"]) for e in report["estimates"]]
     assert numbers[:2] == [("nll", "<=", "nats/step"), ("nll", "<=", "bits/value")]
     assert numbers[2:5] == [*numbers[:2], ("rate", "=", "nats/step")]
-    assert main(["verify", run, "--quick", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["passed"]
     assert main(["complete", run, "--steps", "2:4"]) == 2
     assert "an integral over z" in capsys.readouterr().err
+    assert main(["score", run, "test"]) == 2
+    assert "no exact log p of each step" in capsys.readouterr().err
     assert main(["sample", run, "-n", "2", "--steps", "7"]) == 0
-    assert main(["forecast", run, "--horizon", "3", "--draws", "4", "--json"]) == 0
+    assert main(["forecast", run, "--horizon", "3", "--at", "6", "--draws", "4", "--json"]) == 0
     assert '"guarantee": "approximate"' in capsys.readouterr().out
 
 

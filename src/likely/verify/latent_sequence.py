@@ -46,7 +46,7 @@ GRID, REACH = 33, 6.0  # of a latent, in standard deviations of its prior
 FINER, FARTHER = 61, 10.0  # of what a particle is drawn from
 SEQUENCES = 8  # of the tiny instance, that the bounds are drawn for
 SIGMAS = 6.0
-QUICK = 8  # steps of a sequence
+QUICK = 6  # steps of a sequence
 
 
 def latent_sequence_proofs(

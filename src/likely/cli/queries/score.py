@@ -81,6 +81,11 @@ def run(options: argparse.Namespace) -> int:
     saved = opened(options)
     if isinstance(saved.model, SequenceDensity):
         return score_sequences(options, saved, saved.model)
+    if saved.model.takes_sequences:
+        raise InvalidSetting(
+            f"{saved.name} has no exact log p of each step to score stretches of sequences by: "
+            "take an exact model, as gru or hmm"
+        )
     out = path_of(options.out, ".csv", "--out")
     sheet = path_of(options.sheet, ".png", "--sheet")
     sheet = sheet or saved.directory / "samples" / "odd.png"
