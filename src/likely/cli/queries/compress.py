@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 EXAMPLE = """\
   likely compress runs/pixelcnn images/ -o images.likely
   likely compress runs/pixelcnn array.npy -o array.likely --alone
-  likely compress runs/var mine.csv -o mine.likely
 """
 DEFAULT = None
 OPTIONS: dict[str, Option] = {
