@@ -630,6 +630,9 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     for name, size in (("gru", "--hidden"), ("var", "--lags")):
         words = ["fit", name, "--data", "regimes", "--out", f"runs/{name}", size, "4"]
         assert main([*words, "--steps", "1"]) == 0
+    mode, level = likely.load("runs/var").model.spec.columns  # type: ignore[attr-defined]
+    lines = [f"{mode.names[t % 2]},{level.numbers(150 + t):.3f}" for t in range(6)]
+    (tmp_path / "mine.csv").write_text("\n".join(["mode,level", *lines, ""]))
     seen = 0
     for command in COMMANDS:
         if command in ("mdp", "world"):  # their own tests run their examples
