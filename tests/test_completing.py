@@ -137,6 +137,14 @@ def test_wrong_weights_are_noticed(
     assert bias() > 6.0
 
 
+def test_what_the_draws_are_worth_is_the_least_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([20.0, 18.0, *[25.0] * 9])
+    monkeypatch.setattr(completion, "effective", lambda w: w.new_full((len(w),), next(values)))
+    drawn = chain().completions(X, MASKS["scattered"], method="smc", particles=32)
+    assert drawn.effective.tolist() == [18.0]
+    assert next(values) == 25.0
+
+
 def refined_distance() -> float:
     """Of chains that begin with the observed pixels and anything."""
     model, observed = chain(), MASKS["scattered"]
