@@ -331,7 +331,7 @@ def test_the_terminal_shows_relation_error_direction_floor_and_kind() -> None:
     assert "≤84.80±0.25" in text
     assert "nll [nats] ↓" in text
     assert "≈0.50±0.25" in text
-    assert re.search(r" floor \n.* training \n.* images", text)
+    assert re.search(r" floor \n.* training \n.* data", text)
 
 
 def test_labels_and_numbers() -> None:

@@ -89,13 +89,11 @@ def test_every_number_and_every_reason_is_on_the_page(report: Report) -> None:
     assert "fit.steps" in page
 
 
-def test_pictures_of_a_run_are_on_the_page(report: Report, tmp_path: Path) -> None:
-    path = tmp_path / "clusters.png"
-    path.write_bytes(b"a picture")
-    first = dataclasses.replace(report.models[0], pictures={"Its codes": path})
+def test_pictures_of_a_run_are_on_the_page(report: Report) -> None:
+    first = dataclasses.replace(report.models[0], pictures={"Its codes": b"a picture"})
     page = render(dataclasses.replace(report, models=(first, *report.models[1:])))
     encoded = base64.b64encode(b"a picture").decode()
-    assert f'<img src="data:image/png;base64,{encoded}" alt="Its codes">' in page
+    assert f'<img class="plotted" src="data:image/png;base64,{encoded}" alt="Its codes">' in page
 
 
 def test_every_value_is_escaped(report: Report) -> None:

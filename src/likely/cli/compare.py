@@ -13,7 +13,7 @@ from likely.cli.output import note, say, say_json, wrapped
 from likely.cli.parser import UNSET, Option, Parser, add_options, device_option, no_choices, whole
 from likely.cli.values import set_fields
 from likely.errors import InvalidSetting
-from likely.models import ONE_OF_EACH_KIND
+from likely.models import ONE_OF_EACH_KIND, SEQUENCES_OF_EACH_KIND
 from likely.training.stopping import exit_code
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--out": ("DIR", None, UNSET, "where the report goes [runs/compare-DATA, or runs/compare for "
               "given runs]"),
+    "--models": ("NAMES", str, UNSET, "that are fitted, as gru,tcn [one of each kind]"),
     "--split": ("NAME", ("test", "validation"), UNSET, "test, or validation while choices are "
                 "still being made [test]"),
     "--steps": ("N", whole(1), UNSET, "updates of every fit [each model's preset]"),
-    "--importance-samples": ("K", whole(0), UNSET, "of the importance-weighted bound; 0 for the "
-                             "ELBO alone [100]"),
+    "--importance-samples": ("K", whole(0), UNSET, "of the importance-weighted bound, particles of "
+                             "FIVO; 0 for the ELBO alone [100]"),
     "--samples": ("N", whole(1), UNSET, "images on each side of the distances [those of the "
                   "split, at most 2000]"),
     "--seed": ("N", whole(0), UNSET, "of fits, samples and bounds [0]"),
@@ -46,10 +47,11 @@ def configure(parser: Parser, choice: str | None) -> None:
     """The arguments."""
     parser.description = (
         "Compare runs; or with --data and no runs, fit one model of each kind first\n"
-        f"({', '.join(ONE_OF_EACH_KIND)}). Prints the table, and writes report.html,\n"
-        "report.json and sample sheets. The order is partial: = against <= may be\n"
-        "UNDECIDED, and numbers on different data never meet. A comparison that was\n"
-        "stopped resumes."
+        f"({', '.join(ONE_OF_EACH_KIND)}; of sequences {', '.join(SEQUENCES_OF_EACH_KIND)},\n"
+        "var where a column is a number). Prints the table, and writes report.html,\n"
+        "report.json, sample sheets and, of music, MIDI and WAV files. The order is\n"
+        "partial: = against <= may be UNDECIDED, and numbers on different data never meet.\n"
+        "A comparison that was stopped resumes."
     )
     parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help="directories of runs")
     add_options(parser, OPTIONS)
@@ -74,6 +76,10 @@ def run(options: argparse.Namespace) -> int:
 
     names = ("split", "steps", "importance_samples", "samples", "seed", "device")
     settings = {name: getattr(options, name) for name in names if name in options}
+    if "models" in options:
+        if options.runs:
+            raise InvalidSetting("--models are fitted; for given runs, leave it out")
+        settings["models"] = tuple(name.strip() for name in options.models.split(","))
     default = "runs/compare"
     if request is not None and not options.runs:
         default += f"-{Path(str(request['name'])).stem or 'data'}"
@@ -107,8 +113,9 @@ def _conclude(outcome: Outcome, as_json: bool) -> int:
         return 2
     if not as_json:
         say(f"\nreport: {outcome.files.html}\nnumbers: {outcome.files.json}")
-        sheets = ", ".join(str(sheet) for sheet in outcome.files.sheets[:1])
-        say(f"sheets: {sheets} and others")
+        for what, files in (("sheets", outcome.files.sheets), ("sounds", outcome.files.sounds)):
+            if files:
+                say(f"{what}: {files[0]} and others")
     return 0
 
 
@@ -121,7 +128,8 @@ def _print(report: Report) -> None:
     Console().print(terminal_table(report.comparison))
     sentences = report.comparison.sentences()
     decisive = [quantity for quantity in QUANTITIES.values() if quantity.decisive]
-    titles = tuple(f"{q.label} [{q.unit}]" if q.unit else q.label for q in decisive)
+    # Nats stand for nats per step, too.
+    titles = tuple(f"{q.label} [{q.unit}" if q.unit else q.label for q in decisive)
     told = [sentence for sentence in sentences if sentence.startswith(titles)]
     for sentence in told:
         say(wrapped(sentence))

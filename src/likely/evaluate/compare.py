@@ -5,7 +5,8 @@ about different data (or features, or N) and are never in one column. In a colum
 models gets a verdict with its reason: BETTER, WORSE, UNDECIDED where a bound or the sampling
 error leaves room for either order. With per-example values on the same images, the test is
 paired: the standard error is that of the differences, which is far smaller than that of
-two independent means, since images differ in difficulty by tens of nats.
+two independent means, since images differ in difficulty by tens of nats. Nats per step of sequences
+are paired by the blocks that their error is from.
 
 A model without a density has no number in the likelihood column, but the reason.
 """
@@ -23,9 +24,10 @@ from likely.data.sequences.spec import spec_of
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting
 from likely.estimate import Comparison, Estimate, Relation, Verdict, confidence_width
-from likely.evaluate.quantities import CODES, GROUPS, LIKELIHOODS, words
+from likely.evaluate.quantities import CODES, GROUPS, LIKELIHOOD, LIKELIHOODS, words
 
 Key = tuple[str, str]  # quantity, unit
+PER_STEP = ("nats/step", "bits/value")  # of sequences: the values are those of blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,8 @@ class ModelResult:
         kind: the place in the taxonomy, `model.kind`.
         estimates: all numbers. Two bounds on the same quantity: the tighter one is compared.
         answers: `likely.answers(model)`.
-        per_example: values behind an estimate, by (quantity, unit), in the order of the images;
-            they make the comparison paired.
+        per_example: values behind an estimate, by (quantity, unit), in the order of the images, or
+            of the blocks of sequences; they make the comparison paired.
         refused: reasons, by quantity, why a number is withheld (a failed check).
         data: what the model was evaluated on, for words on what differs between two.
     """
@@ -309,6 +311,46 @@ def compare_models(
     return ComparisonTable(tuple(results), tuple(floor), columns, cells, tuple(verdicts), beaten)
 
 
+def beside_best(results: Sequence[ModelResult]) -> list[ModelResult]:
+    """The models, each with its paired difference to the best exact one, where steps are scored.
+
+    Of models that were measured on the same sequences: nats per step more than those of the model
+    whose exact number is the lowest. A bound leaves a bound.
+    """
+    key = ("nll", "nats/step")
+    scored = {
+        result.name: next(e for c, e in _by_column(result).items() if (c.quantity, c.unit) == key)
+        for result in results
+        if key in result.per_example
+    }
+    out = []
+    for result in results:
+        mine = scored.get(result.name)
+        exact = [
+            other
+            for other in results
+            if mine is not None
+            and other.name in scored
+            and scored[other.name].relation is Relation.EXACT
+            and scored[other.name].fingerprint == mine.fingerprint
+        ]
+        if mine is not None and len(scored) > 1 and exact:
+            best = min(exact, key=lambda other: scored[other.name].value)
+            pairs = zip(result.per_example[key], best.per_example[key], strict=True)
+            difference = Estimate.mean_of(
+                [a - b for a, b in pairs],
+                unit="nats/step",
+                relation=mine.relation,
+                quantity="nll-difference",
+                fingerprint=mine.fingerprint,
+                lower_is_better=None,
+                about=f"to {best.name}, on the same blocks",
+            )
+            result = dataclasses.replace(result, estimates=(*result.estimates, difference))
+        out.append(result)
+    return out
+
+
 def paired_comparison(
     left: Estimate, right: Estimate, left_values: Sequence[float], right_values: Sequence[float]
 ) -> Comparison:
@@ -316,7 +358,8 @@ def paired_comparison(
 
     Args:
         left, right: the estimates, means of the values.
-        left_values, right_values: per example, in the same order and the estimates' unit.
+        left_values, right_values: per example (of nats per step: of each block of steps), in the
+            same order and the estimates' unit.
 
     Returns:
         As `Estimate.versus`, with the standard error of the mean difference instead of that of
@@ -325,7 +368,7 @@ def paired_comparison(
     plain = left.versus(right)
     if plain.verdict is Verdict.INCOMPARABLE or left.lower_is_better is None:
         return plain
-    n = len(left_values)
+    n, what = len(left_values), "block" if left.unit in PER_STEP else "image"
     if n != len(right_values) or n < 1:
         raise InvalidSetting(
             f"a paired test needs the same examples on both sides; given {n} and "
@@ -334,14 +377,15 @@ def paired_comparison(
     if n == 1:
         return Comparison(
             Verdict.UNDECIDED,
-            f"{left} and {right}: one image does not say how far chance alone moves the difference",
+            f"{left} and {right}: one {what} does not say how far chance alone moves the "
+            "difference",
         )
     differences = [a - b for a, b in zip(left_values, right_values, strict=True)]
     mean = math.fsum(differences) / n
     variance = math.fsum((d - mean) ** 2 for d in differences) / (n - 1)
     error = math.sqrt(variance / n)
     slack = confidence_width(n) * error
-    shown = f"{left} and {right}: on the same {n} images they differ by {mean:+.4g} +- {error:.2g}"
+    shown = f"{left} and {right}: on the same {n} {what}s they differ by {mean:+.4g} +- {error:.2g}"
     # `left` is surely below when even its upper end is below the lower end of `right`.
     below = _bounds(left, Relation.UPPER) and _bounds(right, Relation.LOWER) and mean + slack < 0
     above = _bounds(left, Relation.LOWER) and _bounds(right, Relation.UPPER) and mean - slack > 0
@@ -385,7 +429,8 @@ def _missing(result: ModelResult, column: Column, estimates: Mapping[Column, Est
     if column.quantity in result.refused:
         return Missing("refused", result.refused[column.quantity])
     answer = result.answers.get("likelihood")
-    if column.quantity in LIKELIHOODS and answer and answer.guarantee is Guarantee.NONE:
+    density = any(column.quantity == quantity.name for quantity in GROUPS[LIKELIHOOD])
+    if density and answer and answer.guarantee is Guarantee.NONE:
         return Missing("no density", answer.reason)
     if any(column.quantity == quantity.name for quantity in GROUPS[CODES]):
         code = result.answers.get("posterior")
@@ -431,7 +476,8 @@ def _values(
         if quantity != column.quantity or base is None:
             continue
         mean = math.fsum(values) / max(1, len(values))
-        if len(values) != base.n or not math.isclose(mean, base.value, rel_tol=1e-5, abs_tol=1e-9):
+        counted = unit in PER_STEP or len(values) == base.n
+        if not counted or not math.isclose(mean, base.value, rel_tol=1e-5, abs_tol=1e-9):
             raise InvalidSetting(
                 f"{result.name}: the {len(values)} per-example values of {quantity} have mean "
                 f"{mean:.6g}, but the estimate is {base.value:.6g} over {base.n}"

@@ -31,7 +31,7 @@ class Quantity:
         return self.short or self.title
 
 
-LIKELIHOOD = "Likelihood of test images"
+LIKELIHOOD = "Likelihood of test data"
 SAMPLES = "Samples against test images"
 COPYING = "Copying of training images"
 CODES = "Codes"
@@ -43,20 +43,23 @@ SIMULATION = "Simulated sequences"
 # By heading. Density is 1 for equal distributions, and more for samples that crowd where data is
 # dense.
 GROUPS: dict[str, tuple[Quantity, ...]] = {
-    LIKELIHOOD: tuple(
-        Quantity(
-            f"nll{condition.replace(' the', '').replace(' ', '-')}",
-            f"negative log-likelihood{condition}",
-            f"nll{bar}",
-            "nats",
-            True,
-            True,
-        )
-        for condition, bar in (
-            ("", ""),
-            (" given the label", " | label"),
-            (" given the context", " | context"),
-        )
+    LIKELIHOOD: (
+        *(
+            Quantity(
+                f"nll{condition.replace(' the', '').replace(' ', '-')}",
+                f"negative log-likelihood{condition}",
+                f"nll{bar}",
+                "nats",
+                True,
+                True,
+            )
+            for condition, bar in (
+                ("", ""),
+                (" given the label", " | label"),
+                (" given the context", " | context"),
+            )
+        ),
+        Quantity("nll-difference", "paired difference to the best exact model", "to best exact"),
     ),
     CODES: (
         *(
@@ -121,7 +124,7 @@ GROUPS: dict[str, tuple[Quantity, ...]] = {
 }
 QUANTITIES = {quantity.name: quantity for group in GROUPS.values() for quantity in group}
 # What a model without a density cannot have.
-LIKELIHOODS = tuple(quantity.name for quantity in GROUPS[LIKELIHOOD])
+LIKELIHOODS = tuple(quantity.name for quantity in GROUPS[LIKELIHOOD] if quantity.decisive)
 
 
 def words(name: str, short: bool = False) -> str:

@@ -23,7 +23,7 @@ NOT_CURVES = ("step", "learning_rate", "seconds", "epoch")
 CHARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Loss",
-        "nats per image",
+        "nats per example",
         ("nll", "negative_elbo", "negative_importance_bound", "distortion", "kl", "validation"),
     ),
     ("Loss of both players", "", ("generator_loss", "discriminator_loss")),

@@ -1,6 +1,7 @@
 """The main job: fit one model of each kind (or take fitted runs), prove, measure, compare.
 
     likely compare --data digits             fits a model of each kind first
+    likely compare --data chorales           the same of sequences
     likely compare runs/pixelcnn runs/vae    compares what is fitted
 
 Every choice is made on the validation split; the test split is read once, here. The fits are
@@ -19,46 +20,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from likely import data as data_room
 from likely import runs
-from likely.ask import Guarantee, answers
-from likely.ask.complete import Completes
-from likely.ask.complete import answer as completion_answer
-from likely.ask.encode import Encodes
-from likely.ask.interpolate import Interpolates
+from likely.ask import answers
 from likely.ask.likelihood import has_likelihood
-from likely.data.labels import relabelled
+from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset, as_dataset
-from likely.density import Fittable, GenerativeModel, LatentVariable, context_of, generative
+from likely.density import Fittable, GenerativeModel, generative
 from likely.devices import choose_device, environment, place
 from likely.errors import InvalidData, InvalidSetting, LikelyError
-from likely.evaluate.compare import ModelResult, compare_models
-from likely.evaluate.likelihood import quantity_of
-from likely.evaluate.samples import SampleReference
+from likely.evaluate.compare import ModelResult, beside_best, compare_models
+from likely.evaluate.features import Images
 from likely.files import refuse_unwritable
 from likely.files.charts import panels_from_metrics
-from likely.jobs.evaluate import (
-    EvaluateSettings,
-    Progress,
-    measure,
-    quiet,
-    reference_for,
-    speed_of,
-    split_of,
-    stage,
-)
+from likely.jobs.compare_images import ImageSide
+from likely.jobs.compare_sequences import SequenceSide, of_each_kind, training_picture
+from likely.jobs.evaluate import EvaluateSettings, Progress, quiet, split_of, stage
 from likely.jobs.fits import FitStopped, Order, SideBySide, room_for
-from likely.models import ONE_OF_EACH_KIND, entry
-from likely.report.report import (
-    ModelReport,
-    Report,
-    ReportFiles,
-    neighbour_pairs,
-    write_draft,
-    write_report,
-)
+from likely.models import MODELS, ONE_OF_EACH_KIND, SEQUENCE_MODELS, entry
+from likely.report.report import ModelReport, Report, ReportFiles, write_draft, write_report
 from likely.runs.checkpoint import CheckpointError
 from likely.runs.saved import SavedRun
 from likely.settings import not_negative, to_json
@@ -78,13 +60,15 @@ class CompareSettings:
     """How a comparison is made.
 
     Attributes:
-        importance_samples: k of the importance-weighted bound; 0 for the ELBO alone.
+        importance_samples: k of the importance-weighted bound, particles of FIVO where it is one of
+            sequences; 0 for the ELBO alone.
         samples: images on each side of the distances; 0 for as many as there are test images,
             at most 2,000.
         split: test, or validation while choices are still being made.
         seed: of fits, samples and bounds.
         steps: of every fit; 0 for each model's preset.
         device: auto, cpu, cuda.
+        models: that are fitted, by name; none for one of each kind for the data.
     """
 
     importance_samples: int = 100
@@ -93,6 +77,7 @@ class CompareSettings:
     seed: int = 0
     steps: int = 0
     device: str = "auto"
+    models: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "validation"):
@@ -126,7 +111,7 @@ class Fitted:
     seconds: float | None
     status: str
     adversary: nn.Module | None = None
-    pictures: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    pictures: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +130,9 @@ class Outcome:
     files: ReportFiles | None
     finished: bool
     status: str
+
+
+Side = ImageSide | SequenceSide
 
 
 def run(
@@ -281,11 +269,12 @@ def _fitted_and_compared(
     """Fit a model of each kind side by side; each is measured as soon as it is fitted."""
     settings = bench.settings
     refuse_unwritable(out / "report.html")
-    bench.data(request)  # read, and what is decoded cached, before others read it
+    # Read, and what is decoded cached, before others read it.
+    names = models_for(bench.data(request)[0], settings.models)
     changes: dict[str, Any] = {"seed": settings.seed, "device": settings.device}
     if settings.steps:
         changes["steps"] = settings.steps
-    orders = [Order(name, request, str(out / "runs" / name), changes) for name in ONE_OF_EACH_KIND]
+    orders = [Order(name, request, str(out / "runs" / name), changes) for name in names]
     at_once, threads = room_for(len(orders), settings.device)
     done: dict[str, tuple[Fitted, ModelReport]] = {}
     steps: dict[str, str] = {}
@@ -296,8 +285,8 @@ def _fitted_and_compared(
 
     def draft() -> None:
         """What is known so far, on disk."""
-        pending = [steps.get(n, n) for n in ONE_OF_EACH_KIND if n not in done]
-        items = [done[name] for name in ONE_OF_EACH_KIND if name in done]
+        pending = [steps.get(n, n) for n in names if n not in done]
+        items = [done[name] for name in names if name in done]
         with contextlib.suppress(CheckpointError):  # the disk may have room again at the end
             write_draft(bench.report(items, request, command, pending), out)
 
@@ -306,13 +295,13 @@ def _fitted_and_compared(
         with SideBySide(orders, at_once, threads, progress) as fits:
             torch.set_num_threads(threads)  # the others compute
             draft()
-            bench.reference(request)
+            bench.side(request)
             for order in fits:
                 item = _opened(order.directory, request, settings, bench)
                 done[item.name] = item, bench.measure(item)
                 if len(done) < len(orders):
                     draft()
-        return _concluded({name: done[name] for name in ONE_OF_EACH_KIND}, bench, out, command)
+        return _concluded({name: done[name] for name in names}, bench, out, command)
     except FitStopped as stopped:
         return Outcome(None, None, False, str(stopped))
     except KeyboardInterrupt:
@@ -349,6 +338,8 @@ def _opened(
     wanted = request or {"name": options.pop("source"), **options}
     train, _ = bench.data(wanted)
     spec = model.spec
+    if isinstance(train, Sequences) and (misfit := train.spec.misfit(spec)):
+        raise InvalidData(f"{saved.directory}: {misfit}")
     if (train.spec.shape, train.spec.levels) != (spec.shape, spec.levels):
         raise InvalidData(
             f"{saved.directory} was fitted to {spec.name}, shape {spec.shape} with {spec.levels} "
@@ -365,17 +356,21 @@ def _opened(
         saved.files.seconds(),
         saved.state,
         saved.adversary,
-        {words: path for name, words in PICTURES.items() if (path := saved.files / name).is_file()},
+        {
+            words: path.read_bytes()
+            for name, words in PICTURES.items()
+            if (path := saved.files / name).is_file()
+        },
     )
 
 
 class _Bench:
-    """Data, extractors and references, each made once; and the measuring of one model."""
+    """Data and what is measured with them, each made once; and the measuring of one model."""
 
     def __init__(self, settings: CompareSettings, progress: Progress) -> None:
         self.settings, self.progress = settings, progress
         self._data: dict[str, tuple[Dataset, Dataset]] = {}
-        self._references: dict[str, SampleReference] = {}
+        self._sides: dict[str, Side] = {}
 
     def keep(self, train: Dataset, test: Dataset) -> dict[str, Any]:
         """Take data of this process, and give the request that stands for it."""
@@ -393,73 +388,62 @@ class _Bench:
             self._data[key] = train, split_of(train, test, self.settings.split)
         return self._data[key]
 
-    def reference(self, request: Mapping[str, Any]) -> SampleReference:
-        """What samples of models of this data are measured with."""
+    def side(self, request: Mapping[str, Any]) -> Side:
+        """What models of this data are measured and shown with."""
         key = repr(sorted(request.items()))
-        if key not in self._references:
+        if key not in self._sides:
             train, test = self.data(request)
-            self._references[key] = reference_for(train, test, self.settings.samples, self.progress)
-        return self._references[key]
+            kind = SequenceSide if isinstance(train, Sequences) else ImageSide
+            how = EvaluateSettings(
+                importance_samples=self.settings.importance_samples,
+                samples=self.settings.samples,
+                seed=self.settings.seed,
+            )
+            self._sides[key] = kind(train, test, how, self.progress)
+        return self._sides[key]
 
     def measure(self, item: Fitted) -> ModelReport:
         """All numbers, samples, notes and pictures of one model, but for its speed."""
         train, test = self.data(item.request)
         model, seed = item.model, self.settings.seed
         with stage(self.progress, f"verifying {item.name}"):
-            proofs = verify(model, test, seed)
-        measured = measure(
-            model,
-            train,
-            test,
-            EvaluateSettings(
-                importance_samples=self.settings.importance_samples,
-                samples=self.settings.samples,
-                seed=seed,
-            ),
-            name=item.name,
-            proofs=proofs,
-            reference=self.reference(item.request),
-            timed=False,
-            progress=self.progress,
-        )
-        samples = measured.samples
-        assert samples is not None
+            proofs = verify(model, test, seed, train=train)
+        measured, shown = self.side(item.request).measure(model, item.name, proofs)
         notes = [" ".join(map(str, proofs.failed)), *measured.notes]
         if proofs.passed:
             all_names = ", ".join(proof.name for proof in proofs.proofs)
             notes[0] = f"All {len(proofs.proofs)} proofs hold: {all_names}."
         notes += [str(finding) for finding in diagnose(item.metrics, model, train)]
-        values, quantity = measured.per_example, quantity_of(model)
+        values: dict[tuple[str, str], Sequence[float]] = {}
+        if measured.per_example is not None:
+            nll = measured["nll"]
+            values[nll.quantity, nll.unit] = measured.per_example
         result = ModelResult(
             item.name,
             model.kind,
             measured.estimates,
             answers(model, adversary=item.adversary),
-            {} if values is None else {(quantity, "nats"): values},
+            values,
             measured.unanswerable if has_likelihood(model) else {},
             test.spec,
         )
         return ModelReport(
             result,
-            samples[:100],
             summary=item.summary,
             settings={"model": to_json(model.settings), "fit": dict(item.fit)},
             parameters=sum(p.numel() for p in model.parameters()),
             seconds=item.seconds,
             status=item.status,
             panels=panels_from_metrics(item.metrics),
-            neighbours=neighbour_pairs(samples, train, self.reference(item.request).extractor),
             notes=tuple(notes),
-            sheets=_pictures(model, test, seed),
-            pictures=item.pictures,
+            **{**shown, "pictures": {**shown.get("pictures", {}), **item.pictures}},
         )
 
     def timed(self, item: Fitted, report: ModelReport) -> ModelReport:
         """The report with the speed of the sampler, which a machine at rest tells."""
         with stage(self.progress, f"timing {item.name}"):
-            speed = speed_of(item.model, self.reference(item.request))
-        estimates = (*report.result.estimates, speed)
-        result = dataclasses.replace(report.result, estimates=estimates)
+            speed = self.side(item.request).speed(item.model)
+        result = dataclasses.replace(report.result, estimates=report.result.estimates + speed)
         return dataclasses.replace(report, result=result)
 
     def report(
@@ -471,18 +455,22 @@ class _Bench:
     ) -> Report:
         """The whole, ready to be written; a draft where models are still being fitted."""
         train, test = self.data(request)
-        models = tuple(report for _, report in items)
-        names = ONE_OF_EACH_KIND if pending else [item.name for item, _ in items]
-        references = [self.reference(item.request) for item, _ in items]
-        floors = {e.quantity + e.fingerprint: e for each in references for e in each.floor}
+        results = beside_best([report.result for _, report in items])
+        models = tuple(
+            dataclasses.replace(report, result=result)
+            for (_, report), result in zip(items, results, strict=True)
+        )
+        names = [*(item.name for item, _ in items), *(each.partition(" ")[0] for each in pending)]
+        sides = [self.side(item.request) for item, _ in items]
+        floors = {e.quantity + e.fingerprint: e for side in sides for e in side.floor}
         return Report(
             title=f"One comparison on {train.spec.name}: {', '.join(names)}",
             train=train.spec,
             test=test.spec,
-            extractor=references[0].extractor.description if references else "",
-            comparison=compare_models([model.result for model in models], list(floors.values())),
+            extractor=sides[0].extractor if sides else "",
+            comparison=compare_models(results, list(floors.values())),
             models=models,
-            training_images=torch.from_numpy(train[:100].astype(np.int64)),
+            training_images=shown_of(train),
             environment=environment(),
             command=command,
             created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -490,46 +478,25 @@ class _Bench:
         )
 
 
-def _pictures(
-    model: GenerativeModel, test: Dataset, seed: int, count: int = 10
-) -> dict[str, Tensor]:
-    """What this kind of model can do beside sampling, on test images, as sheets."""
-    if model.classes:
-        test = relabelled(test, model.spec.classes)
-    batch = test.batch(slice(0, count))
-    x = torch.from_numpy(batch.x.astype(np.int64))
-    context = context_of(model, batch)
-    sheets = {}
-    if isinstance(model, Encodes):
-        rebuilt = model.reconstruct(x, context).cpu()
-        caption = "Test images (first row) and their reconstructions"
-        sheets[caption] = torch.stack([x, rebuilt])
-    if isinstance(model, LatentVariable):
-        drawn = model.sample(count, seed=seed, context=context).cpu()
-        means = model.sample_means(count, seed=seed, context=context).cpu()
-        caption = "Samples (first row) and the means E[x | z] of the same codes"
-        sheets[caption] = torch.stack([drawn.double(), means])
-    if sheets:
-        return sheets
-    if isinstance(model, Completes):
-        _, height, width = test.spec.grid
-        observed = torch.zeros(height, width, dtype=torch.bool)
-        observed[: height // 2] = True
-        caption = "Test images, their upper halves, and lower halves drawn from p(lower | upper)"
-        if height == 1:
-            observed[0, : width // 2] = True
-            caption = (
-                "Test examples, their left halves, and right halves drawn from p(right | left)"
-            )
-        if len(test.spec.shape) == 1:
-            observed = observed[0]
-        if completion_answer(model, observed).guarantee is not Guarantee.EXACT:
-            return {}
-        drawn = model.complete(x, observed, seed=seed, context=context).cpu()
-        hidden = torch.where(observed, x, 0)
-        return {caption: torch.stack([x, hidden, drawn])}
-    if isinstance(model, Interpolates):
-        labels = torch.zeros(3, dtype=torch.int64) if model.classes else None
-        path = model.interpolate(3, count, seed=seed, context=labels)
-        return {"From one code to another, three times": path.cpu()}
-    return {}
+def shown_of(train: Dataset) -> Images | bytes:
+    """Some of the training data, to look at beside what models draw."""
+    if isinstance(train, Sequences):
+        return training_picture(train)
+    return torch.from_numpy(train[:100].astype(np.int64))
+
+
+def models_for(train: Dataset, asked: Sequence[str]) -> tuple[str, ...]:
+    """The models that are fitted to some data: those asked for, or one of each kind.
+
+    Raises:
+        InvalidSetting: no such model, or one of other data.
+    """
+    sequences = isinstance(train, Sequences)
+    for name in asked:
+        if entry(name) in SEQUENCE_MODELS.values() and not sequences:
+            raise InvalidSetting(f"{name} is a model of sequences; {train.spec.name} holds images")
+        if entry(name) in MODELS.values() and sequences:
+            raise InvalidSetting(f"{name} is a model of images; {train.spec.name} holds sequences")
+    if asked:
+        return tuple(dict.fromkeys(asked))
+    return of_each_kind(train.spec) if sequences else tuple(ONE_OF_EACH_KIND)

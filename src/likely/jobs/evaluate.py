@@ -96,7 +96,8 @@ class Evaluation:
             and distortion; the numbers about samples.
         unanswerable: quantity to the reason why the model has none.
         notes: sentences.
-        per_example: nats of each example under the tightest likelihood, [N]; None without one.
+        per_example: nats of each example under the tightest likelihood, [N], or of blocks of
+            sequences (`StepNats.values`); None without one.
         samples: what was drawn, integers [n, *shape]; None without.
         disentanglement: of the codes, where the factors are known and it was asked for.
         annealed: bounds that are nearer to the truth, of some of the images; None where not asked.
@@ -115,7 +116,10 @@ class Evaluation:
         """The tightest estimate of a quantity; of a likelihood ("nll") in nats."""
         for estimate in reversed(self.estimates):
             name = estimate.quantity
-            if quantity in (name, name.partition("-given-")[0]) and estimate.unit != "bits/dim":
+            if quantity in (name, name.partition("-given-")[0]) and estimate.unit not in (
+                "bits/dim",
+                "bits/value",
+            ):
                 return estimate
         raise KeyError(quantity)
 
@@ -276,14 +280,15 @@ def _of_sequences(
             proofs = proofs_of(model, proofs)
         try:
             proofs.require()
-            title = f"reading {len(part):,} {part.spec.split} sequences with {name}"
+            title, least = f"reading {len(part):,} {part.spec.split} sequences with {name}", None
             for particles in _particles(model, settings):
                 scored = step_nats(
                     model, part, lambda done, total: progress(title, done, total),
                     particles=particles, seed=settings.seed,
                 )  # fmt: skip
                 estimates += [scored.per_step(), scored.bits_per_value()]
-                per_example = scored.nats.tolist()
+                if least is None or scored.value < least.value:
+                    least, per_example = scored, scored.values.tolist()
             if isinstance(model, LatentSequence):
                 estimates.append(step_rate(model, part, settings.seed).per_step("rate"))
         except ProofFailed as error:

@@ -44,10 +44,20 @@ if TYPE_CHECKING:  # with the classes that they register
     from likely.models.vae.settings import *  # noqa: F403
     from likely.models.vectors.settings import *  # noqa: F403
 
-__all__ = ["MODELS", "ONE_OF_EACH_KIND", "SEQUENCE_MODELS", "ModelEntry", "entry", "model"]
+__all__ = [
+    "MODELS",
+    "ONE_OF_EACH_KIND",
+    "SEQUENCES_OF_EACH_KIND",
+    "SEQUENCE_MODELS",
+    "ModelEntry",
+    "entry",
+    "model",
+]
 
 # What a comparison fits, one for each leaf of the taxonomy.
 ONE_OF_EACH_KIND = ("gated-pixelcnn", "vae", "dcgan")
+# Of sequences: classical (a regression on the past where there are numbers), the rest as above.
+SEQUENCES_OF_EACH_KIND = ("hmm", "var", "gru", "srnn", "recurrent-gan")
 
 _FAMILIES = (
     *(_vectors, _recurrent, _pixelcnn, _multiscale, _split, _classical, _autoencoder, _vae),

@@ -94,7 +94,8 @@ def forecast_figure(forecast: Forecast, title: str, around: int | None = None) -
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8.5,
                       frameon=False)  # fmt: skip
-    figure.suptitle(title, fontsize=11, color=INK)
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK)
     return figure
 
 

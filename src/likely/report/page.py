@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,10 @@ from likely.files.inline import COLOURS
 from likely.files.sheets import data_uri, grid_sheet, neighbour_sheet, sample_sheet
 from likely.report.tables import (
     FLOOR_NAME,
-    LEGEND,
     data_words,
     groups,
     label,
+    legend,
     number,
     several_fingerprints,
     typeset,
@@ -56,9 +57,13 @@ def render(report: Report) -> str:
         )
     data = ""
     if report.training_images is not None:
-        shown = report.training_images[:SHOWN_SAMPLES]
-        caption = f"{len(shown)} training images of {report.train.name}"
-        sheet = _figure(sample_sheet(shown, report.test.levels), caption)
+        shown = report.training_images
+        if isinstance(shown, bytes):
+            sheet = _figure(shown, f"Training data of {report.train.name}")
+        else:
+            shown = shown[:SHOWN_SAMPLES]
+            caption = f"{len(shown)} training images of {report.train.name}"
+            sheet = _figure(sample_sheet(shown, report.test.levels), caption)
         data = f"<section><h2>The data</h2>{sheet}</section>"
     body = "\n".join(
         (
@@ -68,7 +73,10 @@ def render(report: Report) -> str:
             _comparison(report.comparison),
             _verdicts(report.comparison),
             _answers(report.comparison),
-            *(_model(i, model, report.levels(model)) for i, model in enumerate(report.models)),
+            *(
+                _model(i, model, report.levels(model), stem)
+                for i, (model, stem) in enumerate(zip(report.models, stems(report), strict=True))
+            ),
             data,
             _footer(report),
         )
@@ -88,7 +96,13 @@ def _text(value: Any) -> str:
     return html.escape(str(value))
 
 
-def _figure(image: Image.Image, caption: str) -> str:
+def _figure(image: Image.Image | bytes, caption: str) -> str:
+    if isinstance(image, bytes):  # a PNG that was plotted: it may be scaled smoothly
+        source = "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+        return (
+            f'<figure><img class="plotted" src="{source}" alt="{_text(caption)}">'
+            f"<figcaption>{_text(caption)}</figcaption></figure>"
+        )
     return (
         f'<figure><img src="{data_uri(image)}" alt="{_text(caption)}" width="{image.width}" '
         f'height="{image.height}"><figcaption>{_text(caption)}</figcaption></figure>'
@@ -117,12 +131,22 @@ def _glance(report: Report) -> str:
     sheets = []
     if report.training_images is not None:
         sheets.append((FLOOR_NAME, report.training_images, report.train.levels))
-    sheets += [(model.result.name, model.samples, report.levels(model)) for model in report.models]
+    sheets += [
+        (model.result.name, model.samples, report.levels(model))
+        for model in report.models
+        if model.samples is not None
+    ]
     figures = "".join(
-        _figure(sample_sheet(images[:GLANCE], levels, columns=5), name)
+        _figure(
+            images
+            if isinstance(images, bytes)
+            else sample_sheet(images[:GLANCE], levels, columns=5),
+            name,
+        )
         for name, images, levels in sheets
     )
-    return f'<section><h2>At a glance</h2><div class="glance">{figures}</div></section>'
+    wide = " plots" if any(isinstance(images, bytes) for _, images, _ in sheets) else ""
+    return f'<section><h2>At a glance</h2><div class="glance{wide}">{figures}</div></section>'
 
 
 # -- the table --------------------------------------------------------------------------------
@@ -139,7 +163,7 @@ def _comparison(table: ComparisonTable) -> str:
         tables.append(_numbers(table, results, columns))
     return (
         f"<section><h2>Comparison</h2>{''.join(tables)}"
-        f'<p class="muted">{_text(LEGEND)}</p></section>'
+        f'<p class="muted">{_text(legend(table))}</p></section>'
     )
 
 
@@ -252,7 +276,23 @@ def _answers(table: ComparisonTable) -> str:
 # -- models -----------------------------------------------------------------------------------
 
 
-def _model(place: int, model: ModelReport, levels: int) -> str:
+def stems(report: Report) -> list[str]:
+    """Of each model, what the names of its files begin with; equal ones are numbered."""
+    out: list[str] = []
+    for model in report.models:
+        stem, number = clean(model.result.name), 2
+        while stem in ("training", *out):
+            stem, number = f"{clean(model.result.name)}-{number}", number + 1
+        out.append(stem)
+    return out
+
+
+def clean(text: str) -> str:
+    """A text as part of the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
+
+
+def _model(place: int, model: ModelReport, levels: int, stem: str) -> str:
     name, kind = model.result.name, model.result.kind
     parts = [f'<section id="model-{place}"><h2>{_text(name)} <small>{_text(kind)}</small></h2>']
     if model.summary:
@@ -268,8 +308,18 @@ def _model(place: int, model: ModelReport, levels: int) -> str:
         parts.append(f'<p class="muted">{_text(" · ".join(facts))}</p>')
     if model.notes:
         parts.append(f"<ul>{''.join(f'<li>{_text(note)}</li>' for note in model.notes)}</ul>")
-    shown = model.samples[:SHOWN_SAMPLES]
-    figures = [_figure(sample_sheet(shown, levels), f"The first {len(shown)} samples, none chosen")]
+    figures = []
+    if isinstance(model.samples, bytes):
+        figures.append(_figure(model.samples, "What it draws, not chosen"))
+    elif model.samples is not None:
+        shown = model.samples[:SHOWN_SAMPLES]
+        caption = f"The first {len(shown)} samples, none chosen"
+        figures.append(_figure(sample_sheet(shown, levels), caption))
+    if model.sounds:
+        links = " or ".join(
+            f'<a href="sounds/{stem}{suffix}">{_text(stem + suffix)}</a>' for suffix in model.sounds
+        )
+        figures.append(f"<p>The first of them to listen to: {links}</p>")
     for caption, images in model.sheets.items():
         figures.append(_figure(grid_sheet(images, levels), caption))
     charts = "".join(
@@ -283,12 +333,7 @@ def _model(place: int, model: ModelReport, levels: int) -> str:
         )
         caption = f"Samples, and their nearest training images in {pairs.space} (yellow frames)"
         parts.append(_figure(near, caption))
-    for caption, path in model.pictures.items():
-        source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-        parts.append(
-            f'<figure><img src="{source}" alt="{_text(caption)}"><figcaption>{_text(caption)}'
-            "</figcaption></figure>"
-        )
+    parts += [_figure(picture, caption) for caption, picture in model.pictures.items()]
     if model.settings:
         rows = "".join(
             f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>"
@@ -387,6 +432,7 @@ tr:last-child > * { border-bottom: 0; }
   margin-right: 4px; }
 .verdicts b { font-weight: 600; }
 .glance { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); }
+.glance.plots { grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); }
 .glance img { width: 100%; }
 .glance figure { margin: 0; }
 .glance figcaption { font-weight: 600; color: var(--ink); text-align: center; }
@@ -395,6 +441,8 @@ tr:last-child > * { border-bottom: 0; }
 figure { margin: 0 0 16px; }
 img { display: block; max-width: 100%; height: auto; border-radius: 8px;
   image-rendering: pixelated; }
+img.plotted { image-rendering: auto; }
+a { color: var(--accent); }
 figcaption { margin-top: 5px; }
 .chart { display: block; width: 100%; max-width: 580px; height: auto; }
 .chart text { font: 11px system-ui, sans-serif; fill: var(--muted); }

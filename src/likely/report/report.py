@@ -12,7 +12,6 @@ import html
 import io
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ from likely.evaluate.features import Extractor, Images, checked_images
 from likely.evaluate.neighbours import nearest_images
 from likely.files import write_bytes
 from likely.files.charts import Panel
-from likely.files.sheets import grid_sheet, neighbour_sheet, sample_sheet, save_png
-from likely.report.page import render
+from likely.files.sheets import grid_sheet, neighbour_sheet, png, sample_sheet
+from likely.report.page import clean, render, stems
 from likely.report.tables import terminal_table
 
 
@@ -54,7 +53,7 @@ class ModelReport:
 
     Attributes:
         result: the numbers and answers.
-        samples: integers [N, C, H, W], as drawn: not chosen.
+        samples: integers [N, C, H, W], as drawn: not chosen; of sequences a picture of them, a PNG.
         summary: one line: what it is, and its paper.
         settings: of the model and the fit; may be nested.
         parameters: number of weights.
@@ -65,11 +64,12 @@ class ModelReport:
         notes: sentences on its health and verification.
         sheets: further images by caption (reconstructions, completions), row by row, integers
             [R, N, C, H, W].
-        pictures: PNG files by caption.
+        pictures: further plots by caption, PNG.
+        sounds: files to listen to by suffix, as ".mid", written beside the report.
     """
 
     result: ModelResult
-    samples: Images
+    samples: Images | bytes | None = None
     summary: str = ""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     parameters: int | None = None
@@ -79,7 +79,8 @@ class ModelReport:
     neighbours: tuple[NeighbourPairs, ...] = ()
     notes: tuple[str, ...] = ()
     sheets: Mapping[str, Images] = dataclasses.field(default_factory=dict)
-    pictures: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    pictures: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    sounds: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -92,7 +93,8 @@ class Report:
         extractor: `Extractor.description`.
         comparison: the table; its models are those of `models`, in the same order.
         models: one entry for each model.
-        training_images: some training images to look at beside the samples, or None.
+        training_images: some training images to look at beside the samples, of sequences a plot of
+            some (PNG), or None.
         environment: versions and machine, in words.
         command: reproduces the report.
         created: date and time, in words.
@@ -106,7 +108,7 @@ class Report:
     extractor: str
     comparison: ComparisonTable
     models: tuple[ModelReport, ...]
-    training_images: Images | None = None
+    training_images: Images | bytes | None = None
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     command: str = ""
     created: str = ""
@@ -146,6 +148,7 @@ class ReportFiles:
     html: Path
     json: Path
     sheets: tuple[Path, ...]
+    sounds: tuple[Path, ...] = ()
 
 
 def neighbour_pairs(
@@ -169,19 +172,26 @@ def neighbour_pairs(
 
 
 def write_report(report: Report, directory: Path) -> ReportFiles:
-    """Write report.html, report.json and the PNG sheets, each atomically.
+    """Write report.html, report.json, the PNG sheets and the sounds, each atomically.
 
     Args:
         report: what to write.
-        directory: created if missing; sheets go to `directory/sheets`.
+        directory: created if missing; sheets go to `directory/sheets`, sounds to `sounds`.
     """
     sheets = {directory / "sheets" / f"{n}.png": image for n, image in _sheets(report).items()}
-    for path, image in sheets.items():
-        save_png(image, path)
+    sounds = {
+        directory / "sounds" / f"{stem}{suffix}": sound
+        for stem, model in zip(stems(report), report.models, strict=True)
+        for suffix, sound in model.sounds.items()
+    }
+    for path, content in (sheets | sounds).items():
+        write_bytes(path, content)
     record = json.dumps(report_json(report), indent=1, allow_nan=False, ensure_ascii=False)
     write_bytes(directory / "report.json", (record + "\n").encode())
     write_bytes(directory / "report.html", render(report).encode())
-    return ReportFiles(directory / "report.html", directory / "report.json", tuple(sheets))
+    return ReportFiles(
+        directory / "report.html", directory / "report.json", tuple(sheets), tuple(sounds)
+    )
 
 
 def write_draft(report: Report, directory: Path) -> Path:
@@ -246,26 +256,31 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _sheets(report: Report) -> dict[str, Image.Image]:
-    """Every sheet as an image of its own, by file name, with a caption."""
+def _sheets(report: Report) -> dict[str, bytes]:
+    """Every sheet as a PNG of its own, by file name, with a caption."""
     levels = report.test.levels
-    sheets: dict[str, Image.Image] = {}
-    if report.training_images is not None:
+    sheets: dict[str, Image.Image | bytes] = {}
+    if isinstance(report.training_images, bytes):
+        sheets["training"] = report.training_images
+    elif report.training_images is not None:
         sheets["training"] = sample_sheet(
             report.training_images,
             report.train.levels,
             caption=f"{report.train.name}: training images",
         )
-    for model in report.models:
-        name, count, number = model.result.name, len(model.samples), 2
-        stem = _clean(name)
-        while stem in sheets:  # names that clean to the same text are numbered
-            stem, number = f"{_clean(name)}-{number}", number + 1
-        sheets[stem] = sample_sheet(
-            model.samples, levels, caption=f"{name}: {count} samples, not chosen"
-        )
+    for stem, model in zip(stems(report), report.models, strict=True):
+        name = model.result.name
+        if isinstance(model.samples, bytes):
+            sheets[stem] = model.samples
+        elif model.samples is not None:
+            count = len(model.samples)
+            sheets[stem] = sample_sheet(
+                model.samples, levels, caption=f"{name}: {count} samples, not chosen"
+            )
+        for caption, picture in model.pictures.items():
+            sheets[f"{stem}-{clean(caption)}"] = picture
         for pairs in model.neighbours:
-            sheets[f"{stem}-neighbours-{_clean(pairs.space)}"] = neighbour_sheet(
+            sheets[f"{stem}-neighbours-{clean(pairs.space)}"] = neighbour_sheet(
                 pairs.samples,
                 pairs.neighbours,
                 levels,
@@ -273,9 +288,7 @@ def _sheets(report: Report) -> dict[str, Image.Image]:
                 "(yellow)",
             )
         for caption, images in model.sheets.items():
-            sheets[f"{stem}-{_clean(caption)}"] = grid_sheet(images, levels, f"{name}: {caption}")
-    return sheets
-
-
-def _clean(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
+            sheets[f"{stem}-{clean(caption)}"] = grid_sheet(images, levels, f"{name}: {caption}")
+    return {
+        name: sheet if isinstance(sheet, bytes) else png(sheet) for name, sheet in sheets.items()
+    }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-FLOOR_NAME = "training images"
+FLOOR_NAME = "training data"
 
 OTHER = "Other"
 # Headings where there is little room.
@@ -39,8 +39,22 @@ LEGEND = (
     "↓ lower is better, ↑ higher is better. = exact, ≤ the truth is at most this, ≥ at least, "
     "≈ an estimate without a bound. ± one standard error. The best number is marked only if it "
     "is significantly better than all others of its row (95 %). "
-    f'"{FLOOR_NAME}" is the floor: what training images score as if they were samples.'
+    f'"{FLOOR_NAME}" is the floor: what they score as if they were samples.'
 )
+
+STEPS = (
+    "Of sequences: nats per step are the micro average over all steps, every step scored, the "
+    "first included; ± from whole sequences or long blocks, differences paired by these."
+)
+
+
+def legend(table: ComparisonTable) -> str:
+    """What the signs of a table say."""
+    return f"{LEGEND} {STEPS}" if _of_steps(table) else LEGEND
+
+
+def _of_steps(table: ComparisonTable) -> bool:
+    return any(column.unit == "nats/step" for column in table.columns)
 
 
 def label(column: Column, short: bool = False) -> str:
@@ -124,7 +138,9 @@ class TerminalTable:
                 sides.append(("", FLOOR_NAME.split(" ", 1)))
                 cells |= {("", column): _floor(self._table, column) for column in columns}
             yield from _blocks(groups(columns), sides, cells, options.max_width)
-        if any(heading == CODES for heading, _ in groups(self._table.columns)):
+        if _of_steps(self._table):
+            yield Text(STEPS, style="dim")
+        elif any(heading == CODES for heading, _ in groups(self._table.columns)):
             yield Text("rate + distortion = negative ELBO, an upper bound on the NLL", style="dim")
 
 

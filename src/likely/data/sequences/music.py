@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from likely.data.sequences.catalogue import LOWEST_VOICE, VOICES
 from likely.errors import InvalidSetting
-from likely.files.figures import DPI, new_figure
+from likely.files.figures import figure_png, new_figure
 
 if TYPE_CHECKING:
     from likely.data.sequences.spec import SequenceSpec
@@ -158,7 +158,6 @@ def picture(series: Sequence[Integers], spec: SequenceSpec, caption: str = "") -
         if column.names and len(column.names) <= 8:
             axis.set_yticks(range(len(column.names)), column.names)
     axes[-1].set_xlabel(spec.time_step)
-    figure.suptitle(caption, fontsize=9)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI)
-    return file.getvalue()
+    if caption:
+        figure.suptitle(caption, fontsize=9)
+    return figure_png(figure)

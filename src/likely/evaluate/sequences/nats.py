@@ -71,6 +71,17 @@ class StepNats:
         residual = self.nats - self.nats.sum() / self.steps.sum() * self.steps
         return float(np.sqrt((residual**2).sum() * count / (count - 1)) / self.steps.sum())
 
+    @property
+    def values(self) -> Floats:
+        """A number of each block, nats per step: their mean is `value`, with its error, [G].
+
+        The ratio of sums r is linear in them: r + (nats - r steps) G / sum of steps. So the
+        differences of two models on the same blocks have the paired error of `less`.
+        """
+        ratio = self.nats.sum() / self.steps.sum()
+        residual = self.nats - ratio * self.steps
+        return np.asarray(self.value + residual * (len(self.nats) / self.steps.sum()))
+
     def per_step(self, quantity: str = "nll") -> Estimate:
         """Nats per step with their block error."""
         return self._estimate("nats/step", 1.0, quantity)

@@ -16,6 +16,7 @@ error is that of groups of simulated sequences; the held-out data are given.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -53,32 +54,18 @@ def simulated(
         InvalidData: other data; covariates, which simulations are not given; sequences so short, or
             with so many missing values, that there are no windows.
     """
-    if not isinstance(data, Sequences) or not isinstance(train, Sequences):
-        raise InvalidData(f"{data.spec.name} holds no sequences")
+    held = _held_out(data, train)
     if misfit := data.spec.misfit(model.spec):
         raise InvalidData(misfit)
-    if data.spec.covariates:
-        raise InvalidData("no simulations are measured: their covariates are not known")
+    data, train, width = held.data, held.train, held.width
     spec, steps = data.spec, min(train.spec.longest, STEPS)
     labels = None
     if model.classes:
         assert train.labels is not None
         labels = torch.from_numpy(train.labels[np.arange(SEQUENCES) % len(train)]).long()
     drawn = model.sample(SEQUENCES, seed=seed, context=labels, steps=steps).cpu().numpy()
-    values = np.where(train.values >= 0, train.values, np.nan)
-    deviation = np.nanstd(values, axis=0).clip(1e-9)
-
-    def vectors(sequences: list[npt.NDArray[np.int64]]) -> list[Floats]:
-        return [_vectors(x, spec.columns, deviation) for x in sequences]
-
-    simulations = vectors(list(drawn))
-    held_out = vectors([data[i][int(data.lead[i]) :] for i in range(len(data))])
-    known = vectors([train[i] for i in range(len(train))])
-    width = min(WINDOW, steps)
-    real, training = _windows(held_out, width), _windows(known, width, TRAINING)
-    few = training[:: max(1, len(training) // WINDOWS)]
-    if min(len(real), len(training)) < 2 * GROUPS:
-        raise InvalidData(f"no simulations are measured: few windows of {width} known steps")
+    simulations = [_vectors(x, spec.columns, held.deviation) for x in drawn]
+    real, training = held.real, held.training
     nearest = _nearest(real, training)
     fingerprint = data.fingerprint_given("label" if model.classes else "")
 
@@ -99,17 +86,80 @@ def simulated(
     def energy(sequences: list[Floats]) -> float:
         return energy_distance(_windows(sequences, width), real)
 
-    def correlation(sequences: list[Floats]) -> float:
-        return float(np.abs(_correlations(sequences) - _correlations(held_out)).mean())
-
     def ratio(sequences: list[Floats]) -> float:
         return _nearest(_windows(sequences, width), training) / max(nearest, 1e-12)
 
     return (
-        estimate("window-energy", energy, True, energy_distance(few, real)),
-        estimate("autocorrelation-error", correlation, True, correlation(known)),
+        estimate("window-energy", energy, True, energy_distance(held.few, real)),
+        estimate("autocorrelation-error", held.correlation, True, held.correlation(held.known)),
         estimate("copy-ratio", ratio, None, None),
     )
+
+
+def simulation_floor(data: Dataset, train: Dataset) -> tuple[Estimate, ...]:
+    """The first two numbers of `simulated` with training data in place of simulations.
+
+    Raises:
+        InvalidData: as `simulated`.
+    """
+    held = _held_out(data, train)
+    about = "training data in place of simulations"
+    numbers = {
+        "window-energy": energy_distance(held.few, held.real),
+        "autocorrelation-error": held.correlation(held.known),
+    }
+    return tuple(
+        Estimate(value, "", Relation.EXACT, name, 0.0, len(train), data.spec.fingerprint, True,
+                 about)
+        for name, value in numbers.items()
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _HeldOut:
+    """Held-out and training sequences as vectors of steps, [T, F] each, and as windows, [n, W F].
+
+    Attributes:
+        data, train: what they were made of.
+        deviation: of each column of the training data, [K].
+        held_out, known: held-out and training sequences.
+        real, training: windows of held-out data, and of training data.
+        width: steps of a window.
+    """
+
+    data: Sequences
+    train: Sequences
+    deviation: Floats
+    held_out: list[Floats]
+    known: list[Floats]
+    real: Floats
+    training: Floats
+    width: int
+
+    @property
+    def few(self) -> Floats:
+        """About as many windows of training data as of held-out data."""
+        return self.training[:: max(1, len(self.training) // WINDOWS)]
+
+    def correlation(self, sequences: list[Floats]) -> float:
+        """Mean |difference| of the autocorrelations from those of held-out data."""
+        return float(np.abs(_correlations(sequences) - _correlations(self.held_out)).mean())
+
+
+def _held_out(data: Dataset, train: Dataset) -> _HeldOut:
+    if not isinstance(data, Sequences) or not isinstance(train, Sequences):
+        raise InvalidData(f"{data.spec.name} holds no sequences")
+    if data.spec.covariates:
+        raise InvalidData("no simulations are measured: their covariates are not known")
+    columns, width = data.spec.columns, min(WINDOW, train.spec.longest, STEPS)
+    deviation = np.nanstd(np.where(train.values >= 0, train.values, np.nan), axis=0).clip(1e-9)
+    held_out = [_vectors(data[i][int(data.lead[i]) :], columns, deviation)
+                for i in range(len(data))]  # fmt: skip
+    known = [_vectors(train[i], columns, deviation) for i in range(len(train))]
+    real, training = _windows(held_out, width), _windows(known, width, TRAINING)
+    if min(len(real), len(training)) < 2 * GROUPS:
+        raise InvalidData(f"no simulations are measured: few windows of {width} known steps")
+    return _HeldOut(data, train, deviation, held_out, known, real, training, width)
 
 
 def energy_distance(x: Floats, y: Floats) -> float:
