@@ -102,7 +102,8 @@ def test_print_as_progress_writes_a_line_a_record(capsys: pytest.CaptureFixture[
     assert len(lines) == len(run.metrics)
     for text in lines:
         assert re.fullmatch(
-            r"VAE on \S+: step \d+ of \d+: (-elbo [\d.]+)?(, )?(validation <= [\d.]+)?", text
+            r"VAE on \S+: step \d+ of \d+: (-elbo [\d.]+, kl [\d.]+)?(, )?(validation <= [\d.]+)?",
+            text,
         ), text
 
 

@@ -441,8 +441,7 @@ class _Bench:
 
     def timed(self, item: Fitted, report: ModelReport) -> ModelReport:
         """The report with the speed of the sampler, which a machine at rest tells."""
-        with stage(self.progress, f"timing {item.name}"):
-            speed = self.side(item.request).speed(item.model)
+        speed = self.side(item.request).speed(item.model, item.name)
         result = dataclasses.replace(report.result, estimates=report.result.estimates + speed)
         return dataclasses.replace(report, result=result)
 

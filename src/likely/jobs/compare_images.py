@@ -28,6 +28,7 @@ from likely.jobs.evaluate import (
     measure,
     reference_for,
     speed_of,
+    stage,
 )
 from likely.report.report import neighbour_pairs
 from likely.verify import Proofs
@@ -69,9 +70,10 @@ class ImageSide:
             "sheets": _pictures(model, self._test, self._settings.seed),
         }
 
-    def speed(self, model: GenerativeModel) -> tuple[Estimate, ...]:
+    def speed(self, model: GenerativeModel, name: str) -> tuple[Estimate, ...]:
         """How fast a model draws."""
-        return (speed_of(model, self._reference),)
+        with stage(self._progress, f"timing {name}"):
+            return (speed_of(model, self._reference),)
 
 
 def _pictures(

@@ -96,7 +96,7 @@ class SequenceSide:
                 shown["pictures"] = self._forecast(model)
         return measured, shown
 
-    def speed(self, model: GenerativeModel) -> tuple[Estimate, ...]:
+    def speed(self, model: GenerativeModel, name: str) -> tuple[Estimate, ...]:
         """No number: a step of a sequence takes as long as in its score."""
         return ()
 
