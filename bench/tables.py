@@ -805,8 +805,8 @@ def main() -> None:
             shutil.copyfile(picture, DOCS / "pictures" / picture.name)
     for page_name, block, result, table_of in (
         ("classify", "", "classify", accuracies), ("steering", "", "arithmetic", flips),
-        ("split", "", "enlarge", restored), ("sequences", "", "sequences", series), ("odd", "", "odd", oddities),
-        *BLOCKS,
+        ("split", "", "enlarge", restored), ("sequences", "", "sequences", series),
+        ("odd", "", "odd", oddities), *BLOCKS,
     ):  # fmt: skip
         if at(result).exists():
             path, mark = DOCS / f"{page_name}.md", f"results: {block}" if block else "results"
