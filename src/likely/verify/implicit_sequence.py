@@ -15,6 +15,7 @@ from likely.noise import Noise, weights_from
 from likely.training.objectives import Step, default_objective
 from likely.verify.proofs import Proof, Proofs
 from likely.verify.sequence import SAME, context_for, difference, probes, scales
+from likely.verify.training import reach, useful
 
 ROWS, LENGTH = 4, 12
 
@@ -88,11 +89,4 @@ def _gradients(model: ImplicitSequence, x: Tensor, context: Tensor | None, seed:
     step = Step(trained, players, player, x, context, Noise("verify"), 0)
     with torch.enable_grad():
         objective.loss(step).value.sum().backward()  # type: ignore[no-untyped-call]
-    parameters = dict(trained.named_parameters())
-    dead = [
-        name for name, p in parameters.items()
-        if p.grad is None or not bool(p.grad.isfinite().all()) or not bool(p.grad.any())
-    ]  # fmt: skip
-    which = f" Not reached: {', '.join(dead[:5])}." if dead else ""
-    about = f"Tensors, of {len(parameters)}, without a finite, nonzero gradient.{which}"
-    return Proof.at_most("gradients reach every weight", len(dead), 0.0, about, vital=False)
+    return reach(trained, [n for n, p in trained.named_parameters() if not useful(p.grad)])

@@ -36,6 +36,7 @@ from likely.noise import Noise, derived_seed
 from likely.training.objectives import Step, default_objective
 from likely.verify.length import ENDS, NAME, OVER
 from likely.verify.proofs import Proof, Proofs
+from likely.verify.training import reach, useful
 
 Sequential = TypeVar("Sequential", bound=SequenceModel)
 SAME, SUM = 1e-9, 1e-8
@@ -298,14 +299,7 @@ def gradients(model: SequenceModel, x: Tensor, context: Tensor | None) -> Proof:
         loss: Any = default_objective(trained).loss(step).value.sum()
         if loss.requires_grad:
             loss.backward()
-    parameters = dict(trained.named_parameters())
-    dead = [
-        name for name, p in parameters.items()
-        if p.grad is None or not bool(p.grad.isfinite().all()) or not bool(p.grad.any())
-    ]  # fmt: skip
-    which = f" Not reached: {', '.join(dead[:5])}." if dead else ""
-    about = f"Tensors, of {len(parameters)}, without a finite, nonzero gradient.{which}"
-    return Proof.at_most("gradients reach every weight", len(dead), 0.0, about, vital=False)
+    return reach(trained, [n for n, p in trained.named_parameters() if not useful(p.grad)])
 
 
 def difference(a: Tensor, b: Tensor) -> float:

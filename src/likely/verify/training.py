@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from likely.training.objectives import Step, default_objective
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, smaller_or_none
 
+REACH = "gradients reach every weight"
 # So many that one of four alternatives is missed with a probability below 1e-7.
 DRAWS = 64
 # A side at which the weights of every network have something to read.
@@ -33,13 +34,22 @@ def gradients_reach_every_weight(subject: Subject) -> Proof:
         dead = _dead(subject, subject.model, subject.x, subject.context)
         if dead:
             dead = _dead_at_any_size(subject, dead)
-        count = len(list(subject.model.named_parameters()))
-        which = f" Not reached: {', '.join(dead[:5])}." if dead else ""
-        about = f"Tensors, of {count}, without a finite, nonzero gradient.{which}"
-        measured: float = len(dead)
+        return reach(subject.model, dead)
     except InvalidSetting as error:
-        measured, about = math.inf, f"No objective fits: {error}."
-    return Proof.at_most("gradients reach every weight", measured, 0.0, about, vital=False)
+        return Proof.at_most(REACH, math.inf, 0.0, f"No objective fits: {error}.", vital=False)
+
+
+def reach(model: torch.nn.Module, dead: Sequence[str]) -> Proof:
+    """That no weight of a model is among those that no gradient reached, whose names these are."""
+    count = sum(1 for _ in model.parameters())
+    which = f" Not reached: {', '.join(dead[:5])}." if dead else ""
+    about = f"Tensors, of {count}, without a finite, nonzero gradient.{which}"
+    return Proof.at_most(REACH, len(dead), 0.0, about, vital=False)
+
+
+def useful(gradient: Tensor | None) -> bool:
+    """Whether a gradient moves its weights: NaN counts as none."""
+    return gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
 
 
 def _dead_at_any_size(subject: Subject, dead: list[str]) -> list[str]:
@@ -87,9 +97,7 @@ def _dead(subject: Subject, model: Fittable, x: Tensor, context: Tensor | None) 
             loss = objective.loss(Step(model, players, player, x, context, noise, 0))
             loss.value.sum().backward()  # type: ignore[no-untyped-call]
         for parameter in module.parameters():
-            # NaN is useless as a gradient: it counts as dead.
-            gradient = parameter.grad
-            if gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()):
+            if useful(parameter.grad):
                 reached.add(id(parameter))
     return [name for name, parameter in model.named_parameters() if id(parameter) not in reached]
 
