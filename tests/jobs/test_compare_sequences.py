@@ -85,6 +85,7 @@ def test_models_of_every_kind_stand_in_one_report(tmp_path: Path) -> None:
         verdict = pairs[frozenset((best, "SRNN"))]
         assert verdict.comparison.verdict is Verdict.UNDECIDED
     assert {e.quantity for e in table.floor} == {"window-energy", "autocorrelation-error"}
+    assert all(e.relation is Relation.APPROXIMATE and e.standard_error > 0 for e in table.floor)
 
     page = (tmp_path / "report.html").read_text()
     # Draws and forecasts; a GAN continues nothing.

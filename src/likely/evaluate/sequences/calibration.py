@@ -98,7 +98,15 @@ class Calibration:
         error = math.sqrt((rest**2).sum() * many / (many - 1)) / count if many > 1 else math.inf
         lower = None if name.startswith("coverage") else True
         return Estimate(
-            mean, unit, Relation.EXACT, name, error, len(values), self.fingerprint, lower, about
+            mean,
+            unit,
+            Relation.APPROXIMATE,
+            name,
+            error,
+            len(values),
+            self.fingerprint,
+            lower,
+            about,
         )
 
     def uniformity(self, seed: int = 0) -> tuple[float, float]:

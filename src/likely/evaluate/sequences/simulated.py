@@ -72,15 +72,13 @@ def simulated(
     def estimate(
         name: str, measure: Callable[[list[Floats]], float], lower: bool | None, floor: float | None
     ) -> Estimate:
-        size = len(simulations) // GROUPS
-        parts = [measure(simulations[i * size : (i + 1) * size]) for i in range(GROUPS)]
-        error = float(np.std(parts, ddof=1)) / math.sqrt(GROUPS)
+        error = _spread([measure(simulations[i::GROUPS]) for i in range(GROUPS)])
         about = f"{len(simulations)} simulations of {steps} steps"
         if floor is not None:
             about += f"; training data in their place have {floor:.3g}"
         return Estimate(
-            measure(simulations), "", Relation.EXACT, name, error, len(simulations), fingerprint,
-            lower, about,
+            measure(simulations), "", Relation.APPROXIMATE, name, error, len(simulations),
+            fingerprint, lower, about,
         )  # fmt: skip
 
     def energy(sequences: list[Floats]) -> float:
@@ -104,15 +102,24 @@ def simulation_floor(data: Dataset, train: Dataset) -> tuple[Estimate, ...]:
     """
     held = _held_out(data, train)
     about = "training data in place of simulations"
+    few, known = held.few, held.known
+    energies = [energy_distance(few[i::GROUPS], held.real) for i in range(GROUPS)]
+    several = len(known) >= 2 * GROUPS  # one long series tells no error
+    parts = [held.correlation(known[i::GROUPS]) for i in range(GROUPS)] if several else []
     numbers = {
-        "window-energy": energy_distance(held.few, held.real),
-        "autocorrelation-error": held.correlation(held.known),
+        "window-energy": (energy_distance(few, held.real), _spread(energies)),
+        "autocorrelation-error": (held.correlation(known), _spread(parts)),
     }
     return tuple(
-        Estimate(value, "", Relation.EXACT, name, 0.0, len(train), data.spec.fingerprint, True,
-                 about)
-        for name, value in numbers.items()
+        Estimate(value, "", Relation.APPROXIMATE, name, error, len(train), data.spec.fingerprint,
+                 True, about)
+        for name, (value, error) in numbers.items()
     )  # fmt: skip
+
+
+def _spread(parts: list[float]) -> float:
+    """The standard error of a measure, from its values on interleaved parts; infinite of none."""
+    return float(np.std(parts, ddof=1)) / math.sqrt(len(parts)) if parts else math.inf
 
 
 @dataclasses.dataclass(frozen=True)
