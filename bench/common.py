@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -15,16 +16,29 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def write_result(
-    name: str, figures: dict[str, float], settings: dict[str, Any], about: dict[str, Any]
+    name: str,
+    figures: dict[str, float],
+    settings: dict[str, Any],
+    about: dict[str, Any],
+    part: str | None = None,
 ) -> Path:
-    """Write bench/results/<name>.json: flat figures beside settings, data and environment."""
+    """Write bench/results/<name>.json: flat figures beside settings, data and environment.
+
+    Where a command measures a part of the figures beside older ones, `part` is the beginning of
+    their names; the file keeps the command of each part.
+    """
     path = RESULTS / f"{name}.json"
+    ran = {
+        "command": " ".join(["python", *map(_portable, sys.argv)]),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    parts = json.loads(path.read_text()).get("parts", {}) if part and path.is_file() else {}
     write_json(
         path,
         {
             "figures": figures,
-            "command": " ".join(["python", *map(_portable, sys.argv)]),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            **ran,
+            **({"parts": {**parts, part: ran}} if part else {}),
             "settings": settings,
             "about": about,
             "environment": environment(),

@@ -138,7 +138,7 @@ def parts(record: dict[str, Any], prefix: str, end: str) -> list[str]:
 
 
 def folded(path: Path) -> str:
-    """The figures of a result by their names, its command and machine, folded away."""
+    """The figures of a result by their names, its commands and machine, folded away."""
     record = read(path)
     environment = record["environment"]
     cores, threads = environment["cpu_count"], environment["threads"]
@@ -152,7 +152,9 @@ def folded(path: Path) -> str:
     ]
     many = len(record["figures"]) > 200
     body = f"The {len(record['figures'])} figures are in the file.\n" if many else table(record)
+    commands = record.get("parts", {"": record}).values()
+    ran = "; ".join(dict.fromkeys(f"`{part['command']}`, {part['date']}" for part in commands))
     return (
         f"<details>\n<summary>Figures of bench/results/{path.name}</summary>\n\n{body}\n"
-        f"`{record['command']}`, {record['date']}: {', '.join(machine)}.\n\n</details>\n"
+        f"{ran}: {', '.join(machine)}.\n\n</details>\n"
     )

@@ -148,7 +148,7 @@ def main() -> None:
         record["figures"] |= figures
         record["about"][key] = about
         settings = {"episodes": EPISODES, "parts": PARTS, "undeclared": UNDECLARED}
-        write_result("world", record["figures"], settings, record["about"])
+        write_result("world", record["figures"], settings, record["about"], key)
         print(figures, flush=True)
 
 
