@@ -66,6 +66,7 @@ def test_json_holds_the_three_errors(tmp_path: Path, capsys: Capture) -> None:
         (["plan", "nowhere", "--grid", "11by11"], "91x61"),
         (["act", "nowhere", "--gif", "a.png"], "is a .gif"),
         (["fit", "toy_rail:NOTHING"], "cannot be imported"),
+        (["fit", "no_such_module:TASK"], "must be on PYTHONPATH"),
     ],
 )
 def test_bad_input_is_one_line(

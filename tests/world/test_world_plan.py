@@ -130,6 +130,12 @@ def test_episodes_side_by_side_are_those_alone() -> None:
     assert together.returns.mean() > world.act(toy_rail.TASK, "random", 4, 7).returns.mean() + 5
 
 
+def test_an_environment_without_pictures_is_refused_in_a_sentence() -> None:
+    blind = dataclasses.replace(toy_rail.TASK, environment=lambda: toy_rail.Rail())
+    with pytest.raises(InvalidSetting, match=r"rail draws no pictures: .*'render_mode'"):
+        world.act(blind, episodes=1, frames=True)
+
+
 def test_plans_and_worlds_are_saved_and_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

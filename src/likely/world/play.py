@@ -168,6 +168,7 @@ def act(
 
     Raises:
         MissingDependency: Gymnasium is not installed, or for frames what it draws with.
+        InvalidSetting: pictures of an environment that draws none.
     """
     if episodes < 1:
         raise InvalidSetting(f"act needs at least one episode, given {episodes}")
@@ -181,12 +182,20 @@ def act(
             for i in range(episodes)
         ]
         return _joined(parts)
-    first = [task.make(render_mode="rgb_array")] if frames else []
+    first = [_drawn(task)] if frames else []
     instances = [*first, *(task.make() for _ in range(episodes - len(first)))]
     played = _side_by_side(task, instances, policy, seed, rate, max_steps, frames)
     for instance in instances:
         instance.close()
     return played
+
+
+def _drawn(task: Task) -> Any:
+    """An environment that renders into an array."""
+    try:
+        return task.make(render_mode="rgb_array")
+    except TypeError as error:
+        raise InvalidSetting(f"{task.name} draws no pictures: {error}") from error
 
 
 def _joined(parts: list[Played]) -> Played:
@@ -215,7 +224,9 @@ def _side_by_side(
     for step in range(max_steps):
         numbers = np.asarray(choose(seen[live]))
         if frames and live[0] == 0:
-            pictures.append(np.asarray(instances[0].render(), dtype=np.uint8))
+            if (picture := instances[0].render()) is None:
+                raise InvalidSetting(f"{task.name} draws no pictures: its render() gave none")
+            pictures.append(np.asarray(picture, dtype=np.uint8))
         over = np.zeros(len(live), dtype=bool)
         for j, i in enumerate(live):
             after, reward, end, cut, _ = instances[i].step(_taken(task, int(numbers[j])))

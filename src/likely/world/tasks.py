@@ -248,8 +248,9 @@ def task_of(environment: Any, discount: float = 0.99) -> Task:
 
     Args:
         environment: a `Task`; a name of `TASKS`; "module:name" of a task of yours; a Gymnasium name
-            or environment with a box of observations and a discrete set of actions, about which
-            nothing is declared then but the box, where it is finite.
+            ("module:Name-v0" of one that a module registers) or environment with a box of
+            observations and a discrete set of actions, about which nothing is declared then but
+            the box, where it is finite.
         discount: where the task says none.
 
     Raises:
@@ -263,7 +264,7 @@ def task_of(environment: Any, discount: float = 0.99) -> Task:
         for task in TASKS.values():
             if task.environment == environment:
                 return task
-        if ":" in environment:
+        if ":" in environment and "-v" not in environment:
             return _imported(environment)
         if "-v" not in environment:
             raise InvalidSetting(
@@ -322,7 +323,11 @@ def _imported(name: str) -> Task:
     module, _, attribute = name.partition(":")
     try:
         value = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except ImportError as error:
+        raise InvalidSetting(
+            f'"{name}" cannot be imported: {error}; the folder that holds it must be on PYTHONPATH'
+        ) from None
+    except AttributeError as error:
         raise InvalidSetting(f'"{name}" cannot be imported: {error}') from None
     if not isinstance(value, Task):
         raise InvalidSetting(f'"{name}" is {type(value).__name__}, expected a likely.world.Task')
