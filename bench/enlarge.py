@@ -165,8 +165,8 @@ def mean_and_error(records: list[dict[str, float]], key: str) -> tuple[float, fl
     return float(values.mean()), float(error)
 
 
-def measure(work: Path, images: int, examples: int) -> None:
-    """Everything that is fitted; writes the result after each run."""
+def measure(work: Path, images: int, examples: int, wanted: list[str] | None) -> None:
+    """Everything that is fitted, or more images of some tasks; writes the result after each run."""
     figures: dict[str, float] = {}
     about: dict[str, Any] = {"draws": DRAWS}
     consistency: list[float] = []
@@ -177,7 +177,8 @@ def measure(work: Path, images: int, examples: int) -> None:
         of_parts, about[name] = parts(folder, examples)
         figures |= {f"enlarge/{name}/{key}": value for key, value in of_parts.items()}
         for label, task in recipe.tasks.items():
-            records = blocks(folder, label, task, images)
+            more = wanted is None or label in wanted
+            records = blocks(folder, label, task, images if more else 0)
             assert all(record["exact"] for record in records)
             about[label] = {key: mean_and_error(records, key) for key in records[0]}
             about[label] |= without_a_model(folder, task, BLOCK * len(records))
@@ -199,6 +200,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--images", type=int, default=100, help="test images that are drawn for, "
                         "where fewer were")  # fmt: skip
+    parser.add_argument("--task", action="append", help="of the tasks these alone draw for more "
+                        "images; what is kept of the others stays")  # fmt: skip
     parser.add_argument("--examples", type=int, default=1000, help="test images of the bits/dim")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -206,7 +209,7 @@ def main() -> None:
     if options.what == "fit":
         fitted(options.name, options.work / options.name)
     else:
-        measure(options.work, options.images, options.examples)
+        measure(options.work, options.images, options.examples, options.task)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,11 @@ def measure(
     if isinstance(model, LatentVariable):
         figures[f"{prefix}/test-elbo-nats"] = measured.estimates[0].value
         figures[f"{prefix}/kl-nats"] = measured["rate"].value
+        figures |= {
+            f"{prefix}/kl-layer-{i}-nats": measured[f"rate-layer-{i}"].value
+            for i in range(1, model.layers + 1)
+            if model.layers > 1
+        }
         about["active units"] = latent_diagnostics(model, test).active
     if isinstance(model, DiscreteLatent):
         usage = code_usage(model, test)
