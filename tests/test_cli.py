@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -612,7 +613,12 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     # Fits take a process each; tests/jobs/ compares all kinds.
-    monkeypatch.setattr(importlib.import_module("likely.jobs.compare"), "ONE_OF_EACH_KIND", ["vae"])
+    job = importlib.import_module("likely.jobs.compare")
+    monkeypatch.setattr(job, "ONE_OF_EACH_KIND", ["vae"])
+    monkeypatch.setattr(job, "verify", functools.partial(job.verify, quick=True))
+    measuring = importlib.import_module("likely.jobs.evaluate")
+    few = functools.partial(measuring.calibration, steps=10, draws=9)
+    monkeypatch.setattr(measuring, "calibration", few)
     (tmp_path / "vae.yaml").write_text("hidden: 16\n")
     (tmp_path / "pictures").mkdir()
     for index in range(4):
@@ -631,8 +637,8 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
         words = ["fit", name, "--data", "regimes", "--out", f"runs/{name}", size, "4"]
         assert main([*words, "--steps", "1"]) == 0
     mode, level = likely.load("runs/var").model.spec.columns  # type: ignore[attr-defined]
-    lines = [f"{mode.names[t % 2]},{level.numbers(150 + t):.3f}" for t in range(6)]
-    (tmp_path / "mine.csv").write_text("\n".join(["mode,level", *lines, ""]))
+    lines = [f"{t},{mode.names[t % 2]},{level.numbers(150 + t):.3f}" for t in range(6)]
+    (tmp_path / "mine.csv").write_text("\n".join(["taken,mode,level", *lines, ""]))
     seen = 0
     for command in COMMANDS:
         if command in ("mdp", "world"):  # their own tests run their examples

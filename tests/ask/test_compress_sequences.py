@@ -85,7 +85,7 @@ def test_files_come_back_bit_for_bit(
     assert main([*fit, "--out", "hmm", "--json"]) == 0
     columns = likely.load("hmm").model.spec.columns  # type: ignore[attr-defined]
     names, level = columns[0].names, columns[1]
-    rows = ["note;t;level;mode;series"]
+    rows = ["note;reading;level;mode;who"]
     for series_name in ("b", "a"):
         for t in range(6):
             mode = "" if t == 3 else names[t % 3]
@@ -95,7 +95,8 @@ def test_files_come_back_bit_for_bit(
     rows.append(f" ;6;{level.numbers(151):.6f};{names[0]};a")
     text = "\r\n".join(rows) + "\n\n"
     Path("mine.csv").write_bytes(text.encode())
-    assert main(["compress", "hmm", "mine.csv", "-o", "mine.likely"]) == 0
+    named = ["--time-column", "reading", "--series-column", "who"]
+    assert main(["compress", "hmm", "mine.csv", "-o", "mine.likely", *named]) == 0
     said = capsys.readouterr().out
     assert "names, times and how the numbers are printed" in said
     assert main(["decompress", "mine.likely", "-o", "again.csv"]) == 0

@@ -209,22 +209,23 @@ def _compress_sequences(
     if not len(x) or not bool(steps.known.any()):
         raise InvalidData("there are no values to compress")
     lengths = (x != PADDING).any(2).sum(1).tolist()
-    entries, words, nats, done = [], [], 0.0, 0
+    x = torch.where(steps.known, steps.x, x)  # steps that were given are written, too
+    entries, words, done = [], [], 0
     with _evaluating(model), repeatable(model.device):
         for first in range(0, len(x), together):
             rows = slice(first, first + together)
             longest = max(lengths[rows])
             known = steps.known[rows, :longest]
             told = None if whole is None else whole[rows, :longest]
-            for piece, values, cost in over_time.write(model, steps.x[rows, :longest], known, told):
+            for piece, values in over_time.write(model, steps.x[rows, :longest], known, told):
                 crc = zlib.crc32(piece.astype("<u4").tobytes())
                 of_values = zlib.crc32(values.astype("<i4").tobytes())
                 entries.append(Entry((max(1, len(values)),), len(piece), 0, crc, of_values))
                 words.append(piece)
-                nats += cost
                 done += len(values)
                 if progress is not None:
                     progress(done)
+        nats = -float(model.per_step(x, whole).sum())
     mask = np.packbits(steps.known.cpu().numpy())
     kept = about | {
         "lengths": lengths, "together": together, "start": start,

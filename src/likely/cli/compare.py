@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXAMPLE = """\
   likely compare --data digits
   likely compare runs/pixelcnn runs/vae runs/dcgan --out comparison
+  likely compare runs/gru runs/var --out series
 """
 DEFAULT = None
 OPTIONS: dict[str, Option] = {

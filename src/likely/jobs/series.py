@@ -45,6 +45,8 @@ def compress_series(
     *,
     label: int | None = None,
     block: int | None = None,
+    time: str | None = None,
+    series: str | None = None,
     run: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Compressed, dict[str, int]]:
@@ -56,6 +58,7 @@ def compress_series(
         out: the compressed file.
         label: class of all sequences, for a conditional model.
         block: sequences that stand side by side.
+        time, series: columns of a table, as `read_like` takes them.
         run: the directory of the model, which the file then names.
         progress: called with the number of values done.
 
@@ -69,9 +72,9 @@ def compress_series(
     spec = model.spec
     if spec.covariates:
         raise InvalidSetting("a model with covariates reads what the file itself would have to say")
-    data = read_like(source, spec)
+    data = read_like(source, spec, time=time, series=series)
     if source.suffix.lower() in TABLES:
-        layout = _of_table(source, data.values, spec)
+        layout = _of_table(source, data.values, spec, _order(source, spec, time, series))
     elif source.suffix.lower() == ".npz":
         layout = _of_npz(source, data.values, spec)
     elif source.suffix.lower() == ".mat":
@@ -125,7 +128,7 @@ def restore(result: Decompressed, spec: SequenceSpec, out: Path, name: str) -> P
 # -- tables --------------------------------------------------------------------------------------
 
 
-def _of_table(source: Path, values: Array, spec: SequenceSpec) -> dict[str, Any]:
+def _of_table(source: Path, values: Array, spec: SequenceSpec, order: list[int]) -> dict[str, Any]:
     with reading(source):
         text = source.read_bytes().decode()
     if '"' in text:
@@ -135,7 +138,6 @@ def _of_table(source: Path, values: Array, spec: SequenceSpec) -> dict[str, Any]
     cells = [lines[i].split(delimiter) for i in rows]
     header = [cell.strip("\ufeff\r ") for cell in cells[0]]
     places = [header.index(column.name) for column in spec.columns]
-    order = _order(files.read_table(source), source, spec)
     forms: list[dict[str, Any]] = []
     for k, (column, place) in enumerate(zip(spec.columns, places, strict=True)):
         texts = [cells[1 + row][place] for row in order]
@@ -173,10 +175,11 @@ def _delimiter(text: str, suffix: str) -> str:
     return "\t" if suffix == ".tsv" else max(",;\t", key=text[:4096].count)
 
 
-def _order(table: files.Table, source: Path, spec: SequenceSpec) -> list[int]:
+def _order(source: Path, spec: SequenceSpec, time: str | None, series: str | None) -> list[int]:
     """Rows of the table in the order of the sequences."""
     taken = [column.name for column in spec.columns]
-    return [int(row) for part in rows_of(table, source, taken, None, None) for row in part]
+    parts = rows_of(files.read_table(source), source, taken, time, series)
+    return [int(row) for part in parts for row in part]
 
 
 def _form(column: Column, levels: Array, texts: list[str]) -> dict[str, Any]:

@@ -47,11 +47,9 @@ def frequencies(log_table: Array) -> npt.NDArray[np.int64]:
     p *= (TOTAL - levels) / p.sum(-1, keepdims=True)
     whole = p.astype(np.int64) + 1
     # The rest, at most one for each level, is least felt by the likeliest.
-    likeliest = whole.argmax(-1)[..., None]
-    rest = TOTAL - whole.sum(-1, keepdims=True)
-    np.put_along_axis(whole, likeliest, np.take_along_axis(whole, likeliest, -1) + rest, -1)
-    result: npt.NDArray[np.int64] = whole
-    return result
+    lines: npt.NDArray[np.int64] = whole.reshape(-1, levels)
+    lines[np.arange(len(lines)), lines.argmax(1)] += TOTAL - lines.sum(1)
+    return lines.reshape(whole.shape)
 
 
 def rows(whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

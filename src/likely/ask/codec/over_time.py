@@ -5,7 +5,8 @@ the same first state: what the writer is asked for, the reader reads. A column o
 written in two digits. Values that are missing are not written: which they are is known before.
 
 A stack is read in the reverse order of writing, so a piece of time is a block of its own, and the
-state goes on from block to block: a long series costs memory for one piece, and 79 bits for each.
+state goes on from block to block: a long series costs memory for one piece, and 33 bits for each.
+Its stack begins empty: how many values a piece holds is known, and the values have a checksum.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import torch
 from torch import Tensor
 
 from likely.ask.codec.frequencies import Stack, frequencies, rows
-from likely.ask.codec.schemes import first_words
 from likely.density import SequenceDensity, State
 from likely.density.sequence.bins import ColumnDensity
 from likely.errors import InvalidData
 
 TOGETHER = 64  # sequences side by side
 IN_MEMORY = 2**25  # probabilities of a block
-ONE_DIGIT = 4096  # levels
+ONE_DIGIT = 512  # levels
 LEAST = -600.0  # nats that a digit is taken to have at least: more than any coder needs
 
 Words = npt.NDArray[np.uint32]
+EMPTY: Words = np.empty(0, np.uint32)
 
 
 def digits_of(levels: int) -> tuple[int, int]:
@@ -45,7 +46,7 @@ def piece_of(model: SequenceDensity, batch: int) -> int:
 
 def write(
     model: SequenceDensity, x: Tensor, known: Tensor, context: Tensor | None
-) -> Iterator[tuple[Words, npt.NDArray[np.int32], float]]:
+) -> Iterator[tuple[Words, npt.NDArray[np.int32]]]:
     """Blocks of sequences, one after another in time.
 
     Args:
@@ -55,42 +56,34 @@ def write(
         context: floats [B, T, C], or None.
 
     Yields:
-        (words, the values in their order, -log p of them in nats).
+        (words, the values in their order).
     """
-
-    def coded(
-        stack: Stack, t: int, later: list[_Later]
-    ) -> tuple[Callable[[int, ColumnDensity], Tensor], list[Tensor]]:
-        nats: list[Tensor] = []
-
-        def choose(k: int, column: ColumnDensity) -> Tensor:
-            values, seen = x[:, t, k], known[:, t, k]
-            if bool(seen.any()):
-                nats.append(-(column.log_prob(values) * seen).sum())
-                blocks, width = digits_of(column.levels)
-                first = values // width
-                later.append((first[seen].cpu().numpy(), _table(column, blocks, width, None, seen)))
-                if width > 1:
-                    table = _table(column, width, 1, first * width, seen)
-                    later.append(((values - first * width)[seen].cpu().numpy(), table))
-            return values
-
-        return choose, nats
-
     state, length = model.begin(len(x)), x.shape[1]
     size = piece_of(model, len(x))
     for begin in range(0, length, size):
         later: list[_Later] = []
-        stack, total, values = Stack(first_words(1)), 0.0, []
+        values = []
         for t in range(begin, min(length, begin + size)):
-            choose, nats = coded(stack, t, later)
+
+            def choose(k: int, column: ColumnDensity, t: int = t) -> Tensor:
+                levels, seen = x[:, t, k], known[:, t, k]
+                if bool(seen.any()):
+                    blocks, width = digits_of(column.levels)
+                    first = levels // width
+                    table = _table(column, blocks, width, None, seen)
+                    later.append((first[seen].cpu().numpy(), table))  # noqa: B023
+                    if width > 1:
+                        table = _table(column, width, 1, first * width, seen)
+                        rest = (levels - first * width)[seen].cpu().numpy()
+                        later.append((rest, table))  # noqa: B023
+                values.append(levels[seen])  # noqa: B023
+                return levels
+
             state = _moved(model, state, context, t, choose, known[:, t])
-            total += float(torch.stack(nats).sum()) if nats else 0.0
-            for k in range(x.shape[2]):
-                values.append(x[:, t, k][known[:, t, k]])
+        stack = Stack(EMPTY)
         for digits, table in reversed(later):
             stack.push(digits, table)
-        yield stack.words, torch.cat(values).cpu().numpy().astype(np.int32), total
+        yield stack.words, torch.cat(values).cpu().numpy().astype(np.int32)
 
 
 _Later = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
@@ -145,7 +138,7 @@ def _pieces(
                     return x[:, t, k]
 
                 state = _moved(model, state, context, t, choose, known[:, t])
-            if not np.array_equal(stack.words, first_words(1)):
+            if len(stack.words):
                 raise InvalidData("it was not written with these probabilities")
             return torch.cat(values).cpu().numpy().astype(np.int32)
 

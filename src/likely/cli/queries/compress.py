@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLE = """\
   likely compress runs/pixelcnn images/ -o images.likely
   likely compress runs/pixelcnn array.npy -o array.likely --alone
+  likely compress runs/var mine.csv -o mine.likely --time-column taken
 """
 DEFAULT = None
 OPTIONS: dict[str, Option] = {
@@ -28,6 +29,8 @@ OPTIONS: dict[str, Option] = {
                 "run"),
     "--block": ("N", whole(1), None, "images that are coded together; a fault costs a block [as "
                 "many as memory allows, at most 1024]"),
+    "--time-column": ("NAME", None, None, "of SOURCE, which orders its steps"),
+    "--series-column": ("NAME", None, None, "of SOURCE, which tells its series apart"),
     "--alone": ("", None, False, "do not try the other coders (PNG, WebP, JBIG1, JPEG XL, xz)"),
 }  # fmt: skip
 
@@ -62,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     saved = opened(options)
     if isinstance(saved.model, SequenceDensity):
         return _of_series(options, saved, saved.model)
+    if options.time_column or options.series_column:
+        raise InvalidSetting(f"time and series columns are of tables; {saved.name} codes images")
     label = class_number(saved.model, options.label)
     began = time.monotonic()
     with counting(f"compressing with {saved.name}") as show:
@@ -95,8 +100,9 @@ def _of_series(options: argparse.Namespace, saved: SavedRun, model: SequenceDens
     began = time.monotonic()
     with counting(f"compressing with {saved.name}") as show:
         compressed, sizes = compress_series(
-            model, source, out, label=label, block=options.block,
-            run=str(saved.directory.resolve()), progress=lambda done: show(done, None),
+            model, source, out, label=label, block=options.block, time=options.time_column,
+            series=options.series_column, run=str(saved.directory.resolve()),
+            progress=lambda done: show(done, None),
         )  # fmt: skip
     seconds, layout = time.monotonic() - began, sizes.pop("layout")
     others = {} if options.alone else sizes

@@ -47,7 +47,10 @@ class ColumnDensity(abc.ABC):
 
     @abc.abstractmethod
     def log_masses(self, edges: Tensor) -> Tensor:
-        """log P(edge_i <= x < edge_{i+1}), float64 [B, E - 1]; edges int64 [B, E], ascending."""
+        """log P(edge_i <= x < edge_{i+1}), float64 [B, E - 1]; edges int64 [B, E], ascending.
+
+        As a difference of two sums: masses below 1e-16 are lost, which no coder can use.
+        """
 
 
 Choose = Callable[[int, ColumnDensity], Tensor]
@@ -145,16 +148,12 @@ class Bins(ColumnDensity):
     family: Family
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self._log_mass(x, x + 1)
-
-    def _log_mass(self, first: Tensor, stop: Tensor) -> Tensor:
-        """log P(first <= x < stop)."""
         log_weight, mean, scale = self.mixture
-        low = (first[..., None].double() - 0.5 - mean) / scale
-        high = (stop[..., None].double() - 0.5 - mean) / scale
-        low = torch.where(first[..., None] <= 0, -math.inf, low)
-        high = torch.where(stop[..., None] >= self.levels, math.inf, high)
-        width = (stop - first)[..., None].double() / scale
+        low = (x[..., None].double() - 0.5 - mean) / scale
+        high = (x[..., None].double() + 0.5 - mean) / scale
+        low = torch.where(x[..., None] <= 0, -math.inf, low)
+        high = torch.where(x[..., None] + 1 >= self.levels, math.inf, high)
+        width = 1 / scale
         total: Tensor = (log_weight + log_mass(low, high, self.family, width)).logsumexp(-1)
         return total
 
@@ -170,10 +169,12 @@ class Bins(ColumnDensity):
         return level
 
     def log_masses(self, edges: Tensor) -> Tensor:
-        wide = Components(*(part[:, None] if part.ndim > 1 else part for part in self.mixture))
-        first, stop = edges[:, :-1], edges[:, 1:]
-        masses = Bins(self.levels, wide, self.family)._log_mass(first, stop)
-        return masses.where(first < stop, -math.inf)
+        wide = (part[:, None] if part.ndim > 1 else part for part in self.mixture)
+        log_weight, mean, scale = wide
+        at = (edges[..., None].double() - 0.5 - mean) / scale
+        below = (log_weight.exp() * cdf(at, self.family)).sum(-1)
+        below = torch.where(edges <= 0, 0.0, torch.where(edges >= self.levels, 1.0, below))
+        return _of_sums(below)
 
 
 def _of_sums(below: Tensor) -> Tensor:
