@@ -23,7 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch._dynamo  # what optimisers import late, once for all the forks
 
 from common import write_result
 from likely import runs

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import signal
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -21,6 +24,7 @@ from likely.settings import FitSettings
 from likely.training.adversarial import NonSaturatingGAN
 from likely.training.loop import Progress, Run, Stopped, fit
 from likely.training.objectives import Objective, QuantisedBound
+from likely.training.optimizers import Optimizer, optimizer_for
 
 SETTINGS = FitSettings(
     steps=10,
@@ -126,3 +130,20 @@ def differing(a: dict[str, bytes], b: dict[str, bytes]) -> list[str]:
 
 def files_in(directory: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in directory.iterdir() if p.is_file()}
+
+
+def watching(monkeypatch: pytest.MonkeyPatch, see: Callable[[Optimizer], None]) -> None:
+    """Let `see` look at each optimiser of a fit before each of its steps."""
+
+    def watched(settings: FitSettings, parameters: Sequence[Tensor]) -> Optimizer:
+        optimizer = optimizer_for(settings, parameters)
+        step = optimizer.step
+
+        def seen_step() -> None:
+            see(optimizer)
+            step()
+
+        monkeypatch.setattr(optimizer, "step", seen_step)
+        return optimizer
+
+    monkeypatch.setattr(importlib.import_module("likely.training.loop"), "optimizer_for", watched)

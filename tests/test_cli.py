@@ -680,7 +680,8 @@ def test_answers_without_work_import_no_torch(words: list[str]) -> None:
     assert found.returncode == 0, found.stderr
 
 
-def test_import_likely_imports_neither_torch_nor_numpy_and_names_work() -> None:
+def test_a_process_imports_what_it_needs_and_names_work() -> None:
+    """No torch for `import likely`; no compiler, which takes as long again, for a fit."""
     code = (
         "import sys, likely\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
@@ -689,6 +690,9 @@ def test_import_likely_imports_neither_torch_nor_numpy_and_names_work() -> None:
         "assert all(getattr(likely, name) is not None for name in likely.__all__)\n"
         "assert callable(likely.fit) and callable(likely.verify), 'the modules hide them'\n"
         "assert likely.Run is Run and 'fit' in dir(likely)\n"
+        "train, _ = likely.data.load('digits')\n"
+        "likely.fit(likely.models.NADE(train.spec, hidden=1), train, steps=1)\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
         "try:\n    likely.nothing\nexcept AttributeError:\n    sys.exit(0)\nsys.exit(1)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,16 +6,15 @@ import importlib
 import itertools
 import json
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fit_cases import CASES, SETTINGS, fit_case, model_of, stop_at, training_data
+from fit_cases import CASES, SETTINGS, fit_case, model_of, stop_at, training_data, watching
 from likely import runs
 from likely.data.spec import Dataset
 from likely.density import Autoregressive, ImplicitDensity
@@ -24,7 +23,7 @@ from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
 from likely.training.loop import fit
 from likely.training.objectives import Loss, NegativeELBO, Step
-from likely.training.optimizers import optimizer_for
+from likely.training.optimizers import Optimizer
 
 # -- validation, and the weights that it chooses -----------------------------------------------
 
@@ -122,22 +121,11 @@ def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(
 # -- updates -----------------------------------------------------------------------------------
 
 
-def watching(monkeypatch: pytest.MonkeyPatch, see: Callable[[torch.optim.Optimizer], None]) -> None:
-    """Let `see` look at each optimiser before each of its steps."""
-
-    def watched(settings: FitSettings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        optimizer = optimizer_for(settings, parameters)
-        optimizer.register_step_pre_hook(lambda optimizer, *_: see(optimizer))
-        return optimizer
-
-    monkeypatch.setattr(importlib.import_module("likely.training.loop"), "optimizer_for", watched)
-
-
 def test_every_update_of_every_player_has_the_rate_of_its_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[float] = []
-    watching(monkeypatch, lambda optimizer: seen.append(optimizer.param_groups[0]["lr"]))
+    watching(monkeypatch, lambda optimizer: seen.append(optimizer.rate))
     run = fit_case("dcgan-r1", None, warmup=3, final_learning_rate=0.5)
     assert not run.model.training
     rates = [run.settings.rate(step) for step in range(10)]
@@ -191,12 +179,12 @@ def test_no_two_updates_share_their_noise() -> None:
 
 def test_an_update_leaves_the_other_player_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """No gradient stays with it, which its own next update would add to."""
-    players: list[torch.optim.Optimizer] = []
+    players: list[Optimizer] = []
 
-    def check(optimizer: torch.optim.Optimizer) -> None:
+    def check(optimizer: Optimizer) -> None:
         players.extend([optimizer] if optimizer not in players else [])
         for other in players:
-            gradients = [p.grad for p in other.param_groups[0]["params"]]
+            gradients = [p.grad for p in other.parameters]
             assert (other is optimizer) == any(g is not None for g in gradients)
 
     watching(monkeypatch, check)
@@ -208,8 +196,8 @@ def test_an_update_leaves_the_other_player_as_it_was(monkeypatch: pytest.MonkeyP
 def test_each_player_is_clipped_by_its_own_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
 
-    def note(optimizer: torch.optim.Optimizer) -> None:
-        gradients = [p.grad for p in optimizer.param_groups[0]["params"] if p.grad is not None]
+    def note(optimizer: Optimizer) -> None:
+        gradients = [p.grad for p in optimizer.parameters if p.grad is not None]
         seen.append(float(torch.stack([g.double().square().sum() for g in gradients]).sum().sqrt()))
 
     watching(monkeypatch, note)

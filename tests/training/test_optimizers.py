@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from pathlib import Path
 
@@ -11,15 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from fit_cases import differing, end_of, fit_case, stop_at
+from fit_cases import differing, end_of, fit_case, stop_at, watching
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
 from likely.training.optimizers import (
     ADAM_SHARE,
     AveragedWeights,
+    Optimizer,
     is_matrix,
     optimizer_for,
+    optimizer_tensors,
     orthogonalized,
+    restore_optimizers,
     set_rate,
 )
 
@@ -178,6 +180,48 @@ def test_later_steps_take_both_betas_the_decay_and_the_rate(kind: str) -> None:
         assert float(parameter.detach()) == pytest.approx(w, rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["adam", "adamw", "rmsprop", "sgd"])
+def test_each_optimizer_moves_weights_as_that_of_torch_bit_for_bit(kind: str) -> None:
+    """Two kinds of numbers, one weight without a gradient at first, a rate that changes."""
+    settings = FitSettings(
+        optimizer=kind, learning_rate=0.1, beta1=0.6, beta2=0.95, weight_decay=0.3  # type: ignore[arg-type]
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(4)
+    shapes = [((5, 7), torch.float32), ((3,), torch.float64), ((), torch.float32)]
+    start = [torch.randn(shape, generator=generator, dtype=dtype) for shape, dtype in shapes]
+    ours, theirs = ([nn.Parameter(weight.clone()) for weight in start] for _ in range(2))
+    betas = {"betas": (0.6, 0.95), "fused": True}
+    kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, object]]] = {
+        "adam": (torch.optim.Adam, betas),
+        "adamw": (torch.optim.AdamW, betas),
+        "rmsprop": (torch.optim.RMSprop, {"alpha": 0.95}),
+        "sgd": (torch.optim.SGD, {}),
+    }
+    ours_by, (of_torch, changes) = optimizer_for(settings, ours), kinds[kind]
+    theirs_by = of_torch(theirs, lr=0.1, weight_decay=0.3, **changes)  # type: ignore[call-arg]
+    for step, rate in enumerate([0.1, 0.03, 0.2, 0.07, 0.05]):
+        set_rate(ours_by, rate)
+        theirs_by.param_groups[0]["lr"] = rate
+        for a, b in zip(ours[step < 2 :], theirs[step < 2 :], strict=True):
+            a.grad = torch.randn(a.shape, generator=generator, dtype=a.dtype)
+            b.grad = a.grad.clone()
+        ours_by.step()
+        theirs_by.step()
+    state = theirs_by.state_dict()["state"]
+    kept = {f"player.{i}.{slot}": t for i, slots in state.items() for slot, t in slots.items()}
+    kept = {name: tensor for name, tensor in kept.items() if tensor is not None}
+    saved = optimizer_tensors({"player": ours_by})
+    assert saved.keys() == kept.keys()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in kept.items())
+    # What torch kept is read back and goes on alike.
+    another = optimizer_for(settings, ours)
+    set_rate(another, rate)
+    restore_optimizers({"player": another}, kept)
+    another.step()
+    theirs_by.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_muon_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """Ten steps are four and six with its momentum written and read between."""
     changes = {"optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.1}
@@ -196,17 +240,11 @@ def test_clipping_bounds_the_gradient_and_only_when_it_is_longer(
     """What the optimiser sees has at most the norm `clip`; the record holds the norm before."""
     seen: list[float] = []
 
-    def watched(settings: FitSettings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        optimizer = optimizer_for(settings, parameters)
+    def note(optimizer: Optimizer) -> None:
+        gradients = [p.grad for p in optimizer.parameters if p.grad is not None]
+        seen.append(float(torch.stack([g.double().square().sum() for g in gradients]).sum().sqrt()))
 
-        def note(*_: object) -> None:
-            squares = [p.grad.double().square().sum() for p in parameters if p.grad is not None]
-            seen.append(float(torch.stack(squares).sum().sqrt()))
-
-        optimizer.register_step_pre_hook(note)
-        return optimizer
-
-    monkeypatch.setattr(importlib.import_module("likely.training.loop"), "optimizer_for", watched)
+    watching(monkeypatch, note)
     recorded = [
         fit_case("vae-dense", None, steps=1, clip=clip).metrics[0]["gradient_norm_model"]
         for clip in (0.0, 0.5, 1e9)

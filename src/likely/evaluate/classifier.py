@@ -35,6 +35,7 @@ from likely.data.spec import Dataset, DataSpec, with_validation
 from likely.errors import InvalidData, InvalidSetting, LikelyError
 from likely.evaluate.features import Images, checked_images
 from likely.files import write_bytes
+from likely.training.optimizers import Adam
 
 Progress = Callable[[int, int], None]
 
@@ -345,7 +346,7 @@ def _train(
     """Adam on the cross-entropy of the targets, in place."""
     parameters = [w.requires_grad_() for name, w in weights.items() if "." in name]
     steps, n = settings.steps_for(len(train)), len(train)
-    optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate)
+    optimizer = Adam(parameters, settings.learning_rate)
     generator = torch.Generator().manual_seed(settings.seed + 1)
     order = torch.randperm(n, generator=generator)
     at = 0
@@ -354,8 +355,7 @@ def _train(
             order, at = torch.randperm(n, generator=generator), 0
         index = order[at : at + settings.batch].sort().values
         at += settings.batch
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         with torch.enable_grad():
             scores = _output(weights, _hidden(weights, _images(train, index.numpy())))
             loss = (
@@ -363,9 +363,9 @@ def _train(
                 if targets.is_floating_point()
                 else functional.cross_entropy(scores, targets[index])
             )
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         if progress is not None:
             progress(step + 1, steps)
     for parameter in parameters:

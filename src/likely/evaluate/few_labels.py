@@ -37,6 +37,7 @@ from likely.evaluate.baselines import (
 )
 from likely.evaluate.scores import Floats, Integers
 from likely.noise import derived_seed
+from likely.training.optimizers import Adam
 
 BATCH = 500  # images a forward pass outside training
 WARMUP = 20  # updates over which the learning rate rises
@@ -217,7 +218,7 @@ def fitted(
     network = Classifier(encoder, probe.layer, classes).eval()
     network.start_at(encoder.features(x, probe.layer), labels, probe.penalty)
     weights = [p for p in network.parameters() if p.is_floating_point()]
-    optimizer = torch.optim.Adam(weights, lr=rate, fused=True)
+    optimizer = Adam(weights, rate, fused=True)
     targets = torch.from_numpy(labels).to(x.device)
     generator = torch.Generator().manual_seed(derived_seed("fine-tuning", seed))
     order: list[Tensor] = []
@@ -227,9 +228,9 @@ def fitted(
             shuffled = torch.randperm(len(x), generator=generator)
             order = [shuffled[rows] for rows in chunks(len(x), batch)]
         rows = order.pop()
-        optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / WARMUP)
+        optimizer.rate = rate * min(1.0, (step + 1) / WARMUP)
         loss = cross_entropy(network(x[rows]), targets[rows])
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         if step + 1 in ends:

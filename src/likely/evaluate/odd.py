@@ -48,6 +48,7 @@ from likely.errors import InvalidSetting, Unanswerable
 from likely.evaluate.likelihood import per_example_nll
 from likely.evaluate.neighbours import nearest
 from likely.noise import Noise
+from likely.training.optimizers import Adam
 from likely.verify import Proofs
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def regret(
     with torch.enable_grad():
         mean.requires_grad_()
         scale.requires_grad_()
-        optimizer = torch.optim.Adam([mean, scale], lr=0.02)
+        optimizer = Adam([mean, scale], 0.02)
         first = best = elbo().detach()
         for _ in range(asked.steps):
             loss = -elbo().sum()

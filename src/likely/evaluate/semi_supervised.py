@@ -35,6 +35,7 @@ from torch.nn.functional import nll_loss, relu
 from likely.evaluate.scores import Floats
 from likely.noise import derived_seed, weights_from
 from likely.settings import at_least
+from likely.training.optimizers import Adam
 
 # Means that vary less than this share of the prior's deviation carry nothing of x.
 UNUSED = 0.1
@@ -172,13 +173,12 @@ def semi_supervised(
     averaged = copy.deepcopy(model).requires_grad_(False)
     weights: list[Tensor] = list(model.parameters())
     kept: list[Tensor] = list(averaged.parameters())
-    optimizer = torch.optim.Adam(weights, lr=settings.learning_rate, fused=True)
+    optimizer = Adam(weights, settings.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(derived_seed("M2", seed))
     share = len(labels) / len(codes.mean)
     for step in range(settings.steps):
         done = step / settings.steps
-        rate = settings.learning_rate * min(1.0, (1.0 - done) / (1.0 - FALLING))
-        optimizer.param_groups[0]["lr"] = rate
+        optimizer.rate = settings.learning_rate * min(1.0, (1.0 - done) / (1.0 - FALLING))
         rows = torch.randint(len(codes.mean), (settings.batch,), generator=generator)
         most = classes if done < ALL_CLASSES else settings.most
         without = model.bound_without_label(codes.draw(rows, generator), most, generator)
@@ -186,7 +186,7 @@ def semi_supervised(
         with_label = model.bound(c, labels[:, None], generator)
         wrong = nll_loss(model.log_classes(c), labels)
         loss = settings.alpha * wrong - without.mean() - share * with_label.mean()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         keep = min(settings.average, (1 + step) / (10 + step))

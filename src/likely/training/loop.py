@@ -387,7 +387,7 @@ class _Loop:
         if not again:
             self._add(f"gradient_norm_{player}", norm / self.team.size)
         self._move(player, norm)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         return loss
 
     def _move(self, player: str, norm: Tensor) -> None:

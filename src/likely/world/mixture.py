@@ -16,6 +16,7 @@ weights are those with the best nats on a seventh of the rows that was not fitte
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,10 +83,11 @@ class MixtureModel(TransitionModel):
         """Adam on batches; the nats of the held-out rows at the best look."""
         import torch
 
+        from likely.training.optimizers import Adam
+
         order = torch.randperm(len(inputs))
         held, kept = order[: len(inputs) // 7 or 1], order[len(inputs) // 7 or 1 :]
-        optimizer = torch.optim.Adam(self.network.parameters(), RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+        optimizer = Adam(list(self.network.parameters()), RATE)
         best, weights = np.inf, copy.deepcopy(self.network.state_dict())
         for step in range(1, updates + 1):
             rows = kept[torch.randint(len(kept), (min(BATCH, len(kept)),))]
@@ -94,7 +96,9 @@ class MixtureModel(TransitionModel):
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
             optimizer.step()
-            schedule.step()
+            # Half a cosine from the rate to 0, each update's from that of the last.
+            turned, turned_before = math.pi * step / updates, math.pi * (step - 1) / updates
+            optimizer.rate *= (1 + math.cos(turned)) / (1 + math.cos(turned_before))
             if step % LOOK == 0 or step == updates:
                 with torch.no_grad():
                     nats = -float(self._log_prob(inputs[held], targets[held]).mean())
