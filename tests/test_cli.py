@@ -570,7 +570,7 @@ def test_help_has_an_example_and_fits_the_terminal(
     words = [name] if name else []
     variants = [words]
     if name:
-        variants += [[name, choice] for choice in module_of(name).choices()]
+        variants += [[name, choice] for choice in module_of(name).COMMAND.choices()]
     for variant in variants:
         assert main([*variant, "--help"]) == 0
         text = capsys.readouterr().out
@@ -643,7 +643,7 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     for command in COMMANDS:
         if command in ("mdp", "world"):  # their own tests run their examples
             continue
-        for line in module_of(command).EXAMPLE.replace("\\\n", " ").strip().splitlines():
+        for line in module_of(command).COMMAND.example.replace("\\\n", " ").strip().splitlines():
             assert line.strip().startswith(f"likely {command}")
             assert main(small(command, line)) == 0, line
             seen += 1

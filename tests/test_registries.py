@@ -162,7 +162,7 @@ def _options() -> set[str]:
     """Every option of the command."""
     found: set[str] = set()
     for name in COMMANDS:
-        for word in module_of(name).choices() or [None]:
+        for word in module_of(name).COMMAND.choices() or [None]:
             found |= set(build(name, word).known())
     return found
 

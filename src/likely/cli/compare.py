@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from likely.cli.fields import DATA, add_field
 from likely.cli.output import note, say, say_json, wrapped
-from likely.cli.parser import UNSET, Option, Parser, add_options, device_option, no_choices, whole
+from likely.cli.parser import UNSET, Command, Option, Parser, device_option, whole
 from likely.cli.values import set_fields
 from likely.errors import InvalidSetting
 from likely.models import ONE_OF_EACH_KIND, SEQUENCES_OF_EACH_KIND
@@ -25,7 +25,6 @@ EXAMPLE = """\
   likely compare runs/pixelcnn runs/vae runs/dcgan --out comparison
   likely compare runs/gru runs/var --out series
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--out": ("DIR", None, UNSET, "where the report goes [runs/compare-DATA, or runs/compare for "
               "given runs]"),
@@ -41,25 +40,27 @@ OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 
 
-choices = no_choices
+def _data(parser: Parser, _: str | None) -> None:
+    parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help="directories of runs")
+    device_option(parser)
+    group = parser.add_argument_group("data")
+    for field in DATA:
+        add_field(group, field)
 
 
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Compare runs; or with --data and no runs, fit one model of each kind first\n"
         f"({', '.join(ONE_OF_EACH_KIND)}; of sequences {', '.join(SEQUENCES_OF_EACH_KIND)},\n"
         "var where a column is a number). Prints the table, and writes report.html,\n"
         "report.json, sample sheets and, of music, MIDI and WAV files. The order is\n"
         "partial: = against <= may be UNDECIDED, and numbers on different data never meet.\n"
         "A comparison that was stopped resumes."
-    )
-    parser.add_argument("runs", nargs="*", default=[], metavar="RUN", help="directories of runs")
-    add_options(parser, OPTIONS)
-    device_option(parser)
-    group = parser.add_argument_group("data")
-    for field in DATA:
-        add_field(group, field)
+    ),
+    configure=_data,
+)
 
 
 def run(options: argparse.Namespace) -> int:

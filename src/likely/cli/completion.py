@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 
 from likely.cli.output import say, say_json
-from likely.cli.parser import COMMANDS, Parser, build, module_of
+from likely.cli.parser import COMMANDS, Command, Parser, build, module_of
 
 SHELLS = {
     "bash": "put it in ~/.local/share/bash-completion/completions/likely",
@@ -18,17 +17,13 @@ EXAMPLE = """\
   likely completion bash > ~/.local/share/bash-completion/completions/likely
   likely completion fish > ~/.config/fish/completions/likely.fish
 """
-DEFAULT = None
 
 
-def choices() -> Mapping[str, str]:
-    """The shells."""
-    return SHELLS
+def _about(parser: Parser, shell: str | None) -> None:
+    parser.description = f"Print the completion script of {shell}: {SHELLS[shell or 'bash']}."
 
 
-def configure(parser: Parser, choice: str | None) -> None:
-    """No argument: the shell is the choice."""
-    parser.description = f"Print the completion script of {choice}: {SHELLS[choice or 'bash']}."
+COMMAND = Command(EXAMPLE, choices=lambda: SHELLS, configure=_about)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +44,7 @@ def tree() -> argparse.ArgumentParser:
     root.add_argument("-V", "--version", action="store_true", help="the version")
     commands = root.add_subparsers(dest="command")
     for name, summary in COMMANDS.items():
-        words = module_of(name).choices()
+        words = module_of(name).COMMAND.choices()
         if not words:
             _mount(commands, name, summary, build(name))
             continue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from likely.cli.fields import DATA, Field, add_field
 from likely.cli.output import rows, say, say_json
-from likely.cli.parser import Parser
+from likely.cli.parser import Command, Parser
 from likely.cli.values import set_fields
 from likely.data.catalogue import CATALOGUE, MADE_HERE, Entry
 from likely.data.sequences.catalogue import SEQUENCES
@@ -21,7 +21,6 @@ EXAMPLE = """\
   likely data describe mnist --binarize static
   likely data report ~/pictures
 """
-DEFAULT = "list"
 ACTIONS = {
     "list": "the named data sets, and whether their files are here",
     "describe": "shape, levels, splits and fingerprints of a data set",
@@ -29,13 +28,7 @@ ACTIONS = {
 }
 
 
-def choices() -> Mapping[str, str]:
-    """The actions."""
-    return ACTIONS
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments of one action."""
+def _configure(parser: Parser, choice: str | None) -> None:
     parser.epilog = "example:\n" + {
         "list": "  likely data list",
         "describe": "  likely data describe mnist --binarize static",
@@ -53,6 +46,9 @@ def _options(choice: str | None) -> tuple[Field, ...]:
     if choice == "describe":
         return DATA[1:]
     return tuple(f for f in DATA if choice == "report" and f.key in ("size", "channels"))
+
+
+COMMAND = Command(EXAMPLE, choices=lambda: ACTIONS, default="list", configure=_configure)
 
 
 def run(options: argparse.Namespace) -> int:

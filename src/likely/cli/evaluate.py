@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from likely.cli.output import rows, say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import data_of, kept, opened, run_argument
+from likely.cli.parser import Command, Option, whole
+from likely.cli.saved import data_of, kept, opened
 from likely.evaluate.quantities import words
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ EXAMPLE = """\
   likely evaluate runs/vae --annealed --annealed-n 200 --temperatures 50
   likely evaluate runs/dcgan --split validation --samples 200
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
                 "[test]"),
@@ -42,20 +41,17 @@ OPTIONS: dict[str, Option] = {
     "--seed": ("N", whole(0), 0, "of latents and samples [0]"),
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Measure a run and write report.json in it. Likelihoods are in nats per example\n"
         "and bits/dim, with standard error and n: = exact, <= bound. They are verified\n"
         "first (see `likely verify`); a model without a density says why it has none.\n"
         "Make choices on the validation split, and read the test split once."
-    )
-    run_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from likely.cli.fields import RUN, add_field, add_fields
 from likely.cli.output import note, say, say_json, wrapped
-from likely.cli.parser import UNSET, Option, Parser, add_options
+from likely.cli.parser import UNSET, Command, Option, Parser, add_options
 from likely.cli.values import Request, requested
 from likely.errors import InvalidSetting
 from likely.models import MODELS, SEQUENCE_MODELS, entry
@@ -31,9 +31,6 @@ EXAMPLE = """\
   likely fit vae --config vae.yaml --set latent=64 --out runs/vae64
   likely fit vae --data digits --from runs/vae --out runs/longer
 """
-DEFAULT = None
-
-
 FILES: dict[str, Option] = {
     "--preset": ("NAME", None, UNSET, "settings by name that come with a model, weaker than all "
                  "below"),
@@ -52,14 +49,12 @@ class Choices(dict[str, str]):
         return entry(name).summary
 
 
-def choices() -> Mapping[str, str]:
-    """The models."""
+def _models() -> Mapping[str, str]:
     every = {**MODELS, **SEQUENCE_MODELS}
     return Choices({name: each.summary for name, each in every.items()})
 
 
-def configure(parser: Parser, choice: str | None) -> None:
-    """The options of one model."""
+def _configure(parser: Parser, choice: str | None) -> None:
     assert choice is not None
     registered = entry(choice)
     parser.usage = f"likely fit {choice} --data DATA --out DIR [options]"
@@ -76,6 +71,9 @@ def configure(parser: Parser, choice: str | None) -> None:
     named = registered.named_presets
     add_options(group, {k: option for k, option in FILES.items() if named or k != "--preset"})
     add_fields(parser, registered)
+
+
+COMMAND = Command(EXAMPLE, choices=_models, configure=_configure)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,21 +6,16 @@ import argparse
 
 from likely.cli.fields import kinds_of, preset_words, presets, settings_fields
 from likely.cli.output import rows, say, say_json
-from likely.cli.parser import Parser, Words, no_choices, one_of
+from likely.cli.parser import Command, Parser, Words, one_of
 from likely.models import MODELS, SEQUENCE_MODELS, ModelEntry
 
 EXAMPLE = """\
   likely models
   likely models vae
 """
-DEFAULT = None
 
 
-choices = no_choices  # the name of a model is an argument
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """One optional name."""
+def _name(parser: Parser, _: str | None) -> None:
     every = {**MODELS, **SEQUENCE_MODELS}
     parser.add_argument(
         "model",
@@ -31,6 +26,9 @@ def configure(parser: Parser, choice: str | None) -> None:
         metavar="MODEL",
         help=f"show its settings: {', '.join(every)}",
     )
+
+
+COMMAND = Command(EXAMPLE, configure=_name)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import contextlib
 import io
@@ -11,7 +12,7 @@ import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -39,6 +40,28 @@ def say_json(document: Any) -> None:
     if leads():
         ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
         print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=ascii_only))
+
+
+def answer(options: argparse.Namespace, record: Any, *lines: str) -> int:
+    """The end of a command that succeeded: its document with --json, else its lines; 0."""
+    if options.json:
+        say_json(record)
+    else:
+        for line in lines:
+            say(line)
+    return 0
+
+
+def aligned(lines: Sequence[Sequence[str]], *, left: int = 0) -> list[str]:
+    """Cells in columns: the first `left` of them flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(size) if place < left else cell.rjust(size)
+            for place, (cell, size) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
 
 
 def fail(error: BaseException, word: str) -> int:

@@ -1,13 +1,14 @@
 """Command-line arguments: argparse with one-line errors.
 
-A command is a module of this package with `choices`, `configure` and `run`. A choice is a second
-word (`likely fit vae`, `likely data describe`) that decides which options there are, so every
-such pair has a parser of its own, built when it is needed.
+A command is a module of this package with `COMMAND` and `run`. A choice is a second word
+(`likely fit vae`, `likely data describe`) that decides which options there are, so every such pair
+has a parser of its own, built when it is needed.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import itertools
 import re
@@ -60,22 +61,6 @@ examples:
   likely evaluate runs/vae --split test        nats and bits/dim, with errors
   likely mdp solve frozen-lake --discount 0.99
 """
-
-
-class Command(Protocol):
-    """What a module of this package offers."""
-
-    EXAMPLE: str
-    DEFAULT: str | None
-
-    def choices(self) -> Mapping[str, str]:
-        """Second words with one line each; empty where there are none."""
-
-    def configure(self, parser: Parser, choice: str | None) -> None:
-        """Add the arguments."""
-
-    def run(self, options: argparse.Namespace) -> int:
-        """Run the command; returns the exit code."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -139,6 +124,62 @@ def unknown(what: str, name: str, valid: Iterable[str], prog: str) -> InvalidSet
     return InvalidSetting(f'unknown {what} "{name}": {hint}; see `{prog} --help`')
 
 
+# An option: metavar, converter or words, default, help. Defaults stand in brackets.
+Option = tuple[str, Callable[[str], Any] | Collection[str] | None, Any, str]
+UNSET = argparse.SUPPRESS  # as a default: the name is not there
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """A positional argument.
+
+    Attributes:
+        name: in the options.
+        metavar: in the help.
+        about: one line for the help.
+        optional: None where it is left out.
+    """
+
+    name: str
+    metavar: str
+    about: str
+    optional: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a module of this package declares as COMMAND.
+
+    Attributes:
+        example: lines for the end of the help.
+        options: by their names; see `add_options`.
+        about: how the help begins; the line in `COMMANDS` where empty.
+        of_run: whether it takes RUN, a directory that `likely fit` wrote, and --device.
+        argument: the positional argument, after RUN.
+        choices: gives the second words with a line each; none where empty.
+        default: the second word where none is given.
+        configure: adds, to the parser of a second word, what the fields above cannot say.
+    """
+
+    example: str
+    options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
+    about: str = ""
+    of_run: bool = False
+    argument: Argument | None = None
+    choices: Callable[[], Mapping[str, str]] = dict
+    default: str | None = None
+    configure: Callable[[Parser, str | None], None] | None = None
+
+
+class Module(Protocol):
+    """What a module of this package offers."""
+
+    COMMAND: Command
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Run the command; returns the exit code."""
+
+
 class Words(list[str]):
     """Names of a registry; "module:name" is one of another package."""
 
@@ -190,11 +231,6 @@ def number(expected: str, valid: Callable[[float], bool]) -> Callable[[str], flo
 positive = number("a number above 0", lambda value: 0 < value < float("inf"))
 
 
-# An option: metavar, converter or words, default, help. Defaults stand in brackets.
-Option = tuple[str, Callable[[str], Any] | Collection[str] | None, Any, str]
-UNSET = argparse.SUPPRESS  # as a default: the name is not there
-
-
 def add_options(group: argparse._ActionsContainer, options: Mapping[str, Option]) -> None:
     """Add options by their names, as "--out" or "-o --out".
 
@@ -228,24 +264,19 @@ JSON: dict[str, Option] = {
 }
 
 
-def no_choices() -> Mapping[str, str]:
-    """The `choices` of a command without second words."""
-    return {}
-
-
-def module_of(name: str) -> Command:
+def module_of(name: str) -> Module:
     """The module of a command."""
     room = "likely.cli.queries" if name in QUERIES else "likely.cli"
-    return cast("Command", importlib.import_module(f"{room}.{name}"))
+    return cast("Module", importlib.import_module(f"{room}.{name}"))
 
 
 def build(name: str, choice: str | None = None) -> Parser:
     """The parser of a command, or of one of its choices."""
-    module = module_of(name)
+    command = module_of(name).COMMAND
     prog = f"likely {name}" + (f" {choice}" if choice else "")
-    choices = module.choices()
+    choices = command.choices()
     summary = choices[choice] if choice else COMMANDS[name]
-    parser = Parser(prog, _sentence(summary), module.EXAMPLE)
+    parser = Parser(prog, command.about or _sentence(summary), command.example)
     if choices and not choice:
         # The heads of their summaries; the options come with the choice.
         parser.usage = f"likely {name} {_word(name)} [options]"
@@ -254,16 +285,32 @@ def build(name: str, choice: str | None = None) -> Parser:
         more = f"{parser.prog} {next(iter(choices))} --help"
         parser.epilog = f"{parser.epilog}\n\nThe options of each: `{more}`"
     else:
-        module.configure(parser, choice)
+        if command.of_run:
+            parser.add_argument(
+                "run", metavar="RUN", help="directory that `likely fit --out` wrote"
+            )
+            device_option(parser)
+        if command.argument is not None:
+            nargs: dict[str, Any] = {"nargs": "?", "default": None}
+            parser.add_argument(
+                command.argument.name,
+                metavar=command.argument.metavar,
+                help=command.argument.about,
+                **(nargs if command.argument.optional else {}),
+            )
+        add_options(parser, command.options)
+        if command.configure is not None:
+            command.configure(parser, choice)
         add_options(parser, JSON)
     return parser
 
 
-def parse(name: str, arguments: list[str]) -> tuple[Command, argparse.Namespace]:
+def parse(name: str, arguments: list[str]) -> tuple[Module, argparse.Namespace]:
     """Read the arguments of a command."""
     module = module_of(name)
+    command = module.COMMAND
     _import_objective(arguments)
-    choices = module.choices()
+    choices = command.choices()
     if not choices:
         return module, build(name).read(arguments)
     word = arguments[0] if arguments else None
@@ -276,19 +323,19 @@ def parse(name: str, arguments: list[str]) -> tuple[Command, argparse.Namespace]
         raise unknown(_word(name).lower(), word, choices, prog)
     if any(flag in arguments for flag in ("-h", "--help")):
         build(name).read(["--help"])
-    if module.DEFAULT is None:
+    if command.default is None:
         if word is not None and word.startswith("--"):
             # The nearest option of any choice, where no choice has it.
             option = word.split("=", 1)[0]
             known = {option for choice in choices for option in build(name, choice).known()}
             if option not in known:
                 raise unknown("option", option, known, prog)
-        example = module.EXAMPLE.strip().splitlines()[0]
+        example = command.example.strip().splitlines()[0]
         raise InvalidSetting(
             f"the {_word(name).lower()} comes first, as `{example}`; valid: {', '.join(choices)}"
         )
-    options = build(name, module.DEFAULT).read(arguments)
-    options.choice = module.DEFAULT
+    options = build(name, command.default).read(arguments)
+    options.choice = command.default
     return module, options
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import io
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from likely.cli import sequences
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, positive, whole
-from likely.cli.saved import labels_for, opened, path_of, run_argument
+from likely.cli.output import answer
+from likely.cli.parser import Command, Option, Parser, add_options, positive, whole
+from likely.cli.saved import labels_for, name_of, opened, path_of, writable, write_integers, written
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ EXAMPLE = """\
   likely sample runs/pixelcnn -n 8 --temperatures 0.6,0.8,1,1.2
   likely sample runs/vae --like test:3 -n 16
 """
-DEFAULT = None
 SHOWN = 8  # images of a progressive sheet
 WIDEST = 20  # columns of a sheet by class
 OPTIONS: dict[str, Option] = {
@@ -72,15 +70,16 @@ AUTOREGRESSIVE: dict[str, Option] = {
 }  # fmt: skip
 
 
-choices = no_choices
+def _of_chain_rules(parser: Parser, _: str | None) -> None:
+    add_options(parser.add_argument_group("autoregressive models"), AUTOREGRESSIVE)
 
 
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    run_argument(parser)
-    add_options(parser, OPTIONS)
-    group = parser.add_argument_group("autoregressive models")
-    add_options(group, AUTOREGRESSIVE)
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    of_run=True,
+    configure=_of_chain_rules,
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -89,10 +88,9 @@ def run(options: argparse.Namespace) -> int:
 
     from likely.cli.progress import counting
     from likely.density import SequenceModel, generative
-    from likely.files import refuse_unwritable
-    from likely.files.sheets import animation, png, sample_sheet
+    from likely.files import write_array, write_bytes
+    from likely.files.sheets import animation, sample_sheet, save_png
     from likely.jobs.art import unfolding
-    from likely.runs import checkpoint
     from likely.training.progress import duration
 
     tabular = str(options.out).lower().endswith((".csv", ".mid", ".wav"))
@@ -109,9 +107,7 @@ def run(options: argparse.Namespace) -> int:
             f"--steps, .csv, .mid and .wav are for sequences; {saved.name} draws images"
         )
     out = out or saved.directory / "samples" / f"seed-{options.seed}.png"
-    for path in (out, array, trace, gif):
-        if path is not None:
-            refuse_unwritable(path)
+    writable(out, array, trace, gif)
     if options.like is not None or options.temperatures is not None:
         return drawn_from_something(options, saved, out, array)
     labels = labels_for(saved.model, options.number, options.label)
@@ -134,18 +130,17 @@ def run(options: argparse.Namespace) -> int:
         columns=columns,
         caption=f"{title}: {options.number} {what}, seed {options.seed}, not chosen",
     )
-    checkpoint.write_bytes(out, png(sheet))
-    if array is not None:
-        kind = np.float32 if options.mean else np.uint8 if levels <= 256 else np.uint16
-        buffer = io.BytesIO()
-        np.save(buffer, images.numpy().astype(kind), allow_pickle=False)
-        checkpoint.write_bytes(array, buffer.getvalue())
+    save_png(sheet, out)
+    if array is not None and options.mean:
+        write_array(array, images.numpy().astype(np.float32))
+    else:
+        write_integers(array, images.numpy(), levels)
     if trace is not None:
         caption = f"{title}: after each row of pixels, seed {options.seed}"
         rows = sample_sheet(frames, levels, columns=saved.model.spec.grid[1], caption=caption)
-        checkpoint.write_bytes(trace, png(rows))
+        save_png(rows, trace)
     if gif is not None:
-        checkpoint.write_bytes(gif, animation(steps, 256, seconds=0.08))
+        write_bytes(gif, animation(steps, 256, seconds=0.08))
     record: dict[str, Any] = {
         "run": str(saved.directory),
         "model": saved.name,
@@ -155,35 +150,29 @@ def run(options: argparse.Namespace) -> int:
         "levels": levels,
         "labels": None if labels is None else labels.tolist(),
         "sheet": str(out),
-        "array": None if array is None else str(array),
+        "array": name_of(array),
         "seconds": round(seconds, 3),
-        "progressive": None if trace is None else str(trace),
-        "gif": None if gif is None else str(gif),
+        "progressive": name_of(trace),
+        "gif": name_of(gif),
         "mean": options.mean,
         "temperature": options.temperature,
         "truncation": options.truncation,
         "method": options.method,
     }
-    if options.json:
-        say_json(record)
-        return 0
-    files = " and ".join(str(path) for path in (out, array, trace, gif) if path is not None)
-    drawn = "means" if options.mean else "images"
-    say(f"{options.number} {drawn} from {saved.name} in {duration(seconds)}: {files}")
-    return 0
+    drawn = f"{options.number} {'means' if options.mean else 'images'} from {saved.name}"
+    files = written(out, array, trace, gif)
+    return answer(options, record, f"{drawn} in {duration(seconds)}, {files}")
 
 
 def drawn_from_something(
     options: argparse.Namespace, saved: SavedRun, out: Path, array: Path | None
 ) -> int:
     """`--like` and `--temperatures`: a sheet of rows."""
-    import numpy as np
     import torch
 
     from likely.cli.queries.complete import image_of
-    from likely.files.sheets import png, sample_sheet
+    from likely.files.sheets import sample_sheet, save_png
     from likely.jobs.art import ladder, variations
-    from likely.runs import checkpoint
 
     model, title = saved.model, f"{saved.name} on {saved.model.spec.name}"
     if options.like is not None:
@@ -212,18 +201,12 @@ def drawn_from_something(
         images = images.flatten(0, 1)
         shown, columns = images.cpu(), options.number
     sheet = sample_sheet(shown, model.spec.levels, columns=columns, caption=caption)
-    checkpoint.write_bytes(out, png(sheet))
-    if array is not None:
-        buffer = io.BytesIO()
-        kind = np.uint8 if model.spec.levels <= 256 else np.uint16
-        np.save(buffer, images.cpu().numpy().astype(kind), allow_pickle=False)
-        checkpoint.write_bytes(array, buffer.getvalue())
-    if options.json:
-        say_json({"run": str(saved.directory), "n": len(images), "about": caption,
-                  "sheet": str(out), "array": None if array is None else str(array)})  # fmt: skip
-    else:
-        say(f"{caption}: {out}")
-    return 0
+    save_png(sheet, out)
+    write_integers(array, images.cpu().numpy(), model.spec.levels)
+    record = {"run": str(saved.directory), "n": len(images), "about": caption}
+    return answer(
+        options, record | {"sheet": str(out), "array": name_of(array)}, f"{caption}: {out}"
+    )
 
 
 def by_class(images: Tensor, labels: Tensor) -> tuple[Tensor, int]:

@@ -6,22 +6,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likely.cli.output import fail, say
-from likely.cli.parser import Parser, device_option
+from likely.cli.output import answer, fail, say
 from likely.errors import InvalidSetting, nearest
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from torch import Tensor
 
     from likely.data import Dataset, DataSpec
     from likely.density import Fittable
+    from likely.jobs.classify import Classification
+    from likely.jobs.clusters import Structure
     from likely.runs.saved import SavedRun
-
-
-def run_argument(parser: Parser) -> None:
-    """RUN and --device."""
-    parser.add_argument("run", metavar="RUN", help="directory that `likely fit --out` wrote")
-    device_option(parser)
 
 
 def opened(options: argparse.Namespace) -> SavedRun:
@@ -61,6 +57,19 @@ def kept(path: Path, record: dict[str, Any], *, told: bool) -> int:
     return 0
 
 
+def shown(
+    options: argparse.Namespace, result: Classification | Structure, path: Path, picture: Path
+) -> int:
+    """Print a result, draw it, and keep its numbers; returns the exit code."""
+    record = result.to_json()
+    answer(options, record, str(result))
+    result.plot(picture)
+    code = kept(path, record, told=False)
+    if not options.json and not code:
+        say(f"\n{written(path, picture)}")
+    return code
+
+
 def path_of(text: str | None, suffix: str, option: str) -> Path | None:
     """The file that an option names, which must end in `suffix`; None where it was not given."""
     if text is None:
@@ -71,6 +80,36 @@ def path_of(text: str | None, suffix: str, option: str) -> Path | None:
     if path.is_dir():
         raise InvalidSetting(f"{option} {text} is a folder; give a file name")
     return path
+
+
+def writable(*paths: Path | None) -> None:
+    """Refuse, before the work begins, a file that is asked for and cannot be written."""
+    from likely.files import refuse_unwritable
+
+    for path in paths:
+        if path is not None:
+            refuse_unwritable(path)
+
+
+def written(*paths: Path | None) -> str:
+    """A line that names the files that were asked for; "" of none."""
+    names = " and ".join(str(path) for path in paths if path is not None)
+    return f"written to {names}" if names else ""
+
+
+def name_of(path: Path | None) -> str | None:
+    """A file in a JSON document."""
+    return None if path is None else str(path)
+
+
+def write_integers(path: Path | None, values: npt.NDArray[Any], levels: int) -> None:
+    """Integers in [0, levels) as .npy of the narrowest type, if a file is asked for."""
+    import numpy as np
+
+    from likely.files import write_array
+
+    if path is not None:
+        write_array(path, values.astype(np.uint8 if levels <= 256 else np.uint16))
 
 
 def labels_for(model: Fittable, n: int, label: str | None) -> Tensor | None:

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likely.cli.output import say, say_json, width
-from likely.cli.saved import data_of, labels_for, path_of
+from likely.cli.output import aligned, answer, say, say_json, width
+from likely.cli.saved import data_of, labels_for, name_of, path_of, writable, written
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def sample(options: argparse.Namespace, saved: SavedRun, model: SequenceModel) -
     """`likely sample` of a run of sequences: a table, and the integers."""
     import numpy as np
 
-    from likely.files import refuse_unwritable
-    from likely.runs import checkpoint
+    from likely.files import write_array, write_bytes
     from likely.training.progress import duration
 
     for name, nothing in OF_IMAGES.items():
@@ -47,33 +46,23 @@ def sample(options: argparse.Namespace, saved: SavedRun, model: SequenceModel) -
     out = path_of(options.out, suffix, "--out")
     array = path_of(options.npy, ".npy", "--npy")
     out = out or saved.directory / "samples" / f"seed-{options.seed}.csv"
-    for path in (out, array):
-        if path is not None:
-            refuse_unwritable(path)
+    writable(out, array)
     context = labels_for_sequences(model, options.number, options.label)
     began = time.monotonic()
     steps = options.steps or model.spec.longest
     x = model.sample(options.number, seed=options.seed, context=context, steps=steps)
     seconds = time.monotonic() - began
     integers = x.cpu().numpy()
-    checkpoint.write_bytes(out, content(suffix, saved.name, model, integers, options.seed))
+    write_bytes(out, content(suffix, saved.name, model, integers, options.seed))
     if array is not None:
-        buffer = io.BytesIO()
-        np.save(buffer, integers.astype(np.int32), allow_pickle=False)
-        checkpoint.write_bytes(array, buffer.getvalue())
-    if options.json:
-        record: dict[str, Any] = {
-            "run": str(saved.directory), "model": saved.name, "n": options.number, "steps": steps,
-            "seed": options.seed, "columns": [c.name for c in model.spec.columns],
-            "file": str(out), "array": None if array is None else str(array),
-            "seconds": round(seconds, 3),
-        }  # fmt: skip
-        say_json(record)
-        return 0
-    written = " and ".join(str(path) for path in (out, array) if path is not None)
-    say(f"{options.number} sequences of {steps} steps from {saved.name} in {duration(seconds)}: "
-        f"{written}")  # fmt: skip
-    return 0
+        write_array(array, integers.astype(np.int32))
+    record = {
+        "run": str(saved.directory), "model": saved.name, "n": options.number, "steps": steps,
+        "seed": options.seed, "columns": [c.name for c in model.spec.columns],
+        "file": str(out), "array": name_of(array), "seconds": round(seconds, 3),
+    }  # fmt: skip
+    drawn = f"{options.number} sequences of {steps} steps from {saved.name}"
+    return answer(options, record, f"{drawn} in {duration(seconds)}, {written(out, array)}")
 
 
 def series_of(options: argparse.Namespace, saved: SavedRun, name: str | None) -> Dataset:
@@ -95,7 +84,7 @@ def complete(options: argparse.Namespace, saved: SavedRun, model: SequenceDensit
     """`likely complete` of a run of sequences: what may be in a gap."""
     from likely.cli.progress import working
     from likely.evaluate.sequences.gap import fill_gap
-    from likely.files import refuse_unwritable, write_bytes
+    from likely.files import write_bytes
 
     for name in ("mask", "rows", "columns", "npy", "label"):
         if getattr(options, name) is not None:
@@ -108,9 +97,7 @@ def complete(options: argparse.Namespace, saved: SavedRun, model: SequenceDensit
         steps = (int(ends[0]), int(ends[1]))
     out = path_of(options.out, ".csv", "--out") or saved.directory / "samples" / "completed.csv"
     plot = path_of(options.plot, ".png", "--plot")
-    for path in (out, plot):
-        if path is not None:
-            refuse_unwritable(path)
+    writable(out, plot)
     data, count = series_of(options, saved, options.image), options.number or 200
     with working(f"drawing {count} fillings from {saved.name}"):
         gap = fill_gap(
@@ -139,7 +126,7 @@ def complete(options: argparse.Namespace, saved: SavedRun, model: SequenceDensit
                 "n": count, "seed": options.seed, "guarantee": guarantee,
                 "collapsed": done.collapsed, "notes": list(done.notes),
                 "estimates": [number.to_json() for number in gap.estimates],
-                "csv": str(out), "plot": None if plot is None else str(plot),
+                "csv": str(out), "plot": name_of(plot),
                 "covered": drawn.covered if drawn.covered == drawn.covered else None,
                 "rows": drawn.rows(),
             }
@@ -150,7 +137,7 @@ def complete(options: argparse.Namespace, saved: SavedRun, model: SequenceDensit
     for number in gap.estimates:
         say(f"  {number.about:34} {number.relation.value} {number.value:.2f} nats")
     say(f"  {guarantee}: {'; '.join(done.notes).removeprefix('exact: ')}")
-    say("written to " + " and ".join(str(path) for path in (out, plot) if path is not None))
+    say(written(out, plot))
     return 0
 
 
@@ -160,7 +147,7 @@ def score(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) 
     from likely.data.sequences import Sequences
     from likely.data.sequences.like import times
     from likely.evaluate.sequences.odd import stretches
-    from likely.files import refuse_unwritable, write_bytes
+    from likely.files import write_bytes
 
     if options.background is not None or options.regret or options.importance_samples is not None:
         raise InvalidSetting(
@@ -169,9 +156,7 @@ def score(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) 
         )
     out = path_of(options.out, ".csv", "--out")
     plot = path_of(options.plot, ".png", "--plot")
-    for path in (out, plot):
-        if path is not None:
-            refuse_unwritable(path)
+    writable(out, plot)
     data, moments = series_of(options, saved, options.data), None
     assert isinstance(data, Sequences)
     if options.data not in SPLITS or Path(options.data).exists():
@@ -195,8 +180,8 @@ def score(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) 
                 "run": str(saved.directory), "model": saved.name, "data": data.spec.name,
                 "window": options.window, "windows": len(rows), "draws": result.draws,
                 "seed": options.seed, "nats_per_step": result.value, "flagged": result.flagged,
-                "csv": None if out is None else str(out),
-                "plot": None if plot is None else str(plot), "stretches": rows[: options.shown],
+                "csv": name_of(out),
+                "plot": name_of(plot), "stretches": rows[: options.shown],
             }
         )  # fmt: skip
         return 0
@@ -212,14 +197,11 @@ def score(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) 
         numbers = (f"{row['nats_per_step']:.3f}", f"{row['expected']:.3f}",
                    f"{row['excess']:+.1f}", f"{row['p']:.3f}")  # fmt: skip
         lines.append([str(row["series"]), where, *numbers])
-    widths = [max(map(len, side)) for side in zip(*lines, strict=True)]
-    for line in lines:
-        padded = (cell.rjust(size) for cell, size in zip(line, widths, strict=True))
-        say("  " + "  ".join(padded))
+    for line in aligned(lines):
+        say(f"  {line}")
     say("  (excess: in standard deviations of what the model's own cost there)")
-    written = [str(path) for path in (out, plot) if path is not None]
-    if written:
-        say(f"written to {' and '.join(written)}")
+    if out or plot:
+        say(written(out, plot))
     return 0
 
 

@@ -7,8 +7,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from likely.cli.output import say, say_json, width
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import data_of, kept, opened, run_argument
+from likely.cli.parser import Command, Option, whole
+from likely.cli.saved import data_of, kept, opened
 
 if TYPE_CHECKING:
     from likely.runs.saved import SavedRun
@@ -18,27 +18,23 @@ EXAMPLE = """\
   likely verify runs/vae
   likely verify runs/vae --json > proofs.json
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--seed": ("N", whole(0), 0, "of the probe images [0]"),
     "--quick": ("", None, False, "the short version that `likely evaluate` runs"),
 }
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Check the likelihood of a run on its fitted weights, by independent code:\n"
         "conditionals sum to one, no pixel sees itself or later ones, bounds are bounds,\n"
         "every weight gets a gradient; a DCGAN keeps the five guidelines of its paper.\n"
         "Of sequences: causality over time, padding, state, sampler, scales.\n"
         "Exit code 0 if all checks pass, 1 if one fails."
-    )
-    run_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+)
 
 
 def run(options: argparse.Namespace) -> int:

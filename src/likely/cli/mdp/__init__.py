@@ -6,9 +6,8 @@ Reading the arguments imports nothing heavy; `actions` holds what is done with t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 
-from likely.cli.parser import Option, Parser, add_options, number, positive, whole
+from likely.cli.parser import Command, Option, Parser, add_options, number, positive, whole
 
 EXAMPLE = """\
   likely mdp solve frozen-lake --discount 0.99 --plot lake.png
@@ -16,7 +15,6 @@ EXAMPLE = """\
   likely mdp methods frozen-lake-8x8 --plot methods.png
   likely mdp simulate frozen-lake --policy optimal --episodes 10000
 """
-DEFAULT = None
 ACTIONS = {
     "solve": "find an optimal policy and bounds on its value",
     "evaluate": "find the value of a policy",
@@ -146,13 +144,7 @@ OWN: dict[str, dict[str, Option]] = {
 }  # fmt: skip
 
 
-def choices() -> Mapping[str, str]:
-    """The actions."""
-    return ACTIONS
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments of an action."""
+def _configure(parser: Parser, choice: str | None) -> None:
     lines = EXAMPLE.splitlines(keepends=True)
     parser.epilog = "examples:\n" + EXAMPLES.get(
         choice or "", "".join(line for line in lines if f"likely mdp {choice}" in line)
@@ -175,6 +167,9 @@ def configure(parser: Parser, choice: str | None) -> None:
     elif choice not in ("certify", "counts"):
         add_options(parser.add_argument_group("how to solve"), SOLVING)
     add_options(parser.add_argument_group("files that need more"), FILES)
+
+
+COMMAND = Command(EXAMPLE, choices=lambda: ACTIONS, configure=_configure)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, positive, whole
-from likely.cli.saved import data_of, opened, path_of, run_argument
+from likely.cli.output import answer
+from likely.cli.parser import Command, Option, positive, whole
+from likely.cli.saved import data_of, opened, path_of
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ EXAMPLE = """\
   likely arithmetic runs/dcgan --plus 3,17,40 --plus 2,5,9 --minus 8,21,30
   likely arithmetic runs/vae --plus class=3 --plus class=7 --minus class=1
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--plus": ("GROUP", None, (), "a group whose mean code is added: numbers of samples, or what "
                "its images are, as \"Smiling, not Male\" or \"size > 0.2\"; may be repeated"),
@@ -36,21 +35,19 @@ OPTIONS: dict[str, Option] = {
                  "[RUN/samples/arithmetic.png]"),
 }  # fmt: skip
 
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Add and subtract the mean codes of groups of images. Without a group: the sheet of\n"
         "samples with their numbers, to choose three or more of each kind from. A group by\n"
         "attributes is of training images where the run has an encoder, and else of samples\n"
         "that a classifier labels; its test accuracy is printed first. On the sheet stand the\n"
         "groups with their means, and the result with images around it. For unconditional\n"
         "models that decode codes."
-    )
-    run_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -86,12 +83,12 @@ def run(options: argparse.Namespace) -> int:
         images = decoded(model, model.drawn_codes(options.samples, seed=options.seed))
         caption = f"{title}: {options.samples} samples, seed {options.seed}, not chosen"
         save_png(numbered_sheet(images, model.spec.levels, caption), out)
-        if options.json:
-            say_json({"run": str(saved.directory), "sheet": str(out), "n": options.samples})
-            return 0
-        say(f"{options.samples} numbered samples: {out}")
-        say("choose three or more of each kind: --plus 3,17,40 --plus 2,5,9 --minus 8,21,30")
-        return 0
+        return answer(
+            options,
+            {"run": str(saved.directory), "sheet": str(out), "n": options.samples},
+            f"{options.samples} numbered samples: {out}",
+            "choose three or more of each kind: --plus 3,17,40 --plus 2,5,9 --minus 8,21,30",
+        )
     out = out or folder / "arithmetic.png"
     refuse_unwritable(out)
     texts = [*options.plus, *options.minus]
@@ -113,18 +110,18 @@ def run(options: argparse.Namespace) -> int:
         caption = f"{title}: {about}; {result.about}"
         save_png(arithmetic.sum_sheet(model, result, options.plus, options.minus, caption), out)
     sizes = [len(group) for group in result.groups]
-    if options.json:
-        record: dict[str, Any] = {
-            "run": str(saved.directory), "plus": list(options.plus), "minus": list(options.minus),
-            "sizes": sizes, "groups": about, "result": result.about, "code": result.code.tolist(),
-            "sheet": str(out),
-        }  # fmt: skip
-        say_json(record)
-        return 0
-    say(f"{about}, {', '.join(map(str, sizes))} of the groups")
-    say(f"the result: {result.about}")
-    say(f"  {out}")
-    return 0
+    record = {
+        "run": str(saved.directory), "plus": list(options.plus), "minus": list(options.minus),
+        "sizes": sizes, "groups": about, "result": result.about, "code": result.code.tolist(),
+        "sheet": str(out),
+    }  # fmt: skip
+    return answer(
+        options,
+        record,
+        f"{about}, {', '.join(map(str, sizes))} of the groups",
+        f"the result: {result.about}",
+        f"  {out}",
+    )
 
 
 def _classifier(saved: SavedRun) -> Any:
@@ -165,24 +162,22 @@ def _accuracy(saved: SavedRun, model: Decoder, options: argparse.Namespace) -> i
                 )
             )
             show(len(rows), len(wanted))
-    if options.json:
-        accuracy = {name: e.to_json() for name, e in classifier.accuracy.items()}
-        table: dict[str, Any] = {
-            "run": str(saved.directory), "codes": pool.about, "group": options.group,
-            "classifier": accuracy, "attributes": [row.to_json() for row in rows],
-        }  # fmt: skip
-        say_json(table)
-        return 0
-    say(str(classifier))
-    say(f"{saved.name}: {pool.about}; groups of {options.group}; percent of images, minus chance")
+    table = {
+        "run": str(saved.directory), "codes": pool.about, "group": options.group,
+        "classifier": {name: e.to_json() for name, e in classifier.accuracy.items()},
+        "attributes": [row.to_json() for row in rows],
+    }  # fmt: skip
     wide = max(map(len, wanted))
-    for row in rows:
-        say(
+    return answer(
+        options,
+        table,
+        str(classifier),
+        f"{saved.name}: {pool.about}; groups of {options.group}; percent of images, minus chance",
+        *(
             f"  {row.attribute:{wide}}  comes {row.flipped} (a random direction {row.by_chance}, "
-            f"difference {row.gained})"
-        )
-        say(
+            f"difference {row.gained})\n"
             f"  {'':{wide}}  others stay {row.kept} (a random direction {row.kept_by_chance}, "
             f"difference {row.spared})"
-        )
-    return 0
+            for row in rows
+        ),
+    )

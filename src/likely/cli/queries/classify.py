@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import kept, opened, run_argument
+from likely.cli.parser import Command, Option, Parser, whole
+from likely.cli.saved import opened, shown
 
 EXAMPLE = """\
   likely classify runs/vae --per-class 10
   likely classify runs/vae --per-class 1 10 100 all --seeds 10 -o curve.png
   likely classify runs/vae --labels my-labelled-folder --mode joint --mode scratch
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--labels": ("DATA", None, None, "a labelled data set of the same shape, by name or path "
                  "[the run's own data]"),
@@ -33,27 +31,29 @@ OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 
 
-choices = no_choices
+def _count(text: str) -> int:
+    return 0 if text == "all" else whole(1)(text)
 
 
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
-        "Classify with few labels, starting from the run's encoder: accuracy, confusion\n"
-        "matrix and calibration, beside the same network from scratch and classifiers on\n"
-        "the pixels. Draws of labels are stratified and paired; every choice is made by\n"
-        "cross-validation inside the labelled images. Needs scikit-learn."
-    )
-    run_argument(parser)
+def _per_class(parser: Parser, _: str | None) -> None:
     parser.add_argument(
         "--per-class", nargs="+", type=_count, default=[10], metavar="N",
         help="labelled examples of each class, several numbers for a curve; all [10]",
     )  # fmt: skip
-    add_options(parser, OPTIONS)
 
 
-def _count(text: str) -> int:
-    return 0 if text == "all" else whole(1)(text)
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
+        "Classify with few labels, starting from the run's encoder: accuracy, confusion\n"
+        "matrix and calibration, beside the same network from scratch and classifiers on\n"
+        "the pixels. Draws of labels are stratified and paired; every choice is made by\n"
+        "cross-validation inside the labelled images. Needs scikit-learn."
+    ),
+    of_run=True,
+    configure=_per_class,
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,13 +79,4 @@ def run(options: argparse.Namespace) -> int:
     refuse_unwritable(picture)
     with StageProgress() as progress:
         classification = classify(saved, options.labels, settings, progress=progress)
-    record = classification.to_json()
-    if options.json:
-        say_json(record)
-    else:
-        say(str(classification))
-    classification.plot(picture)
-    written = kept(saved.files / "classify.json", record, told=False)
-    if not options.json and not written:
-        say(f"\nwritten to {saved.files / 'classify.json'} and {picture}")
-    return written
+    return shown(options, classification, saved.files / "classify.json", picture)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import kept, opened, run_argument
+from likely.cli.parser import Command, Option, whole
+from likely.cli.saved import opened, shown
 
 EXAMPLE = """\
   likely clusters runs/vae
   likely clusters runs/vae -n 500 --map pca --map t-sne -o codes.png
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "-n --number": ("N", whole(5), 2000, "examples, spread over the split [2000]"),
     "--count": ("K", whole(0), 0, "clusters [the number of classes, 10 without labels]"),
@@ -25,19 +23,16 @@ OPTIONS: dict[str, Option] = {
     "-o --out": ("FILE.png", None, None, "where the picture goes [RUN/clusters.png]"),
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Cluster the codes of a run's data (k-means, Gaussian mixture) without labels, and\n"
         "draw them in the plane (PCA, t-SNE, UMAP). Where there are labels, clusters are\n"
         "scored against them: NMI and ARI, beside k-means of the pixels. Needs scikit-learn."
-    )
-    run_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,13 +57,4 @@ def run(options: argparse.Namespace) -> int:
     refuse_unwritable(picture)
     with StageProgress() as progress:
         structure = clusters(saved, settings, progress=progress)
-    record = structure.to_json()
-    if options.json:
-        say_json(record)
-    else:
-        say(str(structure))
-    structure.plot(picture)
-    written = kept(saved.files / "clusters.json", record, told=False)
-    if not options.json and not written:
-        say(f"\nwritten to {saved.files / 'clusters.json'} and {picture}")
-    return written
+    return shown(options, structure, saved.files / "clusters.json", picture)

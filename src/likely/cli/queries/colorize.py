@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.queries.upscale import SHARED, restored, source_argument
+from likely.cli.parser import Command, Option, whole
+from likely.cli.queries.upscale import SHARED, SOURCE, restored
 
 EXAMPLE = """\
   likely colorize runs/colour pictures/ -n 64
   likely colorize runs/colour pictures/ --images 20 -o coloured.png
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--grey": ("NAME", ("model", "rec601"), "model", "what grey is: model (the luma of "
                "luma-chroma: exact; of chain rules over RGB Rec. 601), or rec601, as cameras and "
@@ -20,20 +19,18 @@ OPTIONS: dict[str, Option] = {
     **SHARED,
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Colour grey images by the model's own p(x | grey). SOURCE is a split of the run's data\n"
         "(test, validation, train), a folder of images or integers (.npy). Colour images are\n"
         "made grey first, and the draws are measured against them. A row of the sheet: the\n"
         "image, the grey one, the mean of the draws, four draws, and where colours cost bits."
-    )
-    source_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+    argument=SOURCE,
+)
 
 
 def run(options: argparse.Namespace) -> int:

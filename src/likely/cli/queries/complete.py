@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import data_of, labels_for, opened, path_of, run_argument
+from likely.cli.parser import Argument, Command, Option, whole
+from likely.cli.saved import (
+    data_of,
+    labels_for,
+    name_of,
+    opened,
+    path_of,
+    writable,
+    write_integers,
+    written,
+)
 from likely.errors import InvalidData, InvalidSetting
 
 if TYPE_CHECKING:
@@ -27,7 +35,6 @@ EXAMPLE = """\
   likely complete runs/var --steps 8:12 --plot gap.png
   likely complete runs/gru test --steps 8:16 --series 3 -n 500
 """
-DEFAULT = None
 OF_SEQUENCES = ("steps", "plot", "time-column", "series-column")
 MISSING = (150, 40, 60)  # the colour of what is not observed
 OPTIONS: dict[str, Option] = {
@@ -55,38 +62,35 @@ OPTIONS: dict[str, Option] = {
     "--npy": ("FILE.npy", None, None, "also write the draws as integers, [N, C, H, W]"),
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Draw the rest of an image given some of its pixels, or what is missing in a series\n"
         "given all before and after it. A sheet shows the image, what was observed (what was\n"
         "not in red), the mean of the draws, and the draws; of a series quantiles are written.\n"
         "Printed are the guarantee, -log p(observed) and -log p(missing | observed) in nats, and\n"
         "what the draws are worth. (The completion script of a shell is `likely completion`.)"
-    )
-    run_argument(parser)
-    parser.add_argument("image", nargs="?", default=None, metavar="FILE",
-                        help="image file, or integers (.npy); of a run of sequences a table "
-                        "(.csv, .tsv, .parquet), .npz or .mat; else --example")  # fmt: skip
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+    argument=Argument(
+        "image",
+        "FILE",
+        "image file, or integers (.npy); of a run of sequences a "
+        "table (.csv, .tsv, .parquet), .npz or .mat; else --example",
+        optional=True,
+    ),
+)
 
 
 def run(options: argparse.Namespace) -> int:
     """Draw, print and write."""
-    import numpy as np
-
     from likely.ask.complete import answer, completed_nats, completions
     from likely.ask.query import refusal
     from likely.cli.progress import working
     from likely.cli.sequences import complete
     from likely.density import SequenceDensity
-    from likely.files import refuse_unwritable
-    from likely.files.sheets import png, sample_sheet
-    from likely.runs import checkpoint
+    from likely.files.sheets import sample_sheet, save_png
 
     saved = opened(options)
     if isinstance(saved.model, SequenceDensity):
@@ -100,9 +104,7 @@ def run(options: argparse.Namespace) -> int:
     out, array = path_of(options.out, ".png", "--out"), path_of(options.npy, ".npy", "--npy")
     spec, model = saved.model.spec, saved.model
     out = out or saved.directory / "samples" / "completed.png"
-    for path in (out, array):
-        if path is not None:
-            refuse_unwritable(path)
+    writable(out, array)
     observed = _observed(options, spec)
     x, context, name = image_of(options, saved)
     ways = {"seed": options.seed, "context": context, "particles": options.particles}
@@ -115,11 +117,8 @@ def run(options: argparse.Namespace) -> int:
     caption = f"{saved.name} on {spec.name}: {what}; the mean of {options.number} draws, the draws"
     pictures = _pictures(x, observed, images, spec)
     columns = min(11, len(pictures))
-    checkpoint.write_bytes(out, png(sample_sheet(pictures, 256, columns=columns, caption=caption)))
-    if array is not None:
-        buffer = io.BytesIO()
-        np.save(buffer, images.numpy().astype(np.uint8 if spec.levels <= 256 else np.uint16))
-        checkpoint.write_bytes(array, buffer.getvalue())
+    save_png(sample_sheet(pictures, 256, columns=columns, caption=caption), out)
+    write_integers(array, images.numpy(), spec.levels)
     guarantee = "exact" if drawn.exact else "approximate"
     if options.json:
         say_json(
@@ -136,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
                 "notes": list(drawn.notes),
                 "estimates": [number.to_json() for number in numbers],
                 "sheet": str(out),
-                "array": None if array is None else str(array),
+                "array": name_of(array),
             }
         )
         return 0
@@ -148,7 +147,7 @@ def run(options: argparse.Namespace) -> int:
         relation = number.relation.value
         say(f"  {number.about:34} {relation} {number.value:.2f} nats, {bits:.4f} bits/dim")
     say(f"  {guarantee}: {'; '.join(drawn.notes).removeprefix('exact: ')}")
-    say(f"written to {' and '.join(str(path) for path in (out, array) if path is not None)}")
+    say(written(out, array))
     return 0
 
 

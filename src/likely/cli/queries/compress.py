@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import rows, say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import class_number, opened, run_argument
+from likely.cli.parser import Argument, Command, Option, whole
+from likely.cli.saved import class_number, opened
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ EXAMPLE = """\
   likely compress runs/pixelcnn array.npy -o array.likely --alone
   likely compress runs/var mine.csv -o mine.likely --time-column taken
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "-o --out": ("FILE", None, ..., "the compressed file"),
     "--label": ("CLASS", None, None, "name or number of the class of all images, for a conditional "
@@ -34,22 +33,23 @@ OPTIONS: dict[str, Option] = {
     "--alone": ("", None, False, "do not try the other coders (PNG, WebP, JBIG1, JPEG XL, xz)"),
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Write images or series in the bits that the model says they hold, to be read\n"
         "back bit for bit: a proof of the likelihood. The file is read with the same\n"
         "weights, on the same kind of machine."
-    )
-    run_argument(parser)
-    parser.add_argument("source", metavar="SOURCE", help="folder of images, or .npy of integers "
-                        "[N, C, H, W] in [0, levels); of a run of sequences a table (.csv, .tsv), "
-                        ".npz or .mat in its columns")  # fmt: skip
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+    argument=Argument(
+        "source",
+        "SOURCE",
+        "folder of images, or .npy of integers [N, C, H, W] in "
+        "[0, levels); of a run of sequences a table (.csv, .tsv), .npz or .mat in "
+        "its columns",
+    ),
+)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likely.cli.output import note, say, say_json
-from likely.cli.parser import Option, Parser, add_options, device_option, no_choices
+from likely.cli.output import answer, note
+from likely.cli.parser import Argument, Command, Option, device_option
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ EXAMPLE = """\
   likely decompress array.likely -o again.npy --run runs/pixelcnn
   likely decompress images.likely -o others/ --salvage
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "-o --out": ("FOLDER", None, ..., "a new or empty folder; of an array a folder or FILE.npy; of "
                  "series a file that ends as the one that was read"),
@@ -28,15 +27,12 @@ OPTIONS: dict[str, Option] = {
     "--salvage": ("", None, False, "leave out blocks that are damaged, in place of an error"),
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.add_argument("file", metavar="FILE", help="file that `likely compress` wrote")
-    add_options(parser, OPTIONS)
-    device_option(parser)
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    argument=Argument("file", "FILE", "file that `likely compress` wrote"),
+    configure=lambda parser, _: device_option(parser),
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,10 +59,8 @@ def run(options: argparse.Namespace) -> int:
         )  # fmt: skip
     lost = [about for about, _, _ in result.damaged]
     kept = header.examples - sum(last - first for _, first, last in result.damaged)
-    if options.json:
-        say_json({"file": str(file), "out": str(out), "images": kept, "damaged": lost})
-    else:
-        say(f"{kept} of {header.examples} images: {out}")
+    record = {"file": str(file), "out": str(out), "images": kept, "damaged": lost}
+    answer(options, record, f"{kept} of {header.examples} images: {out}")
     for about in lost:
         note(f"likely: {file}: {about}")
     return 1 if lost else 0
@@ -91,8 +85,8 @@ def _of_series(options: argparse.Namespace, saved: SavedRun, file: Path, out: Pa
         )  # fmt: skip
     target = restore(result, spec, out, str(file))
     values = result.header.examples
-    if options.json:
-        say_json({"file": str(file), "out": str(target), "values": values, "damaged": []})
-    else:
-        say(f"{values:,} values of {len(result.x):,} series: {target}")
-    return 0
+    return answer(
+        options,
+        {"file": str(file), "out": str(target), "values": values, "damaged": []},
+        f"{values:,} values of {len(result.x):,} series: {target}",
+    )

@@ -6,15 +6,14 @@ import argparse
 import io
 from typing import Any
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import data_of, opened, path_of, run_argument
+from likely.cli.output import answer
+from likely.cli.parser import Command, Option, whole
+from likely.cli.saved import data_of, name_of, opened, path_of, writable, written
 
 EXAMPLE = """\
   likely encode runs/autoencoder
   likely encode runs/vae --split train -o codes.npz
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
                 "[test]"),
@@ -25,20 +24,17 @@ OPTIONS: dict[str, Option] = {
     "--shown": ("N", whole(1), 12, "examples on the sheet [12]"),
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Encode a split of the data of a run, decode the codes, and say how far what is\n"
         "decoded is from the examples: squared error of values in [0, 1], summed over an\n"
         "example, with its standard error. Codes of data with known factors (shapes) are\n"
         "held against them, too. For models with an encoder."
-    )
-    run_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,19 +44,16 @@ def run(options: argparse.Namespace) -> int:
 
     from likely.cli.progress import counting
     from likely.evaluate.disentangle import disentanglement
-    from likely.files import refuse_unwritable
+    from likely.files import write_bytes
     from likely.files.sheets import grid_sheet, save_png
     from likely.jobs.encode import encode
     from likely.jobs.evaluate import split_of
-    from likely.runs import checkpoint
 
     out = path_of(options.out, ".npz", "--out")
     sheet = path_of(options.sheet, ".png", "--sheet")
     saved = opened(options)
     sheet = sheet or saved.directory / "samples" / "reconstructions.png"
-    for path in (out, sheet):
-        if path is not None:
-            refuse_unwritable(path)
+    writable(out, sheet)
     part = split_of(*data_of(saved), options.split)
     with counting(f"encoding {len(part):,} examples with {saved.name}") as show:
         encoding = encode(saved.model, part, shown=options.shown, progress=show)
@@ -77,29 +70,22 @@ def run(options: argparse.Namespace) -> int:
             arrays["labels"] = encoding.labels
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        checkpoint.write_bytes(out, buffer.getvalue())
+        write_bytes(out, buffer.getvalue())
     scores = (
         disentanglement(encoding.codes.astype(np.float64), part.factors) if part.factors else None
     )
     n, latent = encoding.codes.shape
-    if options.json:
-        say_json(
-            {
-                "run": str(saved.directory),
-                "model": saved.name,
-                "split": options.split,
-                "n": n,
-                "latent": latent,
-                "error": encoding.error.to_json(),
-                "disentanglement": None if scores is None else scores.to_json(),
-                "sheet": str(sheet),
-                "codes": None if out is None else str(out),
-            }
-        )
-        return 0
-    say(f"{saved.name} on {spec.name}, {options.split} split: {n:,} codes of {latent} numbers")
-    say(f"  reconstruction error  {encoding.error}")
-    if scores is not None:
-        say(f"  {scores}")
-    say(f"written to {' and '.join(str(p) for p in (out, sheet) if p is not None)}")
-    return 0
+    record = {
+        "run": str(saved.directory), "model": saved.name, "split": options.split, "n": n,
+        "latent": latent, "error": encoding.error.to_json(),
+        "disentanglement": None if scores is None else scores.to_json(),
+        "sheet": str(sheet), "codes": name_of(out),
+    }  # fmt: skip
+    return answer(
+        options,
+        record,
+        f"{saved.name} on {spec.name}, {options.split} split: {n:,} codes of {latent} numbers",
+        f"  reconstruction error  {encoding.error}",
+        *([] if scores is None else [f"  {scores}"]),
+        written(out, sheet),
+    )

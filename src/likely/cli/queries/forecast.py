@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, one_of, whole
-from likely.cli.saved import data_of, opened, path_of, run_argument
+from likely.cli.parser import Command, Option, one_of, whole
+from likely.cli.saved import data_of, name_of, opened, path_of, writable, written
 from likely.cli.sequences import tell_draws
 from likely.errors import InvalidSetting
 
@@ -14,7 +14,6 @@ EXAMPLE = """\
   likely forecast runs/var --horizon 24 --plot fan.png
   likely forecast runs/gru --series 3 --at 32 --horizon 16 -n 500 -o continued.csv
 """
-DEFAULT = None
 SPLITS = ("test", "validation", "train")
 OPTIONS: dict[str, Option] = {
     "--horizon": ("H", whole(1), 24, "steps to forecast [24]"),
@@ -28,19 +27,16 @@ OPTIONS: dict[str, Option] = {
     "--plot": ("FILE.png", None, None, "fan charts; of many keys, piano rolls"),
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Continue a series of a run's data from a step of it: draws from the model's own\n"
         "p(later steps | steps so far), exact but for their number, as quantiles of every\n"
         "column and step beside what followed, in the units of the columns."
-    )
-    run_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from likely.cli.progress import working
     from likely.density import Continues, generative
     from likely.evaluate.sequences.forecast import forecast
-    from likely.files import refuse_unwritable, write_bytes
+    from likely.files import write_bytes
     from likely.jobs.evaluate import split_of
 
     out = path_of(options.out, ".csv", "--out")
@@ -63,9 +59,7 @@ def run(options: argparse.Namespace) -> int:
             "regimes"
         )
     out = out or saved.directory / "samples" / "forecast.csv"
-    for path in (out, plot):
-        if path is not None:
-            refuse_unwritable(path)
+    writable(out, plot)
     data = split_of(*data_of(saved), options.split)
     with working(f"drawing {options.draws} continuations from {saved.name}"):
         drawn = forecast(
@@ -89,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
                 "guarantee": worth.guarantee.value,
                 "split": options.split, "series": drawn.series, "at": drawn.at,
                 "horizon": options.horizon, "draws": options.draws, "seed": options.seed,
-                "csv": str(out), "plot": None if plot is None else str(plot),
+                "csv": str(out), "plot": name_of(plot),
                 "covered": drawn.covered if drawn.covered == drawn.covered else None,
                 "rows": drawn.rows(),
             }
@@ -100,5 +94,5 @@ def run(options: argparse.Namespace) -> int:
         f"{options.draws} draws of {saved.name}, {worth.guarantee.value}: median [5 %, 95 %] of "
         f"each {spec.time_step} ahead")  # fmt: skip
     tell_draws(drawn, "ahead")
-    say("written to " + " and ".join(str(path) for path in (out, plot) if path is not None))
+    say(written(out, plot))
     return 0

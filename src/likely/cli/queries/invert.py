@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import data_of, opened, run_argument
+from likely.cli.output import answer
+from likely.cli.parser import Argument, Command, Option, whole
+from likely.cli.saved import data_of, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,6 @@ EXAMPLE = """\
   likely invert runs/dcgan
   likely invert runs/dcgan pictures/ --steps 500 --restarts 8
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--number": ("N", whole(2), 32, "images of each kind [32]"),
     "--steps": ("N", whole(0), 200, "updates of a descent; 0 takes the best start [200]"),
@@ -31,25 +30,25 @@ OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 SHOWN, PAIRS, PATH = 12, 4, 8  # images of a sheet; pairs and steps of the interpolation
 
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Find the codes of real images by descent: inversion.png has each image above the\n"
         "nearest one that the model makes, inverted.png paths between the codes of real\n"
         "images. Without IMAGES: training images, held-out ones and the model's own samples,\n"
         "and what their errors say of memorising and of what is missing. For models that\n"
         "decode codes."
-    )
-    run_argument(parser)
-    parser.add_argument(
-        "images", metavar="IMAGES", nargs="?", default=None,
-        help="a folder or a data set, as `likely data describe` reads it, brought to the size of "
-        "the run's images [the data of the run]",
-    )  # fmt: skip
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+    argument=Argument(
+        "images",
+        "IMAGES",
+        "a folder or a data set, as `likely data describe` reads "
+        "it, brought to the size of the run's images [the data of the run]",
+        optional=True,
+    ),
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,26 +78,22 @@ def run(options: argparse.Namespace) -> int:
         )  # fmt: skip
     rows = [r for part in (result.train, result.held_out) for r in (part.x, part.images)]
     written = _sheets(saved, model, folder, rows, "training images, and held-out images", result)
-    if options.json:
-        say_json({"run": str(saved.directory), **result.to_json(), "files": written})
-        return 0
-    kinds = {
-        "own samples": result.samples,
-        "training images": result.train,
-        "held-out": result.held_out,
-    }
-    for name, part in kinds.items():
-        if part is not None:
-            say(f"  {name:16} {part.error}, n = {part.error.n}")
+    parts = zip(
+        ("own samples", "training images", "held-out"),
+        (result.samples, result.train, result.held_out),
+        strict=True,
+    )
+    lines = [
+        f"  {name:16} {part.error}, n = {part.error.n}" for name, part in parts if part is not None
+    ]
     classes = result.held_out.by_class(model.spec.classes)
     if len(classes) > 1:
         worst = sorted(classes.items(), key=lambda item: -item[1])
-        say("  held-out by class: " + ", ".join(f"{name} {value:.3g}" for name, value in worst))
-    for words in result.words:
-        say(words)
-    for path in written:
-        say(f"  {path}")
-    return 0
+        lines.append(
+            "  held-out by class: " + ", ".join(f"{name} {value:.3g}" for name, value in worst)
+        )
+    record = {"run": str(saved.directory), **result.to_json(), "files": written}
+    return answer(options, record, *lines, *result.words, *(f"  {path}" for path in written))
 
 
 def _others(saved: SavedRun, model: Decoder, options: argparse.Namespace, folder: Path) -> int:
@@ -128,14 +123,12 @@ def _others(saved: SavedRun, model: Decoder, options: argparse.Namespace, folder
             restarts=options.restarts, seed=options.seed,
         )  # fmt: skip
     written = _sheets(saved, model, folder, [result.x, result.images], str(options.images), result)
-    if options.json:
-        error = result.error.to_json()
-        say_json({"run": str(saved.directory), "error": error, "files": written})
-        return 0
-    say(f"  {options.images} {result.error}, n = {result.error.n}")
-    for path in written:
-        say(f"  {path}")
-    return 0
+    return answer(
+        options,
+        {"run": str(saved.directory), "error": result.error.to_json(), "files": written},
+        f"  {options.images} {result.error}, n = {result.error.n}",
+        *(f"  {path}" for path in written),
+    )
 
 
 def _sheets(

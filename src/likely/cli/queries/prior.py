@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import data_of, opened, run_argument
+from likely.cli.output import answer
+from likely.cli.parser import Command, Option, whole
+from likely.cli.saved import data_of, opened
 
 EXAMPLE = """\
   likely prior runs/autoencoder --density flow --out runs/generative
   likely prior runs/vae --density gaussian --out runs/vae-gaussian
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--density": ("NAME", ("gaussian", "mixture", "flow", "autoregressive"), "flow",
                   "of the codes: gaussian (full covariance), mixture (of Gaussians), flow "
@@ -23,18 +22,15 @@ OPTIONS: dict[str, Option] = {
     "--seed": ("N", whole(0), 0, "of codes, data order and initial weights [0]"),
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Fit a density to the codes of a run and save encoder, decoder and density as a\n"
         "new run. An autoencoder can then be sampled; a VAE has another prior in its bound."
-    )
-    run_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,21 +49,16 @@ def run(options: argparse.Namespace) -> int:
         )  # fmt: skip
     held_out = train.validation or train
     gaps = [prior_gap(m, held_out, seed=options.seed) for m in (saved.model, model)]
-    if options.json:
-        say_json(
-            {
-                "run": str(saved.directory),
-                "density": options.density,
-                "out": str(out),
-                "kind": model.kind,
-                "before": gaps[0].to_json(),
-                "after": gaps[1].to_json(),
-            }
-        )
-        return 0
-    say(f"{saved.name} with a {options.density} density of its codes ({model.kind})")
-    say(f"  before: {gaps[0]}")
-    say(f"  after:  {gaps[1]}")
-    say(f"saved in {out}\n\nnext:\n  likely sample {out} -n 64 -o samples.png")
-    say(f"  likely evaluate {out} --split validation")
-    return 0
+    record = {
+        "run": str(saved.directory), "density": options.density, "out": str(out),
+        "kind": model.kind, "before": gaps[0].to_json(), "after": gaps[1].to_json(),
+    }  # fmt: skip
+    return answer(
+        options,
+        record,
+        f"{saved.name} with a {options.density} density of its codes ({model.kind})",
+        f"  before: {gaps[0]}",
+        f"  after:  {gaps[1]}",
+        f"saved in {out}\n\nnext:\n  likely sample {out} -n 64 -o samples.png",
+        f"  likely evaluate {out} --split validation",
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import data_of, opened, path_of, run_argument
+from likely.cli.output import aligned, say, say_json
+from likely.cli.parser import Argument, Command, Option, whole
+from likely.cli.saved import data_of, name_of, opened, path_of, writable, written
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ EXAMPLE = """\
   likely score runs/pixelcnn pictures/ -o scores.csv
   likely score runs/var test --window 12 --plot odd.png
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "-n": ("N", whole(1), 1000, "examples, spread evenly, of the data and of what is held out "
            "[1000]"),
@@ -42,13 +41,10 @@ OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 SPLITS = ("test", "validation", "train")
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Say how odd each example of DATA is under a run: a data set of the same shape,\n"
         "a folder of images, an array, or a split of the run's own data (test,\n"
         "validation, train); of a data set by name its test split. Several statistics,\n"
@@ -58,10 +54,10 @@ def configure(parser: Parser, choice: str | None) -> None:
         "conditionals, where they are odd. Of sequences, which stretches cost more nats than\n"
         "what the run itself would have drawn there, with p-values that are uniform for data\n"
         "of its own; DATA is a table, .npz or .mat in the run's columns, or a split."
-    )
-    run_argument(parser)
-    parser.add_argument("data", metavar="DATA", help="a name, a path, or a split of the run's data")
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+    argument=Argument("data", "DATA", "a name, a path, or a split of the run's data"),
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -74,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     from likely.density import SequenceDensity
     from likely.devices import place
     from likely.evaluate.odd import Asked
-    from likely.files import refuse_unwritable, write_bytes
+    from likely.files import write_bytes
     from likely.files.sheets import save_png
     from likely.jobs.score import score
 
@@ -89,9 +85,7 @@ def run(options: argparse.Namespace) -> int:
     out = path_of(options.out, ".csv", "--out")
     sheet = path_of(options.sheet, ".png", "--sheet")
     sheet = sheet or saved.directory / "samples" / "odd.png"
-    for path in (out, sheet):
-        if path is not None:
-            refuse_unwritable(path)
+    writable(out, sheet)
     train, test = data_of(saved)
     examples = _examples(saved, options.data, train, test)
     held_out = test if options.data != "test" else (train.validation or train)
@@ -120,16 +114,15 @@ def run(options: argparse.Namespace) -> int:
                 "run": str(saved.directory),
                 "data": examples.spec.name,
                 "sheet": None if picture is None else str(sheet),
-                "csv": None if out is None else str(out),
+                "csv": name_of(out),
                 "oddest": [names[row] for row in result.order[:5]],
                 **result.to_json(),
             }
         )
         return 0
     _tell(saved, part, held_out, result, names)
-    written = [str(path) for path in (out, sheet if picture is not None else None) if path]
-    if written:
-        say(f"written to {' and '.join(written)}")
+    if out or picture is not None:
+        say(written(out, sheet if picture is not None else None))
     return 0
 
 
@@ -220,10 +213,8 @@ def _tell(saved: SavedRun, data: Dataset, held_out: Dataset, result: Any, names:
         f"examples of {held_out.spec.name} ({held_out.spec.split})"
     )
     lines = [["", "median", "held out", "odd", "p <= 5 %", "AUROC"], *result.rows()]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for name, *cells in lines:
-        told = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        say(f"  {name.ljust(widths[0])}  {told}")
+    for line in aligned(lines, left=1):
+        say(f"  {line}")
     say("  (file-length knows no model: what it finds, no network need be thanked for)")
     if result.null is not None:
         say(

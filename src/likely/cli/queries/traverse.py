@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, positive, whole
-from likely.cli.saved import data_of, opened, run_argument
+from likely.cli.output import answer
+from likely.cli.parser import Command, Option, positive, whole
+from likely.cli.saved import data_of, opened
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ EXAMPLE = """\
   likely traverse runs/vae
   likely traverse runs/vae --units 0,2 --example 5
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--units": ("N,N,..", None, None, "which units of the code, from 0 [those with the most KL to "
                 "the prior, at most 10]"),
@@ -32,20 +31,17 @@ OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 MOST = 10
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Draw what the code of a run says: traversal.png and .gif (each unit moved, the\n"
         "one with the most KL first), interpolation.png (between examples, straight and\n"
         "around), codes.png (codes by class), and manifold.png for two-dimensional codes.\n"
         "For models with an encoder."
-    )
-    run_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -121,22 +117,18 @@ def run(options: argparse.Namespace) -> int:
         figure = traverse.code_map(codes, spec.classes, f"{title}: {len(codes.z):,} examples")
         save_figure(figure, written[-1])
     ranked = [(unit, float(codes.strength[unit])) for unit in codes.order]
-    if options.json:
-        say_json(
-            {
-                "run": str(saved.directory),
-                "units": units,
-                "strength": {str(unit): value for unit, value in ranked},
-                "strength_unit": codes.unit,
-                "files": [str(path) for path in written],
-            }
-        )
-        return 0
+    record = {
+        "run": str(saved.directory), "units": units,
+        "strength": {str(unit): value for unit, value in ranked}, "strength_unit": codes.unit,
+        "files": [str(path) for path in written],
+    }  # fmt: skip
     what = "KL to N(0, 1), nats" if codes.unit == "nats" else "variance of the codes"
-    say(f"units by {what}: " + ", ".join(f"{u} {value:.3g}" for u, value in ranked[:MOST]))
-    for path in written:
-        say(f"  {path}")
-    return 0
+    return answer(
+        options,
+        record,
+        f"units by {what}: " + ", ".join(f"{u} {value:.3g}" for u, value in ranked[:MOST]),
+        *(f"  {path}" for path in written),
+    )
 
 
 def _units(text: str | None) -> list[int]:

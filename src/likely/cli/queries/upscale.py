@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, whole
-from likely.cli.saved import data_of, labels_for, opened, path_of, run_argument
+from likely.cli.output import answer
+from likely.cli.parser import Argument, Command, Option, whole
+from likely.cli.saved import data_of, labels_for, opened, path_of, writable, write_integers, written
 from likely.errors import InvalidData, InvalidSetting
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ EXAMPLE = """\
   likely upscale runs/scale test --times 2 -n 64
   likely upscale runs/scale pictures/ --kernel bicubic -o large.png
 """
-DEFAULT = None
 SPLITS = ("test", "validation", "train")
 SHARED: dict[str, Option] = {
     "-n --number": ("N", whole(1), 8, "draws of each image [8]"),
@@ -33,6 +31,8 @@ SHARED: dict[str, Option] = {
     "-o --out": ("FILE.png", None, None, "where the sheet goes [RUN/samples/VERB.png]"),
     "--npy": ("FILE.npy", None, None, "also write the draws as integers, [N, n, C, H, W]"),
 }  # fmt: skip
+SOURCE = Argument("source", "SOURCE", "a split of the run's data, a folder of images, or integers "
+                  "(.npy)")  # fmt: skip
 OPTIONS: dict[str, Option] = {
     "--times": ("N", whole(2), 2, "by which the sides grow [2]"),
     "--kernel": ("NAME", ("model", "area", "bicubic", "nearest"), "model", "how the small images "
@@ -41,21 +41,19 @@ OPTIONS: dict[str, Option] = {
     **SHARED,
 }  # fmt: skip
 
-
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Enlarge small images by the model's own p(x | small image). SOURCE is a split of the\n"
         "run's data (test, validation, train), a folder of images or integers (.npy). Images of\n"
         "the run's size are made small first, and the draws are measured against them. A row of\n"
         "the sheet: the image, the small one, the mean of the draws, four draws, and where the\n"
         "details cost bits."
-    )
-    source_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+    argument=SOURCE,
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,29 +64,16 @@ def run(options: argparse.Namespace) -> int:
     return restored(options, Task(options.times, kernel), "upscale")
 
 
-def source_argument(parser: Parser) -> None:
-    """RUN, --device and SOURCE."""
-    run_argument(parser)
-    parser.add_argument("source", metavar="SOURCE", help="a split of the run's data, a folder of "
-                        "images, or integers (.npy)")  # fmt: skip
-
-
 def restored(options: argparse.Namespace, task: Task, verb: str) -> int:
     """What both commands do."""
-    import numpy as np
-
     from likely.cli.progress import counting
-    from likely.files import refuse_unwritable
-    from likely.files.sheets import png
+    from likely.files.sheets import save_png
     from likely.jobs.restore import restore
-    from likely.runs import checkpoint
 
     out, array = path_of(options.out, ".png", "--out"), path_of(options.npy, ".npy", "--npy")
     saved = opened(options)
     out = out or saved.directory / "samples" / f"{verb}.png"
-    for path in (out, array):
-        if path is not None:
-            refuse_unwritable(path)
+    writable(out, array)
     x, context, fingerprint = _source(options, saved)
     whole_size = tuple(x.shape[1:]) == saved.model.spec.grid
     base, truth = (None, x) if whole_size else (x, None)
@@ -101,24 +86,19 @@ def restored(options: argparse.Namespace, task: Task, verb: str) -> int:
             fingerprint=fingerprint, progress=show, **particles,
         )  # fmt: skip
     caption = f"{saved.name} on {saved.model.spec.name}"
-    checkpoint.write_bytes(out, png(result.sheet(caption)))
-    if array is not None:
-        buffer = io.BytesIO()
-        levels = saved.model.spec.levels
-        np.save(buffer, result.draws.astype(np.uint8 if levels <= 256 else np.uint16))
-        checkpoint.write_bytes(array, buffer.getvalue())
+    save_png(result.sheet(caption), out)
+    write_integers(array, result.draws, saved.model.spec.levels)
     files = [str(path) for path in (out, array) if path is not None]
-    if options.json:
-        record: dict[str, Any] = {"run": str(saved.directory), "model": saved.name}
-        say_json({**record, **result.to_json(), "seed": options.seed, "files": files})
-        return 0
-    count = len(result.draws)
     done = "coloured" if task.times == 1 else f"enlarged {task.times} times"
-    say(f"{caption}: {count} images {done}, {options.number} draws each")
-    for line in result.lines():
-        say(f"  {line}")
-    say(f"written to {' and '.join(files)}")
-    return 0
+    return answer(
+        options,
+        {"run": str(saved.directory), "model": saved.name}
+        | result.to_json()
+        | {"seed": options.seed, "files": files},
+        f"{caption}: {len(result.draws)} images {done}, {options.number} draws each",
+        *(f"  {line}" for line in result.lines()),
+        written(out, array),
+    )
 
 
 def _refuse_size(base: Tensor, saved: SavedRun, task: Task, source: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from likely.cli.output import say, say_json
-from likely.cli.parser import Option, Parser, add_options, no_choices, positive, whole
-from likely.cli.saved import labels_for, opened, path_of, run_argument
+from likely.cli.output import answer
+from likely.cli.parser import Command, Option, positive, whole
+from likely.cli.saved import labels_for, opened, path_of, writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,6 @@ EXAMPLE = """\
   likely walk runs/dcgan
   likely walk runs/vae --loops 12 --steps 96 --seed 3 -o walk.gif
 """
-DEFAULT = None
 OPTIONS: dict[str, Option] = {
     "--loops": ("N", whole(1), 6, "loops that are walked side by side [6]"),
     "--steps": ("N", whole(3), 48, "images of a loop [48]"),
@@ -29,33 +28,30 @@ OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 SHOWN = 12  # images of a loop on the sheet
 
-choices = no_choices
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments."""
-    parser.description = (
+COMMAND = Command(
+    EXAMPLE,
+    OPTIONS,
+    about=(
         "Walk closed loops through the codes of a run, at constant speed where codes lie: a\n"
         "circle in a random plane, at the distance of drawn codes from their mean. An\n"
         "animation, and a sheet with a loop a row. For models that decode codes."
-    )
-    run_argument(parser)
-    add_options(parser, OPTIONS)
+    ),
+    of_run=True,
+)
 
 
 def run(options: argparse.Namespace) -> int:
     """Decode and write."""
     from likely.ask import walk
     from likely.cli.progress import working
-    from likely.files import refuse_unwritable, write_bytes
+    from likely.files import write_bytes
     from likely.files.sheets import animation, grid_sheet, save_png
 
     out = path_of(options.out, ".gif", "--out")
     saved = opened(options)
     out = out or saved.directory / "samples" / f"walk-{options.seed}.gif"
     sheet = out.with_suffix(".png")
-    for path in (out, sheet):
-        refuse_unwritable(path)
+    writable(out, sheet)
     labels = labels_for(saved.model, options.loops, options.label)
     with working(f"walking through the codes of {saved.name}"):
         loops: Tensor = walk(
@@ -70,9 +66,9 @@ def run(options: argparse.Namespace) -> int:
         f"{columns.shape[1]} of its {options.steps} images, seed {options.seed}"
     )
     save_png(grid_sheet(columns, levels, caption), sheet)
-    if options.json:
-        record = {"run": str(saved.directory), "loops": options.loops, "steps": options.steps}
-        say_json(record | {"seed": options.seed, "files": [str(out), str(sheet)]})
-        return 0
-    say(f"{options.loops} loops of {options.steps} images: {out}\n  {sheet}")
-    return 0
+    record = {
+        "run": str(saved.directory), "loops": options.loops, "steps": options.steps,
+        "seed": options.seed, "files": [str(out), str(sheet)],
+    }  # fmt: skip
+    text = f"{options.loops} loops of {options.steps} images: {out}\n  {sheet}"
+    return answer(options, record, text)

@@ -6,16 +6,14 @@ Reading the arguments imports nothing heavy; `actions` holds what is done with t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 
-from likely.cli.parser import Option, Parser, add_options, number, positive, whole
+from likely.cli.parser import Command, Option, Parser, add_options, number, positive, whole
 
 EXAMPLE = """\
   likely world fit cartpole --transitions 50 --out runs/pole
   likely world plan runs/pole
   likely world act runs/pole --episodes 20 --gif pole.gif
 """
-DEFAULT = None
 ACTIONS = {
     "fit": "learn a world from transitions: p(s', r, terminated | s, a)",
     "plan": "solve a learned world; planning, discretisation and model error",
@@ -81,13 +79,7 @@ OWN: dict[str, dict[str, Option]] = {
 }  # fmt: skip
 
 
-def choices() -> Mapping[str, str]:
-    """The actions."""
-    return ACTIONS
-
-
-def configure(parser: Parser, choice: str | None) -> None:
-    """The arguments of an action."""
+def _configure(parser: Parser, choice: str | None) -> None:
     lines = [line for line in EXAMPLE.splitlines(keepends=True) if f"world {choice}" in line]
     parser.epilog = "example:\n" + ("".join(lines) or f"  likely world {choice}\n")
     if choice == "fit":
@@ -99,6 +91,9 @@ def configure(parser: Parser, choice: str | None) -> None:
     elif choice in ("plan", "act"):
         parser.add_argument("world", metavar="DIR", help=WORLD)
     add_options(parser, OWN.get(choice or "", {}))
+
+
+COMMAND = Command(EXAMPLE, choices=lambda: ACTIONS, configure=_configure)
 
 
 def run(options: argparse.Namespace) -> int:
