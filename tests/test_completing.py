@@ -26,10 +26,11 @@ from likely.density import (
     LatentVariable,
     NoSettings,
     TractableDensity,
-    completion,
 )
+from likely.density.completion import blocks, particles
 from likely.errors import InvalidSetting, Unanswerable
 from likely.estimate import Relation
+from likely.noise import Noise
 
 SPEC = DataSpec("tiny", (1, 3, 3), 2)
 EVERY = torch.tensor(list(itertools.product((0, 1), repeat=9))).reshape(512, 1, 3, 3)
@@ -83,7 +84,7 @@ def distance(images: Tensor, p: Tensor) -> float:
 
 def test_the_stepwise_forms_agree() -> None:
     model = models.GatedPixelCNN(SPEC, layers=2, channels=4, head_channels=4).double().eval()
-    fast, slow = model.stepwise(2, None), completion.WholePasses(model, 2, None)
+    fast, slow = model.stepwise(2, None), particles.WholePasses(model, 2, None)
     index = torch.tensor([1, 0, 1])
     for number in range(9):
         assert fast.place == slow.place
@@ -136,13 +137,13 @@ def test_the_estimate_of_p_observed_is_unbiased(factor: float, seeds: int) -> No
 def test_wrong_weights_are_noticed(
     name: str, defect: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completion, name, defect)
+    monkeypatch.setattr(particles, name, defect)
     assert bias() > 6.0
 
 
 def test_what_the_draws_are_worth_is_the_least_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([20.0, 18.0, *[25.0] * 9])
-    monkeypatch.setattr(completion, "effective", lambda w: w.new_full((len(w),), next(values)))
+    monkeypatch.setattr(particles, "effective", lambda w: w.new_full((len(w),), next(values)))
     drawn = chain().completions(X, MASKS["scattered"], method="smc", particles=32)
     assert drawn.effective.tolist() == [18.0]
     assert next(values) == 25.0
@@ -153,15 +154,15 @@ def refined_distance() -> float:
     model, observed = chain(), MASKS["scattered"]
     p, _ = truth(model, observed)
     starts = torch.where(observed, X, torch.zeros_like(X)).expand(4000, 1, 3, 3)
-    noise = completion.Noise(0)
-    x, _, trace = completion.refined(model, starts, observed, noise, None, 12, block=2)
+    noise = Noise(0)
+    x, _, trace = blocks.refined(model, starts, observed, noise, None, 12, block=2)
     assert trace.shape == (13, 4000)
     return distance(x, p)
 
 
 def test_blocks_leave_the_conditional_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refined_distance() < 0.04
-    monkeypatch.setattr(completion, "accepted", lambda log_ratio, uniform: uniform >= 0)
+    monkeypatch.setattr(blocks, "accepted", lambda log_ratio, uniform: uniform >= 0)
     assert refined_distance() > 0.1
 
 

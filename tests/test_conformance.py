@@ -42,9 +42,9 @@ from likely.density import (
     Subsampled,
     TractableDensity,
     Upscales,
-    imputation,
 )
 from likely.density.chain import raster
+from likely.density.completion import codes
 from likely.devices import place
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.evaluate.likelihood import nats
@@ -93,7 +93,7 @@ EXPLICIT = [name for name in GENERATIVE if not issubclass(MODELS[name].load(), I
 @pytest.fixture(autouse=True)
 def _small_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weighed codes need few draws to be right, and many only to be good."""
-    monkeypatch.setattr(imputation, "SPREAD", 8)
+    monkeypatch.setattr(codes, "SPREAD", 8)
 
 
 def built(name: str, spec: DataSpec, conditional: bool = False, **changes: Any) -> Fittable:

@@ -24,8 +24,8 @@ from likely.density import (
     GenerativeModel,
     ImplicitDensity,
     LatentVariable,
-    imputation,
 )
+from likely.density.completion import codes
 from likely.errors import InvalidSetting, Unanswerable
 from likely.models import MODELS
 from likely.models.gan.adversary import adversary_of
@@ -45,7 +45,7 @@ EXTRA = {"features": {"adversary"}, "colorize": {"particles"}}
 @pytest.fixture(autouse=True)
 def _small_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weighed codes need few draws to be right, and many only to be good."""
-    monkeypatch.setattr(imputation, "SPREAD", 8)
+    monkeypatch.setattr(codes, "SPREAD", 8)
 
 
 def model_of(name: str, conditional: bool = False) -> Fittable:

@@ -24,7 +24,8 @@ from likely.density import (
     SequenceDensity,
     TractableDensity,
 )
-from likely.density.completion import agnostic_completions
+from likely.density.completion import HasCompletions, Way
+from likely.density.completion.agnostic import agnostic_completions
 from likely.density.sequence.gaps import is_forecast
 from likely.estimate import Estimate, Relation
 from likely.noise import Noise
@@ -40,25 +41,6 @@ class Completes(Protocol):
         self, x: Tensor, observed: Tensor, *, seed: int = 0, context: Tensor | int | None = None
     ) -> Tensor:
         """See `complete`; `method` and `particles` where the model has several ways."""
-
-
-@runtime_checkable
-class HasCompletions(Completes, Protocol):
-    """A model that also says what its draws are worth."""
-
-    def completions(
-        self,
-        x: Tensor,
-        observed: Tensor,
-        n: int = 1,
-        *,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-        method: str = "auto",
-        particles: int = PARTICLES,
-        sweeps: int = 10,
-    ) -> Completions:
-        """See `completions`."""
 
 
 def answer(model: Fittable, observed: Tensor | None = None) -> Answer:
@@ -185,7 +167,7 @@ def completions(
     Raises:
         Unanswerable, InvalidSetting: as for `complete`.
     """
-    if not isinstance(model, HasCompletions):
+    if not isinstance(model, HasCompletions | SequenceDensity):
         raise refusal(model, answer(model))
     return model.completions(
         x, observed, n, seed=seed, context=context, method=method, particles=particles
@@ -257,7 +239,9 @@ def _log_whole(
     if drawn.rank is not None:
         assert isinstance(model, Autoregressive | Mixture)
         everything = torch.ones_like(mask)
-        return agnostic_completions(model, x, everything, 1, 0, labels, drawn.rank).log_observed
+        return agnostic_completions(
+            model, x, everything, drawn.rank, Way(context=labels)
+        ).log_observed
     if isinstance(model, Mixture) and drawn.exact:
         members = [m for m in model.members() if m.known_ranks(mask) is not None]
         logs = torch.stack([member.log_prob(x, labels).double() for member in members])

@@ -42,7 +42,8 @@ from likely.density.codes import (
     Ends,
     Group,
 )
-from likely.density.completion import PARTICLES, Completions, OrderAgnostic
+from likely.density.completion import PARTICLES, Completions
+from likely.density.completion.agnostic import OrderAgnostic
 from likely.density.decoded import AutoregressiveLikelihood, FactorizedLikelihood, Likelihood
 from likely.density.dequantized import Dequantized, Dequantizer, UniformDequantizer
 from likely.density.discrete import DiscreteLatent, QuantisedTerms

@@ -11,20 +11,10 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import DataSpec
-from likely.density.completion import (
-    PARTICLES,
-    SWEEPS,
-    Completing,
-    Completions,
-    OrderAgnostic,
-    Stepwise,
-    WholePasses,
-    agnostic_completions,
-    chain_completions,
-    choose_method,
-    log_probs_of,
-    refuse_count,
-)
+from likely.density.completion import PARTICLES, Completions, HasCompletions, Way
+from likely.density.completion.agnostic import OrderAgnostic, agnostic_completions
+from likely.density.completion.blocks import log_probs_of
+from likely.density.completion.particles import Stepwise, WholePasses, chain_completions
 from likely.density.taxonomy import TractableDensity
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable, nearest
@@ -97,7 +87,7 @@ class Drawing:
 PLAIN = Drawing()
 
 
-class Autoregressive(TractableDensity):
+class Autoregressive(HasCompletions, TractableDensity):
     r"""log p(x) = sum over ranks r of sum_{i of rank r} log p(x_i | x_j, rank_j < r).
 
     Every pixel has a rank: its place in the order in which pixels are drawn. In raster order, the
@@ -117,6 +107,7 @@ class Autoregressive(TractableDensity):
 
     head: Head
     rank: Tensor
+    completes_by = ("exact", "smc", "gibbs")
     # How the model can be drawn from.
     methods: ClassVar[tuple[Method, ...]] = ("auto", "naive")
     # Whether `conditionals`, in raster order, takes the upper rows of an image alone.
@@ -336,7 +327,7 @@ class Autoregressive(TractableDensity):
         *,
         seed: int = 0,
         context: Tensor | int | None = None,
-        method: Method | Completing = "auto",
+        method: str = "auto",
         particles: int = PARTICLES,
         temperature: float = 1.0,
         watch: Watch | None = None,
@@ -378,59 +369,21 @@ class Autoregressive(TractableDensity):
         uniform = Noise(seed, "complete", device=self.device).uniform(*x.shape)
         return self.as_data(self.fill(x, uniform, known, self.labels(context, len(x)), how))
 
-    @torch.no_grad()
-    @full_precision
-    def completions(
-        self,
-        x: Tensor,
-        observed: Tensor,
-        n: int = 1,
-        *,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-        method: str = "auto",
-        particles: int = PARTICLES,
-        sweeps: int = SWEEPS,
-    ) -> Completions:
-        """n draws of the rest of every image, with log p(observed) and what they are worth.
-
-        Args:
-            x: integers [B, *shape]; unobserved values are ignored.
-            observed: bool [H, W] ([D] for vectors).
-            n: draws of each image.
-            seed: of the noise.
-            context: labels, as for `sample`.
-            method: "exact", which needs the observed pixels first in the model's order, or a model
-                that draws in any order; "smc", sequential Monte Carlo; "gibbs", which begins with
-                its draws and redraws blocks; "auto" is exact where it can be, else smc. See
-                `likely.density.completion`.
-            particles: of each image, for smc and gibbs.
-            sweeps: over the unobserved pixels, for gibbs.
-
-        Raises:
-            Unanswerable: method "exact" of pixels that do not come first.
-            InvalidSetting: another method, or numbers below 1.
-        """
-        choose_method(method, ("auto", "exact", "smc", "gibbs"), type(self).__name__)
-        refuse_count(n=n, particles=particles, sweeps=sweeps)
-        x, observed = self.integers(x), self.mask(observed)
-        labels, known = self.labels(context, len(x)), self.known_ranks(observed)
-        if known is None and method in ("auto", "exact") and isinstance(self, OrderAgnostic):
-            return agnostic_completions(self, x, observed, n, seed, labels, self.rank)
-        if method in ("smc", "gibbs") or (method == "auto" and known is None):
-            return chain_completions(
-                self, x, observed, n, seed=seed, context=labels, method=method,
-                particles=particles, sweeps=sweeps,
-            )  # fmt: skip
+    def completed(self, x: Tensor, observed: Tensor, way: Way) -> Completions:
+        """Exactly where the observed pixels are those of the lowest ranks, else by particles."""
+        known = self.known_ranks(observed)
+        if known is None and way.method in ("auto", "exact") and isinstance(self, OrderAgnostic):
+            return agnostic_completions(self, x, observed, self.rank, way)
+        if way.method in ("smc", "gibbs") or (way.method == "auto" and known is None):
+            return chain_completions(self, x, observed, way)
         if known is None:
             raise self._out_of_order()
-        many = x.repeat_interleave(n, 0)
-        uniform = Noise(seed, "complete", device=self.device).uniform(*many.shape)
-        repeated = None if labels is None else labels.repeat_interleave(n, 0)
-        images = self.as_data(self.fill(many, uniform, known, repeated))
+        many = x.repeat_interleave(way.n, 0)
+        uniform = Noise(way.seed, "complete", device=self.device).uniform(*many.shape)
+        images = self.as_data(self.fill(many, uniform, known, way.repeated))
         return Completions(
-            images.reshape(len(x), n, *self.spec.shape),
-            self.log_first(x, known, labels),
+            images.reshape(len(x), way.n, *self.spec.shape),
+            self.log_first(x, known, way.context),
             Relation.EXACT,
             exact=True,
             about=f"exact: the observed pixels come first in {self.order_name}",

@@ -10,7 +10,7 @@ the model's order. Each is drawn from its conditional, renormalised to the level
 of that grey has, and the mass of these levels multiplies the particle's weight, which makes up for
 what was left out; where the weights of an image are worth fewer than half of its particles they
 are resampled. So every draw has the grey that was given, and follows p(x | grey) up to an error
-that falls with the particles (`likely.density.completion` has the sources).
+that falls with the particles (`likely.density.completion.particles` has the sources).
 """
 
 from __future__ import annotations
@@ -21,14 +21,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from likely.density.completion import (
-    Completions,
-    dimensions,
-    effective,
-    refuse_count,
-    reset,
-    systematic,
-)
+from likely.density.completion import Completions, refuse_count
+from likely.density.completion.particles import dimensions, effective, reset, systematic
 from likely.devices.precision import full_precision
 from likely.errors import InvalidData
 from likely.estimate import Relation

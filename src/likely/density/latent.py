@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from likely.density.codes import EncoderDecoder
-from likely.density.completion import PARTICLES, SWEEPS, CompletesByDraws, Completions
+from likely.density.completion import CompletesByDraws, Completions, Way
+from likely.density.completion.codes import latent_completions
 from likely.density.decoded import FactorizedLikelihood, Likelihood
-from likely.density.imputation import latent_completions
 from likely.density.shell import Prior, StandardNormal
 from likely.density.taxonomy import ApproximateDensity
 from likely.devices.precision import full_precision
@@ -166,6 +166,7 @@ class LatentVariable(CompletesByDraws, ApproximateDensity, EncoderDecoder):
 
     head: Head
     layers: int = 1
+    completes_by = ("importance", "hmc")
 
     @property
     def prior(self) -> Prior:
@@ -374,41 +375,9 @@ class LatentVariable(CompletesByDraws, ApproximateDensity, EncoderDecoder):
             x[part] = self.likelihood_given_z.draw(output, uniform[part])
         return self.as_data(x)
 
-    @full_precision
-    def completions(
-        self,
-        x: Tensor,
-        observed: Tensor,
-        n: int = 1,
-        *,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-        method: str = "auto",
-        particles: int = PARTICLES,
-        sweeps: int = SWEEPS,
-    ) -> Completions:
-        """n draws of the rest of every image, by weighed codes; see `likely.density.imputation`.
-
-        Args:
-            x: integers [B, *shape]; unobserved values are ignored.
-            observed: bool [H, W] ([D] for vectors).
-            n: draws of each image.
-            seed: of the noise.
-            context: labels, as for `sample`.
-            method: "importance", which "auto" is; "hmc" goes on from there with Hamiltonian
-                trajectories in z.
-            particles: codes of each image.
-            sweeps: trajectories that count, for hmc.
-
-        Raises:
-            Unanswerable: pixels that depend on each other given z, and do not come first.
-            InvalidSetting: another method, or numbers below 1.
-        """
-        x = self.integers(x)
-        return latent_completions(
-            self, x, self.mask(observed), n, seed=seed, context=self.labels(context, len(x)),
-            method=method, particles=particles, sweeps=sweeps,
-        )  # fmt: skip
+    def completed(self, x: Tensor, observed: Tensor, way: Way) -> Completions:
+        """By weighed codes; see `likely.density.completion.codes`."""
+        return latent_completions(self, x, observed, way)
 
     @property
     def decoded_features(self) -> int:

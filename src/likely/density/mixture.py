@@ -16,16 +16,8 @@ from torch import Tensor, nn
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density.chain import Autoregressive, raster
-from likely.density.completion import (
-    PARTICLES,
-    SWEEPS,
-    CompletesByDraws,
-    Completions,
-    OrderAgnostic,
-    agnostic_completions,
-    choose_method,
-    refuse_count,
-)
+from likely.density.completion import CompletesByDraws, Completions, Way
+from likely.density.completion.agnostic import OrderAgnostic, agnostic_completions
 from likely.density.taxonomy import TractableDensity
 from likely.devices.precision import full_precision
 from likely.errors import Unanswerable
@@ -68,6 +60,8 @@ class Mixture(CompletesByDraws, Subsampled):
     most log p(x) (Jensen's inequality).
     """
 
+    completes_by = ("exact", "smc")
+
     @abc.abstractmethod
     def members(self) -> Sequence[Autoregressive]:
         """The K densities."""
@@ -98,64 +92,26 @@ class Mixture(CompletesByDraws, Subsampled):
                 out[rows] = member.draw_from(uniform[rows], labels)
         return out
 
-    @torch.no_grad()
-    @full_precision
-    def completions(
-        self,
-        x: Tensor,
-        observed: Tensor,
-        n: int = 1,
-        *,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-        method: str = "auto",
-        particles: int = PARTICLES,
-        sweeps: int = SWEEPS,
-    ) -> Completions:
-        """n draws of the rest of every image: a member from p(k | observed), then the rest by it.
-
-        Args:
-            x: integers [B, *shape]; unobserved values are ignored.
-            observed: bool [H, W] ([D] for vectors).
-            n: draws of each image.
-            seed: of the noise.
-            context: labels, as for `sample`.
-            method: "exact" of the members in whose order the observed pixels come first; "smc",
-                sequential Monte Carlo in every member; "auto" is exact where there is such a
-                member, else smc.
-            particles: of each image and member, for smc.
-            sweeps: of the signature of all models; not read.
-
-        Raises:
-            Unanswerable: method "exact" where the pixels come first in no member's order.
-            InvalidSetting: another method, or numbers below 1.
-        """
-        choose_method(method, ("auto", "exact", "smc"), type(self).__name__)
-        refuse_count(n=n, particles=particles)
-        x, mask = self.integers(x), self.mask(observed)
-        labels, members = self.labels(context, len(x)), self.members()
-        first = [member for member in members if member.known_ranks(mask) is not None]
-        if not first and isinstance(self, OrderAgnostic) and method != "smc":
-            return agnostic_completions(self, x, mask, n, seed, labels, raster(self.spec))
-        if not first and method == "exact":
+    def completed(self, x: Tensor, observed: Tensor, way: Way) -> Completions:
+        """A member from p(k | observed), then the rest by it."""
+        members = self.members()
+        first = [member for member in members if member.known_ranks(observed) is not None]
+        if not first and isinstance(self, OrderAgnostic) and way.method != "smc":
+            return agnostic_completions(self, x, observed, raster(self.spec), way)
+        if not first and way.method == "exact":
             raise Unanswerable(
                 f"{type(self).__name__}: completion is exact only when the observed pixels come "
                 "first in the order of a member: take method=smc"
             )
-        is_exact = bool(first) and method != "smc"
-        taken, way = (first, "exact") if is_exact else (members, "smc")
-        each = [
-            member.completions(
-                x, observed, n, seed=seed, context=labels, method=way, particles=particles
-            )
-            for member in taken
-        ]
+        is_exact = bool(first) and way.method != "smc"
+        taken, method = (first, "exact") if is_exact else (members, "smc")
+        each = [member.completed(x, observed, way._replace(method=method)) for member in taken]
         logs = torch.stack([part.log_observed for part in each])  # [K, B]
-        uniform = Noise(seed, "member", device=self.device).uniform(len(x), n)
+        uniform = Noise(way.seed, "member", device=self.device).uniform(len(x), way.n)
         chances = logs.softmax(0).cumsum(0).T.contiguous()  # [B, K]
         chosen = torch.searchsorted(chances, uniform, right=True).clamp(max=len(taken) - 1)
         images = torch.stack([part.images for part in each])  # [K, B, n, ...]
-        images = images[chosen, torch.arange(len(x))[:, None], torch.arange(n)]
+        images = images[chosen, torch.arange(len(x))[:, None], torch.arange(way.n)]
         log_observed = logs.logsumexp(0) - math.log(len(taken))
         count = f"{len(taken)} of {len(members)} members"
         if not is_exact:
@@ -167,7 +123,7 @@ class Mixture(CompletesByDraws, Subsampled):
                 Relation.UPPER,
                 exact=False,
                 about=about,
-                particles=particles,
+                particles=way.particles,
                 effective=torch.stack(worth).amin(0),
             )
         about = (

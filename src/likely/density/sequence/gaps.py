@@ -7,7 +7,7 @@ r"""What is missing in sequences, drawn from p(missing | the rest), whichever va
   its conditional, a known one multiplies the weight of each particle by its own p(x_tk | before),
   and where the weights are worth fewer than N / 2 particles they are resampled. The mean weights
   estimate p(known) without bias, so their log is a lower bound in expectation. As for images,
-  `likely.density.completion` has resampling and sources.
+  `likely.density.completion.particles` has resampling and sources.
 
 A state forgets a gap: where all particles agree on log p of a piece of known steps, what follows is
 scored once for all of them, until the next gap. So a long series costs what its gaps cost.
@@ -22,13 +22,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from likely.density.completion import (
-    Completions,
-    choose_method,
-    effective,
-    refuse_count,
-    systematic,
-)
+from likely.density.completion import Completions, choose_method, refuse_count
+from likely.density.completion.particles import effective, systematic
 from likely.density.sequence.bins import ColumnDensity
 from likely.density.sequence.steps import FillsGaps, State, Steps
 from likely.errors import Unanswerable

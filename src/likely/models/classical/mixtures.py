@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, linear
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import PARTICLES, Completions, ExpectedStatistics
-from likely.density.completion import SWEEPS, CompletesByDraws, choose_method, refuse_count
+from likely.density import Completions, ExpectedStatistics
+from likely.density.completion import CompletesByDraws, Way
 from likely.devices.precision import full_precision, without_autocast
 from likely.errors import InvalidSetting
 from likely.estimate import Relation
@@ -165,37 +165,10 @@ class _MixtureOfProducts(CompletesByDraws, ExpectedStatistics):
         self.labels(context, len(x))
         return self._log_joint(x).softmax(1)
 
-    @torch.no_grad()
-    @full_precision
-    def completions(
-        self,
-        x: Tensor,
-        observed: Tensor,
-        n: int = 1,
-        *,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-        method: str = "auto",
-        particles: int = PARTICLES,
-        sweeps: int = SWEEPS,
-    ) -> Completions:
-        """n exact draws of the rest of every image, whichever pixels are observed.
-
-        Args:
-            x: integers [B, *shape]; unobserved values are ignored.
-            observed: bool [H, W] ([D] for vectors).
-            n: draws of each image.
-            seed: of the noise.
-            context: None.
-            method: "exact", which "auto" is.
-            particles, sweeps: of the signature of all models; not read.
-        """
-        choose_method(method, ("auto", "exact"), type(self).__name__)
-        refuse_count(n=n)
-        x = self.integers(x)
-        self.labels(context, len(x))
-        seen = self.mask(observed).expand(self.spec.grid)
-        noise = Noise(seed, "complete", device=self.device)
+    def completed(self, x: Tensor, observed: Tensor, way: Way) -> Completions:
+        """Exactly, whichever pixels are observed."""
+        seen, n = observed.expand(self.spec.grid), way.n
+        noise = Noise(way.seed, "complete", device=self.device)
         joint = self._log_joint(x, seen.flatten())
         rows = x.repeat_interleave(n, 0)
         k = self._picked(joint.repeat_interleave(n, 0), noise.uniform(len(rows)))

@@ -35,15 +35,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from likely.density.completion import (
-    Completions,
-    autocorrelation,
-    choose_method,
-    effective,
-    log_probs_of,
-    refuse_count,
-    systematic,
-)
+from likely.density.completion import Completions, Way
+from likely.density.completion.blocks import autocorrelation, log_probs_of
+from likely.density.completion.particles import effective, systematic
 from likely.density.decoded import AutoregressiveLikelihood
 from likely.errors import Unanswerable
 from likely.estimate import Relation
@@ -52,7 +46,6 @@ from likely.noise import Noise
 if TYPE_CHECKING:
     from likely.density.latent import LatentVariable
 
-METHODS = ("auto", "importance", "hmc")
 # Rounds that fit the proposal, images that are filled in by each, draws that tell a posterior.
 ROUNDS, FILLED, SPREAD = 4, 16, 64
 # Steps of a trajectory; trajectories that tune the step, for each that counts; wanted acceptance.
@@ -217,29 +210,15 @@ class Imputer:
 
 
 @torch.no_grad()
-def latent_completions(
-    model: LatentVariable,
-    x: Tensor,
-    observed: Tensor,
-    n: int,
-    *,
-    seed: int,
-    context: Tensor | None,
-    method: str,
-    particles: int,
-    sweeps: int,
-) -> Completions:
+def latent_completions(model: LatentVariable, x: Tensor, observed: Tensor, way: Way) -> Completions:
     """`LatentVariable.completions`.
 
     Args:
         model: with latent variables.
         x: int64 [B, C, H, W].
         observed: bool [H, W].
-        n, seed, method, particles, sweeps: see there.
-        context: as the model takes it.
+        way: of drawing.
     """
-    choose_method(method, METHODS, type(model).__name__)
-    refuse_count(n=n, particles=particles, sweeps=sweeps)
     likelihood = model.likelihood_given_z
     if (
         isinstance(likelihood, AutoregressiveLikelihood)
@@ -252,18 +231,18 @@ def latent_completions(
     images, logs, worth = [], [], []
     accepted, traces = [], []
     for index in range(len(x)):
-        labels = None if context is None else context[index : index + 1]
-        noise = Noise(seed, "codes", index, device=x.device)
+        labels = None if way.context is None else way.context[index : index + 1]
+        noise = Noise(way.seed, "codes", index, device=x.device)
         imputer = Imputer(model, x[index : index + 1], observed, labels, noise)
-        imputer.fit_proposal(max(FILLED, particles // 4))
-        codes = imputer.weighed(particles)
-        z = imputer.resampled(codes, n)
-        if method == "hmc":
-            z, share, trace = imputer.trajectories(z, sweeps)
+        imputer.fit_proposal(max(FILLED, way.particles // 4))
+        codes = imputer.weighed(way.particles)
+        z = imputer.resampled(codes, way.n)
+        if way.method == "hmc":
+            z, share, trace = imputer.trajectories(z, way.sweeps)
             accepted.append(share)
             traces.append(trace)
         images.append(imputer.filled(z))
-        logs.append(codes.log_weights.logsumexp(0) - math.log(particles))
+        logs.append(codes.log_weights.logsumexp(0) - math.log(way.particles))
         worth.append(effective(codes.log_weights[None])[0])
     about = "importance resampling of codes, drawn from the prior and by the encoder"
     drawn = Completions(
@@ -272,18 +251,18 @@ def latent_completions(
         Relation.UPPER,
         exact=False,
         about=about,
-        particles=particles,
+        particles=way.particles,
         effective=torch.stack(worth),
     )
-    if method != "hmc":
+    if way.method != "hmc":
         return drawn
     # The chains leave the codes that they began with, so those say nothing of the draws.
     least = float(torch.stack(worth).min())
     return dataclasses.replace(
         drawn,
-        about=f"{sweeps} Hamiltonian trajectories of {LEAPFROGS} steps in z, a chain for each "
-        f"draw, after {TUNING * sweeps} that tuned the step, from {about} ({particles:,} were "
-        f"worth {least:.1f})",
+        about=f"{way.sweeps} Hamiltonian trajectories of {LEAPFROGS} steps in z, a chain for each "
+        f"draw, after {TUNING * way.sweeps} that tuned the step, from {about} ({way.particles:,} "
+        f"were worth {least:.1f})",
         effective=None,
         acceptance=sum(accepted) / len(accepted),
         autocorrelation=autocorrelation(torch.cat(traces, 1)),
