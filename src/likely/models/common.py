@@ -7,7 +7,7 @@ import typing
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from likely.errors import InvalidSetting
-from likely.settings import FitSettings, at_least, known, not_negative, rates
+from likely.settings import FitSettings, HeadName, at_least, known, not_negative, rates
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -77,6 +77,58 @@ class NetworkSettings:
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning."""
         return cls.FITS.of(spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings(NetworkSettings):
+    """What networks have whose output is a distribution of pixels.
+
+    Attributes:
+        head: distribution of a pixel given the earlier ones, or the code.
+        components: number of components of the logistic mixture.
+    """
+
+    head: HeadName = "auto"
+    components: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainSettings(HeadSettings):
+    """What chain rules by a network have.
+
+    Attributes:
+        dropout: dropout rate inside each layer.
+        conditional: condition on the class label.
+    """
+
+    dropout: float = 0.0
+    conditional: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedSettings(ChainSettings):
+    """What networks of masked convolutions have.
+
+    Attributes:
+        kernel: side of the kernels, odd.
+        first_kernel: side of the first layer's kernel, odd.
+        head_channels: feature maps of the two output convolutions.
+    """
+
+    kernel: int = 3
+    first_kernel: int = 7
+    head_channels: int = 128
+
+
+def at_most(limit: int, what: str, **counts: int) -> None:
+    """Refuse a setting above what there is.
+
+    Raises:
+        InvalidSetting: names what there is, the setting and its value.
+    """
+    for name, value in counts.items():
+        if value > limit:
+            raise InvalidSetting(f"{what}, given {name}={value}")
 
 
 def divided(groups: int, **sizes: int) -> None:

@@ -1,7 +1,7 @@
-r"""Draws of p(rest | observed) redrawn in blocks, so that the error of particles goes.
+r"""Draws of p(rest | observed) redrawn in blocks, which removes the error of the particles.
 
-Blocks of unobserved pixels are redrawn from the model's own
-conditionals, and a redrawn block is accepted with the ratio of the joint densities
+Blocks of unobserved pixels are redrawn from the model's own conditionals, and a redrawn block is
+accepted with the ratio of the joint densities
 
     min(1, p(x') q(x | x') / p(x) q(x' | x)) = min(1, prod_{i not in the block} p(x'_i | x'_<i) /
     p(x_i | x_<i)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal, Self
 
-from likely.models.common import BySize, NetworkSettings
+from likely.models.common import BySize, HeadSettings
 from likely.models.registry import model
 from likely.settings import FitSettings, HeadName
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @model("autoencoder", "likely.models.autoencoder.autoencoder:Autoencoder")
 @dataclasses.dataclass(frozen=True)
-class AutoencoderSettings(NetworkSettings):
+class AutoencoderSettings(HeadSettings):
     """Autoencoder (Hinton and Salakhutdinov 2006): codes and reconstructions, no density.
 
     Attributes:
@@ -30,7 +30,6 @@ class AutoencoderSettings(NetworkSettings):
             the head).
         output: of the squared loss: sigmoid, or linear.
         head: distribution of a pixel given the code, of the loss likelihood.
-        components: number of components of the logistic mixture.
         noise: on what the encoder sees in training: none, masking (values set to 0) or gaussian.
         corruption: share of the values that masking sets to 0; standard deviation of gaussian.
         sparsity: of codes in training: none, l1 (of codes after a ReLU) or kl (of the mean of each
@@ -46,8 +45,6 @@ class AutoencoderSettings(NetworkSettings):
     channels: int = 32
     loss: Literal["squared", "likelihood"] = "squared"
     output: Literal["sigmoid", "linear"] = "sigmoid"
-    head: HeadName = "auto"
-    components: int = 10
     noise: Literal["none", "masking", "gaussian"] = "none"
     corruption: float = 0.3
     sparsity: Literal["none", "l1", "kl"] = "none"

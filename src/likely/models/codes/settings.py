@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Literal
 
-from likely.models.common import BySize, NetworkSettings
+from likely.models.common import BySize, HeadSettings, NetworkSettings
 from likely.models.registry import model
 from likely.settings import FitSettings, HeadName
 
@@ -32,7 +32,7 @@ class CodePriorSettings(NetworkSettings):
 
 @model("vq-vae", "likely.models.codes.vq_vae:VQVAE")
 @dataclasses.dataclass(frozen=True)
-class VQVAESettings(NetworkSettings):
+class VQVAESettings(HeadSettings):
     """VQ-VAE (van den Oord 2017): discrete codes with an autoregressive prior, a bound.
 
     Attributes:
@@ -44,8 +44,6 @@ class VQVAESettings(NetworkSettings):
         channels: feature maps of encoder and decoder at full resolution.
         blocks: residual blocks of each at the resolution of the codes.
         halvings: times that the sides are halved, from image to codes.
-        head: distribution of a pixel given the codes.
-        components: number of components of the logistic mixture.
         prior_channels: feature maps of each stack of the prior.
         prior_layers: gated layers of the prior.
         prior_dropout: dropout rate inside each of them.
@@ -58,8 +56,6 @@ class VQVAESettings(NetworkSettings):
     channels: int = 32
     blocks: int = 2
     halvings: int = 2
-    head: HeadName = "auto"
-    components: int = 10
     prior_channels: int = 64
     prior_layers: int = 8
     prior_dropout: float = 0.1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from likely.models.common import LARGE, TINY, BySize, NetworkSettings
+from likely.models.common import LARGE, TINY, BySize, ChainSettings, MaskedSettings
 from likely.models.registry import model
-from likely.settings import HeadName, at_least
+from likely.settings import at_least
 
 if TYPE_CHECKING:
     from likely.models.multiscale.multiscale_pixelcnn import (
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @model("multiscale-pixelcnn", "likely.models.multiscale.multiscale_pixelcnn:MultiscalePixelCNN")
 @dataclasses.dataclass(frozen=True)
-class MultiscalePixelCNNSettings(NetworkSettings):
+class MultiscalePixelCNNSettings(MaskedSettings):
     """Multi-scale PixelCNN (van den Oord 2016): exact likelihood, a small image first.
 
     Attributes:
@@ -28,28 +28,15 @@ class MultiscalePixelCNNSettings(NetworkSettings):
         channels: feature maps; a multiple of the colour channels.
         small_layers: layers of the model of the small image.
         layers: layers of the model of the other pixels.
-        kernel: side of the windows, odd.
-        first_kernel: side of the first layer's window, odd.
         map_channels: feature maps that are made of the small image.
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
-        head_channels: feature maps of the two output convolutions.
-        dropout: dropout rate inside each layer.
-        conditional: condition on the class label.
     """
 
     factor: int = 2
     channels: int = 48
     small_layers: int = 6
     layers: int = 6
-    kernel: int = 3
-    first_kernel: int = 7
     map_channels: int = 32
-    head: HeadName = "auto"
-    components: int = 10
     head_channels: int = 96
-    dropout: float = 0.0
-    conditional: bool = False
 
     SIZES = BySize(
         tiny={"small_layers": 4, "layers": 4, "first_kernel": 5, "dropout": 0.1},
@@ -68,24 +55,16 @@ class MultiscalePixelCNNSettings(NetworkSettings):
 
 @model("parallel-multiscale", "likely.models.multiscale.parallel_multiscale:ParallelMultiscale")
 @dataclasses.dataclass(frozen=True)
-class ParallelMultiscaleSettings(NetworkSettings):
+class ParallelMultiscaleSettings(ChainSettings):
     """Parallel multi-scale density (Reed 2017): exact likelihood, samples in O(log N) passes.
 
     Attributes:
         channels: feature maps.
         blocks: residual blocks of the network of each scale.
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
-        dropout: dropout rate inside each block.
-        conditional: condition on the class label.
     """
 
     channels: int = 64
     blocks: int = 4
-    head: HeadName = "auto"
-    components: int = 10
-    dropout: float = 0.0
-    conditional: bool = False
 
     SIZES = BySize(
         tiny={"channels": 48, "blocks": 2, "dropout": 0.2},

@@ -5,10 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-from likely.errors import InvalidSetting
-from likely.models.common import LARGE, SMALL_GREY, TINY, BySize, Corner, NetworkSettings
+from likely.models.common import (
+    LARGE,
+    SMALL_GREY,
+    TINY,
+    BySize,
+    ChainSettings,
+    Corner,
+    MaskedSettings,
+    at_most,
+)
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName, at_least
+from likely.settings import FitSettings, at_least
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -22,32 +30,19 @@ if TYPE_CHECKING:
 
 @model("pixelcnn", "likely.models.pixelcnn.pixelcnn:PixelCNN")
 @dataclasses.dataclass(frozen=True)
-class PixelCNNSettings(NetworkSettings):
+class PixelCNNSettings(MaskedSettings):
     """PixelCNN (van den Oord 2016): exact likelihood, masked convolutions, has a blind spot.
 
     Attributes:
         channels: h; the residual stream has 2 h feature maps. A multiple of the colour channels.
         layers: residual blocks after the first convolution.
-        kernel: side of the blocks' kernels, odd.
-        first_kernel: side of the first layer's kernel, odd.
         dilations: dilations of the blocks, in rotation.
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
-        head_channels: feature maps of the two output convolutions.
-        dropout: dropout rate inside each block.
         conditional: condition on the context that examples come with, or else on the class label.
     """
 
     channels: int = 64
     layers: int = 15
-    kernel: int = 3
-    first_kernel: int = 7
     dilations: tuple[int, ...] = (1,)
-    head: HeadName = "auto"
-    components: int = 10
-    head_channels: int = 128
-    dropout: float = 0.0
-    conditional: bool = False
 
     SIZES = BySize(
         tiny={"channels": 24, "layers": 6, "first_kernel": 5, "head_channels": 96, "dropout": 0.1},
@@ -62,32 +57,19 @@ class PixelCNNSettings(NetworkSettings):
 
 
 @dataclasses.dataclass(frozen=True)
-class GatedPixelCNNSizes(NetworkSettings):
+class GatedPixelCNNSizes(MaskedSettings):
     """What one Gated PixelCNN and the mixtures of several have in common.
 
     Attributes:
         channels: feature maps of each stack; a multiple of the colour channels.
         layers: gated layers.
         kernel: side of the vertical kernels, odd.
-        first_kernel: side of the first layer's kernels, odd.
         dilations: dilations of the layers after the first, in rotation.
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
-        head_channels: feature maps of the two output convolutions.
-        dropout: dropout rate inside each gated layer.
-        conditional: condition on the class label.
     """
 
     channels: int = 64
     layers: int = 8
-    kernel: int = 3
-    first_kernel: int = 7
     dilations: tuple[int, ...] = (1,)
-    head: HeadName = "auto"
-    components: int = 10
-    head_channels: int = 128
-    dropout: float = 0.0
-    conditional: bool = False
 
     def of_one(self, **changes: Any) -> dict[str, Any]:
         """The fields that are common, with some changed."""
@@ -136,8 +118,7 @@ class GatedPixelCNNEnsembleSettings(GatedPixelCNNSizes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.corners > 4:
-            raise InvalidSetting(f"an image has 4 corners, given corners={self.corners}")
+        at_most(4, "an image has 4 corners", corners=self.corners)
 
     @classmethod
     def preset(cls, spec: DataSpec) -> GatedPixelCNNEnsembleSettings:
@@ -165,10 +146,7 @@ class GatedPixelCNNOrdersSettings(GatedPixelCNNSizes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.orders > 8:
-            raise InvalidSetting(
-                f"there are 8 orders by rows or columns, given orders={self.orders}"
-            )
+        at_most(8, "there are 8 orders by rows or columns", orders=self.orders)
 
     def of_network(self) -> GatedPixelCNNSettings:
         """Settings of the network that the orders share; its label is at least the order."""
@@ -189,7 +167,7 @@ class GatedPixelCNNOrdersSettings(GatedPixelCNNSizes):
 
 @model("pixelcnn-pp", "likely.models.pixelcnn.pixelcnn_pp:PixelCNNPP")
 @dataclasses.dataclass(frozen=True)
-class PixelCNNPPSettings(NetworkSettings):
+class PixelCNNPPSettings(ChainSettings):
     """PixelCNN++ (Salimans 2017): exact likelihood, two streams over several resolutions.
 
     Every improvement of the paper can be switched off, to see what it is worth.
@@ -203,8 +181,6 @@ class PixelCNNPPSettings(NetworkSettings):
         shortcuts: connect each block on the way down to its counterpart on the way up.
         weight_norm: normalised weights with data-dependent initialisation.
         head: distribution of a pixel; auto is the logistic mixture for colour.
-        components: number of components of the logistic mixture.
-        dropout: dropout rate inside each block.
         conditional: condition on the context that examples come with, or else on the class label.
     """
 
@@ -215,10 +191,7 @@ class PixelCNNPPSettings(NetworkSettings):
     block: Literal["gated", "relu"] = "gated"
     shortcuts: bool = True
     weight_norm: bool = True
-    head: HeadName = "auto"
-    components: int = 10
     dropout: float = 0.5
-    conditional: bool = False
 
     SIZES = BySize(
         tiny={"channels": 24, "blocks": 2, "scales": 2, "components": 5, "dropout": 0.2},
@@ -232,36 +205,22 @@ class PixelCNNPPSettings(NetworkSettings):
 
 @model("attention", "likely.models.pixelcnn.pixelsnail:PixelSNAIL")
 @dataclasses.dataclass(frozen=True)
-class PixelSNAILSettings(NetworkSettings):
+class PixelSNAILSettings(MaskedSettings):
     """PixelSNAIL (Chen 2018): exact likelihood, causal convolutions and attention.
 
     Attributes:
         channels: feature maps; a multiple of the colour channels.
         blocks: each of some convolutions and one attention.
         convolutions: gated convolutions of a block.
-        kernel: side of their causal windows, odd.
-        first_kernel: side of the first layer's window, odd.
         heads: of each attention (for each colour channel, where the network masks colours).
         head_size: components of a query; a multiple of 4.
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
-        head_channels: feature maps of the two output convolutions.
-        dropout: dropout rate inside each layer.
-        conditional: condition on the class label.
     """
 
     channels: int = 64
     blocks: int = 3
     convolutions: int = 3
-    kernel: int = 3
-    first_kernel: int = 7
     heads: int = 4
     head_size: int = 16
-    head: HeadName = "auto"
-    components: int = 10
-    head_channels: int = 128
-    dropout: float = 0.0
-    conditional: bool = False
 
     SIZES = BySize(
         tiny={

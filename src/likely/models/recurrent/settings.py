@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from likely.errors import InvalidSetting
-from likely.models.common import BySize, Corner, NetworkSettings
+from likely.models.common import BySize, ChainSettings, Corner, at_most
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName
+from likely.settings import FitSettings
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -18,28 +17,21 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class PixelRNNSizes(NetworkSettings):
+class PixelRNNSizes(ChainSettings):
     """What Row LSTM and Diagonal BiLSTM have in common.
 
     Attributes:
         hidden: h, features of each LSTM; the stream has 2 h. A multiple of the colour channels.
         layers: LSTM layers; of the Diagonal BiLSTM, each with two directions.
         first_kernel: side of the first layer's masked convolution, odd.
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
         head_channels: feature maps of the two output convolutions.
         dropout: dropout rate of the states that leave a layer.
-        conditional: condition on the class label.
     """
 
     hidden: int = 16
     layers: int = 4
     first_kernel: int = 7
-    head: HeadName = "auto"
-    components: int = 10
     head_channels: int = 32
-    dropout: float = 0.0
-    conditional: bool = False
 
     FITS = BySize(
         FitSettings(steps=700, batch_size=64, learning_rate=4e-3, ema=0.99),
@@ -98,8 +90,7 @@ class DiagonalBiLSTMEnsembleSettings(PixelRNNSizes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.corners > 4:
-            raise InvalidSetting(f"an image has 4 corners, given corners={self.corners}")
+        at_most(4, "an image has 4 corners", corners=self.corners)
 
     def of_network(self, start: Corner) -> DiagonalBiLSTMSettings:
         """Settings of the network that draws from a corner."""

@@ -6,10 +6,10 @@ import dataclasses
 from dataclasses import fields
 from typing import TYPE_CHECKING, Literal
 
-from likely.models.common import BySize, NetworkSettings
+from likely.models.common import BySize, MaskedSettings
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName
+from likely.settings import FitSettings
 
 if TYPE_CHECKING:
     from likely.models.split.haar_pyramid import HaarPyramid as HaarPyramid
@@ -24,36 +24,26 @@ LARGE_FIT = FitSettings(
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitSettings(NetworkSettings):
+class SplitSettings(MaskedSettings):
     """What the networks of both parts have.
 
     Attributes:
         channels: feature maps of the Gated PixelCNNs; a multiple of the colour channels.
         base_layers: layers of that of the first part.
         layers: layers of that of the second part.
-        kernel: side of the kernels, odd.
-        first_kernel: side of the first layer's kernel, odd.
-        head_channels: feature maps of the output convolutions.
         head: distribution of a value of the first part given the earlier ones.
-        components: number of components of the logistic mixtures.
         features: feature maps that the second part is told of the first.
         blocks: residual blocks at each size of the network that makes them.
-        dropout: dropout rate inside each layer.
-        conditional: condition on the class label.
     """
 
     channels: int = 48
     base_layers: int = 6
     layers: int = 5
-    kernel: int = 3
     first_kernel: int = 5
     head_channels: int = 96
-    head: HeadName = "auto"
     components: int = 5
     features: int = 48
     blocks: int = 1
-    dropout: float = 0.0
-    conditional: bool = False
 
     FITS = BySize(TINY_FIT, LARGE_FIT)
 
@@ -79,18 +69,9 @@ class LumaChromaSettings(SplitSettings):
 
     Attributes:
         luma: the model of luma: by rows, or scale by scale.
-        channels: feature maps of the Gated PixelCNNs.
         base_layers: layers of the network of luma.
         layers: layers of the network of chroma.
-        kernel: side of the kernels, odd.
-        first_kernel: side of the first layer's kernel, odd.
-        head_channels: feature maps of the output convolutions.
-        head: distribution of a value of the first part given the earlier ones.
-        components: number of components of the logistic mixtures.
         features: feature maps that chroma is told of luma.
-        blocks: residual blocks at each size of the network that makes them.
-        dropout: dropout rate inside each layer.
-        conditional: condition on the class label.
     """
 
     luma: Literal["gated-pixelcnn", "haar-pyramid"] = "gated-pixelcnn"
@@ -113,18 +94,9 @@ class HaarPyramidSettings(SplitSettings):
 
     Attributes:
         scales: how often the sides are halved.
-        channels: feature maps of the Gated PixelCNNs; a multiple of the colour channels.
         base_layers: layers of the network of the smallest image.
         layers: layers of the network of the details at each scale.
-        kernel: side of the kernels, odd.
-        first_kernel: side of the first layer's kernel, odd.
-        head_channels: feature maps of the output convolutions.
-        head: distribution of a value of the first part given the earlier ones.
-        components: number of components of the logistic mixtures.
         features: feature maps that the details are told of the averages.
-        blocks: residual blocks at each size of the network that makes them.
-        dropout: dropout rate inside each layer.
-        conditional: condition on the class label.
     """
 
     scales: int = 2

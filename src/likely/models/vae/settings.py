@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from likely.models.common import BySize, NetworkSettings
+from likely.models.common import BySize, HeadSettings
 from likely.models.registry import model
 from likely.settings import FitSettings, HeadName
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @model("vae", "likely.models.vae.vae:VAE")
 @dataclasses.dataclass(frozen=True)
-class VAESettings(NetworkSettings):
+class VAESettings(HeadSettings):
     """Variational autoencoder (Kingma and Welling 2014): a bound on the likelihood, and codes.
 
     Attributes:
@@ -28,8 +28,6 @@ class VAESettings(NetworkSettings):
         layers: dense layers of encoder and decoder each.
         channels: feature maps of the convolutional networks at full resolution.
         blocks: residual blocks at each resolution.
-        head: distribution of a pixel given z.
-        components: number of components of the logistic mixture.
         conditional: condition encoder and decoder on the class label.
         prior: of z; normal, flow (RealNVP), autoregressive (a masked flow), vamp (VampPrior: a
             mixture of the posteriors of pseudo-inputs), gaussian (full covariance), or mixture.
@@ -46,8 +44,6 @@ class VAESettings(NetworkSettings):
     layers: int = 2
     channels: int = 32
     blocks: int = 1
-    head: HeadName = "auto"
-    components: int = 10
     conditional: bool = False
     prior: Literal["normal", "flow", "autoregressive", "vamp", "gaussian", "mixture"] = "normal"
     posterior: Literal["normal", "iaf"] = "normal"
@@ -121,7 +117,7 @@ class PixelVAESettings(VAESettings):
 
 @model("hierarchical-vae", "likely.models.vae.hierarchical:HierarchicalVAE")
 @dataclasses.dataclass(frozen=True)
-class HierarchicalVAESettings(NetworkSettings):
+class HierarchicalVAESettings(HeadSettings):
     """Hierarchical VAE (Sonderby 2016): layers of codes, inferred from the top down.
 
     Attributes:
@@ -130,16 +126,12 @@ class HierarchicalVAESettings(NetworkSettings):
         latent: channels of the code in each cell of a layer.
         channels: feature maps at full resolution.
         blocks: residual blocks at each resolution, on the way up and down.
-        head: distribution of a pixel given the codes.
-        components: number of components of the logistic mixture.
     """
 
     layers: int = 3
     latent: int = 4
     channels: int = 16
     blocks: int = 1
-    head: HeadName = "auto"
-    components: int = 10
 
     @classmethod
     def preset(cls, spec: DataSpec) -> Self:

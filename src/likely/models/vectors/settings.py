@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from likely.errors import InvalidSetting
-from likely.models.common import BySize, NetworkSettings, local_prior
+from likely.models.common import BySize, ChainSettings, HeadSettings, local_prior
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName
+from likely.settings import FitSettings
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -25,17 +25,14 @@ Prior = Literal["none", "local"]
 
 @model("fvsbn", "likely.models.vectors.fvsbn:FVSBN")
 @dataclasses.dataclass(frozen=True)
-class FVSBNSettings(NetworkSettings):
+class FVSBNSettings(HeadSettings):
     """Fully visible sigmoid belief network (Frey 1998): logistic regressions on earlier pixels.
 
     Attributes:
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
         prior: of the weights; none, or local: Gaussian by offset and distance of two pixels.
         conditional: condition on the class label (a bias per class).
     """
 
-    head: HeadName = "auto"
     components: int = 1
     prior: Prior = "none"
     conditional: bool = False
@@ -62,18 +59,15 @@ class FVSBNSettings(NetworkSettings):
 
 @model("nade", "likely.models.vectors.nade:NADE")
 @dataclasses.dataclass(frozen=True)
-class NADESettings(NetworkSettings):
+class NADESettings(HeadSettings):
     """NADE (Larochelle and Murray 2011): one hidden layer shared by all pixels.
 
     Attributes:
         hidden: units of the hidden layer.
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
         conditional: condition on the class label (biases per class).
     """
 
     hidden: int = 500
-    head: HeadName = "auto"
     components: int = 5
     conditional: bool = False
 
@@ -85,20 +79,17 @@ class NADESettings(NetworkSettings):
 
 
 @dataclasses.dataclass(frozen=True)
-class DeepNADESizes(NetworkSettings):
+class DeepNADESizes(HeadSettings):
     """What DeepNADE and the mixture over orders have in common.
 
     Attributes:
         hidden: units of each hidden layer.
         layers: hidden layers.
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
         conditional: condition on the class label (biases per class).
     """
 
     hidden: int = 500
     layers: int = 2
-    head: HeadName = "auto"
     components: int = 5
     conditional: bool = False
 
@@ -136,7 +127,7 @@ class EoNADESettings(DeepNADESizes):
 
 
 @dataclasses.dataclass(frozen=True)
-class MADESizes(NetworkSettings):
+class MADESizes(ChainSettings):
     """What one MADE and the mixture over orders have in common.
 
     Attributes:
@@ -145,8 +136,6 @@ class MADESizes(NetworkSettings):
         masks: sets of connections; training draws one per step, the fitted model averages all.
         direct: also connect the inputs to the outputs directly.
         dropout: dropout rate of the hidden units.
-        head: distribution of a pixel given the earlier ones.
-        components: number of components of the logistic mixture.
         conditional: condition on the class label (biases per class).
     """
 
@@ -154,10 +143,7 @@ class MADESizes(NetworkSettings):
     layers: int = 2
     masks: int = 1
     direct: bool = True
-    dropout: float = 0.0
-    head: HeadName = "auto"
     components: int = 5
-    conditional: bool = False
 
 
 @model("made", "likely.models.vectors.made:MADE")
