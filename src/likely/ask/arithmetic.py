@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, no_code, query, refusal
-from likely.density import Arithmetic, EncoderDecoder, Fittable, Group
-
-
-@runtime_checkable
-class Calculates(Protocol):
-    """A model that answers."""
-
-    def arithmetic(
-        self,
-        plus: Sequence[Group],
-        minus: Sequence[Group] = (),
-        *,
-        reach: float = 0.25,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Arithmetic:
-        """See `arithmetic`."""
+from likely.density import Arithmetic, Decoder, EncoderDecoder, Fittable, Group
 
 
 def answer(model: Fittable) -> Answer:
     """A picture of the code, not of the distribution."""
     whose = "its encoder" if isinstance(model, EncoderDecoder) else "inversion, or drawn ones"
-    if not isinstance(model, Calculates):
+    if not isinstance(model, Decoder):
         return no_code(model)
     return approximate(f"decode a sum of mean codes; those of images by {whose}")
 
@@ -70,6 +53,6 @@ def arithmetic(
         Unanswerable: a model without codes.
         InvalidSetting: fewer than three codes in a group, or nothing to add.
     """
-    if not isinstance(model, Calculates):
+    if not isinstance(model, Decoder):
         raise refusal(model, answer(model))
     return model.arithmetic(plus, minus, reach=reach, seed=seed, context=context)

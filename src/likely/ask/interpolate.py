@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 from torch import Tensor
 
 from likely.ask.encode import Encodes
 from likely.ask.query import Answer, approximate, no_code, query, refusal
-from likely.density import Ends, Fittable, GenerativeModel
-
-
-@runtime_checkable
-class Interpolates(Protocol):
-    """A model that answers."""
-
-    def interpolate(
-        self,
-        ends: Ends,
-        steps: int = 8,
-        *,
-        spherical: bool = False,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Tensor:
-        """See `interpolate`."""
+from likely.density import Decoder, Ends, Fittable, GenerativeModel
 
 
 def answer(model: Fittable) -> Answer:
     """A picture of the code, not of the distribution."""
-    if not isinstance(model, Interpolates):
+    if not isinstance(model, Decoder):
         return no_code(model)
     sources = {
         "of images": isinstance(model, Encodes),
@@ -57,8 +39,10 @@ def interpolate(
         ends: how many pairs to draw, or the two ends, integers [B, *shape] each, whose codes are
             the encoder's or else found by `invert`.
         steps: points, both ends included.
-        spherical: turn from one code to the other in place of the straight line: for codes drawn
-            from N(0, I) in many dimensions.
+        spherical: turn from one code to the other in place of the straight line. Codes drawn from
+            N(0, I) in many dimensions have norms near the square root of these, and the middle of
+            a line is nearer to 0 than any of them (White 2016, sec. 2.1,
+            https://arxiv.org/abs/1609.04468).
         seed: of the codes that are drawn.
         context: labels, as for `sample`.
 
@@ -67,8 +51,8 @@ def interpolate(
 
     Raises:
         Unanswerable: a model without codes, or without a distribution to draw them from.
-        InvalidSetting: fewer than two steps.
+        InvalidSetting: fewer than two steps, or no pairs.
     """
-    if not isinstance(model, Interpolates):
+    if not isinstance(model, Decoder):
         raise refusal(model, answer(model))
     return model.interpolate(ends, steps, spherical=spherical, seed=seed, context=context)

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, no_code, query, refusal
-from likely.density import EncoderDecoder, Fittable, Inversion
-
-
-@runtime_checkable
-class Inverts(Protocol):
-    """A model that answers."""
-
-    def invert(
-        self,
-        x: Tensor,
-        *,
-        steps: int = 200,
-        restarts: int = 4,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Inversion:
-        """See `invert`."""
+from likely.density import Decoder, EncoderDecoder, Fittable, Inversion
 
 
 def answer(model: Fittable) -> Answer:
     """Found by descent, so no more is known than the error."""
     start = "the encoder's code" if isinstance(model, EncoderDecoder) else "drawn codes"
-    if not isinstance(model, Inverts):
+    if not isinstance(model, Decoder):
         return no_code(model)
     return approximate(f"descent on |G(z) - x|^2 from {start}; there may be a nearer code")
 
@@ -66,6 +48,6 @@ def invert(
         Unanswerable: a model without codes.
         InvalidSetting: no descent.
     """
-    if not isinstance(model, Inverts):
+    if not isinstance(model, Decoder):
         raise refusal(model, answer(model))
     return model.invert(x, steps=steps, restarts=restarts, seed=seed, context=context)

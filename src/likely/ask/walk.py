@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, no_code, query, refusal
-from likely.density import Ends, Fittable
-
-
-@runtime_checkable
-class Walks(Protocol):
-    """A model that answers."""
-
-    def walk(
-        self,
-        ends: Ends = 1,
-        steps: int = 48,
-        *,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Tensor:
-        """See `walk`."""
+from likely.density import Decoder, Ends, Fittable
 
 
 def answer(model: Fittable) -> Answer:
     """A picture of the code, not of the distribution."""
-    if not isinstance(model, Walks):
+    if not isinstance(model, Decoder):
         return no_code(model)
     return approximate("decode a circle of codes, in a random plane or through two examples")
 
@@ -63,6 +46,6 @@ def walk(
         Unanswerable: a model without codes, or without a distribution to draw them from.
         InvalidSetting: fewer than three steps, or no loop.
     """
-    if not isinstance(model, Walks):
+    if not isinstance(model, Decoder):
         raise refusal(model, answer(model))
     return model.walk(ends, steps, seed=seed, context=context)

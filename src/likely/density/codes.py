@@ -280,25 +280,7 @@ class Decoder(Fittable):
         seed: int = 0,
         context: Tensor | int | None = None,
     ) -> Tensor:
-        """Decode points on the line between pairs of codes, or on a great circle.
-
-        Args:
-            ends: how many pairs to draw, or the two ends, integers [B, *shape] each.
-            steps: points, both ends included.
-            spherical: turn from one code to the other in place of the straight line. Codes drawn
-                from N(0, I) in many dimensions have norms near the square root of these, and the
-                middle of a line is nearer to 0 than any of them (White 2016, sec. 2.1,
-                https://arxiv.org/abs/1609.04468).
-            seed: of the codes that are drawn.
-            context: labels, as for `sample`.
-
-        Returns:
-            int64 [B, steps, *shape].
-
-        Raises:
-            Unanswerable: codes are to be drawn by a model without a distribution of them.
-            InvalidSetting: fewer than two steps, or no pairs.
-        """
+        """Decode points on the line between pairs of codes; see `likely.ask.interpolate`."""
         if steps < 2:
             raise InvalidSetting(
                 f"an interpolation needs at least its two ends, given {steps} steps"

@@ -16,10 +16,9 @@ from likely.ask import Guarantee
 from likely.ask.complete import Completes
 from likely.ask.complete import answer as completion_answer
 from likely.ask.encode import Encodes
-from likely.ask.interpolate import Interpolates
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import GenerativeModel, LatentVariable, context_of
+from likely.density import Decoder, GenerativeModel, LatentVariable, context_of
 from likely.estimate import Estimate
 from likely.jobs.evaluate import (
     EvaluateSettings,
@@ -114,7 +113,7 @@ def _pictures(
         drawn = model.complete(x, observed, seed=seed, context=context).cpu()
         hidden = torch.where(observed, x, 0)
         return {caption: torch.stack([x, hidden, drawn])}
-    if isinstance(model, Interpolates):
+    if isinstance(model, Decoder):
         labels = torch.zeros(3, dtype=torch.int64) if model.classes else None
         path = model.interpolate(3, count, seed=seed, context=labels)
         return {"From one code to another, three times": path.cpu()}

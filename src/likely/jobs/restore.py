@@ -29,7 +29,6 @@ from likely.jobs.restoration import KERNELS, coverage, diversity, floors, psnr, 
 
 Progress = Callable[[int, int | None], None]
 SHOWN = 4  # draws of an image on the sheet
-GREYS = ("luma", "rec601")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,8 @@ from likely.estimate import Estimate, Relation
 from likely.evaluate.compare import Column, ComparisonTable, Missing, ModelResult
 from likely.evaluate.quantities import (
     CODES,
-    COPYING,
     GROUPS,
-    LIKELIHOOD,
     QUANTITIES,
-    SAMPLES,
     words,
 )
 
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
 FLOOR_NAME = "training data"
 
 OTHER = "Other"
-# Headings where there is little room.
-SHORT_HEADINGS = {LIKELIHOOD: "Likelihood", SAMPLES: "Samples", COPYING: "Copying"}
 
 SIGNS = {Relation.EXACT: "=", Relation.UPPER: "≤", Relation.LOWER: "≥", Relation.APPROXIMATE: "≈"}
 

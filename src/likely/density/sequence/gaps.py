@@ -151,7 +151,7 @@ class _Particles:
         self.log_known = torch.zeros((), dtype=torch.float64, device=device)
         self.log_weights = torch.zeros(count, dtype=torch.float64, device=device)
         self.roots = torch.arange(count, device=device)
-        self.worth, self._weighed = float(count), False
+        self.worth = float(count)
         self.state = model.begin(1)  # of one for all, or of each
 
     def run(self) -> None:
