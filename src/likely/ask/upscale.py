@@ -47,6 +47,7 @@ def upscale(
     Raises:
         Unanswerable: a model that cannot.
         InvalidSetting: another `times`.
+        InvalidData: images of another shape.
     """
     return enlargings(model, low, n, times=times, seed=seed, context=context).images
 

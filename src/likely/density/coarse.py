@@ -33,19 +33,7 @@ class Upscales(abc.ABC):
         seed: int = 0,
         context: Tensor | int | None = None,
     ) -> Tensor:
-        """n images of each small one, from p(x | low) itself, int64 [B, n, *shape].
-
-        Args:
-            low: levels [B, C, ceil(H / times), ceil(W / times)]; of x `smaller(x, times)`.
-            n: draws of each.
-            times: by which the sides grow, one of `enlargements`.
-            seed: of the noise.
-            context: labels, as for `sample`.
-
-        Raises:
-            InvalidSetting: another `times`.
-            InvalidData: images of another shape.
-        """
+        """n images of each small one, int64 [B, n, *shape]; see `likely.ask.upscale`."""
         return self.enlargings(low, n, times=times, seed=seed, context=context).images
 
     @abc.abstractmethod

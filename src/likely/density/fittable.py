@@ -117,7 +117,10 @@ class Fittable(nn.Module, metaclass=_Seeded):
         """The place in the taxonomy, as "explicit, tractable"."""
 
     def start_at(self, data: Dataset) -> None:
-        """Initialise from the training data before the first step (an output bias), or nothing."""
+        """Initialise from the training data before the first step, as an output bias by pixel.
+
+        By default nothing: a bias that serves all pixels is learned in the first steps.
+        """
 
     def batch_context(self, batch: Batch) -> Tensor | None:
         """What it takes of a batch: labels int64 [B], floats [B, *context_shape], or None."""

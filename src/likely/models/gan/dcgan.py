@@ -35,8 +35,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from likely.data.spec import DataSpec
 from likely.density.fittable import labels_of
-from likely.errors import InvalidSetting
-from likely.models.gan.images import ConvolutionalDiscriminator, FromUniformCodes
+from likely.models.gan.images import (
+    ConvolutionalDiscriminator,
+    FromUniformCodes,
+    initialise,
+    refuse_small,
+)
 from likely.models.gan.settings import DCGANSettings
 from likely.nn.normalization import BatchNorm2d
 
@@ -73,7 +77,7 @@ class Generator(nn.Module):
             _doubling(a, b, settings.kernel, bias=not batch) for a, b in itertools.pairwise(widths)
         )
         self.last = _doubling(widths[-1], channels, settings.kernel)
-        _initialise(self, 0.0 if batch else math.sqrt(2.0))
+        _initialise(self, None if batch else math.sqrt(2.0))
 
     def forward(self, z: Tensor, context: Tensor | None) -> Tensor:
         if self.label is not None and context is not None:
@@ -115,7 +119,7 @@ class Discriminator(ConvolutionalDiscriminator):
             height, width = (height + odd) // 2, (width + odd) // 2
         self.last = nn.Conv2d(widths[-1], 1, (height, width))
         self.label = nn.Embedding(classes, widths[-1]) if classes else None
-        _initialise(self, 0.0 if batch else math.sqrt(2.0))
+        _initialise(self, None if batch else math.sqrt(2.0))
         if settings.normalize == "spectral":
             for layer in (*self.downs, self.last, *([self.label] if self.label else [])):
                 spectral_norm(layer)
@@ -148,8 +152,7 @@ class DCGAN(FromUniformCodes):
     def __init__(self, spec: DataSpec, settings: DCGANSettings | None = None) -> None:
         settings = settings or DCGANSettings.preset(spec)
         super().__init__(spec, labels_of(spec, settings.conditional))
-        if min(spec.shape[1:]) < 4:
-            raise InvalidSetting(f"DCGAN needs images of at least 4 x 4, given {spec.shape[1:]}")
+        refuse_small(spec, "DCGAN")
         self.settings = settings
         self.latent, self.rounds = settings.latent, settings.rounds
         self.generator = Generator(spec, settings, self.classes)
@@ -181,17 +184,10 @@ def _doubling(inputs: int, outputs: int, kernel: int, bias: bool = True) -> nn.C
     )
 
 
-def _initialise(network: nn.Module, gain: float) -> None:
-    """N(0, 0.02) as in the paper (gain 0), or N(0, gain^2 / fan-in) without normalisation."""
+def _initialise(network: nn.Module, gain: float | None) -> None:
+    """Every layer, and the gains of batch normalisation."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            weight = layer.weight
-            transposed = isinstance(layer, nn.ConvTranspose2d)
-            taps = weight[0, 0].numel()
-            strided = taps / math.prod(layer.stride) if transposed else taps
-            fan_in = weight.shape[0 if transposed else 1] * strided
-            nn.init.normal_(weight, 0.0, gain / math.sqrt(fan_in) if gain else 0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            initialise(layer, gain)
         elif isinstance(layer, BatchNorm2d):
             nn.init.normal_(layer.gain, 1.0, 0.02)

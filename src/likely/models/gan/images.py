@@ -4,13 +4,16 @@ convolutions."""
 from __future__ import annotations
 
 import abc
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
+from likely.data.spec import DataSpec
 from likely.density import ImplicitDensity, UniformCube
 from likely.devices.precision import full_precision
+from likely.errors import InvalidSetting
 from likely.noise import Noise
 
 
@@ -29,6 +32,23 @@ class ConvolutionalDiscriminator(nn.Module, abc.ABC):
     def activations(self, x: Tensor) -> dict[str, Tensor]:
         """Every map by name, [B, F, H, W]; x floats in [-1, 1], [B, C, H, W]."""
         return {f"layer-{number}": maps for number, maps in enumerate(self.maps(x), 1)}
+
+
+def initialise(layer: nn.Module, gain: float | None) -> None:
+    """N(0, gain^2 / fan-in), or with None N(0, 0.02) as in DCGAN's paper; biases zero."""
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    fan_in = float(layer.weight[0].numel())
+    if isinstance(layer, nn.ConvTranspose2d):
+        fan_in = layer.in_channels * (layer.weight[0, 0].numel() / math.prod(layer.stride))
+    nn.init.normal_(layer.weight, 0.0, 0.02 if gain is None else gain / math.sqrt(fan_in))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def refuse_small(spec: DataSpec, name: str) -> None:
+    """InvalidSetting where a side of the images is shorter than the smallest map."""
+    if min(spec.shape[1:]) < 4:
+        raise InvalidSetting(f"{name} needs images of at least 4 x 4, given {spec.shape[1:]}")
 
 
 class FromUniformCodes(ImplicitDensity):

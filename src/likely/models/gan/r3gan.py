@@ -34,7 +34,12 @@ from torch.nn.functional import interpolate, leaky_relu
 from likely.data.spec import DataSpec
 from likely.density.fittable import labels_of
 from likely.errors import InvalidSetting
-from likely.models.gan.images import ConvolutionalDiscriminator, FromUniformCodes
+from likely.models.gan.images import (
+    ConvolutionalDiscriminator,
+    FromUniformCodes,
+    initialise,
+    refuse_small,
+)
 from likely.models.gan.settings import R3GANSettings
 
 SLOPE = 0.2
@@ -71,7 +76,7 @@ class Block(nn.Module):
         self.mix = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
         self.narrow = nn.Conv2d(inner, features, 1, bias=False)
         for layer in (self.widen, self.mix):
-            _initialise(layer, GAIN * blocks**-0.25)
+            initialise(layer, GAIN * blocks**-0.25)
         nn.init.zeros_(self.narrow.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +102,7 @@ class Stages(nn.Module):
             nn.Conv2d(a, b, 1, bias=False) for a, b in itertools.pairwise(widths)
         )
         for change in self.changes:
-            _initialise(change, 1.0)
+            initialise(change, 1.0)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The map after every stage."""
@@ -129,7 +134,7 @@ class Generator(nn.Module):
         nn.init.zeros_(self.first.bias)
         self.trunk = Stages(widths, sides, settings)
         self.last = nn.ConvTranspose2d(widths[-1], channels, *_patches(patch))
-        _initialise(self.last, 1.0)
+        initialise(self.last, 1.0)
 
     def forward(self, z: Tensor, context: Tensor | None) -> Tensor:
         if self.label is not None and context is not None:
@@ -148,10 +153,10 @@ class Discriminator(ConvolutionalDiscriminator):
         sides = sides_of(height // settings.patch, width // settings.patch)
         widths = [settings.channels * 2**index for index in range(len(sides))]
         self.first = nn.Conv2d(channels, widths[0], *_patches(settings.patch))
-        _initialise(self.first, 1.0)
+        initialise(self.first, 1.0)
         self.trunk = Stages(widths, sides, settings)
         self.pixels = nn.Conv2d(widths[-1], widths[-1], sides[-1], groups=widths[-1], bias=False)
-        _initialise(self.pixels, 1.0)
+        initialise(self.pixels, 1.0)
         self.last = nn.Linear(widths[-1], 1)
         nn.init.normal_(self.last.weight, 0.0, 1 / math.sqrt(widths[-1]))
         self.label = nn.Embedding(classes, widths[-1]) if classes else None
@@ -180,8 +185,7 @@ class R3GAN(FromUniformCodes):
     def __init__(self, spec: DataSpec, settings: R3GANSettings | None = None) -> None:
         settings = settings or R3GANSettings.preset(spec)
         super().__init__(spec, labels_of(spec, settings.conditional))
-        if min(spec.shape[1:]) < 4:
-            raise InvalidSetting(f"R3GAN needs images of at least 4 x 4, given {spec.shape[1:]}")
+        refuse_small(spec, "R3GAN")
         self.settings = settings
         self.latent, self.rounds = settings.latent, settings.rounds
         self.generator = Generator(spec, settings, self.classes)
@@ -189,14 +193,3 @@ class R3GAN(FromUniformCodes):
     def adversary(self) -> Discriminator:
         """A fresh discriminator of the same sizes, for the objective."""
         return Discriminator(self.spec, self.settings, self.classes)
-
-
-def _initialise(layer: nn.Module, gain: float) -> None:
-    """N(0, gain^2 / fan-in), biases zero."""
-    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-    fan_in = layer.weight[0].numel()
-    if isinstance(layer, nn.ConvTranspose2d):
-        fan_in = layer.in_channels * layer.weight[0, 0].numel() // math.prod(layer.stride)
-    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(fan_in))
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

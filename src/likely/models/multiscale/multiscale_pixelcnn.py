@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from likely.data.spec import Dataset, DataSpec
+from likely.data.spec import DataSpec
 from likely.density import CoarseToFine, Drawing
 from likely.density.chain import sub_steps
 from likely.density.fittable import labels_of
@@ -158,9 +158,6 @@ class MultiscalePixelCNN(CoarseToFine):
         self.norm = ChannelNorm(s.channels, groups)
         self.hidden = GroupedPointwise(s.channels, s.head_channels, groups)
         self.output = GroupedPointwise(s.head_channels, self.head.parameters, groups)
-
-    def start_at(self, data: Dataset) -> None:
-        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
 
     def _small(self, x: Tensor) -> Tensor:
         return x[:, :, :: self.settings.factor, :: self.settings.factor]

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from likely.data.spec import Dataset, DataSpec
+from likely.data.spec import DataSpec
 from likely.density import Ensemble, conditioned_on
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting
@@ -182,9 +182,6 @@ class GatedPixelCNN(Incremental):
         )
         self.hidden = GroupedPointwise(features, settings.head_channels, groups)
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
-
-    def start_at(self, data: Dataset) -> None:
-        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
 
     @property
     def has_blind_spot(self) -> bool:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from likely.data.spec import Dataset, DataSpec
+from likely.data.spec import DataSpec
 from likely.density import conditioned_on
 from likely.heads import head_for
 from likely.models.common import divided
@@ -131,13 +131,6 @@ class PixelCNN(Incremental):
             for index in range(2)
         )
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
-
-    def start_at(self, data: Dataset) -> None:
-        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
-
-    @property
-    def has_blind_spot(self) -> bool:
-        return True
 
     def reach(self, rows: int) -> int:
         """How many columns to the right of a pixel its context extends, `rows` >= 1 rows up.

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from likely.data.spec import Dataset, DataSpec
+from likely.data.spec import DataSpec
 from likely.density.fittable import labels_of
 from likely.heads import head_for
 from likely.models.common import divided
@@ -140,9 +140,6 @@ class PixelSNAIL(Incremental):
         self.norm = ChannelNorm(features, groups)
         self.hidden = GroupedPointwise(features, settings.head_channels, groups)
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
-
-    def start_at(self, data: Dataset) -> None:
-        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
 
     @property
     def has_blind_spot(self) -> bool:

@@ -30,7 +30,7 @@ import abc
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from likely.data.spec import Dataset, DataSpec
+from likely.data.spec import DataSpec
 from likely.density import Ensemble
 from likely.density.fittable import labels_of
 from likely.heads import head_for
@@ -75,9 +75,6 @@ class PixelRNN(Incremental):
         self.rank = rank_from(start, spec)
         self.before_head = GroupedPointwise(2 * hidden, settings.head_channels, groups)
         self.output = GroupedPointwise(settings.head_channels, self.head.parameters, groups)
-
-    def start_at(self, data: Dataset) -> None:
-        """Nothing: a single output bias serves all pixels and is learned in the first steps."""
 
     @abc.abstractmethod
     def through_layers(
@@ -132,10 +129,6 @@ class RowLSTM(PixelRNN):
             )
             for _ in range(settings.layers)
         )
-
-    @property
-    def has_blind_spot(self) -> bool:
-        return True
 
     def through_layers(
         self, x: Tensor, image: Tensor, height: int, width: int, context: Tensor | None
