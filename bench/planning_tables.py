@@ -147,6 +147,35 @@ def camera(record: dict[str, Any]) -> str:
     return markdown(heads, rows) + "\n"
 
 
+SIGHTS = {
+    "vrnn": "VRNN, its belief as the state",
+    "two-frames": "polynomial, change since the step before",
+    "polynomial": "polynomial, what is seen now", "mean-change": "null model, mean change",
+}  # fmt: skip
+
+
+def hidden(record: dict[str, Any]) -> str:
+    """Returns and nats where velocities are hidden."""
+    figures, rows, key = record["figures"], [], "world/cartpole-hidden"
+    if f"{key}/truth/floor" not in figures:
+        return "Not measured yet.\n\n"
+    for name, title in SIGHTS.items():
+        cells = []
+        for h in (1, 5, 20):
+            if (nats := figures.get(f"{key}/{name}/nats-{h}")) is None:
+                cells.append("other states")
+                continue
+            sign = "=" if h == 1 and name != "vrnn" else "<="
+            cells.append(f"{sign} {nats:.2f} ± {figures[f'{key}/{name}/standard-error-{h}']:.2f}")
+        ends = (figures[f"{key}/{name}/{end}"] for end in ("return", "return-of-worst-seed"))
+        rows.append([title, *cells, *(f"{value:.1f}" for value in ends)])
+    rows.append(
+        ["what the noise alone costs", *[f"{figures[f'{key}/truth/floor']:.2f}"] * 3, "", ""]
+    )
+    heads = ["model", *(f"{h}-step nats" for h in (1, 5, 20)), "mean return", "worst seed"]
+    return markdown(heads, rows) + "\n"
+
+
 METHODS = {
     "grid": "model on a grid", "codes": "codes", "dac-mdp": "DAC-MDP", "kernels": "KBSF",
     "fitted-q": "fitted Q", "cloned": "cloned", "null": "null model",
@@ -174,5 +203,5 @@ BLOCKS = (
     ("mdp-counts", "bounds", "robust", bounds), ("mdp-counts", "safety", "robust", safety),
     ("mdp-beliefs", "beliefs", "pomdp", beliefs), ("worlds", "worlds", "world", worlds),
     ("worlds", "camera", "world", camera), ("worlds", "slip", "world", slip),
-    ("worlds", "curves", "world-curves", curves),
+    ("worlds", "curves", "world-curves", curves), ("worlds", "hidden", "world", hidden),
 )  # fmt: skip

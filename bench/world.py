@@ -1,6 +1,6 @@
 """Learned worlds: returns in the true environments after few random transitions.
 
-    python bench/world.py            # all parts; ten minutes: bench/results/world.json
+    python bench/world.py            # all parts; half an hour: bench/results/world.json
     python bench/world.py slip       # some parts, beside the others that the file has
 
 For each seed: collect random transitions, fit, put on a grid, solve, act for 20 episodes whose
@@ -9,10 +9,13 @@ and its `seconds` the slowest of them from the first random step to the last of 
 with compiled code warm. Rewards and ends of episodes are declared and the dynamics learned; of
 `undeclared` parts everything is learned. `cartpole-pixels` sees pictures, whose codes and whose
 ends are learned, too; its three errors are kept. `slip` has nats of a world with two modes.
+`cartpole-hidden` sees positions through noise and no velocities: a VRNN, and what has no memory or
+that of one step, by the nats of what is seen on fresh episodes and by return; a quarter of an hour.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -24,6 +27,7 @@ import numpy as np
 
 from common import RESULTS, write_result
 from likely import world
+from likely.world.hidden import NOISE
 
 EPISODES = 20
 STEPS = (1, 3, 5)  # of the nats of `slip`
@@ -112,6 +116,82 @@ def slip(n: int = 600) -> tuple[dict[str, float], dict[str, Any]]:
     return figures, {"models": models, "transitions": n}
 
 
+class TwoFrames:
+    """What is seen, its change since the step before, and the last action, as a memory."""
+
+    def __init__(self, task: world.Task, n: int = 0) -> None:
+        self.task, self.last = task, np.full((n, task.dimensions), np.nan)
+
+    def begin(self, n: int) -> TwoFrames:
+        return TwoFrames(self.task, n)
+
+    def see(self, rows: Any, seen: Any, action: Any = None) -> Any:
+        last = self.last[rows]
+        self.last[rows] = seen
+        change = np.nan_to_num(seen - last)
+        pushed = np.full(len(seen), 0.5) if action is None else action
+        return np.column_stack([seen, change, pushed])
+
+    def beliefs(self, log: world.Trajectories) -> tuple[Any, Any]:
+        shifted = np.roll(log.observation, 1, axis=0)
+        before = np.where(log.first[:, None], log.observation, shifted)
+        pushed = np.where(log.first, 0.5, np.roll(log.action, 1))
+        after = np.column_stack(
+            [log.next_observation, log.next_observation - log.observation, log.action]
+        )
+        return np.column_stack([log.observation, log.observation - before, pushed]), after
+
+
+def two_frames(log: world.Trajectories) -> world.TransitionModel:
+    """The polynomial on `TwoFrames`."""
+    task = world.TASKS["cartpole-hidden"]
+    wider = dataclasses.replace(
+        task, variables=("x", "angle", "dx", "turn", "push"), low=(*task.low, -0.06, -0.07, 0.0),
+        high=(*task.high, 0.06, 0.07, 1.0), grid=(11, 11, 11, 15, 2), quadrature=1,
+        memory=TwoFrames(task),  # type: ignore[arg-type]
+    )  # fmt: skip
+    return world.fit(log, task=wider)
+
+
+def hidden(
+    n: int = 6000, seeds: int = 3, updates: int = 1500
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """CartPole whose velocities are hidden."""
+    key, figures, trials = "world/cartpole-hidden", {}, []
+    for seed in range(seeds):
+        log = world.collect("cartpole-hidden", n=n, seed=seed)
+        fresh = world.collect("cartpole-hidden", n=1000, seed=1000 + seed)
+        began = time.process_time()
+        models = {"vrnn": world.fit(log, "vrnn", updates=updates)}
+        fitted = time.process_time() - began
+        models |= {"polynomial": world.fit(log), "two-frames": two_frames(log),
+                   "mean-change": world.fit(log, "mean-change")}  # fmt: skip
+        trial: dict[str, Any] = {"seed": seed, "fit_cpu_seconds": fitted, "models": {}}
+        for name, model in models.items():
+            plan = world.plan(model, tolerance=1e-2)
+            played = world.act(model.task, plan, EPISODES, seed=10_000 + 100 * seed)
+            about: dict[str, Any] = {"model": model.about, "return": float(played.returns.mean())}
+            if name != "two-frames":  # its nats are of its own states
+                nats = world.held_out_nats(model, fresh, starts=500)
+                about["nats"] = {h: [e.value, e.standard_error] for h, e in nats.items()}
+            trial["models"][name] = about
+            print(key, seed, name, about, f"{fitted:.0f} s", flush=True)
+        trials.append(trial)
+    for name in trials[0]["models"]:
+        parts = [t["models"][name] for t in trials]
+        figures[f"{key}/{name}/return"] = float(np.mean([p["return"] for p in parts]))
+        figures[f"{key}/{name}/return-of-worst-seed"] = float(min(p["return"] for p in parts))
+        for h in parts[0].get("nats", {}):
+            nats = np.array([p["nats"][h] for p in parts])
+            figures[f"{key}/{name}/nats-{h}"] = float(nats[:, 0].mean())
+            figures[f"{key}/{name}/standard-error-{h}"] = float(
+                np.sqrt((nats[:, 1] ** 2).sum()) / len(nats)
+            )
+    figures[f"{key}/truth/floor"] = float(2 * (0.5 * np.log(2 * np.pi * np.e) + np.log(NOISE)))
+    figures[f"{key}/seconds"] = float(max(t["fit_cpu_seconds"] for t in trials))
+    return figures, {"trials": trials, "transitions": n, "updates": updates}
+
+
 def part_of(name: str, n: int, seeds: int, declared: bool) -> tuple[dict[str, float], Any]:
     """One environment."""
     key = f"world/{name}-{n}" + ("" if declared else "-undeclared")
@@ -139,7 +219,9 @@ def main() -> None:
         for declared, of in ((True, PARTS), (False, UNDECLARED))
         for name, (n, seeds) in of.items()
     }
-    parts |= {"world/cartpole-pixels": pixels, "world/slip": slip}
+    parts |= {
+        "world/cartpole-pixels": pixels, "world/slip": slip, "world/cartpole-hidden": hidden,
+    }  # fmt: skip
     wanted = [f"world/{word}" for word in sys.argv[1:]] or list(parts)
     if any("cartpole-50" in key for key in wanted):
         trial("cartpole", 50, 99)  # compiles the solver

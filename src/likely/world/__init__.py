@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from likely.world.grid import to_mdp as to_mdp
     from likely.world.learn import fit as fit
     from likely.world.learn import held_out_nats as held_out_nats
+    from likely.world.memory import Memory as Memory
+    from likely.world.memory import fit_memory as fit_memory
     from likely.world.model import Branches as Branches
     from likely.world.model import KnownModel as KnownModel
     from likely.world.model import Step as Step
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from likely.world.play import Played as Played
     from likely.world.play import act as act
     from likely.world.play import collect as collect
+    from likely.world.play import simulate as simulate
     from likely.world.saved import load_world as load_world
     from likely.world.saved import save_world as save_world
     from likely.world.tasks import TASKS as TASKS
@@ -56,9 +59,10 @@ _HOME = {
         "abstractions": ("TablePlan", "clone", "codes_plan", "kernel_plan", "neighbours_plan"),
         "grid": ("Grid", "to_mdp"),
         "model": ("Branches", "KnownModel", "Step", "TransitionModel"),
+        "memory": ("Memory", "fit_memory"),
         "pixels": ("Codes", "PixelPole", "Pixels", "fit_codes"),
         "planning": ("Errors", "Plan", "errors", "plan", "validate"),
-        "play": ("Played", "act", "collect"),
+        "play": ("Played", "act", "collect", "simulate"),
         "saved": ("load_world", "save_world"),
         "tasks": ("TASKS", "Task", "task_of"),
         "trajectories": ("Trajectories",),

@@ -67,9 +67,9 @@ def values_figure(
         if i == 0:
             axes.set_ylabel(task.variables[up], fontsize=8.5)
             if log is not None:
-                seen = task.states(log.observation)
+                seen, after = task.states_of(log)
                 axes.plot(seen[:, across], seen[:, up], ".", color="#d64545", markersize=1.5)
-                ended = task.states(log.next_observation[log.terminated])
+                ended = after[log.terminated]
                 axes.plot(ended[:, across], ended[:, up], "x", color="#610316", markersize=4)
         axes.set_xlim(low[across], high[across])
         axes.set_ylim(low[up], high[up])

@@ -13,6 +13,7 @@ from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.estimate import Estimate, Relation
 from likely.world.features import Features, ridge
 from likely.world.heads import EndHead, RewardHead
+from likely.world.memory import fit_memory, with_memory
 from likely.world.mixture import MixtureModel
 from likely.world.model import SMALLEST, Branches, TransitionModel
 from likely.world.pixels import fit_codes
@@ -191,7 +192,7 @@ class Columns:
 
 def columns(task: Task, log: Trajectories) -> Columns:
     """The columns of a log under a task."""
-    state, after = task.states(log.observation), task.states(log.next_observation)
+    state, after = task.states_of(log)
     numbers = task.action_numbers(log.action)
     return Columns(state, numbers, after, task.difference(after, state))
 
@@ -200,6 +201,18 @@ def _mixture(
     task: Task, rewards: RewardHead, ends: EndHead, data: Columns, **settings: int
 ) -> MixtureModel:
     return MixtureModel(task, rewards, ends, data.state, data.action, data.change, **settings)
+
+
+def _of_beliefs(
+    task: Task, rewards: RewardHead, ends: EndHead, data: Columns, degree: int, **sizes: int
+) -> PolynomialModel:
+    model = PolynomialModel(task, rewards, ends, data, degree)
+    assert task.memory is not None
+    network = task.memory.network.settings
+    model.about = (
+        f"VRNN of {network.hidden} units and {network.latent} latents; of its beliefs {model.about}"
+    )
+    return model
 
 
 def _size(errors: FloatArray, share: FloatArray | None = None) -> FloatArray:
@@ -212,6 +225,7 @@ MODELS: dict[str, tuple[Callable[..., TransitionModel], dict[str, Any]]] = {
     "linear": (PolynomialModel, {"degree": 1}),
     "neighbours": (Neighbours, {"neighbours": 5}),
     "mixture": (_mixture, {"components": 5, "hidden": 64, "updates": 1000}),
+    "vrnn": (_of_beliefs, {"degree": None, "hidden": 32, "latent": 4, "updates": 600}),
     "mean-change": (MeanChange, {}),
 }
 
@@ -228,12 +242,14 @@ def fit(
     Args:
         trajectories: from `collect`, `Trajectories.load` or `Trajectories.from_arrays`.
         model: "polynomial" (ridge regression of s' - s for each action), "linear", "neighbours"
-            (k nearest), "mixture" (a network that gives several Gaussians), or "mean-change", the
+            (k nearest), "mixture" (a network that gives several Gaussians), "vrnn" (a recurrent
+            network whose memory makes the state, where observations do not), or "mean-change", the
             null model.
         task: what is declared; a `Task`, or what `task_of` takes. By default that of the name of
             the environment in the log.
         settings: `degree` of the polynomial, `neighbours`; `components`, `hidden` and `updates` of
-            the mixture.
+            the mixture; `hidden`, `latent` and `updates` of the VRNN, `degree` of what is planned
+            with.
 
     Raises:
         InvalidSetting: an unknown name.
@@ -247,24 +263,26 @@ def fit(
             hint = nearest(name, defaults) if defaults else "it has none"
             raise InvalidSetting(f'model "{model}" has no setting "{name}"; {hint}')
     declared = task_for(trajectories, task)
-    if declared.pixels is not None and declared.encode is None:
-        declared = with_codes(declared, trajectories, fit_codes(trajectories, declared.pixels))
-    seen = declared.states(trajectories.observation)
-    declared = within_data(
-        declared, np.vstack([seen, declared.states(trajectories.next_observation)])
-    )
-    data = columns(declared, trajectories)
-    over = trajectories.terminated
-    rewards = RewardHead(
-        declared, data.state, data.action, data.next_state, trajectories.reward, over
-    )
-    ends = EndHead(declared, data.next_state, over)
     chosen = {**defaults, **settings}
     if "degree" in chosen and chosen["degree"] is None:
         chosen["degree"] = declared.degree
     for name, value in chosen.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InvalidSetting(f"{name} must be a whole number from 1, given {value!r}")
+    if declared.pixels is not None and declared.encode is None:
+        declared = with_codes(declared, trajectories, fit_codes(trajectories, declared.pixels))
+    if model == "vrnn" and declared.memory is None:
+        seen = np.vstack(declared.states_of(trajectories))
+        sizes = {name: chosen[name] for name in defaults if name != "degree"}
+        memory = fit_memory(trajectories, within_data(declared, seen), **sizes)
+        declared = with_memory(memory.task, trajectories, memory)
+    data = columns(declared, trajectories)
+    declared = within_data(declared, np.vstack([data.state, data.next_state]))
+    over = trajectories.terminated
+    rewards = RewardHead(
+        declared, data.state, data.action, data.next_state, trajectories.reward, over
+    )
+    ends = EndHead(declared, data.next_state, over)
     return build(declared, rewards, ends, data, **chosen)
 
 
@@ -283,6 +301,9 @@ def held_out_nats(
     the K densities of the last step estimates the likelihood without bias, so its logarithm is a
     lower bound in expectation, and the negative an upper one (Burda et al. 2016, eq. 8).
 
+    Of a world with a memory it is -log p(o_{t+h} | o_0 .. o_t, a_0 .. a_{t+h-1}), a bound for one
+    step, too: its filter has particles.
+
     Args:
         steps: horizons h; those longer than every trajectory are left out.
         particles: K.
@@ -292,7 +313,7 @@ def held_out_nats(
         Nats per state by horizon, in the units of the task's variables.
     """
     task, log = model.task, trajectories
-    data = columns(task, log)
+    data = columns(task, log) if task.memory is None else None
     left = np.zeros(len(log), dtype=np.int64)  # rows of the episode after this one
     for t in range(len(log) - 2, -1, -1):
         left[t] = left[t + 1] + 1 if log.episode[t] == log.episode[t + 1] else 0
@@ -302,19 +323,29 @@ def held_out_nats(
         if not len(at):
             continue
         at = at[np.unique(np.linspace(0, len(at) - 1, min(starts, len(at))).round().astype(int))]
-        state = np.repeat(data.state[at], particles if h > 1 else 1, axis=0)
-        many = len(state) // len(at)
-        for k in range(h - 1):
-            state = model.move(state, np.repeat(data.action[at + k], many), noise)
-        last = np.repeat(at + h - 1, many)
-        logs = model.log_prob(state, data.action[last], data.next_state[last]).reshape(
-            len(at), many
-        )
-        top = logs.max(axis=1)
-        nats = -(top + np.log(np.exp(logs - top[:, None]).mean(axis=1)))
+        exact = h == 1 and data is not None
+        if data is None:
+            assert task.memory is not None
+            nats = task.memory.nats(log, at, h, particles, seed)
+        else:
+            nats = _landing_nats(model, data, at, h, 1 if exact else particles, noise)
         values[h] = Estimate.mean_of(
             nats.tolist(), unit="nats", quantity=f"nll-{h}-step", fingerprint=log.fingerprint,
-            relation=Relation.EXACT if h == 1 else Relation.UPPER,
-            about=f"{model.about}" + (f", {particles} rollouts" if h > 1 else ""),
+            relation=Relation.EXACT if exact else Relation.UPPER,
+            about=f"{model.about}" + ("" if exact else f", {particles} rollouts"),
         )  # fmt: skip
     return values
+
+
+def _landing_nats(
+    model: TransitionModel, data: Columns, at: IntArray, steps: int, particles: int,
+    noise: np.random.Generator,
+) -> FloatArray:  # fmt: skip
+    """-log of the mean density of where rows `at` land after some steps, by rollouts."""
+    state = np.repeat(data.state[at], particles, axis=0)
+    for k in range(steps - 1):
+        state = model.move(state, np.repeat(data.action[at + k], particles), noise)
+    last = np.repeat(at + steps - 1, particles)
+    logs = model.log_prob(state, data.action[last], data.next_state[last]).reshape(len(at), -1)
+    top = logs.max(axis=1)
+    return np.asarray(-(top + np.log(np.exp(logs - top[:, None]).mean(axis=1))))

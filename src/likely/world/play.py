@@ -1,4 +1,4 @@
-"""`collect` and `act`: the true environment, to gather transitions and to run a policy in it."""
+"""`collect` and `act`: the true environment, to gather and to try; `simulate`: a learned one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting, nearest
 from likely.estimate import Estimate, Relation
+from likely.world.model import TransitionModel
 from likely.world.tasks import Task, task_of
 from likely.world.trajectories import Trajectories, numbers
 
-__all__ = ["Played", "act", "collect"]
+__all__ = ["Played", "act", "collect", "simulate"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -53,16 +54,18 @@ def collect(
     noise = np.random.default_rng(seed)
     choose = _policy(task, policy, task.hold if hold is None else hold, noise)
     rows: list[tuple[Any, ...]] = []
-    episode, observation = 0, instance.reset(seed=seed)[0]
+    episode, observation, watch = 0, instance.reset(seed=seed)[0], _Watch(task, 1)
+    seen = watch.first([observation])
     for step in range(n):
-        number = int(np.ravel(choose(np.atleast_2d(np.asarray(observation, dtype=np.float64))))[0])
+        number = int(np.ravel(choose(seen))[0])
         action = _taken(task, number)
         after, reward, ended, cut, _ = instance.step(action)
         rows.append((observation, action, reward, after, bool(ended),
                      bool(cut or step == n - 1) and not ended, episode))  # fmt: skip
-        observation = after
+        observation, seen = after, watch.next([0], [after], [number])
         if ended or cut:
-            episode, observation = episode + 1, instance.reset()[0]
+            episode, observation, watch = episode + 1, instance.reset()[0], _Watch(task, 1)
+            seen = watch.first([observation])
             choose = _policy(task, policy, task.hold if hold is None else hold, noise)
     if not is_instance:
         instance.close()
@@ -73,6 +76,28 @@ def collect(
         numbers(columns[3]), columns[4], columns[5], columns[6].astype(np.int64),
         str(name),
     )  # fmt: skip
+
+
+class _Watch:
+    """What a policy is given of n episodes: observations, or the states of a memory."""
+
+    def __init__(self, task: Task, n: int) -> None:
+        self.memory = task.memory
+        self.filter, self.n = None if self.memory is None else self.memory.begin(n), n
+
+    def first(self, observations: Any) -> FloatArray:
+        """Of the first observations."""
+        return self._given(np.arange(self.n), observations, None)
+
+    def next(self, rows: Any, observations: Any, action: Any) -> FloatArray:
+        """Of some episodes, after actions."""
+        return self._given(np.asarray(rows), observations, np.asarray(action, dtype=np.int64))
+
+    def _given(self, rows: IntArray, observations: Any, action: IntArray | None) -> FloatArray:
+        seen = np.stack([np.asarray(each, dtype=np.float64) for each in observations])
+        if self.filter is None or self.memory is None:
+            return seen
+        return self.filter.see(rows, self.memory.task.states(seen), action)
 
 
 def _taken(task: Task, number: int) -> Any:
@@ -108,7 +133,7 @@ class Played:
         discounted: [episodes] discounted sums.
         lengths: [episodes] steps.
         terminated: [episodes] False where an episode was cut.
-        first: [episodes, o] first observations.
+        first: [episodes, o] first observations, or the states that a memory makes of them.
         limit: steps after which the environment cuts an episode, or None.
         frames: pictures of the first episode, where they were asked for.
     """
@@ -214,10 +239,8 @@ def _side_by_side(
 ) -> Played:  # fmt: skip
     n = len(instances)
     choose = _policy(task, policy, 1.0, np.random.default_rng(seed))
-    seen = np.stack([
-        np.asarray(instance.reset(seed=seed + i)[0], dtype=np.float64)
-        for i, instance in enumerate(instances)
-    ])  # fmt: skip
+    watch = _Watch(task, n)
+    seen = watch.first([i.reset(seed=seed + k)[0] for k, i in enumerate(instances)])
     returns, discounted, lengths = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
     first = seen.copy()
     ended, live, pictures = np.zeros(n, dtype=bool), np.arange(n), []
@@ -227,16 +250,67 @@ def _side_by_side(
             if (picture := instances[0].render()) is None:
                 raise InvalidSetting(f"{task.name} draws no pictures: its render() gave none")
             pictures.append(np.asarray(picture, dtype=np.uint8))
-        over = np.zeros(len(live), dtype=bool)
+        over, landed = np.zeros(len(live), dtype=bool), []
         for j, i in enumerate(live):
             after, reward, end, cut, _ = instances[i].step(_taken(task, int(numbers[j])))
-            seen[i] = after
+            landed.append(after)
             returns[i] += reward
             discounted[i] += discount**step * reward
             lengths[i] += 1
             ended[i], over[j] = end, end or cut
+        seen[live] = watch.next(live, landed, numbers)
         live = live[~over]
         if not len(live):
             break
     limit = getattr(getattr(instances[0], "spec", None), "max_episode_steps", None)
     return Played(returns, discounted, lengths, ended, first, discount, limit, tuple(pictures))
+
+
+def simulate(
+    model: TransitionModel,
+    observation: Any,
+    policy: str | Policy = "random",
+    steps: int = 100,
+    *,
+    seed: int = 0,
+) -> Trajectories:
+    """Draw episodes from a learned world; a function of (model, observations, policy, seed).
+
+    Args:
+        model: from `fit`.
+        observation: [n, o] that the episodes begin with.
+        policy: as for `act`; a function of states [n, d].
+        steps: at which an episode is cut.
+
+    Returns:
+        States as observations; of a world with a memory what is seen, as the network draws it.
+    """
+    task, noise = model.task, np.random.default_rng(seed)
+    watch = None if task.memory is None else task.memory.begin(len(np.atleast_2d(observation)))
+    if task.memory is None or watch is None:
+        seen = state = np.array(task.states(observation))
+    else:
+        seen = np.array(task.memory.task.states(observation))
+        state = watch.see(np.arange(len(seen)), seen)
+    choose, live = _policy(task, policy, task.hold, noise), np.arange(len(seen))
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for step in range(steps):
+        action = np.asarray(choose(state[live]), dtype=np.int64)
+        if watch is None:
+            landed = after = model.move(state[live], action, noise)
+        else:
+            landed = watch.draw(live, action, noise)
+            after = watch.states(live)
+        over = model.ends.draw(after, noise)
+        paid = model.rewards.draw(state[live], action, after, over, noise)
+        cut = ~over & (step == steps - 1)
+        parts.append((seen[live], np.array(task.actions)[action], paid, landed, over, cut, live))
+        seen[live], state[live] = landed, after
+        live = live[~over]
+        if not len(live):
+            break
+    order = np.argsort(np.concatenate([part[-1] for part in parts]), kind="stable")
+    before, taken, reward, later, ended, cuts, episode = (
+        np.concatenate(column)[order] for column in zip(*parts, strict=True)
+    )
+    return Trajectories(before, taken, reward, later, ended, cuts, episode)

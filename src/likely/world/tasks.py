@@ -11,15 +11,19 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.worlds.gymnasium import make_environment
+from likely.world.hidden import HiddenPole
 from likely.world.pixels import POLE, Codes, PixelPole, Pixels
-from likely.world.trajectories import numbers
+from likely.world.trajectories import Trajectories, numbers
+
+if TYPE_CHECKING:
+    from likely.world.memory import Memory
 
 __all__ = ["TASKS", "Task", "task_of"]
 
@@ -50,6 +54,7 @@ class Task:
         pixels: how observations hold pictures; `fit` then makes `encode` and the box from the log.
         quadrature: nodes for the noise of each variable; see `to_mdp`.
         end_degree: of the monomials that learned ends may use.
+        memory: makes states of what an episode has shown so far; `fit` of a "vrnn" gives it.
     """
 
     name: str
@@ -69,6 +74,7 @@ class Task:
     pixels: Pixels | None = None
     quadrature: int = 3
     end_degree: int = 2
+    memory: Memory | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.variables), len(self.low), len(self.high)}
@@ -106,17 +112,24 @@ class Task:
         return make_environment(self.environment, **options)
 
     def states(self, observation: Any) -> FloatArray:
-        """States [n, d] of observations [n, o]."""
+        """States [n, d] of observations [n, o]; of a task with a memory they are states already."""
         if self.pixels is not None and self.encode is None:
             raise InvalidSetting(f"{self.name} is seen as pictures: `fit` makes their codes first")
         rows = np.atleast_2d(numbers(observation))
         states = rows if self.encode is None else np.asarray(self.encode(rows), dtype=np.float64)
         if states.ndim != 2 or states.shape[1] != self.dimensions:
+            hint = "" if self.memory is None else "; a memory makes them: act in plan.model.task"
             raise InvalidData(
                 f"{self.name}: observations {list(rows.shape)} give states {list(states.shape)}, "
-                f"expected {self.dimensions} columns: {', '.join(self.variables)}"
+                f"expected {self.dimensions} columns: {', '.join(self.variables)}{hint}"
             )
         return states
+
+    def states_of(self, log: Trajectories) -> tuple[FloatArray, FloatArray]:
+        """States before and after each row of a log, [N, d] each."""
+        if self.memory is not None:
+            return self.memory.beliefs(log)
+        return self.states(log.observation), self.states(log.next_observation)
 
     def action_numbers(self, action: Any) -> IntArray:
         """[n] numbers of the actions of a log.
@@ -234,6 +247,10 @@ TASKS: dict[str, Task] = {
         (0, 1, 2), angles=(0, 1), encode=_two_angles, reward=_until_high, terminated=_tip_is_high,
         grid=(15, 15, 15, 15), degree=4, hold=4.0, quadrature=1,
     ),
+    "cartpole-hidden": Task(
+        "cartpole-hidden", HiddenPole, ("position", "angle"), (-2.4, -0.2094), (2.4, 0.2094),
+        (0, 1), reward=_one, grid=(41, 41), degree=3, end_degree=3,
+    ),
     "cartpole-pixels": Task(
         "cartpole-pixels", PixelPole, ("code 1", "code 2", "change 1", "change 2", "push"),
         (-1e9, -1e9, -1e9, -1e9, 0.0), (1e9, 1e9, 1e9, 1e9, 2.0),
@@ -348,11 +365,16 @@ def within_data(task: Task, states: FloatArray) -> Task:
 
 
 def with_codes(task: Task, log: Any, codes: Codes) -> Task:
-    """A task whose states are codes of pictures, its open sides closed where the log mostly is.
-
-    A twentieth is added to the middle 99 % of the codes: a few far ones would make cells wide.
-    """
+    """A task whose states are codes of pictures."""
     states = codes(np.concatenate([log.observation, log.next_observation[-1:]]))
+    return within_most(dataclasses.replace(task, encode=codes), states)
+
+
+def within_most(task: Task, states: FloatArray) -> Task:
+    """The task with open sides of its box closed where most states [n, d] are.
+
+    A twentieth is added to their middle 99 %: a few far ones would make cells wide.
+    """
     low, high = np.array(task.low), np.array(task.high)
     least, most = np.quantile(states, (0.005, 0.995), axis=0)
     margin = 0.05 * (most - least)
@@ -360,9 +382,7 @@ def with_codes(task: Task, log: Any, codes: Codes) -> Task:
         np.where(low <= -1e6, least - margin, low),
         np.where(high >= 1e6, most + margin, high),
     )
-    return dataclasses.replace(
-        task, encode=codes, low=tuple(low.tolist()), high=tuple(high.tolist())
-    )
+    return dataclasses.replace(task, low=tuple(low.tolist()), high=tuple(high.tolist()))
 
 
 def sides(task: Task, grid: Sequence[int] | None = None) -> tuple[int, ...]:

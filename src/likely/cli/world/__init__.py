@@ -46,14 +46,18 @@ OWN: dict[str, dict[str, Option]] = {
         "--log": ("FILE", None, None, "fit this log instead: .npz, or Minari's .hdf5"),
         "--undeclared": ("", None, False, "learn rewards and ends, too, instead of taking the "
                          "rules of the task"),
-        "--model": ("NAME", ("polynomial", "linear", "neighbours", "mixture", "mean-change"),
+        "--model": ("NAME", ("polynomial", "linear", "neighbours", "mixture", "vrnn",
+                             "mean-change"),
                     "polynomial", "polynomial (ridge regression of s' - s), linear, neighbours, "
-                    "mixture (a network that gives several Gaussians), or mean-change, the null "
-                    "model [polynomial]"),
+                    "mixture (a network that gives several Gaussians), vrnn (a recurrent network "
+                    "whose memory makes the state, where observations do not; two minutes), or "
+                    "mean-change, the null model [polynomial]"),
         "--degree": ("N", whole(1), None, "of the polynomial [that of the task, else 2]"),
         "--neighbours": ("N", whole(1), None, "how many [5]"),
         "--components": ("N", whole(1), None, "Gaussians of the mixture [5]"),
-        "--updates": ("N", whole(1), None, "of the network of the mixture [1000]"),
+        "--updates": ("N", whole(1), None, "of the network [mixture: 1000; vrnn: 600]"),
+        "--hidden": ("N", whole(1), None, "units of the network [mixture: 64; vrnn: 32]"),
+        "--latent": ("N", whole(1), None, "dimensions of the vrnn's latent of a step [4]"),
         "--code-steps": ("N", whole(1), None, "updates of the autoencoder of a task that is seen "
                          "as pictures [that of the task]"),
         "--out": ("DIR", None, None, "directory of the world [runs/world-TASK]"),

@@ -22,7 +22,7 @@ from likely.world.model import TransitionModel
 from likely.world.pixels import Codes
 from likely.world.planning import Plan, errors, plan, validate
 from likely.world.play import act, collect
-from likely.world.saved import CONFIG, PLAN, load_world, save_world
+from likely.world.saved import CONFIG, PLAN, load_world, save_world, saved_nats
 from likely.world.tasks import TASKS, Task, task_of
 from likely.world.trajectories import Trajectories
 
@@ -65,7 +65,7 @@ def _fit(options: argparse.Namespace) -> None:
         task = dataclasses.replace(task, pixels=pixels)
     out = Path(options.out or f"runs/world-{task.name}")
     refuse_unwritable(out / CONFIG)
-    names = ("degree", "neighbours", "components", "updates")
+    names = ("degree", "neighbours", "components", "updates", "hidden", "latent")
     settings = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     if options.log is not None:
         log = Trajectories.load(options.log)
@@ -77,8 +77,9 @@ def _fit(options: argparse.Namespace) -> None:
         task = model.task
     nats = _validated(log, options.model, task, settings)
     save_world(
-        out, log, options.task, options.model, settings, undeclared=options.undeclared, codes=codes
-    )
+        out, log, options.task, options.model, settings, undeclared=options.undeclared,
+        codes=codes, memory=model.task.memory, nats=nats,
+    )  # fmt: skip
     if options.json:
         say_json({
             "world": str(out), "task": task.name, "transitions": len(log),
@@ -92,6 +93,8 @@ def _fit(options: argparse.Namespace) -> None:
         ("model", f"p(s', r, terminated | s, a): {model.about}"),
         ("declared", ", ".join(task.declared) or "nothing: reward and ends are learned"),
     ]
+    if model.task.memory is not None:
+        facts.insert(0, ("states", ", ".join(model.task.variables)))
     if codes is not None:
         facts.insert(0, ("codes", f"{codes}"))
     if model.ends.rule is None and model.ends.never:
@@ -134,8 +137,9 @@ def _plan(options: argparse.Namespace) -> None:
     # A world of a log alone has no environment to measure the model's error in.
     environment = model.task if model.task.environment is not None else None
     measured = errors(
-        solved, environment, states=model.task.states(log.observation[log.first]),
-        nats=_validated(log, config["model"], model.task, settings), episodes=options.episodes,
+        solved, environment, states=model.task.states_of(log)[0][log.first],
+        nats=saved_nats(config) or _validated(log, config["model"], model.task, settings),
+        episodes=options.episodes,
         seed=options.seed, refine=options.refine or (0.5,),
     )  # fmt: skip
     if options.plot is not None:

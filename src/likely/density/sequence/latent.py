@@ -209,6 +209,10 @@ class LatentSequence(Continues, ApproximateDensity):
             parts.append(scores)
         return torch.cat(parts, 1) if parts else torch.zeros(steps.scored.shape).double()
 
+    def score_after(self, steps: Steps, state: State, noise: Noise) -> tuple[Tensor, State]:
+        """What scored steps add to log p^ after a state, float64 [B, T], and the state then."""
+        return self._filtered(steps, state, self.ahead(steps), noise)
+
     def joint(
         self, x: Tensor, z: Tensor, context: Tensor | int | None = None
     ) -> tuple[Tensor, Tensor, State]:
