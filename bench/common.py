@@ -24,8 +24,8 @@ def write_result(
 ) -> Path:
     """Write bench/results/<name>.json: flat figures beside settings, data and environment.
 
-    Where a command measures a part of the figures beside older ones, `part` is the beginning of
-    their names; the file keeps the command of each part.
+    Where a command measures a part of the figures beside older ones, `part` names it; the file
+    keeps the command of each part.
     """
     path = RESULTS / f"{name}.json"
     ran = {

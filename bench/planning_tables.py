@@ -59,6 +59,21 @@ def safety(record: dict[str, Any]) -> str:
     return markdown(heads, rows) + "\n"
 
 
+def certified(record: dict[str, Any]) -> str:
+    """What proofs make of the behaviour policy, from ever more episodes."""
+    figures, rows = record["figures"], []
+    for episodes, sets in record["settings"].get("growing", {}).items():
+        key, ends = f"robust/certified-{episodes}", ("switches", "value", "value-of-worst-set")
+        if f"{key}/value" in figures:
+            left, mean, least = (figures[f"{key}/{end}"] for end in ends)
+            never = figures[f"{key}/no-state-worse"]
+            rows.append([f"{int(episodes):,}", f"{sets}", f"{left:.1f}", f"{mean:.4f}",
+                         f"{least:.4f}", f"{never:g} %"])  # fmt: skip
+    heads = ["episodes", "data sets", "actions left", "mean value", "worst data set",
+             "no state is worth less"]  # fmt: skip
+    return markdown(heads, rows) + "\n"
+
+
 def beliefs(record: dict[str, Any]) -> str:
     """Intervals of V* at the first belief."""
     figures, rows = record["figures"], []
@@ -201,6 +216,7 @@ def curves(record: dict[str, Any]) -> str:
 # (page, name of the block, result, function).
 BLOCKS = (
     ("mdp-counts", "bounds", "robust", bounds), ("mdp-counts", "safety", "robust", safety),
+    ("mdp-counts", "certified", "robust", certified),
     ("mdp-beliefs", "beliefs", "pomdp", beliefs), ("worlds", "worlds", "world", worlds),
     ("worlds", "camera", "world", camera), ("worlds", "slip", "world", slip),
     ("worlds", "curves", "world-curves", curves), ("worlds", "hidden", "world", hidden),

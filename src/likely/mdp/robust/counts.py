@@ -303,7 +303,7 @@ def draw_trajectories(
     choose = np.cumsum(weights) - np.repeat(
         np.append(0.0, np.cumsum(weights))[mdp.pair_ptr[:-1]], np.diff(mdp.pair_ptr)
     )
-    land = np.cumsum(chance, axis=1)
+    land, width = np.cumsum(chance, axis=1), np.arange(np.diff(mdp.pair_ptr).max())
     state = noise.choice(mdp.states, size=episodes, p=mdp.initial)
     for _ in range(steps):
         state = state[~mdp.terminal[state]]
@@ -311,10 +311,9 @@ def draw_trajectories(
             break
         u = noise.random(len(state))
         first, last = mdp.pair_ptr[state], mdp.pair_ptr[state + 1] - 1
-        row = np.array([
-            f + np.searchsorted(choose[f : e + 1], x, side="right")
-            for f, e, x in zip(first, last, u, strict=True)
-        ])  # fmt: skip
+        place = first[:, None] + width
+        below = (choose[np.minimum(place, last[:, None])] <= u[:, None]) & (place <= last[:, None])
+        row = first + below.sum(axis=1)
         row = np.minimum(row, last)
         column = (land[row] <= noise.random(len(row))[:, None]).sum(axis=1)
         column = np.minimum(column, (chance[row] > 0).shape[1] - 1)
