@@ -1,4 +1,4 @@
-"""Pictures of forecasts and of gaps: fan charts of numbers, a roll of many keys."""
+"""Pictures of forecasts and of gaps: fans of numbers, shares of categories, a roll of keys."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 BLUE, INK, RED = "#2b5fb8", "#33373f", "#b3263f"
 MOST = 8  # columns with a panel each
 MOST_AROUND = 200  # known steps beside the drawn ones
+LEVELS = ("binary", "categorical")  # whose levels have no quantiles
+LEAST_SHARE = 0.02  # of a level that a panel reaches to
+MOST_NAMES = 12  # of levels beside a panel
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,12 +32,18 @@ Floats = npt.NDArray[np.float64]
 class _View:
     """What is drawn: some steps before, the drawn ones, some after; [W], [W, K], [5, W, K]."""
 
+    before: int
     steps: npt.NDArray[np.int64]
     known: Floats
     bands: Floats
     truth: Floats
     mean: Floats
     first: Floats
+
+    @property
+    def edges(self) -> Floats:
+        """Where steps begin and end, [W + 1]."""
+        return np.append(self.steps - 0.5, self.steps[-1] + 0.5)
 
 
 def _view(forecast: Forecast, around: int | None) -> _View:
@@ -54,6 +63,7 @@ def _view(forecast: Forecast, around: int | None) -> _View:
     bands = np.concatenate([sides[0], forecast.quantiles, sides[1]], 1)
     begin = 1 if missing is None else forecast.at
     return _View(
+        len(past),
         np.arange(begin - len(past), begin + horizon + len(after)),
         np.concatenate([past, inside, after]),
         bands,
@@ -64,7 +74,7 @@ def _view(forecast: Forecast, around: int | None) -> _View:
 
 
 def forecast_figure(forecast: Forecast, title: str, around: int | None = None) -> Figure:
-    """A fan for each column, or a roll where many columns are binary.
+    """A fan for each number, the shares of a category, or a roll where many columns are binary.
 
     Args:
         forecast: what was drawn: what follows, or a gap.
@@ -85,21 +95,27 @@ def forecast_figure(forecast: Forecast, title: str, around: int | None = None) -
         figure = new_figure(6.4 * across, 1.9 * down + 0.8)
         panels = figure.subplots(down, across, squeeze=False, sharex=True).flatten()
         for k, column in enumerate(shown):
-            _fan(panels[k], view, k, column, forecast.missing is None)
+            if column.kind in LEVELS:
+                _shares(panels[k], forecast, view, k)
+            else:
+                _fan(panels[k], view, k)
+            _frame(panels[k], view, k, column, forecast.missing is None)
         for panel in panels[len(shown) :]:
             panel.set_axis_off()
         for panel in panels[max(0, len(shown) - across) : len(shown)]:
             panel.set_xlabel(where, fontsize=9)
             panel.tick_params(labelbottom=True)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8.5,
-                      frameon=False)  # fmt: skip
+        legends = [panel.get_legend_handles_labels() for panel in panels]
+        named = {label: handle for handles, labels in legends
+                 for handle, label in zip(handles, labels, strict=True)}  # fmt: skip
+        figure.legend(named.values(), named, loc="outside lower center", ncols=3 * across,
+                      fontsize=8.5, frameon=False)  # fmt: skip
     if title:
         figure.suptitle(title, fontsize=11, color=INK)
     return figure
 
 
-def _fan(axes: Axes, view: _View, k: int, column: Column, ahead: bool) -> None:
+def _fan(axes: Axes, view: _View, k: int) -> None:
     low, lower, middle, upper, high = view.bands[:, :, k]
     drawn = ~np.isfinite(view.known[:, k])
     beside = drawn.copy()  # and the known steps next to it
@@ -112,10 +128,41 @@ def _fan(axes: Axes, view: _View, k: int, column: Column, ahead: bool) -> None:
                       label="25 to 75 %")  # fmt: skip
     axes.plot(view.steps, np.where(beside, middle, np.nan), color=BLUE, linewidth=1.6,
               label="median")  # fmt: skip
-    if np.isfinite(view.truth[:, k]).any():
+
+
+def _shares(axes: Axes, forecast: Forecast, view: _View, k: int) -> None:
+    """Levels up, steps across: the share of the draws that have it."""
+    column, drawn = forecast.spec.columns[k], ~np.isfinite(view.known[:, k])
+    levels, horizon = np.arange(column.levels), forecast.draws.shape[1]
+    shares = np.full((len(view.steps), column.levels), np.nan)
+    shares[view.before : view.before + horizon] = (forecast.draws[:, :, k, None] == levels).mean(0)
+    shares[~drawn] = np.nan
+    seen = (shares > LEAST_SHARE).any(0)
+    numbers = np.asarray(column.numbers(levels), float)
+    for line in (view.known[:, k], view.truth[:, k]):
+        seen |= np.isin(numbers.round(9), line[np.isfinite(line)].round(9))
+    low, high = np.flatnonzero(seen)[[0, -1]] if seen.any() else (0, column.levels - 1)
+    half = (numbers[1] - numbers[0]) / 2
+    axes.imshow(
+        shares.T[low : high + 1], origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=1,
+        interpolation="nearest", extent=(view.steps[0] - 0.5, view.steps[-1] + 0.5,
+                                         numbers[low] - half, numbers[high] + half),
+    )  # fmt: skip
+    axes.stairs(view.known[:, k], view.edges, baseline=None, color=INK, linewidth=1.4,
+                label="known")  # fmt: skip
+    axes.fill_between([], [], [], color=BLUE, alpha=0.7, linewidth=0, label="share of the draws")
+
+
+def _frame(axes: Axes, view: _View, k: int, column: Column, ahead: bool) -> None:
+    """The truth, borders and names of a panel."""
+    drawn, truth = ~np.isfinite(view.known[:, k]), view.truth[:, k]
+    if np.isfinite(truth).any():
         name = "what followed" if ahead else "the truth"
-        axes.plot(view.steps, view.truth[:, k], color=RED, linewidth=1.1, linestyle=(0, (4, 1.5)),
-                  label=name)  # fmt: skip
+        dashed = {"color": RED, "linewidth": 1.1, "linestyle": (0, (4, 1.5)), "label": name}
+        if column.kind in LEVELS:
+            axes.stairs(truth, view.edges, baseline=None, **dashed)  # type: ignore[arg-type]
+        else:
+            axes.plot(view.steps, truth, **dashed)  # type: ignore[arg-type]
     for border in view.steps[1:][drawn[1:] & ~drawn[:-1]]:
         axes.axvline(border - 0.5, color=INK, linewidth=0.6, alpha=0.5)
     axes.set_title(column.name, fontsize=9.5, loc="left", color=INK)
@@ -124,7 +171,7 @@ def _fan(axes: Axes, view: _View, k: int, column: Column, ahead: bool) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    if column.names:
+    if column.names and len(column.names) <= MOST_NAMES:
         axes.set_yticks(column.numbers(range(len(column.names))), column.names)
 
 

@@ -76,8 +76,8 @@ class Forecast:
 
     @property
     def covered(self) -> float:
-        """Share of the true values from the lowest to the highest quantile; NaN without any."""
-        known = np.isfinite(self.truth)
+        """Share of the true numbers from the lowest to the highest quantile; NaN without any."""
+        known = np.isfinite(self.truth) & [c.kind != "categorical" for c in self.spec.columns]
         known = known if self.missing is None else known & self.missing
         low, high = self.quantiles[0], self.quantiles[-1]
         inside = (self.truth >= low - 1e-9) & (self.truth <= high + 1e-9)
