@@ -12,8 +12,10 @@ import torch
 from test_sequence_models import CASES, built, rng
 from torch import Tensor
 
+from likely import models
 from likely.ask import Guarantee, answers
 from likely.ask.complete import answer, completed_nats, completions
+from likely.data.sequences import from_sequences
 from likely.data.sequences.spec import MISSING, PADDING
 from likely.density import SequenceDensity
 from likely.density.sequence import gaps
@@ -21,9 +23,10 @@ from likely.errors import InvalidData, Unanswerable
 from likely.estimate import Relation
 from tiny_sequences import tiny
 
-# Steps of two binary columns; what is missing is before, in and after the middle step.
+# Steps of two binary columns; what is missing is before, in and after the middle step. Particles
+# look ahead from the third to the last.
 TRUTH = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 0], [1, 0]])
-KNOWN = torch.tensor([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1]]).bool()
+KNOWN = torch.tensor([[1, 1], [0, 1], [0, 0], [0, 0], [1, 1]]).bool()
 
 
 def enumerated(model: SequenceDensity) -> tuple[Tensor, Tensor]:
@@ -86,6 +89,25 @@ def test_the_estimate_of_what_is_known_has_no_bias_and_a_gap_is_forgotten(
     apart = completions(model, x, seen, 4, particles=16, seed=2)
     assert torch.equal(merged.images, apart.images)
     assert torch.allclose(merged.log_observed, apart.log_observed, rtol=0, atol=1e-4)
+
+
+def test_particles_that_look_ahead_are_worth_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk that has gone far when it is seen again."""
+    walk = np.round(rng(3).standard_normal(600).cumsum() + 40 * np.sin(np.arange(600) / 40))
+    train, _ = from_sequences([walk], name="walk")
+    model = models.VAR(train.spec, lags=1, components=1)
+    model.start_at(train)
+    x = torch.from_numpy(train[0][:40])[None]
+    seen = torch.ones(40, dtype=torch.bool)
+    seen[20:32] = False
+    x[:, 32:] += 9 - (x[0, 32] - x[0, 19])
+    ahead = completions(model, x, seen, 4, particles=64)
+    monkeypatch.setattr(gaps._Particles, "_look", lambda self, first: None)
+    blind = completions(model, x, seen, 4, particles=64)
+    assert ahead.effective is not None
+    assert blind.effective is not None
+    assert float(ahead.effective) > 4 * float(blind.effective)
+    assert float(ahead.log_observed) == pytest.approx(float(blind.log_observed), abs=2)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)

@@ -7,7 +7,8 @@ r"""What is missing in sequences, drawn from p(missing | the rest), whichever va
   its conditional, a known one multiplies the weight of each particle by its own p(x_tk | before),
   and where the weights are worth fewer than N / 2 particles they are resampled. The mean weights
   estimate p(known) without bias, so their log is a lower bound in expectation. As for images,
-  `likely.density.completion.particles` has resampling and sources.
+  `likely.density.completion.particles` has resampling and sources. Within a gap the weights look
+  ahead to the first step after it that is known (`likely.density.sequence.lookahead`).
 
 A state forgets a gap: where all particles agree on log p of a piece of known steps, what follows is
 scored once for all of them, until the next gap. So a long series costs what its gaps cost.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from torch import Tensor
 from likely.density.completion import Completions, choose_method, refuse_count
 from likely.density.completion.particles import effective, systematic
 from likely.density.sequence.bins import ColumnDensity
+from likely.density.sequence.lookahead import FEWEST, PILOTS, Lookahead
 from likely.density.sequence.steps import FillsGaps, State, Steps
 from likely.errors import Unanswerable
 from likely.estimate import Relation
@@ -81,7 +83,7 @@ def filled(
         torch.stack([part.log_known for part in parts]),
         Relation.UPPER,
         exact=False,
-        about="sequential Monte Carlo over time; the error falls with particles",
+        about="sequential Monte Carlo that looks ahead; the error falls with particles",
         particles=particles,
         effective=torch.tensor([part.worth for part in parts], dtype=torch.float64),
         ancestors=torch.tensor([part.ancestors for part in parts]),
@@ -133,6 +135,14 @@ class _Forced:
         return torch.where(known, self._x[:, k], column.quantile(self._uniform[:, k]))
 
 
+class _Drawn(NamedTuple):
+    """A step of particles, the state after it, and log p of what is known of it."""
+
+    x: Tensor
+    state: State
+    log_p: Tensor
+
+
 class _Particles:
     """Particles of one sequence.
 
@@ -153,6 +163,9 @@ class _Particles:
         self.roots = torch.arange(count, device=device)
         self.worth = float(count)
         self.state = model.begin(1)  # of one for all, or of each
+        self._ahead: Lookahead | None = None
+        self._first = 0  # step of the gap that it looks ahead over
+        self._log_ahead = torch.zeros_like(self.log_weights)  # what is to be divided out
 
     def run(self) -> None:
         """From the first step to the last."""
@@ -174,7 +187,8 @@ class _Particles:
             if alone:
                 self.log_known += total[0]
             else:
-                self._weigh(total)
+                self._weigh(total - self._log_ahead)
+                self._log_ahead = torch.zeros_like(self._log_ahead)
                 if float(total.max() - total.min()) < AGREE and end - first == TOGETHER:
                     self.state = tuple(each[:1] for each in self.state)
             first = end
@@ -182,13 +196,42 @@ class _Particles:
     def _missing_step(self, t: int, number: int) -> None:
         if len(self.state[0]) == 1:
             self.state = _repeated(self.state, self.count)
-        uniform = self.noise.uniform(self.count, self.drawn.shape[2])
-        step = _Forced(self.steps.part(slice(None), t, t + 1), 0, self.count, uniform)
-        self.drawn[:, number], self.state = self.model.next_step(
-            self.state, step.context, step.choose, step.every
-        )
-        if bool(self.steps.known[0, t].any()):
-            self._weigh(step.log_p)
+        if t == 0 or bool(self.steps.known[0, t - 1].any()):
+            self._first, self._ahead = t, self._look(t)
+        step = self._draw(self.steps, t, self.state, self.count)
+        self.drawn[:, number], self.state = step.x, step.state
+        log_p, known = step.log_p - self._log_ahead, bool(self.steps.known[0, t].any())
+        if self._ahead is not None and not known:
+            self._log_ahead = self._ahead.log(t - self._first, step.x)
+            self._weigh(log_p + self._log_ahead)
+        elif known:
+            self._log_ahead = torch.zeros_like(self._log_ahead)
+            self._weigh(log_p)
+
+    def _draw(self, steps: Steps, t: int, state: State, count: int) -> _Drawn:
+        uniform = self.noise.uniform(count, self.drawn.shape[2])
+        step = _Forced(steps.part(slice(None), t, t + 1), 0, count, uniform)
+        x, state = self.model.next_step(state, step.context, step.choose, step.every)
+        return _Drawn(x, state, step.log_p)
+
+    def _look(self, first: int) -> Lookahead | None:
+        """Pilot draws over the gap that begins here, if it is long and anything follows."""
+        known = self.steps.known[0]
+        met = (known[first:].any(1)).nonzero()[:1, 0] + first
+        if not len(met) or int(met) - first < 2:
+            return None
+        stop = int(met)
+        pilots = min(PILOTS, max(self.count, FEWEST))
+        rows = self._chosen(pilots)
+        state, drawn = tuple(part[rows] for part in self.state), []
+        steps = self.steps._replace(known=torch.zeros_like(self.steps.known))
+        for t in range(first, stop + 1):  # the step after it is drawn, too
+            x, state, _ = self._draw(steps, t, state, pilots)
+            drawn.append(x)
+        return Lookahead(
+            self.model.spec.columns, torch.stack(drawn[:-1], 1), drawn[-1], steps.x[0, stop],
+            known[stop],
+        )  # fmt: skip
 
     def _weigh(self, log_p: Tensor) -> None:
         self.log_weights = self.log_weights + log_p
@@ -200,6 +243,7 @@ class _Particles:
         index = self._chosen(self.count)
         self.drawn, self.roots = self.drawn[index], self.roots[index]
         self.state = tuple(part[index] for part in self.state)
+        self._log_ahead = self._log_ahead[index]
         self.log_weights = torch.zeros_like(self.log_weights)
 
     def _chosen(self, n: int) -> Tensor:
