@@ -27,11 +27,7 @@ def write_result(
     Where a command measures a part of the figures beside older ones, `part` names it; the file
     keeps the command of each part.
     """
-    path = RESULTS / f"{name}.json"
-    ran = {
-        "command": " ".join(["python", *map(_portable, sys.argv)]),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
+    path, ran = RESULTS / f"{name}.json", this_command()
     parts = json.loads(path.read_text()).get("parts", {}) if part and path.is_file() else {}
     write_json(
         path,
@@ -45,6 +41,14 @@ def write_result(
         },
     )
     return path
+
+
+def this_command() -> dict[str, str]:
+    """The command that runs, and its date."""
+    return {
+        "command": " ".join(["python", *map(_portable, sys.argv)]),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
 
 
 def sha256(path: Path) -> str:

@@ -1,26 +1,32 @@
 """Nats per step of models of sequences on public sets, every step scored.
 
-python -m bench.sequences fit jsb gru [--work DIR]   one row; resumes
-python -m bench.sequences table                      all rows, with paired differences
+python -m bench.sequences fit jsb gru [--work DIR]        one row; resumes
+python -m bench.sequences simulate jsb gru [--work DIR]   what an older row lacks: its draws
+python -m bench.sequences table                           all rows, with paired differences
 
 Each row is a fit by the preset of the model for the data (validation chooses the weights), whose
 validation and test are then read once: `results/sequences-DATA-MODEL.json`. The figure of a data
 set is the test of the model that validation chooses, in `results/sequences.json`. Of a model with
 latents it is a bound, FIVO, and the ELBO stands beside it; a recurrent GAN has no likelihood, and
-its row holds the numbers of simulated sequences, as new rows of all models do.
+its row holds the numbers of simulated sequences beside their floors, as those of all models do.
+
+`simulate` takes the run of a row, or fits it again, and adds what draws measure (simulations,
+calibration) and the nats of training sequences, a copy test; it refuses a run whose nats of
+validation are not those of the row, and leaves the likelihood of the test part as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from bench.common import RESULTS, write_result
+from bench.common import RESULTS, this_command, write_result
 
 from likely import data as data_room
 from likely import fit, runs
@@ -31,11 +37,14 @@ from likely.errors import InvalidData
 from likely.estimate import Relation
 from likely.evaluate.sequences.calibration import calibration
 from likely.evaluate.sequences.nats import StepNats, step_nats, step_rate
-from likely.evaluate.sequences.simulated import simulated
+from likely.evaluate.sequences.simulated import simulated, simulation_floor
 from likely.models import SEQUENCE_MODELS
+from likely.runs.checkpoint import write_json
+from likely.training.loop import Run
 from likely.training.presets import fit_settings
 
 PARTICLES = 128  # of FIVO
+TRAINING = 100  # training sequences that are scored beside the test part
 # Names of the figures: of the data set, and of a step.
 FIGURES = {
     "jsb": "sequences/jsb/test-nats-per-step",
@@ -52,18 +61,78 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
     """Fit (or resume), score validation and test, and write the row."""
     train, test = data_room.load(name)
     assert isinstance(train, Sequences)
+    run, settings = the_run(name, model, work, changes, train)
+    began = time.monotonic()
+    density = cast(SequenceModel, run.model.eval())
+    figures, about = likelihood(density, train, test, prefix_of(name, model))
+    by_draws(density, train, test, prefix_of(name, model), figures, about)
+    about |= {
+        "data": name, "model": model, "fingerprint": test.spec.fingerprint,
+        "parameters": sum(p.numel() for p in density.parameters()),
+        "fit-seconds": run.seconds, "score-seconds": time.monotonic() - began,
+    }  # fmt: skip
+    write_result(f"sequences-{name}-{model}", figures, settings, about)
+    for figure, value in figures.items():
+        print(f"{figure} {value:.4f}")
+    return about
+
+
+def the_run(
+    name: str, model: str, work: Path, changes: dict[str, Any], train: Sequences
+) -> tuple[Run, dict[str, Any]]:
+    """The finished run of a row, and its settings."""
     sizes = changes.pop("model", {})
     settings = fit_settings(SEQUENCE_MODELS[model].settings, train, changes)
     network = runs.build(model, train.spec, sizes, seed=settings.seed)
     run = fit(network, train, settings=settings, out=work / f"{name}-{model}", progress=True)
     if not run.finished:
         raise SystemExit(run.status)
-    began = time.monotonic()
+    kept = {"fit": vars(settings), "model": vars(network.settings)}
+    return run, json.loads(json.dumps(kept))
+
+
+def prefix_of(name: str, model: str) -> str:
+    """How the figures of a row begin."""
+    return f"{FIGURES.get(name, f'sequences/{name}/test').rsplit('/', 1)[0]}/{model}"
+
+
+def simulate(name: str, model: str, work: Path) -> None:
+    """Add to a row what is measured by draws."""
+    path = RESULTS / f"sequences-{name}-{model}.json"
+    row = json.loads(path.read_text(encoding="utf-8"))
+    about, figures = row["about"], row["figures"]
+    train, test = data_room.load(name)
+    assert isinstance(train, Sequences)
+    changes = {key: row["settings"]["fit"][key] for key in ("steps", "seed")}
+    changes["model"] = row["settings"]["model"]
+    run, _ = the_run(name, model, work, changes, train)
     density = cast(SequenceModel, run.model.eval())
-    prefix = f"{FIGURES.get(name, f'sequences/{name}/test').rsplit('/', 1)[0]}/{model}"
-    figures, about = likelihood(density, train, test, prefix)
-    if isinstance(density, Continues) and any(
-        column.kind in ("lattice", "continuous") for column in test.spec.columns
+    if "validation-blocks" in about:
+        assert isinstance(density, SequenceDensity | LatentSequence)
+        held_out = train.validation
+        assert isinstance(held_out, Sequences)
+        particles = PARTICLES if isinstance(density, LatentSequence) else None
+        again = step_nats(density, held_out, particles=particles).value
+        if not math.isclose(again, blocks_of(row, "validation").value, abs_tol=1e-3):
+            raise SystemExit(f"another run: {again:.4f} nats of validation, not those of {path}")
+    by_draws(density, train, test, prefix_of(name, model), figures, about)
+    row["parts"] = {"simulated": this_command()}
+    write_json(path, row)
+
+
+def by_draws(
+    density: SequenceModel,
+    train: Sequences,
+    test: Dataset,
+    prefix: str,
+    figures: dict[str, float],
+    about: dict[str, Any],
+) -> None:
+    """What is measured by draws, and nats of training sequences; added to a row."""
+    if (
+        "calibration" not in about
+        and isinstance(density, Continues)
+        and any(column.kind in ("lattice", "continuous") for column in test.spec.columns)
     ):
         measured = calibration(density, test, train, steps=1000)
         figures |= {f"{prefix}/test-{e.quantity}": e.value for e in measured.estimates}
@@ -74,19 +143,18 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
         simulations = simulated(density, test, train)
         figures |= {f"{prefix}/test-{e.quantity}": e.value for e in simulations}
         about["simulated"] = {e.quantity: [e.value, e.standard_error, e.about] for e in simulations}
+        floor = simulation_floor(test, train)
+        about["floor"] = {
+            e.quantity: [e.value, e.standard_error if math.isfinite(e.standard_error) else None]
+            for e in floor
+        }
     except InvalidData as error:
         about["simulated"] = str(error)
-    about |= {
-        "data": name, "model": model, "fingerprint": test.spec.fingerprint,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "fit-seconds": run.seconds, "score-seconds": time.monotonic() - began,
-    }  # fmt: skip
-    kept = {"fit": vars(settings), "model": vars(network.settings)}
-    plain = json.loads(json.dumps(kept))
-    write_result(f"sequences-{name}-{model}", figures, plain, about)
-    for figure, value in figures.items():
-        print(f"{figure} {value:.4f}")
-    return about
+    if isinstance(density, SequenceDensity):
+        few = train.take(np.arange(0, len(train), max(1, len(train) // TRAINING)))
+        known = step_nats(density, few)
+        figures[f"{prefix}/train-nats-per-step"] = known.value
+        about["train"] = [known.value, known.standard_error]
 
 
 def likelihood(
@@ -146,6 +214,9 @@ def table() -> dict[str, float]:
     about: dict[str, Any] = {}
     for name, figure in FIGURES.items():
         every = rows(name)
+        for row in every.values():  # too short for windows: a sentence
+            if isinstance(row["about"].get("simulated"), str):
+                del row["about"]["simulated"]
         measured = {m: row for m, row in every.items() if "test-blocks" in row["about"]}
         if not measured:
             continue
@@ -173,13 +244,12 @@ def table() -> dict[str, float]:
             number = f"{sign:>2} {scored.value:7.3f} ± {scored.standard_error:.3f}"
             print(f"  {model:12} {number}   {difference}   {minutes:.0f} min")
         for model, row in every.items():
-            if model not in measured:
-                shown = row["about"]["simulated"]
-                about[name][model] = {
-                    "simulated": shown,
-                    "minutes": row["about"]["fit-seconds"] / 60,
-                }
-                print(f"  {model:12} no likelihood; {shown}")
+            kept = about[name].setdefault(model, {"minutes": row["about"]["fit-seconds"] / 60})
+            for key in ("simulated", "floor", "train"):
+                if key in row["about"]:
+                    kept[key] = row["about"][key]
+            shown = "; ".join(f"{q} {v[0]:.3f}" for q, v in kept.get("simulated", {}).items())
+            print(f"  {model:12} {shown or 'no simulations'}")
     write_result("sequences", figures, {}, about)
     return figures
 
@@ -192,13 +262,20 @@ def main() -> None:
     fit_row.add_argument("model", choices=list(SEQUENCE_MODELS))
     fit_row.add_argument("--steps", type=int)
     fit_row.add_argument("--set", action="append", default=[], help="NAME=VALUE, of the model")
-    fit_row.add_argument(
-        "--work", type=Path, default=Path(tempfile.gettempdir()) / "likely-sequences"
-    )
+    simulate_row = actions.add_parser("simulate")
+    simulate_row.add_argument("data")
+    simulate_row.add_argument("model", choices=list(SEQUENCE_MODELS))
+    for action in (fit_row, simulate_row):
+        action.add_argument(
+            "--work", type=Path, default=Path(tempfile.gettempdir()) / "likely-sequences"
+        )
     actions.add_parser("table")
     options = parser.parse_args()
     if options.action == "table":
         table()
+        return
+    if options.action == "simulate":
+        simulate(options.data, options.model, options.work)
         return
     changes: dict[str, Any] = {} if options.steps is None else {"steps": options.steps}
     changes["model"] = dict(word.split("=", 1) for word in options.set)

@@ -8,6 +8,7 @@ command and the machine are folded away under it.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import statistics
@@ -54,6 +55,11 @@ SEQUENCES = {
 FLIPS = {
     "flipped": "flip-rate", "by_chance": "flip-by-chance", "gained": "flip",
     "kept": "kept-rate", "kept_by_chance": "kept-by-chance", "spared": "kept",
+}  # fmt: skip
+# What is measured by draws of models of sequences, and its heading.
+SIMULATED = {
+    "window-energy": "window energy", "autocorrelation-error": "autocorrelation",
+    "spectrum-error": "spectrum", "run-length-error": "run lengths", "copy-ratio": "copy ratio",
 }  # fmt: skip
 # Models fitted to statically binarised MNIST: title, and what a figure does not tell.
 MNIST = {
@@ -686,6 +692,35 @@ def series(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def simulations(record: dict[str, Any]) -> str:
+    """The table of what is measured by draws of models of sequences, beside their floors."""
+    head = " | ".join(SIMULATED.values())
+    lines = [f"| data | drawn by | {head} | nats, test less train |", "|---" * 8 + "|"]
+    for name, (title, _) in SEQUENCES.items():
+        rows = {model: row for model, row in record["about"].get(name, {}).items()
+                if model != "chosen" and "simulated" in row}  # fmt: skip
+        order = sorted(rows.items(), key=lambda item: item[1].get("validation", 1e9))
+        floors = [row["floor"] for _, row in order if "floor" in row]
+        if floors:
+            cells = [_estimate(floors[-1].get(quantity)) for quantity in SIMULATED]
+            lines.append(f"| {title} | *training data: the floor* | {' | '.join(cells)} | |")
+        for model, row in order:
+            cells = [_estimate(row["simulated"].get(quantity)) for quantity in SIMULATED]
+            gap = ""
+            if "train" in row and "test" in row:
+                error = math.hypot(row["standard-error"], row["train"][1])
+                gap = f"{row['test'] - row['train'][0]:+.2f} ± {error:.2f}"
+            lines.append(f"| | `{model}` | {' | '.join(cells)} | {gap} |")
+    return "\n".join(lines) + "\n\n"
+
+
+def _estimate(kept: list[Any] | None) -> str:
+    if kept is None:
+        return ""
+    value, error = kept[:2]
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+
+
 def sequences() -> Iterator[str]:
     if not at("sequences").exists():
         return
@@ -806,6 +841,7 @@ def main() -> None:
     for page_name, block, result, table_of in (
         ("classify", "", "classify", accuracies), ("steering", "", "arithmetic", flips),
         ("split", "", "enlarge", restored), ("sequences", "", "sequences", series),
+        ("sequences", "simulated", "sequences", simulations),
         ("odd", "", "odd", oddities), *BLOCKS,
     ):  # fmt: skip
         if at(result).exists():

@@ -84,7 +84,8 @@ def test_models_of_every_kind_stand_in_one_report(tmp_path: Path) -> None:
         best = "HMM" if cells[0].value < cells[1].value else "GRU"
         verdict = pairs[frozenset((best, "SRNN"))]
         assert verdict.comparison.verdict is Verdict.UNDECIDED
-    assert {e.quantity for e in table.floor} == {"window-energy", "autocorrelation-error"}
+    errors = {f"{name}-error" for name in ("autocorrelation", "spectrum", "run-length")}
+    assert {e.quantity for e in table.floor} == {"window-energy", *errors}
     assert all(e.relation is Relation.APPROXIMATE and e.standard_error > 0 for e in table.floor)
 
     page = (tmp_path / "report.html").read_text()

@@ -135,11 +135,18 @@ def test_simulations_are_held_against_a_floor_and_copies_show() -> None:
     model = Repeats(train.spec, RecurrentGANSettings(**SMALL))
     steps = min(int(train.lengths.min()), 256)
     model.drawn = torch.from_numpy(np.stack([train[i % len(train)][:steps] for i in range(64)]))
-    energy, correlation, ratio = simulated(model, test, train)
-    assert energy.value < 0.1
-    assert "training data in their place have" in energy.about
-    assert correlation.value < 0.1
+    copied = {e.quantity: e for e in simulated(model, test, train)}
+    assert "training data in their place have" in copied["window-energy"].about
+    ratio = copied.pop("copy-ratio")
     assert ratio.value < 0.5
+    assert copied["window-energy"].value < 0.1
+    assert max(e.value for e in copied.values()) < 0.4
+    # The same steps in another order: only what follows what is wrong.
+    shuffled = generator.permuted(model.drawn.numpy(), axis=1)
+    model.drawn = torch.from_numpy(shuffled)
+    mixed = {e.quantity: e for e in simulated(model, test, train)}
+    for name in ("autocorrelation-error", "spectrum-error", "run-length-error"):
+        assert mixed[name].value > 2 * copied[name].value
 
 
 def test_fit_sample_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +161,8 @@ def test_fit_sample_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[s
     report = json.loads(capsys.readouterr().out)["evaluations"]["validation"]
     assert "no density" in report["unanswerable"]["nll"]
     measured = [(e["quantity"], e["relation"]) for e in report["estimates"]]
-    names = ("window-energy", "autocorrelation-error", "copy-ratio")
+    errors = [f"{name}-error" for name in ("autocorrelation", "spectrum", "run-length")]
+    names = ("window-energy", *errors, "copy-ratio")
     assert measured == [(name, "~") for name in names]
     assert main(["forecast", run, "--horizon", "3"]) == 2
     assert "noise" in capsys.readouterr().err

@@ -116,6 +116,10 @@ GROUPS: dict[str, tuple[Quantity, ...]] = {
             "autocorrelation",
             lower_is_better=True,
         ),
+        Quantity("spectrum-error", "error of the spectrum", "spectrum", lower_is_better=True),
+        Quantity(
+            "run-length-error", "error of the lengths of runs", "run lengths", lower_is_better=True
+        ),
         Quantity(
             "copy-ratio", "distance to training windows over that of held-out ones", "copy ratio"
         ),

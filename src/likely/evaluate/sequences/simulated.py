@@ -7,10 +7,14 @@ Windows of consecutive steps are vectors: numbers in standard deviations of the 
   j.jspi.2013.03.018) of simulated and held-out windows, 2 E|X - Y| - E|X - X'| - E|Y - Y'| without
   bias, over the root of the length of a vector; 0 for equal distributions.
 - autocorrelation-error: mean |difference| of the autocorrelations of columns at lags 1 to 10.
+- spectrum-error: sum of |difference| of the power spectra of columns over that of held-out data,
+  from periodograms of windows (Welch 1967), in variances of the training data.
+- run-length-error: total variation distance of the lengths of runs, those of 32 steps and more
+  together: of a key that is on, of a category, of a number on one side of its training median.
 - copy-ratio: mean distance of simulated windows to the nearest training window, over that of
   held-out windows; far below 1 the model repeats its training data.
 
-Beside the first two stands their floor: the same with training data in place of simulations. The
+Beside all but the last stands their floor: the same with training data in place of simulations. The
 error is that of groups of simulated sequences; the held-out data are given.
 """
 
@@ -36,6 +40,7 @@ Floats = npt.NDArray[np.float64]
 SEQUENCES, STEPS, GROUPS = 64, 256, 8
 WINDOW, WINDOWS, TRAINING = 16, 400, 8000
 LAGS = 10
+LONGEST_RUN = 32
 
 
 @torch.no_grad()
@@ -81,21 +86,19 @@ def simulated(
             fingerprint, lower, about,
         )  # fmt: skip
 
-    def energy(sequences: list[Floats]) -> float:
-        return energy_distance(_windows(sequences, width), real)
-
     def ratio(sequences: list[Floats]) -> float:
         return _nearest(_windows(sequences, width), training) / max(nearest, 1e-12)
 
+    energy_floor = energy_distance(held.few, real)
     return (
-        estimate("window-energy", energy, True, energy_distance(held.few, real)),
-        estimate("autocorrelation-error", held.correlation, True, held.correlation(held.known)),
+        estimate("window-energy", held.energy, True, energy_floor),
+        *(estimate(name, m, True, m(held.known)) for name, m in held.measures.items()),
         estimate("copy-ratio", ratio, None, None),
     )
 
 
 def simulation_floor(data: Dataset, train: Dataset) -> tuple[Estimate, ...]:
-    """The first two numbers of `simulated` with training data in place of simulations.
+    """The numbers of `simulated` but the last, with training data in place of simulations.
 
     Raises:
         InvalidData: as `simulated`.
@@ -105,11 +108,10 @@ def simulation_floor(data: Dataset, train: Dataset) -> tuple[Estimate, ...]:
     few, known = held.few, held.known
     energies = [energy_distance(few[i::GROUPS], held.real) for i in range(GROUPS)]
     several = len(known) >= 2 * GROUPS  # one long series tells no error
-    parts = [held.correlation(known[i::GROUPS]) for i in range(GROUPS)] if several else []
-    numbers = {
-        "window-energy": (energy_distance(few, held.real), _spread(energies)),
-        "autocorrelation-error": (held.correlation(known), _spread(parts)),
-    }
+    numbers = {"window-energy": (energy_distance(few, held.real), _spread(energies))}
+    for name, measure in held.measures.items():
+        parts = [measure(known[i::GROUPS]) for i in range(GROUPS)] if several else []
+        numbers[name] = (measure(known), _spread(parts))
     return tuple(
         Estimate(value, "", Relation.APPROXIMATE, name, error, len(train), data.spec.fingerprint,
                  True, about)
@@ -132,6 +134,8 @@ class _HeldOut:
         held_out, known: held-out and training sequences.
         real, training: windows of held-out data, and of training data.
         width: steps of a window.
+        median: of each number of the training data, [F].
+        number: which are numbers, bool [F], beside categories and keys.
     """
 
     data: Sequences
@@ -142,15 +146,42 @@ class _HeldOut:
     real: Floats
     training: Floats
     width: int
+    median: Floats
+    number: npt.NDArray[np.bool_]
 
     @property
     def few(self) -> Floats:
         """About as many windows of training data as of held-out data."""
         return self.training[:: max(1, len(self.training) // WINDOWS)]
 
+    @property
+    def measures(self) -> dict[str, Callable[[list[Floats]], float]]:
+        """Of sequences, each a distance from held-out data."""
+        return {
+            "autocorrelation-error": self.correlation,
+            "spectrum-error": self.spectrum,
+            "run-length-error": self.runs,
+        }
+
+    def energy(self, sequences: list[Floats]) -> float:
+        """Energy distance of windows."""
+        return energy_distance(_windows(sequences, self.width), self.real)
+
     def correlation(self, sequences: list[Floats]) -> float:
-        """Mean |difference| of the autocorrelations from those of held-out data."""
+        """Mean |difference| of the autocorrelations."""
         return float(np.abs(_correlations(sequences) - _correlations(self.held_out)).mean())
+
+    def spectrum(self, sequences: list[Floats]) -> float:
+        """Sum of |difference| of the power spectra over that of held-out data."""
+        wanted = _spectrum(self.held_out, self.width)
+        return float(
+            np.abs(_spectrum(sequences, self.width) - wanted).sum() / max(wanted.sum(), 1e-12)
+        )
+
+    def runs(self, sequences: list[Floats]) -> float:
+        """Total variation distance of the lengths of runs."""
+        lengths = [_run_lengths(s, self.median, self.number) for s in (sequences, self.held_out)]
+        return float(np.abs(lengths[0] - lengths[1]).sum() / 2)
 
 
 def _held_out(data: Dataset, train: Dataset) -> _HeldOut:
@@ -166,7 +197,13 @@ def _held_out(data: Dataset, train: Dataset) -> _HeldOut:
     real, training = _windows(held_out, width), _windows(known, width, TRAINING)
     if min(len(real), len(training)) < 2 * GROUPS:
         raise InvalidData(f"no simulations are measured: few windows of {width} known steps")
-    return _HeldOut(data, train, deviation, held_out, known, real, training, width)
+    median = np.nanmedian(np.concatenate(known), 0)
+    number = np.concatenate([
+        np.full(c.levels, False) if c.kind == "categorical"
+        else np.full(2 if c.kind == "angle" else 1, c.kind != "binary")
+        for c in columns
+    ])  # fmt: skip
+    return _HeldOut(data, train, deviation, held_out, known, real, training, width, median, number)
 
 
 def energy_distance(x: Floats, y: Floats) -> float:
@@ -224,3 +261,31 @@ def _correlations(sequences: list[Floats]) -> Floats:
         product = np.nanmean(np.concatenate(pairs), 0) if pairs else np.zeros_like(mean)
         out.append(np.where(variance > 1e-9, product / variance.clip(1e-9), 0.0))
     return np.stack(out)
+
+
+def _spectrum(sequences: list[Floats], width: int) -> Floats:
+    """Mean power at frequencies above 0 in windows with a Hann taper, [frequencies, F]."""
+    taper = np.hanning(width + 2)[1:-1, None]
+    powers = []
+    for s in sequences:
+        for first in range(0, len(s) - width + 1, max(1, width // 2)):
+            window = s[first : first + width]
+            if np.isfinite(window).all():
+                waves = np.fft.rfft((window - window.mean(0)) * taper, axis=0)[1:]
+                powers.append(np.abs(waves) ** 2 / (taper**2).sum())
+    return np.mean(powers, 0) if powers else np.zeros((width // 2, sequences[0].shape[1]))
+
+
+def _run_lengths(sequences: list[Floats], median: Floats, number: npt.NDArray[np.bool_]) -> Floats:
+    """The distribution of the lengths of runs, [LONGEST_RUN]."""
+    counts = np.zeros(LONGEST_RUN + 1)
+    for s in sequences:
+        gap = np.isnan(s).any(1, keepdims=True)
+        states = [np.where(gap, False, s > np.where(number, median, 1e-9))]
+        states.append(np.where(gap, False, s <= median)[:, number])
+        # A step that is in no run before and after: runs begin and end.
+        state = np.pad(np.concatenate(states, 1).astype(np.int8), ((1, 1), (0, 0)))
+        edges = np.diff(state.T, axis=1)
+        lengths = np.nonzero(edges == -1)[1] - np.nonzero(edges == 1)[1]
+        counts += np.bincount(lengths.clip(max=LONGEST_RUN), minlength=LONGEST_RUN + 1)
+    return np.asarray(counts[1:] / max(counts.sum(), 1.0))
