@@ -110,21 +110,25 @@ def _varying(number: int) -> bytes:
     return out
 
 
-def sound(series: Sequence[Integers], spec: SequenceSpec) -> bytes:
-    """A WAV file: every note as four fading partials; two seconds between the sequences."""
+def sound(series: Sequence[Integers], spec: SequenceSpec, rate: int = RATE) -> bytes:
+    """A WAV file: every note as four fading partials; two seconds between the sequences.
+
+    `rate` is in samples of 16 bits a second.
+    """
     step = _step_seconds(spec)
-    seconds = sum(len(x) * step + 2.0 for x in series)
-    total, begin = np.zeros(round(seconds * RATE) + RATE, np.float64), 0.0
+    seconds = sum(len(x) * step + 2.0 for x in series) - 2.0
+    total, begin = np.zeros(round(seconds * rate) + rate, np.float64), 0.0
     for x in series:
         for note in notes(x, spec):
             length = (note.stop - note.start) * step + 0.1
-            t = np.arange(round(length * RATE)) / RATE
+            t = np.arange(round(length * rate)) / rate
             envelope = (
                 np.minimum(t / 0.01, 1) * np.exp(-1.5 * t) * np.minimum((length - t) / 0.1, 1)
             )
             pitch = 440.0 * 2 ** ((note.pitch - 69) / 12)
-            tone = sum(np.sin(2 * np.pi * pitch * n * t) / n**1.5 for n in (1, 2, 3, 4))
-            first = round((begin + note.start * step) * RATE)
+            heard = [n for n in (1, 2, 3, 4) if 2 * n * pitch < rate]
+            tone = sum(np.sin(2 * np.pi * pitch * n * t) / n**1.5 for n in heard)
+            first = round((begin + note.start * step) * rate)
             total[first : first + len(t)] += envelope * tone
         begin += len(x) * step + 2.0
     loudest = max(float(np.abs(total).max()), 1e-9)
@@ -132,7 +136,7 @@ def sound(series: Sequence[Integers], spec: SequenceSpec) -> bytes:
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)
         writer.setsampwidth(2)
-        writer.setframerate(RATE)
+        writer.setframerate(rate)
         writer.writeframes((total / loudest * 0.8 * 32767).astype("<i2").tobytes())
     return file.getvalue()
 
