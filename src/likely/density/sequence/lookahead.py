@@ -71,7 +71,7 @@ class Lookahead:
         numbers = (self._numbers(x) - self._mean[step]) / self._scale[step]
         off = (self._wanted - numbers.clamp(-8, 8) @ self._weight[step]) / self._spread[step]
         order = (FREEDOM + off.shape[1]) / 2
-        total = -order * torch.log1p(off.square().sum(1) / FREEDOM)
+        total: Tensor = -order * torch.log1p(off.square().sum(1) / FREEDOM)
         for k, table in self._tables.items():
             total = total + table[step, x[:, k]]
         return total
