@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ from likely.models import MODELS
 from likely.models.gan.adversary import adversary_of
 from likely.noise import Dropout, Noise, noise_for
 from likely.sampling.incremental import Incremental
-from likely.verify import verify
+from likely.verify import Proofs, verify
 from likely.verify.discrete import log_prob_of_all_codes
 from likely.verify.subject import all_images
 from sizes import COLOUR, SMALL
@@ -85,6 +86,16 @@ CASES = [
     for conditional in (False, True)[: 1 + (name in CONDITIONAL and spec == "colour")]
 ]  # fmt: skip
 
+# What layers and methods decide, whatever the levels: each model on its richest kind, and on one of
+# the two others in turn.
+BRIEF_CASES = [
+    case
+    for case in CASES
+    for name, spec, conditional in [case.values]
+    if ((conditional or name not in CONDITIONAL) and spec == "colour")
+    or spec == ("binary", "levels")[list(MODELS).index(str(name)) % 2]
+]
+
 GENERATIVE = [name for name, found in MODELS.items() if issubclass(found.load(), GenerativeModel)]
 GENERATIVE_CASES = [case for case in CASES if case.values[0] in GENERATIVE]
 EXPLICIT = [name for name in GENERATIVE if not issubclass(MODELS[name].load(), ImplicitDensity)]
@@ -92,8 +103,10 @@ EXPLICIT = [name for name in GENERATIVE if not issubclass(MODELS[name].load(), I
 
 @pytest.fixture(autouse=True)
 def _small_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weighed codes need few draws to be right, and many only to be good."""
-    monkeypatch.setattr(codes, "SPREAD", 8)
+    """Codes that are weighed or descend need few draws to be right, and many only to be good."""
+    for name, few in {"ROUNDS": 2, "FILLED": 4, "SPREAD": 8}.items():
+        monkeypatch.setattr(codes, name, few)
+    monkeypatch.setattr("likely.density.codes.DRAWN", 20)
 
 
 def built(name: str, spec: DataSpec, conditional: bool = False, **changes: Any) -> Fittable:
@@ -227,8 +240,7 @@ def test_what_is_declared_is_true(name: str, spec: str, conditional: bool) -> No
     answers = likely.answers(model)
     assert set(answers) == set(QUERIES)
     assert all(answer.reason for answer in answers.values())
-    x, context = images(SPECS[spec]), context_for(model, 4)
-    offered = _offers(model, x, context)
+    offered = offers(name, spec, conditional)
     for query, answer in answers.items():
         if query == "compress":  # it is no method: tests/ask/test_ask.py codes with every model
             continue
@@ -241,9 +253,16 @@ def test_what_is_declared_is_true(name: str, spec: str, conditional: bool) -> No
         with pytest.raises(Unanswerable, match=type(model).__name__):
             nats(model, dataset(SPECS[spec]))
     elif spec == "binary":
-        estimate = nats(model, dataset(SPECS[spec]))
+        estimate = nats(model, dataset(SPECS[spec]), proofs=proofs(name, spec, conditional))
         exact = answers["likelihood"].guarantee is Guarantee.EXACT
         assert estimate.relation.value == ("=" if exact else "<=")
+
+
+@functools.cache
+def offers(name: str, spec: str, conditional: bool) -> dict[str, Tensor]:
+    """What the public methods of a case give, by query."""
+    model = built(name, SPECS[spec], conditional)
+    return _offers(model, images(SPECS[spec]), context_for(model, 4))
 
 
 def _offers(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Tensor]:
@@ -321,7 +340,9 @@ def _steered(model: Fittable, x: Tensor, context: Tensor | None) -> dict[str, Te
     assert inversion.images.shape == x.shape
     result = model.arithmetic([inversion.codes, inversion.codes], [inversion.codes], context=label)
     assert result.images.shape == (9, *x.shape[1:])
-    walked = model.walk((x, x.flip(0)), 3, context=context)
+    # Without an encoder examples are inverted first, in many steps: tests/ask/test_steering.py.
+    ends = (x, x.flip(0)) if isinstance(model, EncoderDecoder) else 4
+    walked = model.walk(ends, 3, context=context)
     assert walked.shape == (4, 3, *x.shape[1:])
     return {"invert": inversion.codes, "arithmetic": result.images[:4], "walk": walked}
 
@@ -356,7 +377,7 @@ def _completed_by_kind(model: Fittable, x: Tensor, context: Tensor | None) -> Te
     return done
 
 
-@pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
+@pytest.mark.parametrize(("name", "spec", "conditional"), BRIEF_CASES)
 def test_a_block_of_autocast_changes_no_answer(name: str, spec: str, conditional: bool) -> None:
     model = built(name, SPECS[spec], conditional)
     x, context = images(SPECS[spec]), context_for(model, 4)
@@ -364,8 +385,8 @@ def test_a_block_of_autocast_changes_no_answer(name: str, spec: str, conditional
     if isinstance(model, Incremental) and model.reach(1) is None:
         methods = tuple(method for method in methods if method != "wavefront")
 
-    def answers() -> dict[str, Tensor]:
-        found = {"density": density(model, x, context)} | _offers(model, x, context)
+    def answers(offered: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {"density": density(model, x, context)} | offered
         for method in methods:
             found[method] = model.sample(4, context=context, method=method)
         if isinstance(model, LatentVariable):
@@ -381,10 +402,10 @@ def test_a_block_of_autocast_changes_no_answer(name: str, spec: str, conditional
             found["stream"] = torch.cat([stream.log_table(), stream.log_prob[:, None]], 1)
         return found
 
-    plain = answers()
+    plain = answers(offers(name, spec, conditional))
     with torch.autocast("cpu", torch.bfloat16):
         lowered = model.scaled(x).flatten(1) @ torch.ones(x[0].numel(), 1)
-        inside = answers()
+        inside = answers(_offers(model, x, context))
     assert lowered.dtype is torch.bfloat16
     assert set(inside) == set(plain)
     for query, value in plain.items():
@@ -450,9 +471,14 @@ def _first(context: Tensor | None, n: int) -> Tensor | None:
 
 @pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
 def test_proofs_hold(name: str, spec: str, conditional: bool) -> None:
-    proofs = verify(built(name, SPECS[spec], conditional), quick=True)
-    assert proofs.passed, str(proofs)
-    assert proofs["gradients reach every weight"].passed
+    proved = proofs(name, spec, conditional)
+    assert proved.passed, str(proved)
+    assert proved["gradients reach every weight"].passed
+
+
+@functools.cache
+def proofs(name: str, spec: str, conditional: bool) -> Proofs:
+    return verify(built(name, SPECS[spec], conditional), quick=True)
 
 
 @pytest.mark.parametrize(("name", "spec", "conditional"), CASES)
@@ -547,7 +573,7 @@ def _probabilities(model: GenerativeModel, everything: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("shape", [(1, 2, 1), (3, 1, 6), (1, 9, 1), (1, 1, 1), (7,)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 1, 6), (1, 9, 1), (1, 1, 1), (7,)], ids=str)
 def test_any_shape_is_right_or_refused_in_a_sentence(name: str, shape: tuple[int, ...]) -> None:
     """Images of one row or one column, a single pixel, and vectors."""
     spec = DataSpec("odd", shape, 3 if len(shape) == 3 else 2, classes=("a", "b", "c"))

@@ -151,6 +151,9 @@ def test_a_walk_is_closed_of_constant_speed_and_stays_where_codes_lie(prior: Pri
     torch.testing.assert_close(speed, speed[0, 0].expand(2, 16))
     assert prior is NORMAL or float(path.abs().max()) <= 1.0
     assert torch.linalg.matrix_rank(path[0], atol=1e-4) == 2
+    x = model.sample(2, seed=5)
+    through = model.walk((x[:1], x[1:]), 8)
+    assert torch.equal(through[:, 0], model.invert(x[:1]).images)
     with pytest.raises(InvalidSetting, match="at least three steps"):
         model.walk(1, 2)
 

@@ -90,6 +90,8 @@ def _widest(
         wide = _is_wide(tiny, tiny.posterior(images, subject.labels(len(images)))).double()
         if float(wide.mean()) > share:
             best, share = tiny, float(wide.mean())
+        if share == 1.0:
+            break
     return best
 
 

@@ -81,7 +81,12 @@ def subject_of(model: Fittable, data: Dataset | None, quick: bool, seed: int) ->
 def exact_copy(model: Model) -> Model:
     """A float64 copy on the CPU in evaluation mode, weights without gradient."""
     # A module's noise is a live generator; the copy gets none of it.
-    exact = copy.deepcopy(model).cpu().double().eval()
+    return _made_exact(copy.deepcopy(model))
+
+
+def _made_exact(model: Model) -> Model:
+    """The model itself, in float64 on the CPU in evaluation mode, weights without gradient."""
+    exact = model.cpu().double().eval()
     exact.requires_grad_(False)
     # The checks look at pixels: a model of vectors is checked in the layout it computes in.
     for module in exact.modules():
@@ -148,7 +153,7 @@ def smaller(
             for parameter in instance.parameters():
                 if parameter.ndim == 1 or not bool(parameter.any()):
                     parameter.data += 0.5 * torch.randn_like(parameter)
-    return exact_copy(instance), fitted
+    return _made_exact(instance), fitted
 
 
 def smaller_or_none(
