@@ -52,6 +52,10 @@ def test_json_holds_the_three_errors(tmp_path: Path, capsys: Capture) -> None:
     learned = json.loads(capsys.readouterr().out)["errors"]["model"]
     assert learned["declared"] == []
     assert abs(learned["difference"]) < 2.0
+    assert main(["world", "plan", out, "--codes", "40", "--episodes", "2"]) == 0
+    assert "40 codes, 41 states" in capsys.readouterr().out
+    assert main(["world", "plan", out, "--codes", "40", "--grid", "9"]) == 2
+    assert "one of --grid, --codes and --neighbours" in capsys.readouterr().err
     assert main(["world", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tasks"][0]["name"] == "cartpole"
 

@@ -43,6 +43,38 @@ def test_a_world_that_moves_by_cells_is_the_mdp_by_hand() -> None:
     assert mdp.certify(process, solution).error <= 1e-8
 
 
+@pytest.mark.parametrize(("codes", "neighbours"), [(40, 5), (None, 3), (None, 1)])
+def test_a_world_on_points_of_its_log_has_exact_rows(
+    codes: int | None, neighbours: int, tmp_path: Path
+) -> None:
+    far = world.collect(toy_rail.TASK, n=400, seed=0, hold=6.0)
+    points = world.Points.of(far, toy_rail.TASK, codes, neighbours=neighbours)
+    process = world.to_mdp(RAIL, points)
+    rows, end = process.transition, process.states - 1
+    np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-12)
+    assert process.terminal[end]
+    # One step to the right of the last point the episode is over.
+    near = int(points.points[:, 0].argmax())
+    assert points.points[near, 0] > 1.66
+    assert rows[int(process.pair_ptr[near]) + 2, end] == pytest.approx(1.0)
+    # What is meant: from a point the learned step, then the nearest points, equally likely.
+    first = int(points.points[:, 0].argmin())
+    distance = abs(points.points[:, 0] - points.points[first, 0] - toy_rail.STEP)
+    row = rows[[int(process.pair_ptr[first]) + 2], :end].toarray()[0]
+    assert row.sum() == pytest.approx(1.0)
+    farthest = np.sort(distance)[points.neighbours - 1]
+    assert distance[row > 0.0].max() == pytest.approx(farthest, abs=1e-4)
+    np.testing.assert_allclose(row[row > 0.0] * points.neighbours, 1.0)
+    plan = world.plan(RAIL, points)
+    assert plan.solution.error <= 1e-3
+    # V is the same all around a code, so a plan may stand still between two of them.
+    assert world.act(toy_rail.TASK, plan, episodes=5).terminated.sum() >= 3
+    plan.save(tmp_path / "plan.npz")
+    again = world.Plan.load(tmp_path / "plan.npz", RAIL)
+    np.testing.assert_allclose(again.solution.value, plan.solution.value, atol=1e-3)
+    assert str(again.grid) == str(points)
+
+
 def test_the_mass_of_ends_is_kept() -> None:
     """Trap: rows without the mass of their terminal successors are not rows."""
     task = world.TASKS["cartpole"]
@@ -156,6 +188,8 @@ def test_plans_and_worlds_are_saved_and_loaded(
 def test_grids_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InvalidSetting, match="expected 1 sides"):
         world.plan(RAIL, (4, 4))
+    with pytest.raises(InvalidSetting, match="500 codes of 120 states"):
+        world.Points.of(LOG, toy_rail.TASK, 500)
     with pytest.raises(InvalidSetting, match="too large"):
         world.to_mdp(RAIL, (20_000_000,))
     with pytest.raises(InvalidSetting, match="between 0 and 1"):

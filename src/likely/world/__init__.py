@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from likely.world.abstractions import kernel_plan as kernel_plan
     from likely.world.abstractions import neighbours_plan as neighbours_plan
     from likely.world.grid import Grid as Grid
+    from likely.world.grid import Points as Points
     from likely.world.grid import to_mdp as to_mdp
     from likely.world.learn import fit as fit
     from likely.world.learn import held_out_nats as held_out_nats
@@ -57,7 +58,7 @@ _HOME = {
     for home, names in {
         "learn": ("fit", "held_out_nats"),
         "abstractions": ("TablePlan", "clone", "codes_plan", "kernel_plan", "neighbours_plan"),
-        "grid": ("Grid", "to_mdp"),
+        "grid": ("Grid", "Points", "to_mdp"),
         "model": ("Branches", "KnownModel", "Step", "TransitionModel"),
         "memory": ("Memory", "fit_memory"),
         "pixels": ("Codes", "PixelPole", "Pixels", "fit_codes"),

@@ -31,6 +31,7 @@ from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution
 from likely.mdp.solvers.solve import solve
 from likely.world.features import Features, ridge
+from likely.world.grid import centres_of
 from likely.world.learn import columns
 from likely.world.tasks import Task, task_for
 from likely.world.trajectories import Trajectories
@@ -153,7 +154,7 @@ def codes_plan(
     data, features = columns(declared, trajectories), Features(declared, 1)
     begin = features(data.state)
     scale = np.maximum(begin.std(axis=0), 1e-9)
-    centres = _centres(begin / scale, codes, seed)
+    centres = centres_of(begin / scale, codes, seed)
     tree, size, actions = cKDTree(centres), len(centres), len(declared.actions)
 
     def code(state: FloatArray) -> IntArray:
@@ -205,7 +206,7 @@ def kernel_plan(
     data, features = columns(declared, trajectories), Features(declared, 1)
     begin = features(data.state)
     scale = np.maximum(begin.std(axis=0), 1e-9)
-    centres = _centres(begin / scale, states, seed)
+    centres = centres_of(begin / scale, states, seed)
     m, actions = len(centres), len(declared.actions)
 
     def kernel(left: FloatArray, right: FloatArray) -> FloatArray:
@@ -239,13 +240,6 @@ def kernel_plan(
         return np.asarray((share @ q[:m]).argmax(axis=1), dtype=np.int64)
 
     return TablePlan(declared, process, solution, choose)
-
-
-def _centres(points: FloatArray, count: int, seed: int) -> FloatArray:
-    from scipy.cluster.vq import kmeans2
-
-    noise = np.random.default_rng(seed)
-    return np.asarray(kmeans2(points, min(count, len(points)), minit="++", rng=noise)[0])
 
 
 def clone(

@@ -1,7 +1,8 @@
 r"""`to_mdp`: a learned world as a finite Markov decision process, its rows exact.
 
-The points of a grid are the states. From a point g and an action, the world lands at s'; with the
-multilinear weights of the corners around s' (w >= 0, sum 1),
+The points of a grid are the states, or points of the data. From a point g and an action, the world
+lands at s'; with the multilinear weights of the corners around s' (w >= 0, sum 1), or those of the
+points nearest to s',
 
     p(g' | g, a) = sum_j u_j (1 - e(s'_j)) w_g'(s'_j),     p(end | g, a) = sum_j u_j e(s'_j),
 
@@ -16,19 +17,24 @@ not the value of the world: `plan` prints that difference by itself.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting
 from likely.mdp.model.problem import MDP
+from likely.world.features import Features
 from likely.world.model import Branches, TransitionModel
 from likely.world.tasks import Task, sides
+from likely.world.trajectories import Trajectories
 
-__all__ = ["Grid", "look_ahead", "to_mdp"]
+__all__ = ["Averager", "Grid", "Points", "centres_of", "look_ahead", "to_mdp"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -36,8 +42,47 @@ BLOCK = 1 << 20  # numbers that are handled together
 MOST = 20_000_000  # transitions of an MDP in memory
 
 
+class Averager(abc.ABC):
+    """Points in the box of a task, and every state as a mean of some of them.
+
+    Attributes:
+        task: whose box.
+        counts: points a side; their product is `size`.
+    """
+
+    task: Task
+    counts: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return int(np.prod(self.counts))
+
+    @property
+    @abc.abstractmethod
+    def points(self) -> FloatArray:
+        """[size, d]."""
+
+    @property
+    @abc.abstractmethod
+    def cell(self) -> FloatArray:
+        """[d] how far apart points are, about."""
+
+    @abc.abstractmethod
+    def weights(self, state: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Points [n, m] and weights [n, m], at least 0 with sums of 1, of states [n, d]."""
+
+    @abc.abstractmethod
+    def refined(self, factor: float) -> Averager:
+        """One with about `factor` times the points a side."""
+
+    @abc.abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What `averager` reads."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Grid:
+class Grid(Averager):
     """Points in the box of a task; an angle's first point is also behind its last.
 
     Attributes:
@@ -48,10 +93,21 @@ class Grid:
     task: Task
     counts: tuple[int, ...]
 
+    def __str__(self) -> str:
+        return f"grid {'x'.join(map(str, self.counts))}"
+
     @property
-    def size(self) -> int:
-        """Number of points."""
-        return int(np.prod(self.counts))
+    def cell(self) -> FloatArray:
+        sides = np.array(self.task.high) - np.array(self.task.low)
+        return np.asarray(sides / np.array(self.counts))
+
+    def refined(self, factor: float) -> Grid:
+        return Grid(
+            self.task, tuple(max(min(n, 3), round((n - 1) * factor) + 1) for n in self.counts)
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"grid": np.array(self.counts)}
 
     @property
     def axes(self) -> list[FloatArray]:
@@ -95,13 +151,114 @@ class Grid:
         return corner, weight
 
 
-def nodes(branches: Branches, grid: Grid, points: int) -> tuple[FloatArray, FloatArray]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Points(Averager):
+    """Points of the data, and the mean of those nearest to a state.
+
+    Distances are of states scaled by the deviation of the points, as in DAC-MDP.
+
+    Attributes:
+        task: of the states.
+        at: [m, d] the points.
+        neighbours: how many are averaged; 1 is vector quantisation.
+    """
+
+    task: Task
+    at: FloatArray
+    neighbours: int = 1
+
+    @classmethod
+    def of(
+        cls, log: Trajectories, task: Task, codes: int | None = None, *, neighbours: int = 5,
+        seed: int = 0,
+    ) -> Points:  # fmt: skip
+        """Points of the states of a log.
+
+        Args:
+            log: as it was fitted.
+            task: `model.task`.
+            codes: as many centres of k-means, each state the nearest of them; None for all states
+                before an action.
+            neighbours: of those, how many are averaged.
+            seed: of k-means.
+
+        Raises:
+            InvalidSetting: codes or neighbours below 1, or no more states than that.
+        """
+        states = task.states_of(log)[0]
+        few = neighbours if codes is None else codes
+        if not 1 <= few <= len(states):
+            what = "neighbours" if codes is None else "codes"
+            raise InvalidSetting(f"{few} {what} of {len(states)} states: expected 1 to that many")
+        if codes is None:
+            return cls(task, states, neighbours)
+        # The state that is nearest to each centre: the mean of angles is no angle.
+        features, scale, tree = cls(task, states)._nearest
+        _, nearest = tree.query(centres_of(features(states) / scale, codes, seed))
+        return cls(task, states[np.unique(nearest)])
+
+    def __str__(self) -> str:
+        if self.neighbours == 1:
+            return f"{self.size} codes"
+        return f"{self.size} states of the log, {self.neighbours} nearest"
+
+    @property
+    def counts(self) -> tuple[int, ...]:  # type: ignore[override]
+        """(m,)."""
+        return (len(self.at),)
+
+    @property
+    def points(self) -> FloatArray:
+        return self.at
+
+    @property
+    def cell(self) -> FloatArray:
+        return np.asarray(np.ptp(self.at, axis=0) / len(self.at) ** (1.0 / self.task.dimensions))
+
+    @functools.cached_property
+    def _nearest(self) -> tuple[Features, FloatArray, Any]:
+        from scipy.spatial import cKDTree
+
+        features = Features(self.task, 1)
+        x = features(self.at)
+        scale = np.maximum(x.std(axis=0), 1e-9)
+        return features, scale, cKDTree(x / scale)
+
+    def weights(self, state: FloatArray) -> tuple[IntArray, FloatArray]:
+        features, scale, tree = self._nearest
+        k = min(self.neighbours, len(self.at))
+        _, nearest = tree.query(features(state) / scale, k=k)
+        return np.reshape(nearest, (len(state), k)), np.full((len(state), k), 1.0 / k)
+
+    def refined(self, factor: float) -> Points:
+        """Only fewer: every few of the points."""
+        step = max(1, round(1.0 / factor))
+        return Points(self.task, self.at[::step], self.neighbours)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"points": self.at, "neighbours": np.array(self.neighbours)}
+
+
+def averager(task: Task, grid: Sequence[int] | Averager | None) -> Averager:
+    """What a plan is made on: sides of a grid (None: those of the task), or itself."""
+    return grid if isinstance(grid, Averager) else Grid(task, sides(task, grid))
+
+
+def centres_of(points: FloatArray, count: int, seed: int) -> FloatArray:
+    """[count, f] centres of k-means, at most as many as there are points [n, f]."""
+    from scipy.cluster.vq import kmeans2
+
+    noise = np.random.default_rng(seed)
+    return np.asarray(kmeans2(points, min(count, len(points)), minit="++", rng=noise)[0])
+
+
+def nodes(branches: Branches, grid: Averager, points: int) -> tuple[FloatArray, FloatArray]:
     """Next states [n, m, d] and weights [n, m]: branches times the nodes of a quadrature.
 
     Variables whose spread is below a tenth of a cell get one node, the centre.
     """
     task = grid.task
-    width = (np.array(task.high) - np.array(task.low)) / np.array(grid.counts)
+    width = grid.cell
     if points == 1 and not np.ptp(branches.centre, axis=1).any():  # branches of one centre
         return branches.centre[:, :1], np.ones((len(branches.centre), 1))
     x, w = np.polynomial.hermite_e.hermegauss(points)
@@ -137,7 +294,7 @@ class Ahead:
 
 
 def look_ahead(
-    model: TransitionModel, grid: Grid, state: FloatArray, action: int, points: int
+    model: TransitionModel, grid: Averager, state: FloatArray, action: int, points: int
 ) -> Ahead:
     """What one action does to states [n, d]."""
     task = model.task
@@ -157,17 +314,18 @@ def look_ahead(
 
 def to_mdp(
     model: TransitionModel,
-    grid: Sequence[int] | None = None,
+    grid: Sequence[int] | Averager | None = None,
     *,
     discount: float | None = None,
     quadrature: int | None = None,
     initial: FloatArray | None = None,
 ) -> MDP:
-    """The world on a grid: its points are states 0..G-1, the last state, G, is the end.
+    """The world on points: they are states 0..G-1, the last state, G, is the end.
 
     Args:
         model: from `fit`.
-        grid: [d] points a side; by default those of the task.
+        grid: [d] points a side, by default those of the task; or `Points`, codes or states of the
+            log.
         discount: by default that of the task.
         quadrature: Gauss-Hermite nodes for each variable whose noise a cell can see; 1 takes the
             world as certain; by default that of the task.
@@ -181,7 +339,7 @@ def to_mdp(
         InvalidSetting: sides that do not fit the task, or a grid too large for memory.
     """
     task = model.task
-    lattice = Grid(task, sides(task, grid))
+    lattice = averager(task, grid)
     quadrature = task.quadrature if quadrature is None else quadrature
     if quadrature < 1:
         raise InvalidSetting(f"quadrature needs at least 1 node, given {quadrature}")
@@ -191,7 +349,7 @@ def to_mdp(
     if size * actions * min(width, size) > MOST:
         raise InvalidSetting(
             f"a grid of {size} points with {actions} actions and {width} successors each is too "
-            f"large; give fewer points, or quadrature=1 ({2**task.dimensions} successors)"
+            "large; give fewer points, or quadrature=1"
         )
     points, dead = lattice.points, np.zeros(size, dtype=bool)
     if model.ends.rule is not None:

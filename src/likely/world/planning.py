@@ -30,11 +30,10 @@ from likely.files import reading
 from likely.mdp.model.problem import MDP, is_discounting, read_npz, write_npz
 from likely.mdp.model.solution import Solution
 from likely.mdp.solvers.solve import solve
-from likely.world.grid import Grid, look_ahead, to_mdp
+from likely.world.grid import Averager, Points, averager, look_ahead, to_mdp
 from likely.world.learn import fit, held_out_nats
 from likely.world.model import TransitionModel
 from likely.world.play import Played, act
-from likely.world.tasks import sides
 from likely.world.trajectories import Trajectories
 
 __all__ = ["Errors", "Plan", "errors", "plan", "validate"]
@@ -49,14 +48,14 @@ class Plan:
 
     Attributes:
         model: the learned world.
-        grid: of the states.
+        grid: of the states, or their `Points`.
         mdp: the world on the grid; its last state is the end of the episode.
         solution: value and policy with their certificate.
         quadrature: nodes for the noise, as in `to_mdp`.
     """
 
     model: TransitionModel
-    grid: Grid
+    grid: Averager
     mdp: MDP
     solution: Solution
     quadrature: int = 3
@@ -84,40 +83,44 @@ class Plan:
         return np.asarray((weight * self.solution.value[corner]).sum(axis=1))
 
     def __repr__(self) -> str:
-        shape = "x".join(map(str, self.grid.counts))
-        return f"Plan({self.model.task.name}, grid {shape}; {self.solution.status})"
+        return f"Plan({self.model.task.name}, {self.grid}; {self.solution.status})"
 
     def save(self, path: str | Path) -> None:
         """Write value, policy and grid as `.npz`."""
         write_npz(Path(path), {
             "value": self.solution.value, "lower": self.solution.lower,
             "upper": self.solution.upper, "policy": self.solution.policy,
-            "grid": np.array(self.grid.counts), "discount": np.array(self.mdp.discount),
-            "quadrature": np.array(self.quadrature),
+            "discount": np.array(self.mdp.discount), "quadrature": np.array(self.quadrature),
+            **self.grid.arrays(),
         })  # fmt: skip
 
     @classmethod
     def load(cls, path: str | Path, model: TransitionModel) -> Plan:
         """Read what `save` wrote, beside the model that it is of; certified again."""
         arrays = read_npz(Path(path), "a plan")
-        for name in ("value", "grid", "discount", "quadrature"):
+        places = ("points", "neighbours") if "points" in arrays else ("grid",)
+        for name in ("value", *places, "discount", "quadrature"):
             if name not in arrays:
                 raise InvalidData(f'{path}: "{name}" is missing')
         with reading(Path(path), what="not a plan"):
-            counts = [int(n) for n in arrays["grid"]]
-            if math.prod(counts) + 1 != len(arrays["value"]):
+            if "points" in arrays:
+                points = arrays["points"].reshape(-1, model.task.dimensions)
+                grid: Averager = Points(model.task, points, int(arrays["neighbours"]))
+            else:
+                grid = averager(model.task, [int(n) for n in arrays["grid"]])
+            if grid.size + 1 != len(arrays["value"]):
                 raise InvalidData(
-                    f"a value of {len(arrays['value'])} states on a grid of {math.prod(counts)}"
+                    f"a value of {len(arrays['value'])} states on a grid of {grid.size}"
                 )
             return plan(
-                model, counts, discount=float(arrays["discount"]), tolerance=math.inf,
+                model, grid, discount=float(arrays["discount"]), tolerance=math.inf,
                 quadrature=min(9, int(arrays["quadrature"])), start=arrays["value"],
             )  # fmt: skip
 
 
 def plan(
     model: TransitionModel,
-    grid: Sequence[int] | None = None,
+    grid: Sequence[int] | Averager | None = None,
     *,
     discount: float | None = None,
     tolerance: float = 1e-3,
@@ -128,7 +131,8 @@ def plan(
 
     Args:
         model: from `fit`.
-        grid: [d] points a side; by default those of the task, else about 20,000 points.
+        grid: [d] points a side, by default those of the task, else about 20,000 points; or
+            `Points`, codes or states of the log.
         discount: below 1; by default that of the task.
         tolerance: the error |V - V*| in the gridded world to reach, in units of reward.
         quadrature: nodes for the noise, by default those of the task; see `to_mdp`.
@@ -141,8 +145,8 @@ def plan(
     if not is_discounting(rate):
         raise InvalidSetting(f"a plan needs a discount between 0 and 1, given {rate}")
     quadrature = model.task.quadrature if quadrature is None else quadrature
-    process = to_mdp(model, grid, discount=rate, quadrature=quadrature)
-    lattice = Grid(model.task, sides(model.task, grid))
+    lattice = averager(model.task, grid)
+    process = to_mdp(model, lattice, discount=rate, quadrature=quadrature)
     if start is not None and start.shape != (process.states,):
         raise InvalidData(f"a value of shape {start.shape}, the grid has {process.states} states")
     endless = not math.isfinite(tolerance)
@@ -305,7 +309,8 @@ def errors(
         states: [n, d] first states where there is no environment.
         nats: what `validate` measured.
         episodes: from the first states of the seeds `seed`, `seed` + 1, ...
-        refine: factors of the grid's sides to solve besides; above 1 is finer.
+        refine: factors of the grid's sides to solve besides; above 1 is finer. Of `Points`, of
+            their number.
         steps: of the undiscounted returns in the learned world, where the true one has no limit.
     """
     task, earned, begin = plan.model.task, None, states
@@ -319,9 +324,8 @@ def errors(
         raise InvalidSetting("errors needs an environment, or the first states of the log")
     refinement = [(plan.grid.counts, float(plan.value(begin).mean()))]
     for factor in refine:
-        counts = tuple(max(min(n, 3), round((n - 1) * factor) + 1) for n in plan.grid.counts)
-        other = plan_like(plan, counts)
-        refinement.append((counts, float(other.value(begin).mean())))
+        other = plan_like(plan, plan.grid.refined(factor))
+        refinement.append((other.grid.counts, float(other.value(begin).mean())))
     refinement.sort(key=lambda item: math.prod(item[0]))
     promised, discounted = imagine(plan, begin, steps, seed=seed)
     return Errors(
@@ -330,9 +334,9 @@ def errors(
     )  # fmt: skip
 
 
-def plan_like(other: Plan, counts: Sequence[int]) -> Plan:
+def plan_like(other: Plan, grid: Averager) -> Plan:
     """The same world on another grid."""
     return plan(
-        other.model, counts, discount=other.mdp.discount, quadrature=other.quadrature,
+        other.model, grid, discount=other.mdp.discount, quadrature=other.quadrature,
         tolerance=max(1e-3, other.solution.error),
     )  # fmt: skip

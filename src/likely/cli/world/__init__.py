@@ -65,6 +65,10 @@ OWN: dict[str, dict[str, Option]] = {
     },
     "plan": {
         "--grid": ("NxN", _grid, None, "points a side, as 91x61 [those of the task]"),
+        "--codes": ("N", whole(1), None, "plan on N codes of the log's states (k-means) instead of "
+                    "a grid"),
+        "--neighbours": ("K", whole(1), None, "plan on the states of the log instead, each state "
+                         "the mean of the K nearest"),
         "--discount": ("D", _DISCOUNT, None, "per step, below 1 [that of the task]"),
         "--tolerance": ("T", positive, 1e-3, "largest |V - V*| of the gridded world, in units of "
                         "reward [1e-3]"),

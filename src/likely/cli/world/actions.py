@@ -17,6 +17,7 @@ from likely.estimate import Estimate
 from likely.files import refuse_unwritable
 from likely.files.figures import write_atomically
 from likely.world.draw import values_figure
+from likely.world.grid import Points
 from likely.world.learn import fit
 from likely.world.model import TransitionModel
 from likely.world.pixels import Codes
@@ -129,8 +130,13 @@ def _plan(options: argparse.Namespace) -> None:
     check_target(options.plot, PICTURES)
     model, log, config = load_world(options.world)
     settings = config["settings"]
+    grid: Any = options.grid
+    if options.codes is not None or options.neighbours is not None:
+        if grid is not None or None not in (options.codes, options.neighbours):
+            raise InvalidSetting("give one of --grid, --codes and --neighbours")
+        grid = Points.of(log, model.task, options.codes, neighbours=options.neighbours or 1)
     solved = plan(
-        model, options.grid, discount=options.discount, tolerance=options.tolerance,
+        model, grid, discount=options.discount, tolerance=options.tolerance,
         quadrature=options.quadrature,
     )  # fmt: skip
     solved.save(Path(options.world) / PLAN)
@@ -152,10 +158,9 @@ def _plan(options: argparse.Namespace) -> None:
             "errors": measured.record(),
         })  # fmt: skip
         return
-    shape = "x".join(map(str, solved.grid.counts))
     say(f"{model.task.name}: {model.about}, from {len(log)} transitions")
-    say(f"grid {shape}, {solved.mdp.states} states, {solved.mdp.transitions} transitions, discount "
-        f"{solved.mdp.discount:g}: {solved.solution.status}\n")  # fmt: skip
+    say(f"{solved.grid}, {solved.mdp.states} states, {solved.mdp.transitions} transitions, "
+        f"discount {solved.mdp.discount:g}: {solved.solution.status}\n")  # fmt: skip
     say(str(measured))
     if options.plot is not None:
         say(f"wrote {options.plot}")
