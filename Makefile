@@ -29,6 +29,10 @@ lint: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(BIN)/mypy
 
+# Byte code and kernels are kept, whatever the environment says: hundreds of processes would each
+# compile the package again.
+kernels unit: export PYTHONDONTWRITEBYTECODE =
+
 # Compiled once and kept on the disk: the workers of `unit` would compile them each.
 kernels: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ask/test_compress.py -k compiled

@@ -144,6 +144,8 @@ def main() -> None:
     for name in options.networks or FITTED:
         entry = measured(name, options.out)
         rows = json.loads(path.read_text())["about"]["rows"] if path.exists() else {}
+        # Rows of a file that has no paired gains are measured again, or left out.
+        rows = {n: r for n, r in rows.items() if all("gain" in p for p in r["pairs"].values())}
         rows[name] = entry
         figures = {}
         for network, row in rows.items():

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.optimize import linprog
 
@@ -22,12 +23,19 @@ from likely.mdp.robust.bounds import (
 )
 from likely.mdp.robust.spibb import needed_visits
 
+Floats = npt.NDArray[np.float64]
+
 LAKE = mdp.load("frozen-lake", discount=0.9).mdp
-TRUE = mdp.solve(LAKE, tolerance=1e-10).value
 # From n draws of every live pair: L by L1 balls at the start, all states possible, and known ones
 # (three moves a pair; the table was made with k = 3 for all), one seed.
 PUBLISHED = {100: (0.0, 0.0010), 1_000: (0.0065, 0.0225), 10_000: (0.0342, 0.0527),
              100_000: (0.0554, 0.0636), 1_000_000: (0.0642, 0.0671)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def true() -> Floats:
+    """V* of the lake."""
+    return mdp.solve(LAKE, tolerance=1e-10).value
 
 
 def random_rows(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,15 +93,15 @@ def test_the_radius_is_that_of_weissman_and_a_sure_row_has_none() -> None:
 
 
 @pytest.mark.parametrize("n", PUBLISHED)
-def test_the_lower_bounds_of_the_lake_are_the_known_ones(n: int) -> None:
+def test_the_lower_bounds_of_the_lake_are_the_known_ones(n: int, true: Floats) -> None:
     for known, expected in zip((False, True), PUBLISHED[n], strict=True):
         counts = mdp.draw_counts(LAKE, n, seed=0, known_support=known)
         l1 = mdp.robust_bounds(counts, 0.9, sets="l1", gathered="fixed")
         assert l1.lower[0] == pytest.approx(expected, abs=0.0025)  # other draws
         both = mdp.robust_bounds(counts, 0.9, gathered="fixed")
         for bounds in (l1, both):
-            assert (bounds.lower <= TRUE).all()
-            assert (bounds.upper >= TRUE).all()
+            assert (bounds.lower <= true).all()
+            assert (bounds.upper >= true).all()
             assert mdp.evaluate(LAKE, bounds.policy).value[0] >= bounds.lower[0]
             assert bounds.solver_error <= 2e-6
 
@@ -107,13 +115,13 @@ def test_more_iterations_move_the_bounds_inwards_only() -> None:
     assert (fine.upper - fine.lower >= 0).all()
 
 
-def test_the_bounds_cover_in_resampled_data_sets() -> None:
+def test_the_bounds_cover_in_resampled_data_sets(true: Floats) -> None:
     """40 of the 200 of bench/robust.py."""
     covered = 0
     for seed in range(40):
         counts = mdp.draw_trajectories(LAKE, "uniform", 100, seed)
         bounds = mdp.robust_bounds(counts, 0.9, sets="intervals", tolerance=1e-4)
-        covered += bool((bounds.lower <= TRUE).all() and (bounds.upper >= TRUE).all())
+        covered += bool((bounds.lower <= true).all() and (bounds.upper >= true).all())
     assert covered >= 38
 
 
@@ -216,7 +224,7 @@ def test_counts_of_a_log_are_those_of_its_rows() -> None:
 
 
 def test_the_command_bounds_a_world_and_a_log(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], true: Floats
 ) -> None:
     words = ["mdp", "counts", "frozen-lake", "--discount", "0.9"]
     assert main([*words, "--draws", "1000"]) == 0
@@ -225,7 +233,7 @@ def test_the_command_bounds_a_world_and_a_log(
     assert "with probability 0.95" in text
     assert main([*words, "--all-states", "--sets", "l1", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["lower"][0] <= TRUE[0] <= record["upper"][0]
+    assert record["lower"][0] <= true[0] <= record["upper"][0]
     assert main([*words, "--unknown-rewards"]) == 0
     assert "rewards are known to lie between 0 and 1" in capsys.readouterr().out
     path = tmp_path / "log.npz"
