@@ -18,7 +18,7 @@ from likely.density import Autoregressive, EncoderDecoder, Fittable
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting, Unanswerable, nearest
 
-# Maps are averaged to at most so many rows and columns.
+# Maps are averaged to at most this many rows and columns.
 POOLED = 4
 
 

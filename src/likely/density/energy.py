@@ -65,7 +65,7 @@ class EnergyBased(GenerativeModel):
 
     @abc.abstractmethod
     def negative(self, x: Tensor, steps: int, noise: Noise, *, persistent: bool) -> Tensor:
-        """Ends of chains: from x, or the model's own, which then go on from there next time."""
+        """Ends of chains: from x, or the model's own, which then continue from there."""
 
     @property
     @abc.abstractmethod

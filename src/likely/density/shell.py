@@ -30,7 +30,7 @@ class Prior(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class StandardNormal:
-    """N(0, I) over codes of so many dimensions."""
+    """N(0, I) over codes of this many dimensions."""
 
     dimensions: int
 

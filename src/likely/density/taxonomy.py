@@ -126,7 +126,13 @@ class ApproximateDensity(GenerativeModel):
 
     @abc.abstractmethod
     def elbo(self, x: Tensor, noise: Noise, context: Tensor | None = None) -> Tensor:
-        """A one-sample estimate of the evidence lower bound, nats [B]."""
+        """A one-sample estimate of the evidence lower bound, nats [B].
+
+        Args:
+            x: integers [B, *shape].
+            noise: of the codes, as `likely.noise.Noise(0)`: the same noise, the same estimate.
+            context: labels [B] or None.
+        """
 
 
 def chunks(n: int, size: int) -> Iterator[slice]:

@@ -52,8 +52,8 @@ def choose_device(name: str) -> torch.device:
 def settle_threads(resumed: int | None = None) -> str:
     """Compute with as many threads as there are idle cores, unless OMP_NUM_THREADS is set.
 
-    A fit that was begun with `resumed` threads goes on bit for bit with these only. The answer is
-    what there is to say of it, a sentence; "" where all cores are used.
+    A fit that was begun with `resumed` threads resumes bit for bit only with that number. Returns a
+    sentence about the choice; "" where all cores are used.
     """
     usable = cores.usable()
     if cores.asked() is not None or torch.get_num_threads() < usable:

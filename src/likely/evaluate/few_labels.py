@@ -74,7 +74,7 @@ class FineTuning:
 
 
 def stratified(labels: Integers, classes: int, per_class: int, seed: int) -> Integers:
-    """A draw of labelled examples: so many of each class, int64 [per_class * classes].
+    """A draw of labelled examples: this many of each class, int64 [per_class * classes].
 
     Draws of one seed contain each other. All examples in order where per_class is 0.
 

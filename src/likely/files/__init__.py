@@ -29,7 +29,7 @@ from likely.files import atomic
 
 LIMIT = "LIKELY_FILE_LIMIT"
 ALWAYS = 256 << 20  # bytes that any file may ask for
-FACTOR = 100  # and so many times its own size: more than any data we met, in a compressed file
+FACTOR = 100  # and this many times its own size: more than any data we met, in a compressed file
 
 NUMBERS = "biuf"
 

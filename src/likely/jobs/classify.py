@@ -67,7 +67,7 @@ TITLES = {
 }
 # Images that means and scales of layers are taken from.
 UNLABELLED = 2000
-# Above so many labels, spreading them tells nothing and takes memory.
+# Above this many labels, spreading them tells nothing and takes memory.
 MOST_SPREAD = 5000
 
 

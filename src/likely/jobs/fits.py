@@ -145,7 +145,7 @@ class SideBySide:
 
 
 def room_for(count: int, device: str) -> tuple[int, int]:
-    """(fits at a time, threads of each) for so many fits on this machine."""
+    """(fits at a time, threads of each) for this many fits on this machine."""
     if choose_device(device).type != "cpu":
         return 1, cores.asked() or cores.usable()
     at_once = min(count, cores.usable())

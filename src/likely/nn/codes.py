@@ -122,7 +122,7 @@ class WeightedMixture(Startable):
 def code_density(
     kind: CodeDensity, dimensions: int, *, components: int, layers: int, hidden: int
 ) -> Startable | FlowDensity:
-    """A density over codes of so many dimensions.
+    """A density over codes of this many dimensions.
 
     Args:
         kind: of density.

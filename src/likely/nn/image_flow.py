@@ -154,7 +154,7 @@ def squeezed(shape: tuple[int, int, int]) -> tuple[Squeeze, tuple[int, int, int]
 def image_steps(
     shape: tuple[int, int, int], steps: int, features: int, blocks: int, context: int = 0
 ) -> list[Bijection]:
-    """ActNorm, 1 x 1 convolution and coupling, so many times; arguments as for `ConvNetwork`."""
+    """ActNorm, 1 x 1 convolution and coupling, this many times; arguments as for `ConvNetwork`."""
     channels, height, width = shape
     maps: list[Bijection] = []
     for index in range(steps):

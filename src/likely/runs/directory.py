@@ -144,7 +144,7 @@ class RunDirectory:
     # -- what a fit may do here ------------------------------------------------------------
 
     def plan(self, wanted: Description, resume: bool = True) -> int | None:
-        """The step at which a fit would go on here; None where it would start from scratch.
+        """The step at which a fit would resume here; None where it would start from scratch.
 
         Nothing is changed. `resume` says whether a run that is here may be gone on with, not
         replaced.

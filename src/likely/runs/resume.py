@@ -1,4 +1,4 @@
-"""What a fit is, as its run keeps it, and what must agree for another fit to go on from there."""
+"""What a fit is, as its run keeps it, and what must agree for another fit to resume it."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class Prepared:
         return self._whole
 
     def tables(self, batch: int, *, side_by_side: bool) -> Tables:
-        """The program written for the kernels, for so many images."""
+        """The program written for the kernels, for this many images."""
         from likely.sampling.lowering import Tables
 
         key = batch, side_by_side

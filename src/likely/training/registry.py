@@ -195,7 +195,7 @@ class ContrastiveSettings:
 
     Attributes:
         k: steps of each Markov chain for an update.
-        persistent: whether chains go on from one update to the next; otherwise they start at the
+        persistent: whether chains continue from one update to the next; otherwise they start at the
             data.
     """
 

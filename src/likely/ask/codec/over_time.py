@@ -5,7 +5,7 @@ the same first state: what the writer is asked for, the reader reads. A column o
 written in two digits. Values that are missing are not written: which they are is known before.
 
 A stack is read in the reverse order of writing, so a piece of time is a block of its own, and the
-state goes on from block to block: a long series costs memory for one piece, and 33 bits for each.
+state carries over from block to block: a long series costs memory for one piece, and 33 bits each.
 Its stack begins empty: how many values a piece holds is known, and the values have a checksum.
 """
 

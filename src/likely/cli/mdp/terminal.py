@@ -40,7 +40,7 @@ def signed(value: float) -> str:
 
 
 def interval(low: float, high: float, digits: int = 9, scale: float = 0.0) -> str:
-    """An interval printed with so many digits, rounded outwards so that it still holds.
+    """An interval printed with this many digits, rounded outwards so that it still holds.
 
     Ends that are tiny beside `scale` are rounded to 0 or to a millionth of a millionth of it.
 

@@ -140,7 +140,7 @@ class HasCompletions(GenerativeModel):
             method: one of `completes_by`, or "auto", exact where the model can be. "exact" is of a
                 chain rule whose order begins with the observed pixels, or of a model that draws in
                 any order; "smc" is sequential Monte Carlo, "gibbs" begins with its draws and
-                redraws blocks; "importance" weighs codes, "hmc" goes on from there with
+                redraws blocks; "importance" weighs codes, "hmc" continues from there with
                 Hamiltonian trajectories in z.
             particles: of each image, for all but "exact".
             sweeps: over the unobserved pixels for gibbs, trajectories that count for hmc.

@@ -14,7 +14,7 @@ where x_f are the observed pixels filled in by codes that were weighed before (p
 Carlo); a posterior that is no Gaussian is replaced by the Gaussian of its moments. Weighing the
 codes of the last round alone, with r fixed before, keeps the estimate unbiased.
 
-Where few codes carry the weight, the draws are nearly one draw. Hamiltonian Monte Carlo goes on
+Where few codes carry the weight, the draws are nearly one draw. Hamiltonian Monte Carlo starts
 from them: a chain for each draw, whose trajectories follow the gradient of
 log p(z) + log p(observed | z) and are accepted by the exact ratio, so that p(z | observed) is left
 as it is. The mass of a coordinate is its precision under the Gaussians of the proposal; the step is

@@ -285,7 +285,7 @@ class _Reader:
                         row[t] = probability
 
     def grow(self, count: int) -> None:
-        """Make room for so many more entries of rows; many statements may give the same ones."""
+        """Make room for this many more entries of rows; many statements may give the same ones."""
         states = len(self.names["states"])
         self.entries = min(self.entries + count, len(self.names["actions"]) * states * states)
         self.room(self.entries, ENTRY, f"{self.entries} transitions")

@@ -231,7 +231,7 @@ def components(pair_ptr, indptr, indices):
 def mixes_fast(mdp: MDP, within: int = 6) -> bool:
     """Whether a few steps lead almost anywhere, so that no order of states helps.
 
-    From three states: 2,000 states (or half of all) within so many steps.
+    From three states: 2,000 states (or half of all) within that many steps.
     """
     return reach(mdp)[0] <= within
 

@@ -38,9 +38,9 @@ UNIT = kernels.UNIT
 PORTION = 20_000_000  # transitions visited between two looks at the clock (about 0.1 s)
 LAST_PORTION = 50_000_000  # the same for bounds of what is left, where a solve was stopped
 PATIENCE = 60_000  # transitions swept before a block counts as slow
-WIDEST = 400  # bands may cost so many operations per transition of their block ...
+WIDEST = 400  # bands may cost this many operations per transition of their block ...
 CORRIDOR = 4  # bandwidth of a chain whose states lie along a line
-LARGEST = 40_000_000  # ... and have at most so many numbers
+LARGEST = 40_000_000  # ... and have at most this many numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

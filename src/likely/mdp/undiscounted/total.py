@@ -233,7 +233,7 @@ def _until_the_end(case: _Case) -> str:
     case.fixed[~finite] = -np.inf
     case.usable = rows.every(finite)
     case.may_stop = True
-    return "every policy may be caught in a cycle that goes on for ever"
+    return "every policy may be caught in a cycle that never ends"
 
 
 def _until_target(case: _Case, goal: Mask, objective: str) -> str:

@@ -4,7 +4,7 @@ https://arxiv.org/abs/1406.2661
 
 x = G(z), z uniform on [-1, 1]^latent; G has hidden layers of rectifiers and tanh at its output, D
 hidden layers of maxout units (Goodfellow et al. 2013, https://arxiv.org/abs/1302.4389), each the
-largest of so many `pieces`. It takes vectors of numbers on a lattice as well as images.
+largest of `pieces` linear ones. It takes vectors of numbers on a lattice as well as images.
 
 Deviations: no dropout in D, whose gradient the default objective penalises instead; one piece is
 a LeakyReLU; weights start at He scale; labels shift the first layer of G and are projected on

@@ -140,7 +140,7 @@ class BoundedPixelCNN(Incremental):
 def rest_network(
     spec: DataSpec, lifting: Lifting, features: int, network: GatedPixelCNNSettings
 ) -> BoundedPixelCNN:
-    """The density of the second part, given so many feature maps and what is known."""
+    """The density of the second part, given this many feature maps and what is known."""
     context = (features + lifting.planes, *lifting.rest[1:])
     of_rest = DataSpec(spec.name, lifting.rest, 2 * lifting.levels - 1, context=context)
     return BoundedPixelCNN(of_rest, DifferenceSettings(network, lifting))

@@ -32,7 +32,7 @@ class SplitSettings(MaskedSettings):
         base_layers: layers of that of the first part.
         layers: layers of that of the second part.
         head: distribution of a value of the first part given the earlier ones.
-        features: feature maps that the second part is told of the first.
+        features: feature maps of the first part that condition the second.
         blocks: residual blocks at each size of the network that makes them.
     """
 
@@ -71,7 +71,7 @@ class LumaChromaSettings(SplitSettings):
         luma: the model of luma: by rows, or scale by scale.
         base_layers: layers of the network of luma.
         layers: layers of the network of chroma.
-        features: feature maps that chroma is told of luma.
+        features: feature maps of luma that condition chroma.
     """
 
     luma: Literal["gated-pixelcnn", "haar-pyramid"] = "gated-pixelcnn"
@@ -96,7 +96,7 @@ class HaarPyramidSettings(SplitSettings):
         scales: how often the sides are halved.
         base_layers: layers of the network of the smallest image.
         layers: layers of the network of the details at each scale.
-        features: feature maps that the details are told of the averages.
+        features: feature maps of the averages that condition the details.
     """
 
     scales: int = 2

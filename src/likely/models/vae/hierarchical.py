@@ -9,7 +9,7 @@ https://arxiv.org/abs/1902.02102.
 A bottom-up network makes features d_l(x) at each resolution. One top-down network serves prior and
 posterior: h at the top is learned; at layer l it gives `p(z_l | z_>l)` and, with d_l,
 `q(z_l | z_>l, x)`, diagonal Gaussians whose coordinates are the channels of each cell; z_l is added
-to h, which goes on to the next finer resolution and in the end to the parameters of the head.
+to h, which feeds the next finer resolution and in the end to the parameters of the head.
 
 Mean and log-scale of q are those of p plus what d_l changes, so that a layer that learned nothing
 has a KL of zero (Vahdat and Kautz 2020, https://arxiv.org/abs/2007.03898). The KL of a layer has a

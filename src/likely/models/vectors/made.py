@@ -345,7 +345,7 @@ def degrees_of_homes(of_units: Tensor, layers: int, hidden: int) -> Tensor:
     Args:
         of_units: degrees of the units, [N].
         layers: hidden layers.
-        hidden: at least so many units of each.
+        hidden: at least this many units of each.
     """
     count = len(of_units)
     homes = of_units.repeat_interleave(-(-hidden // count)).clamp(max=max(1, count - 1))
