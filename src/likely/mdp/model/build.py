@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,15 @@ FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53  # relative error of one operation
 
 
+class Marks(NamedTuple):
+    """What constructors are told of states and actions beside the rows; see `MDP.from_pairs`."""
+
+    terminal: npt.ArrayLike | None
+    initial: npt.ArrayLike | None
+    state_names: Iterable[str] | None
+    action_names: Iterable[str] | None
+
+
 def from_pairs(
     pair_ptr: npt.ArrayLike,
     indptr: npt.ArrayLike,
@@ -26,14 +35,11 @@ def from_pairs(
     reward: npt.ArrayLike | None,
     discount: float,
     *,
+    marks: Marks,
     pair_action: npt.ArrayLike | None,
     successor_reward: npt.ArrayLike | None,
-    terminal: npt.ArrayLike | None,
-    initial: npt.ArrayLike | None,
-    state_names: Iterable[str] | None,
-    action_names: Iterable[str] | None,
-    missing: str,
-    row_tolerance: float,
+    missing: str = "refuse",
+    row_tolerance: float = 1e-9,
 ) -> MDP:
     """See `MDP.from_pairs`."""
     checks.discount(discount)
@@ -58,8 +64,11 @@ def from_pairs(
         if action_numbers is None
         else action_numbers
     )
-    names = (_names(state_names, len(pairs_of) - 1, "state"), _names(action_names, None, "action"))
-    ended = _terminal(terminal, len(pairs_of) - 1)
+    names = (
+        _names(marks.state_names, len(pairs_of) - 1, "state"),
+        _names(marks.action_names, None, "action"),
+    )
+    ended = _terminal(marks.terminal, len(pairs_of) - 1)
     checks.successors(pairs_of, rows, columns, labels, names)
     checks.probabilities(pairs_of, rows, weights, labels, names)
     checks.distinct(pairs_of, labels, names)
@@ -70,7 +79,7 @@ def from_pairs(
     pieces.fold(row_tolerance)
     checks.rewards(pieces.reward, pieces.pair_ptr, pieces.pair_action, *names)
     pieces.merge()
-    start = _initial(initial, len(pairs_of) - 1)
+    start = _initial(marks.initial, len(pairs_of) - 1)
     appended = pieces.complete_rows(missing, row_tolerance, names)
     if appended:
         names = (None if names[0] is None else (*names[0], "end"), names[1])
@@ -277,10 +286,7 @@ def from_arrays(
     *,
     layout: str,
     available: npt.ArrayLike | None,
-    terminal: npt.ArrayLike | None,
-    initial: npt.ArrayLike | None,
-    state_names: Iterable[str] | None,
-    action_names: Iterable[str] | None,
+    marks: Marks,
 ) -> MDP:
     """See `MDP.from_arrays`."""
     if layout not in ("ass", "sas"):
@@ -319,7 +325,7 @@ def from_arrays(
             f"rewards have shape {gain.shape}, expected [{states}], [{states}, {actions}] or the "
             "shape of the transitions"
         )
-    return MDP.from_pairs(
+    return from_pairs(
         np.concatenate([[0], np.cumsum(usable.sum(axis=1))]),
         np.concatenate([[0], np.cumsum(np.bincount(pair, minlength=len(rows)))]),
         successor,
@@ -328,10 +334,7 @@ def from_arrays(
         discount,
         pair_action=np.nonzero(usable)[1],
         successor_reward=parts,
-        terminal=terminal,
-        initial=initial,
-        state_names=state_names,
-        action_names=action_names,
+        marks=marks,
     )
 
 
@@ -339,11 +342,7 @@ def from_sparse(
     transition: Sequence[Any],
     reward: Any,
     discount: float,
-    *,
-    terminal: npt.ArrayLike | None,
-    initial: npt.ArrayLike | None,
-    state_names: Iterable[str] | None,
-    action_names: Iterable[str] | None,
+    marks: Marks,
 ) -> MDP:
     """See `MDP.from_sparse`."""
     from scipy import sparse
@@ -373,7 +372,7 @@ def from_sparse(
                 f"rewards have shape {gain.shape}, expected [{states}] or [{states}, {actions}]"
             )
         expected = gain.ravel()[usable]
-    return MDP.from_pairs(
+    return from_pairs(
         np.concatenate([[0], np.cumsum(usable.reshape(states, actions).sum(axis=1))]),
         rows.indptr,
         rows.indices,
@@ -382,10 +381,7 @@ def from_sparse(
         discount,
         pair_action=np.tile(np.arange(actions), states)[usable],
         successor_reward=parts,
-        terminal=terminal,
-        initial=initial,
-        state_names=state_names,
-        action_names=action_names,
+        marks=marks,
     )
 
 

@@ -227,9 +227,9 @@ class MDP:
 
         return build.from_pairs(
             pair_ptr, indptr, indices, probability, reward, discount,
-            pair_action=pair_action, successor_reward=successor_reward, terminal=terminal,
-            initial=initial, state_names=state_names, action_names=action_names,
-            missing=missing, row_tolerance=row_tolerance,
+            marks=build.Marks(terminal, initial, state_names, action_names),
+            pair_action=pair_action, successor_reward=successor_reward, missing=missing,
+            row_tolerance=row_tolerance,
         )  # fmt: skip
 
     @classmethod
@@ -260,8 +260,8 @@ class MDP:
         from likely.mdp.model import build
 
         return build.from_arrays(
-            transition, reward, discount, layout=layout, available=available, terminal=terminal,
-            initial=initial, state_names=state_names, action_names=action_names,
+            transition, reward, discount, layout=layout, available=available,
+            marks=build.Marks(terminal, initial, state_names, action_names),
         )  # fmt: skip
 
     @classmethod
@@ -283,10 +283,8 @@ class MDP:
         """
         from likely.mdp.model import build
 
-        return build.from_sparse(
-            transition, reward, discount, terminal=terminal, initial=initial,
-            state_names=state_names, action_names=action_names,
-        )  # fmt: skip
+        marks = build.Marks(terminal, initial, state_names, action_names)
+        return build.from_sparse(transition, reward, discount, marks)
 
     @classmethod
     def from_gymnasium(cls, environment: Any, discount: float = 0.99) -> MDP:
