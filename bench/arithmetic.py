@@ -31,9 +31,9 @@ from likely import data, runs
 from likely.data.spec import Dataset
 from likely.density import Decoder, EncoderDecoder
 from likely.files.sheets import save_png
-from likely.jobs import steering
-from likely.jobs.arithmetic import chosen_groups, sum_sheet
-from likely.jobs.steering import AttributeClassifier, Flips
+from likely.jobs.codes import steering
+from likely.jobs.codes.arithmetic import chosen_groups, sum_sheet
+from likely.jobs.codes.steering import AttributeClassifier, Flips
 from likely.runs.checkpoint import read_json, write_json
 from likely.settings import FitSettings
 from likely.training.loop import fit

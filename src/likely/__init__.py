@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from likely.files.sheets import show as show
     from likely.jobs.classify import classify as classify
     from likely.jobs.clusters import clusters as clusters
+    from likely.jobs.codes.prior import with_prior as with_prior
     from likely.jobs.compare import compare as compare
     from likely.jobs.evaluate import evaluate as evaluate
-    from likely.jobs.prior import with_prior as with_prior
     from likely.runs.saved import load as load
     from likely.settings import FitSettings as FitSettings
     from likely.training.adversarial import HingeGAN as HingeGAN
@@ -97,7 +97,7 @@ _HOME = {
         "jobs.clusters": ("clusters",),
         "jobs.compare": ("compare",),
         "jobs.evaluate": ("evaluate",),
-        "jobs.prior": ("with_prior",),
+        "jobs.codes.prior": ("with_prior",),
         "runs.saved": ("load",),
         "settings": ("FitSettings",),
         "training.adversarial": (

@@ -17,8 +17,8 @@ from likely.density import ImplicitDensity, StandardNormal
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation
 from likely.evaluate.classifier import ClassifierSettings
-from likely.jobs import arithmetic, steering
-from likely.jobs.invert import Inversions, Recovered
+from likely.jobs.codes import arithmetic, steering
+from likely.jobs.codes.invert import Inversions, Recovered
 from likely.noise import Noise
 
 SPEC = DataSpec("planted", (1, 1, 4), 256)

@@ -17,7 +17,7 @@ from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density.codes import slerp
 from likely.errors import InvalidSetting, Unanswerable
 from likely.files.sheets import animation
-from likely.jobs import traverse
+from likely.jobs.codes import traverse
 from likely.models.autoencoder.autoencoder import Autoencoder
 from likely.models.vae.vae import VAE
 

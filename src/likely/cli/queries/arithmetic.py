@@ -56,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
     from likely.density import Decoder
     from likely.files import refuse_unwritable
     from likely.files.sheets import numbered_sheet, save_png
-    from likely.jobs import arithmetic
-    from likely.jobs.steering import decoded
+    from likely.jobs.codes import arithmetic
+    from likely.jobs.codes.steering import decoded
 
     out = path_of(options.out, ".png", "--out")
     saved = opened(options)
@@ -128,7 +128,7 @@ def _classifier(saved: SavedRun) -> Any:
     """The classifier of the attributes of a run's data; its test accuracy is printed."""
     from likely.cli.output import note
     from likely.cli.progress import counting
-    from likely.jobs import steering
+    from likely.jobs.codes import steering
 
     train, test = data_of(saved)
     with counting("fitting a classifier of attributes") as show:
@@ -141,7 +141,7 @@ def _accuracy(saved: SavedRun, model: Decoder, options: argparse.Namespace) -> i
     """The table of flips."""
     from likely.cli.progress import counting
     from likely.density import EncoderDecoder
-    from likely.jobs import steering
+    from likely.jobs.codes import steering
 
     train, test = data_of(saved)
     classifier = _classifier(saved)

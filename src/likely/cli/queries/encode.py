@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from likely.evaluate.disentangle import disentanglement
     from likely.files import write_bytes
     from likely.files.sheets import grid_sheet, save_png
-    from likely.jobs.encode import encode
+    from likely.jobs.codes.encode import encode
     from likely.jobs.evaluate import split_of
 
     out = path_of(options.out, ".npz", "--out")

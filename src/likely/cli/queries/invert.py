@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     if options.images is not None:
         return _others(saved, model, options, folder)
     from likely.cli.progress import counting
-    from likely.jobs.invert import inversions
+    from likely.jobs.codes.invert import inversions
 
     train, test = data_of(saved)
     with counting(f"inverting images of {saved.name}") as show:
@@ -103,7 +103,7 @@ def _others(saved: SavedRun, model: Decoder, options: argparse.Namespace, folder
     from likely import data
     from likely.cli.progress import working
     from likely.errors import InvalidSetting
-    from likely.jobs.invert import recovered
+    from likely.jobs.codes.invert import recovered
 
     if model.classes or model.context_shape:
         raise InvalidSetting(f"{saved.name} is conditional: it inverts the data of its run alone")
@@ -138,7 +138,7 @@ def _sheets(
     import torch
 
     from likely.files.sheets import grid_sheet, save_png
-    from likely.jobs.invert import Recovered, interpolated
+    from likely.jobs.codes.invert import Recovered, interpolated
 
     title, levels = f"{saved.name} on {model.spec.name}", model.spec.levels
     shown = min(SHOWN, *(len(row) for row in rows))

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Fit and save."""
     from likely.cli.progress import working
     from likely.evaluate.prior import prior_gap
-    from likely.jobs.prior import with_prior
+    from likely.jobs.codes.prior import with_prior
 
     saved = opened(options)
     train, _ = data_of(saved)

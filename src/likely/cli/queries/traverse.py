@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from likely.files import refuse_unwritable
     from likely.files.figures import save_figure
     from likely.files.sheets import animation, grid_sheet, save_png
-    from likely.jobs import traverse
+    from likely.jobs.codes import traverse
     from likely.runs.checkpoint import write_bytes
 
     saved = opened(options)

@@ -21,7 +21,7 @@ from torch import Tensor
 from likely.data.spec import Dataset
 from likely.density import Arithmetic, Decoder, EncoderDecoder
 from likely.errors import InvalidSetting, nearest
-from likely.jobs.steering import AttributeClassifier, attributes_of, decoded, labelled_codes
+from likely.jobs.codes.steering import AttributeClassifier, attributes_of, decoded, labelled_codes
 
 # Samples that are labelled for groups, members of a group at most, and those that a sheet shows.
 LABELLED, MOST, SHOWN = 2000, 10, 3
