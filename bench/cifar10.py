@@ -31,7 +31,8 @@ from likely.evaluate.likelihood import per_example_nll
 from likely.files.sheets import sample_sheet, save_png
 from likely.models import MODELS
 from likely.settings import FitSettings, to_json
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
+from likely.training.run import Run
 from likely.verify import verify
 
 # Sizes for a processor; a model that is not here takes its preset for small images.

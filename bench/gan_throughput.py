@@ -34,7 +34,8 @@ from likely.data.spec import Dataset
 from likely.density import ImplicitDensity
 from likely.devices import gains_by_bfloat16
 from likely.settings import to_json
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
+from likely.training.run import Run
 from recipes import RECIPES
 
 RECIPE = RECIPES["dcgan"]

@@ -58,7 +58,8 @@ from likely.jobs import evaluate as jobs
 from likely.jobs.evaluate import EvaluateSettings, reference_for
 from likely.runs.checkpoint import read_json, read_tensors, write_json, write_tensors
 from likely.settings import to_json
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
+from likely.training.run import Run
 from likely.verify import verify
 from recipes import FASHION, GOING_ON, ON_A_CARD, RECIPES
 

@@ -36,7 +36,8 @@ from likely.models.vae.settings import VAESettings
 from likely.models.vae.vae import VAE
 from likely.noise import Noise
 from likely.settings import FitSettings, to_json
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
+from likely.training.run import Run
 
 SIZES = VAESettings(latent=50, network="dense", hidden=500, layers=2)
 RATE = 1e-3

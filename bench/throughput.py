@@ -31,7 +31,8 @@ from likely.density import GenerativeModel, LatentVariable, TractableDensity
 from likely.devices import choose_device, gains_by_bfloat16
 from likely.noise import Noise
 from likely.settings import FitSettings, to_json
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
+from likely.training.run import Run
 
 BATCH = {"gated-pixelcnn": 16, "vae": 64}
 UPDATES = {"gated-pixelcnn": 1, "vae": 2}

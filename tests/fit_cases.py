@@ -22,9 +22,10 @@ from likely.density import GenerativeModel
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
 from likely.training.adversarial import NonSaturatingGAN
-from likely.training.loop import Progress, Run, Stopped, fit
+from likely.training.loop import Progress, fit
 from likely.training.objectives import Objective, QuantisedBound
 from likely.training.optimizers import Optimizer, optimizer_for
+from likely.training.run import Run, Stopped
 
 SETTINGS = FitSettings(
     steps=10,

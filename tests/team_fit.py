@@ -19,7 +19,7 @@ import torch
 from fit_cases import fit_case
 from likely.devices import Team
 from likely.errors import LikelyError
-from likely.training.loop import Run
+from likely.training.run import Run
 
 
 def last(run: Run, record: dict[str, float]) -> bool:

@@ -26,8 +26,9 @@ from likely.sampling.ancestral import Draw, ancestral
 from likely.sampling.incremental import Incremental
 from likely.sampling.torch_executor import TorchExecutor
 from likely.settings import FitSettings
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
 from likely.training.objectives import NegativeELBO
+from likely.training.run import Run
 from sizes import COLOUR
 
 pytestmark = pytest.mark.gpu

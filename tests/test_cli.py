@@ -685,7 +685,7 @@ def test_a_process_imports_what_it_needs_and_names_work() -> None:
     code = (
         "import sys, likely\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
-        "from likely.training.loop import Run\n"  # sets the module as an attribute of the package
+        "from likely.training.run import Run\n"  # sets the module as an attribute of the package
         "from likely.verify import Proofs\n"
         "assert all(getattr(likely, name) is not None for name in likely.__all__)\n"
         "assert callable(likely.fit) and callable(likely.verify), 'the modules hide them'\n"

@@ -16,8 +16,8 @@ from fit_cases import fit_case, training_data
 from likely.data.spec import Dataset, DataSpec
 from likely.estimate import Estimate, Relation
 from likely.files.inline import Shown
-from likely.training.loop import Run
 from likely.training.progress import FitProgress
+from likely.training.run import Run
 from likely.verify.proofs import Proof, Proofs
 
 

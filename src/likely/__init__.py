@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from likely.training.adversarial import NonSaturatingGAN as NonSaturatingGAN
     from likely.training.adversarial import RelativisticGAN as RelativisticGAN
     from likely.training.adversarial import WassersteinGAN as WassersteinGAN
-    from likely.training.loop import Run as Run
     from likely.training.loop import fit as fit
     from likely.training.objectives import CodeLikelihood as CodeLikelihood
     from likely.training.objectives import ContrastiveDivergence as ContrastiveDivergence
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
     from likely.training.objectives import SequenceBound as SequenceBound
     from likely.training.objectives import SequenceLikelihood as SequenceLikelihood
     from likely.training.objectives import SubsampledLikelihood as SubsampledLikelihood
+    from likely.training.run import Run as Run
     from likely.verify import verify as verify
 
 __version__ = "0.1.0"
@@ -104,7 +104,7 @@ _HOME = {
             *("HingeGAN", "LeastSquaresGAN", "MinimaxGAN", "NonSaturatingGAN"),
             *("RelativisticGAN", "WassersteinGAN"),
         ),
-        "training.loop": ("Run", "fit"),
+        "training.loop": ("fit",),
         "training.objectives": (
             "ExpectationMaximization",
             *("ContrastiveDivergence", "ImportanceWeighted", "NegativeELBO"),
@@ -113,6 +113,7 @@ _HOME = {
             "SequenceLikelihood",
             *("ReconstructionError", "SubsampledLikelihood", "CodeLikelihood"),
         ),
+        "training.run": ("Run",),
         "verify": ("verify",),
     }.items()
     for name in names

@@ -25,7 +25,7 @@ from likely.models.vae.vae import VAE
 from likely.runs import RunDirectory
 from likely.runs.checkpoint import read_tensors, write_tensors
 from likely.runs.directory import STATE
-from likely.training.loop import Stopped
+from likely.training.run import Stopped
 from likely.verify import weights_digest
 
 Capture = pytest.CaptureFixture[str]

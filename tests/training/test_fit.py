@@ -28,9 +28,10 @@ from fit_cases import (
 from likely import runs
 from likely.errors import Diverged, InvalidSetting
 from likely.runs.checkpoint import CheckpointError, Occupied, read_tensors, write_tensors
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
 from likely.training.objectives import Loss, NegativeELBO, Objective, Step
 from likely.training.optimizers import AveragedWeights
+from likely.training.run import Run
 
 # -- stopping and resuming -------------------------------------------------------------------
 

@@ -19,8 +19,9 @@ from likely.errors import Diverged
 from likely.settings import FitSettings
 from likely.training import graphs
 from likely.training.graphs import EAGER, Gradients, UpdateGraphs
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
 from likely.training.objectives import NegativeELBO
+from likely.training.run import Run
 
 
 class Stand(graphs.Recording):

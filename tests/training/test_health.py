@@ -15,8 +15,9 @@ from likely import runs
 from likely.density import LatentVariable
 from likely.settings import FitSettings
 from likely.training.health import Finding, active_units, diagnose, trained_through
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
 from likely.training.objectives import NegativeELBO
+from likely.training.run import Run
 
 N = 40
 STEPS = np.arange(1, N + 1) * 10.0

@@ -31,7 +31,7 @@ from likely.models.gan.adversary import DISCRIMINATOR
 from likely.noise import Noise
 from likely.settings import FitSettings
 from likely.training.adversarial import GENERATOR, NonSaturatingGAN, RelativisticGAN
-from likely.training.loop import Stopped, fit
+from likely.training.loop import fit
 from likely.training.objectives import (
     ENCODER,
     MODEL,
@@ -45,6 +45,7 @@ from likely.training.objectives import (
     SubsampledLikelihood,
     default_objective,
 )
+from likely.training.run import Stopped
 
 
 def images(n: int = 4) -> Tensor:

@@ -21,8 +21,8 @@ from likely.training.stopping import exit_code
 if TYPE_CHECKING:
     from likely.data import Dataset
     from likely.density import Fittable
-    from likely.training.loop import Run
     from likely.training.objectives import Objective
+    from likely.training.run import Run
 
 EXAMPLE = """\
   likely fit vae --data digits --out runs/vae

@@ -45,7 +45,7 @@ from likely.runs.checkpoint import CheckpointError
 from likely.runs.saved import SavedRun
 from likely.settings import not_negative, to_json
 from likely.training.health import diagnose
-from likely.training.loop import Run
+from likely.training.run import Run
 from likely.verify import verify
 
 # Of a run, where a command has made them: name of the file and caption.

@@ -28,8 +28,9 @@ from likely.devices import choose_device, cores
 from likely.errors import LikelyError
 from likely.models import entry
 from likely.runs.checkpoint import Occupied
-from likely.training.loop import Run, fit
+from likely.training.loop import fit
 from likely.training.presets import fit_settings
+from likely.training.run import Run
 
 # A fit whose command has just been killed still saves its state.
 PATIENCE_SECONDS = 30.0

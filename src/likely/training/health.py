@@ -28,7 +28,7 @@ from likely.data.spec import Dataset
 from likely.density import Fittable, ImplicitDensity, LatentVariable, context_of
 
 if TYPE_CHECKING:
-    from likely.training.loop import Run
+    from likely.training.run import Run
 
 Severity = Literal["failure", "warning"]
 Records = Sequence[Mapping[str, float]]

@@ -39,8 +39,9 @@ from likely.nn.codes import CodeDensity
 from likely.noise import Noise
 from likely.runs.saved import SavedRun
 from likely.settings import FitSettings, converted
-from likely.training.loop import Progress, Run, fit
+from likely.training.loop import Progress, fit
 from likely.training.objectives import CodeLikelihood, HasCodeDensity
+from likely.training.run import Run
 
 # Of a flow over codes; the other densities need no gradient.
 FIT = FitSettings(steps=2000, batch_size=100, learning_rate=1e-3, ema=0.99)
