@@ -61,7 +61,7 @@ from likely.settings import to_json
 from likely.training.loop import fit
 from likely.training.run import Run
 from likely.verify import verify
-from recipes import FASHION, GOING_ON, ON_A_CARD, RECIPES
+from recipes import CONTINUED, FASHION, ON_A_GPU, RECIPES
 
 BEFORE = "fit-before.json"  # of the run whose weights a warm restart began with
 KEPT = ("config.json", "fit.json", "environment.json", "metrics.jsonl", "weights.safetensors")
@@ -109,7 +109,7 @@ def measure(
     The nats of each test image go to test-nats.npy in `folder`, for paired comparisons.
     """
     proofs = verify(model, test)
-    samples = (RECIPES | ON_A_CARD)[name].importance_samples
+    samples = (RECIPES | ON_A_GPU)[name].importance_samples
     settings = EvaluateSettings(importance_samples=samples)
     reference = reference_for(train, test)
     measured = jobs.measure(
@@ -184,9 +184,9 @@ def trained(options: argparse.Namespace) -> bool:
     """Train, or resume; whether it finished."""
     recipes = RECIPES
     if choose_device(options.device).type == "cuda":
-        recipes = RECIPES | ON_A_CARD
+        recipes = RECIPES | ON_A_GPU
     if options.start_from is not None:
-        recipes = recipes | GOING_ON
+        recipes = recipes | CONTINUED
     recipe = recipes[options.model] if options.data == MNIST else FASHION[options.model]
     train, _ = data.load(**DATA[options.data])
     settings = dataclasses.replace(recipe.fit, device=options.device)
@@ -276,7 +276,7 @@ def last_record(path: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=RECIPES | ON_A_CARD)
+    parser.add_argument("model", choices=RECIPES | ON_A_GPU)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="directory of the run: train, then measure")
     where.add_argument("--weights", type=Path, help="directory of a finished run: measure only")

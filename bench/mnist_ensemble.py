@@ -31,7 +31,7 @@ from likely.runs.resume import Description, describe_model
 from likely.settings import to_json
 from likely.training.loop import fit
 from mnist import folder_of, keep, last_record, measure, show
-from recipes import ON_A_CARD, RECIPES, Recipe
+from recipes import ON_A_GPU, RECIPES, Recipe
 
 
 def trained(
@@ -89,7 +89,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     train, test = data.load("mnist", binarize="static")
     on_gpu = choose_device(options.device).type == "cuda"
-    recipe = (ON_A_CARD if on_gpu else RECIPES).get(options.model, RECIPES[options.model])
+    recipe = (ON_A_GPU if on_gpu else RECIPES).get(options.model, RECIPES[options.model])
     name = f"{options.model}-ensemble"
     folder = folder_of(name)
     took: dict[str, Any] = {}

@@ -43,7 +43,7 @@ from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.models import MODELS
 from likely.runs.checkpoint import read_json, write_json
 from likely.settings import from_mapping
-from recipes import ON_A_CARD, RECIPES
+from recipes import ON_A_GPU, RECIPES
 
 PREFIX = "mnist-static-"
 WEIGHTS = "weights.safetensors"
@@ -71,7 +71,7 @@ def kept(name: str) -> Path | None:
 
 def evaluation(name: str) -> str:
     """The command that measures a row again."""
-    recipe = (RECIPES | ON_A_CARD).get(name)
+    recipe = (RECIPES | ON_A_GPU).get(name)
     samples = 0 if recipe is None else recipe.importance_samples
     latent = recipe is not None and recipe.model in LATENT
     bound = f" --importance-samples {samples}" if latent else ""

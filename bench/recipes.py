@@ -36,73 +36,47 @@ class Recipe:
     model: str
     changes: dict[str, Any]
     fit: FitSettings
-    objective: Objective
+    objective: Objective = dataclasses.field(default_factory=NegativeLogLikelihood)
     importance_samples: int = 500
 
 
+def _fit(**changes: Any) -> FitSettings:
+    return dataclasses.replace(
+        FitSettings(batch_size=100, validate_every=500, log_every=50), **changes
+    )
+
+
 # Orthogonal updates of small batches, down to a rate of zero: fewer images than Adam for one value.
-MUON = FitSettings(
+MUON = _fit(
+    learning_rate=0.01,
     batch_size=16,
     optimizer="muon",
-    learning_rate=0.01,
     schedule="linear",
     warmup=200,
     beta1=0.95,
     beta2=0.99,
     clip=100.0,
-    ema=0.999,
     validate_every=1000,
-    validation_examples=2000,
-    log_every=50,
 )
 
 DENSE = {"latent": 50, "network": "dense", "hidden": 200, "layers": 2}
-CONV_FIT = FitSettings(
-    steps=12_500,
-    batch_size=100,
-    learning_rate=1.5e-3,
-    warmup=500,
-    ema=0.999,
-    validate_every=500,
-    validation_examples=2000,
-    log_every=50,
-)
+CONV_FIT = _fit(steps=12_500, learning_rate=1.5e-3, warmup=500)
 PIXEL_FIT = dataclasses.replace(CONV_FIT, steps=10_000, log_every=100)
-DENSE_FIT = FitSettings(
-    steps=25_000,
-    batch_size=100,
-    learning_rate=1e-3,
-    warmup=500,
-    ema=0.999,
-    validate_every=500,
-    validation_examples=2000,
-    log_every=50,
-)
+DENSE_FIT = _fit(steps=25_000, learning_rate=1e-3, warmup=500)
 
 # Encoder and codes stay as they are for the last two fifths, for prior and decoder to fit them.
-VQ = FitSettings(
-    steps=5_000,
-    batch_size=64,
-    learning_rate=3e-3,
-    schedule="linear",
-    warmup=100,
-    ema=0.998,
-    validate_every=500,
-    validation_examples=2000,
-    log_every=50,
-)
+VQ = _fit(steps=5_000, learning_rate=3e-3, batch_size=64, schedule="linear", ema=0.998)
 
 # Without momentum, averaged weights; no clipping, which would hide the gradient penalty's effect.
-GAN_FIT = FitSettings(
+GAN_FIT = _fit(
     steps=12_000,
-    batch_size=64,
     learning_rate=1.5e-3,
+    batch_size=64,
     final_learning_rate=0.1,
     beta1=0.0,
     beta2=0.9,
     clip=0.0,
-    ema=0.999,
-    log_every=50,
+    validate_every=0,
 )
 
 RECIPES = {
@@ -117,7 +91,6 @@ RECIPES = {
             "head_channels": 64,
         },
         dataclasses.replace(MUON, steps=4_000, validate_every=500, compile=True),
-        NegativeLogLikelihood(),
     ),
     # Not trained to its end yet.
     "gated-pixelcnn-orders": Recipe(
@@ -147,7 +120,6 @@ RECIPES = {
             "dropout": 0.0,
         },
         dataclasses.replace(MUON, steps=3_000, validate_every=500),
-        NegativeLogLikelihood(),
     ),
     "multiscale-pixelcnn": Recipe(
         "multiscale-pixelcnn",
@@ -160,32 +132,12 @@ RECIPES = {
             "head_channels": 64,
             "dropout": 0.1,
         },
-        FitSettings(
-            steps=16_000,
-            batch_size=16,
-            learning_rate=2e-3,
-            warmup=200,
-            ema=0.999,
-            validate_every=1000,
-            validation_examples=2000,
-            log_every=50,
-        ),
-        NegativeLogLikelihood(),
+        _fit(steps=16_000, learning_rate=2e-3, batch_size=16, warmup=200, validate_every=1000),
     ),
     "parallel-multiscale": Recipe(
         "parallel-multiscale",
         {"channels": 64, "blocks": 4, "dropout": 0.1},
-        FitSettings(
-            steps=16_000,
-            batch_size=32,
-            learning_rate=1e-3,
-            warmup=200,
-            ema=0.999,
-            validate_every=1000,
-            validation_examples=2000,
-            log_every=50,
-        ),
-        NegativeLogLikelihood(),
+        _fit(steps=16_000, learning_rate=1e-3, batch_size=32, warmup=200, validate_every=1000),
     ),
     "pixelcnn": Recipe(
         "pixelcnn",
@@ -197,67 +149,44 @@ RECIPES = {
             "head_channels": 64,
         },
         dataclasses.replace(MUON, steps=7_000, batch_size=32, compile=True),
-        NegativeLogLikelihood(),
     ),
     # Without weight normalisation: orthogonal updates do not depend on the weights' scale.
     "pixelcnn-pp": Recipe(
         "pixelcnn-pp",
         {"channels": 32, "blocks": 1, "scales": 3, "dropout": 0.0, "weight_norm": False},
         dataclasses.replace(MUON, steps=5_000),
-        NegativeLogLikelihood(),
     ),
     "fvsbn": Recipe(
         "fvsbn",
         {"prior": "local"},
         dataclasses.replace(
-            FVSBNSettings.fit_preset(MNIST),
-            validate_every=250,
-            validation_examples=0,
-            log_every=50,
+            FVSBNSettings.fit_preset(MNIST), validate_every=250, validation_examples=0, log_every=50
         ),
-        NegativeLogLikelihood(),
     ),
     # One Gaussian for all weights.
     "fvsbn-flat": Recipe(
         "fvsbn",
         {"prior": "none"},
-        FitSettings(
+        _fit(
             steps=4000,
-            batch_size=100,
             learning_rate=0.01,
-            warmup=100,
             weight_decay=2e-5,
-            ema=0.999,
             validate_every=250,
             validation_examples=0,
-            log_every=50,
         ),
-        NegativeLogLikelihood(),
     ),
     "nade": Recipe(
         "nade",
         {"hidden": 500},
-        FitSettings(
-            steps=6000,
-            batch_size=100,
-            learning_rate=0.01,
-            warmup=50,
-            ema=0.99,
-            validate_every=500,
-            validation_examples=1000,
-            log_every=50,
-        ),
-        NegativeLogLikelihood(),
+        _fit(steps=6000, learning_rate=0.01, warmup=50, ema=0.99, validation_examples=1000),
     ),
     "deep-nade": Recipe(
         "deep-nade",
         {"hidden": 500, "layers": 2},
-        FitSettings(
+        _fit(
             steps=50_000,
-            batch_size=100,
             learning_rate=1e-3,
             warmup=200,
-            ema=0.999,
             validate_every=10_000,
             validation_examples=500,
             log_every=100,
@@ -273,23 +202,19 @@ RECIPES = {
             validation_examples=2000,
             log_every=50,
         ),
-        NegativeLogLikelihood(),
     ),
     # As published, at one layer: wide, as an output reads only the hidden units of lower degree,
     # and few see the last pixels.
     "made-flat": Recipe(
         "made",
         {"hidden": 8000, "layers": 1, "masks": 4, "dropout": 0.0, "prior": "none"},
-        FitSettings(
+        _fit(
             steps=3_000,
-            batch_size=100,
             learning_rate=4e-3,
             schedule="linear",
-            warmup=100,
             ema=0.99,
             validate_every=250,
             validation_examples=1000,
-            log_every=50,
         ),
         SubsampledLikelihood(),
     ),
@@ -306,52 +231,36 @@ RECIPES = {
             validation_examples=2000,
             log_every=50,
         ),
-        NegativeLogLikelihood(),
     ),
     "diagonal-bilstm": Recipe(
         "diagonal-bilstm",
         {"hidden": 16, "layers": 7, "head_channels": 32},
         dataclasses.replace(MUON, steps=16_000),
-        NegativeLogLikelihood(),
     ),
     # What less than an hour on a busy processor allows.
     "diagonal-bilstm-short": Recipe(
         "diagonal-bilstm",
         {"hidden": 16, "layers": 3, "head_channels": 32},
-        FitSettings(
+        _fit(
             steps=1500,
-            batch_size=16,
             learning_rate=4e-3,
-            warmup=100,
+            batch_size=16,
             ema=0.99,
             validate_every=250,
             validation_examples=1000,
             log_every=25,
         ),
-        NegativeLogLikelihood(),
     ),
     "row-lstm": Recipe(
         "row-lstm",
         {"hidden": 16, "layers": 7, "head_channels": 32},
         dataclasses.replace(MUON, steps=8_000),
-        NegativeLogLikelihood(),
     ),
-    "vae": Recipe(
-        "vae",
-        {"latent": 50, "channels": 16},
-        CONV_FIT,
-        NegativeELBO(warmup=2000),
-    ),
+    "vae": Recipe("vae", {"latent": 50, "channels": 16}, CONV_FIT, NegativeELBO(warmup=2000)),
     # The same trunk. Validation is best after some 26,000 updates, and those weights are kept.
     "vae-flow-prior": Recipe(
         "vae",
-        {
-            "latent": 40,
-            "channels": 16,
-            "prior": "flow",
-            "flow_layers": 16,
-            "flow_hidden": 256,
-        },
+        {"latent": 40, "channels": 16, "prior": "flow", "flow_layers": 16, "flow_hidden": 256},
         dataclasses.replace(CONV_FIT, steps=40_000, validate_every=1000),
         NegativeELBO(warmup=2000),
         importance_samples=100,  # annealing is nearer, and dearer
@@ -381,10 +290,7 @@ RECIPES = {
     ),
     # Its network by pixels with no code to be told: what the code is worth.
     "pixel-vae-decoder": Recipe(
-        "pixelcnn",
-        {"channels": 12, "layers": 2, "first_kernel": 7, "head_channels": 24},
-        PIXEL_FIT,
-        NegativeLogLikelihood(),
+        "pixelcnn", {"channels": 12, "layers": 2, "first_kernel": 7, "head_channels": 24}, PIXEL_FIT
     ),
     # The paper's loss: nothing makes the codes cheap, and all of them are used.
     "vq-vae": Recipe(
@@ -403,17 +309,13 @@ RECIPES = {
     "rbm": Recipe(
         "rbm",
         {"hidden": 500, "chains": 100},
-        FitSettings(
+        _fit(
             steps=20_000,
-            batch_size=100,
             learning_rate=2e-3,
             schedule="linear",
-            warmup=100,
             beta1=0.5,
             clip=0.0,
-            ema=0.999,
             validate_every=5_000,
-            validation_examples=2000,
             log_every=100,
         ),
         ContrastiveDivergence(k=5),
@@ -422,16 +324,7 @@ RECIPES = {
     "hierarchical-vae": Recipe(
         "hierarchical-vae",
         {"layers": 3, "latent": 4, "channels": 16, "blocks": 1},
-        FitSettings(
-            steps=16_000,
-            batch_size=100,
-            learning_rate=1.5e-3,
-            warmup=500,
-            ema=0.999,
-            validate_every=500,
-            validation_examples=2000,
-            log_every=100,
-        ),
+        _fit(steps=16_000, learning_rate=1.5e-3, warmup=500, log_every=100),
         NegativeELBO(warmup=3000, free_nats=1.0),
         importance_samples=100,  # k of 500 would take an hour of reading
     ),
@@ -454,12 +347,12 @@ def _bigger(name: str, changes: dict[str, Any], **fit: Any) -> Recipe:
 
 # Fashion-MNIST.
 FASHION = {
-    "dcgan": Recipe("dcgan", {"latent": 64, "channels": 48}, GAN_FIT, RelativisticGAN(penalty=1.0)),
+    "dcgan": Recipe("dcgan", {"latent": 64, "channels": 48}, GAN_FIT, RelativisticGAN(penalty=1.0))
 }
 
 # For a GPU: larger networks and batches. Finished there: pixelcnn, row-lstm (--steps 7500) and
 # diagonal-bilstm; the others have not been run to their end.
-ON_A_CARD = {
+ON_A_GPU = {
     "pixelcnn": _bigger("pixelcnn", {}, steps=5_000, learning_rate=0.015, compile=False),
     "gated-pixelcnn-orders": _bigger("gated-pixelcnn-orders", {}, compile=False),
     "row-lstm": _bigger("row-lstm", {"hidden": 32}, batch_size=64, ema=0.995),
@@ -472,8 +365,8 @@ ON_A_CARD = {
                            batch_size=64, learning_rate=0.015),
 }  # fmt: skip
 
-# For `--start-from`, where going on needs other settings than the beginning.
-GOING_ON = {
+# For `--start-from`, where continuing needs other settings than the beginning.
+CONTINUED = {
     # The network fitted on the GPU overfits after 5,000 updates (validation 80.91). It resumes with
     # wider kernels, a wider triangle, whose new taps begin at zero, and with dropout.
     "row-lstm": _bigger("row-lstm", {"hidden": 32, "kernel": 5, "first_kernel": 13,
