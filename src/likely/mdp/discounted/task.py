@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData
+from likely.mdp.kernels import clock
 from likely.mdp.kernels.engine import Engine, Residual, StoredEngine, value_shifts
 from likely.mdp.kernels.stored import UNIT
 from likely.mdp.model.checkpoints import Checkpoint
@@ -83,7 +83,7 @@ class Task:
         self.fresh = False
         self.backups = 0.0
         self.iterations = 0
-        self.began = time.perf_counter()
+        self.began = clock.now()
         self.seconds_before = 0.0
         self.trace: list[TracePoint] = []
         self.pair_map: Array | None = None  # rows of the original problem, if some were dropped
@@ -172,7 +172,7 @@ class Task:
     @property
     def seconds(self) -> float:
         """Wall-clock time, resumed time included."""
-        return self.seconds_before + time.perf_counter() - self.began
+        return self.seconds_before + clock.now() - self.began
 
     def at_rounding(self) -> bool:
         """Whether the bounds are as narrow as this precision makes them."""

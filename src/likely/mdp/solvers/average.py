@@ -11,13 +11,13 @@ says so.
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidSetting
+from likely.mdp.kernels import clock
 from likely.mdp.kernels.engine import StoredEngine
 from likely.mdp.kernels.threads import choose
 from likely.mdp.model import checks
@@ -72,7 +72,7 @@ def average_reward(
     if not 0.0 < tau < 1.0:
         raise InvalidSetting(f"tau {tau}: expected a number in (0, 1)")
     kept = checkpoint_of(checkpoint, checkpoint_seconds, mdp, "average", objective)
-    began = time.perf_counter()
+    began = clock.now()
     sign = 1.0 if objective == "max" else -1.0
     engine = StoredEngine(mdp, sign * mdp.reward, 1.0, choose(None, mdp.transitions))
     states = mdp.states
@@ -96,7 +96,7 @@ def average_reward(
             low, high, gap = residual.low, residual.high, residual.gap
             iterations += 1
             error = 0.5 * (high - low)
-            seconds = time.perf_counter() - began
+            seconds = clock.now() - began
             if iterations & (iterations - 1) == 0 or error <= tolerance:
                 trace.append(TracePoint(iterations, float(iterations), seconds, error))
             if error <= tolerance:
@@ -129,7 +129,7 @@ def average_reward(
     if low == -np.inf:  # interrupted, or resumed at its limit
         residual = engine.residual(value, floor, top, best)
         low, high = residual.low, residual.high
-    seconds = time.perf_counter() - began
+    seconds = clock.now() - began
     if kept is not None:
         kept.save({"value": value}, iterations, iterations, seconds, trace)
     if sign < 0.0:

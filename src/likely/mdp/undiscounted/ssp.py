@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from likely.mdp.kernels import clock
 from likely.mdp.undiscounted import ssp_kernels as kernels
 from likely.mdp.undiscounted import ssp_linear as linear
 
@@ -134,7 +134,7 @@ def solve_paths(
         tolerance: half the width of the bounds to reach in every state.
         solved: where to start from, and the result.
         limit: rounds.
-        until: a time of `time.perf_counter`.
+        until: a time of `clock.now`.
         keep: told of progress between portions of work, and of the end.
     """
     blocks = len(paths.block_ptr) - 1
@@ -152,7 +152,7 @@ def solve_paths(
     solved.outcome, reached = "converged", (-1, math.inf)
     try:
         while True:
-            if time.perf_counter() >= until:
+            if clock.now() >= until:
                 solved.outcome = "time"
                 break
             left = (1 << 60) if limit is None else limit - solved.iterations
@@ -325,6 +325,6 @@ class _Chain:
             if largest <= goal:
                 return np.array(work[0])
             largest = float(linear.krylov(*chain, work, scalars, self.portion, goal))
-            if not math.isfinite(largest) or time.perf_counter() >= self.until:
+            if not math.isfinite(largest) or clock.now() >= self.until:
                 return None
         return np.array(work[0]) if largest <= goal else None

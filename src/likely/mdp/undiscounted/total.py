@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import time
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidSetting
+from likely.mdp.kernels import clock
 from likely.mdp.model import checks
 from likely.mdp.model.build import mask_of
 from likely.mdp.model.checkpoints import Checkpoint, Resumed, checkpoint_of
@@ -93,7 +93,7 @@ def reach(
     """
     mdp = stored(problem)
     checks.asked(tolerance, objective)
-    began = time.perf_counter()
+    began = clock.now()
     goal = mask_of(target, mdp.states, "target")
     through = ~goal & ~mdp.terminal
     passable = None if stay is None else mask_of(stay, mdp.states, "stay")
@@ -174,7 +174,7 @@ def total_reward(
     checks.asked(tolerance, objective)
     goal = None if target is None else mask_of(target, mdp.states, "target")
     kept = checkpoint_of(checkpoint, checkpoint_seconds, mdp, "total", objective, target=goal)
-    began = time.perf_counter()
+    began = clock.now()
     sign = 1.0 if objective == "max" else -1.0
     case = _Case(mdp)
     case.reward = sign * mdp.reward
@@ -286,7 +286,7 @@ class _Limits:
 
     @property
     def until(self) -> float:
-        """The latest time of `time.perf_counter`."""
+        """The latest time of `clock.now`."""
         return np.inf if self.max_seconds is None else self.began + self.max_seconds
 
 
@@ -490,7 +490,7 @@ def _blocks(
 
     def keep(state: Solved, last: bool) -> None:
         if checkpoint is not None and (last or checkpoint.due()):
-            seconds, made = time.perf_counter() - limits.began, state.iterations
+            seconds, made = clock.now() - limits.began, state.iterations
             checkpoint.save(state.arrays, made, made, seconds, ())
 
     solve_paths(paths, tolerance, solved, limits.max_iterations, limits.until, keep)
@@ -515,7 +515,7 @@ def _intervals(
 
     def save() -> None:
         if limits.checkpoint is not None:
-            made, seconds = solved.iterations, time.perf_counter() - limits.began
+            made, seconds = solved.iterations, clock.now() - limits.began
             arrays = {"low": solved.lower, "high": solved.upper, "picked": solved.chosen}
             limits.checkpoint.save(arrays, made, 2 * made, seconds, outcome.trace)
 
@@ -526,14 +526,14 @@ def _intervals(
                 paths.rows, solved.lower, solved.upper, solved.chosen, paths.unit, paths.loss
             ))  # fmt: skip
             solved.iterations += 1
-            seconds = time.perf_counter() - limits.began
+            seconds = clock.now() - limits.began
             if solved.iterations & (solved.iterations - 1) == 0 or error <= tolerance:
                 made = solved.iterations
                 outcome.trace.append(TracePoint(made, 2.0 * made, seconds, error))
             if error <= tolerance:
                 solved.outcome = "converged"
                 break
-            if time.perf_counter() >= limits.until:
+            if clock.now() >= limits.until:
                 solved.outcome = "time"
                 break
             if limits.checkpoint is not None and limits.checkpoint.due():
@@ -558,7 +558,7 @@ def _solution(
         solved.outcome = "converged"
     elif solved.outcome == "converged":
         solved.outcome = "rounding"
-    seconds = time.perf_counter() - began
+    seconds = clock.now() - began
     status = sentence(solved.outcome, error, tolerance, solved.iterations, seconds)
     if endless:
         states = "1 state" if endless == 1 else f"{endless} states"
