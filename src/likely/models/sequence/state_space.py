@@ -26,16 +26,17 @@ from torch import Tensor, nn
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset, DataSpec
-from likely.density import FillsGaps, SequenceDensity, State, Steps, chunks
+from likely.density import FillsGaps, State, Steps, chunks
 from likely.density.sequence.bins import Bins, Choose, Components
 from likely.models.sequence.classical import StateSpaceSettings
+from likely.models.sequence.standardised import Standardised
 from likely.noise import Noise
 
 JITTER = 1e-9
 LAGS = 24  # steps that the first weights are found from
 
 
-class StateSpace(SequenceDensity, FillsGaps):
+class StateSpace(Standardised, FillsGaps):
     """Linear-Gaussian state space; see the module's docstring.
 
     Args:
@@ -43,16 +44,10 @@ class StateSpace(SequenceDensity, FillsGaps):
         settings: sizes; `StateSpaceSettings.preset(spec)` by default.
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, spec: DataSpec, settings: StateSpaceSettings | None = None) -> None:
         super().__init__(spec)
         self.settings = settings or StateSpaceSettings.preset(spec)
         width, size = len(self.spec.columns), self.settings.latent
-        levels = torch.tensor([float(column.levels) for column in self.spec.columns])
-        self.register_buffer("mean", levels / 2)
-        self.register_buffer("deviation", (levels / 6).clamp(min=0.5))
         self.transition = nn.Parameter(0.8 * torch.eye(size) + 0.02 * torch.randn(size, size))
         self.process_root = nn.Parameter(0.5 * torch.eye(size))  # of Q, lower triangular
         self.first_root = nn.Parameter(torch.eye(size))  # of P_1
@@ -68,7 +63,7 @@ class StateSpace(SequenceDensity, FillsGaps):
         return root.new_zeros(n, len(root)), first.expand(n, -1, -1)
 
     def scan(self, steps: Steps, state: State) -> tuple[Tensor, State]:
-        y = (steps.x - self.mean.double()) / self.deviation.double()
+        y = self.standardised(steps.x)
         mean, scale, state = self._filtered(y, steps.known, steps.context, state)
         total = torch.zeros(steps.scored.shape, dtype=torch.float64, device=self.device)
         for k in range(len(self.spec.columns)):
@@ -166,7 +161,7 @@ class StateSpace(SequenceDensity, FillsGaps):
 
     def fill(self, steps: Steps, n: int, noise: Noise) -> Tensor:
         """Forward filter, backward draws of z, and the missing values given them."""
-        y = (steps.x - self.mean.double()) / self.deviation.double()
+        y = self.standardised(steps.x)
         base = self._base(steps.context).expand(*y.shape[:2], -1)
         state, means, covariances = self.begin(len(y)), [], []
         for t in range(y.shape[1]):
@@ -213,12 +208,7 @@ class StateSpace(SequenceDensity, FillsGaps):
     def start_at(self, data: Dataset) -> None:
         """A reduced regression of what follows on what was; see the module's docstring."""
         sequences = cast(Sequences, data)
-        values = torch.from_numpy(sequences.values.astype("int64"))
-        for k in range(values.shape[1]):
-            part = values[values[:, k] >= 0, k].double()
-            if len(part) > 1:
-                self.mean[k] = part.mean()
-                self.deviation[k] = part.std().clamp(min=0.1)
+        self.standardise(sequences)
         series = self._residuals(sequences)
         size, width = self.settings.latent, len(self.spec.columns)
         lags = max(1, min(LAGS, 400 // width, max(map(len, series)) // 3))
@@ -255,7 +245,7 @@ class StateSpace(SequenceDensity, FillsGaps):
         for rows in chunks(len(data), data.together):
             batch = data.batch(rows)
             steps = self.steps(torch.from_numpy(batch.x), self.batch_context(batch))
-            y = (steps.x - self.mean.double()) / self.deviation.double() * steps.known
+            y = self.standardised(steps.x) * steps.known
             for row, length in enumerate((batch.x[:, :, 0] != -1).sum(1)):
                 context = y.new_ones(int(length), 1)
                 if steps.context is not None:

@@ -30,16 +30,17 @@ from torch import Tensor, nn
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset, DataSpec
-from likely.density import SequenceDensity, State, Steps, chunks
+from likely.density import State, Steps, chunks
 from likely.density.sequence.bins import Bins, Choose, Components
 from likely.models.sequence.classical import VARSettings
+from likely.models.sequence.standardised import Standardised
 
 DEGREES = 4.0  # of freedom, of the noise
 WITHIN = 1 / 12  # variance within a level
 MANY = 32  # columns
 
 
-class VAR(SequenceDensity):
+class VAR(Standardised):
     """Vector autoregression; see the module's docstring.
 
     Args:
@@ -47,16 +48,10 @@ class VAR(SequenceDensity):
         settings: sizes; `VARSettings.preset(spec)` by default.
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, spec: DataSpec, settings: VARSettings | None = None) -> None:
         super().__init__(spec)
         self.settings = settings or VARSettings.preset(spec)
         width, components = len(self.spec.columns), self.settings.components
-        levels = torch.tensor([float(column.levels) for column in self.spec.columns])
-        self.register_buffer("mean", levels / 2)
-        self.register_buffer("deviation", (levels / 6).clamp(min=0.5))
         # Of standardised values: 1, context, lags from the oldest, columns of the step.
         self.known_before = 1 + self.context_size + width * self.settings.lags
         self.weight = nn.Parameter(0.02 * torch.randn(width, self.known_before + width))
@@ -105,7 +100,7 @@ class VAR(SequenceDensity):
     def _features(self, steps: Steps, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """(what comes before each step [B, T, F], the step [B, T, K], the last lags)."""
         (history,) = state
-        y = (steps.x - self.mean.double()) / self.deviation.double()
+        y = self.standardised(steps.x)
         place = torch.arange(1, y.shape[1] + 1, device=y.device)[:, None] * steps.known
         # The last known value, at 0 that of the steps before.
         y = torch.cat([history[:, -1:], y], 1).gather(1, place.cummax(1).values)
@@ -138,12 +133,7 @@ class VAR(SequenceDensity):
     def start_at(self, data: Dataset) -> None:
         """The fit of the module's docstring."""
         sequences = cast(Sequences, data)
-        values = torch.from_numpy(sequences.values.astype("int64"))
-        for k in range(values.shape[1]):
-            part = values[values[:, k] >= 0, k].double()
-            if len(part) > 1:
-                self.mean[k] = part.mean()
-                self.deviation[k] = part.std().clamp(min=0.1)
+        self.standardise(sequences)
         width = len(self.spec.columns)
         self.weight.zero_()
         noises = [self._first_noise(sequences, k) for k in range(width)] if width <= MANY else []
