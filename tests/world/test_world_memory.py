@@ -53,6 +53,18 @@ def test_a_bound_of_several_steps_tightens_with_rollouts(memory: world.Memory) -
     assert tight < loose
 
 
+def test_each_step_is_told_the_action_before_it(memory: world.Memory) -> None:
+    nats = []
+    for row in (None, 0, 1, 2):  # another action in that row
+        action = HELD.action.copy()
+        if row is not None:
+            action[row] = (action[row] + 1) % 3
+        log = dataclasses.replace(HELD, action=action)
+        nats.append(memory.nats(log, np.array([0]), 2, 4, seed=0)[0])
+    assert nats[0] == nats[3]  # what is done after the two steps
+    assert len(set(nats)) == 3
+
+
 def test_a_belief_is_of_the_past_and_the_same_alone_and_in_a_batch(memory: world.Memory) -> None:
     before, after = memory.beliefs(LOG)
     same = LOG.episode[1:] == LOG.episode[:-1]

@@ -40,6 +40,9 @@ def test_a_world_that_moves_by_cells_is_the_mdp_by_hand() -> None:
     expected = -(1.0 - 0.9**steps) / 0.1
     np.testing.assert_allclose(solution.value[:16], expected, atol=2e-4)
     assert process.terminal.tolist() == [False] * 16 + [True, True]
+    plan = world.plan(RAIL, tolerance=1e-9)
+    ahead = plan.action_values(plan.grid.points[:16])  # at a point, one step ahead is one backup
+    np.testing.assert_allclose(ahead, plan.solution.q_table(0.0)[:16], atol=1e-8)
     assert mdp.certify(process, solution).error <= 1e-8
 
 
