@@ -50,7 +50,7 @@ OWN: dict[str, dict[str, Option]] = {
                              "mean-change"),
                     "polynomial", "polynomial (ridge regression of s' - s), linear, neighbours, "
                     "mixture (a network that gives several Gaussians), vrnn (a recurrent network "
-                    "whose memory makes the state, where observations do not; two minutes), or "
+                    "whose memory makes the state, where observations do not; minutes), or "
                     "mean-change, the null model [polynomial]"),
         "--degree": ("N", whole(1), None, "of the polynomial [that of the task, else 2]"),
         "--neighbours": ("N", whole(1), None, "how many [5]"),
