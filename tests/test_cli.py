@@ -27,6 +27,7 @@ from likely.cli.fields import DATA, RUN, fields_of, objective_fields, settings_f
 from likely.cli.parser import COMMANDS, build, module_of
 from likely.data.spec import DataSpec
 from likely.density import GenerativeModel
+from likely.evaluate.few_labels import FineTuning
 from likely.evaluate.quantities import QUANTITIES
 from likely.files import atomic
 from likely.models import MODELS, SEQUENCE_MODELS
@@ -619,6 +620,7 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     measuring = importlib.import_module("likely.jobs.evaluate")
     few = functools.partial(measuring.calibration, steps=10, draws=9)
     monkeypatch.setattr(measuring, "calibration", few)
+    monkeypatch.setattr(FineTuning, "ends", lambda *_: [1, 2])
     (tmp_path / "vae.yaml").write_text("hidden: 16\n")
     (tmp_path / "pictures").mkdir()
     for index in range(4):
