@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from likely.data.sequences.dataset import Sequences
+from likely.data.sequences.episodes import from_episodes
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.files import read_npz, reading, replacing, write_bytes
 
@@ -196,6 +198,15 @@ class Trajectories:
         return whole if keep.all() else whole.rows(keep)
 
     # ------------------------------------------------------------------------------- files
+    def sequences(self) -> tuple[Sequences, Sequences]:
+        """Training and test set of a model of sequences: an episode each, observation and action.
+
+        Raises:
+            InvalidData: pictures, or too few episodes to split.
+        """
+        fields = {name: getattr(self, name) for name in FIELDS}
+        return from_episodes(fields, self.environment or "episodes")
+
     def save(self, path: str | Path) -> Path:
         """Write `.npz`, or Minari's layout as `.hdf5`; atomically."""
         target = Path(path)

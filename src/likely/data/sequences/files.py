@@ -16,6 +16,7 @@ import numpy.typing as npt
 from likely import files
 from likely.data.readers import read_npz
 from likely.data.sequences.dataset import Sequences
+from likely.data.sequences.episodes import episodes, from_episodes, holds_episodes
 from likely.data.sequences.splits import from_sequences
 from likely.data.spec import hold_out, validation_size
 from likely.errors import InvalidData, InvalidSetting, MissingDependency, nearest
@@ -30,11 +31,12 @@ Split = tuple[int, int] | None
 
 
 def is_sequences(path: Path) -> bool:
-    """Whether a file holds sequences; of an .npz, whether it says how long they are."""
+    """Whether a file holds sequences; of an .npz, whether it has lengths or episodes."""
     name = path.name.lower()
     if name.endswith(".npz") and path.is_file():
         with files.reading(path), np.load(path, allow_pickle=False) as archive:
-            return any(key == "len" or key.endswith("_len") for key in archive.files)
+            names = archive.files
+            return holds_episodes(names) or any(f"_{key}".endswith("_len") for key in names)
     return name.endswith(SUFFIXES)
 
 
@@ -235,6 +237,8 @@ def rolls(path: Path) -> list[Series]:
 def parts_of_npz(path: Path) -> list[Series]:
     """The sequences of an .npz file, all together or by split."""
     arrays = read_npz(path)
+    if holds_episodes(arrays):
+        return [list(episodes(arrays, str(path)))]
     if "len" in arrays and "x" in arrays:
         return [_series(arrays, "", path)]
     keys = [next((w for w in words if f"{w}_x" in arrays), None) for words in SPLITS]
@@ -245,8 +249,13 @@ def parts_of_npz(path: Path) -> list[Series]:
 
 
 def from_npz(path: Path, name: str) -> tuple[Sequences, Sequences]:
-    """Flat arrays: `x` [sum T, K], `len` [N], `y` [N]; or train_x, train_len, ..., test_y."""
+    """Flat arrays: `x` [sum T, K], `len` [N], `y` [N]; or train_x, train_len, ..., test_y.
+
+    Or logged transitions of a controlled process.
+    """
     arrays = read_npz(path)
+    if holds_episodes(arrays):
+        return from_episodes(arrays, name)
     if "len" in arrays and "x" in arrays:
         series = _series(arrays, "", path)
         return from_sequences(series, name=name, labels=arrays.get("y"))
