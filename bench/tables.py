@@ -714,6 +714,28 @@ def simulations(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def sequence_speed(record: dict[str, Any]) -> str:
+    """What drawing and scoring cost beside a pass."""
+    names = dict.fromkeys(name.split("/")[2] for name in record["figures"])
+    lines = [
+        "| model | drawing 64 sequences of 256 steps, in passes | 1,024 of 64 steps | 64 of 256 "
+        "without a state | scoring 10^4 and 10^5 steps, microseconds a step | its memory, MB |",
+        "|---" * 6 + "|",
+    ]  # fmt: skip
+    for name in names:
+        cell = {key.split("/")[3]: value for key, value in record["figures"].items()
+                if key.split("/")[2] == name}  # fmt: skip
+        lines.append(
+            f"| `{name}` | {cell['draw-passes']:.1f} | {cell['draw-many-passes']:.1f} | "
+            f"{cell['stateless-draw-passes']:.0f} | {cell['score-1e4-microseconds-per-step']:.0f}, "
+            f"{cell['score-1e5-microseconds-per-step']:.0f} | {cell['score-1e4-memory-mb']:.0f}, "
+            f"{cell['score-1e5-memory-mb']:.0f} |"
+        )
+    return "\n".join(lines) + (
+        "\n\nA pass scores as many sequences; `python -m bench.sequence_speed` on one core.\n\n"
+    )
+
+
 def _estimate(kept: list[Any] | None) -> str:
     if kept is None:
         return ""
@@ -738,7 +760,7 @@ def sequences() -> Iterator[str]:
     if coverage is not None:
         yield f"The chosen model's 90 % intervals of ETTh1's next hour hold {coverage:.1f} %.\n"
     yield folded(at("sequences"))
-    for row in sorted(RESULTS.glob("sequences-*.json")):
+    for row in sorted(RESULTS.glob("sequence*-*.json")):
         yield folded(row)
 
 
@@ -842,6 +864,7 @@ def main() -> None:
         ("classify", "", "classify", accuracies), ("steering", "", "arithmetic", flips),
         ("split", "", "enlarge", restored), ("sequences", "", "sequences", series),
         ("sequences", "simulated", "sequences", simulations),
+        ("sequences", "speed", "sequence-speed", sequence_speed),
         ("odd", "", "odd", oddities), *BLOCKS,
     ):  # fmt: skip
         if at(result).exists():

@@ -52,7 +52,7 @@ def from_path(
     Args:
         path: of it.
         time: column of a table that orders the steps; one of a usual name by default.
-        series: column of a table that tells its series apart.
+        series: column of a table that tells its series apart; one called "series" by default.
         columns: of a table that are read, in the order in which a model predicts them.
     """
     name = path.name.lower()
@@ -82,6 +82,8 @@ def from_table(
         if column not in table:
             raise InvalidSetting(f"{name}: no column {column}: {nearest(column, table)}")
     time = time or time_column(table)
+    if series is None and "series" in table and "series" not in (*(columns or ()), time):
+        series = "series"
     chosen = list(columns or (c for c in table if c not in (time, series)))
     if not chosen:
         raise InvalidData(f"{name}: there is no column beside the time")
