@@ -262,25 +262,9 @@ class Autoregressive(HasCompletions, TractableDensity):
         channel: int = 0,
         context: Tensor | int | None = None,
     ) -> Tensor:
-        """p(x_i = level | x of lower rank) at one dimension, for every level.
-
-        Args:
-            x: integers [B, *shape]; only pixels of lower rank and earlier channels are read.
-            row: of the pixel; 0 for vectors.
-            column: of the pixel; the dimension of a vector.
-            channel: of the pixel.
-            context: labels, as for `sample`.
-
-        Returns:
-            Probabilities, [B, levels].
-
-        Raises:
-            InvalidSetting: no such dimension.
-        """
+        """p(x_i = level | x of lower rank), [B, levels]; see `likely.ask.conditional`."""
         x = self.integers(x)
-        place, shape = (channel, row, column), self.spec.grid
-        if any(not 0 <= at < side for at, side in zip(place, shape, strict=True)):
-            raise InvalidSetting(f"no dimension {place} in a shape of {shape}")
+        self.refuse_place(channel, row, column)
         # In raster order rows below are not read.
         rows = x[:, :, : row + 1] if self.takes_upper_rows and self.is_raster else x
         parameters = self.conditionals(rows, self.labels(context, len(x)))

@@ -234,6 +234,12 @@ class Fittable(nn.Module, metaclass=_Seeded):
             )
         return x
 
+    def refuse_place(self, *place: int) -> None:
+        """InvalidSetting where there is no dimension (channel, row, column)."""
+        shape = self.spec.grid
+        if any(not 0 <= at < side for at, side in zip(place, shape, strict=True)):
+            raise InvalidSetting(f"no dimension {place} in a shape of {shape}")
+
     def mask(self, observed: Tensor | npt.NDArray[np.bool_]) -> Tensor:
         """Which pixels are observed, bool [H, W] of `spec.grid` on the model's device.
 

@@ -129,6 +129,22 @@ class Forecast:
         return text.getvalue()
 
 
+def holding(spec: SequenceSpec, data: Dataset, series: int) -> Sequences:
+    """The data, if they are sequences of that kind and hold the one of that number.
+
+    Raises:
+        InvalidData: other data.
+        InvalidSetting: no such series.
+    """
+    if not isinstance(data, Sequences):
+        raise InvalidData(f"{data.spec.name} holds no sequences")
+    if misfit := data.spec.misfit(spec):
+        raise InvalidData(misfit)
+    if not 0 <= series < len(data):
+        raise InvalidSetting(f"there are series 0 to {len(data) - 1}, given {series}")
+    return data
+
+
 def forecast(
     model: Continues,
     data: Dataset,
@@ -155,12 +171,7 @@ def forecast(
         InvalidData: other data; or covariates of steps after the end, which nobody knows.
         InvalidSetting: no such series or step.
     """
-    if not isinstance(data, Sequences):
-        raise InvalidData(f"{data.spec.name} holds no sequences")
-    if misfit := data.spec.misfit(model.spec):
-        raise InvalidData(misfit)
-    if not 0 <= series < len(data):
-        raise InvalidSetting(f"there are series 0 to {len(data) - 1}, given {series}")
+    data = holding(model.spec, data, series)
     length, lead = int(data.lengths[series]), int(data.lead[series])
     if at is None:
         at = length - horizon if length > horizon else length

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from likely.ask.complete import completed_nats, completions
-from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.spec import MISSING
 from likely.data.spec import Dataset
 from likely.density import PARTICLES, Completions, SequenceDensity
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidSetting
 from likely.estimate import Estimate
-from likely.evaluate.sequences.forecast import Forecast
+from likely.evaluate.sequences.forecast import Forecast, holding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +64,7 @@ def fill_gap(
         InvalidSetting: no such series or steps, or nothing is missing.
         Unanswerable: method "exact" of a model that has particles alone for this gap.
     """
-    if not isinstance(data, Sequences):
-        raise InvalidData(f"{data.spec.name} holds no sequences")
-    if misfit := data.spec.misfit(model.spec):
-        raise InvalidData(misfit)
-    if not 0 <= series < len(data):
-        raise InvalidSetting(f"there are series 0 to {len(data) - 1}, given {series}")
+    data = holding(model.spec, data, series)
     length, lead = int(data.lengths[series]), int(data.lead[series])
     batch = data.batch(np.array([series]))
     observed = batch.x[0] != MISSING

@@ -34,7 +34,6 @@ from likely.data.spec import Dataset, DataSpec
 from likely.density import Completions, ExpectedStatistics
 from likely.density.completion import CompletesByDraws, Way
 from likely.devices.precision import full_precision, without_autocast
-from likely.errors import InvalidSetting
 from likely.estimate import Relation
 from likely.models.classical.settings import BernoulliMixtureSettings, ProductMixtureSettings
 from likely.noise import Noise
@@ -193,22 +192,10 @@ class _MixtureOfProducts(CompletesByDraws, ExpectedStatistics):
         channel: int = 0,
         context: Tensor | int | None = None,
     ) -> Tensor:
-        """p(x_i = level | the pixels before it, in raster order), [B, levels].
-
-        Args:
-            x: integers [B, *shape]; only earlier pixels and earlier channels are read.
-            row: of the pixel; 0 for vectors.
-            column: of the pixel; the dimension of a vector.
-            channel: of the pixel.
-            context: None.
-
-        Raises:
-            InvalidSetting: no such dimension.
-        """
+        """p(x_i = level | the pixels before it), [B, levels]; see `likely.ask.conditional`."""
         x, place, shape = self.integers(x), (channel, row, column), self.spec.grid
         self.labels(context, len(x))
-        if any(not 0 <= at < side for at, side in zip(place, shape, strict=True)):
-            raise InvalidSetting(f"no dimension {place} in a shape of {shape}")
+        self.refuse_place(*place)
         pixel = torch.arange(shape[1] * shape[2], device=x.device).reshape(shape[1:])
         at = row * shape[2] + column
         seen = (pixel < at).expand(shape).clone()
