@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, exact, none, query, refusal
-from likely.density import Fittable, LatentSequence, SequenceModel
-
-
-@runtime_checkable
-class Forecasts(Protocol):
-    """A model that answers."""
-
-    def forecast(
-        self,
-        x: Tensor,
-        horizon: int,
-        *,
-        draws: int = 1,
-        seed: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Tensor:
-        """See `forecast`."""
+from likely.density import Continues, Fittable, LatentSequence, SequenceModel
 
 
 def answer(model: Fittable) -> Answer:
     """Exact for a density of sequences, by particles for one with latents."""
     if isinstance(model, LatentSequence):
         return approximate("by the particles of a filter over the steps so far, then step by step")
-    if isinstance(model, Forecasts):
+    if isinstance(model, Continues):
         return exact("draws from its own p(x_t | x_<t), step after step from the state so far")
     if isinstance(model, SequenceModel):
         return none("it makes sequences from noise: what noise is behind given steps is not known")
@@ -63,6 +45,6 @@ def forecast(
     Raises:
         Unanswerable: a model of anything but sequences.
     """
-    if not isinstance(model, Forecasts):
+    if not isinstance(model, Continues):
         raise refusal(model, answer(model))
     return model.forecast(x, horizon, draws=draws, seed=seed, context=context)
