@@ -36,7 +36,7 @@ OPTIONS: dict[str, Option] = {
                              "FIVO; 0 for the ELBO alone [100]"),
     "--samples": ("N", whole(1), UNSET, "images on each side of the distances [those of the "
                   "split, at most 2000]"),
-    "--seed": ("N", whole(0), UNSET, "of fits, samples and bounds [0]"),
+    "--seed": ("N", whole(0), UNSET, "seed of fits, samples and bounds [0]"),
 }  # fmt: skip
 
 

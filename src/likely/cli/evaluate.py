@@ -30,15 +30,15 @@ OPTIONS: dict[str, Option] = {
     "--annealed": ("", None, False, "also bound log p(x) of a latent-variable model by annealed "
                    "importance sampling, the nearest there is, with the gap on images that it "
                    "draws; minutes"),
-    "--annealed-n": ("N", whole(1), 1000, "images that are annealed [1000]"),
-    "--temperatures": ("T", whole(2), 100, "from q(z|x) to p(x, z): more, nearer and slower [100]"),
-    "--chains": ("K", whole(1), 16, "weights that are averaged for each image [16]"),
+    "--annealed-n": ("N", whole(1), 1000, "images to anneal [1000]"),
+    "--temperatures": ("T", whole(2), 100, "from q(z|x) to p(x, z): more is tighter, slower [100]"),
+    "--chains": ("K", whole(1), 16, "annealed chains averaged per image [16]"),
     "--no-sample-metrics": ("", None, False, "leave the samples out; otherwise: Frechet and kernel "
                             "distance, precision, recall, density, coverage, distance to the "
                             "training images, images per second"),
     "--samples": ("N", whole(1), 0, "images on each side of the distances [those of the split, "
                   "at most 2000]"),
-    "--seed": ("N", whole(0), 0, "of latents and samples [0]"),
+    "--seed": ("N", whole(0), 0, "seed of latents and samples [0]"),
 }  # fmt: skip
 
 COMMAND = Command(

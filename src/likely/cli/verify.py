@@ -19,7 +19,7 @@ EXAMPLE = """\
   likely verify runs/vae --json > proofs.json
 """
 OPTIONS: dict[str, Option] = {
-    "--seed": ("N", whole(0), 0, "of the probe images [0]"),
+    "--seed": ("N", whole(0), 0, "seed of the probe images [0]"),
     "--quick": ("", None, False, "the short version that `likely evaluate` runs"),
 }
 

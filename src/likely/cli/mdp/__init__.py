@@ -63,7 +63,7 @@ _CONFIDENCE = number("a number between 0 and 1", lambda value: 0.0 < value < 1.0
 WORLD: dict[str, Option] = {
     "--discount": ("D", _DISCOUNT, None, "discount per step, in (0, 1] [that of the world]"),
     "--size": ("NxN", _size, None, "size of a scalable built-in world, as 100x100"),
-    "--seed": ("N", whole(0), 0, "of random worlds and of simulation [0]"),
+    "--seed": ("N", whole(0), 0, "seed of random worlds and of simulation [0]"),
 }
 FILES: dict[str, Option] = {
     "--reward": ("FILE", None, (), "reward file of a .tra model (.rew, .srew, .trew); repeatable"),

@@ -26,11 +26,11 @@ OPTIONS: dict[str, Option] = {
     "--accuracy": ("", None, False, "say how often the difference of two mean codes gives an image "
                    "an attribute and leaves the others, against a random direction"),
     "--attribute": ("NAME", None, (), "of the accuracy: an attribute; may be repeated [all]"),
-    "--group": ("N", whole(3), 100, "of the accuracy: codes of a mean [100]"),
-    "--starts": ("N", whole(2), 500, "of the accuracy: images that are moved [500]"),
+    "--group": ("N", whole(3), 100, "of the accuracy: codes per mean [100]"),
+    "--starts": ("N", whole(2), 500, "of the accuracy: images to move [500]"),
     "--reach": ("X", positive, 0.25, "how far the images around the result are from it [0.25]"),
     "--samples": ("N", whole(3), 64, "numbered samples to choose from [64]"),
-    "--seed": ("N", whole(0), 0, "of the samples [0]"),
+    "--seed": ("N", whole(0), 0, "seed of the samples [0]"),
     "-o --out": ("FILE.png", None, None, "where the sheet goes "
                  "[RUN/samples/arithmetic.png]"),
 }  # fmt: skip

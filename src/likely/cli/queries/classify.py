@@ -26,7 +26,7 @@ OPTIONS: dict[str, Option] = {
                        "label spreading on the pixels"),
     "--split": ("NAME", ("test", "validation"), "test", "that is scored; make choices on "
                 "validation [test]"),
-    "--seed": ("N", whole(0), 0, "of the first draw [0]"),
+    "--seed": ("N", whole(0), 0, "seed of the first draw [0]"),
     "-o --out": ("FILE.png", None, None, "where the picture goes [RUN/classify.png]"),
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ OPTIONS: dict[str, Option] = {
               "repeated [pca and t-sne]"),
     "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
                 "[test]"),
-    "--seed": ("N", whole(0), 0, "of the starts [0]"),
+    "--seed": ("N", whole(0), 0, "seed of the starts [0]"),
     "-o --out": ("FILE.png", None, None, "where the picture goes [RUN/clusters.png]"),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ OPTIONS: dict[str, Option] = {
     "--grey": ("NAME", ("model", "rec601"), "model", "what grey is: model (the luma of "
                "luma-chroma: exact; of chain rules over RGB Rec. 601), or rec601, as cameras and "
                "Pillow make it, which is approximate [model]"),
-    "--particles": ("N", whole(1), 16, "of each image, where a chain rule over RGB draws [16]"),
+    "--particles": ("N", whole(1), 16, "per image, where a chain rule over RGB draws [16]"),
     **SHARED,
 }  # fmt: skip
 

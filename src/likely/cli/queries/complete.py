@@ -52,8 +52,8 @@ OPTIONS: dict[str, Option] = {
                  "offers [auto]"),
     "--particles": ("N", whole(1), None, "particles, or codes, of an approximate answer [256; of a "
                     "series 2048]"),
-    "--label": ("CLASS", None, None, "of IMAGE, for a conditional run"),
-    "--seed": ("N", whole(0), 0, "of the draws [0]"),
+    "--label": ("CLASS", None, None, "class of IMAGE, for a conditional run"),
+    "--seed": ("N", whole(0), 0, "seed of the draws [0]"),
     "-o --out": ("FILE", None, None, "where the sheet goes [RUN/samples/completed.png]; of a "
                  "series the quantiles [RUN/samples/completed.csv]"),
     "--plot": ("FILE.png", None, None, "of a series: fan charts over the gap; of many keys, rolls"),

@@ -21,7 +21,7 @@ OPTIONS: dict[str, Option] = {
     "-n --draws": ("N", whole(1), 200, "simulated continuations [200]"),
     "--series": ("I", whole(0), 0, "number of the sequence [0]"),
     "--split": ("SPLIT", one_of(SPLITS), "test", "whose sequences: test, validation, train [test]"),
-    "--seed": ("S", whole(0), 0, "of the noise [0]"),
+    "--seed": ("S", whole(0), 0, "seed of the noise [0]"),
     "-o --out": ("FILE.csv", None, None, "a line for each step and column: quantiles 5, 25, 50, 75 "
                  "and 95, and what followed [RUN/samples/forecast.csv]"),
     "--plot": ("FILE.png", None, None, "fan charts; of many keys, piano rolls"),

@@ -23,9 +23,9 @@ EXAMPLE = """\
 """
 OPTIONS: dict[str, Option] = {
     "--number": ("N", whole(2), 32, "images of each kind [32]"),
-    "--steps": ("N", whole(0), 200, "updates of a descent; 0 takes the best start [200]"),
-    "--restarts": ("N", whole(1), 4, "descents of an image [4]"),
-    "--seed": ("N", whole(0), 0, "of the codes that descents start at [0]"),
+    "--steps": ("N", whole(0), 200, "updates per descent; 0 takes the best start [200]"),
+    "--restarts": ("N", whole(1), 4, "descents per image [4]"),
+    "--seed": ("N", whole(0), 0, "seed of the codes that descents start at [0]"),
     "--out": ("DIR", None, None, "where the pictures go [RUN/samples]"),
 }  # fmt: skip
 SHOWN, PAIRS, PATH = 12, 4, 8  # images of a sheet; pairs and steps of the interpolation

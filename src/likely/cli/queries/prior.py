@@ -19,7 +19,7 @@ OPTIONS: dict[str, Option] = {
                   "(RealNVP) or autoregressive (a masked flow) [flow]"),
     "--out": ("DIR", None, ..., "directory of the new run; the old one stays as it is"),
     "--steps": ("N", whole(1), None, "updates of a flow; gaussian and mixture need none [2000]"),
-    "--seed": ("N", whole(0), 0, "of codes, data order and initial weights [0]"),
+    "--seed": ("N", whole(0), 0, "seed of codes, data order and initial weights [0]"),
 }  # fmt: skip
 
 COMMAND = Command(

@@ -23,11 +23,11 @@ EXAMPLE = """\
 """
 SPLITS = ("test", "validation", "train")
 SHARED: dict[str, Option] = {
-    "-n --number": ("N", whole(1), 8, "draws of each image [8]"),
-    "--images": ("N", whole(1), 8, "images of SOURCE, the first ones [8]"),
-    "--label": ("CLASS", None, None, "of all images of a folder or an array, for a conditional "
-                "run"),
-    "--seed": ("N", whole(0), 0, "of the draws [0]"),
+    "-n --number": ("N", whole(1), 8, "draws per image [8]"),
+    "--images": ("N", whole(1), 8, "the first N images of SOURCE [8]"),
+    "--label": ("CLASS", None, None, "class of all images of a folder or an array, for a "
+                "conditional run"),
+    "--seed": ("N", whole(0), 0, "seed of the draws [0]"),
     "-o --out": ("FILE.png", None, None, "where the sheet goes [RUN/samples/VERB.png]"),
     "--npy": ("FILE.npy", None, None, "also write the draws as integers, [N, n, C, H, W]"),
 }  # fmt: skip

@@ -17,10 +17,10 @@ EXAMPLE = """\
   likely walk runs/vae --loops 12 --steps 96 --seed 3 -o walk.gif
 """
 OPTIONS: dict[str, Option] = {
-    "--loops": ("N", whole(1), 6, "loops that are walked side by side [6]"),
-    "--steps": ("N", whole(3), 48, "images of a loop [48]"),
-    "--seconds": ("X", positive, 0.1, "that an image of the animation stands [0.1]"),
-    "--seed": ("N", whole(0), 0, "of the planes [0]"),
+    "--loops": ("N", whole(1), 6, "loops, side by side [6]"),
+    "--steps": ("N", whole(3), 48, "images per loop [48]"),
+    "--seconds": ("X", positive, 0.1, "seconds per image of the animation [0.1]"),
+    "--seed": ("N", whole(0), 0, "seed of the planes [0]"),
     "--label": ("CLASS", None, None, "name or number of a class, for a conditional run [all in "
                 "turn]"),
     "-o --out": ("FILE.gif", None, None, "the animation; a sheet of 12 of its images goes beside "
