@@ -40,8 +40,8 @@ from likely.evaluate.sequences.nats import StepNats, step_nats, step_rate
 from likely.evaluate.sequences.simulated import simulated, simulation_floor
 from likely.models import SEQUENCE_MODELS
 from likely.runs.checkpoint import write_json
-from likely.training.run import Run
 from likely.training.presets import fit_settings
+from likely.training.run import Run
 
 PARTICLES = 128  # of FIVO
 TRAINING = 100  # training sequences that are scored beside the test part
