@@ -270,6 +270,7 @@ def test_a_closed_terminal_saves_the_run(tmp_path: Path) -> None:
     words[words.index("--steps") + 1] = "1000000"
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup ignore
         os.execv(sys.executable, [sys.executable, "-m", "likely", *words])
     until = time.monotonic() + 120
     records = out / METRICS
