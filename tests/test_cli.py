@@ -687,8 +687,8 @@ def test_answers_without_work_import_no_torch(words: list[str]) -> None:
     assert found.returncode == 0, found.stderr
 
 
-def test_a_process_imports_what_it_needs_and_names_work() -> None:
-    """No torch for `import likely`; no compiler, which takes as long again, for a fit."""
+def test_a_process_imports_what_it_needs_and_names_work(tmp_path: Path) -> None:
+    """No torch for `import likely`; no compiler, which takes as long again, to fit and load."""
     code = (
         "import sys, likely\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
@@ -698,11 +698,12 @@ def test_a_process_imports_what_it_needs_and_names_work() -> None:
         "assert callable(likely.fit) and callable(likely.verify), 'the modules hide them'\n"
         "assert likely.Run is Run and 'fit' in dir(likely)\n"
         "train, _ = likely.data.load('digits')\n"
-        "likely.fit(likely.models.NADE(train.spec, hidden=1), train, steps=1)\n"
+        "likely.fit(likely.models.NADE(train.spec, hidden=1), train, steps=1, out=sys.argv[1])\n"
+        "likely.load(sys.argv[1])\n"
         "assert 'torch._dynamo' not in sys.modules\n"
         "try:\n    likely.nothing\nexcept AttributeError:\n    sys.exit(0)\nsys.exit(1)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code, tmp_path / "run"], check=True)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

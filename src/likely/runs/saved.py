@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from likely.data import load as load_data
 from likely.data.labels import relabelled
@@ -28,6 +32,10 @@ from likely.runs.resume import Description, describe_model
 from likely.runs.view import Viewed
 from likely.settings import from_mapping
 
+# Tensors of a size that is told.
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn,
+             torch.arange}  # fmt: skip
+SQUARE = {torch.eye, torch.tril_indices, torch.triu_indices}
 # What the names of the adversary's weights begin with.
 ADVERSARY = f"{DISCRIMINATOR}."
 
@@ -222,15 +230,16 @@ def load(directory: str | Path) -> SavedRun:
     with files.reading_config("settings"):
         settings = from_mapping(registered.settings, config["settings"])
         _refuse_another_size(files.path / "config.json", config["settings"], spec, tensors)
-        with torch.device("meta"):  # it takes no memory before it is known to fit
-            hollow: Fittable = registered.load()(spec, settings)
-            names = hollow.state_dict().keys()
+        with _Bounded(tensors):
+            model: Fittable = registered.load()(spec, settings)
+            names = model.state_dict().keys()
             played = any(n not in names and n.startswith(ADVERSARY) for n in tensors)
-            shapes = _shapes(hollow.state_dict())
+            shapes = _shapes(model.state_dict())
             # Older runs and models without a fit know of no packs.
             packing = int(files.fit().get("objective", {}).get("packing", 1)) if played else 1
-            if played:
-                other = adversary_of(hollow, packing).state_dict()
+            adversary = adversary_of(model, packing) if played else None
+            if adversary is not None:
+                other = adversary.state_dict()
                 shapes |= _shapes({ADVERSARY + name: t for name, t in other.items()})
     wrong = sorted(dict(shapes.items() ^ _shapes(tensors).items()))
     if wrong:
@@ -238,8 +247,6 @@ def load(directory: str | Path) -> SavedRun:
             f"{files / WEIGHTS} does not fit the settings in config.json: "
             f"{', '.join(wrong[:4])} {'differs' if len(wrong) == 1 else 'differ'}"
         )
-    model: Fittable = registered.load()(spec, settings)
-    adversary = adversary_of(model, packing) if played else None
     for network, prefix in ((model, ""), (adversary, ADVERSARY)):
         if network is not None:
             network.load_state_dict({n: tensors[prefix + n] for n in network.state_dict()})
@@ -290,6 +297,42 @@ def read_report(directory: str | Path) -> dict[str, Any]:
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[bool, torch.Size]]:
     """Whether they are real numbers, of any precision, and their shapes."""
     return {name: (tensor.is_floating_point(), tensor.shape) for name, tensor in tensors.items()}
+
+
+# What a network that is built may take beside its weights: masks, indices, tables.
+ROOM = 64 << 20
+
+
+class _Bounded(TorchFunctionMode):
+    """Refuses tensors that are far larger than the weights: damaged settings ask for them.
+
+    A network on the meta device would take no memory, but plain arithmetic there imports torch's
+    compiler, which takes longer than to read most runs.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._most = ROOM + 64 * sum(tensor.nbytes for tensor in tensors.values())
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Elements are counted before, where sizes or broadcasting tell them; bytes afterwards."""
+        sizes = args[0] if args and isinstance(args[0], Sequence) else args
+        if func in SQUARE:
+            self._allow(math.prod(sizes[:2]) * (sizes[0] if len(sizes) == 1 else 1))
+        elif func in FACTORIES:
+            self._allow(math.prod(size for size in sizes if isinstance(size, int)))
+        with contextlib.suppress(ValueError):  # not by broadcasting
+            self._allow(
+                math.prod(np.broadcast_shapes(*(a.shape for a in args if isinstance(a, Tensor))))
+            )
+        result = func(*args, **kwargs or {})
+        if isinstance(result, Tensor):
+            self._allow(result.untyped_storage().nbytes())
+        return result
+
+    def _allow(self, size: int) -> None:
+        if size > self._most:
+            raise InvalidData(f"they make a tensor of {size / 1e9:.3g} GB, far beyond the weights")
 
 
 def _refuse_another_size(
