@@ -428,8 +428,9 @@ def test_midi_and_sound_hold_the_notes() -> None:
     assert content.count(bytes([0x90, 60, 64])) == 2
     assert content.count(bytes([0x80, 64, 0])) == 2
     assert bytes([0x83, 0x60, 0x80, 60, 0]) in content  # a quarter, 480 ticks, after key 64
-    with wave.open(io.BytesIO(music.sound([train[0]], train.spec))) as file:
-        assert file.getnframes() == round(5.0 * music.RATE) + music.RATE
+    # Three seconds each, two between them, and one in which the last notes fade.
+    with wave.open(io.BytesIO(music.sound([train[0], train[0]], train.spec))) as file:
+        assert file.getnframes() == round(8.0 * music.RATE) + music.RATE
     assert music.picture([train[0]], train.spec)[:8] == b"\x89PNG\r\n\x1a\n"
     regimes, _ = data.load("regimes")
     assert isinstance(regimes, Sequences)
