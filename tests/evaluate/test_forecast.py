@@ -91,9 +91,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     run = str(tmp_path / "var")
     assert main(["fit", "var", "--data", "regimes", "--lags", "1", "--out", run, "--json"]) == 0
     capsys.readouterr()
-    table, plot = tmp_path / "f.csv", tmp_path / "f.png"
+    table, plot = tmp_path / "f.csv", tmp_path / "var" / "samples" / "forecast.png"
     words = ["forecast", run, "--horizon", "4", "--at", "9", "-n", "20", "--series", "2"]
-    assert main([*words, "-o", str(table), "--plot", str(plot)]) == 0
+    assert main([*words, "-o", str(table), "--plot"]) == 0
     said = capsys.readouterr().out
     assert "after 9 of its steps; 20 draws of var, exact" in said
     rows = list(csv.DictReader(table.open()))

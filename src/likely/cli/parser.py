@@ -235,7 +235,7 @@ def add_options(group: argparse._ActionsContainer, options: Mapping[str, Option]
     """Add options by their names, as "--out" or "-o --out".
 
     The default False makes a switch, () an option that may be repeated, and ... one that must be
-    given.
+    given. A word in brackets, as "[FILE]", may be left out: the value is "" then.
     """
     for names, (metavar, convert, default, about) in options.items():
         flags = names.split()
@@ -245,8 +245,11 @@ def add_options(group: argparse._ActionsContainer, options: Mapping[str, Option]
             group.add_argument(*flags, action="append", default=[], metavar=metavar, help=about)
         else:
             words = None if convert is None or callable(convert) else convert
+            may_be_bare: dict[str, Any] = (
+                {"nargs": "?", "const": ""} if metavar.startswith("[") else {}
+            )
             group.add_argument(
-                *flags, metavar=metavar, help=about, choices=words,
+                *flags, metavar=metavar.strip("[]"), help=about, choices=words, **may_be_bare,
                 type=(convert if callable(convert) else one_of(words) if words else str),
                 **({"required": True} if default is ... else {"default": default}),
             )  # fmt: skip

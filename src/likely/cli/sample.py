@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli import sequences
@@ -14,8 +15,6 @@ from likely.cli.saved import labels_for, name_of, opened, path_of, writable, wri
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from likely.density import GenerativeModel
@@ -48,8 +47,8 @@ OPTIONS: dict[str, Option] = {
                      "their mean by 1 - T, which is not the model's law: less varied, often "
                      "cleaner"),
     "--columns": ("N", whole(1), None, "images per row"),
-    "--gif": ("FILE.gif", None, None, "also an animation of the images as they are drawn: pixel by "
-              "pixel, or scale by scale"),
+    "--gif": ("[FILE.gif]", None, None, "also an animation of the images as they are drawn: pixel "
+              "by pixel, or scale by scale [RUN/samples/drawing.gif]"),
     "--like": ("IMAGE", None, None, "variations of an image file, or of an example as test:3: a "
                "chain rule keeps the upper rows, luma-chroma the luma, haar-pyramid the averages, "
                "a model with latent variables the code"),
@@ -97,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     out = None if tabular else path_of(options.out, ".png", "--out")
     array = path_of(options.npy, ".npy", "--npy")
     trace = path_of(options.progressive, ".png", "--progressive")
-    gif = path_of(options.gif, ".gif", "--gif")
+    gif = path_of(options.gif, ".gif", "--gif", Path(options.run) / "samples" / "drawing.gif")
     saved = opened(options)
     model = generative(saved.model)
     if isinstance(model, SequenceModel):

@@ -70,10 +70,17 @@ def shown(
     return code
 
 
-def path_of(text: str | None, suffix: str, option: str) -> Path | None:
-    """The file that an option names, which must end in `suffix`; None where it was not given."""
+def path_of(text: str | None, suffix: str, option: str, usual: Path | None = None) -> Path | None:
+    """The file that an option names, which must end in `suffix`; None where it was not given.
+
+    `usual`, in a folder of the run, is taken where the option was given without a name.
+    """
     if text is None:
         return None
+    if not text and usual is not None:
+        if usual.parent.parent.is_dir():
+            usual.parent.mkdir(exist_ok=True)
+        return usual
     path = Path(text).expanduser()
     if path.suffix.lower() != suffix:
         raise InvalidSetting(f"{option} {text}: expected a file name that ends in {suffix}")

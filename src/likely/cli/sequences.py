@@ -96,7 +96,7 @@ def complete(options: argparse.Namespace, saved: SavedRun, model: SequenceDensit
             raise InvalidSetting(f'--steps: expected a range, as 8:16, given "{options.steps}"')
         steps = (int(ends[0]), int(ends[1]))
     out = path_of(options.out, ".csv", "--out") or saved.directory / "samples" / "completed.csv"
-    plot = path_of(options.plot, ".png", "--plot")
+    plot = path_of(options.plot, ".png", "--plot", saved.directory / "samples" / "gap.png")
     writable(out, plot)
     data, count = series_of(options, saved, options.image), options.number or 200
     with working(f"drawing {count} fillings from {saved.name}"):
@@ -155,7 +155,7 @@ def score(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) 
             "sequences against its own continuations"
         )
     out = path_of(options.out, ".csv", "--out")
-    plot = path_of(options.plot, ".png", "--plot")
+    plot = path_of(options.plot, ".png", "--plot", saved.directory / "samples" / "odd.png")
     writable(out, plot)
     data, moments = series_of(options, saved, options.data), None
     assert isinstance(data, Sequences)

@@ -56,7 +56,8 @@ OPTIONS: dict[str, Option] = {
     "--seed": ("N", whole(0), 0, "seed of the draws [0]"),
     "-o --out": ("FILE", None, None, "where the sheet goes [RUN/samples/completed.png]; of a "
                  "series the quantiles [RUN/samples/completed.csv]"),
-    "--plot": ("FILE.png", None, None, "of a series: fan charts over the gap; of many keys, rolls"),
+    "--plot": ("[FILE.png]", None, None, "of a series: fan charts over the gap; of many keys, "
+               "rolls [RUN/samples/gap.png]"),
     "--time-column": ("NAME", None, None, "of FILE, which orders its steps"),
     "--series-column": ("NAME", None, None, "of FILE, which tells its series apart"),
     "--npy": ("FILE.npy", None, None, "also write the draws as integers, [N, C, H, W]"),

@@ -24,7 +24,8 @@ OPTIONS: dict[str, Option] = {
     "--seed": ("S", whole(0), 0, "seed of the noise [0]"),
     "-o --out": ("FILE.csv", None, None, "a line for each step and column: quantiles 5, 25, 50, 75 "
                  "and 95, and what followed [RUN/samples/forecast.csv]"),
-    "--plot": ("FILE.png", None, None, "fan charts; of many keys, piano rolls"),
+    "--plot": ("[FILE.png]", None, None, "fan charts; of many keys, piano rolls "
+               "[RUN/samples/forecast.png]"),
 }  # fmt: skip
 
 COMMAND = Command(
@@ -49,8 +50,9 @@ def run(options: argparse.Namespace) -> int:
     from likely.jobs.evaluate import split_of
 
     out = path_of(options.out, ".csv", "--out")
-    plot = path_of(options.plot, ".png", "--plot")
     saved = opened(options)
+    folder = saved.directory / "samples"
+    plot = path_of(options.plot, ".png", "--plot", folder / "forecast.png")
     model = generative(saved.model)
     worth = answers(model)["forecast"]
     if not isinstance(model, Continues):
@@ -58,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             f"{saved.name}: {worth.reason}. Fit a model that forecasts: likely fit gru --data "
             "regimes"
         )
-    out = out or saved.directory / "samples" / "forecast.csv"
+    out = out or folder / "forecast.csv"
     writable(out, plot)
     data = split_of(*data_of(saved), options.split)
     with working(f"drawing {options.draws} continuations from {saved.name}"):

@@ -33,7 +33,8 @@ OPTIONS: dict[str, Option] = {
     "--window": ("STEPS", whole(1), 24, "of sequences: steps of a stretch [24]"),
     "--draws": ("N", whole(1), 99, "of sequences: continuations that it is ranked among [99]"),
     "--seed": ("S", whole(0), 0, "seed of their noise [0]"),
-    "--plot": ("FILE.png", None, None, "of sequences: the oddest stretches, and their nats"),
+    "--plot": ("[FILE.png]", None, None, "of sequences: the oddest stretches, and their nats "
+               "[RUN/samples/odd.png]"),
     "--time-column": ("NAME", None, None, "of a table, which orders its steps"),
     "--series-column": ("NAME", None, None, "of a table, which tells its series apart"),
     "--sheet": ("FILE.png", None, None, "where the oddest and the most usual examples are drawn "

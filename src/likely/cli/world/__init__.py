@@ -76,12 +76,13 @@ OWN: dict[str, dict[str, Option]] = {
                          "world as certain [that of the task]"),
         "--refine": ("F", positive, (), "solve a grid of F times the sides besides; repeatable "
                      "[0.5]"),
-        "--plot": ("FILE", None, None, "draw V and where the data is (.png, .pdf, .svg)"),
+        "--plot": ("[FILE]", None, None, "draw V and where the data is (.png, .pdf, .svg) "
+                   "[DIR/plan.png]"),
         **EPISODES, **SEED,
     },
     "act": {
         "--policy": ("NAME", ("plan", "random"), "plan", "plan, or random [plan]"),
-        "--gif": ("FILE", None, None, "draw the first episode as an animated GIF"),
+        "--gif": ("[FILE]", None, None, "draw the first episode as an animated GIF [DIR/act.gif]"),
         **EPISODES, **SEED,
     },
 }  # fmt: skip

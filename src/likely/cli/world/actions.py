@@ -127,6 +127,8 @@ def _plain(nats: dict[str, dict[int, Estimate]]) -> dict[str, dict[str, float]]:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    if options.plot == "":
+        options.plot = str(Path(options.world) / "plan.png")
     check_target(options.plot, PICTURES)
     model, log, config = load_world(options.world)
     settings = config["settings"]
@@ -172,6 +174,8 @@ def _loaded_plan(folder: str, model: TransitionModel) -> Plan:
 
 
 def _act(options: argparse.Namespace) -> None:
+    if options.gif == "":
+        options.gif = str(Path(options.world) / "act.gif")
     if options.gif is not None:
         if Path(options.gif).suffix.lower() != ".gif":
             raise InvalidSetting(f"{options.gif}: an animation is a .gif")
