@@ -152,6 +152,8 @@ def main() -> None:
     record = json.loads(path.read_text()) if path.is_file() else {"figures": {}, "about": {}}
     settings = {"discount": DISCOUNT, "delta": DELTA, "data_sets": SETS, "episodes": EPISODES,
                 "threshold": THRESHOLD, "epsilon": EPSILON, "growing": GROWING}  # fmt: skip
+    if unknown := sorted(set(sys.argv[1:]) - set(PARTS)):
+        raise SystemExit(f"no part {unknown[0]}; there are {', '.join(PARTS)}")
     for name in sys.argv[1:] or PARTS:
         figures, about = PARTS[name](lake)
         record["figures"] |= figures

@@ -223,6 +223,9 @@ def main() -> None:
         "world/cartpole-pixels": pixels, "world/slip": slip, "world/cartpole-hidden": hidden,
     }  # fmt: skip
     wanted = [f"world/{word}" for word in sys.argv[1:]] or list(parts)
+    if unknown := sorted(set(wanted) - set(parts)):
+        known = ", ".join(key.removeprefix("world/") for key in parts)
+        raise SystemExit(f"no part {unknown[0].removeprefix('world/')}; there are {known}")
     if any("cartpole-50" in key for key in wanted):
         trial("cartpole", 50, 99)  # compiles the solver
     for key in wanted:

@@ -13,6 +13,7 @@ the others read both from the log.
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Callable
@@ -81,6 +82,7 @@ def interval(returns: list[float]) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     path = RESULTS / "world-curves.json"
     record = json.loads(path.read_text()) if path.is_file() else {"figures": {}, "about": {}}
     figures, about = record["figures"], record["about"]
