@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from fit_cases import differing, end_of, files_in, fit_case, model_of, stop_at, training_data
-from likely import data, runs
+from likely import data, models, runs
 from likely.cli import main
 from likely.errors import InvalidSetting
 from likely.files import atomic
@@ -122,6 +122,18 @@ def test_weights_of_another_type_or_shape_are_not_taken(run: Path) -> None:
         checkpoint.write_tensors(path, {**tensors, name: wrong}, about)
         with pytest.raises(CheckpointError, match=rf"does not fit the settings .*: {name} differs"):
             runs.load(run)
+
+
+def test_settings_of_a_vast_network_take_no_memory(tmp_path: Path) -> None:
+    """Two hidden layers have a square of weights: 400 MB, told before they are made."""
+    train, _ = data.load("digits")
+    runs.save(tmp_path / "run", models.MADE(train.spec, hidden=8, layers=2))
+    config = tmp_path / "run" / "config.json"
+    record = json.loads(config.read_text())
+    record["settings"]["hidden"] = 10_000
+    config.write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="far beyond the weights"):
+        runs.load(tmp_path / "run")
 
 
 def test_a_state_of_other_types_is_no_state(run: Path, capsys: Capture) -> None:

@@ -32,10 +32,12 @@ from likely.runs.resume import Description, describe_model
 from likely.runs.view import Viewed
 from likely.settings import from_mapping
 
-# Tensors of a size that is told.
+# What makes a tensor of the size in its arguments, and a matrix of so many rows and columns.
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn,
              torch.arange}  # fmt: skip
 SQUARE = {torch.eye, torch.tril_indices, torch.triu_indices}
+# Bytes that a network may take beside its weights: masks, indices, tables.
+ROOM = 64 << 20
 # What the names of the adversary's weights begin with.
 ADVERSARY = f"{DISCRIMINATOR}."
 
@@ -297,10 +299,6 @@ def read_report(directory: str | Path) -> dict[str, Any]:
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[bool, torch.Size]]:
     """Whether they are real numbers, of any precision, and their shapes."""
     return {name: (tensor.is_floating_point(), tensor.shape) for name, tensor in tensors.items()}
-
-
-# What a network that is built may take beside its weights: masks, indices, tables.
-ROOM = 64 << 20
 
 
 class _Bounded(TorchFunctionMode):
