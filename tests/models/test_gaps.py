@@ -70,6 +70,29 @@ def test_draws_of_a_gap_follow_its_enumeration(name: str) -> None:
     assert len(completed_nats(model, x[None], everything, drawn)) == 1  # the truth is not known
 
 
+@pytest.mark.parametrize("name", ["hmm", "gru"])
+def test_what_is_given_weighs_in_the_draws_and_is_not_scored(name: str) -> None:
+    model, n, lead = tiny()[name], 20_000, 2
+    p, log_all = enumerated(model)
+    either = TRUTH[:lead].repeat(2, 1, 1)  # the value that is missing in the lead
+    either[1, 1, 0] = 1 - TRUTH[1, 0]
+    log_given = model.log_prob(either).detach().logsumexp(0)
+    x = torch.cat([-2 - TRUTH[:lead], TRUTH[lead:]])
+    drawn = completions(model, x[None], KNOWN, n, particles=n, seed=1)
+    assert 0.5 * float((shares(drawn.images[0]) - p).abs().sum()) < 0.016
+    assert drawn.relation is (Relation.EXACT if name == "hmm" else Relation.APPROXIMATE)
+    assert float(drawn.log_observed) == pytest.approx(
+        float(log_all - log_given), abs=1e-9 if drawn.exact else 0.02
+    )
+    assert len(completed_nats(model, x[None], KNOWN, drawn)) == 1
+    # A forecast that begins within the lead: nothing that counts is known.
+    rest = torch.arange(10).view(5, 2) < 3
+    forecast = completions(model, x[None], rest, 2)
+    assert forecast.exact
+    assert float(forecast.log_observed) == pytest.approx(0, abs=1e-12)
+    assert completions(model, x[None], rest, 2, method="smc").log_observed.abs() < 1e-12
+
+
 def test_the_estimate_of_what_is_known_has_no_bias_and_a_gap_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -187,8 +187,9 @@ def completed_nats(
     """-log p of the observed part, of the missing one given it, and of the whole, in nats.
 
     Where -log p(observed) is an upper bound in expectation, what is left of an exact -log p(x) is a
-    lower one. Of two bounds the difference bounds nothing: then the middle one is left out. Where
-    the truth itself is not known, as a value that a sequence lacks, the first alone is there.
+    lower one. Of two bounds the difference bounds nothing: then the middle one is left out. The
+    first alone is there where the truth itself is not known, as a value that a sequence lacks, or
+    where a step that is given and not scored is not observed whole.
 
     Args:
         model: that completed.
@@ -201,7 +202,8 @@ def completed_nats(
     first = -drawn.log_observed
     parts = [("nll-observed", "-log p(observed)", first, drawn.relation)]
     if isinstance(model, SequenceDensity):
-        if not bool((x == MISSING).any()):
+        seen = (observed[:, None] if observed.ndim == 1 else observed).to(x.device)
+        if not bool(((x == MISSING) | ((x <= -2) & ~seen)).any()):
             parts += _of_rest(first, -model.log_prob(x, context), drawn)
     elif isinstance(model, LatentVariable):
         labels = model.labels(context, len(x))
@@ -227,7 +229,7 @@ def completed_nats(
 def _of_rest(
     first: Tensor, total: Tensor, drawn: Completions
 ) -> list[tuple[str, str, Tensor, Relation]]:
-    relation = Relation.EXACT if drawn.relation is Relation.EXACT else Relation.LOWER
+    relation = Relation.LOWER if drawn.relation is Relation.UPPER else drawn.relation
     return [("nll-missing", "-log p(missing | observed)", total - first, relation),
             ("nll", "-log p(whole)", total, Relation.EXACT)]  # fmt: skip
 

@@ -26,7 +26,8 @@ class Completions:
     Attributes:
         images: int64 [B, n, *shape]; the observed pixels are those that were given.
         log_observed: log p(observed), nats, float64 [B]; an estimate where `relation` says so.
-        relation: of -log p(observed) to the truth: EXACT, or UPPER in expectation.
+        relation: of -log p(observed) to the truth: EXACT, UPPER in expectation, or APPROXIMATE
+            where it is a ratio of estimates.
         exact: whether the draws are from p(rest | observed) itself.
         about: how they were drawn, and of which density, in words.
         particles: of an image; 0 where there are none.

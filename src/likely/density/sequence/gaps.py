@@ -8,7 +8,9 @@ r"""What is missing in sequences, drawn from p(missing | the rest), whichever va
   and where the weights are worth fewer than N / 2 particles they are resampled. The mean weights
   estimate p(known) without bias, so their log is a lower bound in expectation. As for images,
   `likely.density.completion.particles` has resampling and sources. Within a gap the weights look
-  ahead to the first step after it that is known (`likely.density.sequence.lookahead`).
+  ahead to the first step after it that is known (`likely.density.sequence.lookahead`). Steps that
+  are given and not scored weigh as well; where they follow a gap, the estimate of their own p is
+  divided out, and the log of the ratio is no bound.
 
 A state forgets a gap: where all particles agree on log p of a piece of known steps, what follows is
 scored once for all of them, until the next gap. So a long series costs what its gaps cost.
@@ -81,7 +83,7 @@ def filled(
     return Completions(
         torch.where(known, steps.x[:, None], whole),
         torch.stack([part.log_known for part in parts]),
-        Relation.UPPER,
+        Relation.APPROXIMATE if any(part.lead for part in parts) else Relation.UPPER,
         exact=False,
         about="sequential Monte Carlo that looks ahead; the error falls with particles",
         particles=particles,
@@ -148,13 +150,19 @@ class _Particles:
 
     Attributes:
         places: steps where something is missing, int64 [G].
-        log_known: the log of the estimate of p(known), nats.
+        lead: steps to the last that is given and not scored, 0 where no gap is before it.
+        log_known: the log of the estimate of p(known), nats; what is given is not counted.
         worth: particles that the weights were worth where that was least.
     """
 
     def __init__(self, model: SequenceDensity, steps: Steps, count: int, noise: Noise) -> None:
-        self.model, self.steps, self.count, self.noise = model, steps, count, noise
+        self.model, self.count, self.noise = model, count, noise
         self.places = (~steps.known[0].all(1)).nonzero()[:, 0]
+        scored = steps.scored.clone()
+        scored[:, self.places[0] if len(self.places) else len(scored[0]) :] = True
+        self.steps = steps._replace(scored=scored)  # all that can tell particles apart
+        lead = (scored & ~steps.scored)[0].nonzero()[:, 0]
+        self.lead = int(lead[-1]) + 1 if len(lead) else 0
         columns = steps.x.shape[2]
         device = steps.x.device
         self.drawn = torch.zeros(count, len(self.places), columns, dtype=torch.int64, device=device)
@@ -174,12 +182,13 @@ class _Particles:
             self._known_steps(before + 1, place)
             if number < len(self.places):
                 self._missing_step(place, number)
-        self.log_known += self.log_weights.logsumexp(0) - math.log(self.count)
+        self.log_known += self._log_mean_weight
 
     def _known_steps(self, first: int, stop: int) -> None:
         while first < stop:
             alone = len(self.state[0]) == 1
             end = min(stop, first + (PIECE if alone else TOGETHER))
+            end = min(end, self.lead) if first < self.lead else end
             rows = torch.zeros(len(self.state[0]), dtype=torch.int64, device=self.roots.device)
             part = self.steps.part(rows, first, end)
             log_p, self.state = self.model.scan(part, self.state)
@@ -191,6 +200,7 @@ class _Particles:
                 self._log_ahead = torch.zeros_like(self._log_ahead)
                 if float(total.max() - total.min()) < AGREE and end - first == TOGETHER:
                     self.state = tuple(each[:1] for each in self.state)
+            self._count_from(end)
             first = end
 
     def _missing_step(self, t: int, number: int) -> None:
@@ -207,6 +217,12 @@ class _Particles:
         elif known:
             self._log_ahead = torch.zeros_like(self._log_ahead)
             self._weigh(log_p)
+        self._count_from(t + 1)
+
+    def _count_from(self, stop: int) -> None:
+        """Divide out the estimate of what is given, where it ends at `stop`."""
+        if stop == self.lead:
+            self.log_known = -self._log_mean_weight
 
     def _draw(self, steps: Steps, t: int, state: State, count: int) -> _Drawn:
         uniform = self.noise.uniform(count, self.drawn.shape[2])
@@ -239,12 +255,16 @@ class _Particles:
         self.worth = min(self.worth, value)
         if value >= self.count / 2:
             return
-        self.log_known += self.log_weights.logsumexp(0) - math.log(self.count)
+        self.log_known += self._log_mean_weight
         index = self._chosen(self.count)
         self.drawn, self.roots = self.drawn[index], self.roots[index]
         self.state = tuple(part[index] for part in self.state)
         self._log_ahead = self._log_ahead[index]
         self.log_weights = torch.zeros_like(self.log_weights)
+
+    @property
+    def _log_mean_weight(self) -> Tensor:
+        return self.log_weights.logsumexp(0) - math.log(self.count)
 
     def _chosen(self, n: int) -> Tensor:
         return systematic(self.log_weights[None], self.noise.uniform(1), n)[0]
