@@ -1,6 +1,7 @@
 """Nats per step of models of sequences on public sets, every step scored.
 
-python -m bench.sequences fit jsb gru [--work DIR]        one row; resumes
+python -m bench.sequences fit jsb gru [--work DIR]        one row; resumes; --set and --fit change
+                                                          settings of the model and of the fit
 python -m bench.sequences simulate jsb gru [--work DIR]   what an older row lacks: its draws
 python -m bench.sequences table                           all rows, with paired differences
 
@@ -103,8 +104,7 @@ def simulate(name: str, model: str, work: Path) -> None:
     about, figures = row["about"], row["figures"]
     train, test = data_room.load(name)
     assert isinstance(train, Sequences)
-    changes = {key: row["settings"]["fit"][key] for key in ("steps", "seed")}
-    changes["model"] = row["settings"]["model"]
+    changes = {**row["settings"]["fit"], "model": row["settings"]["model"]}
     run, _ = the_run(name, model, work, changes, train)
     density = cast(SequenceModel, run.model.eval())
     if "validation-blocks" in about:
@@ -262,6 +262,7 @@ def main() -> None:
     fit_row.add_argument("model", choices=list(SEQUENCE_MODELS))
     fit_row.add_argument("--steps", type=int)
     fit_row.add_argument("--set", action="append", default=[], help="NAME=VALUE, of the model")
+    fit_row.add_argument("--fit", action="append", default=[], help="NAME=VALUE, of the fit")
     simulate_row = actions.add_parser("simulate")
     simulate_row.add_argument("data")
     simulate_row.add_argument("model", choices=list(SEQUENCE_MODELS))
@@ -277,7 +278,9 @@ def main() -> None:
     if options.action == "simulate":
         simulate(options.data, options.model, options.work)
         return
-    changes: dict[str, Any] = {} if options.steps is None else {"steps": options.steps}
+    changes: dict[str, Any] = dict(word.split("=", 1) for word in options.fit)
+    if options.steps is not None:
+        changes["steps"] = options.steps
     changes["model"] = dict(word.split("=", 1) for word in options.set)
     fitted(options.data, options.model, options.work, changes)
 

@@ -22,6 +22,7 @@ from likely.data.sequences import Sequences, SequenceSpec, from_sequences, regim
 from likely.data.sequences.spec import MISSING
 from likely.density import SequenceDensity, State, Steps
 from likely.density.sequence.bins import cdf, log_mass
+from likely.density.sequence.neighbours import Neighbours, Traces
 from likely.errors import InvalidData, InvalidSetting, ProofFailed, Unanswerable
 from likely.evaluate.sequences.nats import step_nats
 from likely.models import SEQUENCE_MODELS
@@ -29,6 +30,7 @@ from likely.verify import verify
 
 SMALL = {"hidden": 8, "step_hidden": 6, "components": 2, "window": 12, "before": 4}
 OF_BODIES = {"layers": 2, "heads": 2, "reach": 5}  # of some
+NEIGHBOURS = {("gru", "keys"): 2, ("transformer", "keys"): 9}
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -67,6 +69,8 @@ def built(name: str, kind: str, **changes: Any) -> tuple[SequenceDensity, Sequen
     }
     if "conditional" in fields:
         wanted.setdefault("conditional", kind == "mixed")
+    if (name, kind) in NEIGHBOURS:
+        wanted.setdefault("neighbours", NEIGHBOURS[name, kind])
     model = cast(SequenceDensity, runs.build(name, train.spec, wanted))
     model.start_at(train)
     generator = torch.Generator().manual_seed(0)
@@ -88,6 +92,22 @@ def test_every_proof_passes(name: str, kind: str) -> None:
     assert {"no future leak", "no padding is scored", "the sampler is teacher forcing"} <= {
         proof.name for proof in proofs.proofs
     }
+
+
+def test_neighbours_move_with_the_keys() -> None:
+    near = Neighbours(12, 3, reach=2).double()
+    with torch.no_grad():
+        near.out.weight.normal_(generator=torch.Generator().manual_seed(0))
+    state, x = torch.ones(1, 3, dtype=torch.float64), torch.zeros(2, 6, 12, dtype=torch.int64)
+    x[0, :, 4:7] = x[1, :, 5:8] = torch.from_numpy(rng().integers(0, 2, (6, 3)))
+    traces = Traces(12).double()
+    before = traces(x, traces.begin(2))[:, -1]
+    logits = near(state, before, x[:, -1])
+    assert torch.allclose(logits[0, :-1], logits[1, 1:], atol=1e-12)
+    assert float(logits[0, 1:10].detach().std()) > 0.01
+    assert torch.equal(logits[0, :2], logits[0, 9:11])  # out of reach of what is on
+    with pytest.raises(InvalidSetting, match="leave it at 0"):
+        models.GRU(mixed()[0].spec, neighbours=2)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)

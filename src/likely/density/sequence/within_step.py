@@ -7,7 +7,8 @@ What pays in music and in measurements alike is a joint head within the step:
   the RNN-NADE of Boulanger-Lewandowski, Bengio and Vincent 2012, https://arxiv.org/abs/1206.6392.
   p(key k) = sigma(b_k(h) + V_k g(c(h) + sum of W_j over the keys j < k that are on)). Between two
   keys that are on, the hidden units do not change: they are computed once for each of those, by
-  dense products, instead of once a key.
+  dense products, instead of once a key. With `likely.density.sequence.neighbours` the keys around
+  each, by weights that all keys share, add to its logit.
 - `Turns`, any columns: one after another, each given the state and the columns before it. A number
   on a lattice has a mixture of logistic or Student-t components over the bins, around its last
   value; a category a softmax; an angle a mixture of von Mises densities over the bins of a circle.
@@ -34,6 +35,7 @@ from likely.density.sequence.bins import (
     Table,
     quantiles,
 )
+from likely.density.sequence.neighbours import Neighbours
 
 # Scales are kept between these, in the spread of a column's differences.
 FLOOR, CEILING = 1e-4, 1e4
@@ -48,11 +50,13 @@ class Past(NamedTuple):
         state: what the body made of the steps before, [M, H].
         last: the step before, int64 [M, K].
         last_known: which of its values are known, bool [M, K].
+        traces: of the steps before, where the density reads them, [M, R, K].
     """
 
     state: Tensor
     last: Tensor
     last_known: Tensor
+    traces: Tensor | None = None
 
 
 class Features(nn.Module):
@@ -151,8 +155,9 @@ class StepDensity(nn.Module, abc.ABC):
 class Keys(StepDensity):
     """NADE over binary columns, its biases linear in the state."""
 
-    def __init__(self, columns: int, state: int, hidden: int) -> None:
+    def __init__(self, columns: int, state: int, hidden: int, neighbours: int = 0) -> None:
         super().__init__()
+        self.near = Neighbours(columns, state, neighbours) if neighbours else None
         self.inner = nn.Linear(state, hidden)  # c(h)
         self.outer = nn.Linear(state, columns)  # b(h)
         self.weight = nn.Parameter(torch.randn(columns, hidden) * 0.1)  # W
@@ -176,6 +181,8 @@ class Keys(StepDensity):
         active = torch.relu(inner[rows] + prefix.to(inner.dtype) @ self.weight)
         logits = active @ self.readout  # [R, 88]
         chosen = logits.gather(0, first[:, None] + until - on) + outer
+        if self.near is not None and past.traces is not None:
+            chosen = chosen + self.near(past.state, past.traces, on)
         signed = torch.where(x > 0, chosen, -chosen).double()
         return -(softplus(-signed) * known).sum(1)
 
@@ -183,10 +190,16 @@ class Keys(StepDensity):
         inner, outer = self.inner(past.state), self.outer(past.state)
         x = torch.zeros_like(known, dtype=torch.int64)
         active, stale = torch.relu(inner), False
+        near = None
+        if self.near is not None and past.traces is not None:
+            near = self.near.turns(past.state, past.traces)
         for k in range(x.shape[1]):
             if stale:
                 active = torch.relu(inner + x.to(inner.dtype) @ self.weight)
-            logit = (active @ self.readout[:, k] + outer[:, k]).double()
+            logit = active @ self.readout[:, k] + outer[:, k]
+            if near is not None:
+                logit = logit + near(x, k)
+            logit = logit.double()
             x[:, k] = choose(k, Binary(logit)) * known[:, k]
             stale = bool(x[:, k].any())
         return x

@@ -18,26 +18,30 @@ from torch import Tensor
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset, DataSpec
 from likely.density.sequence.bins import Choose
+from likely.density.sequence.neighbours import Traces
 from likely.density.sequence.over_time import SequenceDensity
 from likely.density.sequence.steps import State, Steps
 from likely.density.sequence.within_step import Features, Keys, Past, StepDensity, Turns
-from likely.models.sequence.settings import SequenceSettings
+from likely.errors import InvalidSetting
+from likely.models.sequence.settings import CausalSettings, SequenceSettings
 from likely.noise import Dropout
 
 
 class SequenceNetwork(SequenceDensity):
-    """A leaf gives `initial` and `advance`; its settings are a `SequenceSettings`."""
+    """A leaf gives `initial` and `advance`; its settings are a `CausalSettings`."""
 
-    settings: SequenceSettings
+    settings: CausalSettings
 
-    def __init__(self, spec: DataSpec, settings: SequenceSettings, output: int) -> None:
+    def __init__(self, spec: DataSpec, settings: CausalSettings, output: int) -> None:
         """`output` is the width of what `advance` returns."""
         super().__init__(spec, settings.conditional)
         self.settings = settings
+        self.traces = Traces(len(self.spec.columns)) if settings.neighbours else None
         self.features = Features(self.spec)
         self.input_size = self.features.size + self.context_size
         self.dropout = Dropout(settings.dropout)
-        self.step = step_density(self.features, output + self.input_size, settings)
+        width = output + self.input_size
+        self.step = step_density(self.features, width, settings, settings.neighbours)
 
     @abc.abstractmethod
     def initial(self, n: int) -> State:
@@ -54,44 +58,73 @@ class SequenceNetwork(SequenceDensity):
     def begin(self, n: int) -> State:
         """No last step, and the body's first state."""
         last = torch.zeros(n, len(self.spec.columns), dtype=torch.int64, device=self.device)
-        return (last, torch.zeros_like(last, dtype=torch.bool), *self.initial(n))
+        known = torch.zeros_like(last, dtype=torch.bool)
+        if self.traces is None:
+            return (last, known, *self.initial(n))
+        return (last, known, self.traces.begin(n), *self.initial(n))
 
     def scan(self, steps: Steps, state: State) -> tuple[Tensor, State]:
         """Score a piece: every step from the body's output before it."""
         last = torch.cat([state[0][:, None], steps.x[:, :-1]], 1)
         last_known = torch.cat([state[1][:, None], steps.known[:, :-1]], 1)
         inputs = self._inputs(last, last_known, steps.context)
-        output, body = self.advance(inputs, state[2:])
+        traces, kept, body = self._traced(last, last_known, state)
+        output, body = self.advance(inputs, body)
         scored = steps.scored
         past = Past(
-            torch.cat([self.dropout(output), inputs], -1)[scored], last[scored], last_known[scored]
+            torch.cat([self.dropout(output), inputs], -1)[scored],
+            last[scored],
+            last_known[scored],
+            None if traces is None else traces[scored],
         )
         out = torch.zeros(scored.shape, dtype=torch.float64, device=self.device)
         if bool(scored.any()):
             out[scored] = self.step.log_prob(past, steps.x[scored], steps.known[scored])
-        return out, (steps.x[:, -1], steps.known[:, -1], *body)
+        return out, (steps.x[:, -1], steps.known[:, -1], *kept, *body)
 
     def next_step(
         self, state: State, context: Tensor | None, choose: Choose, known: Tensor
     ) -> tuple[Tensor, State]:
         """The next step from the same outputs that score it."""
-        last, last_known = state[0], state[1]
+        last, last_known = state[0][:, None], state[1][:, None]
         told = None if context is None else context[:, None]
-        inputs = self._inputs(last[:, None], last_known[:, None], told)
-        output, body = self.advance(inputs, state[2:])
-        past = Past(torch.cat([output, inputs], -1)[:, 0], last, last_known)
+        inputs = self._inputs(last, last_known, told)
+        traces, kept, body = self._traced(last, last_known, state)
+        output, body = self.advance(inputs, body)
+        past = Past(
+            torch.cat([output, inputs], -1)[:, 0],
+            state[0],
+            state[1],
+            None if traces is None else traces[:, 0],
+        )
         x = self.step.turns(past, choose, known)
-        return x, (x, known, *body)
+        return x, (x, known, *kept, *body)
+
+    def _traced(
+        self, last: Tensor, known: Tensor, state: State
+    ) -> tuple[Tensor | None, State, State]:
+        """Traces before each step, or None; what the state keeps of them; and the body's state."""
+        if self.traces is None:
+            return None, (), state[2:]
+        traces = self.traces(last * known, state[2])
+        return traces, (traces[:, -1],), state[3:]
 
     def _inputs(self, last: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
         return inputs_of(self.features, last, known, context)
 
 
-def step_density(features: Features, state: int, settings: SequenceSettings) -> StepDensity:
+def step_density(
+    features: Features, state: int, settings: SequenceSettings, neighbours: int = 0
+) -> StepDensity:
     """The joint density within a step for such columns, given a state of that many numbers."""
     hidden = settings.step_hidden
     if features.binary and len(features.columns) > 2:
-        return Keys(len(features.columns), state, hidden)
+        return Keys(len(features.columns), state, hidden, neighbours)
+    if neighbours:
+        raise InvalidSetting(
+            f"neighbours={neighbours} is of binary columns side by side, as the keys of a piano; "
+            f"the columns here are {features.columns[0].words}: leave it at 0"
+        )
     return Turns(features, state, hidden, settings.components, settings.head)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from likely.data.spec import DataSpec
 from likely.density.sequence.steps import State
 from likely.models.sequence.network import SequenceNetwork
-from likely.models.sequence.settings import GRUSettings, LSTMSettings, SequenceSettings
+from likely.models.sequence.settings import CausalSettings, GRUSettings, LSTMSettings
 from likely.noise import Dropout
 
 
@@ -26,7 +26,7 @@ class _Recurrent(SequenceNetwork):
     PARTS = 1  # tensors of a layer's state
     CELL: type[nn.GRU | nn.LSTM] = nn.GRU
 
-    def __init__(self, spec: DataSpec, settings: SequenceSettings) -> None:
+    def __init__(self, spec: DataSpec, settings: CausalSettings) -> None:
         super().__init__(spec, settings, settings.hidden)
         sizes = [self.input_size, *[settings.hidden] * (settings.layers - 1)]
         self.layers = nn.ModuleList(

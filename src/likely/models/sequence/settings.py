@@ -90,9 +90,26 @@ _FITS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class CausalSettings(SequenceSettings):
+    """What the exact networks over time share.
+
+    Attributes:
+        neighbours: of binary columns side by side, as keys: how many on each side the density
+            within a step sees of the steps before and of those below now, by weights that all
+            columns share; 0 for none.
+    """
+
+    neighbours: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_negative(self, "neighbours")
+
+
 @sequence_model("gru", "likely.models.sequence.recurrent:GRU")
 @dataclasses.dataclass(frozen=True)
-class GRUSettings(SequenceSettings):
+class GRUSettings(CausalSettings):
     """Gated recurrent units over time, a joint density within each step."""
 
     MUSIC: ClassVar[Changes] = {
@@ -118,7 +135,7 @@ class GRUSettings(SequenceSettings):
 
 @sequence_model("lstm", "likely.models.sequence.recurrent:LSTM")
 @dataclasses.dataclass(frozen=True)
-class LSTMSettings(SequenceSettings):
+class LSTMSettings(CausalSettings):
     """Long short-term memory over time, a joint density within each step."""
 
     MUSIC: ClassVar[Changes] = GRUSettings.MUSIC
@@ -129,7 +146,7 @@ class LSTMSettings(SequenceSettings):
 
 @sequence_model("tcn", "likely.models.sequence.convolutional:TCN")
 @dataclasses.dataclass(frozen=True)
-class TCNSettings(SequenceSettings):
+class TCNSettings(CausalSettings):
     """Dilated causal convolutions over time (TCN, WaveNet), a joint density within each step.
 
     Attributes:
@@ -158,7 +175,7 @@ class TCNSettings(SequenceSettings):
 
 @sequence_model("transformer", "likely.models.sequence.transformer:Transformer")
 @dataclasses.dataclass(frozen=True)
-class TransformerSettings(SequenceSettings):
+class TransformerSettings(CausalSettings):
     """A causal transformer over time with a key-value cache, a joint density within each step.
 
     Attributes:
