@@ -123,11 +123,27 @@ def test_the_command_gives_the_interval(tmp_path: Path, capsys: pytest.CaptureFi
     path = tmp_path / "tiger.pomdp"
     path.write_text(TIGER)
     assert main(["mdp", "beliefs", str(path), "--tolerance", "1e-4"]) == 0
-    assert "<= V* <=" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "<= V* <=" in told
+    assert [line.split() for line in told.splitlines()[-2:]] == [
+        ["hear-left", "0.5", "listen"], ["hear-right", "0.5", "listen"]
+    ]  # fmt: skip
     assert main(["mdp", "beliefs", str(path), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["lower"] <= 1.933440 <= record["upper"] + 1e-6
     assert record["first_action"] == "listen"
+    assert record["then"][1] == {
+        "observation": "hear-right",
+        "probability": 0.5,
+        "action": "listen",
+    }
+    path.write_text(TIGER.replace("start: uniform", "start: 0.85 0.15"))
+    assert main(["mdp", "beliefs", str(path), "--json"]) == 0
+    then = json.loads(capsys.readouterr().out)["then"]
+    assert [(e["observation"], e["action"]) for e in then] == [
+        ("hear-left", "open-right"), ("hear-right", "listen")
+    ]  # fmt: skip
+    assert [e["probability"] for e in then] == pytest.approx([0.745, 0.255])
     assert main(["mdp", "solve", str(path)]) == 2
     assert "likely mdp beliefs" in capsys.readouterr().err
     assert main(["mdp", "beliefs", str(tmp_path / "nothing.pomdp")]) == 2

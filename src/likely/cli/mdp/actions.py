@@ -375,13 +375,19 @@ def _beliefs(options: argparse.Namespace) -> None:
     problem = mdp.POMDP.from_file(options.world)
     solved = mdp.solve_beliefs(problem, options.tolerance, max_seconds=options.max_seconds)
     action = solved.choose(problem.start)
-    name = problem.action_names[action] if problem.action_names else str(action)
+    name = problem.action_name(action)
+    then = [
+        (problem.observation_name(int(o)), float(p), problem.action_name(solved.choose(belief)))
+        for p, belief, o in zip(*problem.after(problem.start, action), strict=True)
+    ]
     if options.json:
         say_json({
             "world": options.world, "states": problem.states, "actions": problem.actions,
             "observations": problem.observations, "discount": problem.discount,
             "lower": solved.lower, "upper": solved.upper, "status": solved.status,
-            "first_action": name, "alpha_vectors": len(solved.below.vectors),
+            "first_action": name,
+            "then": [{"observation": o, "probability": p, "action": a} for o, p, a in then],
+            "alpha_vectors": len(solved.below.vectors),
             "points": len(solved.above.points), "seconds": solved.seconds,
         })  # fmt: skip
         return
@@ -391,6 +397,15 @@ def _beliefs(options: argparse.Namespace) -> None:
     say(
         console, f"first action: {name}; following the alpha vectors earns at least the lower bound"
     )
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("then observed")
+    table.add_column("probability", justify="right")
+    table.add_column("next action")
+    for seen, chance, chosen in then[:STATES]:
+        table.add_row(seen, f"{chance:.4g}", chosen)
+    console.print(table)
+    if len(then) > STATES:
+        say(console, f"and {len(then) - STATES} more observations; --json has them all", "dim")
 
 
 def _counts(options: argparse.Namespace) -> None:

@@ -118,7 +118,7 @@ class Above:
         """[A] upper bounds of the actions, and for each P(o), beliefs after and their bounds."""
         pomdp, values, ahead = self.pomdp, np.empty(self.pomdp.actions), []
         for a in range(pomdp.actions):
-            chance, after = pomdp.after(belief, a)
+            chance, after, _ = pomdp.after(belief, a)
             above = self(after)
             values[a] = pomdp.reward[a] @ belief + pomdp.discount * (chance @ above)
             ahead.append((chance, after, above))

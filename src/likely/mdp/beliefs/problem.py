@@ -147,9 +147,24 @@ class POMDP:
             observation_names=model.observations,
         )  # fmt: skip
 
-    def after(self, belief: FloatArray, action: int) -> tuple[FloatArray, FloatArray]:
-        """P(o | b, a) [o] of the observations that can follow, and beliefs after them [o, S]."""
+    def action_name(self, action: int) -> str:
+        """Its name, or its number where actions have none."""
+        return self.action_names[action] if self.action_names else str(action)
+
+    def observation_name(self, observation: int) -> str:
+        """Its name, or its number where observations have none."""
+        return self.observation_names[observation] if self.observation_names else str(observation)
+
+    def after(
+        self, belief: FloatArray, action: int
+    ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.intp]]:
+        """What can be observed after an action, o observations in ascending order.
+
+        Returns:
+            P(o | b, a), [o]; the beliefs after them, [o, S]; their numbers, [o].
+        """
         joint = (belief @ self.transition[action])[:, None] * self.observe[action]  # [S', O]
         chance = joint.sum(axis=0)
         seen = chance > 1e-300
-        return chance[seen], np.ascontiguousarray((joint[:, seen] / chance[seen]).T)
+        after = np.ascontiguousarray((joint[:, seen] / chance[seen]).T)
+        return chance[seen], after, seen.nonzero()[0]
