@@ -13,6 +13,7 @@ from PIL import Image
 
 import likely
 from fit_cases import fit_case, training_data
+from likely.data.sequences import from_sequences
 from likely.data.spec import Dataset, DataSpec
 from likely.estimate import Estimate, Relation
 from likely.files.inline import Shown
@@ -94,6 +95,24 @@ def test_images_of_any_array_are_shown(run: Run) -> None:
 def test_vectors_have_no_sheet_of_their_own_and_no_error() -> None:
     spec = DataSpec("rows", (5,), 2, n=3)
     assert "rows" in Dataset(spec, np.zeros((3, 5), np.uint8))._repr_html_()
+
+
+def test_sequences_are_shown_as_curves_or_rolls(tmp_path: Path) -> None:
+    start = np.array([9.0, *range(30)])
+    curves, _ = from_sequences([start] * 4, name="ramps")
+    shown = curves.show(columns=1)
+    assert shown._repr_html_().count("<polyline") == len(curves)
+    assert shown._repr_html_().count("ramps") == 1
+    top = re.search(r'points="[^,]*,([\d.]+)', shown._repr_html_())
+    assert top
+    assert float(top[1]) > 100  # a start of 9 lies below the middle of 0 to 29
+    shown.save(tmp_path / "ramps.html")
+    assert "<polyline" in (tmp_path / "ramps.html").read_text()
+    keys = {f"x{k}": "binary" for k in range(8)}
+    rolls, _ = from_sequences([np.eye(8, dtype=np.uint8)] * 4, kinds=keys, name="scales")
+    assert rolls.show(1)._repr_html_().count("<img") == 1
+    assert "<img" in rolls._repr_html_()
+    assert "<polyline" in curves._repr_html_()
 
 
 def test_print_as_progress_writes_a_line_a_record(capsys: pytest.CaptureFixture[str]) -> None:

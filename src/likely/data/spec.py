@@ -26,6 +26,8 @@ from likely.errors import InvalidData, InvalidSetting, nearest
 if TYPE_CHECKING:
     from PIL import Image
 
+    from likely.files.inline import Shown
+
 Split = Literal["train", "validation", "test"]
 IntArray = npt.NDArray[Any]
 # What a conditional likelihood is given; "" for none.
@@ -287,7 +289,7 @@ class Dataset:
             f"fingerprint={s.fingerprint})"
         )
 
-    def show(self, n: int = 40, *, columns: int | None = 10) -> Image.Image:
+    def show(self, n: int = 40, *, columns: int | None = 10) -> Image.Image | Shown:
         """The first examples as a picture, which a notebook shows and `.save` writes.
 
         Args:
@@ -300,13 +302,15 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         from likely.files.inline import fragment, line
-        from likely.files.sheets import data_uri
+        from likely.files.sheets import data_uri, show
 
         s = self.spec
         classes = f"{len(s.classes)} classes, " if s.classes else ""
         parts = [line(s), line(f"{classes}fingerprint {s.fingerprint}", muted=True)]
         if len(s.shape) == 3 and s.shape[0] in (1, 3) and s.n:
-            parts.append(f'<img src="{data_uri(self.show(20))}" alt="the first examples">')
+            parts.append(
+                f'<img src="{data_uri(show(self[:20], s, columns=10))}" alt="the first examples">'
+            )
         return fragment(*parts)
 
     def fingerprint_given(self, condition: Condition) -> str:

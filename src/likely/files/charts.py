@@ -50,12 +50,14 @@ class Panel:
         title: what is drawn.
         series: the lines, one for each player of a GAN.
         x_label, y_label: with units.
+        cut: off what lies above all that comes after the first twentieth of the steps.
     """
 
     title: str
     series: tuple[Series, ...]
     x_label: str = "step"
     y_label: str = ""
+    cut: bool = True
 
 
 def panels_from_metrics(metrics: Iterable[Mapping[str, float]]) -> tuple[Panel, ...]:
@@ -97,8 +99,8 @@ def curves(title: str, metrics: Iterable[Mapping[str, float]]) -> Shown:
 def line_chart(panel: Panel) -> str:
     """The chart as one SVG element, about 520 x 240, that scales with the page.
 
-    The y axis spans what happens after the first twentieth of the steps, so that a high start
-    does not flatten the rest; what lies above is cut.
+    The y axis of a panel that is cut spans what happens after the first twentieth of the steps, so
+    that a high start does not flatten the rest.
     """
     lines = []
     for series in panel.series:
@@ -111,7 +113,7 @@ def line_chart(panel: Panel) -> str:
     x_low = min(points[0][0] for _, points in lines)
     x_high = max(points[-1][0] for _, points in lines)
     start = x_low + (x_high - x_low) / 20.0
-    later = [y for _, points in lines for x, y in points if x >= start]
+    later = [y for _, points in lines for x, y in points if x >= start or not panel.cut]
     y_low, y_high = min(later), max(later)
     # A line that started below the later range would be cut at the bottom: show it.
     y_low = min([y_low, *(y for _, points in lines for _, y in points)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import operator
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import numpy.typing as npt
 from likely.data.sequences.spec import MISSING, PADDING, SequenceSpec, clock_features, unscored
 from likely.data.spec import Batch, Condition, Dataset, IntArray, Split, digest_of
 from likely.errors import InvalidData, InvalidSetting
+
+if TYPE_CHECKING:
+    from likely.files.inline import Shown
 
 
 @dataclasses.dataclass(repr=False, eq=False)
@@ -108,11 +111,42 @@ class Sequences(Dataset):
         from likely.files.inline import fragment, line
 
         lattices = "; ".join(f"{c.name}: {c.words}" for c in self.spec.columns[:8])
-        return fragment(line(self.spec), line(lattices, muted=True))
+        return fragment(line(self.spec), line(lattices, muted=True), self._charts(4, 2))
 
-    def show(self, n: int = 40, *, columns: int | None = 10) -> NoReturn:
-        """There is no sheet of sequences; `numbers` gives what to plot."""
-        raise InvalidSetting("sequences have no sheet of pictures: plot data.numbers(0)")
+    def show(self, n: int = 6, *, columns: int | None = 2) -> Shown:
+        """The first sequences as curves, or as rolls where every column is a key.
+
+        A notebook shows it, and `.save("file.html")` writes it. Curves are in the units of the
+        columns, of which the first six are drawn.
+
+        Args:
+            n: how many.
+            columns: pictures per row.
+        """
+        from likely.files.inline import Shown, fragment, line
+
+        return Shown(
+            f"sequences of {self.spec.name}", fragment(line(self.spec), self._charts(n, columns))
+        )
+
+    def _charts(self, n: int, columns: int | None) -> str:
+        from likely.files.charts import COLOURS, Panel, Series, line_chart
+        from likely.files.sheets import data_uri, show
+
+        kinds = {column.kind for column in self.spec.columns}
+        keys, charts = kinds == {"binary"} and len(self.spec.columns) > COLOURS, []
+        for index in range(min(n, len(self))):
+            name = f"sequence {index}"
+            if keys:
+                roll = np.nan_to_num(self.numbers(index)).T[None, None, ::-1].astype(np.int64)
+                charts.append(f'<img src="{data_uri(show(roll, 2))}" alt="{name}: keys over time">')
+                continue
+            numbers = self.numbers(index)
+            lines = [Series(c.name, range(len(numbers)), numbers[:, k].tolist())
+                     for k, c in enumerate(self.spec.columns[:COLOURS])]  # fmt: skip
+            charts.append(line_chart(Panel(name, tuple(lines), self.spec.time_step, cut=False)))
+        width = "" if columns is None else f' style="max-width:{400 * columns}px"'
+        return f'<div class="charts"{width}>{"".join(f"<div>{c}</div>" for c in charts)}</div>'
 
     def fingerprint_given(self, condition: Condition) -> str:
         """Twelve hexadecimal digits of the sequences and of what log p of them is given."""
