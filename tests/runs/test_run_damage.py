@@ -393,6 +393,7 @@ class Returns(Plain):
             "tensor": loss,
             "mean": Loss(loss.mean(), {}),
             "term": Loss(loss, {"a": loss.sum()}),
+            "detached": Loss(loss.detach(), {}),
         }
         return made[self.what]
 
@@ -413,12 +414,22 @@ def test_an_objective_of_ones_own_is_a_dataclass_where_the_run_is_kept(tmp_path:
         ("tensor", r"must return likely.training.objectives.Loss\(value, terms\), given Tensor"),
         ("mean", r"value must be a tensor of one number an example, \[8\], given \(\)"),
         ("term", r"a must be a tensor of one number an example"),
+        ("detached", r"Returns.loss: value has no gradient"),
     ],
 )
 def test_an_objective_gives_a_number_an_example(what: str, said: str) -> None:
     model = runs.build("nade", training_data().spec, {"hidden": 2})
     with pytest.raises(InvalidSetting, match=said):
         fit(model, training_data(), Returns(what), SETTINGS)
+
+
+@pytest.mark.parametrize("what", [Plain, "nll", object()])
+def test_what_is_no_objective_is_refused(what: Any) -> None:
+    model = runs.build("nade", training_data().spec, {"hidden": 2})
+    with pytest.raises(
+        InvalidSetting, match=r"expected an objective, as .*, given (the class Pl|'n|<)"
+    ):
+        fit(model, training_data(), what, SETTINGS)
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,14 @@ def test_each_optimizer_moves_weights_as_that_of_torch_bit_for_bit(kind: str) ->
     another.step()
     theirs_by.step()
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    if kind == "adam":
+        less = {name: tensor for name, tensor in kept.items() if name != "player.1.exp_avg"}
+        with pytest.raises(KeyError, match=r"player\.1\.exp_avg'"):
+            restore_optimizers({"player": another}, less)
+        with pytest.raises(ValueError, match=r"player\.2\.step is torch\.int64"):
+            restore_optimizers({"player": another}, {**kept, "player.2.step": torch.tensor(3)})
+        with pytest.raises(ValueError, match=r"player\.3\.step: player has 3 parameters"):
+            restore_optimizers({"player": another}, {**kept, "player.3.step": torch.tensor(3.0)})
 
 
 def test_muon_goes_on_bit_for_bit(tmp_path: Path) -> None:

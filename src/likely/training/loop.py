@@ -122,6 +122,12 @@ def fit(
         raise InvalidSetting(
             f"expected a model, as likely.models.VAE(train.spec), given {type(model).__name__}"
         )
+    wanted: Any = objective
+    if wanted is not None and not isinstance(wanted, Objective):
+        what = f"the class {wanted.__name__}" if isinstance(wanted, type) else repr(wanted)
+        raise InvalidSetting(
+            f"expected an objective, as likely.NegativeLogLikelihood(), given {what}"
+        )
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
     changes = {name: value for name, value in overrides.items() if value is not None}
     if settings is None:
@@ -137,9 +143,9 @@ def fit(
     with contextlib.ExitStack() as stack:
         if progress is None or isinstance(progress, bool):
             title = f"{type(model).__name__} on {data.spec.name}"
-            wanted = watched() if progress is None else progress
+            shown = watched() if progress is None else progress
             bar = FitProgress(title, settings.steps)
-            progress = stack.enter_context(bar) if wanted else None
+            progress = stack.enter_context(bar) if shown else None
         stack.enter_context(loop.team.leaving_on_failure())
         run = loop.run(resume, progress)
     if not run.finished:
@@ -384,6 +390,8 @@ class _Loop:
                     f"{name}.loss: {part} must be a tensor of one number an example, "
                     f"[{count}], given {shape}"
                 )
+        if not loss.value.requires_grad:
+            raise InvalidSetting(f"{name}.loss: value has no gradient; was it detached?")
 
     def _noise(self, player: str, first: int = 0, again: int = 0) -> Noise:
         """The noise of this update, for the rows of the batch from `first` on."""
