@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import itertools
 import struct
@@ -401,15 +402,65 @@ def test_lattices_of_etth1() -> None:
     assert np.log(train.values.std(0)).sum() == pytest.approx(28.36, abs=0.01)
 
 
+def witten_bell(
+    known: list[np.ndarray], x: np.ndarray, new: list[np.ndarray], y: np.ndarray, below: np.ndarray
+) -> np.ndarray:
+    """p(y | new) by counts of (known, x), interpolated with `below`, that of fewer conditions.
+
+    (n(c, y) + T(c) below) / (n(c) + T(c)), where T(c) values were seen after the context c; Witten
+    and Bell 1991, https://doi.org/10.1109/18.87000.
+    """
+    context, asked = (functools.reduce(lambda c, v: 64 * c + v, each) for each in (known, new))
+    seen, count = np.unique(64 * context + x, return_counts=True)
+    total = counted(*np.unique(context, return_counts=True), asked)
+    kinds = counted(*np.unique(seen // 64, return_counts=True), asked)
+    times = counted(seen, count, 64 * asked + y)
+    return np.where(total > 0, (times + kinds * below) / np.maximum(total + kinds, 1), below)
+
+
+def counted(keys: np.ndarray, count: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    place = np.searchsorted(keys, asked).clip(max=len(keys) - 1)
+    return np.where(keys[place] == asked, count[place], 0)
+
+
 @pytest.mark.data
-def test_pitches_of_chorales_alone() -> None:
+def test_count_models_of_chorales() -> None:
+    """Counts of pitches, alone; given the last one; the beat; and the voices above.
+
+    What is known of the last number is that the voices above count now and before, which does not
+    say in which order conditions are added: 2.71 is 2.68 where voices come one by one, from the
+    nearest, now and then before; all at once and now alone they make the better 2.43.
+    """
     train, test = data.load("chorales")
     assert isinstance(train, Sequences)
-    nats = 0.0
+    values, last, beat = [], [], []
+    for part in (train, test):
+        v = part.values.astype(np.int64)
+        before = np.concatenate([v[:1], v[:-1]])
+        before[part.offsets[:-1]] = 60  # no pitch: the first step
+        values.append(v)
+        last.append(before)
+        beat.append((np.arange(len(v)) - np.repeat(part.offsets[:-1], part.lengths)) % 4)
+    nats = np.zeros(5)
     for k, column in enumerate(train.spec.columns):
-        counts = np.bincount(train.values[:, k], minlength=column.levels) + 0.5
-        nats -= np.log(counts / counts.sum())[test.values[:, k]].mean()
-    assert nats == pytest.approx(10.56, abs=0.01)
+        x, y = (v[:, k] for v in values)
+        counts = np.bincount(x, minlength=column.levels) + 0.5
+        p = [(counts / counts.sum())[y]]
+        told = [[b[:, k]] for b in last]
+        p.append(witten_bell(told[0], x, told[1], y, p[-1]))
+        told = [[*each, t] for each, t in zip(told, beat, strict=True)]
+        p.append(witten_bell(told[0], x, told[1], y, p[-1]))
+        above = [[*each, *v[:, :k].T] for each, v in zip(told, values, strict=True)]
+        p.append(witten_bell(above[0], x, above[1], y, p[-1]) if k else p[-1])
+        p.append(p[2])
+        for j in reversed(range(k)):
+            for source in (values, last):
+                told = [[*each, v[:, j]] for each, v in zip(told, source, strict=True)]
+                p[-1] = witten_bell(told[0], x, told[1], y, p[-1])
+        nats -= [np.log(each).mean() for each in p]
+    assert nats[:3] == pytest.approx([10.56, 3.93, 2.97], abs=0.01)
+    assert nats[3] == pytest.approx(2.43, abs=0.005)
+    assert nats[4] == pytest.approx(2.71, abs=0.03)
 
 
 # -- to look at and to listen to ------------------------------------------------------------

@@ -348,9 +348,11 @@ def test_fit_evaluate_verify_and_sample(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_example_reads_a_table(tmp_path: Path) -> None:
     path = Path(__file__).parents[2] / "examples" / "own_series.py"
-    main_of = runpy.run_path(str(path))["main"]
-    assert 0 < main_of(None, 4) < 12
-    assert len(path.read_text().splitlines()) <= 60
+    names = runpy.run_path(str(path))
+    table = names["house"](tmp_path / "house.csv")
+    assert 0 < names["main"](str(table), 4) < 12
+    assert table.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert len(path.read_text().splitlines()) <= 40
 
 
 def test_a_fit_resumes_bit_for_bit(tmp_path: Path) -> None:

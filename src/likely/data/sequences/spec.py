@@ -135,9 +135,10 @@ class SequenceSpec(DataSpec):
 
     def __str__(self) -> str:
         columns = f"{len(self.columns)} columns" if len(self.columns) > 1 else "1 column"
+        count = f"{self.n:,} sequences" if self.n != 1 else "1 sequence"
         gaps = f", {self.missing:,} values missing" if self.missing else ""
         return (
-            f"{self.name}, {self.split}: {self.n:,} sequences of {columns}, "
+            f"{self.name}, {self.split}: {count} of {columns}, "
             f"{self.steps:,} steps ({self.time_step}s){gaps}"
         )
 
