@@ -108,7 +108,7 @@ def test_the_estimate_of_what_is_known_has_no_bias_and_a_gap_is_forgotten(
     seen = torch.ones(70, dtype=torch.bool)
     seen[[3, 4, 62]] = False
     merged = completions(model, x, seen, 4, particles=16, seed=2)
-    monkeypatch.setattr(gaps, "AGREE", -1.0)
+    monkeypatch.setattr(gaps, "agree", lambda log_p, state: False)
     apart = completions(model, x, seen, 4, particles=16, seed=2)
     assert torch.equal(merged.images, apart.images)
     assert torch.allclose(merged.log_observed, apart.log_observed, rtol=0, atol=1e-4)

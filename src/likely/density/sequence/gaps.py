@@ -12,8 +12,9 @@ r"""What is missing in sequences, drawn from p(missing | the rest), whichever va
   are given and not scored weigh as well; where they follow a gap, the estimate of their own p is
   divided out, and the log of the ratio is no bound.
 
-A state forgets a gap: where all particles agree on log p of a piece of known steps, what follows is
-scored once for all of them, until the next gap. So a long series costs what its gaps cost.
+After a gap particles that were resampled from the same one share its state, which is advanced once.
+And a state forgets: where all particles agree on log p of a piece of known steps, to the rounding
+of the network's numbers, what follows is scored once for all of them, until the next gap.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 METHODS = ("auto", "exact", "smc")
 PIECE = 8192  # known steps that are scored at a time
 TOGETHER = 16  # known steps that are weighed at a time
-AGREE = 1e-6  # nats by which particles may differ on them, and count as one
+AGREE = 1e-6  # nats by which particles may differ on them, and count as one, if not by rounding
 
 
 def is_forecast(known: Tensor) -> bool:
@@ -137,6 +138,13 @@ class _Forced:
         return torch.where(known, self._x[:, k], column.quantile(self._uniform[:, k]))
 
 
+def agree(log_p: Tensor, state: State) -> bool:
+    """Whether particles have the same log p [N], but for the rounding of their states."""
+    kinds = {part.dtype for part in state if part.is_floating_point()}
+    rounding = max((torch.finfo(kind).eps for kind in kinds), default=0.0)
+    return float(log_p.max() - log_p.min()) < max(AGREE, rounding * float(log_p.abs().max()))
+
+
 class _Drawn(NamedTuple):
     """A step of particles, the state after it, and log p of what is known of it."""
 
@@ -170,7 +178,8 @@ class _Particles:
         self.log_weights = torch.zeros(count, dtype=torch.float64, device=device)
         self.roots = torch.arange(count, device=device)
         self.worth = float(count)
-        self.state = model.begin(1)  # of one for all, or of each
+        self.state = model.begin(1)  # of particles that differ
+        self.rows = torch.zeros_like(self.roots)  # of the state, that of each particle
         self._ahead: Lookahead | None = None
         self._first = 0  # step of the gap that it looks ahead over
         self._log_ahead = torch.zeros_like(self.log_weights)  # what is to be divided out
@@ -186,26 +195,28 @@ class _Particles:
 
     def _known_steps(self, first: int, stop: int) -> None:
         while first < stop:
-            alone = len(self.state[0]) == 1
+            several = len(self.state[0])
+            alone = several == 1
             end = min(stop, first + (PIECE if alone else TOGETHER))
             end = min(end, self.lead) if first < self.lead else end
-            rows = torch.zeros(len(self.state[0]), dtype=torch.int64, device=self.roots.device)
-            part = self.steps.part(rows, first, end)
+            part = self.steps.part(torch.zeros_like(self.roots[:several]), first, end)
             log_p, self.state = self.model.scan(part, self.state)
             total = log_p.sum(1)
             if alone:
                 self.log_known += total[0]
             else:
-                self._weigh(total - self._log_ahead)
+                self._weigh(total[self.rows] - self._log_ahead)
                 self._log_ahead = torch.zeros_like(self._log_ahead)
-                if float(total.max() - total.min()) < AGREE and end - first == TOGETHER:
-                    self.state = tuple(each[:1] for each in self.state)
+                if end - first == TOGETHER and agree(total, self.state):
+                    self.rows = self.rows[:1].expand(self.count)
+                kept, self.rows = torch.unique(self.rows, return_inverse=True)
+                self.state = tuple(each[kept] for each in self.state)
             self._count_from(end)
             first = end
 
     def _missing_step(self, t: int, number: int) -> None:
-        if len(self.state[0]) == 1:
-            self.state = _repeated(self.state, self.count)
+        self.state = tuple(each[self.rows] for each in self.state)
+        self.rows = torch.arange(self.count, device=self.rows.device)
         if t == 0 or bool(self.steps.known[0, t - 1].any()):
             self._first, self._ahead = t, self._look(t)
         step = self._draw(self.steps, t, self.state, self.count)
@@ -239,7 +250,7 @@ class _Particles:
         stop = int(met)
         pilots = min(PILOTS, max(self.count, FEWEST))
         rows = self._chosen(pilots)
-        state, drawn = tuple(part[rows] for part in self.state), []
+        state, drawn = tuple(part[self.rows[rows]] for part in self.state), []
         steps = self.steps._replace(known=torch.zeros_like(self.steps.known))
         for t in range(first, stop + 1):  # the step after it is drawn, too
             x, state, _ = self._draw(steps, t, state, pilots)
@@ -258,7 +269,7 @@ class _Particles:
         self.log_known += self._log_mean_weight
         index = self._chosen(self.count)
         self.drawn, self.roots = self.drawn[index], self.roots[index]
-        self.state = tuple(part[index] for part in self.state)
+        self.rows = self.rows[index]
         self._log_ahead = self._log_ahead[index]
         self.log_weights = torch.zeros_like(self.log_weights)
 
