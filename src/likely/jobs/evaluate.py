@@ -48,6 +48,7 @@ from likely.evaluate.sequences.simulated import simulated
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report
 from likely.settings import known, not_negative
+from likely.training import health
 from likely.verify import Proofs, weights_digest
 
 # Told (what is being done, how much of it is done, of how much).
@@ -290,7 +291,10 @@ def _of_sequences(
                 if least is None or scored.value < least.value:
                     least, per_example = scored, scored.values.tolist()
             if isinstance(model, LatentSequence):
-                estimates.append(step_rate(model, part, settings.seed).per_step("rate"))
+                rate = step_rate(model, part, settings.seed).per_step("rate")
+                estimates.append(rate)
+                if collapse := health.collapsed(rate.value, "nats a step"):
+                    notes.append(f"{collapse.sentence}; what helps: {collapse.remedy}")
         except ProofFailed as error:
             unanswerable[quantity_of(model)] = str(error)
     if settings.sample_metrics:

@@ -38,6 +38,7 @@ LOSSES = ("nll", "negative_elbo", "negative_importance_bound", "reconstruction_e
 # Fewer records than this say nothing about a trend.
 ENOUGH = 8
 ACTIVE_VARIANCE = 0.01
+NEAR_ZERO = 0.1  # nats of KL; of sequences, a step
 # Nats of KL beyond which inactive units are not a collapse onto the prior.
 WASTED = 1.0
 
@@ -160,17 +161,22 @@ def _overfitting(records: Records) -> Finding | None:
 # -- latent variables ----------------------------------------------------------------------
 
 
-def _kl_near_zero(records: Records) -> Finding | None:
-    _, kl = _series(records, "kl")
-    if len(kl) < ENOUGH or _tail(kl).mean() >= 0.1:
+def collapsed(kl: float, unit: str = "nats") -> Finding | None:
+    """Whether latents whose KL to the prior is this say nothing."""
+    if kl >= NEAR_ZERO:
         return None
     return Finding(
         "failure",
-        f"posterior collapse: the KL of q(z|x) to the prior is {_tail(kl).mean():.2g} nats, "
-        "so the code says nothing about x",
-        "a warm-up of the KL weight (objective warmup), beta below 1, free_nats, or a weaker "
-        "decoder",
+        f"posterior collapse: the KL of q(z|x) to the prior is {kl:.2g} {unit}, so the code says "
+        "nothing about x",
+        "a warm-up of the KL weight (objective warmup), beta or first_weight below 1, free_nats, "
+        "or a weaker decoder",
     )
+
+
+def _kl_near_zero(records: Records) -> Finding | None:
+    _, kl = _series(records, "kl")
+    return None if len(kl) < ENOUGH else collapsed(float(_tail(kl).mean()))
 
 
 @torch.no_grad()
