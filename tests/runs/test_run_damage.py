@@ -19,10 +19,10 @@ import torch
 from fit_cases import differing, end_of, files_in, fit_case, model_of, stop_at, training_data
 from likely import data, models, runs
 from likely.cli import main
-from likely.errors import InvalidSetting
+from likely.errors import InvalidData, InvalidSetting
 from likely.files import atomic
 from likely.mdp import MDP
-from likely.runs import checkpoint
+from likely.runs import checkpoint, saved
 from likely.runs.checkpoint import CheckpointError, read_tensors
 from likely.runs.journal import METRICS, TIMING
 from likely.settings import FitSettings
@@ -134,6 +134,27 @@ def test_settings_of_a_vast_network_take_no_memory(tmp_path: Path) -> None:
     config.write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match="far beyond the weights"):
         runs.load(tmp_path / "run")
+
+
+FAR = 2**50
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(FAR),
+        lambda: torch.zeros((FAR, 2)),
+        lambda: torch.full((FAR,), 1.0),
+        lambda: torch.arange(FAR),
+        lambda: torch.eye(2**30),
+        lambda: torch.tril_indices(2**30, 2**30),
+        lambda: torch.zeros(2**20, 1) + torch.zeros(2**20),
+        lambda: torch.zeros(1).expand(FAR).clone(),
+    ],
+)
+def test_a_vast_tensor_is_refused_before_there_is_memory_for_it(make: Any) -> None:
+    with saved._Bounded({}), pytest.raises(InvalidData, match="far beyond the weights"):
+        make()
 
 
 def test_a_state_of_other_types_is_no_state(run: Path, capsys: Capture) -> None:

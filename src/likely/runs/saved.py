@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import math
@@ -319,10 +318,11 @@ class _Bounded(TorchFunctionMode):
             self._allow(math.prod(sizes[:2]) * (sizes[0] if len(sizes) == 1 else 1))
         elif func in FACTORIES:
             self._allow(math.prod(size for size in sizes if isinstance(size, int)))
-        with contextlib.suppress(ValueError):  # not by broadcasting
-            self._allow(
-                math.prod(np.broadcast_shapes(*(a.shape for a in args if isinstance(a, Tensor))))
-            )
+        try:
+            shape = np.broadcast_shapes(*(a.shape for a in args if isinstance(a, Tensor)))
+        except ValueError:
+            shape = ()  # not by broadcasting
+        self._allow(math.prod(shape))
         result = func(*args, **kwargs or {})
         if isinstance(result, Tensor):
             self._allow(result.untyped_storage().nbytes())
