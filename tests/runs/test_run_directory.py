@@ -18,7 +18,7 @@ from likely import data, models, runs
 from likely.cli import main
 from likely.data.spec import DataSpec
 from likely.devices import environment
-from likely.errors import InvalidSetting
+from likely.errors import InvalidData, InvalidSetting
 from likely.evaluate.classifier import default_extractor
 from likely.models.registry import MODELS, model
 from likely.models.vae.vae import VAE
@@ -86,6 +86,25 @@ def test_a_file_of_arrays_is_remembered_with_its_options(tmp_path: Path, capsys:
     assert config["data"] == {"name": str(tmp_path / "x.npy"), "levels": 4}
     words = ["--importance-samples", "0", "--no-sample-metrics"]
     assert main(["evaluate", str(tmp_path / "run"), *words]) == 0
+
+
+def test_other_labels_of_the_same_images_are_not_those_that_were_fitted(tmp_path: Path) -> None:
+    """A likelihood given the label is about the labels, too."""
+    x = np.random.default_rng(0).integers(0, 4, (60, 1, 8, 8)).astype(np.uint8)
+    labels, path = np.arange(60) % 2, tmp_path / "x.npz"
+    for conditional in (True, False):
+        np.savez(path, x_train=x, y_train=labels)
+        train, _ = data.load(path, levels=4)
+        settings = models.NADESettings(hidden=2, conditional=conditional)
+        run = tmp_path / str(conditional)
+        likely.fit(models.NADE(train.spec, settings), train, steps=1, batch_size=8, out=run)
+        assert likely.load(run).train.spec == train.spec
+        np.savez(path, x_train=x, y_train=1 - labels)
+        if conditional:
+            with pytest.raises(InvalidData, match="with another label for each"):
+                likely.load(run).datasets()
+        else:
+            assert likely.load(run).train.spec == train.spec
 
 
 def test_data_in_memory_make_a_run_that_says_so(tmp_path: Path, capsys: Capture) -> None:
