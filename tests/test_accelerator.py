@@ -22,7 +22,8 @@ from likely.devices import place
 from likely.errors import Diverged
 from likely.models import MODELS
 from likely.noise import Noise
-from likely.sampling.ancestral import Draw, ancestral
+from likely.sampling.ancestral import ancestral
+from likely.sampling.drawing import Draw
 from likely.sampling.incremental import Incremental
 from likely.sampling.torch_executor import TorchExecutor
 from likely.settings import FitSettings

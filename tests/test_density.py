@@ -12,10 +12,10 @@ from torch import Tensor
 from likely.data.spec import DataSpec
 from likely.density import DiagonalGaussian, at_least_float, chunks, mean_level
 from likely.errors import InvalidData, InvalidSetting
+from likely.heads import invert
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.vae.vae import VAE
 from likely.noise import Noise
-from likely.sampling.ancestral import invert
 from planted_models import GREY, PIXELCNN, SMALL_VAE, lively
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from likely.data.spec import DataSpec
 from likely.errors import InvalidSetting, Unanswerable
-from likely.heads import Bernoulli, Head, head_for
+from likely.heads import Bernoulli, Head, head_for, invert
 from likely.models import MODELS
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.pixelcnn import PixelCNN
@@ -20,14 +20,9 @@ from likely.models.pixelcnn.settings import GatedPixelCNNSettings, PixelCNNSetti
 from likely.noise import Noise
 from likely.sampling import ancestral as sampling
 from likely.sampling import kernels
-from likely.sampling.ancestral import (
-    Draw,
-    ancestral,
-    invert,
-    rearranged,
-    wavefront_lag,
-)
+from likely.sampling.ancestral import ancestral, rearranged, wavefront_lag
 from likely.sampling.compiled import CompiledExecutor, head_code
+from likely.sampling.drawing import Draw
 from likely.sampling.incremental import Incremental
 from likely.sampling.records import IMAGE, INSTRUCTION, TAP, VIEW, Chances, Machine, record
 from likely.sampling.torch_executor import TorchExecutor

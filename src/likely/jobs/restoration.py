@@ -109,6 +109,3 @@ def floors(low: npt.NDArray[Any], truth: npt.NDArray[Any], levels: int) -> dict[
         return {"grey": psnr(np.broadcast_to(low, truth.shape), truth, levels)}
     kinds: Sequence[str] = ("nearest", "bilinear", "bicubic")
     return {kind: psnr(resized(low, size, kind, levels), truth, levels) for kind in kinds}
-
-
-__all__ = ["KERNELS", "coverage", "diversity", "floors", "psnr", "resized"]

@@ -37,7 +37,7 @@ from likely.density.chain import Drawing, Method, Watch, fill_naively, sub_steps
 from likely.devices.precision import full_precision, without_autocast
 from likely.errors import InvalidSetting
 from likely.heads import Bernoulli, Categorical, DiscretizedLogisticMixture, Head
-from likely.sampling.drawing import Draw, invert
+from likely.sampling.drawing import Draw
 from likely.sampling.instructions import Moment, Program
 from likely.sampling.kept import Prepared
 from likely.sampling.torch_executor import TorchExecutor
@@ -482,16 +482,3 @@ def wavefront_lag(model: Incremental, height: int, width: int) -> int | None:
         lags.append(-(-(min(reach, width - 1) + 1) // rows))
     lag = max(lags, default=1)
     return lag if lag < width else None
-
-
-__all__ = [
-    "Draw",
-    "Stepper",
-    "Stream",
-    "ancestral",
-    "compiles",
-    "executor_for",
-    "invert",
-    "rearranged",
-    "wavefront_lag",
-]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from likely.heads import Head, invert
+from likely.heads import Head
 
 
 class Draw:
@@ -42,6 +42,3 @@ class Draw:
             pixels = x[:, :, row : row + 1, columns]
             at = self.uniform[:, channel, row : row + 1, columns]
             x[:, channel, row : row + 1, columns] = self.head.quantile(wide, pixels, channel, at)
-
-
-__all__ = ["Draw", "invert"]

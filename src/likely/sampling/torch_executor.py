@@ -506,6 +506,3 @@ _MAPS: dict[str, Callable[..., Tensor]] = {
     "gate": lambda f, g: torch.tanh(f) * torch.sigmoid(g),
     "linear_gate": lambda f, g: f * torch.sigmoid(g),
 }
-
-
-__all__ = ["TorchExecutor", "matrices"]

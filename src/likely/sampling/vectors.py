@@ -484,17 +484,3 @@ weigh: Any = _weigh
 MAPS = {op: _map(op) for op in (*_ONE, *_TWO)}
 TILES = {(rows, v): _tile(rows, v) for v, heights in HEIGHTS.items() for rows in heights}
 PAIRS = {v: _tile(1, v, panels=2) for v in HEIGHTS}
-
-
-__all__ = [
-    "HEIGHTS",
-    "MAPS",
-    "PAIRS",
-    "TILES",
-    "VECTOR_BYTES",
-    "lstm",
-    "meet",
-    "soften",
-    "standardize",
-    "weigh",
-]

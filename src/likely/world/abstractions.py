@@ -36,8 +36,6 @@ from likely.world.learn import columns
 from likely.world.tasks import Task, task_for
 from likely.world.trajectories import Trajectories
 
-__all__ = ["TablePlan", "clone", "codes_plan", "kernel_plan", "neighbours_plan"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 

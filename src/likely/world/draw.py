@@ -14,8 +14,6 @@ from likely.mdp.draw.plots import INK, colours
 from likely.world.planning import Plan
 from likely.world.trajectories import Trajectories
 
-__all__ = ["values_figure"]
-
 FloatArray = NDArray[np.float64]
 SIDE = 121  # points a side of a picture
 

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from likely.errors import InvalidSetting
 from likely.world.tasks import Task
 
-__all__ = ["Features", "Ridge", "ridge"]
-
 FloatArray = NDArray[np.float64]
 MOST = 5000  # monomials
 PENALTIES = 10.0 ** np.arange(-12.0, 3.0)

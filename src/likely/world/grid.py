@@ -34,8 +34,6 @@ from likely.world.model import Branches, TransitionModel
 from likely.world.tasks import Task, sides
 from likely.world.trajectories import Trajectories
 
-__all__ = ["Averager", "Grid", "Points", "centres_of", "look_ahead", "to_mdp"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BLOCK = 1 << 20  # numbers that are handled together

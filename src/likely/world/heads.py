@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from likely.world.features import Features, ridge
 from likely.world.tasks import Task
 
-__all__ = ["EndHead", "RewardHead"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]

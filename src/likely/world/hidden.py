@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from likely.mdp.worlds.gymnasium import make_environment
 
-__all__ = ["HiddenPole"]
-
 FloatArray = NDArray[np.float64]
 # Standard deviation of what is seen, in m and in rad: about what the pole moves in a step.
 NOISE = 0.01

@@ -20,8 +20,6 @@ from likely.world.pixels import fit_codes
 from likely.world.tasks import Task, task_for, with_codes, within_data
 from likely.world.trajectories import Trajectories
 
-__all__ = ["MODELS", "fit", "held_out_nats"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 EM_STEPS = 15

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from likely.data.sequences.spec import Column
     from likely.models.sequence.vrnn import VRNN
 
-__all__ = ["Filter", "Memory", "fit_memory", "with_memory"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LEVELS = 1 << 14  # of two boxes, so that what is seen beyond the box has room

@@ -31,8 +31,6 @@ from likely.world.tasks import Task
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["MixtureModel"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 FLOOR = 0.01

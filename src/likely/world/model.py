@@ -22,8 +22,6 @@ from likely.errors import InvalidData, InvalidSetting
 from likely.world.heads import EndHead, RewardHead
 from likely.world.tasks import Task
 
-__all__ = ["Branches", "KnownModel", "Step", "TransitionModel"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 # A spread is at least this part of the box: observations are float32.

@@ -27,8 +27,6 @@ from likely.mdp.worlds.gymnasium import make_environment
 if TYPE_CHECKING:
     from likely.models.vae.vae import VAE
 
-__all__ = ["Codes", "PixelPole", "Pixels", "fit_codes", "pole_frames"]
-
 FloatArray = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 # Noise of the frames that the autoencoder is fitted to, in levels of 256, and copies of each frame.

@@ -36,8 +36,6 @@ from likely.world.model import TransitionModel
 from likely.world.play import Played, act
 from likely.world.trajectories import Trajectories
 
-__all__ = ["Errors", "Plan", "errors", "plan", "validate"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 

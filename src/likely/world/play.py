@@ -17,8 +17,6 @@ from likely.world.model import TransitionModel
 from likely.world.tasks import Task, task_of
 from likely.world.trajectories import Trajectories, numbers
 
-__all__ = ["Played", "act", "collect", "simulate"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 # Observations [n, o] to numbers of actions [n].

@@ -32,8 +32,6 @@ from likely.world.trajectories import Trajectories
 if TYPE_CHECKING:
     from likely.density import Fittable
 
-__all__ = ["load_world", "save_world", "saved_nats"]
-
 Nats = dict[str, dict[int, Estimate]]
 
 LOG, CONFIG, PLAN = "transitions.npz", "config.json", "plan.npz"

@@ -25,8 +25,6 @@ from likely.world.trajectories import Trajectories, numbers
 if TYPE_CHECKING:
     from likely.world.memory import Memory
 
-__all__ = ["TASKS", "Task", "task_of"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]

@@ -27,8 +27,6 @@ from likely.data.sequences.episodes import from_episodes
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.files import read_npz, reading, replacing, write_bytes
 
-__all__ = ["Trajectories", "numbers"]
-
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 FIELDS = (

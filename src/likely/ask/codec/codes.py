@@ -148,14 +148,3 @@ def _log_mass(edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     high = log_ndtr(np.where(right, -edges[..., :-1], edges[..., 1:]))
     mass: npt.NDArray[np.float64] = high + np.log1p(-np.exp(low - high))
     return mass
-
-
-__all__ = [
-    "FAR",
-    "NEAR",
-    "has_gaussian_codes",
-    "pop_codes",
-    "push_codes",
-    "through_posterior",
-    "through_prior",
-]

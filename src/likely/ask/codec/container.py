@@ -202,6 +202,3 @@ def _header(record: Any) -> Header:
 
 def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 1 << 31
-
-
-__all__ = ["Entry", "Header", "machine_of", "packed", "read_container", "write_container"]

@@ -116,6 +116,3 @@ class Stack:
     def bits(self) -> int:
         """Length of what is in it."""
         return int(self._coder.num_bits())
-
-
-__all__ = ["TOTAL", "Stack", "frequencies", "rows"]

@@ -294,6 +294,3 @@ def _members(
 def _evenly(table: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Any member with the same probability, [B, K] as the table."""
     return rows(frequencies(np.zeros(table.shape)))
-
-
-__all__ = ["Block", "block_size", "first_words", "read", "write"]

@@ -118,6 +118,3 @@ def repeatable(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-__all__ = ["Turns", "follow", "independent", "repeatable", "turns_of"]

@@ -18,8 +18,6 @@ import numpy.typing as npt
 
 from likely.mdp.beliefs.problem import POMDP
 
-__all__ = ["Above", "Below"]
-
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 

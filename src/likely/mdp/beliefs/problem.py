@@ -23,8 +23,6 @@ from likely.files import reading
 from likely.mdp.files.cassandra import read_cassandra
 from likely.mdp.model.problem import is_discounting
 
-__all__ = ["POMDP"]
-
 FloatArray = npt.NDArray[np.float64]
 DENSE = 400  # states up to which dense rows are faster
 

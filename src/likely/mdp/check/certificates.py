@@ -18,8 +18,6 @@ from likely.mdp.model.problem import MDP, is_discounting
 from likely.mdp.model.solution import Solution, value_array
 from likely.mdp.model.world import Problem, stored
 
-__all__ = ["Certificate", "certify"]
-
 FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53
 LARGEST = float(np.finfo(np.float64).max)

@@ -19,8 +19,6 @@ from likely.mdp.model.build import mask_of
 from likely.mdp.model.matrix_free import MatrixFree, row_function
 from likely.mdp.model.problem import _frozen
 
-__all__ = ["factored"]
-
 
 @row_function
 def _factored_row(state, action, parameters, successors, weights):

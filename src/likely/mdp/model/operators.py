@@ -18,14 +18,6 @@ from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution
 from likely.mdp.model.world import Problem, stored
 
-__all__ = [
-    "bellman_expectation",
-    "bellman_optimality",
-    "greedy",
-    "policy_weights",
-    "state_action_values",
-]
-
 FloatArray = npt.NDArray[np.float64]
 Policy = npt.ArrayLike | Solution
 

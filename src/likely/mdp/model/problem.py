@@ -28,8 +28,6 @@ from likely.mdp.kernels.rows import Rows
 from likely.mdp.model import checks
 from likely.mdp.model.layout import GridLayout
 
-__all__ = ["MDP"]
-
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]

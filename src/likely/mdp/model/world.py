@@ -12,8 +12,6 @@ from likely.errors import InvalidSetting
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.problem import MDP
 
-__all__ = ["Problem", "Question", "World", "layout_of", "stored"]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Question:

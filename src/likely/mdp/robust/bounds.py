@@ -44,8 +44,6 @@ from likely.mdp.model import checks
 from likely.mdp.model.problem import is_discounting
 from likely.mdp.robust.counts import Counts
 
-__all__ = ["RobustBounds", "robust_bounds", "worst_of_intervals", "worst_of_l1"]
-
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 UNIT = 2.0**-53

@@ -27,8 +27,6 @@ from likely.mdp.robust.bounds import backup, confidence_sets, fixed_point
 from likely.mdp.robust.counts import Counts
 from likely.mdp.robust.spibb import behaviour_of
 
-__all__ = ["CertifiedPolicy", "certified_improvement"]
-
 FloatArray = npt.NDArray[np.float64]
 ROUNDS = 100
 

@@ -14,8 +14,6 @@ from likely.mdp.model.operators import policy_weights
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import Problem, stored
 
-__all__ = ["Counts", "SeenRewards", "draw_counts", "draw_trajectories"]
-
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 

@@ -31,8 +31,6 @@ from likely.mdp.model import checks
 from likely.mdp.model.problem import is_discounting
 from likely.mdp.robust.counts import Counts
 
-__all__ = ["SafePolicy", "needed_visits", "soft_spibb", "spibb"]
-
 FloatArray = npt.NDArray[np.float64]
 
 

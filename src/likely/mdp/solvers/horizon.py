@@ -16,8 +16,6 @@ from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution
 from likely.mdp.model.world import Problem, stored
 
-__all__ = ["backward_induction"]
-
 FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53
 STOPPED = {

@@ -17,8 +17,6 @@ from likely.mdp.model.problem import MDP, is_discounting
 from likely.mdp.model.solution import widest
 from likely.mdp.model.world import Problem, stored
 
-__all__ = ["Evaluation", "evaluate"]
-
 FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53
 METHODS = ("direct", "sweeps", "gauss-seidel", "gmres", "bicgstab")

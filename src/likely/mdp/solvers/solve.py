@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from likely.mdp.discounted.task import Limits, Task
     from likely.mdp.model.matrix_free import MatrixFree
 
-__all__ = ["CRITERIA", "METHODS", "solve"]
-
 # Modules are imported when their method is asked for: the first needs numba, others HiGHS.
 METHODS = {
     "auto": ("auto", "auto"),

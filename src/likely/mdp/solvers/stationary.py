@@ -17,8 +17,6 @@ from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import Problem, stored
 from likely.mdp.solvers.prediction import policy_chain
 
-__all__ = ["stationary_distribution", "transition_matrix"]
-
 FloatArray = npt.NDArray[np.float64]
 # Largest closed class that is eliminated densely; sparse factors serve larger ones.
 DENSE = 400
