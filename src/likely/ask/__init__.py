@@ -7,60 +7,33 @@ What a model cannot answer raises `Unanswerable` with the reason. Which models a
 what their class offers, so a model of a user's own is asked like those here.
 """
 
+# What is imported here is what the room offers, in the order in which queries are listed.
+# mypy: implicit-reexport
+# ruff: noqa: F401, I001
+
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
-from likely.ask.sample import sample  # isort: skip
-from likely.ask.likelihood import likelihood  # isort: skip
-from likely.ask.encode import features, features_answer, posterior, reconstruct  # isort: skip
-from likely.ask.interpolate import interpolate  # isort: skip
-from likely.ask.arithmetic import arithmetic  # isort: skip
-from likely.ask.walk import walk  # isort: skip
-from likely.ask.invert import invert  # isort: skip
-from likely.ask.complete import complete, completions  # isort: skip
-from likely.ask.colorize import colorize  # isort: skip
-from likely.ask.upscale import upscale  # isort: skip
-from likely.ask.conditional import conditional  # isort: skip
-from likely.ask.surprise import surprise  # isort: skip
-from likely.ask.stream import stream  # isort: skip
-from likely.ask.forecast import forecast  # isort: skip
-from likely.ask.compress import Compressed, Decompressed, compress, decompress  # isort: skip
+from likely.ask.sample import sample
+from likely.ask.likelihood import likelihood
+from likely.ask.encode import features, features_answer, posterior, reconstruct
+from likely.ask.interpolate import interpolate
+from likely.ask.arithmetic import arithmetic
+from likely.ask.walk import walk
+from likely.ask.invert import invert
+from likely.ask.complete import complete, completions
+from likely.ask.colorize import colorize
+from likely.ask.upscale import upscale
+from likely.ask.conditional import conditional
+from likely.ask.surprise import surprise
+from likely.ask.stream import stream
+from likely.ask.forecast import forecast
+from likely.ask.compress import Compressed, Decompressed, compress, decompress
 from likely.ask.query import QUERIES, Answer, Answers, Guarantee, Query
 from likely.density import Fittable
 from likely.errors import InvalidSetting, nearest
-
-__all__ = [
-    "QUERIES",
-    "Answer",
-    "Answers",
-    "Compressed",
-    "Decompressed",
-    "Guarantee",
-    "Query",
-    "answers",
-    "arithmetic",
-    "ask",
-    "colorize",
-    "complete",
-    "completions",
-    "compress",
-    "conditional",
-    "decompress",
-    "features",
-    "forecast",
-    "interpolate",
-    "invert",
-    "likelihood",
-    "posterior",
-    "reconstruct",
-    "sample",
-    "stream",
-    "surprise",
-    "upscale",
-    "walk",
-]
 
 
 def ask(model: Fittable, query: str, *arguments: Any, **options: Any) -> Any:

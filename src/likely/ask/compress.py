@@ -46,6 +46,7 @@ from likely.density import (
     Split,
     TractableDensity,
     chunks,
+    evaluating,
     weights_digest,
 )
 from likely.errors import InvalidData, InvalidSetting
@@ -160,7 +161,7 @@ def compress(
     labels = model.labels(context, len(x))
     levels = model.spec.levels
     entries, words, nats = [], [], 0.0
-    with _evaluating(model), repeatable(model.device):
+    with evaluating(model), repeatable(model.device):
         for part in chunks(len(x), block or block_size(model)):
             written = write(model, x[part], None if labels is None else labels[part])
             crc = zlib.crc32(written.words.astype("<u4").tobytes())
@@ -211,7 +212,7 @@ def _compress_sequences(
     lengths = (x != PADDING).any(2).sum(1).tolist()
     x = torch.where(steps.known, steps.x, x)  # steps that were given are written, too
     entries, words, done = [], [], 0
-    with _evaluating(model), repeatable(model.device):
+    with evaluating(model), repeatable(model.device):
         for first in range(0, len(x), together):
             rows = slice(first, first + together)
             longest = max(lengths[rows])
@@ -267,7 +268,7 @@ def _decompress_sequences(
     whole = model.known_context(labels, *shape[:2], int(about["start"]))
     out = torch.full(shape, MISSING, dtype=torch.int64, device=model.device)
     number, done = 0, 0
-    with _evaluating(model), repeatable(model.device):
+    with evaluating(model), repeatable(model.device):
         for first in range(0, len(lengths), together):
             rows = slice(first, first + together)
             longest = max(lengths[rows])
@@ -354,7 +355,7 @@ def decompress(
     kind = torch.uint8 if header.levels <= 256 else torch.uint16
     x = torch.zeros(header.examples, *header.shape, dtype=kind)
     damaged, first = [], 0
-    with _evaluating(model), repeatable(model.device):
+    with evaluating(model), repeatable(model.device):
         for number, (entry, words) in enumerate(zip(header.blocks, blocks, strict=True), 1):
             part = slice(first, first + entry.examples)
             first = part.stop
@@ -387,16 +388,3 @@ def _read_block(
         return "its examples come out otherwise than they went in"
     out.copy_(torch.from_numpy(values).view(out.shape))
     return ""
-
-
-class _evaluating:
-    """A block in which a model is in evaluation mode."""
-
-    def __init__(self, model: Fittable) -> None:
-        self.model, self.before = model, model.training
-
-    def __enter__(self) -> None:
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.model.train(self.before)

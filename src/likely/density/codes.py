@@ -6,15 +6,14 @@ import abc
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from likely.density.fittable import Fittable, as_tensor
+from likely.density.fittable import Fittable, as_tensor, chunks, evaluating
 from likely.density.inversion import DRAWN, RATE, Inversion, descend, nearest_draws
 from likely.density.shell import Prior, Shell, StandardNormal, UniformCube, around, turned
-from likely.density.taxonomy import CHUNK, GenerativeModel, chunks
+from likely.density.taxonomy import CHUNK, GenerativeModel
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable
 from likely.heads import at_least_float
@@ -62,17 +61,6 @@ class Arithmetic:
         if self.shell.is_cube:
             words += f"; {self.clipped:.0%} of the coordinates clipped to [-1, 1]"
         return words
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """A block in which a model is in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 class Decoder(Fittable):

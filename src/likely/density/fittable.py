@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import contextvars
 import dataclasses
 import hashlib
 import inspect
+from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from likely.data.labels import relabelled
 from likely.data.sequences.spec import SequenceSpec
 from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting
@@ -334,9 +337,45 @@ def labels_of(spec: DataSpec, wanted: bool) -> int:
     return len(spec.classes) if wanted else 0
 
 
-def context_of(model: Fittable, batch: Batch) -> Tensor | None:
-    """What the model takes of a batch: labels int64 [B], floats [B, *context_shape], or None."""
-    return model.batch_context(batch)
+def inputs_of(model: Fittable, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """What a model reads of a batch: integers, int64 on its device, and its context."""
+    x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
+    return x, model.batch_context(batch)
+
+
+def reading_of(
+    model: Fittable, data: Dataset, size: int, most: int | None = None
+) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    """(rows, integers, context) of `size` examples at a time, their classes those of the model.
+
+    Args:
+        model: that reads.
+        data: of its shape.
+        size: of a chunk.
+        most: examples that are read, the first ones; all when None.
+    """
+    known = relabelled(data, model.spec.classes) if model.classes else data
+    for rows in chunks(min(len(data), most or len(data)), size):
+        yield rows, *inputs_of(model, known.batch(rows))
+
+
+def chunks(n: int, size: int) -> Iterator[slice]:
+    """Slices that cover range(n), `size` at a time."""
+    for start in range(0, n, size):
+        yield slice(start, min(n, start + size))
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A block in evaluation mode; afterwards the model is in the mode of before."""
+    was_training = model.training
+    if any(module.training for module in model.modules()):
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
 
 
 def condition_of(model: Fittable) -> Condition:

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from likely.data.spec import Dataset, digest_of
 from likely.density.chain import Autoregressive, Surprise
 from likely.density.completion import Completions, refuse_count
-from likely.density.taxonomy import CHUNK, TractableDensity, chunks
+from likely.density.fittable import chunks
+from likely.density.taxonomy import CHUNK, TractableDensity
 from likely.devices.precision import full_precision
 from likely.estimate import Relation
 from likely.heads import Head, at_least_float

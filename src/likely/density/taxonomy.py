@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from likely.density.fittable import Fittable
+from likely.density.fittable import Fittable, evaluating
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable
 from likely.noise import Noise
@@ -63,10 +63,7 @@ class GenerativeModel(Fittable):
                 least = "" if name == "seed" else " of at least 1"
                 raise InvalidSetting(f"sample: {name} must be a number{least}, given {value!r}")
         labels = self.labels(context, n)
-        was_training = self.training
-        if any(module.training for module in self.modules()):
-            self.eval()
-        try:
+        with evaluating(self):
             # Beside the images themselves, the memory is that of a chunk.
             images = torch.empty(n, *self.spec.grid, dtype=dtype, device=self.device)
             for start in range(0, n, chunk):
@@ -79,9 +76,6 @@ class GenerativeModel(Fittable):
                 if progress is not None:
                     progress(stop)
             return self.as_data(images)
-        finally:
-            if was_training:
-                self.train()
 
 
 def generative(model: Fittable) -> GenerativeModel:
@@ -133,9 +127,3 @@ class ApproximateDensity(GenerativeModel):
             noise: of the codes, as `likely.noise.Noise(0)`: the same noise, the same estimate.
             context: labels [B] or None.
         """
-
-
-def chunks(n: int, size: int) -> Iterator[slice]:
-    """Slices that cover range(n), `size` at a time."""
-    for start in range(0, n, size):
-        yield slice(start, min(n, start + size))

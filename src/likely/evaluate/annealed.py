@@ -40,9 +40,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import Fittable, LatentVariable, chunks
+from likely.density import Fittable, LatentVariable, chunks, evaluating, reading_of
 from likely.devices import autocast, convolved_precision, gains_by_bfloat16
 from likely.devices.precision import reduced_precision, without_autocast
 from likely.errors import InvalidSetting
@@ -52,7 +51,6 @@ from likely.evaluate.likelihood import (
     PerExample,
     _refuse_misfit,
     _refuse_non_finite,
-    _tensors,
     per_example_nll,
     proofs_of,
     quantity_of,
@@ -385,10 +383,8 @@ def annealed(
         per_example_nll(model, part, importance_samples=k, seed=seed, proofs=proofs)
         for k in (None, settings.importance_samples)
     ]
-    labelled = relabelled(part, model.spec.classes) if model.classes else part
     runs, clock = [], time.perf_counter()
-    for rows in chunks(len(part), _images(model, settings)):
-        x, context = _tensors(model, labelled, rows)
+    for rows, x, context in reading_of(model, part, _images(model, settings)):
         keys = [(seed, int(index)) for index in picked[rows]]
         runs.append(_annealed(model, x, context, keys, settings))
         say("annealing", rows.stop, len(part))
@@ -442,9 +438,8 @@ def simulated_bounds(
     Either holds in expectation. Those of a conditional model are drawn for all classes in turn.
     """
     noise = Noise("simulated", seed, device=model.device)
-    count, was_training = settings.simulated, model.training
-    model.eval()
-    try:
+    count = settings.simulated
+    with evaluating(model):
         with torch.no_grad(), without_autocast(model.device):
             z = model.latents(noise, count)
             classes = torch.arange(count, device=model.device) % max(1, model.classes)
@@ -456,8 +451,6 @@ def simulated_bounds(
             keys = [(seed, "simulated", index) for index in range(count)[rows]]
             runs.append(_annealed(model, x[rows], labels, keys, settings, z[rows]))
             progress("annealing simulated images", rows.stop, count)
-    finally:
-        model.train(was_training)
     return tuple(np.concatenate([run[side] for run in runs]) for side in (0, 3))  # type: ignore[return-value]
 
 
@@ -521,8 +514,6 @@ def _annealed(
     posterior_sample: Tensor | None = None,
 ) -> _Run:
     """Tune, freeze, run; backwards, too, from an exact sample of p(z|x) where there is one."""
-    was_training = model.training
-    model.eval()
     betas, leapfrogs = schedule(settings.temperatures), settings.leapfrogs
     x, labels = model.integers(x), model.labels(context, len(x))
 
@@ -541,30 +532,27 @@ def _annealed(
         start = q.sample(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
         return Densities(log_probs, _reduced(model)), start
 
-    try:
-        with without_autocast(model.device):
-            q, noise = model.posterior(x, labels), streams("spread")
-            draws = [noise.normal(*q.mean.shape, dtype=q.mean.dtype) for _ in range(SPREAD)]
-            spread = torch.stack([q.sample(each) for each in draws]).std(0)  # [B, Z]
-            noise = streams("pilot")
-            pilot = max(1, settings.chains // 4)
-            sizes = tuned(*started(pilot, noise), betas, spread, leapfrogs, noise)
-            forward, backward, chances = [], [], []
-            for part in chunks(settings.chains, _rows(model)):
-                chains = part.stop - part.start
-                steps = [size.repeat_interleave(chains, 0) for size in sizes]
-                noise = streams("run", part.start)
-                densities, z = started(chains, noise)
-                weights, chance = anneal(densities, z, betas, steps, leapfrogs, noise)
-                forward.append(weights.reshape(len(x), chains))
-                chances.append(chance.reshape(len(x), chains))
-                if posterior_sample is not None:
-                    noise = streams("reverse", part.start)
-                    z = posterior_sample.repeat_interleave(chains, 0)
-                    back, _ = anneal(densities, z, betas[::-1], steps[::-1], leapfrogs, noise)
-                    backward.append(back.reshape(len(x), chains))
-    finally:
-        model.train(was_training)
+    with evaluating(model), without_autocast(model.device):
+        q, noise = model.posterior(x, labels), streams("spread")
+        draws = [noise.normal(*q.mean.shape, dtype=q.mean.dtype) for _ in range(SPREAD)]
+        spread = torch.stack([q.sample(each) for each in draws]).std(0)  # [B, Z]
+        noise = streams("pilot")
+        pilot = max(1, settings.chains // 4)
+        sizes = tuned(*started(pilot, noise), betas, spread, leapfrogs, noise)
+        forward, backward, chances = [], [], []
+        for part in chunks(settings.chains, _rows(model)):
+            chains = part.stop - part.start
+            steps = [size.repeat_interleave(chains, 0) for size in sizes]
+            noise = streams("run", part.start)
+            densities, z = started(chains, noise)
+            weights, chance = anneal(densities, z, betas, steps, leapfrogs, noise)
+            forward.append(weights.reshape(len(x), chains))
+            chances.append(chance.reshape(len(x), chains))
+            if posterior_sample is not None:
+                noise = streams("reverse", part.start)
+                z = posterior_sample.repeat_interleave(chains, 0)
+                back, _ = anneal(densities, z, betas[::-1], steps[::-1], leapfrogs, noise)
+                backward.append(back.reshape(len(x), chains))
     log_w = torch.cat(forward, 1)  # [B, chains]
     lower = log_w.logsumexp(1) - math.log(settings.chains)
     effective = (2 * log_w.logsumexp(1) - (2 * log_w).logsumexp(1)).exp()

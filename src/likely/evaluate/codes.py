@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from likely.data.spec import Dataset
-from likely.density import DiscreteLatent, GenerativeModel, chunks
+from likely.density import DiscreteLatent, GenerativeModel, evaluating, reading_of
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting
 from likely.estimate import Estimate, Relation
-from likely.evaluate.likelihood import _refuse_misfit, _tensors
+from likely.evaluate.likelihood import _refuse_misfit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,19 +64,13 @@ def code_usage(model: GenerativeModel, data: Dataset, *, batch_size: int = 128) 
     _refuse_misfit(model, data, batch_size)
     counts = torch.zeros(model.prior.spec.levels, dtype=torch.int64)
     rates, distortions = [], []
-    was_training = model.training
-    model.eval()
-    try:
-        for part in chunks(len(data), batch_size):
-            x, context = _tensors(model, data, part)
-            with torch.no_grad(), without_autocast(model.device):
-                codes = model.encode(x, context)
-                given_code, of_code = model.bound_terms(x, context)
+    with evaluating(model), torch.no_grad(), without_autocast(model.device):
+        for _, x, context in reading_of(model, data, batch_size):
+            codes = model.encode(x, context)
+            given_code, of_code = model.bound_terms(x, context)
             counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
             distortions += (-given_code.double()).tolist()
             rates += (-of_code.double()).tolist()
-    finally:
-        model.train(was_training)
     shares = counts[counts > 0].double() / counts.sum()
     fingerprint, exact = data.spec.fingerprint, Relation.EXACT
     spread = float((-(shares * shares.log()).sum()).exp())

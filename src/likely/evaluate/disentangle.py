@@ -25,12 +25,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from likely.ask.encode import features
-from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import Fittable, chunks, context_of
+from likely.density import Fittable, reading_of
 from likely.errors import InvalidData
 
 Floats = npt.NDArray[np.float64]
@@ -140,12 +138,10 @@ def disentanglement_of(model: Fittable, data: Dataset) -> Disentanglement:
         raise InvalidData(
             f'the factors of {data.spec.name} are not known; those of data.load("shapes") are'
         )
-    part = relabelled(data, model.spec.classes) if model.classes else data
-    codes = []
-    for rows in chunks(len(data), ROWS):
-        batch = part.batch(rows)
-        x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-        codes.append(features(model, x, context_of(model, batch)).double().cpu().numpy())
+    codes = [
+        features(model, x, context).double().cpu().numpy()
+        for _, x, context in reading_of(model, data, ROWS)
+    ]
     return disentanglement(np.concatenate(codes), data.factors)
 
 

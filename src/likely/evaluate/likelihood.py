@@ -26,19 +26,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from likely.ask.likelihood import measure_of
-from likely.data.labels import relabelled
 from likely.data.spec import Dataset, as_dataset
 from likely.density import (
     Fittable,
     LatentSequence,
     LatentVariable,
     SequenceDensity,
-    chunks,
     condition_of,
-    context_of,
+    evaluating,
+    reading_of,
 )
 from likely.devices.precision import without_autocast
 from likely.errors import Diverged, InvalidData, InvalidSetting
@@ -129,14 +127,10 @@ def per_example_nll(
     """
     measure = measure_of(model, importance_samples, seed)
     _refuse_misfit(model, data, batch_size)
-    labelled = relabelled(data, model.spec.classes) if model.classes else data
     proofs_of(model, proofs).require()
     values = np.empty(len(data), np.float64)
-    was_training = model.training
-    model.eval()
-    try:
-        for part in chunks(len(data), batch_size):
-            x, context = _tensors(model, labelled, part)
+    with evaluating(model):
+        for part, x, context in reading_of(model, data, batch_size):
             noise = Noise("likelihood", seed, part.start, device=model.device)
             # An autocast block around this call must not lower the precision.
             with torch.no_grad(), without_autocast(model.device):
@@ -145,8 +139,6 @@ def per_example_nll(
             _refuse_non_finite(model, data, values[part], part.start)
             if progress is not None:
                 progress(part.stop, len(data))
-    finally:
-        model.train(was_training)
     fingerprint = data.fingerprint_given(condition_of(model))
     quantity = quantity_of(model)
     return PerExample(
@@ -290,13 +282,9 @@ def latent_diagnostics(
             "measured; give a latent-variable model"
         )
     _refuse_misfit(model, data, batch_size)
-    labelled = relabelled(data, model.spec.classes) if model.classes else data
     means, columns, distortions = [], [], []
-    was_training = model.training
-    model.eval()
-    try:
-        for part in chunks(len(data), batch_size):
-            x, context = _tensors(model, labelled, part)
+    with evaluating(model):
+        for part, x, context in reading_of(model, data, batch_size):
             noise = Noise("diagnostics", seed, part.start, device=model.device)
             with torch.no_grad(), without_autocast(model.device):
                 reconstruction, kl = model.elbo_terms(x, noise, context)
@@ -304,8 +292,6 @@ def latent_diagnostics(
             distortions += (-reconstruction.double()).tolist()
             columns.append(kl.double().cpu())
             means.append(mean.double().cpu())
-    finally:
-        model.train(was_training)
     centres = torch.cat(means)
     variance = centres.var(0, correction=0)
     alike = bool((data.values == data.values[:1]).all())
@@ -353,12 +339,6 @@ def collapse_words(active: int, latent: int, rate: float) -> str:
             f"depend on x (the code carries {rate:.3g} nats); {remedy}"
         )
     return ""
-
-
-def _tensors(model: Fittable, data: Dataset, part: slice) -> tuple[Tensor, Tensor | None]:
-    batch = data.batch(part)
-    x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-    return x, context_of(model, batch)
 
 
 def _refuse_misfit(model: Fittable, data: Dataset, batch_size: int) -> None:

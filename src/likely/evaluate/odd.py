@@ -40,9 +40,8 @@ from torch import Tensor
 
 from likely.ask.likelihood import has_likelihood
 from likely.ask.surprise import Surprises
-from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import DiagonalGaussian, Fittable, LatentVariable, chunks, context_of
+from likely.density import DiagonalGaussian, Fittable, LatentVariable, chunks, reading_of
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting, Unanswerable
 from likely.evaluate.likelihood import per_example_nll
@@ -162,13 +161,10 @@ def _by_batch(
     statistic: Callable[[Tensor, Tensor | None], Tensor],
     progress: Callable[[int, int], None] | None,
 ) -> FloatArray:
-    labelled = relabelled(data, model.spec.classes) if model.classes else data
     values = np.empty(len(data))
-    for rows in chunks(len(data), BATCH):
-        batch = labelled.batch(rows)
-        x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
+    for rows, x, context in reading_of(model, data, BATCH):
         with without_autocast(model.device):
-            values[rows] = statistic(x, context_of(model, batch)).double().cpu().numpy()
+            values[rows] = statistic(x, context).double().cpu().numpy()
         if progress is not None:
             progress(rows.stop, len(data))
     return values

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from likely.ask.encode import features
-from likely.data.labels import relabelled
 from likely.data.spec import Dataset
 from likely.density import (
     DiagonalGaussian,
@@ -31,7 +30,7 @@ from likely.density import (
     StandardNormal,
     chunks,
     condition_of,
-    context_of,
+    reading_of,
 )
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidData
@@ -105,13 +104,9 @@ def prior_gap(model: Fittable, data: Dataset, *, seed: int = 0, limit: int = LIM
         )
     step = max(1, -(-len(data) // limit))
     part = data.take(np.arange(0, len(data), step))
-    part = relabelled(part, model.spec.classes) if model.classes else part
     codes, posteriors = [], []
     with without_autocast(model.device):
-        for rows in chunks(len(part), ROWS):
-            batch = part.batch(rows)
-            x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-            context = context_of(model, batch)
+        for rows, x, context in reading_of(model, part, ROWS):
             if isinstance(model, LatentVariable):
                 q = model.posterior(x, context)
                 noise = Noise("prior gap", seed, rows.start, device=model.device)

@@ -31,6 +31,8 @@ from likely.density import (
     at_least_float,
     chunks,
     condition_of,
+    evaluating,
+    inputs_of,
 )
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting
@@ -99,21 +101,16 @@ def quadrature(
         assert labelled.labels is not None
         groups = [np.flatnonzero(labelled.labels == label) for label in np.unique(labelled.labels)]
     values, worst, points, done = np.empty(len(data), np.float64), 0.0, 0, 0
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), without_autocast(model.device):
-            for rows in groups:
-                batch = labelled.batch(rows)
-                x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-                label = None if batch.label is None or not model.classes else int(batch.label[0])
-                log_p, error, count = _integrated(model, model.integers(x), label, tolerance)
-                values[rows] = -log_p.cpu().numpy()
-                worst, points, done = max(worst, error), max(points, count), done + len(rows)
-                if progress is not None:
-                    progress(done, len(data))
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.no_grad(), without_autocast(model.device):
+        for rows in groups:
+            batch = labelled.batch(rows)
+            x, _ = inputs_of(model, batch)
+            label = None if batch.label is None or not model.classes else int(batch.label[0])
+            log_p, error, count = _integrated(model, model.integers(x), label, tolerance)
+            values[rows] = -log_p.cpu().numpy()
+            worst, points, done = max(worst, error), max(points, count), done + len(rows)
+            if progress is not None:
+                progress(done, len(data))
     _refuse_non_finite(model, data, values, 0)
     return PerExample(
         values,

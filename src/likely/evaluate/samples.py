@@ -28,7 +28,7 @@ from torch import Tensor
 
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import GenerativeModel, condition_of, context_of
+from likely.density import GenerativeModel, condition_of
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Estimate, Relation
 from likely.evaluate.distances import Measured, frechet_distance, kernel_distance, share_of
@@ -120,7 +120,7 @@ class SampleReference:
         if not condition:
             return None
         test = relabelled(self.test, model.spec.classes) if condition == "label" else self.test
-        context = context_of(model, test.batch(self.index))
+        context = model.batch_context(test.batch(self.index))
         if context is None:
             raise InvalidData(
                 f"{test.spec.name} ({test.spec.split}) has no {condition} for each image, which "

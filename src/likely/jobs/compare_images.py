@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from likely.ask.complete import answer as completion_answer
 from likely.ask.encode import Encodes
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import Decoder, GenerativeModel, LatentVariable, context_of
+from likely.density import Decoder, GenerativeModel, LatentVariable, inputs_of
 from likely.estimate import Estimate
 from likely.jobs.evaluate import (
     EvaluateSettings,
@@ -81,9 +80,7 @@ def _pictures(
     """What this kind of model can do beside sampling, on test images, as sheets."""
     if model.classes:
         test = relabelled(test, model.spec.classes)
-    batch = test.batch(slice(0, count))
-    x = torch.from_numpy(batch.x.astype(np.int64))
-    context = context_of(model, batch)
+    x, context = inputs_of(model, test.batch(slice(0, count)))
     sheets = {}
     if isinstance(model, Encodes):
         rebuilt = model.reconstruct(x, context).cpu()

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from likely.ask.likelihood import has_likelihood
 from likely.data.spec import Dataset
-from likely.density import Fittable, ImplicitDensity, LatentVariable, context_of
+from likely.density import Fittable, ImplicitDensity, LatentVariable, inputs_of
 
 if TYPE_CHECKING:
     from likely.training.run import Run
@@ -182,9 +182,7 @@ def _kl_near_zero(records: Records) -> Finding | None:
 @torch.no_grad()
 def active_units(model: LatentVariable, data: Dataset, limit: int = 500) -> int:
     """Latent coordinates whose posterior mean varies with x: variance over the data > 0.01."""
-    batch = data.batch(_spread(len(data), limit))
-    x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-    means = model.posterior(x, context_of(model, batch)).mean
+    means = model.posterior(*inputs_of(model, data.batch(_spread(len(data), limit)))).mean
     return int((means.var(0) > ACTIVE_VARIANCE).sum())
 
 

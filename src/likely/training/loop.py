@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from likely.ask.likelihood import has_likelihood, measure_of, relation_of
 from likely.data.labels import relabelled
 from likely.data.spec import Batch, Dataset, as_dataset
-from likely.density import Fittable, HasLoss, ImplicitDensity, chunks, context_of
+from likely.density import Fittable, HasLoss, ImplicitDensity, chunks
 from likely.devices import (
     Team,
     autocast,
@@ -451,7 +451,7 @@ class _Loop:
 
     def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         x = torch.tensor(batch.x).to(self.device).to(torch.int64)
-        return x, context_of(self.model, batch)
+        return x, self.model.batch_context(batch)
 
     def _refuse_non_finite(self, value: Tensor, what: str, rows: np.ndarray[Any, Any]) -> None:
         if not self.team.any(not bool(torch.isfinite(value))):

@@ -209,7 +209,7 @@ def image_of(options: argparse.Namespace, saved: SavedRun) -> tuple[Tensor, Tens
     import numpy as np
     import torch
 
-    from likely.density import context_of
+    from likely.density import inputs_of
     from likely.jobs.evaluate import split_of
 
     model, spec = saved.model, saved.model.spec
@@ -221,8 +221,7 @@ def image_of(options: argparse.Namespace, saved: SavedRun) -> tuple[Tensor, Tens
                 "counted from 0"
             )
         batch = part.batch(slice(options.example, options.example + 1))
-        x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-        return x, context_of(model, batch), f"{options.split} example {options.example}"
+        return *inputs_of(model, batch), f"{options.split} example {options.example}"
     if Path(options.image).suffix.lower() == ".npy":
         try:
             values = np.load(Path(options.image).expanduser(), allow_pickle=False)

@@ -179,22 +179,20 @@ def _sheet(saved: SavedRun, data: Dataset, picked: Any, result: Any, shown: int)
     import torch
 
     from likely.ask.surprise import Surprises
-    from likely.data.labels import relabelled
-    from likely.density import context_of
+    from likely.density import reading_of
     from likely.files.sheets import grid_sheet
 
     model, spec = saved.model, saved.model.spec
     if len(spec.shape) != 3 or spec.grid[0] not in (1, 3):
         return None
     part = data.take(picked)
-    batch = (relabelled(part, spec.classes) if model.classes else part).batch(slice(0, len(part)))
-    x = torch.from_numpy(batch.x.astype(np.int64))
-    rows = [x[:shown], x[shown:]]
+    _, x, context = next(reading_of(model, part, len(part)))
+    rows = [x[:shown].cpu(), x[shown:].cpu()]
     caption = (
         f"{data.spec.name} under {saved.name}, by {result.rule}: the oddest, and the most usual"
     )
     if isinstance(model, Surprises):
-        told = model.surprise(x.to(model.device), context_of(model, batch))
+        told = model.surprise(x, context)
         bits = told.nats.cpu() / np.log(2)
         scale = max(float(bits.sum(1).quantile(0.995)), 1e-9)
         map_ = (bits.sum(1, keepdim=True) / scale).clamp(0, 1).expand(-1, spec.grid[0], -1, -1)

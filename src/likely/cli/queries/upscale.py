@@ -117,16 +117,15 @@ def _source(options: argparse.Namespace, saved: SavedRun) -> tuple[Tensor, Tenso
     import numpy as np
     import torch
 
-    from likely.density import context_of
+    from likely.density import inputs_of
     from likely.jobs.evaluate import split_of
 
     model, spec = saved.model, saved.model.spec
     if options.source in SPLITS:
         part = split_of(*data_of(saved), options.source)
         part = part.take(slice(0, options.images))
-        batch = part.batch(slice(0, len(part)))
-        x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-        return x.reshape(len(x), *spec.grid), context_of(model, batch), part.spec.fingerprint
+        x, context = inputs_of(model, part.batch(slice(0, len(part))))
+        return x.reshape(len(x), *spec.grid), context, part.spec.fingerprint
     path = Path(options.source).expanduser()
     if path.is_dir():
         values = _folder(path, options.images)

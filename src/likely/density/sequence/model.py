@@ -7,8 +7,6 @@ of a step that is given and not scored is -2 - v; `MISSING` is neither known nor
 from __future__ import annotations
 
 import abc
-import contextlib
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +16,7 @@ from torch import Tensor
 
 from likely.data.sequences.spec import MISSING, PADDING, SequenceSpec, clock_features
 from likely.data.spec import Batch, DataSpec
-from likely.density.fittable import as_tensor
+from likely.density.fittable import as_tensor, evaluating
 from likely.density.sequence.steps import State, Steps
 from likely.density.taxonomy import CHUNK, GenerativeModel
 from likely.devices.precision import full_precision
@@ -272,19 +270,6 @@ class Continues(SequenceModel):
             noise = Noise(seed, "forecast", device=self.device)
             drawn = self._drawn(state, noise, batch * draws, later, horizon)
         return drawn.reshape(batch, draws, horizon, -1)
-
-
-@contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """A block in evaluation mode."""
-    was_training = model.training
-    if any(module.training for module in model.modules()):
-        model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()
 
 
 def scored_steps(x: Tensor | npt.NDArray[Any]) -> Any:

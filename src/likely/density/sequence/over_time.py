@@ -19,9 +19,10 @@ from torch import Tensor
 
 from likely.data.sequences.spec import MISSING, PADDING
 from likely.density.completion import PARTICLES, Completions
+from likely.density.fittable import evaluating
 from likely.density.sequence.bins import Choose, quantiles
 from likely.density.sequence.gaps import filled
-from likely.density.sequence.model import Continues, evaluating
+from likely.density.sequence.model import Continues
 from likely.density.sequence.steps import State, Steps
 from likely.density.taxonomy import TractableDensity
 from likely.devices.precision import full_precision

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset
-from likely.density import SequenceDensity, State, Steps
+from likely.density import SequenceDensity, State, Steps, evaluating
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidData
 from likely.estimate import Estimate, Relation
@@ -109,9 +109,7 @@ def steps_ahead(
     if misfit := data.spec.misfit(model.spec):
         raise InvalidData(misfit)
     ahead = tuple(h for h in ahead if h <= int(data.lengths.max()))
-    was_training = model.training
-    model.eval()
-    with without_autocast(model.device):
+    with evaluating(model), without_autocast(model.device):
         known = [state for state, _, _ in moments(model, train, places(train, STATES))]
         starts, laters = [], []
         for state, whole, at in moments(model, data, places(data, origins, ahead[-1])):
@@ -124,7 +122,6 @@ def steps_ahead(
             nats[:, rows] = _scored(model, state, later, ahead, draws, noise)
         without = [[_mixed(model, known, each.part(slice(None), h - 1, h)) for each in laters]
                    for h in ahead]  # fmt: skip
-    model.train(was_training)
     return StepsAhead(
         ahead, nats, np.array(without),
         data.fingerprint_given("label" if model.classes else ""), data.spec.log_volume,

@@ -31,7 +31,7 @@ import torch
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset
-from likely.density import Continues
+from likely.density import Continues, evaluating
 from likely.density.sequence.steps import State, Steps
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidData
@@ -170,11 +170,9 @@ def calibration(
         raise InvalidData(f"no column of {data.spec.name} is a number: there are no intervals")
     values = train.values[:, chosen].astype(np.float64)
     deviation = np.nanstd(np.where(values >= 0, values, np.nan), axis=0).clip(1e-9)
-    was_training = model.training
-    model.eval()
     noise, parts = Noise(seed, "calibration", device=model.device), []
     picks = Noise(seed, "particles", device=model.device)
-    with without_autocast(model.device):
+    with evaluating(model), without_autocast(model.device):
         where = places(data, steps)
         for state, whole, at in moments(model, data, where, seed):
             context = None if whole.context is None else whole.context[:, at]
@@ -186,7 +184,6 @@ def calibration(
             parts.append((drawn[:, chosen].cpu().numpy(), now[chosen]))
             if progress is not None:
                 progress(len(parts), len(where))
-    model.train(was_training)
     x = np.stack([drawn for drawn, _ in parts]).astype(np.float64)  # [N, m, K]
     y = np.stack([now for _, now in parts]).astype(np.float64)
     missing, y = y < 0, y[:, None]

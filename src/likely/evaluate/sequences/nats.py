@@ -21,7 +21,7 @@ from torch import Tensor
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset
-from likely.density import LatentSequence, SequenceDensity, chunks
+from likely.density import LatentSequence, SequenceDensity, chunks, evaluating
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidData
 from likely.estimate import Estimate, Relation
@@ -179,11 +179,9 @@ def _scored(
     size = max(LEAST_BLOCK, int(data.lengths.sum()) // 40)
     whole = len(data) >= FEW
     # Sequences of about the same length together, so that little is padded.
-    was_training = model.training
-    model.eval()
     order = np.argsort(data.lengths, kind="stable")
     rank = np.argsort(order, kind="stable")
-    with without_autocast(model.device):
+    with evaluating(model), without_autocast(model.device):
         for part in chunks(len(data), data.together):
             batch = data.batch(order[part])
             x = torch.from_numpy(batch.x)
@@ -197,7 +195,6 @@ def _scored(
                 steps.append(np.diff([*edges, count]).astype(np.float64))
             if progress is not None:
                 progress(part.stop, len(data))
-    model.train(was_training)
     every = [np.concatenate([side[i] for i in rank]) for side in (nats, steps)]
     blocks = "whole sequences" if whole else f"blocks of {size} steps"
     return StepNats(

@@ -30,7 +30,7 @@ from torch import Tensor
 from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.spec import SequenceSpec
 from likely.data.spec import Dataset
-from likely.density import SequenceDensity, State, Steps
+from likely.density import SequenceDensity, State, Steps, evaluating
 from likely.density.sequence.bins import ColumnDensity
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidData, InvalidSetting
@@ -149,12 +149,10 @@ def stretches(
         raise InvalidData(misfit)
     if window < 1 or draws < 1:
         raise InvalidSetting(f"windows of {window} steps, {draws} draws; expected 1 or more")
-    was_training = model.training
-    model.eval()
     states: list[State] = []
     pieces: list[Steps] = []
     places, costs, every = [], [], []
-    with without_autocast(model.device):
+    with evaluating(model), without_autocast(model.device):
         for number in range(len(data)):
             batch = data.batch(np.array([number]))
             steps = model.steps(torch.from_numpy(batch.x), model.batch_context(batch))
@@ -181,7 +179,6 @@ def stretches(
             at = end
             if progress is not None:
                 progress(at, len(states))
-    model.train(was_training)
     drawn, nats = np.concatenate(parts), np.array(costs)  # [W, m], [W]
     u = np.random.default_rng(seed).random(len(nats))
     apart = drawn - nats[:, None]

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from likely.ask.encode import features, reconstruct
-from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import Fittable, chunks, condition_of, context_of
+from likely.density import Fittable, condition_of, reading_of
 from likely.estimate import Estimate, Relation
 
 BATCH = 256
@@ -56,13 +55,9 @@ def encode(
     Raises:
         Unanswerable: a model without an encoder.
     """
-    part = relabelled(data, model.spec.classes) if model.classes else data
     codes, errors, pairs = [], [], []
     top = model.spec.levels - 1
-    for rows in chunks(len(data), BATCH):
-        batch = part.batch(rows)
-        x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-        context = context_of(model, batch)
+    for rows, x, context in reading_of(model, data, BATCH):
         codes.append(features(model, x, context).float().cpu())
         rebuilt = reconstruct(model, x, context)
         errors += ((rebuilt - x).double() / top).square().flatten(1).sum(1).tolist()

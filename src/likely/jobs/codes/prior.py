@@ -14,22 +14,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from likely import runs
 from likely.ask.query import no_code, refusal
-from likely.data.labels import relabelled
 from likely.data.spec import Dataset
-from likely.density import (
-    Fittable,
-    GenerativeModel,
-    LatentVariable,
-    chunks,
-    context_of,
-    generative,
-)
+from likely.density import Fittable, GenerativeModel, LatentVariable, generative, reading_of
 from likely.errors import InvalidSetting
 from likely.models.autoencoder.autoencoder import Autoencoder
 from likely.models.autoencoder.generative import GenerativeAutoencoder
@@ -147,11 +138,8 @@ def _codes(
     model: GenerativeAutoencoder | VariationalAutoencoder, data: Dataset, seed: int
 ) -> Tensor:
     """Codes of training examples, [n, latent]: drawn from q(z | x) where it is a distribution."""
-    part = relabelled(data, model.spec.classes) if model.classes else data
     codes = []
-    for rows in chunks(min(len(data), FIRST), 256):
-        batch = part.batch(rows)
-        x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
+    for rows, x, context in reading_of(model, data, 256, FIRST):
         noise = Noise("prior", seed, rows.start, device=model.device)
-        codes.append(model.codes_drawn(x, noise, context_of(model, batch)))
+        codes.append(model.codes_drawn(x, noise, context))
     return torch.cat(codes)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from likely.ask.encode import features
 from likely.ask.query import no_code, refusal
-from likely.data.labels import relabelled
 from likely.data.spec import Dataset
 from likely.density import (
     DiagonalGaussian,
@@ -24,8 +23,7 @@ from likely.density import (
     Fittable,
     LatentVariable,
     StandardNormal,
-    chunks,
-    context_of,
+    reading_of,
 )
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting, nearest
@@ -73,13 +71,9 @@ def codes_of(model: Fittable, data: Dataset, limit: int = LIMIT) -> Codes:
         Unanswerable: a model without an encoder.
     """
     part = data.take(np.arange(0, len(data), max(1, -(-len(data) // limit))))
-    labelled = relabelled(part, model.spec.classes) if model.classes else part
     codes, kls, contexts = [], [], []
     with torch.no_grad(), without_autocast(model.device):
-        for rows in chunks(len(part), 256):
-            batch = labelled.batch(rows)
-            x = torch.from_numpy(batch.x.astype(np.int64)).to(model.device)
-            context = context_of(model, batch)
+        for _, x, context in reading_of(model, part, 256):
             codes.append(features(model, x, context))
             contexts.append(context)
             if isinstance(model, LatentVariable):

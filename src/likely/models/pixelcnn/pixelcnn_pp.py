@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu, relu
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import conditioned_on, context_of
+from likely.density import conditioned_on, evaluating, inputs_of
 from likely.errors import InvalidSetting
 from likely.heads import head_for
 from likely.models.pixelcnn.settings import PixelCNNPPSettings
@@ -250,19 +250,15 @@ class PixelCNNPP(Incremental):
     def start_at(self, data: Dataset) -> None:
         """Set gains and biases of normalised weights from a first batch (Salimans 2016)."""
         kernels = [m for m in self.modules() if isinstance(m, NormalizedKernel)]
-        batch = data.batch(slice(0, STARTING_IMAGES))
-        x = torch.from_numpy(batch.x.astype("int64"))
-        was_training = self.training
-        self.eval()  # no dropout: deviations of what is kept
+        x, context = inputs_of(self, data.batch(slice(0, STARTING_IMAGES)))
         try:
             for kernel in kernels:
                 kernel.starting = True
-            context = self.labels(context_of(self, batch), len(x))
-            self.conditionals(x.to(self.device), context)
+            with evaluating(self):  # no dropout: deviations of what is kept
+                self.conditionals(x, self.labels(context, len(x)))
         finally:
             for kernel in kernels:
                 kernel.starting = False
-            self.train(was_training)
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.scaled(x)
