@@ -245,6 +245,8 @@ def table() -> dict[str, float]:
             print(f"  {model:12} {number}   {difference}   {minutes:.0f} min")
         for model, row in every.items():
             kept = about[name].setdefault(model, {"minutes": row["about"]["fit-seconds"] / 60})
+            kept["steps"] = row["settings"]["fit"]["steps"]
+            kept["neighbours"] = row["settings"]["model"].get("neighbours", 0)
             for key in ("simulated", "floor", "train"):
                 if key in row["about"]:
                     kept[key] = row["about"][key]

@@ -671,23 +671,28 @@ def oddness() -> Iterator[str]:
 def series(record: dict[str, Any]) -> str:
     """The table of all models of sequences, those that validation prefers first in each set."""
     lines = [
-        "| data | model | test, nats per step | less the chosen one | minutes | published |",
-        "|---|---|---|---|---|---|",
+        "| data | model | test, nats per step | less the chosen one | updates | minutes | "
+        "published |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, (title, published) in SEQUENCES.items():
         measured = dict(record["about"].get(name, {}))
         chosen = measured.pop("chosen", None)
         order = sorted(measured.items(), key=lambda item: item[1].get("validation", 1e9))
         for place, (model, row) in enumerate(order):
+            spent = f"{row['steps']:,} | {row['minutes']:.0f}"
             if "test" not in row:
-                lines.append(f"| | `{model}` | no likelihood | | {row['minutes']:.0f} | |")
+                lines.append(f"| | `{model}` | no likelihood | | {spent} | |")
                 continue
+            label = f"`{model}`"
+            if row["neighbours"]:
+                label += f" with `--neighbours {row['neighbours']}`"
             less, error = row["less-chosen"]
             lines.append(
-                f"| {title if place == 0 else ''} | `{model}` | {row.get('relation', '=')} "
+                f"| {title if place == 0 else ''} | {label} | {row.get('relation', '=')} "
                 f"{row['test']:.3f} ± {row['standard-error']:.3f} | "
                 f"{'' if model == chosen else f'{less:+.3f} ± {error:.3f}'} | "
-                f"{row['minutes']:.0f} | {published if place == 0 else ''} |"
+                f"{spent} | {published if place == 0 else ''} |"
             )
     return "\n".join(lines) + "\n\n"
 
@@ -751,8 +756,9 @@ def sequences() -> Iterator[str]:
     yield (
         "Nats per step of the test part: micro average, every step scored, the first of each "
         "sequence included; the error is from whole sequences or long blocks, and differences are "
-        "paired. Each model has the preset of its name, validation chose its weights and the model "
-        "that the others are compared with, and the test part was read once. RNN-NADE: "
+        "paired. Each model has the preset of its name but for what its command sets; validation "
+        "chose its weights and the model that the others are compared with; the test part was "
+        "read once. RNN-NADE: "
         "[Boulanger-Lewandowski et al. 2012](https://arxiv.org/abs/1206.6392).\n"
     )
     yield series(record)
