@@ -28,6 +28,7 @@ from likely.density import (
     TractableDensity,
 )
 from likely.density.completion import blocks, particles
+from likely.density.completion.codes import Imputer
 from likely.errors import InvalidSetting, Unanswerable
 from likely.estimate import Relation
 from likely.noise import Noise
@@ -283,6 +284,15 @@ def test_trajectories_in_z_leave_the_conditional_as_it_is() -> None:
     assert drawn.acceptance > 0.5
     assert "Hamiltonian" in str(drawn)
     assert not drawn.collapsed
+
+
+def test_trajectories_leave_a_gaussian_as_wide_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are tuned to be far from exact, so that only the whole ratio keeps its width."""
+    imputer = Imputer(vae(), X, MASKS["scattered"], None, Noise(5))
+    monkeypatch.setattr(imputer, "log_joint", lambda z: (-0.5 * z.double().square().sum(1), -z))
+    moved, share, _ = imputer.trajectories(Noise(6).normal(6000, 1), 8)
+    assert share < 0.95
+    assert float(moved.std()) == pytest.approx(1, abs=0.04)
 
 
 def test_collapse_is_said_and_who_cannot_refuses() -> None:

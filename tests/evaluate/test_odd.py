@@ -16,6 +16,7 @@ from scipy.stats import kstest
 from likely import data, runs
 from likely.cli import main
 from likely.data.spec import DataSpec
+from likely.density import DiagonalGaussian, LatentVariable
 from likely.errors import InvalidData, Unanswerable
 from likely.evaluate.odd import (
     Asked,
@@ -116,6 +117,8 @@ def test_noise_is_odd_and_the_plant_comes_first() -> None:
     result = score(model, data.from_array(usual, 2), drawn(model, 400, 2))
     assert result.rule == "complexity"
     assert set(result.values) == {"nats", "complexity", "surprise", "file-length"}
+    less = result.values["nats"] / np.log(2) - result.values["file-length"]
+    assert np.allclose(result.values["complexity"], less)
     by_nats = np.argsort(-result.values["nats"])[0]
     assert by_nats == np.argsort(-result.values["surprise"])[0]
     same = score(model, drawn(model, 300, 3), drawn(model, 400, 2))
@@ -149,6 +152,23 @@ def test_regret_is_what_q_gains_and_is_for_latent_variables_only(
     assert more.mean() > 0.1
     with pytest.raises(Unanswerable, match="no latent variables"):
         statistics(fvsbn(), drawn(fvsbn(), 4, 0), Asked(regret=True))
+
+
+def test_the_regret_of_a_decoder_that_ignores_its_code_is_the_kl_of_q() -> None:
+    """Then p(z | x) is the prior, and the best q gains the whole KL term."""
+    sizes = {"latent": 2, "network": "dense", "hidden": 4, "layers": 1}
+    model = runs.build("vae", SPEC, sizes, seed=0).eval()
+    assert isinstance(model, LatentVariable)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.zero_() if name.startswith("decoder") else parameter.add_(0.2)
+    x = torch.zeros(60, *SPEC.shape, dtype=torch.int64)
+    q = model.posterior(x, None)
+    assert isinstance(q, DiagonalGaussian)
+    kl = q.kl_to_standard().sum(1).detach()
+    gained = regret(model, x, None, Asked(steps=60, draws=100))
+    assert float(kl.min()) > 0.3
+    assert float(gained.mean()) == pytest.approx(float(kl.mean()), abs=0.06)
 
 
 def test_the_command_scores_a_folder_and_a_split(

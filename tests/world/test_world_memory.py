@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import types
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from likely.cli import main
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Relation
 from likely.noise import Noise
-from likely.world.memory import _sequences
+from likely.world.memory import _columns, _sequences
 
 SIZES = {"hidden": 6, "latent": 2, "updates": 4}
 LOG = world.collect(toy_sled.TASK, n=120, seed=0)
@@ -155,3 +156,31 @@ def test_the_command_fits_and_plans(
     np.testing.assert_allclose(
         model.task.memory.beliefs(log)[0], SLED.task.memory.beliefs(LOG)[0], atol=1e-6
     )
+
+
+class Turning:
+    """Stands in for a network: an action moves the angle a tenth of a turn, back or on."""
+
+    uniforms = 1
+
+    def __init__(self, task: world.Task) -> None:
+        self.spec = types.SimpleNamespace(columns=_columns(task))
+
+    def begin(self, n: int) -> tuple[torch.Tensor, ...]:
+        return (torch.zeros(n, 1, dtype=torch.int64),)
+
+    def draw_step(
+        self, state: tuple[torch.Tensor, ...], told: torch.Tensor, uniform: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        level = (state[0] + 72 * (2 * told.argmax(1, keepdim=True) - 1)) % 720
+        return level, (level,)
+
+
+def test_angles_are_predicted_the_shorter_way_round() -> None:
+    task = world.Task(
+        "wheel", None, ("angle",), (-math.pi,), (math.pi,), (0, 1), angles=(0,), reward=None
+    )
+    turning: Any = Turning(task)
+    watch = world.Memory(task, turning).begin(1)
+    watch.seen[:] = -math.pi  # a tenth of a turn from there are both ends of the box
+    assert watch.states(np.array([0]))[0] == pytest.approx([-math.pi, 0.0], abs=1e-9)
