@@ -3,6 +3,7 @@
 python -m bench.sequences fit jsb gru [--work DIR]        one row; resumes; --set and --fit change
                                                           settings of the model and of the fit
 python -m bench.sequences simulate jsb gru [--work DIR]   what an older row lacks: its draws
+python -m bench.sequences stopped jsb gru [--work DIR]    the row of a fit that was stopped
 python -m bench.sequences table                           all rows, with paired differences
 
 Each row is a fit by the preset of the model for the data (validation chooses the weights), whose
@@ -11,9 +12,10 @@ set is the test of the model that validation chooses, in `results/sequences.json
 latents it is a bound, FIVO, and the ELBO stands beside it; a recurrent GAN has no likelihood, and
 its row holds the numbers of simulated sequences beside their floors, as those of all models do.
 
-`simulate` takes the run of a row, or fits it again, and adds what draws measure (simulations,
-calibration) and the nats of training sequences, a copy test; it refuses a run whose nats of
-validation are not those of the row, and leaves the likelihood of the test part as it is.
+`stopped` takes the weights that validation has chosen so far. `simulate` takes the run of a row, or
+fits it again, and adds what draws measure (simulations, calibration) and the nats of training
+sequences, a copy test; it refuses a run whose nats of validation are not those of the row, and
+leaves the likelihood of the test part as it is.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ from likely.evaluate.sequences.nats import StepNats, step_nats, step_rate
 from likely.evaluate.sequences.simulated import simulated, simulation_floor
 from likely.models import SEQUENCE_MODELS
 from likely.runs.checkpoint import write_json
+from likely.runs.directory import BEST
+from likely.runs.saved import load
 from likely.training.presets import fit_settings
 from likely.training.run import Run
 
@@ -63,14 +67,40 @@ def fitted(name: str, model: str, work: Path, changes: dict[str, Any]) -> dict[s
     train, test = data_room.load(name)
     assert isinstance(train, Sequences)
     run, settings = the_run(name, model, work, changes, train)
-    began = time.monotonic()
     density = cast(SequenceModel, run.model.eval())
+    return written(name, model, density, train, test, settings, {"fit-seconds": run.seconds})
+
+
+def stopped(name: str, model: str, work: Path) -> dict[str, Any]:
+    """The row of a run that was stopped: what validation has chosen so far."""
+    train, test = data_room.load(name)
+    assert isinstance(train, Sequences)
+    run = load(work / f"{name}-{model}")
+    weights, chosen = run.files.weights(BEST)
+    run.model.load_state_dict({name: weights[name] for name in run.model.state_dict()})
+    settings = {"fit": run.files.fit()["fit"], "model": run.config["settings"]}
+    last = json.loads((run.directory / "timing.jsonl").read_text().splitlines()[-1])
+    cost = {"fit-seconds": last["seconds"], "updates": int(chosen["step"])}
+    return written(name, model, cast(SequenceModel, run.model), train, test, settings, cost)
+
+
+def written(
+    name: str,
+    model: str,
+    density: SequenceModel,
+    train: Sequences,
+    test: Dataset,
+    settings: dict[str, Any],
+    cost: dict[str, Any],
+) -> dict[str, Any]:
+    """Score validation and test, draw, and write the row."""
+    began = time.monotonic()
     figures, about = likelihood(density, train, test, prefix_of(name, model))
     by_draws(density, train, test, prefix_of(name, model), figures, about)
     about |= {
         "data": name, "model": model, "fingerprint": test.spec.fingerprint,
         "parameters": sum(p.numel() for p in density.parameters()),
-        "fit-seconds": run.seconds, "score-seconds": time.monotonic() - began,
+        "score-seconds": time.monotonic() - began, **cost,
     }  # fmt: skip
     write_result(f"sequences-{name}-{model}", figures, settings, about)
     for figure, value in figures.items():
@@ -246,6 +276,8 @@ def table() -> dict[str, float]:
         for model, row in every.items():
             kept = about[name].setdefault(model, {"minutes": row["about"]["fit-seconds"] / 60})
             kept["steps"] = row["settings"]["fit"]["steps"]
+            if "updates" in row["about"]:  # stopped
+                kept["updates"] = row["about"]["updates"]
             kept["neighbours"] = row["settings"]["model"].get("neighbours", 0)
             for key in ("simulated", "floor", "train"):
                 if key in row["about"]:
@@ -268,7 +300,10 @@ def main() -> None:
     simulate_row = actions.add_parser("simulate")
     simulate_row.add_argument("data")
     simulate_row.add_argument("model", choices=list(SEQUENCE_MODELS))
-    for action in (fit_row, simulate_row):
+    stopped_row = actions.add_parser("stopped")
+    stopped_row.add_argument("data")
+    stopped_row.add_argument("model", choices=list(SEQUENCE_MODELS))
+    for action in (fit_row, simulate_row, stopped_row):
         action.add_argument(
             "--work", type=Path, default=Path(tempfile.gettempdir()) / "likely-sequences"
         )
@@ -277,8 +312,10 @@ def main() -> None:
     if options.action == "table":
         table()
         return
-    if options.action == "simulate":
-        simulate(options.data, options.model, options.work)
+    if options.action in ("simulate", "stopped"):
+        {"simulate": simulate, "stopped": stopped}[options.action](
+            options.data, options.model, options.work
+        )
         return
     changes: dict[str, Any] = dict(word.split("=", 1) for word in options.fit)
     if options.steps is not None:

@@ -680,7 +680,8 @@ def series(record: dict[str, Any]) -> str:
         chosen = measured.pop("chosen", None)
         order = sorted(measured.items(), key=lambda item: item[1].get("validation", 1e9))
         for place, (model, row) in enumerate(order):
-            spent = f"{row['steps']:,} | {row['minutes']:.0f}"
+            reached = f"{row['updates']:,} of " if "updates" in row else ""
+            spent = f"{reached}{row['steps']:,} | {row['minutes']:.0f}"
             if "test" not in row:
                 lines.append(f"| | `{model}` | no likelihood | | {spent} | |")
                 continue
