@@ -206,6 +206,13 @@ def test_transposition_moves_notes_and_nothing_else() -> None:
     assert (up[3] == PADDING).all()
     assert transposed(x, 6, parts.spec) is x  # a note would be lost
     assert np.array_equal(transposed(up, -2, parts.spec), x)
+    # Windows of a fit are moved by what (index, epoch) says; whole sequences are read as they are.
+    windows = Windows(parts, 4, 0, transpose=2)
+    drawn = [windows.batch(np.array([0]), epoch).x[0] for epoch in range(20)]
+    lowest = {int(np.flatnonzero(each[0])[0]) for each in drawn}
+    assert lowest == {1, 2, 3, 4, 5}
+    assert np.array_equal(Windows(parts, 4, 0, transpose=2).batch(np.array([0]), 7).x[0], drawn[7])
+    assert np.array_equal(parts.batch(np.array([0]), 7).x[0], roll)
 
 
 # -- files --------------------------------------------------------------------------------

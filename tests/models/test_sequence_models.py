@@ -361,7 +361,7 @@ def test_a_fit_resumes_bit_for_bit(tmp_path: Path) -> None:
     for parts in ((6,), (3, 6)):
         out = tmp_path / f"{len(parts)}"
         for steps in parts:
-            model = models.GRU(train.spec, **SMALL, dropout=0.3)
+            model = models.GRU(train.spec, **SMALL, dropout=0.3, transpose=1, neighbours=2)
             likely.fit(
                 model, train, settings=likely.FitSettings(
                     steps=steps, batch_size=4, schedule="constant", warmup=0
