@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 
 DECAYS = (0.0, 0.5, 0.8, 0.95)  # of the traces; 0 is the last step itself
 WIDTH = 24  # hidden numbers of each key
+ROWS = 2048  # steps whose hidden numbers are in memory together, where no gradient is wanted
 
 
 class Traces(nn.Module):
@@ -83,29 +84,40 @@ class Neighbours(nn.Module):
             traces: of the steps before, [M, R, K].
             on: the keys of this step, int64 [M, K]; what is not known is off.
         """
-        inner = torch.unflatten(on.to(state.dtype) @ self._lower(), 1, (-1, WIDTH))
-        return self._logit(inner + self._before(state, traces))
+        around, lower = self._around(), self._lower()
+        logits = []
+        for first in range(0, len(on), ROWS):
+            rows = slice(first, first + ROWS)
+            below = _keys(on[rows].to(state.dtype) @ lower)
+            logits.append(self._logit(self._before(state[rows], traces[rows], around) + below))
+        return torch.cat(logits)
 
     def turns(self, state: Tensor, traces: Tensor) -> Callable[[Tensor, int], Tensor]:
         """The logit of key k [M] given the keys so far, as a function of (on, k)."""
-        inner = self._before(state, traces)
-        lower = torch.unflatten(self._lower(), 1, (-1, WIDTH))
+        inner, lower = self._before(state, traces, self._around()), _keys(self._lower())
         return lambda on, k: self._logit(inner[:, k] + on.to(inner.dtype) @ lower[:, k])
 
     def _logit(self, inner: Tensor) -> Tensor:
         out: Tensor = self.out(torch.relu(self.mixed(torch.relu(inner))))
         return out[..., 0]
 
-    def _before(self, state: Tensor, traces: Tensor) -> Tensor:
+    def _before(self, state: Tensor, traces: Tensor, around: Tensor) -> Tensor:
         """Hidden numbers before the rectifier, of all but this step, [M, K, WIDTH]."""
-        around = _toeplitz(pad(self.before, (self.columns - 1 - self.reach,) * 2))
-        spread = torch.unflatten(traces.flatten(1) @ around, 1, (-1, WIDTH))
         shared: Tensor = self.shared(state)
-        return spread + shared[:, None] + self.place
+        return _keys(traces.flatten(1) @ around) + shared[:, None] + self.place
+
+    def _around(self) -> Tensor:
+        """Weights from the traces of each key to those around it, [R K, K WIDTH]."""
+        return _toeplitz(pad(self.before, (self.columns - 1 - self.reach,) * 2))
 
     def _lower(self) -> Tensor:
         """Weights from each key to those above it, [K, K WIDTH]."""
         return _toeplitz(pad(self.below, (self.columns - 1 - self.reach, self.columns)))
+
+
+def _keys(x: Tensor) -> Tensor:
+    """[M, K WIDTH] as [M, K, WIDTH]."""
+    return torch.unflatten(x, 1, (-1, WIDTH))
 
 
 def _toeplitz(weight: Tensor) -> Tensor:
