@@ -1,4 +1,10 @@
-"""`likely evaluate RUN --split test`."""
+"""`likely evaluate RUN --split test`.
+
+Measure a run and write report.json in it. Likelihoods are in nats per example
+and bits/dim, with standard error and n: = exact, <= bound. They are verified
+first (see `likely verify`); a model without a density says why it has none.
+Make choices on the validation split, and read the test split once.
+"""
 
 from __future__ import annotations
 
@@ -41,17 +47,7 @@ OPTIONS: dict[str, Option] = {
     "--seed": ("N", whole(0), 0, "seed of latents and samples [0]"),
 }  # fmt: skip
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Measure a run and write report.json in it. Likelihoods are in nats per example\n"
-        "and bits/dim, with standard error and n: = exact, <= bound. They are verified\n"
-        "first (see `likely verify`); a model without a density says why it has none.\n"
-        "Make choices on the validation split, and read the test split once."
-    ),
-    of_run=True,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:

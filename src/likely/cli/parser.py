@@ -153,7 +153,8 @@ class Command:
     Attributes:
         example: lines for the end of the help.
         options: by their names; see `add_options`.
-        about: how the help begins; the line in `COMMANDS` where empty.
+        about: how the help begins, or the docstring of the module, whose first line is left out;
+            the line in `COMMANDS` where empty.
         of_run: whether it takes RUN, a directory that `likely fit` wrote, and --device.
         argument: the positional argument, after RUN.
         choices: gives the second words with a line each; none where empty.
@@ -163,7 +164,7 @@ class Command:
 
     example: str
     options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
-    about: str = ""
+    about: str | None = ""
     of_run: bool = False
     argument: Argument | None = None
     choices: Callable[[], Mapping[str, str]] = dict
@@ -279,7 +280,8 @@ def build(name: str, choice: str | None = None) -> Parser:
     prog = f"likely {name}" + (f" {choice}" if choice else "")
     choices = command.choices()
     summary = choices[choice] if choice else COMMANDS[name]
-    parser = Parser(prog, command.about or _sentence(summary), command.example)
+    about = re.sub(r"^`likely .*\n", "", command.about or "").strip()
+    parser = Parser(prog, about or _sentence(summary), command.example)
     if choices and not choice:
         # The heads of their summaries; the options come with the choice.
         parser.usage = f"likely {name} {_word(name)} [options]"

@@ -1,4 +1,11 @@
-"""`likely verify RUN`."""
+"""`likely verify RUN`.
+
+Check the likelihood of a run on its fitted weights, by independent code:
+conditionals sum to one, no pixel sees itself or later ones, bounds are bounds,
+every weight gets a gradient; a DCGAN keeps the five guidelines of its paper.
+Of sequences: causality over time, padding, state, sampler, scales.
+Exit code 0 if all checks pass, 1 if one fails.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +30,7 @@ OPTIONS: dict[str, Option] = {
     "--quick": ("", None, False, "the short version that `likely evaluate` runs"),
 }
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Check the likelihood of a run on its fitted weights, by independent code:\n"
-        "conditionals sum to one, no pixel sees itself or later ones, bounds are bounds,\n"
-        "every weight gets a gradient; a DCGAN keeps the five guidelines of its paper.\n"
-        "Of sequences: causality over time, padding, state, sampler, scales.\n"
-        "Exit code 0 if all checks pass, 1 if one fails."
-    ),
-    of_run=True,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:

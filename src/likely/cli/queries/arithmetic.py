@@ -1,4 +1,12 @@
-"""`likely arithmetic RUN --plus GROUP --minus GROUP`."""
+"""`likely arithmetic RUN --plus GROUP --minus GROUP`.
+
+Add and subtract the mean codes of groups of images. Without a group: the sheet of
+samples with their numbers, to choose three or more of each kind from. A group by
+attributes is of training images where the run has an encoder, and else of samples
+that a classifier labels; its test accuracy is printed first. On the sheet stand the
+groups with their means, and the result with images around it. For unconditional
+models that decode codes.
+"""
 
 from __future__ import annotations
 
@@ -35,19 +43,7 @@ OPTIONS: dict[str, Option] = {
                  "[RUN/samples/arithmetic.png]"),
 }  # fmt: skip
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Add and subtract the mean codes of groups of images. Without a group: the sheet of\n"
-        "samples with their numbers, to choose three or more of each kind from. A group by\n"
-        "attributes is of training images where the run has an encoder, and else of samples\n"
-        "that a classifier labels; its test accuracy is printed first. On the sheet stand the\n"
-        "groups with their means, and the result with images around it. For unconditional\n"
-        "models that decode codes."
-    ),
-    of_run=True,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:

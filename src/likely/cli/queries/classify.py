@@ -1,4 +1,10 @@
-"""`likely classify RUN --per-class 10`."""
+"""`likely classify RUN --per-class 10`.
+
+Classify with few labels, starting from the run's encoder: accuracy, confusion
+matrix and calibration, beside the same network from scratch and classifiers on
+the pixels. Draws of labels are stratified and paired; every choice is made by
+cross-validation inside the labelled images. Needs scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +48,7 @@ def _per_class(parser: Parser, _: str | None) -> None:
     )  # fmt: skip
 
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Classify with few labels, starting from the run's encoder: accuracy, confusion\n"
-        "matrix and calibration, beside the same network from scratch and classifiers on\n"
-        "the pixels. Draws of labels are stratified and paired; every choice is made by\n"
-        "cross-validation inside the labelled images. Needs scikit-learn."
-    ),
-    of_run=True,
-    configure=_per_class,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True, configure=_per_class)
 
 
 def run(options: argparse.Namespace) -> int:

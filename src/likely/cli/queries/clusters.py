@@ -1,4 +1,9 @@
-"""`likely clusters RUN`."""
+"""`likely clusters RUN`.
+
+Cluster the codes of a run's data (k-means, Gaussian mixture) without labels, and
+draw them in the plane (PCA, t-SNE, UMAP). Where there are labels, clusters are
+scored against them: NMI and ARI, beside k-means of the pixels. Needs scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +28,7 @@ OPTIONS: dict[str, Option] = {
     "-o --out": ("FILE.png", None, None, "where the picture goes [RUN/clusters.png]"),
 }  # fmt: skip
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Cluster the codes of a run's data (k-means, Gaussian mixture) without labels, and\n"
-        "draw them in the plane (PCA, t-SNE, UMAP). Where there are labels, clusters are\n"
-        "scored against them: NMI and ARI, beside k-means of the pixels. Needs scikit-learn."
-    ),
-    of_run=True,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,10 @@
-"""`likely colorize RUN test -n 8`."""
+"""`likely colorize RUN test -n 8`.
+
+Colour grey images by the model's own p(x | grey). SOURCE is a split of the run's data
+(test, validation, train), a folder of images or integers (.npy). Colour images are
+made grey first, and the draws are measured against them. A row of the sheet: the
+image, the grey one, the mean of the draws, four draws, and where colours cost bits.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +25,7 @@ OPTIONS: dict[str, Option] = {
     **SHARED,
 }  # fmt: skip
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Colour grey images by the model's own p(x | grey). SOURCE is a split of the run's data\n"
-        "(test, validation, train), a folder of images or integers (.npy). Colour images are\n"
-        "made grey first, and the draws are measured against them. A row of the sheet: the\n"
-        "image, the grey one, the mean of the draws, four draws, and where colours cost bits."
-    ),
-    of_run=True,
-    argument=SOURCE,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True, argument=SOURCE)
 
 
 def run(options: argparse.Namespace) -> int:

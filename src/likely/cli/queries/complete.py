@@ -1,4 +1,11 @@
-"""`likely complete RUN --rows 0:14 -o sheet.png`; of sequences `likely complete RUN FILE`."""
+"""`likely complete RUN --rows 0:14 -o sheet.png`; of sequences `likely complete RUN FILE`.
+
+Draw the rest of an image given some of its pixels, or what is missing in a series
+given all before and after it. A sheet shows the image, what was observed (what was
+not in red), the mean of the draws, and the draws; of a series quantiles are written.
+Printed are the guarantee, -log p(observed) and -log p(missing | observed) in nats, and
+what the draws are worth. (The completion script of a shell is `likely completion`.)
+"""
 
 from __future__ import annotations
 
@@ -66,13 +73,7 @@ OPTIONS: dict[str, Option] = {
 COMMAND = Command(
     EXAMPLE,
     OPTIONS,
-    about=(
-        "Draw the rest of an image given some of its pixels, or what is missing in a series\n"
-        "given all before and after it. A sheet shows the image, what was observed (what was\n"
-        "not in red), the mean of the draws, and the draws; of a series quantiles are written.\n"
-        "Printed are the guarantee, -log p(observed) and -log p(missing | observed) in nats, and\n"
-        "what the draws are worth. (The completion script of a shell is `likely completion`.)"
-    ),
+    about=__doc__,
     of_run=True,
     argument=Argument(
         "image",

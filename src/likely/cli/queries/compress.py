@@ -1,4 +1,9 @@
-"""`likely compress RUN SOURCE -o FILE`."""
+"""`likely compress RUN SOURCE -o FILE`.
+
+Write images or series in the bits that the model says they hold, to be read
+back bit for bit: a proof of the likelihood. The file is read with the same
+weights, on the same kind of machine.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +41,7 @@ OPTIONS: dict[str, Option] = {
 COMMAND = Command(
     EXAMPLE,
     OPTIONS,
-    about=(
-        "Write images or series in the bits that the model says they hold, to be read\n"
-        "back bit for bit: a proof of the likelihood. The file is read with the same\n"
-        "weights, on the same kind of machine."
-    ),
+    about=__doc__,
     of_run=True,
     argument=Argument(
         "source",

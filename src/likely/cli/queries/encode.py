@@ -1,4 +1,10 @@
-"""`likely encode RUN -o codes.npz`."""
+"""`likely encode RUN -o codes.npz`.
+
+Encode a split of the data of a run, decode the codes, and say how far what is
+decoded is from the examples: squared error of values in [0, 1], summed over an
+example, with its standard error. Codes of data with known factors (shapes) are
+held against them, too. For models with an encoder.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +30,7 @@ OPTIONS: dict[str, Option] = {
     "--shown": ("N", whole(1), 12, "examples on the sheet [12]"),
 }  # fmt: skip
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Encode a split of the data of a run, decode the codes, and say how far what is\n"
-        "decoded is from the examples: squared error of values in [0, 1], summed over an\n"
-        "example, with its standard error. Codes of data with known factors (shapes) are\n"
-        "held against them, too. For models with an encoder."
-    ),
-    of_run=True,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:

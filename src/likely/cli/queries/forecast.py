@@ -1,4 +1,9 @@
-"""`likely forecast RUN`."""
+"""`likely forecast RUN`.
+
+Continue a series of a run's data from a step of it: draws from the model's own
+p(later steps | steps so far), exact but for their number, as quantiles of every
+column and step beside what followed, in the units of the columns.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +33,7 @@ OPTIONS: dict[str, Option] = {
                "[RUN/samples/forecast.png]"),
 }  # fmt: skip
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Continue a series of a run's data from a step of it: draws from the model's own\n"
-        "p(later steps | steps so far), exact but for their number, as quantiles of every\n"
-        "column and step beside what followed, in the units of the columns."
-    ),
-    of_run=True,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:

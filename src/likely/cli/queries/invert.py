@@ -1,4 +1,11 @@
-"""`likely invert RUN [IMAGES]`."""
+"""`likely invert RUN [IMAGES]`.
+
+Find the codes of real images by descent: inversion.png has each image above the
+nearest one that the model makes, inverted.png paths between the codes of real
+images. Without IMAGES: training images, held-out ones and the model's own samples,
+and what their errors say of memorising and of what is missing. For models that
+decode codes.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +40,7 @@ SHOWN, PAIRS, PATH = 12, 4, 8  # images of a sheet; pairs and steps of the inter
 COMMAND = Command(
     EXAMPLE,
     OPTIONS,
-    about=(
-        "Find the codes of real images by descent: inversion.png has each image above the\n"
-        "nearest one that the model makes, inverted.png paths between the codes of real\n"
-        "images. Without IMAGES: training images, held-out ones and the model's own samples,\n"
-        "and what their errors say of memorising and of what is missing. For models that\n"
-        "decode codes."
-    ),
+    about=__doc__,
     of_run=True,
     argument=Argument(
         "images",

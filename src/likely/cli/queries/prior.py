@@ -1,4 +1,8 @@
-"""`likely prior RUN --density flow --out RUN2`."""
+"""`likely prior RUN --density flow --out RUN2`.
+
+Fit a density to the codes of a run and save encoder, decoder and density as a
+new run. An autoencoder can then be sampled; a VAE has another prior in its bound.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +26,7 @@ OPTIONS: dict[str, Option] = {
     "--seed": ("N", whole(0), 0, "seed of codes, data order and initial weights [0]"),
 }  # fmt: skip
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Fit a density to the codes of a run and save encoder, decoder and density as a\n"
-        "new run. An autoencoder can then be sampled; a VAE has another prior in its bound."
-    ),
-    of_run=True,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:

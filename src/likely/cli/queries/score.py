@@ -1,4 +1,15 @@
-"""`likely score RUN DATA`."""
+"""`likely score RUN DATA`.
+
+Say how odd each example of DATA is under a run: a data set of the same shape,
+a folder of images, an array, or a split of the run's own data (test,
+validation, train); of a data set by name its test split. Several statistics,
+each with p-values by rank among held-out examples of the run's data, and
+always the length of a losslessly compressed file beside them, which knows no
+model. Draws the oddest and the most usual examples and, where the model has
+conditionals, where they are odd. Of sequences, which stretches cost more nats than
+what the run itself would have drawn there, with p-values that are uniform for data
+of its own; DATA is a table, .npz or .mat in the run's columns, or a split.
+"""
 
 from __future__ import annotations
 
@@ -45,17 +56,7 @@ SPLITS = ("test", "validation", "train")
 COMMAND = Command(
     EXAMPLE,
     OPTIONS,
-    about=(
-        "Say how odd each example of DATA is under a run: a data set of the same shape,\n"
-        "a folder of images, an array, or a split of the run's own data (test,\n"
-        "validation, train); of a data set by name its test split. Several statistics,\n"
-        "each with p-values by rank among held-out examples of the run's data, and\n"
-        "always the length of a losslessly compressed file beside them, which knows no\n"
-        "model. Draws the oddest and the most usual examples and, where the model has\n"
-        "conditionals, where they are odd. Of sequences, which stretches cost more nats than\n"
-        "what the run itself would have drawn there, with p-values that are uniform for data\n"
-        "of its own; DATA is a table, .npz or .mat in the run's columns, or a split."
-    ),
+    about=__doc__,
     of_run=True,
     argument=Argument("data", "DATA", "a name, a path, or a split of the run's data"),
 )

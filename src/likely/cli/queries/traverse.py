@@ -1,4 +1,10 @@
-"""`likely traverse RUN`."""
+"""`likely traverse RUN`.
+
+Draw what the code of a run says: traversal.png and .gif (each unit moved, the
+one with the most KL first), interpolation.png (between examples, straight and
+around), codes.png (codes by class), and manifold.png for two-dimensional codes.
+For models with an encoder.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +37,7 @@ OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 MOST = 10
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Draw what the code of a run says: traversal.png and .gif (each unit moved, the\n"
-        "one with the most KL first), interpolation.png (between examples, straight and\n"
-        "around), codes.png (codes by class), and manifold.png for two-dimensional codes.\n"
-        "For models with an encoder."
-    ),
-    of_run=True,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:

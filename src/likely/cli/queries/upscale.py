@@ -1,4 +1,11 @@
-"""`likely upscale RUN test --times 2 -n 8`."""
+"""`likely upscale RUN test --times 2 -n 8`.
+
+Enlarge small images by the model's own p(x | small image). SOURCE is a split of the
+run's data (test, validation, train), a folder of images or integers (.npy). Images of
+the run's size are made small first, and the draws are measured against them. A row of
+the sheet: the image, the small one, the mean of the draws, four draws, and where the
+details cost bits.
+"""
 
 from __future__ import annotations
 
@@ -41,19 +48,7 @@ OPTIONS: dict[str, Option] = {
     **SHARED,
 }  # fmt: skip
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Enlarge small images by the model's own p(x | small image). SOURCE is a split of the\n"
-        "run's data (test, validation, train), a folder of images or integers (.npy). Images of\n"
-        "the run's size are made small first, and the draws are measured against them. A row of\n"
-        "the sheet: the image, the small one, the mean of the draws, four draws, and where the\n"
-        "details cost bits."
-    ),
-    of_run=True,
-    argument=SOURCE,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True, argument=SOURCE)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,9 @@
-"""`likely walk RUN`."""
+"""`likely walk RUN`.
+
+Walk closed loops through the codes of a run, at constant speed where codes lie: a
+circle in a random plane, at the distance of drawn codes from their mean. An
+animation, and a sheet with a loop a row. For models that decode codes.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +33,7 @@ OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 SHOWN = 12  # images of a loop on the sheet
 
-COMMAND = Command(
-    EXAMPLE,
-    OPTIONS,
-    about=(
-        "Walk closed loops through the codes of a run, at constant speed where codes lie: a\n"
-        "circle in a random plane, at the distance of drawn codes from their mean. An\n"
-        "animation, and a sheet with a loop a row. For models that decode codes."
-    ),
-    of_run=True,
-)
+COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:
