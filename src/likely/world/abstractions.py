@@ -24,9 +24,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData
+from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution
 from likely.mdp.solvers.solve import solve
@@ -35,9 +35,6 @@ from likely.world.grid import centres_of
 from likely.world.learn import columns
 from likely.world.tasks import Task, task_for
 from likely.world.trajectories import Trajectories
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting
 from likely.files.figures import new_figure, save_figure
@@ -14,7 +13,6 @@ from likely.mdp.draw.plots import INK, colours
 from likely.world.planning import Plan
 from likely.world.trajectories import Trajectories
 
-FloatArray = NDArray[np.float64]
 SIDE = 121  # points a side of a picture
 
 

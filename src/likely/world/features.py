@@ -18,12 +18,11 @@ import itertools
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting
+from likely.mdp.model.arrays import FloatArray
 from likely.world.tasks import Task
 
-FloatArray = NDArray[np.float64]
 MOST = 5000  # monomials
 PENALTIES = 10.0 ** np.arange(-12.0, 3.0)
 

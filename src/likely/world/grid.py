@@ -25,17 +25,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting
+from likely.mdp.model.arrays import Array, FloatArray, IntArray
 from likely.mdp.model.problem import MDP
 from likely.world.features import Features
 from likely.world.model import Branches, TransitionModel
 from likely.world.tasks import Task, sides
 from likely.world.trajectories import Trajectories
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 BLOCK = 1 << 20  # numbers that are handled together
 MOST = 20_000_000  # transitions of an MDP in memory
 
@@ -75,7 +73,7 @@ class Averager(abc.ABC):
         """One with about `factor` times the points a side."""
 
     @abc.abstractmethod
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         """What `averager` reads."""
 
 
@@ -104,7 +102,7 @@ class Grid(Averager):
             self.task, tuple(max(min(n, 3), round((n - 1) * factor) + 1) for n in self.counts)
         )
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         return {"grid": np.array(self.counts)}
 
     @property
@@ -233,7 +231,7 @@ class Points(Averager):
         step = max(1, round(1.0 / factor))
         return Points(self.task, self.at[::step], self.neighbours)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         return {"points": self.at, "neighbours": np.array(self.neighbours)}
 
 

@@ -12,14 +12,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from likely.mdp.model.arrays import BoolArray, FloatArray, IntArray
 from likely.world.features import Features, ridge
 from likely.world.tasks import Task
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 # Rewards are float64 in most logs, float32 in some.
 SAME = 1e-4
 

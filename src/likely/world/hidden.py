@@ -6,11 +6,10 @@ import types
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from likely.mdp.model.arrays import FloatArray
 from likely.mdp.worlds.gymnasium import make_environment
 
-FloatArray = NDArray[np.float64]
 # Standard deviation of what is seen, in m and in rad: about what the pole moves in a step.
 NOISE = 0.01
 

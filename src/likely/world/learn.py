@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.estimate import Estimate, Relation
+from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.world.features import Features, ridge
 from likely.world.heads import EndHead, RewardHead
 from likely.world.memory import fit_memory, with_memory
@@ -20,8 +20,6 @@ from likely.world.pixels import fit_codes
 from likely.world.tasks import Task, task_for, with_codes, within_data
 from likely.world.trajectories import Trajectories
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 EM_STEPS = 15
 
 

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.world.tasks import Task, within_most
 from likely.world.trajectories import Trajectories
 
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from likely.data.sequences.spec import Column
     from likely.models.sequence.vrnn import VRNN
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 LEVELS = 1 << 14  # of two boxes, so that what is seen beyond the box has room
 WINDOW, BEFORE, BATCH, RATE = 24, 8, 32, 1e-2  # of the fit: steps, steps, windows, step size
 

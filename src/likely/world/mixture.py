@@ -20,9 +20,9 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData
+from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.world.features import Features
 from likely.world.heads import EndHead, RewardHead
 from likely.world.model import SMALLEST, Branches, TransitionModel
@@ -31,8 +31,6 @@ from likely.world.tasks import Task
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 FLOOR = 0.01
 BATCH, RATE, LOOK = 256, 3e-3, 50  # rows, step size, updates between looks at the held-out rows
 

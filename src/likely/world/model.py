@@ -16,14 +16,12 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.model.arrays import BoolArray, FloatArray, IntArray
 from likely.world.heads import EndHead, RewardHead
 from likely.world.tasks import Task
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 # A spread is at least this part of the box: observations are float32.
 SMALLEST = 1e-6
 # Drawn states stay within so many boxes of the box.
@@ -53,7 +51,7 @@ class Step:
 
     state: FloatArray
     reward: FloatArray
-    terminated: NDArray[np.bool_]
+    terminated: BoolArray
 
 
 class TransitionModel(abc.ABC):
@@ -81,7 +79,7 @@ class TransitionModel(abc.ABC):
         action: IntArray,
         next_state: FloatArray,
         reward: FloatArray | None = None,
-        terminated: NDArray[np.bool_] | None = None,
+        terminated: BoolArray | None = None,
     ) -> FloatArray:
         """log p(s', r, e | s, a) in nats, [n]; of s' alone where r and e are not given.
 

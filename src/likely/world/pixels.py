@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData
+from likely.mdp.model.arrays import FloatArray
 from likely.mdp.worlds.gymnasium import make_environment
 
 if TYPE_CHECKING:
     from likely.models.vae.vae import VAE
 
-FloatArray = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 # Noise of the frames that the autoencoder is fitted to, in levels of 256, and copies of each frame.
 # Without it all pixels are sure functions of the state, and those that hardly change rule the nats.

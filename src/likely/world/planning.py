@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.estimate import Estimate
 from likely.files import reading
+from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.problem import MDP, is_discounting, read_npz, write_npz
 from likely.mdp.model.solution import Solution
 from likely.mdp.solvers.solve import solve
@@ -35,9 +35,6 @@ from likely.world.learn import fit, held_out_nats
 from likely.world.model import TransitionModel
 from likely.world.play import Played, act
 from likely.world.trajectories import Trajectories
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

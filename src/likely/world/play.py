@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting, nearest
 from likely.estimate import Estimate, Relation
+from likely.mdp.model.arrays import Array, BoolArray, FloatArray, IntArray
 from likely.world.model import TransitionModel
 from likely.world.tasks import Task, task_of
 from likely.world.trajectories import Trajectories, numbers
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 # Observations [n, o] to numbers of actions [n].
 Policy = Callable[[FloatArray], Any]
 
@@ -139,7 +138,7 @@ class Played:
     returns: FloatArray
     discounted: FloatArray
     lengths: IntArray
-    terminated: NDArray[np.bool_]
+    terminated: BoolArray
     first: FloatArray
     discount: float
     limit: int | None = None
@@ -222,7 +221,7 @@ def _drawn(task: Task) -> Any:
 
 
 def _joined(parts: list[Played]) -> Played:
-    def all_of(name: str) -> NDArray[Any]:
+    def all_of(name: str) -> Array:
         return np.concatenate([getattr(part, name) for part in parts])
 
     return dataclasses.replace(
@@ -291,7 +290,7 @@ def simulate(
         seen = np.array(task.memory.task.states(observation))
         state = watch.see(np.arange(len(seen)), seen)
     choose, live = _policy(task, policy, task.hold, noise), np.arange(len(seen))
-    parts: list[tuple[NDArray[Any], ...]] = []
+    parts: list[tuple[Array, ...]] = []
     for step in range(steps):
         action = np.asarray(choose(state[live]), dtype=np.int64)
         if watch is None:

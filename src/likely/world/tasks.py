@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.mdp.model.arrays import BoolArray, FloatArray, IntArray
 from likely.mdp.worlds.gymnasium import make_environment
 from likely.world.hidden import HiddenPole
 from likely.world.pixels import POLE, Codes, PixelPole, Pixels
@@ -24,10 +24,6 @@ from likely.world.trajectories import Trajectories, numbers
 
 if TYPE_CHECKING:
     from likely.world.memory import Memory
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

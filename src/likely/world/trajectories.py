@@ -26,9 +26,8 @@ from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.episodes import from_episodes
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.files import read_npz, reading, replacing, write_bytes
+from likely.mdp.model.arrays import Array, BoolArray, FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 FIELDS = (
     "observation", "action", "reward", "next_observation", "terminated", "truncated", "episode"
 )  # fmt: skip
@@ -49,13 +48,13 @@ class Trajectories:
         environment: its name, or "".
     """
 
-    observation: npt.NDArray[Any]
-    action: npt.NDArray[Any]
+    observation: Array
+    action: Array
     reward: FloatArray
-    next_observation: npt.NDArray[Any]
+    next_observation: Array
     terminated: BoolArray
     truncated: BoolArray
-    episode: npt.NDArray[np.int64]
+    episode: IntArray
     environment: str = ""
 
     def __len__(self) -> int:
@@ -251,7 +250,7 @@ _OTHER_NAMES = {
 }
 
 
-def _named(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+def _named(arrays: Mapping[str, Array]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, others in _OTHER_NAMES.items():
         for key in (name, *others):
@@ -271,13 +270,13 @@ def _named(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     return fields
 
 
-def numbers(array: npt.ArrayLike) -> npt.NDArray[Any]:
+def numbers(array: npt.ArrayLike) -> Array:
     """Observations as float64; bytes, which are pictures, stay bytes."""
     table = np.asarray(array)
     return table if table.dtype == np.uint8 else np.asarray(table, dtype=np.float64)
 
 
-def _columns(array: npt.ArrayLike) -> npt.NDArray[Any]:
+def _columns(array: npt.ArrayLike) -> Array:
     table = numbers(array)
     if table.ndim == 1:
         table = table[:, None]
@@ -311,7 +310,7 @@ def _hdf5(log: Trajectories) -> bytes:
 
 
 def _read_hdf5(path: Path) -> Trajectories:
-    parts: list[dict[str, npt.NDArray[Any]]] = []
+    parts: list[dict[str, Array]] = []
     if not path.is_file():
         raise InvalidData(f"{path}: no such file")
     with _h5py().File(path, "r") as file:

@@ -14,12 +14,9 @@ the fast informed bound, Q_a(s) = r + discount sum_o max_a' sum_s' p O Q_a'(s').
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.mdp.beliefs.problem import POMDP
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from likely.mdp.model.arrays import FloatArray, IntArray
 
 
 class Below:

@@ -21,9 +21,9 @@ import numpy.typing as npt
 from likely.errors import InvalidData, InvalidSetting
 from likely.files import reading
 from likely.mdp.files.cassandra import read_cassandra
+from likely.mdp.model.arrays import FloatArray
 from likely.mdp.model.problem import is_discounting
 
-FloatArray = npt.NDArray[np.float64]
 DENSE = 400  # states up to which dense rows are faster
 
 

@@ -18,8 +18,6 @@ from likely.errors import InvalidData, InvalidSetting
 from likely.mdp.beliefs.bounds import Above, Below
 from likely.mdp.beliefs.problem import POMDP
 
-FloatArray = npt.NDArray[np.float64]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BeliefSolution:

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.model.arrays import FloatArray
 from likely.mdp.model.operators import Policy, policy_weights
 from likely.mdp.model.problem import MDP, is_discounting
 from likely.mdp.model.solution import Solution, value_array
 from likely.mdp.model.world import Problem, stored
 
-FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53
 LARGEST = float(np.finfo(np.float64).max)
 BLOCK = 1 << 21  # transitions handled at once, so that a check needs little memory

@@ -16,9 +16,9 @@ import dataclasses
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting
+from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.operators import Policy, policy_array, policy_weights
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import Problem, stored
@@ -36,8 +36,8 @@ class Simulation:
         seed: that repeats it.
     """
 
-    returns: NDArray[np.float64]
-    lengths: NDArray[np.int64]
+    returns: FloatArray
+    lengths: IntArray
     unfinished: int
     tail: float
     seed: int
@@ -156,13 +156,13 @@ class _Chooser:
 
     def __init__(
         self,
-        rows: NDArray[np.int64],
-        within: NDArray[np.float64] | None,
-        pair_ptr: NDArray[np.int64],
+        rows: IntArray,
+        within: FloatArray | None,
+        pair_ptr: IntArray,
     ) -> None:
         self.rows, self.within, self.pair_ptr = rows, within, pair_ptr
 
-    def __call__(self, random: np.random.Generator, states: NDArray[np.int64]) -> NDArray[np.int64]:
+    def __call__(self, random: np.random.Generator, states: IntArray) -> IntArray:
         if self.within is None:
             return self.rows[states]
         return _draw(self.within, self.pair_ptr, states, random.random(len(states)))
@@ -178,9 +178,7 @@ def _chooser(mdp: MDP, policy: Policy) -> _Chooser:
     return _Chooser(np.zeros(0, dtype=np.int64), within, pair_ptr)
 
 
-def _starts(
-    mdp: MDP, random: np.random.Generator, episodes: int, start: int | None
-) -> NDArray[np.int64]:
+def _starts(mdp: MDP, random: np.random.Generator, episodes: int, start: int | None) -> IntArray:
     if start is not None:
         if not 0 <= start < mdp.states:
             raise InvalidSetting(f"the start must be a state 0..{mdp.states - 1}, given {start}")
@@ -210,22 +208,22 @@ def _horizon(mdp: MDP, max_steps: int, tail: float) -> tuple[int, float]:
     return steps, scale * mdp.discount**steps
 
 
-def _cumulative(weight: NDArray[np.float64], pointer: NDArray[np.int64]) -> NDArray[np.float64]:
+def _cumulative(weight: FloatArray, pointer: IntArray) -> FloatArray:
     """Running sums within each row of a CSR array, the last of each made 1."""
     running = np.cumsum(weight)
     before = np.concatenate([[0.0], running])[pointer[:-1]]
     lengths = np.diff(pointer)
-    within: NDArray[np.float64] = running - np.repeat(before, lengths)
+    within: FloatArray = running - np.repeat(before, lengths)
     within[pointer[1:][lengths > 0] - 1] = 1.0
     return within
 
 
 def _draw(
-    within: NDArray[np.float64],
-    pointer: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    uniform: NDArray[np.float64],
-) -> NDArray[np.int64]:
+    within: FloatArray,
+    pointer: IntArray,
+    rows: IntArray,
+    uniform: FloatArray,
+) -> IntArray:
     """The entry of each row in which a uniform number falls: bisection, all rows at once."""
     low = pointer[rows].astype(np.int64)
     high = pointer[rows + 1].astype(np.int64) - 1

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.mdp.discounted import direct
 from likely.mdp.discounted.frontier import frontier
@@ -31,7 +29,6 @@ from likely.mdp.kernels.engine import NATURAL, NO_ORDER, Order, StoredEngine
 from likely.mdp.kernels.krylov import RESTART, step_cost
 from likely.mdp.model.problem import MDP
 
-Array = npt.NDArray[Any]
 Method = Callable[[Task], Iterator[None]]
 
 SMALL = 10_000  # transitions up to which a call from Python weighs as much as sweeps

@@ -15,12 +15,10 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from likely.mdp.kernels.engine import PolicyRows
-
-Array = npt.NDArray[Any]
+from likely.mdp.model.arrays import Array
 
 DENSE = 100  # states up to which a dense solve is quickest
 # Costs in transitions backed up: of a state that is followed, a state, an entry and an operation of

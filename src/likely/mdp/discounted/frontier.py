@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from likely.mdp.discounted.policy_iteration import modified_policy_iteration, policy_share
@@ -33,8 +32,7 @@ from likely.mdp.kernels import graph
 from likely.mdp.kernels import order as generated_order
 from likely.mdp.kernels.engine import NATURAL, Engine, GeneratedEngine, Order, StoredEngine
 from likely.mdp.kernels.rows import Rows
-
-Array = npt.NDArray[Any]
+from likely.mdp.model.arrays import Array
 
 COPY_LIMIT = 1 << 30  # bytes of renumbered rows; beyond it, order without a copy
 FEW_LEVELS = 6  # distances from the goals up to which states count as mixing fast

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.errors import InvalidSetting
 from likely.mdp.discounted import direct
@@ -18,8 +17,7 @@ from likely.mdp.discounted.task import Task
 from likely.mdp.kernels import stored as kernels
 from likely.mdp.kernels.engine import NATURAL, GeneratedEngine, PolicyRows, StoredEngine
 from likely.mdp.kernels.krylov import RESTART, gmres, step_cost
-
-Array = npt.NDArray[Any]
+from likely.mdp.model.arrays import Array
 
 
 def policy_iteration(task: Task) -> Iterator[None]:

@@ -13,18 +13,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.errors import InvalidData
 from likely.mdp.kernels import clock
 from likely.mdp.kernels.engine import Engine, Residual, StoredEngine, value_shifts
 from likely.mdp.kernels.stored import UNIT
+from likely.mdp.model.arrays import Array, FloatArray
 from likely.mdp.model.checkpoints import Checkpoint
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Progress, TracePoint
 
-Array = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.float64]
 Method = Callable[["Task"], Iterator[None]]
 
 # Checks without any improvement of the bound after which a solve is at the end of its precision.

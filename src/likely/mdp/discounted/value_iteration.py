@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.errors import InvalidSetting
 from likely.mdp.discounted.task import Task
 from likely.mdp.kernels import graph
 from likely.mdp.kernels import stored as kernels
 from likely.mdp.kernels.engine import NATURAL, NO_ORDER, Order, StoredEngine
+from likely.mdp.model.arrays import Array
 from likely.mdp.model.problem import MDP
-
-Array = npt.NDArray[Any]
 
 
 def value_iteration(task: Task) -> Iterator[None]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from likely.errors import InvalidSetting
 from likely.files.figures import new_figure, save_figure, write_atomically
 from likely.mdp.draw import plots
+from likely.mdp.model.arrays import BoolArray, FloatArray
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs
 from likely.mdp.model.problem import MDP
@@ -106,7 +107,7 @@ def _axes_of(axes: Axes, layout: GridLayout, title: str, left: bool, bottom: boo
         axes.set_xlabel(layout.column_name, fontsize=8.5)
 
 
-def _borders(axes: Axes, grid: NDArray[np.float64]) -> None:
+def _borders(axes: Axes, grid: FloatArray) -> None:
     """Lines between neighbouring cells whose actions differ: the contours of a step function."""
     segments = [
         [(c + 0.5, r - 0.5), (c + 0.5, r + 0.5)]
@@ -117,7 +118,7 @@ def _borders(axes: Axes, grid: NDArray[np.float64]) -> None:
     axes.add_collection(LineCollection(segments, colors=plots.INK, linewidths=0.8))
 
 
-def _inside(mask: NDArray[np.bool_]) -> tuple[int, int, float]:
+def _inside(mask: BoolArray) -> tuple[int, int, float]:
     """The cell of a region that is furthest from its border, and how far, for a label."""
     from scipy.ndimage import distance_transform_edt
 
@@ -189,7 +190,7 @@ def animate(
 def _frame(
     mdp: MDP,
     layout: GridLayout,
-    value: NDArray[np.float64],
+    value: FloatArray,
     limits: tuple[float, float],
     label: str,
 ) -> Image.Image:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from likely.files.figures import PAPER, new_figure, save_figure
+from likely.mdp.model.arrays import BoolArray, FloatArray
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs
 from likely.mdp.model.problem import MDP
@@ -47,9 +48,9 @@ class Convergence:
     """
 
     name: str
-    backups: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    bound: NDArray[np.float64]
+    backups: FloatArray
+    seconds: FloatArray
+    bound: FloatArray
 
 
 def short_number(value: float) -> str:
@@ -161,7 +162,7 @@ def draw_cells(
     return image
 
 
-def ending(layout: GridLayout) -> NDArray[np.bool_]:
+def ending(layout: GridLayout) -> BoolArray:
     """[rows, columns] cells that end the episode and say what entering them pays."""
     if layout.entering is None:
         return np.zeros(layout.shape, dtype=bool)
@@ -177,7 +178,7 @@ def draw_arrows(
     axes: Axes,
     mdp: MDP,
     layout: GridLayout,
-    greedy: NDArray[np.bool_],
+    greedy: BoolArray,
     colour: str = INK,
     offset: float = 0.0,
 ) -> None:

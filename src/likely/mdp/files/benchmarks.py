@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.files import parse_json, reading, record_of
+from likely.mdp.model.arrays import Array, BoolArray, FloatArray
 from likely.mdp.model.problem import MDP, read_npz
 from likely.mdp.model.world import Question
 
@@ -41,8 +41,8 @@ class Property:
     formula: str
     maximise: bool
     reward: str | None
-    target: NDArray[np.bool_]
-    stay: NDArray[np.bool_] | None
+    target: BoolArray
+    stay: BoolArray | None
     reference: float | None
 
 
@@ -58,7 +58,7 @@ class BenchmarkModel:
 
     name: str
     mdp: MDP
-    rewards: dict[str, NDArray[np.float64]]
+    rewards: dict[str, FloatArray]
     properties: tuple[Property, ...]
 
     def property(self, name: str) -> Property:
@@ -129,7 +129,7 @@ def read_benchmark(path: str | Path) -> BenchmarkModel:
     return BenchmarkModel(str(meta["benchmark"]), mdp, rewards, tuple(properties))
 
 
-def _reward(arrays: dict[str, NDArray[Any]], key: str, pairs: int) -> NDArray[np.float64]:
+def _reward(arrays: dict[str, Array], key: str, pairs: int) -> FloatArray:
     reward = arrays[key].astype(np.float64)
     if reward.shape != (pairs,) or not np.isfinite(reward).all():
         raise InvalidData(f'"{key}": expected {pairs} finite rewards, one a choice')
@@ -139,7 +139,7 @@ def _reward(arrays: dict[str, NDArray[Any]], key: str, pairs: int) -> NDArray[np
 _FORMULA = re.compile(r'^(P|R|T)(?:\{"([^"]*)"\})?(max|min)')
 
 
-def _property(entry: dict[str, Any], arrays: dict[str, NDArray[Any]], states: int) -> Property:
+def _property(entry: dict[str, Any], arrays: dict[str, Array], states: int) -> Property:
     record_of(entry, "name", "formula", "target", what="a property")
     formula = _FORMULA.match(str(entry["formula"]))
     if formula is None:
@@ -159,7 +159,7 @@ def _property(entry: dict[str, Any], arrays: dict[str, NDArray[Any]], states: in
     )
 
 
-def _bits(arrays: dict[str, NDArray[Any]], key: str, states: int) -> NDArray[np.bool_]:
+def _bits(arrays: dict[str, Array], key: str, states: int) -> BoolArray:
     if key not in arrays:
         raise InvalidData(f'the array "{key}" that a property names is missing')
     bits = np.unpackbits(arrays[key])

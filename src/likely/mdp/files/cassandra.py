@@ -26,11 +26,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData, nearest
 from likely.files import allow, reading
 from likely.mdp.files.cassandra_model import CassandraModel, RewardStatement
+from likely.mdp.model.arrays import FloatArray
 
 KEYWORDS = ("discount", "values", "states", "actions", "observations", "start")
 ROW_TOLERANCE = 1e-5
@@ -65,7 +65,7 @@ class _Reader:
         self.sign = 1.0
         self.names: dict[str, tuple[str, ...]] = {}
         self.index: dict[str, dict[str, int]] = {}
-        self.start: NDArray[np.float64] | None = None
+        self.start: FloatArray | None = None
         self.rows: list[list[dict[int, float]]] = []
         self.row_lines: dict[tuple[int, int], int] = {}
         self.observe = np.zeros((0, 0, 0))
@@ -106,7 +106,7 @@ class _Reader:
             raise self.fail(f"expected {expected}, a finite number, given {word}")
         return value
 
-    def numbers(self, count: int, expected: str) -> NDArray[np.float64]:
+    def numbers(self, count: int, expected: str) -> FloatArray:
         return np.array([self.number(f"{expected} ({i + 1} of {count})") for i in range(count)])
 
     def starts_statement(self) -> bool:

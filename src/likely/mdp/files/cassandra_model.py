@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from numpy.typing import NDArray
+
+from likely.mdp.model.arrays import FloatArray, IntArray
 
 
 @dataclasses.dataclass
@@ -20,7 +21,7 @@ class RewardStatement:
     state: int | None
     next_state: int | None
     observation: int | None
-    values: NDArray[np.float64]
+    values: FloatArray
 
 
 @dataclasses.dataclass
@@ -32,9 +33,9 @@ class CassandraModel:
     states: tuple[str, ...]
     actions: tuple[str, ...]
     observations: tuple[str, ...]
-    start: NDArray[np.float64]  # [S]
+    start: FloatArray  # [S]
     rows: list[list[dict[int, float]]]  # [A][S] -> {successor: probability}
-    observe: NDArray[np.float64]  # [A, S', O]
+    observe: FloatArray  # [A, S', O]
     rewards: list[RewardStatement]
 
     @property
@@ -44,7 +45,7 @@ class CassandraModel:
             return True
         return bool(((self.observe > 0.0).sum(axis=1) <= 1).all())
 
-    def expected_rewards(self) -> NDArray[np.float64]:
+    def expected_rewards(self) -> FloatArray:
         """[A, S] expected reward of each action in each state."""
         action, state, _, probability = self._transitions()
         flat = np.bincount(
@@ -54,12 +55,12 @@ class CassandraModel:
         )
         return flat.reshape(len(self.actions), len(self.states)).astype(np.float64)
 
-    def owners(self) -> NDArray[np.int64]:
+    def owners(self) -> IntArray:
         """[transitions] the state-action pair of each transition, states first."""
         action, state, _, _ = self._transitions()
         return state * len(self.actions) + action
 
-    def move_rewards(self) -> NDArray[np.float64]:
+    def move_rewards(self) -> FloatArray:
         """[transitions] reward of each move, actions first; the mean over observations."""
         action, state, successor, _ = self._transitions()
         width = len(self.observations) if self._rewards_see_observations() else 1
@@ -92,10 +93,10 @@ class CassandraModel:
     def _rows_of(
         self,
         statement: RewardStatement,
-        action: NDArray[np.int64],
-        state: NDArray[np.int64],
-        first: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
+        action: IntArray,
+        state: IntArray,
+        first: IntArray,
+    ) -> IntArray:
         if statement.action is not None and statement.state is not None:
             pair = statement.action * len(self.states) + statement.state
             return np.arange(first[pair], first[pair + 1])
@@ -108,7 +109,7 @@ class CassandraModel:
 
     def _transitions(
         self,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    ) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
         entries = [
             (a, s, t, p)
             for a, by_state in enumerate(self.rows)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.files import reading
@@ -29,6 +28,7 @@ from likely.mdp import worlds
 from likely.mdp.files import benchmarks, cassandra, prism
 from likely.mdp.files.cassandra_model import CassandraModel
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import BoolArray, IntArray
 from likely.mdp.model.problem import MDP, read_npz
 from likely.mdp.model.world import Question, World
 from likely.mdp.worlds import gridtext
@@ -226,7 +226,7 @@ def from_explicit(model: prism.ExplicitModel, discount: float = 1.0) -> MDP:
     )
 
 
-def _action_labels(model: prism.ExplicitModel) -> tuple[list[str] | None, NDArray[np.int64] | None]:
+def _action_labels(model: prism.ExplicitModel) -> tuple[list[str] | None, IntArray | None]:
     """Names and labels of the choices, where every state's names tell its choices apart."""
     names = sorted(set(model.actions))
     if "" in names or not names:
@@ -271,7 +271,7 @@ def _explicit(
     return _ending(mdp, target, reach=not rewards), None
 
 
-def _ending(mdp: MDP, target: NDArray[np.bool_], reach: bool) -> MDP:
+def _ending(mdp: MDP, target: BoolArray, reach: bool) -> MDP:
     """The discounted problem that ends in the target; entering pays 1 where `reach` is asked."""
     ending = MDP.from_pairs(
         mdp.pair_ptr,

@@ -24,10 +24,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData
 from likely.files import TooLarge, allow, read_text, reading
+from likely.mdp.model.arrays import BoolArray, FloatArray, IntArray
 
 _PRISM_LABEL = re.compile(r'(\d+)\s*=\s*"([^"]*)"')
 
@@ -46,15 +46,15 @@ class ExplicitModel:
         move_reward: [transitions] rewards of transitions.
     """
 
-    pair_ptr: NDArray[np.int64]
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.int64]
-    probability: NDArray[np.float64]
-    reward: NDArray[np.float64]
+    pair_ptr: IntArray
+    indptr: IntArray
+    indices: IntArray
+    probability: FloatArray
+    reward: FloatArray
     actions: tuple[str, ...]
-    labels: dict[str, NDArray[np.bool_]]
-    choice_reward: NDArray[np.float64] | None = None
-    move_reward: NDArray[np.float64] | None = None
+    labels: dict[str, BoolArray]
+    choice_reward: FloatArray | None = None
+    move_reward: FloatArray | None = None
 
     @property
     def states(self) -> int:
@@ -160,14 +160,14 @@ def _read_transitions(
     return entries, actions, states, numbers
 
 
-def read_labels(path: str | Path, states: int) -> dict[str, NDArray[np.bool_]]:
+def read_labels(path: str | Path, states: int) -> dict[str, BoolArray]:
     """Read a `.lab` file of PRISM or Storm: the states that carry each label, [S] each."""
     path = Path(path)
     with reading(path):
         return _read_labels(path, states)
 
 
-def _read_labels(path: Path, states: int) -> dict[str, NDArray[np.bool_]]:
+def _read_labels(path: Path, states: int) -> dict[str, BoolArray]:
     text = read_text(path, "labels")
     lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), start=1)]
     lines = [(i, line) for i, line in lines if line]
@@ -205,7 +205,7 @@ def _read_labels(path: Path, states: int) -> dict[str, NDArray[np.bool_]]:
 
 def _read_rewards(
     path: Path, keys: dict[tuple[int, int], int], model: ExplicitModel
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[FloatArray, FloatArray]:
     """[choices], [transitions] what one reward file adds to each choice and to each move."""
     _, rows = _counts(path, _lines(path))
     if len(rows[0][1]) == 2 and rows[0][1][0] == str(model.states):

@@ -12,16 +12,13 @@ import functools
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.mdp.kernels import generated, threads
 from likely.mdp.kernels import stored as kernels
 from likely.mdp.kernels.rows import Rows, System
+from likely.mdp.model.arrays import Array, BoolArray, FloatArray
 from likely.mdp.model.matrix_free import MatrixFree
 from likely.mdp.model.problem import MDP
-
-Array = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.float64]
 
 NO_ORDER: Array = np.zeros(0, dtype=np.uint32)
 
@@ -96,7 +93,7 @@ class Engine(Protocol):
     states: int
     transitions: int
     discount: float
-    terminal: npt.NDArray[np.bool_]
+    terminal: BoolArray
     best_type: type[np.signedinteger[Any]]
 
     def residual(self, value: Array, floor: FloatArray, top: FloatArray, best: Array) -> Residual:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from likely.mdp.kernels.engine import NATURAL, NO_ORDER, Order
+from likely.mdp.model.arrays import Array, FloatArray
 from likely.mdp.model.problem import MDP
-
-Array = npt.NDArray[Any]
 
 _kernel: Any = njit(nogil=True, cache=True)
 
@@ -247,7 +245,7 @@ def reach(mdp: MDP) -> tuple[int, float]:
     return int(steps), limit / max(1, steps)
 
 
-def outward(mdp: MDP, reward: npt.NDArray[np.float64]) -> tuple[Array, Array, int] | None:
+def outward(mdp: MDP, reward: FloatArray) -> tuple[Array, Array, int] | None:
     """States by distance to the goals: order [S], distance [S] (-1 unreached), levels.
 
     Goals are the terminal states that something enters and, where few pairs hold the largest
@@ -266,7 +264,7 @@ def outward(mdp: MDP, reward: npt.NDArray[np.float64]) -> tuple[Array, Array, in
     return order, distance, int(levels)
 
 
-def towards_goals(mdp: MDP, reward: npt.NDArray[np.float64]) -> Order:
+def towards_goals(mdp: MDP, reward: FloatArray) -> Order:
     """An order in which information flows from the goals outwards; natural without goals."""
     goals = outward(mdp, reward)
     if goals is None:

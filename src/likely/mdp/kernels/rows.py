@@ -9,11 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-Array = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.float64]
+from likely.mdp.model.arrays import Array, FloatArray
 
 
 class Rows(NamedTuple):

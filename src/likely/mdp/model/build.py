@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import Array, BoolArray, FloatArray
 from likely.mdp.model.problem import MDP, _frozen, smallest_int
 
-IntArray = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.float64]
+IntArray = Array
 UNIT = 2.0**-53  # relative error of one operation
 
 
@@ -99,7 +99,7 @@ class _Pieces:
         reward: FloatArray,
         pair_action: IntArray,
         successor_reward: FloatArray | None,
-        terminal: npt.NDArray[np.bool_],
+        terminal: BoolArray,
     ) -> None:
         self.pair_ptr, self.indptr, self.indices = pair_ptr, indptr, indices
         self.probability, self.reward, self.pair_action = probability, reward, pair_action
@@ -429,14 +429,14 @@ def _names(names_or_none: Iterable[str] | None, count: int | None, what: str) ->
     return names
 
 
-def _terminal(terminal: npt.ArrayLike | None, states: int) -> npt.NDArray[np.bool_]:
+def _terminal(terminal: npt.ArrayLike | None, states: int) -> BoolArray:
     mask = np.zeros(states, dtype=np.bool_)
     if terminal is None:
         return mask
     return mask_of(terminal, states, "terminal")
 
 
-def mask_of(states_or_mask: npt.ArrayLike, states: int, name: str) -> npt.NDArray[np.bool_]:
+def mask_of(states_or_mask: npt.ArrayLike, states: int, name: str) -> BoolArray:
     """A set of states, given as a mask [S] or as a list of states, as a mask [S]."""
     array = np.asarray(states_or_mask)
     if array.dtype == np.bool_:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.errors import InvalidData
 from likely.files import (
@@ -25,10 +24,10 @@ from likely.files import (
     record_of,
     refuse_unwritable,
 )
+from likely.mdp.model.arrays import Array
 from likely.mdp.model.problem import MDP, write_npz
 from likely.mdp.model.solution import TracePoint
 
-Array = npt.NDArray[Any]
 FORMAT = "likely.mdp.checkpoint"
 
 

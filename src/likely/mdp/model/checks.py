@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.mdp.model.arrays import Array, BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from likely.mdp.model.problem import MDP
 
 Names = tuple[str, ...] | None
-IntArray = npt.NDArray[Any]
+IntArray = Array
 
 
 def discount(value: float) -> None:
@@ -55,7 +55,7 @@ def where(
 
 
 def rewards(
-    reward: npt.NDArray[np.float64],
+    reward: FloatArray,
     pair_ptr: IntArray,
     pair_action: IntArray,
     states: Names,
@@ -140,7 +140,7 @@ def successors(
 def probabilities(
     pair_ptr: IntArray,
     indptr: IntArray,
-    probability: npt.NDArray[np.float64],
+    probability: FloatArray,
     pair_action: IntArray,
     names: tuple[Names, Names],
 ) -> None:
@@ -158,7 +158,7 @@ def probabilities(
     )
 
 
-def dangling(pair_ptr: IntArray, terminal: npt.NDArray[np.bool_], names: Names) -> None:
+def dangling(pair_ptr: IntArray, terminal: BoolArray, names: Names) -> None:
     """Raise InvalidData on the first state that has no action and is not terminal."""
     empty = (pair_ptr[1:] == pair_ptr[:-1]) & ~terminal
     if bool(empty.any()):
@@ -167,7 +167,7 @@ def dangling(pair_ptr: IntArray, terminal: npt.NDArray[np.bool_], names: Names) 
         raise InvalidData(f"state {state}{label} has no action; give it one or declare it terminal")
 
 
-def pairs_of_policy(mdp: MDP, policy: npt.NDArray[Any]) -> IntArray:
+def pairs_of_policy(mdp: MDP, policy: Array) -> IntArray:
     """[S] row of the pair that a deterministic policy [S] of action labels takes, else -1."""
     if policy.shape != (mdp.states,) or policy.dtype.kind not in "iu":
         raise InvalidData(

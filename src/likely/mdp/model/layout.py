@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from likely.errors import InvalidData
+from likely.mdp.model.arrays import Array, FloatArray, IntArray
 
 # The four moves of a grid, clockwise, as (row step, column step): the order of our own worlds.
 CLOCKWISE = {"up": (-1, 0), "right": (0, 1), "down": (1, 0), "left": (0, -1)}
@@ -37,12 +38,12 @@ class GridLayout:
             show there; NaN elsewhere. None where it is not known.
     """
 
-    state: NDArray[np.int64]
+    state: IntArray
     symbols: tuple[str, ...]
     moves: tuple[tuple[int, int] | None, ...]
     row_name: str = ""
     column_name: str = ""
-    entering: NDArray[np.float64] | None = None
+    entering: FloatArray | None = None
 
     @classmethod
     def of(
@@ -71,15 +72,15 @@ class GridLayout:
         paid = None if entering is None else np.broadcast_to(entering, cells.shape).astype(float)
         return cls(cells, drawn, tuple(moves), row_name, column_name, paid)
 
-    def parts(self) -> tuple[dict[str, NDArray[Any]], list[Any]]:
+    def parts(self) -> tuple[dict[str, Array], list[Any]]:
         """What a file keeps: arrays by name, and the rest as JSON has it."""
-        arrays: dict[str, NDArray[Any]] = {"layout": self.state}
+        arrays: dict[str, Array] = {"layout": self.state}
         if self.entering is not None:
             arrays["layout_entering"] = self.entering
         return arrays, [self.symbols, self.moves, self.row_name, self.column_name]
 
     @classmethod
-    def of_parts(cls, arrays: Mapping[str, NDArray[Any]], rest: Sequence[Any]) -> GridLayout:
+    def of_parts(cls, arrays: Mapping[str, Array], rest: Sequence[Any]) -> GridLayout:
         """The layout that `parts` took apart."""
         symbols, moves, row_name, column_name = rest
         directions = [None if move is None else (int(move[0]), int(move[1])) for move in moves]
@@ -98,7 +99,7 @@ class GridLayout:
         rows, columns = self.state.shape
         return rows, columns
 
-    def on_grid(self, values: ArrayLike, wall: float = np.nan) -> NDArray[np.float64]:
+    def on_grid(self, values: ArrayLike, wall: float = np.nan) -> FloatArray:
         """Per-state numbers laid out on the grid: [S] -> [rows, columns], walls filled."""
         flat = np.asarray(values, dtype=np.float64)
         grid = np.full(self.state.shape, wall)  # [rows, columns]
@@ -113,7 +114,7 @@ class GridLayout:
         move = self.moves[action]
         return "" if move is None else ARROWS.get(move, "")
 
-    def transposed_moves(self) -> NDArray[np.float64]:
+    def transposed_moves(self) -> FloatArray:
         """[actions, 2] directions as (x to the right, y downwards), NaN where there is none."""
         rows = [(np.nan, np.nan) if m is None else (m[1], m[0]) for m in self.moves]
         return np.array(rows, dtype=np.float64).reshape(len(self.moves), 2)

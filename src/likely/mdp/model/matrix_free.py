@@ -28,6 +28,7 @@ from likely.mdp.kernels import generated
 from likely.mdp.kernels.rows import Generator
 from likely.mdp.kernels.stored import UNIT
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import BoolArray
 from likely.mdp.model.problem import MDP, _frozen
 
 # How a row function should be compiled. Inlined, and without numba's reference counts, which
@@ -71,7 +72,7 @@ class MatrixFree:
     row: Any
     parameters: tuple[Any, ...]
     discount: float
-    terminal: npt.NDArray[np.bool_]
+    terminal: BoolArray
 
     def __post_init__(self) -> None:
         checks.discount(self.discount)

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, nearest
+from likely.mdp.model.arrays import Array, FloatArray
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution
 from likely.mdp.model.world import Problem, stored
 
-FloatArray = npt.NDArray[np.float64]
 Policy = npt.ArrayLike | Solution
 
 
@@ -55,7 +55,7 @@ def bellman_expectation(mdp: Problem, value: npt.ArrayLike, policy: Policy) -> F
     return np.bincount(mdp.pair_state, weighted, minlength=mdp.states).astype(np.float64)
 
 
-def greedy(mdp: Problem, value: npt.ArrayLike) -> npt.NDArray[Any]:
+def greedy(mdp: Problem, value: npt.ArrayLike) -> Array:
     """The policy that is greedy in v, [S] action labels, -1 in terminal states.
 
     On ties the first pair of the state is taken.
@@ -69,7 +69,7 @@ def greedy(mdp: Problem, value: npt.ArrayLike) -> npt.NDArray[Any]:
     return policy
 
 
-def policy_array(mdp: MDP, policy: Policy) -> npt.NDArray[Any]:
+def policy_array(mdp: MDP, policy: Policy) -> Array:
     """A policy as numbers: that of a `Solution`, and names of actions as their labels.
 
     Raises:
@@ -79,7 +79,7 @@ def policy_array(mdp: MDP, policy: Policy) -> npt.NDArray[Any]:
         if policy.policy.ndim != 1:
             raise InvalidData("the policy depends on the step; give one of it, solution.policy[t]")
         policy = policy.policy
-    array: npt.NDArray[Any] = np.asarray(policy)
+    array: Array = np.asarray(policy)
     if array.dtype.kind != "U":
         return array
     label = {name: number for number, name in enumerate(mdp.action_names or ())}

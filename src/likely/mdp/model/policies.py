@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from likely.mdp.model.arrays import BoolArray, FloatArray, IntArray
 from likely.mdp.model.operators import (
     bellman_expectation,
     bellman_optimality,
@@ -21,37 +22,35 @@ from likely.mdp.model.operators import (
 from likely.mdp.model.problem import MDP
 
 
-def greedy_pairs(mdp: MDP, value: ArrayLike, tolerance: float = 1e-9) -> NDArray[np.bool_]:
+def greedy_pairs(mdp: MDP, value: ArrayLike, tolerance: float = 1e-9) -> BoolArray:
     """[pairs] True for every action that is greedy in a value, ties included.
 
     Two actions tie when they differ by at most `tolerance` times the largest |q| (or 1).
     """
     q = state_action_values(mdp, value)
     slack = tolerance * max(1.0, float(np.abs(q).max(initial=0.0)))
-    tied: NDArray[np.bool_] = q >= bellman_optimality(mdp, value)[mdp.pair_state] - slack
+    tied: BoolArray = q >= bellman_optimality(mdp, value)[mdp.pair_state] - slack
     return tied
 
 
-def expectation_sweeps(mdp: MDP, policy: ArrayLike) -> Iterator[NDArray[np.float64]]:
+def expectation_sweeps(mdp: MDP, policy: ArrayLike) -> Iterator[FloatArray]:
     """V_0 = 0 and V_{k+1} = r_pi + discount P_pi V_k, for ever; [S] each."""
     weights = policy_weights(mdp, policy)
-    value: NDArray[np.float64] = np.zeros(mdp.states)
+    value: FloatArray = np.zeros(mdp.states)
     while True:
         yield value
         value = bellman_expectation(mdp, value, weights)
 
 
-def optimality_sweeps(mdp: MDP) -> Iterator[NDArray[np.float64]]:
+def optimality_sweeps(mdp: MDP) -> Iterator[FloatArray]:
     """V_0 = 0 and V_{k+1} = max_a (r + discount P V_k), for ever; [S] each."""
-    value: NDArray[np.float64] = np.zeros(mdp.states)
+    value: FloatArray = np.zeros(mdp.states)
     while True:
         yield value
         value = bellman_optimality(mdp, value)
 
 
-def policy_iterations(
-    mdp: MDP, policy: ArrayLike
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], int]]:
+def policy_iterations(mdp: MDP, policy: ArrayLike) -> Iterator[tuple[IntArray, FloatArray, int]]:
     """Howard's policy iteration, one round at a time: (policy, its value, states it changes).
 
     Each round solves (I - discount P_pi) V = r_pi directly and then, in every state where some

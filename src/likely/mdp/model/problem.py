@@ -26,11 +26,10 @@ from likely import files
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp.kernels.rows import Rows
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import Array, BoolArray, FloatArray
 from likely.mdp.model.layout import GridLayout
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[Any]
-BoolArray = npt.NDArray[np.bool_]
+IntArray = Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -329,7 +328,7 @@ class MDP:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `.npz` (no pickle), atomically."""
         target = Path(path)
-        arrays: dict[str, npt.NDArray[Any]] = {
+        arrays: dict[str, Array] = {
             "pair_ptr": self.pair_ptr,
             "indptr": self.indptr,
             "indices": self.indices,
@@ -366,7 +365,7 @@ class MDP:
             return cls._of_arrays(arrays)
 
     @classmethod
-    def _of_arrays(cls, arrays: dict[str, npt.NDArray[Any]]) -> MDP:
+    def _of_arrays(cls, arrays: dict[str, Array]) -> MDP:
         header = files.record_of(
             files.parse_json(bytes(arrays["header"])), "format", "version", "discount",
             "state_names", "action_names", what="a header",
@@ -404,14 +403,14 @@ class MDP:
         return dataclasses.replace(loaded, successor_reward=_frozen(parts))
 
 
-def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _frozen(array: Array) -> Array:
     """A read-only view."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
-def read_npz(source: Path, what: str = "an MDP") -> dict[str, npt.NDArray[Any]]:
+def read_npz(source: Path, what: str = "an MDP") -> dict[str, Array]:
     """The arrays of an `.npz` that should be `what`; no pickle is loaded.
 
     Raises:
@@ -421,7 +420,7 @@ def read_npz(source: Path, what: str = "an MDP") -> dict[str, npt.NDArray[Any]]:
         return files.read_npz(source, files.NUMBERS)
 
 
-def write_npz(target: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+def write_npz(target: Path, arrays: dict[str, Array]) -> None:
     """Write an `.npz` file atomically.
 
     Raises:

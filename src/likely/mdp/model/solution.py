@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from likely.mdp.model.arrays import Array, FloatArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Solution:
     A solution is also a policy: `evaluate`, `simulate` and `certify` take it.
     """
 
-    policy: npt.NDArray[Any]
+    policy: Array
     value: FloatArray
     lower: FloatArray
     upper: FloatArray

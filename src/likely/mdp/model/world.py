@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from likely.errors import InvalidSetting
+from likely.mdp.model.arrays import BoolArray
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.problem import MDP
 
@@ -26,8 +24,8 @@ class Question:
 
     criterion: str
     objective: str
-    target: NDArray[np.bool_]
-    stay: NDArray[np.bool_] | None = None
+    target: BoolArray
+    stay: BoolArray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -37,15 +37,13 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.errors import InvalidSetting
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.problem import is_discounting
 from likely.mdp.robust.counts import Counts
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 UNIT = 2.0**-53
 SETS = ("l1", "intervals", "both")
 Worst = Callable[[FloatArray], FloatArray]

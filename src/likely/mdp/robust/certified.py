@@ -23,11 +23,11 @@ import numpy.typing as npt
 
 from likely.errors import InvalidSetting
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import FloatArray
 from likely.mdp.robust.bounds import backup, confidence_sets, fixed_point
 from likely.mdp.robust.counts import Counts
 from likely.mdp.robust.spibb import behaviour_of
 
-FloatArray = npt.NDArray[np.float64]
 ROUNDS = 100
 
 

@@ -10,12 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.model.arrays import BoolArray, FloatArray, IntArray
 from likely.mdp.model.operators import policy_weights
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import Problem, stored
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +52,7 @@ class Counts:
     successor: IntArray
     count: IntArray
     reward: FloatArray
-    terminal: npt.NDArray[np.bool_]
+    terminal: BoolArray
     initial: FloatArray | None = None
     paid: SeenRewards | None = None
 

@@ -28,10 +28,9 @@ import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import BoolArray, FloatArray
 from likely.mdp.model.problem import is_discounting
 from likely.mdp.robust.counts import Counts
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -216,7 +215,7 @@ class _Estimated:
         return policy, float(self.begin @ (value - base))
 
 
-def _keep(base: FloatArray, free: npt.NDArray[np.bool_], q: FloatArray) -> FloatArray:
+def _keep(base: FloatArray, free: BoolArray, q: FloatArray) -> FloatArray:
     policy = np.where(free, 0.0, base)
     best = np.where(free, q, -np.inf).argmax(axis=1)
     rows = np.flatnonzero(free.any(axis=1))
@@ -224,7 +223,7 @@ def _keep(base: FloatArray, free: npt.NDArray[np.bool_], q: FloatArray) -> Float
     return policy
 
 
-def _at_most(base: FloatArray, free: npt.NDArray[np.bool_], q: FloatArray) -> FloatArray:
+def _at_most(base: FloatArray, free: BoolArray, q: FloatArray) -> FloatArray:
     """Best actions first, each up to what it may take."""
     order = np.argsort(-q, axis=1, kind="stable")
     total = base.sum(axis=1, keepdims=True)

@@ -11,21 +11,18 @@ says so.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.errors import InvalidSetting
 from likely.mdp.kernels import clock
 from likely.mdp.kernels.engine import StoredEngine
 from likely.mdp.kernels.threads import choose
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import Array
 from likely.mdp.model.checkpoints import checkpoint_of
 from likely.mdp.model.solution import Solution, TracePoint, sentence
 from likely.mdp.model.world import Problem, stored
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def average_reward(
@@ -77,7 +74,7 @@ def average_reward(
     engine = StoredEngine(mdp, sign * mdp.reward, 1.0, choose(None, mdp.transitions))
     states = mdp.states
     value, floor, top = np.zeros(states), np.empty(states), np.empty(states)
-    best: npt.NDArray[Any] = np.full(states, -1, dtype=engine.best_type)
+    best: Array = np.full(states, -1, dtype=engine.best_type)
     trace: list[TracePoint] = []
     # Wherever a maximal gain differs between states the bounds can never meet.
     limit = max_iterations if max_iterations is not None else 1_000_000

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.checkpoints import checkpoint_of
 from likely.mdp.model.operators import state_action_values
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.solution import Solution
 from likely.mdp.model.world import Problem, stored
 
-FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53
 STOPPED = {
     "iterations": "stopped at the iteration limit", "time": "stopped at the time limit",
@@ -153,7 +153,7 @@ class _Backup:
 
     def step(
         self, after: FloatArray, error_after: FloatArray, value: FloatArray, error: FloatArray
-    ) -> npt.NDArray[np.int64]:
+    ) -> IntArray:
         """Write value and error [S] of a time from those of the next; return its policy [S]."""
         mdp, live = self.mdp, self.live
         policy = np.full(mdp.states, -1, dtype=np.int64)
@@ -178,9 +178,7 @@ class _Backup:
         value[lost], error[lost] = 0.0, np.inf
         return policy
 
-    def bound(
-        self, value: FloatArray, error: FloatArray, policy: npt.NDArray[np.int64], steps: int
-    ) -> None:
+    def bound(self, value: FloatArray, error: FloatArray, policy: IntArray, steps: int) -> None:
         """Fill in the times before `steps`, which were not reached, in place.
 
         No state gains or loses more than the largest reward a step, and what was found for the

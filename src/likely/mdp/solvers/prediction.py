@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.check.certificates import certify
+from likely.mdp.model.arrays import FloatArray
 from likely.mdp.model.operators import Policy, policy_weights, state_action_values, table_of
 from likely.mdp.model.problem import MDP, is_discounting
 from likely.mdp.model.solution import widest
 from likely.mdp.model.world import Problem, stored
 
-FloatArray = npt.NDArray[np.float64]
 UNIT = 2.0**-53
 METHODS = ("direct", "sweeps", "gauss-seidel", "gmres", "bicgstab")
 

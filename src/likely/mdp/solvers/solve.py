@@ -19,6 +19,7 @@ import numpy.typing as npt
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.kernels import threads as threading
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import Array
 from likely.mdp.model.problem import MDP, is_discounting
 from likely.mdp.model.solution import Progress, Solution, sentence
 from likely.mdp.model.world import Problem, World
@@ -256,7 +257,7 @@ def _task(
     return Task(engine, mdp, tolerance, value, options)
 
 
-def _labels(mdp: MDP, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _labels(mdp: MDP, rows: Array) -> Array:
     """[S] action labels of chosen pairs; -1 where there is none."""
     if not mdp.pairs:
         return np.full(mdp.states, -1, dtype=np.int64)
@@ -265,7 +266,7 @@ def _labels(mdp: MDP, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray(policy)
 
 
-def _mapped(rows: npt.NDArray[Any], pair_map: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _mapped(rows: Array, pair_map: Array) -> Array:
     mapped = pair_map[rows]
     mapped[rows < 0] = -1
     return np.asarray(mapped)

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.model.arrays import Array, FloatArray
 from likely.mdp.model.operators import Policy, policy_weights
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import Problem, stored
 from likely.mdp.solvers.prediction import policy_chain
 
-FloatArray = npt.NDArray[np.float64]
 # Largest closed class that is eliminated densely; sparse factors serve larger ones.
 DENSE = 400
 # Lazy steps from the uniform distribution before a state that is not rare is chosen.
@@ -100,9 +100,7 @@ def _distribution(start: npt.ArrayLike, states: int) -> FloatArray:
     return first
 
 
-def _absorbed(
-    chain: Any, label: npt.NDArray[Any], classes: npt.NDArray[Any], start: FloatArray
-) -> FloatArray:
+def _absorbed(chain: Any, label: Array, classes: Array, start: FloatArray) -> FloatArray:
     """Probability to end in each closed class."""
     from scipy import sparse
     from scipy.sparse.linalg import splu

@@ -12,14 +12,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from likely.mdp.kernels.graph import strong_components
+from likely.mdp.model.arrays import Array, Mask
 from likely.mdp.model.problem import MDP
-
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
 
 _kernel: Any = njit(nogil=True, cache=True)
 

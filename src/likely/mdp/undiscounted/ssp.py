@@ -22,17 +22,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.mdp.kernels import clock
+from likely.mdp.model.arrays import Array, FloatArray
 from likely.mdp.undiscounted import ssp_kernels as kernels
 from likely.mdp.undiscounted import ssp_linear as linear
-
-Array = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.float64]
 
 UNIT = kernels.UNIT
 PORTION = 20_000_000  # transitions visited between two looks at the clock (about 0.1 s)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from likely.errors import InvalidSetting
 from likely.mdp.kernels import clock
 from likely.mdp.model import checks
+from likely.mdp.model.arrays import Array, FloatArray, Mask
 from likely.mdp.model.build import mask_of
 from likely.mdp.model.checkpoints import Checkpoint, Resumed, checkpoint_of
 from likely.mdp.model.problem import MDP
@@ -30,10 +31,6 @@ from likely.mdp.undiscounted import acyclic, zero_gain
 from likely.mdp.undiscounted import end_components as graph
 from likely.mdp.undiscounted import ssp_kernels as kernels
 from likely.mdp.undiscounted.ssp import Paths, Solved, solve_paths
-
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 
 
 class _Case:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from likely.mdp.model.arrays import BoolArray, FloatArray
+
 UNIT = 2.0**-53
 
 
-def expected_steps(terminal: npt.NDArray[np.bool_], chain: Any) -> FloatArray:
+def expected_steps(terminal: BoolArray, chain: Any) -> FloatArray:
     """A solution [S] of w = 1 + P w, not rounded rigorously; see `proven_steps`."""
     from scipy import sparse
     from scipy.sparse import linalg
@@ -29,7 +29,7 @@ def expected_steps(terminal: npt.NDArray[np.bool_], chain: Any) -> FloatArray:
 
 
 def bounds(
-    terminal: npt.NDArray[np.bool_],
+    terminal: BoolArray,
     chain: Any,
     gain: FloatArray,
     value: FloatArray,

@@ -11,18 +11,13 @@ the stored numbers, rows scaled to one; policy iteration in it is kept to small 
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from likely.errors import InvalidSetting
+from likely.mdp.model.arrays import Array, FloatArray, Mask
 from likely.mdp.model.problem import MDP
 from likely.mdp.undiscounted import end_components as graph
-
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 
 EXACT = 60  # states (free components count as one) up to which rational arithmetic is used
 Row = tuple[Fraction, dict[int, Fraction]]

@@ -12,9 +12,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting
+from likely.mdp.model.arrays import FloatArray
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.problem import MDP
 
@@ -26,16 +26,14 @@ def _at_least(what: str, value: int, least: int) -> None:
         raise InvalidSetting(f"{what} must be at least {least}, given {value}")
 
 
-def _poisson(mean: float, count: int) -> NDArray[np.float64]:
+def _poisson(mean: float, count: int) -> FloatArray:
     """[count] probabilities of 0..count-1."""
     return np.array(
         [math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(count)]
     )
 
 
-def _rental(
-    capacity: int, requests: float, returns: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _rental(capacity: int, requests: float, returns: float) -> tuple[FloatArray, FloatArray]:
     """One location: P(cars tonight | cars this morning) and expected cars rented out."""
     size = capacity + 1
     asked, back = _poisson(requests, size), _poisson(returns, size)

@@ -9,9 +9,9 @@ and the sizes alone.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidSetting
+from likely.mdp.model.arrays import IntArray
 from likely.mdp.model.problem import MDP
 
 # Rows that are drawn at once, so that memory stays bounded by the result.
@@ -56,7 +56,7 @@ def garnet(states: int, actions: int, branching: int, discount: float = 0.95, se
     )
 
 
-def _distinct(random: np.random.Generator, rows: int, count: int, states: int) -> NDArray[np.int64]:
+def _distinct(random: np.random.Generator, rows: int, count: int, states: int) -> IntArray:
     """[rows, count] distinct states in each row, sorted; every set is equally likely."""
     if count * count > states:
         # Collisions would be common: take the first of a random order instead.

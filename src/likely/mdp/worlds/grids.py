@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.model.arrays import BoolArray, FloatArray, IntArray
 from likely.mdp.model.layout import CLOCKWISE, GridLayout
 from likely.mdp.model.problem import MDP
 
@@ -43,13 +44,13 @@ class GridPlan:
         symbols: one string a row, for pictures.
     """
 
-    wall: NDArray[np.bool_]
-    end: NDArray[np.bool_]
-    enter: NDArray[np.float64]
-    back_to_start: NDArray[np.bool_]
-    jump: NDArray[np.int64]
-    jump_reward: NDArray[np.float64]
-    start: NDArray[np.bool_]
+    wall: BoolArray
+    end: BoolArray
+    enter: FloatArray
+    back_to_start: BoolArray
+    jump: IntArray
+    jump_reward: FloatArray
+    start: BoolArray
     slip: float = 0.0
     step: float = 0.0
     bump: float | None = None
@@ -129,7 +130,7 @@ def build_grid(plan: GridPlan, name: str) -> MDP:
     return mdp.with_layout(layout)
 
 
-def _landing(plan: GridPlan, state: NDArray[np.int64], name: str) -> NDArray[np.int64]:
+def _landing(plan: GridPlan, state: IntArray, name: str) -> IntArray:
     """[cells] the state that a move into each cell ends in, -1 for a wall."""
     lands = state.ravel().copy()
     if plan.back_to_start.any():
@@ -149,9 +150,9 @@ def _landing(plan: GridPlan, state: NDArray[np.int64], name: str) -> NDArray[np.
 def _moves(
     plan: GridPlan,
     lands: NDArray[np.signedinteger],
-    sources: NDArray[np.int64],
+    sources: IntArray,
     direction: tuple[int, int],
-) -> tuple[NDArray[np.signedinteger], NDArray[np.float64]]:
+) -> tuple[NDArray[np.signedinteger], FloatArray]:
     """One action from every source: [sources, 3] successors and rewards, ahead and sideways."""
     rows, columns = plan.wall.shape
     row, column = np.divmod(sources, columns)

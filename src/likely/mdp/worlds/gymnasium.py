@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
+from likely.mdp.model.arrays import BoolArray, IntArray
 from likely.mdp.model.layout import CLOCKWISE, GridLayout
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import World
@@ -137,11 +137,11 @@ def from_table(
 
 
 def _terminal_states(
-    source: NDArray[np.int64],
-    successor: NDArray[np.int64],
-    done: NDArray[np.bool_],
-    begins: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
+    source: IntArray,
+    successor: IntArray,
+    done: BoolArray,
+    begins: BoolArray,
+) -> BoolArray:
     """[S] states that are only ever entered by terminated transitions, where nothing `begins`."""
     terminal = np.zeros(len(begins), dtype=bool)
     terminal[successor[done]] = True
