@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
@@ -22,7 +23,7 @@ from likely.mdp import (
     solve,
 )
 from likely.mdp.discounted import frontier
-from likely.mdp.kernels import graph, threads
+from likely.mdp.kernels import graph, prioritized, threads
 from likely.mdp.kernels import order as generated_order
 from likely.mdp.kernels.engine import NATURAL, NO_ORDER, GeneratedEngine, Order, StoredEngine
 from likely.mdp.model.operators import bellman_expectation
@@ -101,6 +102,21 @@ def test_a_sweep_is_gauss_seidel_with_loops_solved(step: int) -> None:
             options.append((mdp.reward[pair] + 0.9 * row @ expected) / (1 - 0.9 * loop))
         expected[s] = max(options)
     assert np.allclose(value, expected, rtol=0, atol=1e-13)
+
+
+def test_prioritized_sweeping_ends_at_the_optimum() -> None:
+    """Its queue is empty only when no state can change: not of others, and not by its own loop."""
+    mdp = random_mdp(40, 3, 4, 0.9, terminal=2)
+    indices = mdp.indices.copy()
+    indices[mdp.indptr[:-1][::2]] = mdp.pair_state[::2]  # half of the pairs may stay
+    for case in (mdp, dataclasses.replace(mdp, indices=indices)):
+        value = np.zeros(40)
+        lists = graph.predecessor_lists(case.pair_ptr, case.indptr, case.indices, case.states)
+        residual = bellman_optimality(case, value) - value
+        done = prioritized.run(case.rows, value, residual, *lists, 10**6, 1e-9)
+        assert 40 < done < 10**5
+        # Changes of less than the threshold are not queued, and may add up.
+        assert np.abs(bellman_optimality(case, value) - value).max() < 1e-8
 
 
 @pytest.mark.parametrize("folded", [False, True])
