@@ -147,4 +147,5 @@ def watching(monkeypatch: pytest.MonkeyPatch, see: Callable[[Optimizer], None]) 
         monkeypatch.setattr(optimizer, "step", seen_step)
         return optimizer
 
-    monkeypatch.setattr(importlib.import_module("likely.training.loop"), "optimizer_for", watched)
+    place = importlib.import_module("likely.training.updates")
+    monkeypatch.setattr(place, "optimizer_for", watched)
