@@ -13,7 +13,7 @@ from likely.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAPER = "#ffffff"
+PAPER, INK = "#ffffff", "#1f2933"
 DPI = 130
 
 
@@ -44,8 +44,10 @@ def figure_png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure atomically as .png, .pdf or .svg; returns the path."""
+def save_figure(figure: Figure, path: str | Path, title: str = "") -> Path:
+    """Write a figure, with a title above it, atomically as .png, .pdf or .svg; returns the path."""
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK)
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".pdf", ".svg"):
         raise InvalidSetting(f'{path}: pictures are .png, .pdf or .svg, given "{suffix}"')

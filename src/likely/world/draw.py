@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from likely.errors import InvalidSetting
-from likely.files.figures import new_figure, save_figure
-from likely.mdp.draw.plots import INK, colours
+from likely.files.figures import INK, new_figure, save_figure
+from likely.mdp.draw.plots import colours
 from likely.world.planning import Plan
 from likely.world.trajectories import Trajectories
 
@@ -72,6 +72,4 @@ def values_figure(
     bar = figure.colorbar(image, ax=panels, pad=0.015, shrink=0.9)
     bar.set_label("V", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    if title:
-        figure.suptitle(title, fontsize=11, color=INK)
-    return save_figure(figure, path)
+    return save_figure(figure, path, title)

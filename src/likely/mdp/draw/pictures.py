@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from likely.errors import InvalidSetting
-from likely.files.figures import new_figure, save_figure, write_atomically
+from likely.files.figures import INK, new_figure, save_figure, write_atomically
 from likely.mdp.draw import plots
 from likely.mdp.model.arrays import BoolArray, FloatArray
 from likely.mdp.model.layout import GridLayout
@@ -64,7 +64,7 @@ def policy_contours(
             row, column, room = _inside(grid == action)
             if room < 1.9:
                 continue  # too narrow for a number; the colour says it
-            shade = "white" if abs(action) > 0.6 * reach else plots.INK
+            shade = "white" if abs(action) > 0.6 * reach else INK
             axes.text(
                 column,
                 row,
@@ -79,7 +79,7 @@ def policy_contours(
         axes = figure.add_subplot(down, across, panels)
         grid = layout.on_grid(value)
         axes.imshow(grid, cmap=plots.colours(), origin="lower")
-        lines = axes.contour(grid, levels=8, colors=plots.INK, linewidths=0.6)
+        lines = axes.contour(grid, levels=8, colors=INK, linewidths=0.6)
         axes.clabel(lines, fontsize=6.5, fmt="%.0f")
         _axes_of(axes, layout, "value", left=(panels - 1) % across == 0, bottom=True)
         painted += [axes] if down > 1 else []  # the bar stands below them all
@@ -89,15 +89,13 @@ def policy_contours(
     bar.minorticks_off()
     bar.set_label(unit, fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    if title:
-        figure.suptitle(title, fontsize=11, color=plots.INK)
-    return save_figure(figure, path)
+    return save_figure(figure, path, title)
 
 
 def _axes_of(axes: Axes, layout: GridLayout, title: str, left: bool, bottom: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title(title, fontsize=10, color=plots.INK)
+    axes.set_title(title, fontsize=10, color=INK)
     axes.tick_params(labelsize=7.5, labelleft=left, labelbottom=bottom)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -115,7 +113,7 @@ def _borders(axes: Axes, grid: FloatArray) -> None:
     ] + [[(c - 0.5, r + 0.5), (c + 0.5, r + 0.5)] for r, c in np.argwhere(grid[1:] != grid[:-1])]
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(LineCollection(segments, colors=plots.INK, linewidths=0.8))
+    axes.add_collection(LineCollection(segments, colors=INK, linewidths=0.8))
 
 
 def _inside(mask: BoolArray) -> tuple[int, int, float]:
@@ -213,9 +211,9 @@ def _frame(
                 ha="center",
                 va="bottom",
                 fontsize=6.5,
-                color=plots.INK,
+                color=INK,
             )
-    axes.set_title(label, fontsize=9.5, color=plots.INK)
+    axes.set_title(label, fontsize=9.5, color=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     buffer.seek(0)

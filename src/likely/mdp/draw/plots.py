@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from likely.files.figures import PAPER, new_figure, save_figure
+from likely.files.figures import INK, PAPER, new_figure, save_figure
 from likely.mdp.model.arrays import BoolArray, FloatArray
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 NUMBERS_UP_TO = 14
 ARROWS_UP_TO = 40
 
-INK = "#1f2933"
 WALL = "#3e4c59"
 END = "#d9dee3"
 
@@ -249,9 +248,7 @@ def heat_map(
         right.set_title("greedy policy", fontsize=10, color=INK)
     if rows > 1:
         figure.colorbar(image, ax=left, shrink=0.85, pad=0.02)
-    if title:
-        figure.suptitle(title, fontsize=11, color=INK)
-    return save_figure(figure, path)
+    return save_figure(figure, path, title)
 
 
 def sweeps_figure(
@@ -287,9 +284,7 @@ def sweeps_figure(
         _draw_policy(right, mdp, layout, value)
         if i % down == 0:
             right.set_title("greedy policy", fontsize=9.5, color=INK, loc="left", pad=3)
-    if title:
-        figure.suptitle(title, fontsize=11, color=INK)
-    return save_figure(figure, path)
+    return save_figure(figure, path, title)
 
 
 def convergence(path: str | Path, methods: Sequence[Convergence], title: str = "") -> Path:
@@ -324,9 +319,7 @@ def convergence(path: str | Path, methods: Sequence[Convergence], title: str = "
     left.set_ylabel("certified bound on |V - V*|", fontsize=9)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, frameon=False, loc="outside right center")
-    if title:
-        figure.suptitle(title, fontsize=11, color=INK)
-    return save_figure(figure, path)
+    return save_figure(figure, path, title)
 
 
 def line_plot(
@@ -381,6 +374,4 @@ def line_plot(
         axes.tick_params(labelsize=8)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=11, color=INK)
-    return save_figure(figure, path)
+    return save_figure(figure, path, title)
