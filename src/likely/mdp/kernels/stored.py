@@ -126,11 +126,7 @@ def sweep(rows, value, best, order, start, stop, step, still):
             begin = end
             q = reward[pair] + discount * total
             if loop > 0.0:
-                remain = 1.0 - discount * loop
-                if remain <= 0.0:  # an undiscounted loop that is never left
-                    q = 0.0 if reward[pair] == 0.0 else reward[pair] * np.inf
-                else:
-                    q /= remain
+                q /= 1.0 - discount * loop
             chosen = np.int64(pair) if q > top else chosen
             top = q if q > top else top
             kept = q if np.int64(pair) == old else kept
