@@ -173,7 +173,7 @@ def test_the_colour_bar_of_actions_stands_with_the_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
-    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, *_: kept.append(figure))
     layout = GridLayout.of(np.arange(16).reshape(4, 4))
     policies = [("best action", np.arange(16) % 3 - 1)]
     pictures.policy_contours(tmp_path / "a.png", layout, policies, np.arange(16.0), "move")
@@ -187,7 +187,7 @@ def test_states_and_actions_have_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
-    monkeypatch.setattr(plots, "save_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, *_: kept.append(figure))
     forest = worlds.build("forest")
     draw(str(tmp_path / "a.png"), forest, np.arange(3.0), "forest")
     lower = kept[0].axes[1]
