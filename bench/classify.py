@@ -6,11 +6,11 @@
     python bench/classify.py --out runs/classify --only m1      # a part; the others stay
 
 An encoder is fitted to the 50,000 training images without their labels: a dense denoising
-autoencoder, a convolutional one, and a VAE as M1. Then, in 20 paired draws of 10 labels a class,
-the classifier that starts from it stands beside the same network from scratch and beside
-classifiers on the pixels; the convolutional one and M1+M2 take minutes a draw, so fewer draws. The
-encoders were chosen by `--validation`, which draws other labels and scores validation images. The
-test split is read at the end of each draw. Finished draws are kept in the folder.
+autoencoder, a convolutional one, and a VAE as M1. Then, in 20 paired draws of 10 labels a class
+(fewer of 1 and of 100, once all), the classifier that starts from it stands beside the same network
+from scratch and beside classifiers on the pixels; the convolutional one has 5 draws, M1+M2 has 3.
+The encoders were chosen by `--validation`, which draws other labels and scores validation images.
+The test split is read at the end of each draw. Finished draws are kept in the folder.
 
 Needs scikit-learn, and the data: LIKELY_DATA, or a network for the first download.
 """
@@ -29,6 +29,7 @@ import torch
 from common import RESULTS, write_result
 from likely import data, runs
 from likely.evaluate.scores import Scores
+from likely.evaluate.semi_supervised import SemiSupervised
 from likely.jobs.classify import Classification, ClassifySettings, Draws, Result
 from likely.runs.checkpoint import read_json, write_json
 from likely.settings import FitSettings, to_json
@@ -49,7 +50,7 @@ class Recipe:
         changes: settings that differ from the preset.
         fit: of the encoder.
         classify: which classifiers.
-        draws: of labels.
+        draws: of labels, by how many of each class are labelled; 0 for all.
         binarize: of the data.
     """
 
@@ -57,25 +58,33 @@ class Recipe:
     changes: dict[str, Any]
     fit: FitSettings
     classify: ClassifySettings
-    draws: int = 20
+    draws: dict[int, int] = dataclasses.field(default_factory=lambda: {PER_CLASS: 20})
     binarize: data.Binarize | None = None
 
 
 RECIPES = {
-    "dense": Recipe("autoencoder", {"network": "dense", **DENOISING}, FIT, ClassifySettings()),
+    "dense": Recipe(
+        "autoencoder",
+        {"network": "dense", **DENOISING},
+        FIT,
+        ClassifySettings(),
+        draws={1: 5, PER_CLASS: 20, 100: 5, 0: 1},
+    ),
     "conv": Recipe(
         "autoencoder",
         {"network": "conv", "channels": 8, **DENOISING},
         dataclasses.replace(FIT, steps=1_200),
         ClassifySettings(baselines=False),
-        draws=5,
+        draws={PER_CLASS: 5},
     ),
     "m1": Recipe(
         "vae",
         {"network": "dense", "latent": 50},
-        FIT,
-        ClassifySettings(modes=("m1m2",), baselines=False),
-        draws=3,
+        dataclasses.replace(FIT, steps=12_000),
+        ClassifySettings(
+            modes=("m1m2",), baselines=False, semi_supervised=SemiSupervised(steps=15_000)
+        ),
+        draws={PER_CLASS: 3},
         binarize="dynamic",
     ),
 }
@@ -90,24 +99,27 @@ def encoder(name: str, out: Path) -> Path:
     return out / name
 
 
-def classified(name: str, out: Path, settings: ClassifySettings, draws: int) -> Classification:
+def classified(
+    name: str, out: Path, settings: ClassifySettings, draws: dict[int, int]
+) -> Classification:
     """Every method on every draw; those that are on file are read back."""
     run = runs.load(encoder(name, out))
-    job: Draws | None = None
-    results = []
-    for number in range(draws):
-        path = out / f"{name}-{settings.split}-draw-{number}.json"
-        if not path.exists():
-            job = job or Draws(run, None, settings)
-            drawn = job.draw(PER_CLASS, number)
-            write_json(path, {method: _plain(result) for method, result in drawn.items()})
-            line = ", ".join(f"{m} {r.scores.accuracy:.4f}" for m, r in drawn.items())
-            print(f"{name}, draw {number + 1} of {draws}: {line}", flush=True)
-        record = read_json(path, "delete it, and it is made again")
-        results.append({method: _read(result) for method, result in record.items()})
-    job = job or Draws(run, None, settings)
-    fractions = (job.together(PER_CLASS, results),)
-    return Classification(name, run.name, fractions, settings)
+    job = Draws(run, None, settings)
+    fractions = []
+    for per_class, count in draws.items():
+        results = []
+        for number in range(count):
+            stem = f"{name}-{settings.split}-{per_class or 'all'}-draw-{number}"
+            path = out / f"{stem}.json"
+            if not path.exists():
+                drawn = job.draw(per_class, number)
+                write_json(path, {method: _plain(result) for method, result in drawn.items()})
+                line = ", ".join(f"{m} {r.scores.accuracy:.4f}" for m, r in drawn.items())
+                print(f"{stem}, of {count}: {line}", flush=True)
+            record = read_json(path, "delete it, and it is made again")
+            results.append({method: _read(result) for method, result in record.items()})
+        fractions.append(job.together(per_class, results))
+    return Classification(name, run.name, tuple(fractions), settings)
 
 
 def _plain(result: Result) -> dict[str, Any]:
@@ -126,24 +138,28 @@ def _read(record: dict[str, Any]) -> Result:
 
 def figures_of(name: str, classification: Classification) -> dict[str, float]:
     """Figures of the draws of an encoder."""
-    (fraction,) = classification.fractions
     figures: dict[str, float] = {}
-    if name == "m1":
-        right = fraction.accuracy("m1m2")
-        stem = f"classify/mnist-{fraction.labelled}-total/m1m2"
-        figures = {f"{stem}-error-percent": 100 - right.value, f"{stem}-draws": float(right.n)}
-        if right.n > 1:
-            figures[f"{stem}-error-percent-standard-error"] = right.standard_error
-        return figures
-    prefix = f"classify/mnist-{PER_CLASS}"
-    difference = fraction.difference("joint", "scratch")
-    for end, value in dataclasses.asdict(difference).items():
-        figures[f"{prefix}/{name}-gain-{end}"] = value
-    for method in fraction.methods:
-        label = method if name == "dense" else f"{name}-{method}"
-        estimate = fraction.accuracy(method)
-        figures[f"{prefix}/{label}-accuracy"] = estimate.value
-        figures[f"{prefix}/{label}-accuracy-standard-error"] = estimate.standard_error
+    for fraction in classification.fractions:
+        if name == "m1":
+            right = fraction.accuracy("m1m2")
+            stem = f"classify/mnist-{fraction.labelled}-total/m1m2"
+            figures[f"{stem}-error-percent"] = 100 - right.value
+            figures[f"{stem}-draws"] = float(right.n)
+            if right.n > 1:
+                figures[f"{stem}-error-percent-standard-error"] = right.standard_error
+            continue
+        prefix = f"classify/mnist-{fraction.per_class or 'all'}"
+        several = len(fraction.methods["joint"].accuracies) > 1
+        if several:
+            difference = fraction.difference("joint", "scratch")
+            for end, value in dataclasses.asdict(difference).items():
+                figures[f"{prefix}/{name}-gain-{end}"] = value
+        for method in fraction.methods:
+            label = method if name == "dense" else f"{name}-{method}"
+            estimate = fraction.accuracy(method)
+            figures[f"{prefix}/{label}-accuracy"] = estimate.value
+            if several:
+                figures[f"{prefix}/{label}-accuracy-standard-error"] = estimate.standard_error
     return figures
 
 
@@ -168,7 +184,8 @@ def main() -> None:
         settings = recipe.classify
         if args.validation:
             settings = dataclasses.replace(settings, split="validation", seed=OTHER_DRAWS)
-        measured = classified(name, args.out, settings, args.draws or recipe.draws)
+        draws = {per: args.draws or count for per, count in recipe.draws.items()}
+        measured = classified(name, args.out, settings, draws)
         print(measured, flush=True)
         if args.validation:
             continue

@@ -531,7 +531,10 @@ def _percent(figures: dict[str, float], name: str) -> str:
 def accuracies(record: dict[str, Any]) -> str:
     """MNIST with 10 labels a class: every method with its accuracy, and what pre-training gains."""
     figures, prefix = record["figures"], "classify/mnist-10"
-    fractions = {name: about["fractions"][0] for name, about in record["about"].items()}
+    fractions = {
+        name: next(part for part in about["fractions"] if part["per_class"] == 10)
+        for name, about in record["about"].items()
+    }
     rows = {}
     for name in ("dense", "conv"):
         for method, result in fractions.get(name, {"methods": {}})["methods"].items():
@@ -555,16 +558,39 @@ def accuracies(record: dict[str, Any]) -> str:
                 f"points**, 95 % interval of the paired difference [{low:.1f}, {high:.1f}]; the "
                 f"median over draws is {_median_gain(fractions[name]):+.1f}.\n"
             )
+    text += _label_curve(record)
     error = "classify/mnist-100-total/m1m2-error-percent"
     if error in figures:
         count = int(figures["classify/mnist-100-total/m1m2-draws"])
         draws_of = f"{count} draw{'s' * (count > 1)} of labels"
+        fit, m2 = record["about"]["m1"]["fit"], record["about"]["m1"]["settings"]
+        epochs = fit["steps"] * fit["batch_size"] / 50_000
         text.append(
-            f"M1+M2 with 100 labels in all: **{shown(error, record)} % test error**, {draws_of}, a "
-            "minute and a half of one core on a VAE of 10 epochs; published 3.33 ± 0.14 % (Kingma "
-            "et al. 2014), after 3,000 epochs.\n"
+            f"M1+M2 with 100 labels in all: **{shown(error, record)} % test error**, {draws_of}, "
+            f"{m2['semi_supervised']['steps']:,} updates on the codes of a VAE of {epochs:.0f} "
+            "epochs; published 3.33 ± 0.14 % (Kingma et al. 2014), after 3,000 epochs.\n"
         )
     return "\n".join(text)
+
+
+def _label_curve(record: dict[str, Any]) -> list[str]:
+    """Accuracy of the dense network by the number of labels, when more than one was measured."""
+    fractions = record["about"]["dense"]["fractions"]
+    if len(fractions) < 2:
+        return []
+    names = [f"{part['per_class']} a class" if part["per_class"] else "all" for part in fractions]
+    lines = [
+        f"| test accuracy, %, by labels | {' | '.join(names)} |",
+        f"|{' --- |' * (len(names) + 1)}",
+    ]
+    for method, result in fractions[0]["methods"].items():
+        cells = []
+        for part in fractions:
+            stem = f"classify/mnist-{part['per_class'] or 'all'}/{method}-accuracy"
+            cells.append(shown(stem, record) if stem in record["figures"] else "")
+        lines.append(f"| {result['title']} | {' | '.join(cells)} |")
+    draws = [len(part["methods"]["joint"]["accuracies"]) for part in fractions]
+    return ["\n".join(lines), f"Draws of labels: {', '.join(map(str, draws))}.\n"]
 
 
 def _median_gain(fraction: dict[str, Any]) -> float:
