@@ -1,7 +1,7 @@
 """Colouring CIFAR-10, enlarging CIFAR-10 and Fashion-MNIST, on a processor; resumable.
 
     python bench/enlarge.py fit cifar10-colour --work runs/enlarge       # 14 minutes of a core
-    python bench/enlarge.py fit cifar10-scale --work runs/enlarge        # 8
+    python bench/enlarge.py fit cifar10-scale --work runs/enlarge        # 27
     python bench/enlarge.py fit fashion-mnist-scale --work runs/enlarge  # 2
     python bench/enlarge.py measure --work runs/enlarge                  # what is fitted so far
 
@@ -71,7 +71,7 @@ RECIPES = {
         "cifar10",
         "haar-pyramid",
         {"channels": 32, "base_layers": 4, "layers": 4, "head_channels": 64, "features": 48},
-        1800,
+        6000,
         {"upscale/cifar10-x2": Task(2), "upscale/cifar10-x4": Task(4)},
     ),
     "fashion-mnist-scale": Recipe(
@@ -175,6 +175,7 @@ def measure(work: Path, images: int, examples: int, wanted: list[str] | None) ->
         if not (folder / "weights.safetensors").exists():
             continue
         of_parts, about[name] = parts(folder, examples)
+        about[name]["steps"] = recipe.steps
         figures |= {f"enlarge/{name}/{key}": value for key, value in of_parts.items()}
         for label, task in recipe.tasks.items():
             more = wanted is None or label in wanted
