@@ -291,7 +291,7 @@ class ForgetsAtBorders(models.GRU):
     ],
 )
 def test_defects_are_found(kind: type[models.GRU], proof: str) -> None:
-    honest, train, test = built("gru", "keys")
+    honest, train, test = built("gru", "keys", neighbours=0)
     model = kind(train.spec, honest.settings)
     model.load_state_dict(honest.state_dict())
     proofs = verify(model, test, train=train, quick=True)
