@@ -554,7 +554,8 @@ def accuracies(record: dict[str, Any]) -> str:
                 figures[f"{prefix}/{name}-gain-{e}"] for e in ("points", "low", "high")
             )
             text.append(
-                f"Fine-tuned jointly against the same {name} network from scratch: **{points:+.1f} "
+                f"Fine-tuned jointly against the same {name} network from scratch, "
+                f"{len(fractions[name]['methods']['joint']['accuracies'])} draws: **{points:+.1f} "
                 f"points**, 95 % interval of the paired difference [{low:.1f}, {high:.1f}]; the "
                 f"median over draws is {_median_gain(fractions[name]):+.1f}.\n"
             )
@@ -590,7 +591,7 @@ def _label_curve(record: dict[str, Any]) -> list[str]:
             cells.append(shown(stem, record) if stem in record["figures"] else "")
         lines.append(f"| {result['title']} | {' | '.join(cells)} |")
     draws = [len(part["methods"]["joint"]["accuracies"]) for part in fractions]
-    return ["\n".join(lines), f"Draws of labels: {', '.join(map(str, draws))}.\n"]
+    return ["\n".join(lines) + "\n", f"Draws of labels: {', '.join(map(str, draws))}.\n"]
 
 
 def _median_gain(fraction: dict[str, Any]) -> float:
