@@ -45,8 +45,10 @@ def write_result(
 
 def this_command() -> dict[str, str]:
     """The command that runs, and its date."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # of a module, as with -m
+    ran = [_portable(sys.argv[0])] if spec is None else ["-m", spec.name]
     return {
-        "command": " ".join(["python", *map(_portable, sys.argv)]),
+        "command": " ".join(["python", *ran, *map(_portable, sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 

@@ -49,6 +49,23 @@ def test_the_page_of_results_is_for_reading(bench: Any) -> None:
     assert {"dcgan", "vae", "made"} < set(scores)
 
 
+def test_every_figure_was_measured_by_a_command_that_is_there() -> None:
+    """Run as it stands, from the root of the repository."""
+    commands = {}
+    for path in sorted((ROOT / "bench" / "results").glob("*.json")):
+        for command in re.findall(r'"command": "([^"]*)', path.read_text()):
+            commands.setdefault(command, path.name)
+    assert len(commands) > 50
+    for command, name in commands.items():
+        program, first, *rest = command.split()
+        if program == "likely":
+            assert (ROOT / rest[0]).exists(), (name, command)
+            continue
+        script = rest[0].replace(".", "/") + ".py" if first == "-m" else first
+        assert program == "python", (name, command)
+        assert (ROOT / script).is_file(), (name, command)
+
+
 def test_every_likelihood_says_how_it_relates_to_the_truth() -> None:
     page = "\n".join((ROOT / "docs" / f"results{end}.md").read_text() for end in ("", "-mnist"))
     rows = re.findall(r"^\| `(.*)` \| (.*) \|$", page, re.MULTILINE)
