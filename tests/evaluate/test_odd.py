@@ -27,6 +27,7 @@ from likely.evaluate.odd import (
     file_bits,
     model_null,
     regret,
+    smallest_p,
     statistics,
 )
 from likely.jobs.score import score
@@ -116,7 +117,7 @@ def test_noise_is_odd_and_the_plant_comes_first() -> None:
     usual[17] = 1 - usual[17]
     result = score(model, data.from_array(usual, 2), drawn(model, 400, 2))
     assert result.rule == "complexity"
-    assert set(result.values) == {"nats", "complexity", "surprise", "file-length"}
+    assert set(result.values) == {"nats", "complexity", "surprise", "file-length", "smallest-p"}
     less = result.values["nats"] / np.log(2) - result.values["file-length"]
     assert np.allclose(result.values["complexity"], less)
     by_nats = np.argsort(-result.values["nats"])[0]
@@ -214,3 +215,24 @@ def test_the_command_scores_a_folder_and_a_split(
     assert "absent" in capsys.readouterr().err
     assert main(["score", str(run), str(tmp_path / "stripes.npy")]) == 2
     assert "[0, 17)" in capsys.readouterr().err
+
+
+def test_the_smallest_p_value_finds_what_one_statistic_sees_and_is_uniform() -> None:
+    """Ranked among further examples; `file-length`, which knows no model, has no part in it."""
+    generator = np.random.default_rng(0)
+
+    def examples(n: int, **apart: float) -> dict[str, np.ndarray]:
+        names = ("nats", "complexity", "surprise", "file-length")
+        return {name: generator.normal(apart.get(name, 0.0), 1.0, n) for name in names}
+
+    known, further, fresh = examples(2000), examples(2000), examples(2000)
+    reference = smallest_p(known, further)
+    p = conformal(reference, smallest_p(known, fresh), two_sided=False)
+    assert kstest(p, "uniform").pvalue > 0.01
+    assert (np.exp(-reference) <= 0.05).mean() > 0.1  # no p-value before it is ranked
+    for odd in ({"nats": -6.0}, {"complexity": 6.0}, {"surprise": 6.0}):
+        assert auroc(reference, smallest_p(known, examples(500, **odd)))[0] > 0.98
+    lengthy = smallest_p(known, examples(500, **{"file-length": 6.0}))
+    assert 0.4 < auroc(reference, lengthy)[0] < 0.6
+    alone = {name: known[name] for name in ("nats", "file-length")}
+    assert smallest_p(alone, alone) is None

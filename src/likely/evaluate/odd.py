@@ -12,6 +12,7 @@ what it finds, no network need be thanked for.
     regret        what the ELBO gains when q is fitted to the example alone   large is odd
     distance      to the nearest training example, in features                large is odd
     file-length   bits of the smallest lossless file                          two-sided
+    smallest-p    -ln of the smallest p-value of all but file-length          large is odd
 
 The p-value of a statistic is conformal: its rank among held-out examples of the model's own data,
 uniform for fresh examples of that data whatever the model is like. `surprise` has a second one,
@@ -30,7 +31,7 @@ import dataclasses
 import io
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +62,10 @@ Features = Callable[[Tensor, Tensor | None], Tensor]
 TWO_SIDED = ("nats", "surprise", "file-length")
 # The first of these that there is ranks the examples. Fixed before any data were seen.
 RULE = ("ratio", "regret", "complexity", "nats", "distance", "file-length")
+# Knows no model.
+LENGTH = "file-length"
+# Odd in any way: made of the p-values of the statistics that know the model.
+SMALLEST = "smallest-p"
 BATCH = 64
 
 
@@ -151,7 +156,7 @@ def statistics(
             ],
             told("comparing features"),
         )
-    values["file-length"] = length
+    values[LENGTH] = length
     return values
 
 
@@ -274,6 +279,31 @@ def conformal(reference: FloatArray, values: FloatArray, *, two_sided: bool) -> 
         return upper
     lower = (np.searchsorted(ranked, values, "right") + 1) / (n + 1)
     return np.minimum(1.0, 2.0 * np.minimum(upper, lower))
+
+
+def smallest_p(
+    known: Mapping[str, FloatArray], values: Mapping[str, FloatArray]
+) -> FloatArray | None:
+    """-ln of the smallest p-value among the statistics that know the model; [N], large is odd.
+
+    An example may be odd in one way alone: too cheap for how simple it is, or too dear for what the
+    model expected. The smallest of several p-values is none itself: rank it among those of further
+    held-out examples, `conformal(smallest_p(known, further), smallest_p(known, values))`.
+    Source: Tippett 1931; ranked as Bates et al. 2023, https://doi.org/10.1214/22-AOS2244.
+
+    Args:
+        known: statistics of held-out examples, by name, [n] each.
+        values: the same of the examples, [N] each.
+
+    Returns:
+        None where fewer than two statistics know the model: there is nothing to combine.
+    """
+    names = [name for name in values if name not in (LENGTH, SMALLEST)]
+    if len(names) < 2:
+        return None
+    each = [conformal(known[n], values[n], two_sided=n in TWO_SIDED) for n in names]
+    smallest: FloatArray = -np.log(np.min(each, axis=0))
+    return smallest
 
 
 def model_null(surprise: FloatArray) -> FloatArray:

@@ -19,6 +19,7 @@ from likely.density import Fittable
 from likely.errors import InvalidData
 from likely.evaluate.odd import (
     RULE,
+    SMALLEST,
     TWO_SIDED,
     Asked,
     FloatArray,
@@ -28,6 +29,7 @@ from likely.evaluate.odd import (
     conformal,
     model_null,
     oddness,
+    smallest_p,
     statistics,
 )
 
@@ -140,6 +142,10 @@ def score(
     known = statistics(model, reference, asked, progress)
     ranks = {name: each[::2] for name, each in known.items()}
     fresh = {name: each[1::2] for name, each in known.items()}
+    combined, further = smallest_p(ranks, values), smallest_p(ranks, fresh)
+    if combined is not None and further is not None:
+        # Their own reference are the examples that the p-values are not ranks among.
+        values[SMALLEST], ranks[SMALLEST], fresh[SMALLEST] = combined, further, further
     p = {
         name: conformal(ranks[name], each, two_sided=name in TWO_SIDED)
         for name, each in values.items()
