@@ -306,19 +306,22 @@ RECIPES = {
         VQ,
         QuantisedBound(rate=0.3, warmup=1000, encoder_steps=3000),
     ),
+    # Without weight decay 100,000 updates overfit: 81.4 nats of training images, 87.9 of others.
     "rbm": Recipe(
         "rbm",
         {"hidden": 500, "chains": 100},
         _fit(
-            steps=20_000,
+            steps=40_000,
             learning_rate=2e-3,
+            optimizer="adamw",
+            weight_decay=0.03,
             schedule="linear",
             beta1=0.5,
             clip=0.0,
-            validate_every=5_000,
+            validate_every=20_000,
             log_every=100,
         ),
-        ContrastiveDivergence(k=5),
+        ContrastiveDivergence(k=1),
     ),
     # Three layers of codes; free nats of each, so that none stays empty.
     "hierarchical-vae": Recipe(
