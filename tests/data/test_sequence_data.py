@@ -267,7 +267,9 @@ def test_a_table_of_several_series(tmp_path: Path) -> None:
     assert len(train) == 7
     assert set(train.lengths) == {4}
     path.write_text(path.read_text().replace("who", "series", 1))
-    assert np.array_equal(data.load(path)[0].values, train.values)  # type: ignore[attr-defined]
+    renamed, _ = data.load(path)
+    assert isinstance(renamed, Sequences)
+    assert np.array_equal(renamed.values, train.values)
 
 
 def test_broken_tables_name_the_row(tmp_path: Path) -> None:

@@ -58,14 +58,11 @@ FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 Features = Callable[[Tensor, Tensor | None], Tensor]
 
+LENGTH, SMALLEST = "file-length", "smallest-p"
 # Statistics that are odd at either end; of the others, large is odd.
-TWO_SIDED = ("nats", "surprise", "file-length")
+TWO_SIDED = ("nats", "surprise", LENGTH)
 # The first of these that there is ranks the examples. Fixed before any data were seen.
-RULE = ("ratio", "regret", "complexity", "nats", "distance", "file-length")
-# Knows no model.
-LENGTH = "file-length"
-# Odd in any way: made of the p-values of the statistics that know the model.
-SMALLEST = "smallest-p"
+RULE = ("ratio", "regret", "complexity", "nats", "distance", LENGTH)
 BATCH = 64
 
 
