@@ -376,4 +376,6 @@ CONTINUED = {
                                      "dropout": 0.1},
                         steps=2_400, batch_size=64, learning_rate=0.006, warmup=100, ema=0.995,
                         validate_every=200),
+    # Its codes are in use already: no warm-up of their price, under which it would unlearn them.
+    "pixel-vae": dataclasses.replace(RECIPES["pixel-vae"], objective=NegativeELBO()),
 }  # fmt: skip

@@ -186,7 +186,8 @@ class Bernoulli(Head):
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         # log sigmoid(l) = -softplus(-l), log sigmoid(-l) = -softplus(l)
-        return -softplus(torch.where(x > 0, -parameters, parameters))
+        # The sign as a factor: `where` between a tensor and its negative takes twice the time.
+        return -softplus(parameters * (1 - 2 * (x > 0).to(parameters.dtype)))
 
     def log_table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
         logit = parameters[:, channel]

@@ -24,6 +24,8 @@ from likely.errors import ProofFailed
 from likely.estimate import Relation
 from likely.evaluate.sequences.calibration import calibration
 from likely.noise import Noise
+from likely.settings import FitSettings
+from likely.training.loop import fit
 from likely.training.objectives import Step
 from likely.verify import verify
 
@@ -301,3 +303,15 @@ def test_a_warm_up_weighs_the_loss_and_not_what_is_logged() -> None:
     step = Step(model, {}, "model", x, None, Noise(0), 0)
     particles = likely.SequenceBound(particles=4).loss(step)
     assert float(particles.value.detach().mean()) < float(late["negative_elbo"].mean()) + 0.3
+
+
+def test_a_fit_by_particles_is_validated_by_particles() -> None:
+    model, train, _ = built("vrnn", "keys")
+    train.validation = train
+    settings = FitSettings(steps=1, batch_size=4, validate_every=1, ema=0.0, precision="float32")
+    run = fit(model, train, likely.SequenceBound(particles=8), settings)
+    assert len(train) <= 256  # one part of a validation
+    x = torch.from_numpy(train.batch(slice(0, len(train))).x)
+    with torch.no_grad():
+        bound = -model.fivo(x, Noise("validation", 0), None, 8).sum() / train.units(len(train))
+    assert run.metrics[-1]["validation"] == pytest.approx(float(bound), rel=1e-5)

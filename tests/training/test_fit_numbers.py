@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -17,12 +18,12 @@ from torch import Tensor
 from fit_cases import CASES, SETTINGS, fit_case, model_of, stop_at, training_data, watching
 from likely import runs
 from likely.data.spec import Dataset
-from likely.density import Autoregressive, ImplicitDensity
+from likely.density import Autoregressive, ImplicitDensity, LatentVariable
 from likely.noise import Noise
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
 from likely.training.loop import fit
-from likely.training.objectives import Loss, NegativeELBO, Step
+from likely.training.objectives import ImportanceWeighted, Loss, NegativeELBO, Step
 from likely.training.optimizers import Optimizer
 
 # -- validation, and the weights that it chooses -----------------------------------------------
@@ -46,6 +47,23 @@ def test_validation_is_the_mean_over_every_held_out_example() -> None:
     with torch.no_grad():
         by_hand = -model.log_prob(x, torch.from_numpy(batch.label)).double().mean()
     assert run.metrics[-1]["validation"] == pytest.approx(float(by_hand), rel=1e-6)
+
+
+def test_an_importance_weighted_fit_is_validated_by_its_bound() -> None:
+    """Its ELBO may rise while the bound falls, which chose the wrong weights."""
+    data = training_data()
+    model = model_of("vae-dense")
+    assert isinstance(model, LatentVariable)
+    settings = dataclasses.replace(SETTINGS, steps=4, batch_size=8, validation_examples=8)
+    run = fit(model, data, ImportanceWeighted(k=64), settings)
+    batch = data.validation.batch(slice(0, 8))
+    x = torch.from_numpy(batch.x.astype(np.int64))
+    with torch.no_grad():
+        bound = -model.importance_bound(x, 64, Noise("validation", 0)).mean()
+        elbo = -model.elbo(x, Noise("validation", 0)).mean()
+    assert run.metrics[-1]["validation"] == pytest.approx(float(bound), rel=1e-6)
+    assert float(bound) < float(elbo) - 0.1
+    assert ImportanceWeighted(k=1).importance_samples is None
 
 
 @pytest.mark.parametrize("kept", ["in memory", "in a directory"])

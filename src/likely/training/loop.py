@@ -260,7 +260,7 @@ class _Loop:
         count = min(self.settings.validation_examples or len(held_out), len(held_out))
         total = 0.0
         with self.average.applied():
-            log_prob = _log_prob_of(model)
+            log_prob = _log_prob_of(model, self.objective.importance_samples)
             for part in chunks(count, held_out.together):
                 x, context = self.updates.to_device(held_out.batch(part))
                 noise = Noise("validation", part.start, device=self.device)
@@ -414,8 +414,10 @@ class _Loop:
                 self.files.write_health([dataclasses.asdict(each) for each in self.findings])
 
 
-def _log_prob_of(model: Fittable) -> Callable[[Tensor, Noise, Tensor | None], Tensor]:
-    """What a validation adds up, with the weights of now: log p(x), or minus a loss."""
+def _log_prob_of(
+    model: Fittable, samples: int | None
+) -> Callable[[Tensor, Noise, Tensor | None], Tensor]:
+    """What a validation adds up, with the weights of now: log p(x) or its bound, or minus a loss."""
     if isinstance(model, HasLoss):
         return lambda x, _, context: -model.loss(x, context)
-    return measure_of(model, quick=True).log_prob
+    return measure_of(model, samples, quick=True).log_prob

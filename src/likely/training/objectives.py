@@ -115,6 +115,10 @@ class SequenceBound(SequenceBoundSettings, Objective):
     fits = LatentSequence
     needs = "a model of sequences with latents"
 
+    @property
+    def importance_samples(self) -> int | None:
+        return self.particles if self.particles > 1 else None
+
     def examples(self, model: Fittable, data: Dataset) -> Dataset:
         return windows_of(model, data)
 
@@ -328,6 +332,10 @@ class ImportanceWeighted(ImportanceSettings, Objective):
 
     fits = LatentVariable
     needs = "a latent-variable model"
+
+    @property
+    def importance_samples(self) -> int | None:
+        return self.k if self.k > 1 else None
 
     def loss(self, step: Step) -> Loss:
         log_weights = step.model.log_weights(

@@ -97,6 +97,14 @@ class Objective(abc.ABC):
         """Whether the best weights can be told by the validation of the model."""
         return True
 
+    @property
+    def importance_samples(self) -> int | None:
+        """Of the bound that is validated, where it is tighter than the model's ELBO.
+
+        The ELBO of weights that were fitted to a tighter bound may rise while that bound falls.
+        """
+        return None
+
     @abc.abstractmethod
     def loss(self, step: Step) -> Loss:
         """The loss of `step.player` on a batch."""
