@@ -417,7 +417,7 @@ class _Loop:
 def _log_prob_of(
     model: Fittable, samples: int | None
 ) -> Callable[[Tensor, Noise, Tensor | None], Tensor]:
-    """What a validation adds up, with the weights of now: log p(x) or its bound, or minus a loss."""
+    """What a validation adds up, with the weights of now: log p(x), a bound, or minus a loss."""
     if isinstance(model, HasLoss):
         return lambda x, _, context: -model.loss(x, context)
     return measure_of(model, samples, quick=True).log_prob
