@@ -33,6 +33,18 @@ def test_the_words_are_the_fields(path: Path) -> None:
         assert found is None, f"{path}: {found and found[0]!r}: say {instead}"
 
 
+WRITTEN = [page for page in PAGES if not page.name.startswith("results")]  # those are generated
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_nothing_is_said_twice_on_a_page(page: Path) -> None:
+    """No line of prose or row of a table; headers of tables, code and figures may repeat."""
+    text = re.sub(r"(?s)<!-- results.*?<!-- end -->|^```.*?^```", "", page.read_text(), flags=re.M)
+    lines = [line for line in text.splitlines() if len(line) >= 60]
+    headers = set(re.findall(r"(.*)\n\| *-", text))
+    assert [line for line in lines if lines.count(line) > 1 and line not in headers] == []
+
+
 # They say when a value was met, not what it is.
 NO_NAMES = {"found", "one", "given", "own", "here", "twin"}
 
