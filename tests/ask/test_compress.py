@@ -20,6 +20,7 @@ from likely.ask import Guarantee, answers
 from likely.ask.codec import container
 from likely.ask.codec.codes import NEAR, pop_codes, push_codes, through_posterior
 from likely.ask.codec.frequencies import TOTAL, Stack, frequencies, rows
+from likely.cli import main
 from likely.data.spec import DataSpec
 from likely.density import DiagonalGaussian, Fittable, TractableDensity
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
@@ -299,6 +300,22 @@ def test_an_array_comes_back_with_type_and_shape(
     compress_file(nade, tmp_path / "in.npy", tmp_path / "x.likely")
     decompress_file(nade, tmp_path / "x.likely", tmp_path / "out.npy")
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "in.npy").read_bytes()
+
+
+def test_a_split_of_the_run_s_data_comes_back_as_an_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train, test = likely.data.load("digits")
+    model = models.NADE(train.spec, hidden=4)
+    likely.fit(model, train, settings=likely.FitSettings(steps=1, batch_size=8), out="nade")
+    assert main(["compress", "nade", "test", "-o", "x.likely", "--alone"]) == 0
+    assert main(["decompress", "x.likely", "-o", "out.npy"]) == 0
+    out = np.load("out.npy")
+    assert out.dtype == np.uint8
+    assert np.array_equal(out, test.batch(slice(0, len(test))).x)
+    Path("test").mkdir()  # what lies there comes first
+    assert main(["compress", "nade", "test", "-o", "y.likely"]) == 2
 
 
 @pytest.mark.parametrize("name", ["../x.png", "/x.png", "a/../../x.png", "a\\x.png", ""])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from likely.cli.output import rows, say, say_json
 from likely.cli.parser import Command, Option, whole
-from likely.cli.saved import data_of, kept, opened
+from likely.cli.saved import SPLITS, data_of, kept, opened
 from likely.evaluate.quantities import words
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ EXAMPLE = """\
   likely evaluate runs/dcgan --split validation --samples 200
 """
 OPTIONS: dict[str, Option] = {
-    "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
+    "--split": ("NAME", SPLITS, "test", "test, validation or train "
                 "[test]"),
     "--importance-samples": ("K", whole(0), 100, "of the importance-weighted bound of a "
                              "latent-variable model, particles of FIVO for sequences; 0 for the "

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 from likely.cli import sequences
 from likely.cli.output import answer
 from likely.cli.parser import Command, Option, Parser, add_options, positive, whole
-from likely.cli.saved import labels_for, name_of, opened, path_of, writable, write_integers, written
+from likely.cli.saved import (
+    SPLITS,
+    labels_for,
+    name_of,
+    opened,
+    path_of,
+    writable,
+    write_integers,
+    written,
+)
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -176,7 +185,7 @@ def drawn_from_something(
     model, title = saved.model, f"{saved.name} on {saved.model.spec.name}"
     if options.like is not None:
         part, _, number = options.like.partition(":")
-        is_example = part in ("train", "validation", "test") and number.isdecimal()
+        is_example = part in SPLITS and number.isdecimal()
         asked = argparse.Namespace(
             image=None if is_example else options.like, label=options.label, split=part,
             example=int(number) if is_example else 0,

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from likely.jobs.clusters import Structure
     from likely.runs.saved import SavedRun
 
+# What an argument may call the parts of a run's data.
+SPLITS = ("test", "validation", "train")
+
 
 def opened(options: argparse.Namespace) -> SavedRun:
     """The run, its model on the chosen device."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import aligned, answer, say, say_json, width
-from likely.cli.saved import data_of, labels_for, name_of, path_of, writable, written
+from likely.cli.saved import SPLITS, data_of, labels_for, name_of, path_of, writable, written
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from likely.evaluate.sequences.forecast import Forecast
     from likely.runs.saved import SavedRun
 
-SPLITS = ("test", "validation", "train")
 MOST_LINES = 48  # of a table on the screen
 SUFFIXES = (".csv", ".png", ".mid", ".wav")
 # Options of `likely sample` that images alone have.

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from likely.ask.compress import Compressed, Decompressed, compress, decompress
-from likely.data.spec import DataSpec
+from likely.data.spec import Dataset, DataSpec
 from likely.density import Fittable
 from likely.errors import InvalidData, InvalidSetting
 from likely.files import allow, check_header, reading, replacing, write_bytes
@@ -71,6 +71,14 @@ def read_examples(source: Path, spec: DataSpec) -> Examples:
             f"{list(array.shape)}"
         )
     return Examples(array.reshape(shape).astype(np.int64), about)
+
+
+def _of_data(data: Dataset) -> Examples:
+    """Its levels in the smallest type that holds them."""
+    x = np.asarray(data.batch(slice(0, len(data))).x)
+    kind = np.dtype(np.min_scalar_type(data.spec.levels - 1))
+    about = {"kind": "array", "dtype": kind.str, "shape": list(x.shape)}
+    return Examples(x.astype(np.int64), about)
 
 
 def _read_folder(folder: Path, spec: DataSpec) -> Examples:
@@ -122,25 +130,28 @@ def values_of(levels: int) -> npt.NDArray[np.uint8]:
 
 def compress_file(
     model: Fittable,
-    source: str | Path,
+    source: str | Path | Dataset,
     out: str | Path,
     context: torch.Tensor | int | None = None,
     block: int | None = None,
     run: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Compressed, Examples]:
-    """Compress a folder of images or an .npy array into a file, written atomically.
+    """Compress a folder of images, an .npy array or a data set into a file, written atomically.
 
     Args:
         model: whose probabilities are used.
-        source: the folder, or the array.
+        source: the folder, the array, or data of the model's levels, which come back as an array.
         out: the file.
         context: labels, as for `sample`.
         block: see `likely.compress`.
         run: the directory of the model, which the file then names.
         progress: called with the number of examples done.
     """
-    examples = read_examples(Path(source), model.spec)
+    if isinstance(source, Dataset):
+        examples = _of_data(source)
+    else:
+        examples = read_examples(Path(source), model.spec)
     about = {**examples.about, "run": run}
     x = torch.from_numpy(examples.x)
     compressed = compress(model, x, context, block, about, progress)

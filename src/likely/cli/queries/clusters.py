@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from likely.cli.parser import Command, Option, whole
-from likely.cli.saved import opened, shown
+from likely.cli.saved import SPLITS, opened, shown
 
 EXAMPLE = """\
   likely clusters runs/vae
@@ -22,7 +22,7 @@ OPTIONS: dict[str, Option] = {
     "--layer": ("NAME", None, "code", "whose features are clustered [code, else the last]"),
     "--map": ("NAME", ("pca", "t-sne", "umap"), (), "pca, t-sne or umap (needs umap-learn); may be "
               "repeated [pca and t-sne]"),
-    "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
+    "--split": ("NAME", SPLITS, "test", "test, validation or train "
                 "[test]"),
     "--seed": ("N", whole(0), 0, "seed of the starts [0]"),
     "-o --out": ("FILE.png", None, None, "where the picture goes [RUN/clusters.png]"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from likely.cli.output import say, say_json
 from likely.cli.parser import Argument, Command, Option, whole
 from likely.cli.saved import (
+    SPLITS,
     data_of,
     labels_for,
     name_of,
@@ -45,7 +46,7 @@ EXAMPLE = """\
 OF_SEQUENCES = ("steps", "plot", "time-column", "series-column")
 MISSING = (150, 40, 60)  # the colour of what is not observed
 OPTIONS: dict[str, Option] = {
-    "--split": ("NAME", ("test", "validation", "train"), "test", "where the example is from "
+    "--split": ("NAME", SPLITS, "test", "where the example is from "
                 "[test]"),
     "--example --series": ("I", whole(0), 0, "which example of the split, or series of FILE, from "
                            "0 [0]"),

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import rows, say, say_json
 from likely.cli.parser import Argument, Command, Option, whole
-from likely.cli.saved import class_number, opened
+from likely.cli.saved import SPLITS, class_number, data_of, opened
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from likely.ask import Compressed
+    from likely.data.spec import Dataset
     from likely.density import SequenceDensity
     from likely.runs.saved import SavedRun
 
 EXAMPLE = """\
   likely compress runs/pixelcnn images/ -o images.likely
+  likely compress runs/pixelcnn test -o test.likely
   likely compress runs/pixelcnn array.npy -o array.likely --alone
   likely compress runs/var mine.csv -o mine.likely --time-column taken
 """
@@ -46,9 +48,9 @@ COMMAND = Command(
     argument=Argument(
         "source",
         "SOURCE",
-        "folder of images, or .npy of integers [N, C, H, W] in "
-        "[0, levels); of a run of sequences a table (.csv, .tsv), .npz or .mat in "
-        "its columns",
+        "folder of images, .npy of integers [N, C, H, W] in [0, levels), or "
+        "test, validation or train of the run's data; of a run of sequences a table (.csv, .tsv), "
+        ".npz or .mat in its columns",
     ),
 )
 
@@ -72,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     with counting(f"compressing with {saved.name}") as show:
         compressed, examples = compress_file(
-            saved.model, Path(options.source).expanduser(), out, label, options.block,
+            saved.model, _source(saved, options.source), out, label, options.block,
             str(saved.directory.resolve()), lambda done: show(done, None),
         )  # fmt: skip
     seconds = time.monotonic() - began
@@ -84,6 +86,14 @@ def run(options: argparse.Namespace) -> int:
     say(f"{compressed.examples} images in {duration(seconds)}: {out}\n")
     say(table(compressed, saved.name, others))
     return 0
+
+
+def _source(saved: SavedRun, name: str) -> Path | Dataset:
+    """What SOURCE names: a path, or else a split."""
+    from likely.jobs.evaluate import split_of
+
+    path = Path(name).expanduser()
+    return path if name not in SPLITS or path.exists() else split_of(*data_of(saved), name)
 
 
 def _of_series(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) -> int:

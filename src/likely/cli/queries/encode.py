@@ -14,14 +14,14 @@ from typing import Any
 
 from likely.cli.output import answer
 from likely.cli.parser import Command, Option, whole
-from likely.cli.saved import data_of, name_of, opened, path_of, writable, written
+from likely.cli.saved import SPLITS, data_of, name_of, opened, path_of, writable, written
 
 EXAMPLE = """\
   likely encode runs/autoencoder
   likely encode runs/vae --split train -o codes.npz
 """
 OPTIONS: dict[str, Option] = {
-    "--split": ("NAME", ("test", "validation", "train"), "test", "test, validation or train "
+    "--split": ("NAME", SPLITS, "test", "test, validation or train "
                 "[test]"),
     "-o --out": ("FILE.npz", None, None, "also write the codes, float32 [N, latent], as `codes`, "
                  "and the labels, where there are some, as `labels`"),

@@ -11,7 +11,7 @@ import argparse
 
 from likely.cli.output import say, say_json
 from likely.cli.parser import Command, Option, one_of, whole
-from likely.cli.saved import data_of, name_of, opened, path_of, writable, written
+from likely.cli.saved import SPLITS, data_of, name_of, opened, path_of, writable, written
 from likely.cli.sequences import tell_draws
 from likely.errors import InvalidSetting
 
@@ -19,7 +19,6 @@ EXAMPLE = """\
   likely forecast runs/var --horizon 24 --plot fan.png
   likely forecast runs/gru --series 3 --at 32 --horizon 16 -n 500 -o continued.csv
 """
-SPLITS = ("test", "validation", "train")
 OPTIONS: dict[str, Option] = {
     "--horizon": ("H", whole(1), 24, "steps to forecast [24]"),
     "--at": ("STEP", whole(0), None, "steps of the series that are known [all but the last H]"),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import aligned, say, say_json
 from likely.cli.parser import Argument, Command, Option, whole
-from likely.cli.saved import data_of, name_of, opened, path_of, writable, written
+from likely.cli.saved import SPLITS, data_of, name_of, opened, path_of, writable, written
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ OPTIONS: dict[str, Option] = {
     "--sheet": ("FILE.png", None, None, "where the oddest and the most usual examples are drawn "
                 "[RUN/samples/odd.png]"),
 }  # fmt: skip
-SPLITS = ("test", "validation", "train")
-
 COMMAND = Command(
     EXAMPLE,
     OPTIONS,

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import answer
 from likely.cli.parser import Argument, Command, Option, whole
-from likely.cli.saved import data_of, labels_for, opened, path_of, writable, write_integers, written
+from likely.cli.saved import (
+    SPLITS,
+    data_of,
+    labels_for,
+    opened,
+    path_of,
+    writable,
+    write_integers,
+    written,
+)
 from likely.errors import InvalidData, InvalidSetting
 
 if TYPE_CHECKING:
@@ -28,7 +37,6 @@ EXAMPLE = """\
   likely upscale runs/scale test --times 2 -n 64
   likely upscale runs/scale pictures/ --kernel bicubic -o large.png
 """
-SPLITS = ("test", "validation", "train")
 SHARED: dict[str, Option] = {
     "-n --number": ("N", whole(1), 8, "draws per image [8]"),
     "--images": ("N", whole(1), 8, "the first N images of SOURCE [8]"),
