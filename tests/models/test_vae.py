@@ -17,6 +17,7 @@ from likely.density import (
     Prior,
     StandardNormal,
     codes,
+    latent,
 )
 from likely.heads import Bernoulli
 from likely.models.vae.settings import VAESettings
@@ -126,6 +127,31 @@ def test_images_are_coded_and_decoded_some_at_a_time(
     for found, expected in zip(answers(), whole, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
     assert max(seen) == 4
+
+
+@pytest.mark.parametrize("network", ["dense", "conv"])
+def test_a_bound_does_not_depend_on_how_many_draws_are_decoded_together(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = built(GREY, network=network).double()
+    lively(model)
+    bounds, seen = [], [0]
+    decoder_output = model.decoder_output
+
+    def decoding(z: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        seen.append(len(z))
+        return decoder_output(z, context)
+
+    monkeypatch.setattr(model, "decoder_output", decoding)
+    for values in (1, 6 * 16, 2**20):  # of a pass: one, two and all draws of three images
+        monkeypatch.setattr(latent, "PASS", values)
+        seen.append(0)
+        with torch.no_grad():
+            bounds.append(model.importance_bound(binary(3), 7, Noise(0)))
+    assert max(seen) == seen[-1] == 21
+    assert seen.count(3) == 7 + 1
+    for bound in bounds:
+        torch.testing.assert_close(bound, bounds[0], rtol=1e-12, atol=1e-12)
 
 
 def lively(model: torch.nn.Module, scale: float = 0.3) -> None:

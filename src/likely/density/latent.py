@@ -22,6 +22,10 @@ from likely.errors import InvalidSetting
 from likely.heads import Head, mean_of
 from likely.noise import Noise
 
+# Parameters of p(x | z) of a pass without a gradient, whose maps stay in cache: of many rows they
+# would leave it, and convolutions take up to twice the time.
+PASS = 2**19
+
 
 class Posterior(Protocol):
     """q(z | x) of some examples, a function of standard normal noise."""
@@ -286,6 +290,7 @@ class LatentVariable(CompletesByDraws, ApproximateDensity, EncoderDecoder):
         parts: list[Tensor] = []
         total: list[Tensor] = []
         step = max(1, chunk // max(1, len(x)))
+        rows = PASS // (self.decoded_features * math.prod(self.spec.grid[1:]))
         for start in range(0, k, step):
             end = min(k, start + step)
             at = self._normal(noise, len(x), end - start, self.latent)
@@ -296,7 +301,9 @@ class LatentVariable(CompletesByDraws, ApproximateDensity, EncoderDecoder):
                     weighted: Tensor = slope * total[0][:, columns, None]
                     return weighted
 
-            parts.append(self._log_weights(x, labels, q, prior, at, score, reached))
+            width = end - start if torch.is_grad_enabled() else max(1, rows // max(1, len(x)))
+            for draws in torch.split(at, width, 1):
+                parts.append(self._log_weights(x, labels, q, prior, draws, score, reached))
         log_weights = torch.cat(parts, 1)
         total.append(log_weights.detach().softmax(1))
         return log_weights
