@@ -48,6 +48,7 @@ import torch
 
 from common import RESULTS, sha256, write_result
 from likely import data, runs
+from likely.ask.likelihood import has_likelihood
 from likely.density import DiscreteLatent, GenerativeModel, LatentVariable, TractableDensity
 from likely.devices import choose_device
 from likely.estimate import Relation
@@ -115,6 +116,8 @@ def measure(
     measured = jobs.measure(
         model, train, test, settings, proofs=proofs, reference=reference, progress=told
     )
+    if measured.per_example is None and has_likelihood(model):
+        raise SystemExit(f"nothing is written: {measured.unanswerable['nll']}")
     figures: dict[str, float] = {}
     about: dict[str, Any] = {
         "test": test.spec.to_json(), "fingerprint": test.spec.fingerprint,

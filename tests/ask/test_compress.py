@@ -27,6 +27,7 @@ from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.files import atomic
 from likely.jobs.compress import compress_file, decompress_file, mosaic, other_coders
 from likely.noise import Noise
+from likely.verify import length
 from test_conformance import SPECS, built, images
 
 BINARY = DataSpec("bits", (1, 6, 6), 2)
@@ -100,6 +101,21 @@ def test_codes_follow_their_gaussian_and_cost_its_bits() -> None:
         assert torch.allclose(log_q, nats, rtol=1e-6)
         assert torch.equal(push_codes(stack, codes, NEAR, through), log_q)
         assert np.array_equal(stack.words, words)
+
+
+def test_codes_cost_what_verify_grants_them() -> None:
+    """Where cells are widest, an eighth of the scale: so much is lost, and not for nothing."""
+    n, lost = 100 * 400, []
+    through = through_posterior(DiagonalGaussian(torch.zeros(100, 400), torch.zeros(100, 400)))
+    for seed in range(6):
+        draw = np.random.default_rng(seed)
+        stack = Stack(draw.integers(0, 2**32, 30_000, dtype=np.uint32) | np.uint32(1))
+        before = stack.bits
+        _, log_q = pop_codes(stack, NEAR, through)
+        lost.append(float(-log_q.sum() / math.log(2)) + 10 * n - (before - stack.bits))
+    deviation = length.UNEVEN * math.sqrt(n / 2)  # of reading alone; the state holds whole words
+    assert max(lost) < length.EVEN * n + 4 * deviation + length.ENDS / 2
+    assert np.mean(lost) > length.EVEN * n / 4
 
 
 # -- models ----------------------------------------------------------------------------------------

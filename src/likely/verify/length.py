@@ -24,6 +24,12 @@ from likely.verify.subject import Subject, work_of
 OVER = 1e-3  # of the claimed bits: what frequencies of 24 bits cost
 ENDS = 64.0  # bits of a block at most: the coder's state, in whole words
 MOST_IMAGES = 64
+# Bits of a coordinate of a code z. Its density is even in cells of w = an eighth of the scale at
+# most (`likely.ask.codec.codes`), which costs w^2 / 24 nats on average; a state of 32 to 64 bits,
+# read by frequencies of 24, costs about as much again.
+EVEN = 2.0 / (24.0 * 64.0 * math.log(2.0))
+# The deviation of what is read by q and written by p, w / sqrt(12) nats each.
+UNEVEN = math.sqrt(2.0 / (12.0 * 64.0)) / math.log(2.0)
 NAME = "the likelihood is the length of a file"
 
 
@@ -55,10 +61,11 @@ def code_length(subject: Subject) -> Iterator[Proof]:
     over = compressed.stream - compressed.initial - claimed - ends / 2
     # Codes far outside the prior are written in fewer bits than their density says: at most 24.
     over = abs(over) if is_exact else max(0.0, over)
+    codes = n * model.latent if isinstance(model, LatentVariable) else 0
     yield Proof.at_most(
         NAME,
         over if torch.equal(model.integers(back.long()), model.integers(x)) else math.inf,
-        OVER * claimed + ends / 2,
+        OVER * claimed + ends / 2 + EVEN * codes + 4.0 * UNEVEN * math.sqrt(codes),
         f"{about}{'apart from' if is_exact else 'over'} the claimed {claimed:.0f}; "
         f"{(compressed.stream - claimed) / n:.1f} an image beside the model's.",
     )
