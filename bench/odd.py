@@ -2,16 +2,17 @@
 
     LIKELY_DATA=... python bench/odd.py --out DIR           # fits three networks, twenty minutes
     LIKELY_DATA=... python bench/odd.py --out DIR fashion   # pairs of one network alone
-    LIKELY_DATA=... python bench/odd.py --out DIR --only smallest   # its part of the rows
+    LIKELY_DATA=... python bench/odd.py --out DIR --only dose   # its part of the rows
 
 A Gated PixelCNN of 8-bit images is fitted to Fashion-MNIST, one to MNIST, one to its digits 0
 to 4; fits go on where they were stopped. Pairs: clothes against digits, both ways; digits 0 to 4
 against 5 to 9; digits and clothes upright against a quarter turn. 2,000 test images of either kind
 (the first of the split). The rule that counts is the first of `likely.evaluate.odd.RULE` that a
 model without a second one has, and it was fixed before: bits less those of a file. Nothing is
-chosen by the odd images. The smallest p-value of all statistics that know the model was added when
-that rule had been read on these images. So it is read on 1,000 further images of either kind, with
-p-values among the first 1,000 of the network's own.
+chosen by the odd images. The density of the statistics, `dose`, was added when that rule had been
+read on these images, and chosen among other ways to combine them on training images of both sets.
+So it is read on 2,000 further images of either kind; its density is that of the first 1,000 of the
+network's own.
 
 Fresh examples of a network's own data come from the test split: their p-values by rank, among the
 other half of the images, are held against uniform (Kolmogorov and Smirnov) over five halvings.
@@ -37,14 +38,15 @@ from common import RESULTS, write_result
 from likely import data, models
 from likely.data.spec import Dataset, digest_of
 from likely.evaluate.odd import (
+    DOSE,
     RULE,
-    SMALLEST,
     TWO_SIDED,
+    Asked,
     auroc,
     auroc_gain,
     conformal,
+    dose,
     oddness,
-    smallest_p,
     statistics,
 )
 from likely.settings import FitSettings
@@ -53,8 +55,9 @@ from likely.training.run import Run
 NAME = "odd"
 NETWORK = {"channels": 24, "layers": 4, "head_channels": 48, "components": 5}
 FIT = FitSettings(steps=1500, batch_size=32, learning_rate=2e-3, log_every=100)
-N = 2000
-FURTHER = 1000
+N, KNOWN = 2000, 1000
+FURTHER = slice(3000, 5000)
+ASKED = Asked(surprise=False)  # no figure is of it
 HALVINGS = 5
 LEVEL = 0.05
 
@@ -126,24 +129,23 @@ def network(name: str, folder: Path) -> Run:
     return run
 
 
-def smallest(name: str, run: Run) -> dict[str, Any]:
-    """What the smallest p-value tells on images that no rule was read on."""
+def combined(name: str, run: Run) -> dict[str, Any]:
+    """What the density of the statistics tells on images that no rule was read on."""
     source, change = FITTED[name]
-    further = slice(N, N + FURTHER)
 
     def of(source: str, change: Callable[[Dataset], Dataset], part: slice) -> Any:
-        return statistics(run.model, change(data.load(source)[1]).take(part))
+        return statistics(run.model, change(data.load(source)[1]).take(part), ASKED)
 
-    known = of(source, change, slice(0, FURTHER))
-    usual = smallest_p(known, of(source, change, further))
+    known = of(source, change, slice(0, KNOWN))
+    usual = dose(known, of(source, change, FURTHER))
     assert usual is not None
-    alarms, uniform = uniformity(usual, SMALLEST)
+    alarms, uniform = uniformity(usual, DOSE)
     entry: dict[str, Any] = {"false-alarms": alarms, "ks-p": uniform, "pairs": {}}
     for against, pair in PAIRS[name].items():
-        odd = smallest_p(known, of(*pair, further))
+        odd = dose(known, of(*pair, FURTHER))
         assert odd is not None
         entry["pairs"][against] = auroc(usual, odd)
-        print(name, against, SMALLEST, entry["pairs"][against], flush=True)
+        print(name, against, DOSE, entry["pairs"][against], flush=True)
     return entry
 
 
@@ -151,7 +153,7 @@ def measured(name: str, run: Run) -> dict[str, Any]:
     """Ask a network about its pairs."""
     source, change = FITTED[name]
     _, test = data.load(source)
-    usual = statistics(run.model, few(change(test)))
+    usual = statistics(run.model, few(change(test)), ASKED)
     rule = next(each for each in RULE if each in usual)
     alarms, uniform = uniformity(usual[rule], rule)
     entry: dict[str, Any] = {
@@ -159,7 +161,7 @@ def measured(name: str, run: Run) -> dict[str, Any]:
         "false-alarms": alarms, "ks-p": uniform, "pairs": {},
     }  # fmt: skip
     for against, (other, changed) in PAIRS[name].items():
-        odd = statistics(run.model, few(changed(data.load(other)[1])))
+        odd = statistics(run.model, few(changed(data.load(other)[1])), ASKED)
         known = {key: values[::2] for key, values in usual.items()}
         fresh = {key: values[1::2] for key, values in usual.items()}
         scored = {
@@ -178,15 +180,15 @@ def figures_of(rows: dict[str, Any]) -> dict[str, float]:
     """Figures of all rows."""
     figures = {}
     for network_of, row in rows.items():
-        parts = {"": row} | ({f"{SMALLEST}-": row[SMALLEST]} if SMALLEST in row else {})
+        parts = {"": row} | ({f"{DOSE}-": row[DOSE]} if DOSE in row else {})
         for start, part in parts.items():
             for key in ("false-alarms-at-5-percent", "ks-p"):
                 figures[f"odd/{network_of}/{start}{key}"] = part[key.removesuffix("-at-5-percent")]
         for against, pair in row["pairs"].items():
             stem = f"odd/{network_of}/{against}"
             areas = {"auroc": pair[row["rule"]], "gain": pair["gain"]}
-            if SMALLEST in row:
-                areas[f"{SMALLEST}-auroc"] = row[SMALLEST]["pairs"][against]
+            if DOSE in row:
+                areas[f"{DOSE}-auroc"] = row[DOSE]["pairs"][against]
             for key, (area, error) in areas.items():
                 figures[f"{stem}/{key}"], figures[f"{stem}/{key}-standard-error"] = area, error
             figures[f"{stem}/file-length-auroc"] = pair["file-length"][0]
@@ -201,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("networks", nargs="*", help=f"of {', '.join(FITTED)} [all]")
     parser.add_argument("--out", type=Path, required=True, help="folder of the fits")
-    parser.add_argument("--only", choices=("rule", "smallest"), help="the other part stays")
+    parser.add_argument("--only", choices=("rule", "dose"), help="the other part stays")
     options = parser.parse_args()
     if unknown := sorted(set(options.networks) - set(FITTED)):
         parser.error(f"no network {', '.join(unknown)}; there are {', '.join(FITTED)}")
@@ -210,11 +212,11 @@ def main() -> None:
     for name in options.networks or FITTED:
         rows = json.loads(path.read_text())["about"]["rows"] if path.exists() else {}
         run = network(name, options.out)
-        if options.only != "smallest":
+        if options.only != "dose":
             before = rows.get(name, {})
-            rows[name] = measured(name, run) | {k: before[k] for k in (SMALLEST,) if k in before}
+            rows[name] = measured(name, run) | {k: before[k] for k in (DOSE,) if k in before}
         if options.only != "rule":
-            rows[name][SMALLEST] = smallest(name, run)
+            rows[name][DOSE] = combined(name, run)
         figures = figures_of(rows)
         for key, value in figures.items():
             print(f"  {key}: {value:.4g}", flush=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from common import RESULTS
 from figures import folded, grid, markdown, parts, read, shown, table
-from likely.evaluate.odd import SMALLEST
+from likely.evaluate.odd import DOSE
 from mnist_rows import PREFIX
 from mnist_table import Row, measured, scores_of, whole_training
 from planning_tables import BLOCKS
@@ -658,8 +658,7 @@ ODD = {
 def oddities(record: dict[str, Any]) -> str:
     """The table of pairs, and what the p-values of fresh examples are worth."""
     lines = [
-        "| fitted to | odd images | AUROC by the rule | by file length alone | gain | "
-        "by the smallest p-value |",
+        "| fitted to | odd images | AUROC by the rule | by file length alone | gain | by `dose` |",
         "|---|---|---|---|---|---|",
     ]
     rows = record["about"]["rows"]
@@ -668,26 +667,26 @@ def oddities(record: dict[str, Any]) -> str:
         if network not in rows:
             continue
         pair = rows[network]["pairs"][against]
-        of_rule, of_file, of_smallest = (
+        of_rule, of_file, of_dose = (
             f"{area:.3f} ± {error:.3f}"
             for area, error in (
                 pair[rows[network]["rule"]],
                 pair["file-length"],
-                rows[network][SMALLEST]["pairs"][against],
+                rows[network][DOSE]["pairs"][against],
             )
         )
         gain = f"{pair['gain'][0]:+.3f} ± {pair['gain'][1]:.3f}"
-        lines.append(f"| {' | '.join(words)} | {of_rule} | {of_file} | {gain} | {of_smallest} |")
+        lines.append(f"| {' | '.join(words)} | {of_rule} | {of_file} | {gain} | {of_dose} |")
     told = []
-    for parts_of in (list(rows.values()), [row[SMALLEST] for row in rows.values()]):
+    for parts_of in (list(rows.values()), [row[DOSE] for row in rows.values()]):
         alarms = ", ".join(f"{part['false-alarms']:.1%}" for part in parts_of)
         told.append((alarms, ", ".join(f"{part['ks-p']:.2f}" for part in parts_of)))
-    (alarms, fits), (of_smallest, fits_of_smallest) = told
+    (alarms, fits), (of_dose, fits_of_dose) = told
     return (
         "\n".join(lines) + f"\n\nOf fresh examples of the networks' own data {alarms} have "
         f"p <= 5 % by the rule; against uniform, Kolmogorov and Smirnov's test has p = {fits} "
-        f"(medians of five halvings). By the smallest p-value: {of_smallest}, and p = "
-        f"{fits_of_smallest}.\n\n"
+        f"(medians of five halvings). By `dose`: {of_dose}, and p = "
+        f"{fits_of_dose}.\n\n"
     )
 
 
@@ -697,8 +696,8 @@ def oddness() -> Iterator[str]:
     yield "## What is odd\n"
     yield (
         "The rule was fixed before: bits under a Gated PixelCNN less those of a file. 2,000 test "
-        "images of either kind ([what the statistics are](odd.md)). The smallest p-value of all "
-        "statistics that know the model came later, and is read on 1,000 further images.\n"
+        "images of either kind ([what the statistics are](odd.md)). `dose`, the density of the "
+        "statistics, came later, and is read on 2,000 further images.\n"
     )
     yield oddities(read(at("odd")))
     yield folded(at("odd"))

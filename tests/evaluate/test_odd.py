@@ -24,10 +24,10 @@ from likely.evaluate.odd import (
     auroc_gain,
     batch_typicality,
     conformal,
+    dose,
     file_bits,
     model_null,
     regret,
-    smallest_p,
     statistics,
 )
 from likely.jobs.score import score
@@ -117,7 +117,7 @@ def test_noise_is_odd_and_the_plant_comes_first() -> None:
     usual[17] = 1 - usual[17]
     result = score(model, data.from_array(usual, 2), drawn(model, 400, 2))
     assert result.rule == "complexity"
-    assert set(result.values) == {"nats", "complexity", "surprise", "file-length", "smallest-p"}
+    assert set(result.values) == {"nats", "complexity", "surprise", "file-length", "dose"}
     less = result.values["nats"] / np.log(2) - result.values["file-length"]
     assert np.allclose(result.values["complexity"], less)
     by_nats = np.argsort(-result.values["nats"])[0]
@@ -217,8 +217,8 @@ def test_the_command_scores_a_folder_and_a_split(
     assert "[0, 17)" in capsys.readouterr().err
 
 
-def test_the_smallest_p_value_finds_what_one_statistic_sees_and_is_uniform() -> None:
-    """Ranked among further examples; `file-length`, which knows no model, has no part in it."""
+def test_the_density_of_statistics_finds_what_one_of_them_sees() -> None:
+    """Neither `file-length`, which knows no model, nor `surprise` has a part in it."""
     generator = np.random.default_rng(0)
 
     def examples(n: int, **apart: float) -> dict[str, np.ndarray]:
@@ -226,13 +226,18 @@ def test_the_smallest_p_value_finds_what_one_statistic_sees_and_is_uniform() -> 
         return {name: generator.normal(apart.get(name, 0.0), 1.0, n) for name in names}
 
     known, further, fresh = examples(2000), examples(2000), examples(2000)
-    reference = smallest_p(known, further)
-    p = conformal(reference, smallest_p(known, fresh), two_sided=False)
-    assert kstest(p, "uniform").pvalue > 0.01
-    assert (np.exp(-reference) <= 0.05).mean() > 0.1  # no p-value before it is ranked
-    for odd in ({"nats": -6.0}, {"complexity": 6.0}, {"surprise": 6.0}):
-        assert auroc(reference, smallest_p(known, examples(500, **odd)))[0] > 0.98
-    lengthy = smallest_p(known, examples(500, **{"file-length": 6.0}))
-    assert 0.4 < auroc(reference, lengthy)[0] < 0.6
-    alone = {name: known[name] for name in ("nats", "file-length")}
-    assert smallest_p(alone, alone) is None
+    reference = dose(known, further)
+    # Of two normal statistics it is -log N(0, 1) twice, up to the width of the kernel.
+    exact = (further["nats"] ** 2 + further["complexity"] ** 2) / 2 + np.log(2 * np.pi)
+    assert np.median(np.abs(reference - exact)) < 0.1
+    assert (
+        kstest(conformal(reference, dose(known, fresh), two_sided=False), "uniform").pvalue > 0.01
+    )
+    for odd in ({"nats": -6.0}, {"nats": 6.0}, {"complexity": 6.0}):
+        assert auroc(reference, dose(known, examples(500, **odd)))[0] > 0.98
+    for other in ("file-length", "surprise"):
+        assert 0.4 < auroc(reference, dose(known, examples(500, **{other: 6.0})))[0] < 0.6
+    alone = {name: known[name] for name in ("nats", "file-length", "surprise")}
+    assert dose(alone, alone) is None
+    constant = {**known, "regret": np.zeros(2000)}  # it tells nothing
+    assert np.array_equal(dose(constant, constant), dose(known, known))

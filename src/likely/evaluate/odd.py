@@ -12,7 +12,7 @@ what it finds, no network need be thanked for.
     regret        what the ELBO gains when q is fitted to the example alone   large is odd
     distance      to the nearest training example, in features                large is odd
     file-length   bits of the smallest lossless file                          two-sided
-    smallest-p    -ln of the smallest p-value of all but file-length          large is odd
+    dose          minus the log density of those that know the model          large is odd
 
 The p-value of a statistic is conformal: its rank among held-out examples of the model's own data,
 uniform for fresh examples of that data whatever the model is like. `surprise` has a second one,
@@ -21,8 +21,9 @@ standard deviation.
 
 Sources: Ren et al. 2019 (ratio), https://arxiv.org/abs/1906.02845; Serra et al. 2020 (complexity),
 https://arxiv.org/abs/1909.11480; Xiao, Yan and Amit 2020 (regret), https://arxiv.org/abs/2003.02977;
-Nalisnick et al. 2019 (typicality of a batch), https://arxiv.org/abs/1906.02994; Vovk, Gammerman and
-Shafer 2005 (conformal ranks).
+Nalisnick et al. 2019 (typicality of a batch), https://arxiv.org/abs/1906.02994; Morningstar et al.
+2021 (density of states estimation), https://arxiv.org/abs/2006.09273; Vovk, Gammerman and Shafer
+2005 (conformal ranks).
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 Features = Callable[[Tensor, Tensor | None], Tensor]
 
-LENGTH, SMALLEST = "file-length", "smallest-p"
+SURPRISE, LENGTH, DOSE = "surprise", "file-length", "dose"
 # Statistics that are odd at either end; of the others, large is odd.
-TWO_SIDED = ("nats", "surprise", LENGTH)
+TWO_SIDED = ("nats", SURPRISE, LENGTH)
 # The first of these that there is ranks the examples. Fixed before any data were seen.
 RULE = ("ratio", "regret", "complexity", "nats", "distance", LENGTH)
 BATCH = 64
@@ -68,11 +69,12 @@ BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """Which statistics are wanted beside those that come of themselves.
+    """Which statistics are wanted beside those that cost little.
 
     Attributes:
         background: a second model, for `ratio`.
         regret: fit q to each example, for `regret`; a hundred decodings each.
+        surprise: of a chain rule, which takes ten times as long as its nats of 256 levels.
         features: of (x, context), with those of training examples [T, F], for `distance`.
         importance_samples: of the nats of a latent-variable model; the ELBO when None.
         proofs: made before by `likely.verify`.
@@ -83,6 +85,7 @@ class Asked:
 
     background: Fittable | None = None
     regret: bool = False
+    surprise: bool = True
     features: tuple[Features, Tensor] | None = None
     importance_samples: int | None = None
     proofs: Proofs | None = None
@@ -133,8 +136,8 @@ def statistics(
             values["ratio"] = measured.values - other.values
     elif asked.background is not None:
         raise Unanswerable(f"{type(model).__name__} has no likelihood: there is no ratio")
-    if isinstance(model, Surprises):
-        values["surprise"] = _by_batch(
+    if asked.surprise and isinstance(model, Surprises):
+        values[SURPRISE] = _by_batch(
             model, data, lambda x, context: model.surprise(x, context).z, told("reading surprises")
         )
     if asked.regret:
@@ -278,29 +281,29 @@ def conformal(reference: FloatArray, values: FloatArray, *, two_sided: bool) -> 
     return np.minimum(1.0, 2.0 * np.minimum(upper, lower))
 
 
-def smallest_p(
-    known: Mapping[str, FloatArray], values: Mapping[str, FloatArray]
-) -> FloatArray | None:
-    """-ln of the smallest p-value among the statistics that know the model; [N], large is odd.
+def dose(known: Mapping[str, FloatArray], values: Mapping[str, FloatArray]) -> FloatArray | None:
+    """Minus the log density of the statistics of each example; [N], large is odd.
 
-    An example may be odd in one way alone: too cheap for how simple it is, or too dear for what the
-    model expected. The smallest of several p-values is none itself: rank it among those of further
-    held-out examples, `conformal(smallest_p(known, further), smallest_p(known, values))`.
-    Source: Tippett 1931; ranked as Bates et al. 2023, https://doi.org/10.1214/22-AOS2244.
+    An example may be odd in one way alone: too cheap, or too dear for how simple it is. The density
+    is that of held-out examples, a Gaussian kernel estimate of each statistic, and their product
+    (Morningstar et al. 2021, DoSE-KDE). `file-length` has no part in it, nor has `surprise`, by
+    which real images of the model's own data are odd as well. It is no p-value: rank it among those
+    of further held-out examples, `conformal(dose(known, further), dose(known, values))`.
 
     Args:
         known: statistics of held-out examples, by name, [n] each.
         values: the same of the examples, [N] each.
 
     Returns:
-        None where fewer than two statistics know the model: there is nothing to combine.
+        None where fewer than two statistics take part: there is nothing to combine.
     """
-    names = [name for name in values if name not in (LENGTH, SMALLEST)]
+    from scipy.stats import gaussian_kde
+
+    names = [n for n in values if n not in (LENGTH, SURPRISE, DOSE) and np.ptp(known[n]) > 0]
     if len(names) < 2:
         return None
-    each = [conformal(known[n], values[n], two_sided=n in TWO_SIDED) for n in names]
-    smallest: FloatArray = -np.log(np.min(each, axis=0))
-    return smallest
+    total: FloatArray = -np.sum([gaussian_kde(known[n]).logpdf(values[n]) for n in names], axis=0)
+    return total
 
 
 def model_null(surprise: FloatArray) -> FloatArray:

@@ -18,8 +18,8 @@ from likely.data.spec import Dataset
 from likely.density import Fittable
 from likely.errors import InvalidData
 from likely.evaluate.odd import (
+    DOSE,
     RULE,
-    SMALLEST,
     TWO_SIDED,
     Asked,
     FloatArray,
@@ -27,9 +27,9 @@ from likely.evaluate.odd import (
     auroc,
     batch_typicality,
     conformal,
+    dose,
     model_null,
     oddness,
-    smallest_p,
     statistics,
 )
 
@@ -142,10 +142,10 @@ def score(
     known = statistics(model, reference, asked, progress)
     ranks = {name: each[::2] for name, each in known.items()}
     fresh = {name: each[1::2] for name, each in known.items()}
-    combined, further = smallest_p(ranks, values), smallest_p(ranks, fresh)
+    combined, further = dose(ranks, values), dose(ranks, fresh)
     if combined is not None and further is not None:
-        # Their own reference are the examples that the p-values are not ranks among.
-        values[SMALLEST], ranks[SMALLEST], fresh[SMALLEST] = combined, further, further
+        # Its own reference are the examples that its density is not of.
+        values[DOSE], ranks[DOSE], fresh[DOSE] = combined, further, further
     p = {
         name: conformal(ranks[name], each, two_sided=name in TWO_SIDED)
         for name, each in values.items()
