@@ -25,8 +25,8 @@ from likely.noise import Noise
 Method = Literal["auto", "incremental", "naive", "jacobi", "wavefront"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Watch = Callable[[int, Tensor], None]
-# Numbers of a table of all levels in memory at a time.
-TABLE = 2**22
+# Numbers of a table of all levels at a time: what a mixture computes of them stays in cache.
+TABLE = 2**18
 
 
 class Surprise(NamedTuple):

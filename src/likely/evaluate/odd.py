@@ -74,7 +74,7 @@ class Asked:
     Attributes:
         background: a second model, for `ratio`.
         regret: fit q to each example, for `regret`; a hundred decodings each.
-        surprise: of a chain rule, which takes ten times as long as its nats of 256 levels.
+        surprise: of a chain rule, which of 256 levels takes several times as long as its nats.
         features: of (x, context), with those of training examples [T, F], for `distance`.
         importance_samples: of the nats of a latent-variable model; the ELBO when None.
         proofs: made before by `likely.verify`.
