@@ -46,9 +46,9 @@ def write_result(
 def this_command() -> dict[str, str]:
     """The command that runs, and its date."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)  # of a module, as with -m
-    ran = [_portable(sys.argv[0])] if spec is None else ["-m", spec.name]
+    ran = [portable(sys.argv[0])] if spec is None else ["-m", spec.name]
     return {
-        "command": " ".join(["python", *ran, *map(_portable, sys.argv[1:])]),
+        "command": " ".join(["python", *ran, *map(portable, sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
@@ -59,6 +59,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _portable(word: str) -> str:
+def portable(word: str) -> str:
     """An argument without the folders of this machine."""
     return Path(word).name if word.startswith("/") else word

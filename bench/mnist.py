@@ -15,7 +15,8 @@
     python bench/mnist.py vq-vae         --out runs/mnist-vq-vae
     python bench/mnist.py rbm            --out runs/mnist-rbm
     python bench/mnist.py vae-dense      --out runs/mnist-vae-dense
-    python bench/mnist.py iwae-50        --out runs/mnist-iwae-50
+    python bench/mnist.py iwae-5         --out runs/mnist-iwae-5 --train-only
+    python bench/mnist.py iwae-50        --out runs/mnist-iwae-50 --start-from runs/mnist-iwae-5
     python bench/mnist.py dcgan          --out runs/mnist-dcgan
     python bench/mnist.py dcgan          --out runs/fashion-dcgan --data fashion
 
@@ -46,7 +47,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import RESULTS, sha256, write_result
+from common import RESULTS, portable, sha256, write_result
 from likely import data, runs
 from likely.ask.likelihood import has_likelihood
 from likely.density import DiscreteLatent, GenerativeModel, LatentVariable, TractableDensity
@@ -200,7 +201,7 @@ def trained(options: argparse.Namespace) -> bool:
     model = runs.build(recipe.model, train.spec, recipe.changes, settings.seed)
     if options.start_from is not None:
         begin_from(model, runs.load(options.start_from).model)
-        model.origin = str(options.start_from)
+        model.origin = portable(str(options.start_from))
     run = fit(model, train, recipe.objective, settings, out=options.out, progress=show)
     if options.start_from is not None:
         write_json(options.out / BEFORE, before(options.start_from))
@@ -260,8 +261,9 @@ def halved(folder: Path) -> Path:
     """The same run with weights of half precision, in a folder inside."""
     half = folder / HALF
     half.mkdir(exist_ok=True)
-    for file in KEPT:
-        shutil.copyfile(folder / file, half / file)
+    for file in (*KEPT, BEFORE):
+        if file in KEPT or (folder / file).exists():
+            shutil.copyfile(folder / file, half / file)
     weights, about = read_tensors(folder / "weights.safetensors")
     write_tensors(
         half / "weights.safetensors",

@@ -257,11 +257,12 @@ def pros_and_cons(figures: dict[str, float]) -> str:
     others = old("recheck").get("about", {}).get("vae", {}).get("others", [])
     spread = f"± {others[0]['standard_error']:.2f}" if others else "± (not kept)"
     gap = elbo - nats["vae"]["value"]
-    near, error = min(
+    apart = [
         (abs(figures[name]), figures[name.replace("/nats", "/standard-error")])
         for name in figures
         if name.endswith("/nats") and "-over-" in name
-    )
+    ]
+    near, error = min((value, error) for value, error in apart if value > 2 * error)
 
     def rate(*names: str) -> str:
         speeds = [f"{timed[n]['estimate']['value']:,.0f} ({n})" for n in names if n in timed]
@@ -275,7 +276,7 @@ def pros_and_cons(figures: dict[str, float]) -> str:
          f"Diagonal BiLSTM = {measured(nats['diagonal-bilstm'])}, Gated PixelCNN = "
          f"{measured(nats['gated-pixelcnn'])} nats; `likely verify` checks the fitted weights"),
         ("", "+ a good metric to evaluate by",
-         f"the closest neighbours of the table are {near:.2f} ± {error:.2f} nats apart, image by "
+         f"neighbours of the table that are {near:.2f} ± {error:.2f} nats apart are told, image by "
          "image"),
         ("", "+ good samples",
          f"Fréchet distance {frechet(rnn)} and {frechet(cnn)}; training images score "

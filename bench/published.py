@@ -70,8 +70,8 @@ PUBLISHED = {
         "80.09", *LEARNED_PRIOR, "ConvVAE with a RealNVP prior (ResnetVAE, 50 couplings: 79.84)",
         "16 couplings of 256 units; a smaller trunk",
     ),
-    "vae-dense": Published("88.71", *IWAE, "200 units twice, 50 latents", "SiLU for tanh; Adam"),
-    "iwae-50": Published("87.10", *IWAE, "200 units twice, 50 latents", "SiLU for tanh; Adam"),
+    "vae-dense": Published("88.71", *IWAE, "200 units twice, 50 latents", "SiLU for tanh; Muon"),
+    "iwae-50": Published("87.10", *IWAE, "200 units twice, 50 latents", "SiLU for tanh; Muon"),
     "pixel-vae": Published(
         "79.03", *VLAE, "ResNets, six masked layers of 12 filters, an autoregressive flow as prior",
         "a RealNVP prior; a masked 7 x 7 layer and two blocks of 12 filters",

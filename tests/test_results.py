@@ -66,6 +66,11 @@ def test_every_figure_was_measured_by_a_command_that_is_there() -> None:
         assert (ROOT / script).is_file(), (name, command)
 
 
+def test_results_name_no_folder_of_a_machine() -> None:
+    for path in (ROOT / "bench" / "results").rglob("*.json*"):
+        assert not re.search(r'[" ]/(tmp|home|root|work|Users)/', path.read_text()), path
+
+
 def test_every_likelihood_says_how_it_relates_to_the_truth() -> None:
     page = "\n".join((ROOT / "docs" / f"results{end}.md").read_text() for end in ("", "-mnist"))
     rows = re.findall(r"^\| `(.*)` \| (.*) \|$", page, re.MULTILINE)
