@@ -273,6 +273,14 @@ def test_nothing_is_announced_that_is_then_refused(run: Path, capsys: Capture) -
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has no SIGHUP")
 def test_a_hangup_saves_like_a_termination(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+    try:
+        hung_up(tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def hung_up(tmp_path: Path) -> None:
     fit_case("vae-dense", tmp_path / "whole")
     stopped = fit_case("vae-dense", tmp_path / "parts", progress=stop_at(4, signal.SIGHUP))
     assert (stopped.step, stopped.finished) == (4, False)
