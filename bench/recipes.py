@@ -62,7 +62,7 @@ MUON = _fit(
 DENSE = {"latent": 50, "network": "dense", "hidden": 200, "layers": 2}
 CONV_FIT = _fit(steps=12_500, learning_rate=1.5e-3, warmup=500)
 PIXEL_FIT = dataclasses.replace(CONV_FIT, steps=10_000, log_every=100)
-# Orthogonal updates of larger batches; by as many of Adam's the bounds are nats above.
+# Batches that are worth the cost of an orthogonal update.
 DENSE_FIT = dataclasses.replace(MUON, steps=25_000, batch_size=100)
 
 # Encoder and codes stay as they are for the last two fifths, for prior and decoder to fit them.
@@ -385,7 +385,7 @@ CONTINUED = {
                                      "dropout": 0.1},
                         steps=2_400, batch_size=64, learning_rate=0.006, warmup=100, ema=0.995,
                         validate_every=200),
-    # Updates by k = 5 cost half as much; only the last ones are by k = 50.
+    # Updates by k = 5 cost a third as much; only the last ones are by k = 50.
     "iwae-50": dataclasses.replace(
         RECIPES["iwae-50"],
         fit=dataclasses.replace(DENSE_FIT, steps=8_000, learning_rate=0.005),

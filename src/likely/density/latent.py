@@ -22,8 +22,8 @@ from likely.errors import InvalidSetting
 from likely.heads import Head, mean_of
 from likely.noise import Noise
 
-# Parameters of p(x | z) of a pass without a gradient, whose maps stay in cache: of many rows they
-# would leave it, and convolutions take up to twice the time.
+# Parameters of p(x | z) of a pass without a gradient: of more, the maps of convolutions leave the
+# cache.
 PASS = 2**19
 
 

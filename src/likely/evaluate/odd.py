@@ -12,7 +12,7 @@ what it finds, no network need be thanked for.
     regret        what the ELBO gains when q is fitted to the example alone   large is odd
     distance      to the nearest training example, in features                large is odd
     file-length   bits of the smallest lossless file                          two-sided
-    dose          minus the log density of those that know the model          large is odd
+    dose          minus the log density of all but surprise and file-length   large is odd
 
 The p-value of a statistic is conformal: its rank among held-out examples of the model's own data,
 uniform for fresh examples of that data whatever the model is like. `surprise` has a second one,
