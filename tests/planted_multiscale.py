@@ -81,23 +81,17 @@ def _once(scale: Any, given: tuple[Tensor, list[int], Tensor | None], found: Any
 class MapOfTheWhole(MultiscalePixelCNN):
     """The feature map is made of means of blocks: it has seen all pixels."""
 
-    def _small(self, x: Tensor) -> Tensor:
-        if x.is_floating_point() and x.shape[1] == self.spec.shape[0]:
-            return avg_pool2d(x, self.settings.factor, ceil_mode=True)
-        return super()._small(x)
+    def of_small(self, values: Tensor) -> Tensor:
+        if values.is_floating_point() and values.shape[1] == self.spec.shape[0]:
+            return avg_pool2d(values, self.settings.factor, ceil_mode=True)
+        return super().of_small(values)
 
 
 class SmallNotGiven(MultiscalePixelCNN):
     """The second network models the given pixels too, and sees them in its map."""
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        image = self.scaled(x)
-        mapped = self.enlarge(self._small(image))
-        h = self.first(image)
-        for layer in self.layers:
-            h = layer(h, mapped, context)
-        parameters: Tensor = self.output(torch.nn.functional.silu(self.hidden(self.norm(h))))
-        return parameters
+        return self.other_conditionals(x, context)
 
 
 class StaleMap(MultiscalePixelCNN):
@@ -106,7 +100,7 @@ class StaleMap(MultiscalePixelCNN):
     def fill_fast(
         self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing
     ) -> Tensor:
-        before = self.enlarge(self._small(self.scaled(torch.zeros_like(x))))
+        before = self.enlarge(self.of_small(self.scaled(torch.zeros_like(x))))
         handle = self.enlarge.register_forward_hook(lambda module, given, out: before)
         try:
             return super().fill_fast(x, uniform, known, context, how)

@@ -8,6 +8,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.files import atomic
 from likely.jobs.compress import compress_file, decompress_file, mosaic, other_coders
 from likely.noise import Noise
+from likely.sampling.small_first import SmallFirst
 from likely.verify import length
 from test_conformance import SPECS, built, images
 
@@ -148,6 +150,23 @@ def test_colours_by_a_mixture_of_logistics_in_many_batches() -> None:
     assert compressed.blocks == 3
     assert torch.equal(likely.decompress(model, compressed.content).x.long(), x)
     assert compressed.over_claimed < 3 * 70 / compressed.claimed
+
+
+@pytest.mark.parametrize("name", ["multiscale-pixelcnn", "luma-chroma"])
+def test_a_small_image_and_then_the_others_are_coded_pixel_by_pixel(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a pass of a whole network for each of them."""
+
+    def whole(*_: object) -> NoReturn:
+        raise AssertionError("a pass of the whole network")
+
+    model, x = built(name, COLOUR), drawn(COLOUR, 5)
+    log_p = float(-model.log_prob(x).detach().double().sum() / math.log(2))
+    monkeypatch.setattr(SmallFirst, "conditionals", whole)
+    compressed = likely.compress(model, x, block=2)
+    assert torch.equal(likely.decompress(model, compressed.content).x.long(), x)
+    assert compressed.claimed == pytest.approx(log_p, rel=1e-5)
 
 
 def test_a_compiled_program_codes_as_it_draws() -> None:

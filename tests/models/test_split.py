@@ -12,13 +12,15 @@ import likely
 from likely import models
 from likely.ask import ask
 from likely.ask.colorize import colourings
-from likely.data.spec import DataSpec
-from likely.density import Lifting, Split
+from likely.data.spec import Dataset, DataSpec, digest_of
+from likely.density import Drawing, Lifting, Split
 from likely.density.colouring import consistent, grey_of
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.heads import DiscretizedLogisticMixture, invert
 from likely.models.split.haar_pyramid import HaarPyramid, Halving
 from likely.models.split.luma_chroma import Colours, LumaChroma
+from likely.models.split.networks import LatticePixelCNN
+from likely.noise import Noise
 from likely.verify import verify
 from likely.verify.subject import all_images
 from sizes import SMALL
@@ -269,6 +271,51 @@ def test_tiny_instances_keep_the_head_so_that_any_number_of_channels_is_proved()
     """32 feature maps do not divide into three colours, which a head for few levels would order."""
     model = built("haar-pyramid", COLOUR, channels=8, head_channels=8)
     assert verify(model, quick=True).passed
+
+
+@pytest.mark.parametrize(("side", "scales"), [((4, 4), 2), ((5, 6), 3), ((1, 3), 4)])
+def test_chroma_of_every_second_place_comes_first(side: tuple[int, int], scales: int) -> None:
+    model = lively("luma-chroma", (3, *side), 256, chroma_scales=scales)
+    rest = model.rest
+    assert isinstance(rest, LatticePixelCNN)
+    for times in [2**scale for scale in range(1, scales) if 2 ** (scale - 1) < max(side)]:
+        first = rest.coarse_pixels(times)
+        assert rest.known_ranks(first) == int(first.sum())
+    assert sorted(rest.rank.flatten().tolist()) == list(range(side[0] * side[1]))
+    # Both ways draw the same integers, from nothing and from what is known.
+    x = torch.randint(256, (3, 3, *side))
+    base, differences = model.lifting.split(x)
+    condition = model.condition(base, None)
+    uniform = Noise(5).uniform(*differences.shape)
+    for known in (0, 1, int(rest.rank.max())):
+        fast, naive = (
+            rest.fill(differences, uniform, known, condition, Drawing(method))
+            for method in ("auto", "naive")
+        )
+        assert torch.equal(fast, naive)
+        assert torch.equal(fast[:, :, rest.rank < known], differences[:, :, rest.rank < known])
+
+
+def test_every_scale_starts_at_the_spread_of_its_differences() -> None:
+    noise = Noise(3)
+    grey = noise.uniform(200, 1, 8, 8) * 200 + 20
+    values = (grey + 8 * noise.normal(200, 3, 8, 8)).to(torch.uint8).numpy()
+    train = Dataset(DataSpec("tinted", (3, 8, 8), 256, n=200, digest=digest_of(values)), values)
+    x = torch.from_numpy(train[:100].astype("int64"))
+    nats = []
+    for scales in (1, 2, 3):
+        model = lively("luma-chroma", (3, 8, 8), 256, chroma_scales=scales)
+        model.start_at(train)
+        with torch.no_grad():
+            nats.append(-float(model.log_parts(x)[1].mean()))
+            if isinstance(rest := model.rest, LatticePixelCNN):
+                few = rest.of_small(rest.scaled(model.lifting.split(x)[1]))
+                bias = rest.enlarge.seen.bias
+                assert bias is not None
+                told = rest.enlarge.seen(few) - bias[:, None, None]
+                assert 0.2 < float(told.std()) < 1.0
+    # One histogram of all differences, whatever their order.
+    assert max(nats) < 1.1 * min(nats)
 
 
 def test_luma_may_be_a_pyramid_itself() -> None:

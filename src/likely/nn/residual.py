@@ -52,6 +52,24 @@ class Up(nn.Module):
         return y
 
 
+class Enlarge(nn.Module):
+    """A feature map of the full size from the small image, [B, C, h, w] to [B, M, H, W]."""
+
+    def __init__(self, channels: int, features: int, factor: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.seen = nn.Conv2d(channels, features, 3, padding=1)
+        self.up = nn.ConvTranspose2d(features, features, 2 * factor, factor, padding=factor // 2)
+        self.after = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, small: Tensor) -> Tensor:
+        height, width = self.size
+        large: Tensor = self.up(silu(self.seen(small)))
+        large = silu(large[:, :, :height, :width])
+        mapped: Tensor = silu(self.after(large))
+        return mapped
+
+
 def sizes(height: int, width: int, smallest: int = 4) -> list[tuple[int, int]]:
     """Halvings (rounded up) of an image until a side would fall below `smallest`.
 

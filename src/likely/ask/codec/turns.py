@@ -22,6 +22,7 @@ from likely.devices.precision import without_autocast
 from likely.heads import Head, at_least_float
 from likely.sampling.ancestral import Stepper, Stream, executor_for
 from likely.sampling.incremental import Incremental
+from likely.sampling.small_first import SmallFirst
 
 # Yields (the dimensions [n] of a flattened example, log-probabilities of their levels
 # [B, n, levels], float64) and is sent their values, int64 [B, n].
@@ -40,6 +41,8 @@ def turns_of(model: TractableDensity, batch: int, context: Tensor | None) -> Tur
         program = model.program()
         stepper = Stepper(program, executor_for(model, program, batch, context))
         return _streamed(Stream(stepper, model.head, model.rank, batch))
+    if isinstance(model, SmallFirst):
+        return _small_first(model, batch, context)
     if isinstance(model, Autoregressive):
         return _passed(model, batch, context)
     assert isinstance(model, HasConditional)
@@ -63,6 +66,27 @@ def _streamed(stream: Stream) -> Turns:
         row, column, channel = stream.place
         place = torch.tensor([(channel * height + row) * width + column])
         stream.push((yield place, stream.log_table()[:, None])[:, 0])
+
+
+def _small_first(model: SmallFirst, batch: int, context: Tensor | None) -> Turns:
+    """The turns of the small image, then those of the other pixels."""
+    x = torch.zeros(batch, *model.spec.grid, dtype=torch.int64, device=model.device)
+    number = torch.arange(x[0].numel()).view(model.spec.grid)
+    small = model.of_small(number).flatten()
+    turns = turns_of(model.small, batch, model.small_context(context))
+    with contextlib.suppress(StopIteration):
+        places, table = next(turns)
+        while True:
+            values = yield small[places], table
+            x.flatten(1)[:, small[places].to(x.device)] = values
+            places, table = turns.send(values)
+    for row, column, channels, parameters in model.other_turns(x, context):
+        wide = parameters.double()[..., None]
+        pixel = x[:, :, row, column, None, None]
+        for channel in channels:
+            table = model.head.log_table(wide, pixel, channel)[..., 0, 0]
+            values = yield number[channel, row, column, None], table[:, None]
+            x[:, channel, row, column] = values[:, 0]
 
 
 def _passed(model: Autoregressive, batch: int, context: Tensor | None) -> Turns:

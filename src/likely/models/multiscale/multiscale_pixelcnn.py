@@ -30,8 +30,6 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from likely.data.spec import DataSpec
-from likely.density import CoarseToFine, Drawing
-from likely.density.chain import sub_steps
 from likely.density.fittable import labels_of
 from likely.heads import head_for
 from likely.models.common import divided
@@ -40,11 +38,12 @@ from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings
 from likely.nn.channel_norm import ChannelNorm
 from likely.nn.masked import GroupedPointwise, linear_gate, pointwise
+from likely.nn.residual import Enlarge
 from likely.nn.square import MaskedConv
 from likely.noise import Dropout
 from likely.sampling.ancestral import Stepper
-from likely.sampling.drawing import Draw
 from likely.sampling.program import Builder, Cells, Program
+from likely.sampling.small_first import SmallFirst
 from likely.sampling.torch_executor import TorchExecutor
 
 
@@ -80,25 +79,7 @@ class MappedWindow(nn.Module):
         return self.out.incremental(build, build.linear_gate(seen, self.groups), [h])
 
 
-class Enlarge(nn.Module):
-    """A feature map of the full size from the small image, [B, C, h, w] to [B, M, H, W]."""
-
-    def __init__(self, channels: int, features: int, factor: int, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-        self.seen = nn.Conv2d(channels, features, 3, padding=1)
-        self.up = nn.ConvTranspose2d(features, features, 2 * factor, factor, padding=factor // 2)
-        self.after = nn.Conv2d(features, features, 3, padding=1)
-
-    def forward(self, small: Tensor) -> Tensor:
-        height, width = self.size
-        large: Tensor = self.up(silu(self.seen(small)))
-        large = silu(large[:, :, :height, :width])
-        mapped: Tensor = silu(self.after(large))
-        return mapped
-
-
-class MultiscalePixelCNN(CoarseToFine):
+class MultiscalePixelCNN(SmallFirst):
     """The model; see the module's docstring.
 
     >>> import torch
@@ -116,8 +97,6 @@ class MultiscalePixelCNN(CoarseToFine):
         settings: sizes; `MultiscalePixelCNNSettings.preset(spec)` by default.
     """
 
-    coarse: Tensor  # Pixels of the small image, bool [H, W].
-
     def __init__(self, spec: DataSpec, settings: MultiscalePixelCNNSettings | None = None) -> None:
         settings = s = settings or MultiscalePixelCNNSettings.preset(spec)
         super().__init__(spec, labels_of(spec, settings.conditional))
@@ -126,16 +105,10 @@ class MultiscalePixelCNN(CoarseToFine):
         channels, height, width = spec.shape
         groups = self.groups
         divided(groups, channels=settings.channels, head_channels=settings.head_channels)
-        coarse = torch.zeros(height, width, dtype=torch.bool, device="cpu")
-        coarse[:: s.factor, :: s.factor] = True
-        # The small image in raster order, then the rest in raster order.
-        order = torch.cat([coarse.flatten().nonzero(), (~coarse).flatten().nonzero()])[:, 0]
-        self.rank = order.argsort().reshape(height, width)
-        self.register_buffer("coarse", coarse, persistent=False)
         small = dataclasses.replace(
             spec, shape=(channels, -(-height // s.factor), -(-width // s.factor))
         )
-        self.small = GatedPixelCNN(
+        of_small = GatedPixelCNN(
             small,
             GatedPixelCNNSettings(
                 channels=s.channels,
@@ -149,6 +122,7 @@ class MultiscalePixelCNN(CoarseToFine):
                 conditional=s.conditional,
             ),
         )
+        self.begin_with(of_small, s.factor)
         self.enlarge = Enlarge(channels, s.map_channels, s.factor, (height, width))
         self.first = MaskedConv(channels, s.channels, s.first_kernel, "A", groups)
         self.layers = nn.ModuleList(
@@ -159,39 +133,21 @@ class MultiscalePixelCNN(CoarseToFine):
         self.hidden = GroupedPointwise(s.channels, s.head_channels, groups)
         self.output = GroupedPointwise(s.head_channels, self.head.parameters, groups)
 
-    def _small(self, x: Tensor) -> Tensor:
-        return x[:, :, :: self.settings.factor, :: self.settings.factor]
+    def mapped(self, x: Tensor) -> Tensor:
+        """The feature map of the small image, [B, M, H, W]."""
+        mapped: Tensor = self.enlarge(self.of_small(self.scaled(x)))
+        return mapped
 
-    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        image = self.scaled(x)
-        mapped = self.enlarge(self._small(image))
-        h = self.first(image)
+    def other_conditionals(self, x: Tensor, context: Tensor | None) -> Tensor:
+        mapped, h = self.mapped(x), self.first(self.scaled(x))
         for layer in self.layers:
             h = layer(h, mapped, context)
-        parameters: Tensor = self.output(silu(self.hidden(self.norm(h)))).clone()
-        self._small(parameters).copy_(self.small.conditionals(self._small(x), context))
+        parameters: Tensor = self.output(silu(self.hidden(self.norm(h))))
         return parameters
 
-    def fill_fast(
-        self, x: Tensor, uniform: Tensor, known: int, context: Tensor | None, how: Drawing
-    ) -> Tensor:
-        how.refuse_watch(self)
-        x = x.masked_fill(self.rank >= known, 0)
-        if known < int(self.coarse.sum()):
-            small = self.small.fill(self._small(x), self._small(uniform), known, context, how)
-            self._small(x).copy_(small)
-        mapped = self.enlarge(self._small(self.scaled(x)))
-        program = self.program(mapped)
-        stepper = Stepper(program, TorchExecutor(program, len(x), context))
-        drawn = (self.rank >= known) & ~self.coarse
-        draw = Draw(self.head, uniform, how.temperature)
-        for row in range(x.shape[2]):
-            stepper.begin_row(x[:, :, row - 1] if row else None)
-            for column in drawn[row].nonzero()[:, 0].tolist():
-                for channels in sub_steps(self.head, x.shape[1]):
-                    parameters = stepper.pixel(x[:, :, row], column, channels[0])[..., None]
-                    draw(parameters, x, row, slice(column, column + 1), channels)
-        return x
+    def other_stepper(self, x: Tensor, context: Tensor | None) -> Stepper:
+        program = self.program(self.mapped(x))
+        return Stepper(program, TorchExecutor(program, len(x), context))
 
     @torch.no_grad()
     def program(self, mapped: Tensor) -> Program:

@@ -11,9 +11,12 @@ alone, so both factors sum to one over the RGB cube.
 
 A Gated PixelCNN, or a pyramid of them, draws Y. Another one draws (Cg, Co), coupled in its head,
 and is told maps that a network without masks makes of all of Y. So a grey image is coloured by the
-model's own p(Cg, Co | Y), and every draw has that luma, to the last integer. Colouring by an
-autoregressive model of chroma is PixColor's way (Guadarrama et al. 2017,
-https://arxiv.org/abs/1705.07208).
+model's own p(Cg, Co | Y), and every draw has that luma, to the last integer. In raster order a
+pixel's neighbours say most of its colour, and what is wrong with the first ones spreads; so every
+fourth place may come first, then every second one, each scale by a network of its own: the chain
+rule in another order. Colouring by an autoregressive model of chroma is PixColor's way (Guadarrama
+et al. 2017, https://arxiv.org/abs/1705.07208), coarse colours first ColTran's (Kumar, Weissenborn
+and Kalchbrenner 2021, https://arxiv.org/abs/2102.04432).
 
 Deviations from PixColor: the chroma has the full size, Y is modelled, too, and no network refines
 what is drawn.
@@ -97,7 +100,9 @@ class LumaChroma(Split):
         else:
             self.base = GatedPixelCNN(of_base, settings.of_base())
         self.head = self.base.head
-        self.rest = rest_network(spec, lifting, settings.features, settings.of_rest())
+        self.rest = rest_network(
+            spec, lifting, settings.features, settings.of_rest(), settings.chroma_scales
+        )
         self.reader = Reader(
             lifting.planes, settings.features, settings.blocks, self.classes, lifting.grid
         )

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from likely.data.spec import Dataset, DataSpec
+from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density.split import Lifting
 from likely.heads import DiscretizedLogisticMixture
 from likely.models.pixelcnn.gated_pixelcnn import GatedLayer, GatedPixelCNN
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings
-from likely.nn.residual import Down, ResidualBlock, Up, sizes
+from likely.nn.residual import Down, Enlarge, ResidualBlock, Up, sizes
+from likely.sampling.ancestral import Stepper
 from likely.sampling.incremental import Incremental
 from likely.sampling.program import Builder, Cells
+from likely.sampling.small_first import SmallFirst
 
 # Halvings of the reader: a place of its coarsest map is 4 x 4 places of the base.
 DEPTH = 2
@@ -71,10 +74,14 @@ class DifferenceSettings:
     Attributes:
         network: its sizes.
         lifting: whose differences they are.
+        scales: 1 for raster order; 2 begins with every second place, 3 with every fourth.
+        features: feature maps of the differences that are known, where there are scales.
     """
 
     network: GatedPixelCNNSettings
     lifting: Lifting
+    scales: int = 1
+    features: int = 1
 
 
 class BoundedPixelCNN(Incremental):
@@ -105,9 +112,7 @@ class BoundedPixelCNN(Incremental):
 
     def start_at(self, data: Dataset) -> None:
         """Differences read in units of their spread; the mixture around zero, as wide as they."""
-        x = data.values.astype("float64") * (2.0 / (self.spec.levels - 1)) - 1.0
-        spread = torch.from_numpy(x).square().mean((0, 2, 3)).sqrt()  # [C]
-        spread = spread.clamp(min=1.0 / (self.spec.levels - 1)).to(self.device)
+        spread = spread_of(data).to(self.device)
         k, c = self.settings.network.components, self.spec.grid[0]
         first, output = self.network.layers[0], self.network.output
         assert isinstance(first, GatedLayer)
@@ -137,10 +142,76 @@ class BoundedPixelCNN(Incremental):
         return build.concat([parameters, known])
 
 
+class LatticePixelCNN(SmallFirst):
+    """Differences of every second place first, then of the others, given a map.
+
+    The former again in this order, where there are more than two scales: few places far apart
+    decide what is alike over the whole image, before the many between them are drawn.
+
+    Args:
+        spec: as for `BoundedPixelCNN`.
+        settings: sizes and the lifting, of the network of each scale; at least two of these.
+    """
+
+    def __init__(self, spec: DataSpec, settings: DifferenceSettings) -> None:
+        super().__init__(spec, 0, spec.context)
+        self.settings, features = settings, settings.features
+        channels, *size = spec.shape
+        maps, half = spec.context[0], [(side + 1) // 2 for side in size]
+        small = dataclasses.replace(spec, shape=(channels, *half), context=(maps, *half))
+        fewer = dataclasses.replace(settings, scales=settings.scales - 1)
+        self.begin_with(of_differences(small, fewer), 2)
+        self.enlarge = Enlarge(channels, features, 2, (size[0], size[1]))
+        told = dataclasses.replace(spec, context=(features + maps, *size))
+        self.others = BoundedPixelCNN(told, settings)
+        self.head = self.others.head
+
+    def start_at(self, data: Dataset) -> None:
+        """Every scale at the differences of its places."""
+        self.others.start_at(data)
+        with torch.no_grad():
+            seen = self.enlarge.seen.weight
+            seen.mul_((0.5 / spread_of(data)).to(seen)[:, None, None])
+        few = np.ascontiguousarray(data.values[:, :, ::2, ::2])
+        spec = dataclasses.replace(data.spec, shape=few.shape[1:], digest=digest_of(few))
+        self.small.start_at(Dataset(spec, few))
+
+    def told(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The map of the second network: what the known differences say, and `context`."""
+        assert context is not None
+        return torch.cat([self.enlarge(self.of_small(self.scaled(x))), context], 1)
+
+    def other_conditionals(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.others.conditionals(x, self.told(x, context))
+
+    def other_stepper(self, x: Tensor, context: Tensor | None) -> Stepper:
+        return self.others.stepper(len(x), self.told(x, context))
+
+
+def spread_of(data: Dataset) -> Tensor:
+    """Root mean square of each channel's differences, scaled, at least that of a level; [C]."""
+    x = data.values.astype("float64") * (2.0 / (data.spec.levels - 1)) - 1.0
+    spread = torch.from_numpy(x).square().mean((0, 2, 3)).sqrt()
+    return spread.clamp(min=1.0 / (data.spec.levels - 1))
+
+
+def of_differences(
+    spec: DataSpec, settings: DifferenceSettings
+) -> BoundedPixelCNN | LatticePixelCNN:
+    """The density of differences: in raster order, or scale by scale."""
+    if settings.scales > 1 and spec.side > 1:
+        return LatticePixelCNN(spec, settings)
+    return BoundedPixelCNN(spec, settings)
+
+
 def rest_network(
-    spec: DataSpec, lifting: Lifting, features: int, network: GatedPixelCNNSettings
-) -> BoundedPixelCNN:
+    spec: DataSpec,
+    lifting: Lifting,
+    features: int,
+    network: GatedPixelCNNSettings,
+    scales: int = 1,
+) -> BoundedPixelCNN | LatticePixelCNN:
     """The density of the second part, given this many feature maps and what is known."""
     context = (features + lifting.planes, *lifting.rest[1:])
     of_rest = DataSpec(spec.name, lifting.rest, 2 * lifting.levels - 1, context=context)
-    return BoundedPixelCNN(of_rest, DifferenceSettings(network, lifting))
+    return of_differences(of_rest, DifferenceSettings(network, lifting, scales, features))

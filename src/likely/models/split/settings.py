@@ -72,14 +72,18 @@ class LumaChromaSettings(SplitSettings):
         base_layers: layers of the network of luma.
         layers: layers of the network of chroma.
         features: feature maps of luma that condition chroma.
+        chroma_scales: 1 for chroma in raster order; 2 begins with every second place, 3 with every
+            fourth.
     """
 
     luma: Literal["gated-pixelcnn", "haar-pyramid"] = "gated-pixelcnn"
+    chroma_scales: int = 1
 
     SIZES = BySize(
-        tiny={"channels": 24, "base_layers": 4, "layers": 3, "features": 24, "dropout": 0.1},
-        large={"luma": "haar-pyramid"},
-    )
+        tiny={"channels": 24, "base_layers": 4, "layers": 3, "features": 24, "dropout": 0.1,
+              "chroma_scales": 2},
+        large={"luma": "haar-pyramid", "chroma_scales": 3},
+    )  # fmt: skip
 
     def of_pyramid(self) -> HaarPyramidSettings:
         """Of luma scale by scale."""
