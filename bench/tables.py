@@ -684,7 +684,7 @@ def oddities(record: dict[str, Any]) -> str:
     (alarms, fits), (of_dose, fits_of_dose) = told
     return (
         "\n".join(lines) + f"\n\nOf fresh examples of the networks' own data {alarms} have "
-        f"p <= 5 % by the rule; against uniform, Kolmogorov and Smirnov's test has p = {fits} "
+        f"p <= 5 % by the rule; Kolmogorov and Smirnov's test of two samples has p = {fits} "
         f"(medians of five halvings). By `dose`: {of_dose}, and p = "
         f"{fits_of_dose}.\n\n"
     )
@@ -697,7 +697,7 @@ def oddness() -> Iterator[str]:
     yield (
         "The rule was fixed before: bits under a Gated PixelCNN less those of a file. 2,000 test "
         "images of either kind ([what the statistics are](odd.md)). `dose`, the density of the "
-        "statistics, came later, and is read on 2,000 further images.\n"
+        "statistics, came later, and is read on the second half of the test splits.\n"
     )
     yield oddities(read(at("odd")))
     yield folded(at("odd"))
