@@ -338,7 +338,6 @@ RECIPES = {
         {"layers": 3, "latent": 4, "channels": 16, "blocks": 1},
         _fit(steps=16_000, learning_rate=1.5e-3, warmup=500, log_every=100),
         NegativeELBO(warmup=3000, free_nats=1.0),
-        importance_samples=100,  # k of 500 would take 75 minutes of a core
     ),
     # The discriminator sees generated images as they are sampled, rounded to two levels.
     "dcgan": Recipe(
