@@ -1,6 +1,6 @@
 """Colouring CIFAR-10, enlarging CIFAR-10 and Fashion-MNIST, on a processor; resumable.
 
-    python bench/enlarge.py fit cifar10-colour --work runs/enlarge       # 14 minutes of a core
+    python bench/enlarge.py fit cifar10-colour --work runs/enlarge       # 45 minutes of a core
     python bench/enlarge.py fit cifar10-scale --work runs/enlarge        # 27
     python bench/enlarge.py fit fashion-mnist-scale --work runs/enlarge  # 2
     python bench/enlarge.py measure --work runs/enlarge                  # what is fitted so far
@@ -9,7 +9,8 @@
 and writes bench/results/enlarge.json: bits of a dimension that was not given, PSNR of the mean of
 the draws and of single ones (of each image, then averaged) beside floors without a model, how many
 of the true values 90 % intervals hold, diversity, and the consistency error. Blocks of images that
-were measured are kept in the run, so that it goes on where it was stopped. Sheets go beside.
+were measured are kept in the run, so that it goes on where it was stopped. Rows of networks that
+are not in the folder stay. Sheets go beside.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ RECIPES = {
         "cifar10",
         "luma-chroma",
         {"channels": 24, "base_layers": 4, "layers": 3, "head_channels": 48, "features": 32},
-        2000,
+        6000,
         {"colorize/cifar10": Task()},
     ),
     "cifar10-scale": Recipe(
@@ -166,10 +167,15 @@ def mean_and_error(records: list[dict[str, float]], key: str) -> tuple[float, fl
 
 
 def measure(work: Path, images: int, examples: int, wanted: list[str] | None) -> None:
-    """Everything that is fitted, or more images of some tasks; writes the result after each run."""
-    figures: dict[str, float] = {}
-    about: dict[str, Any] = {"draws": DRAWS}
-    consistency: list[float] = []
+    """Everything that is fitted, or more images of some tasks; writes the result after each run.
+
+    Rows of runs that are not in `work` stay.
+    """
+    path = RESULTS / "enlarge.json"
+    before = json.loads(path.read_text()) if path.exists() else {"figures": {}, "about": {}}
+    figures: dict[str, float] = before["figures"]
+    about: dict[str, Any] = before["about"] | {"draws": DRAWS}
+    consistency: list[float] = [figures.get("upscale/consistency-error", 0.0)]
     for name, recipe in RECIPES.items():
         folder = work / name
         if not (folder / "weights.safetensors").exists():
@@ -189,7 +195,7 @@ def measure(work: Path, images: int, examples: int, wanted: list[str] | None) ->
                     figures[f"{label}/{key}"] = about[label][key][0]
             consistency += [record["consistency"] for record in records]
         figures["upscale/consistency-error"] = max(consistency)
-        write_result("enlarge", figures, {"fit": to_json(FIT)}, about)
+        write_result("enlarge", figures, {"fit": to_json(FIT)}, about, part=name)
     for label, value in figures.items():
         print(f"{label}: {value:.4f}")
 
