@@ -145,7 +145,7 @@ def measure(
         }
         about["active units"] = latent_diagnostics(model, test).active
     if isinstance(model, DiscreteLatent):
-        usage = code_usage(model, test)
+        usage = code_usage(model, train)  # an epoch of the images that it was fitted to
         figures[f"{prefix}/codes-used-percent"] = 100.0 * usage.used / usage.codes
         figures[f"{prefix}/code-perplexity"] = usage.perplexity.value
         figures[f"{prefix}/rate-nats"] = measured["rate"].value

@@ -304,7 +304,7 @@ RECIPES = {
     # The paper's loss: nothing makes the codes cheap, and all of them are used.
     "vq-vae": Recipe(
         "vq-vae",
-        {"quantiser": "fsq", "grid_levels": (8, 8, 8)},
+        {"quantiser": "ema", "codes": 512},
         VQ,
         QuantisedBound(encoder_steps=3000),
     ),
