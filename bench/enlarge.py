@@ -1,6 +1,6 @@
 """Colouring CIFAR-10, enlarging CIFAR-10 and Fashion-MNIST, on a processor; resumable.
 
-    python bench/enlarge.py fit cifar10-colour --work runs/enlarge       # 45 minutes of a core
+    python bench/enlarge.py fit cifar10-colour --work runs/enlarge       # 54 minutes, core shared
     python bench/enlarge.py fit cifar10-scale --work runs/enlarge        # 27
     python bench/enlarge.py fit fashion-mnist-scale --work runs/enlarge  # 2
     python bench/enlarge.py measure --work runs/enlarge                  # what is fitted so far
