@@ -23,7 +23,7 @@ from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
 from likely.training.adversarial import NonSaturatingGAN
 from likely.training.loop import Progress, fit
-from likely.training.objectives import Objective, QuantisedBound
+from likely.training.objectives import NegativeELBO, Objective, QuantisedBound
 from likely.training.optimizers import Optimizer, optimizer_for
 from likely.training.run import Run, Stopped
 
@@ -49,6 +49,8 @@ CASES: dict[str, tuple[str, dict[str, Any], Objective | None]] = {
     ),
     "vae": ("vae", {"latent": 3, "network": "conv", "channels": 4}, None),
     "vae-dense": ("vae", {"latent": 3, "network": "dense", "hidden": 8}, None),
+    "vae-free-nats": ("vae", {"latent": 3, "network": "dense", "hidden": 8},
+                      NegativeELBO(free_nats=0.22)),
     "vae-wide": ("vae", {"latent": 3, "network": "dense", "hidden": 24}, None),
     "vq-vae": (
         "vq-vae",
@@ -56,9 +58,9 @@ CASES: dict[str, tuple[str, dict[str, Any], Objective | None]] = {
          "prior_layers": 2},
         QuantisedBound(rate=0.5, encoder_steps=5),
     ),
-    "vq-vae-ema": (
+    "vq-vae-simvq": (
         "vq-vae",
-        {"quantiser": "ema", "codes": 8, "dimensions": 3, "channels": 4, "blocks": 1,
+        {"quantiser": "simvq", "codes": 8, "dimensions": 3, "channels": 4, "blocks": 1,
          "prior_channels": 4, "prior_layers": 2},
         None,
     ),

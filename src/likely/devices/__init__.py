@@ -298,6 +298,18 @@ class Team:
             raise
 
 
+def of_all_processes(rows: Tensor) -> Tensor:
+    """The rows of the whole batch, in its order, from those of this process; without gradients.
+
+    What is decided by a batch (a mean that is compared, codes that move) is decided by these.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.detach().contiguous())
+    return torch.cat(parts)
+
+
 def _leave() -> None:
     """Close the process group, if there is one."""
     if dist.is_initialized():

@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from likely.errors import InvalidSetting
+from likely.devices import of_all_processes
 from likely.noise import Noise
 
 # Of the moving averages, for each batch.
@@ -91,7 +91,10 @@ class MappedCodes(Codes):
 
 
 class MovingCodes(Codes):
-    """Means of the vectors that they stand for, of late."""
+    """Means of the vectors that they stand for, of late.
+
+    Several processes move them by the vectors of all, as one process with the whole batch does.
+    """
 
     codes: Tensor
     counts: Tensor
@@ -118,11 +121,10 @@ class MovingCodes(Codes):
 
     @torch.no_grad()
     def update(self, z: Tensor, index: Tensor, noise: Noise) -> None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            raise InvalidSetting(
-                "quantiser=ema moves its codes by the vectors of one process; take simvq or fsq"
-            )
-        flat, chosen, count = z.flatten(0, 1), index.flatten(), len(self.codes)
+        mine, count = len(z), len(self.codes)
+        z, index = of_all_processes(z), of_all_processes(index)
+        draws = of_all_processes(noise.uniform(mine, -(-count // len(z))).to(z.device))
+        flat, chosen = z.flatten(0, 1), index.flatten()
         new = torch.bincount(chosen, minlength=count).to(self.counts.dtype)
         sums = torch.zeros_like(self.codes).index_add_(0, chosen, flat)
         total = DECAY * self.counts + (1 - DECAY) * new
@@ -133,8 +135,8 @@ class MovingCodes(Codes):
         dead = total < DEAD * len(flat) / count
         # Vectors in proportion to their squared distances from their codes, as in k-means++.
         far = (flat - codes[chosen]).square().sum(-1).double() + 1e-12
-        draws = noise.uniform(len(z), -(-count // len(z))).flatten()[:count].to(far.device)
-        places = torch.searchsorted(far.cumsum(0) / far.sum(), draws).clamp(max=len(flat) - 1)
+        places = torch.searchsorted(far.cumsum(0) / far.sum(), draws.flatten()[:count])
+        places = places.clamp(max=len(flat) - 1)
         self.codes.copy_(torch.where(dead[:, None], flat[places], codes))
         self.counts.copy_(torch.where(dead, len(flat) / count, total))
 

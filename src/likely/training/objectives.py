@@ -47,6 +47,7 @@ from likely.density import (
     at_least_float,
     scored_steps,
 )
+from likely.devices import of_all_processes
 from likely.errors import InvalidSetting
 from likely.noise import Noise
 from likely.training.adversarial import RelativisticGAN
@@ -232,7 +233,8 @@ class NegativeELBO(ELBOSettings, Objective):
         penalised = kl
         if self.free_nats:
             # Of the mean over the batch: an example may have less where others have more.
-            penalised = torch.where(layers.mean(0) > self.free_nats, layers, self.free_nats).sum(-1)
+            above = of_all_processes(layers).mean(0) > self.free_nats
+            penalised = torch.where(above, layers, self.free_nats).sum(-1)
         value = -reconstruction + weight * penalised
         if step.player == ENCODER:
             return Loss(value, {"encoder_updates": torch.ones_like(kl)})

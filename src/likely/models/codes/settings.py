@@ -36,11 +36,11 @@ class VQVAESettings(HeadSettings):
     """VQ-VAE (van den Oord 2017): discrete codes with an autoregressive prior, a bound.
 
     Attributes:
-        quantiser: where codes come from; simvq (fixed vectors through a learned matrix), ema
-            (moving averages), or fsq (a grid).
-        codes: number of codes of simvq and ema.
+        quantiser: where codes come from; ema (moving averages), simvq (fixed vectors through a
+            learned matrix), or fsq (a grid).
+        codes: number of codes of ema and simvq.
         grid_levels: points along each side of the grid of fsq, as 8,8,8 for 512 codes.
-        dimensions: of the vector that a code of simvq or ema stands for.
+        dimensions: of the vector that a code of ema or simvq stands for.
         channels: feature maps of encoder and decoder at full resolution.
         blocks: residual blocks of each at the resolution of the codes.
         halvings: times that the sides are halved, from image to codes.
@@ -49,7 +49,7 @@ class VQVAESettings(HeadSettings):
         prior_dropout: dropout rate inside each of them.
     """
 
-    quantiser: Literal["simvq", "ema", "fsq"] = "simvq"
+    quantiser: Literal["ema", "simvq", "fsq"] = "ema"
     codes: int = 512
     grid_levels: tuple[int, ...] = (8, 8, 8)
     dimensions: int = 16

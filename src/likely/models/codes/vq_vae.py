@@ -26,6 +26,7 @@ from torch.nn.functional import relu
 
 from likely.data.spec import Dataset, DataSpec
 from likely.density import DiscreteLatent, QuantisedTerms, at_least_float
+from likely.devices import of_all_processes
 from likely.devices.precision import full_precision, without_autocast
 from likely.heads import Categorical, head_for, log_likelihood
 from likely.models.codes.settings import CodePriorSettings, VQVAESettings
@@ -123,7 +124,7 @@ class VQVAE(DiscreteLatent):
         if s.quantiser == "fsq":
             self.quantiser = GridCodes(s.grid_levels)
         else:
-            kind = MappedCodes if s.quantiser == "simvq" else MovingCodes
+            kind = MovingCodes if s.quantiser == "ema" else MappedCodes
             self.quantiser = kind(s.codes, s.dimensions)
         _, height, width = spec.grid
         steps = [(height, width)]
@@ -193,7 +194,7 @@ class VQVAE(DiscreteLatent):
         pulled = zero
         if pull:
             # Codes about as near as those that are taken, where the prior finds others likelier.
-            width = 6 * away.detach().amin(-1).mean() + 1e-6
+            width = 6 * of_all_processes(away.detach().amin(-1)).mean() + 1e-6
             near = (-away / width).softmax(-1)  # [B, h, w, K]
             cost = -at_least_float(table.detach()).log_softmax(1).movedim(1, -1)
             pulled = (near * cost).sum((1, 2, 3))
