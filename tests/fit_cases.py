@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from likely import runs
 from likely.data.made import digits
+from likely.data.sequences import Sequences, from_sequences
 from likely.data.spec import Dataset
-from likely.density import GenerativeModel
+from likely.density import Fittable
 from likely.runs.checkpoint import read_tensors
 from likely.settings import FitSettings
 from likely.training.adversarial import NonSaturatingGAN
@@ -64,6 +66,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Objective | None]] = {
          "prior_channels": 4, "prior_layers": 2},
         None,
     ),
+    "gru": ("gru", {"hidden": 4, "step_hidden": 4}, None),
     "rbm": ("rbm", {"hidden": 6, "chains": 8}, None),
     "rbm-wide": ("rbm", {"hidden": 24, "chains": 8, "gibbs": 20}, None),
     "dcgan": ("dcgan", {"latent": 4, "channels": 4, "normalize": "batch"}, None),
@@ -80,9 +83,21 @@ def training_data() -> Dataset:
     return digits()[0]
 
 
-def model_of(case: str, seed: int = 0) -> GenerativeModel:
+@functools.cache
+def sequences() -> Sequences:
+    """Of two binary columns, short ones and long ones."""
+    numbers = np.random.default_rng(0)
+    rolls = [(numbers.random((length, 2)) < 0.4).astype(np.uint8) for length in (3, 5, 12) * 12]
+    return from_sequences(rolls, kinds={"x0": "binary", "x1": "binary"}, split=(24, 6))[0]
+
+
+def data_of(case: str) -> Dataset | Sequences:
+    return sequences() if case == "gru" else training_data()
+
+
+def model_of(case: str, seed: int = 0) -> Fittable:
     name, changes, _ = CASES[case]
-    return runs.build(name, training_data().spec, changes, seed)
+    return runs.build(name, data_of(case).spec, changes, seed)
 
 
 def fit_case(
@@ -96,7 +111,7 @@ def fit_case(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Stopped)  # which tests ask for
         return fit(
-            model_of(case), training_data(), objective, settings, out=out, progress=progress,
+            model_of(case), data_of(case), objective, settings, out=out, progress=progress,
             resume=resume,
         )  # fmt: skip
 

@@ -32,7 +32,7 @@ from likely.runs.checkpoint import read_tensors
 from likely.runs.journal import read_lines
 
 HERE = Path(__file__).parent
-CASES = ("pixelcnn", "vae", "vae-free-nats", "vq-vae", "dcgan", "dcgan-batch-r1", "dcgan-r1")
+CASES = ("pixelcnn", "vae", "vae-free-nats", "vq-vae", "gru", "dcgan", "dcgan-batch-r1", "dcgan-r1")
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ class SequenceBound(SequenceBoundSettings, Objective):
 def _a_step(x: Tensor) -> Tensor:
     """What sums over sequences are multiplied by, so that every step of the batch weighs the same,
     whatever the length of its sequence."""
-    steps: Tensor = scored_steps(x)
+    steps = of_all_processes(scored_steps(x))
     return len(steps) / steps.sum()
 
 
