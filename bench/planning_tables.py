@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 from figures import markdown
@@ -28,11 +29,18 @@ PROBLEMS = {
 }  # fmt: skip
 
 
+def outwards(low: float, high: float, digits: int) -> str:
+    """An interval to this many decimals, rounded so that it still holds."""
+    unit = Decimal(1).scaleb(-digits)
+    ends = Decimal(low).quantize(unit, ROUND_FLOOR), Decimal(high).quantize(unit, ROUND_CEILING)
+    return f"[{ends[0]}, {ends[1]}]"
+
+
 def bounds(record: dict[str, Any]) -> str:
     """[L, U] of the frozen lake against the number of draws."""
     rows = []
     for row in record["about"]["table"]:
-        cells = [f"[{row[k]['lower']:.4f}, {row[k]['upper']:.3g}]" for k in SETS if k in row]
+        cells = [outwards(row[k]["lower"], row[k]["upper"], 4) for k in SETS if k in row]
         earned = row["intervals, known support"]["value_of_policy"]
         rows.append([f"{row['n']:,}", *cells, f"{earned:.4f}"])
     kept = [title for key, title in SETS.items() if key in record["about"]["table"][0]]
@@ -83,7 +91,7 @@ def beliefs(record: dict[str, Any]) -> str:
                 figures[f"pomdp/{key}/{n}"] for n in ("lower", "upper", "seconds")
             )
             rows.append([
-                title, sizes, f"{discount:g}", f"[{low:.{digits}f}, {high:.{digits}f}]",
+                title, sizes, f"{discount:g}", outwards(low, high, digits),
                 f"{seconds:.2g} s",
             ])  # fmt: skip
     heads = ["problem", "states, actions, observations", "discount",

@@ -146,12 +146,12 @@ MNIST = {
     "iwae-50": ("Dense VAE, fitted to the bound of 50 importance samples (IWAE)", ""),
     "vq-vae": (
         "VQ-VAE",
-        "512 codes in a grid of 8 x 8 x 8, a Gated PixelCNN over their map. The figure is the "
+        "512 codes by moving averages, a Gated PixelCNN over their map. The figure is the "
         "two-stage bound log p(c) + log p(x | c).",
     ),
     "vq-vae-rate": (
         "VQ-VAE, codes priced",
-        "The same network; what the codes cost is in the encoder's loss.",
+        "Codes in a grid of 8 x 8 x 8; what they cost is in the encoder's loss.",
     ),
     "rbm": (
         "RBM",
@@ -441,6 +441,27 @@ def ablation() -> Iterator[str]:
         {"validation nats": "/validation-nats", "worth, nats": "/worth-nats"}, "variant",
     )  # fmt: skip
     yield folded(at("ablation"))
+
+
+def quantisers() -> Iterator[str]:
+    if not at("quantisers").exists():
+        return
+    yield "## VQ-VAE: which quantiser\n"
+    yield (
+        "One network, 2,000 updates by the loss of the paper, two seeds: the bound of validation "
+        "images of static MNIST, of which the rate is what the codes cost, how much worse it is "
+        "than by moving averages (the default), and how many of 512 codes an epoch of training "
+        "images uses.\n"
+    )
+    record = read(at("quantisers"))
+    yield grid(
+        record,
+        {n: f"quantisers/{n}" for n in parts(record, "quantisers/", "/code-perplexity")},
+        {"bound, nats": "/validation-bound-nats", "worse by": "/worse-nats",
+         "rate": "/validation-rate-nats", "codes used, %": "/codes-used-percent",
+         "perplexity": "/code-perplexity"}, "quantiser",
+    )  # fmt: skip
+    yield folded(at("quantisers"))
 
 
 def few_labels() -> Iterator[str]:
@@ -873,8 +894,8 @@ def pages() -> dict[str, str]:
     """Both pages, by the names of their files."""
     fits = "\n".join(mnist_fits())
     chapters = (
-        mnist, cifar10, ablation, few_labels, games, modes, steering, compression, oddness,
-        sequences, speed, planning, robustness,
+        mnist, cifar10, ablation, quantisers, few_labels, games, modes, steering, compression,
+        oddness, sequences, speed, planning, robustness,
     )  # fmt: skip
     text = "\n".join(part for chapter in chapters for part in chapter())
     others = [

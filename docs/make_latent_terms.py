@@ -30,7 +30,7 @@ def rows() -> list[tuple[str, str]]:
     return [
         (r"distortion, $\mathbb{E}_q[-\log p(x \mid z)]$", f"{used.distortion.value:.2f}"),
         (r"rate, $\mathrm{KL}(q(z \mid x) \,\|\, p(z))$", f"{used.rate.value:.2f}"),
-        (r"negative ELBO, their sum", f"<= {elbo.value:.2f}"),
+        (r"negative ELBO, their sum by other draws of $z$", f"<= {elbo.value:.2f}"),
         (r"$\mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x))$, the gap", f"{float(gap.mean()):.2f}"),
         (r"$-\log p(x)$ by quadrature", f"= {exact.value:.2f}"),
         (r"$-L_{50}$", f"<= {weighted.value:.2f}"),

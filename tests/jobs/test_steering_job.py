@@ -105,6 +105,16 @@ def test_rivals_do_not_count_as_others() -> None:
     assert kept[0] < 75.0 < 95.0 < kept[1]
 
 
+def test_where_all_are_rivals_no_other_is_counted() -> None:
+    """As of data whose only attributes are the classes of its label."""
+    model, classifier = Plain().eval(), planted([[0, 1, 2, 3]] * 4)
+    pool = steering.labelled_codes(model, classifier, Plain.__new__(Dataset), 1000)
+    found = steering.flips(model, classifier, "first", pool, model.drawn_codes(200), group=300)
+    assert found.kept is found.kept_by_chance is found.spared is None
+    assert found.flipped.value > found.by_chance.value
+    assert set(found.to_json()) == {"attribute", "flipped", "by_chance", "gained"}
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
     model, classifier = Plain().eval(), planted()
     pool = steering.labelled_codes(model, classifier, Plain.__new__(Dataset), 50)

@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
             model,
             texts,
             train,
-            lambda: _classifier(saved),
+            lambda: _noted(_classifier(saved)),
             samples=options.samples,
             seed=options.seed,
         )
@@ -121,14 +121,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _classifier(saved: SavedRun) -> Any:
-    """The classifier of the attributes of a run's data; its test accuracy is printed."""
-    from likely.cli.output import note
+    """The classifier of the attributes of a run's data."""
     from likely.cli.progress import counting
     from likely.jobs.codes import steering
 
     train, test = data_of(saved)
     with counting("fitting a classifier of attributes") as show:
-        classifier = steering.attribute_classifier(train, test, progress=show)
+        return steering.attribute_classifier(train, test, progress=show)
+
+
+def _noted(classifier: Any) -> Any:
+    """It, after a line that says its test accuracy."""
+    from likely.cli.output import note
+
     note(str(classifier))
     return classifier
 
@@ -171,9 +176,13 @@ def _accuracy(saved: SavedRun, model: Decoder, options: argparse.Namespace) -> i
         f"{saved.name}: {pool.about}; groups of {options.group}; percent of images, minus chance",
         *(
             f"  {row.attribute:{wide}}  comes {row.flipped} (a random direction {row.by_chance}, "
-            f"difference {row.gained})\n"
-            f"  {'':{wide}}  others stay {row.kept} (a random direction {row.kept_by_chance}, "
-            f"difference {row.spared})"
+            f"difference {row.gained})"
+            + (
+                ""
+                if row.kept is None
+                else f"\n  {'':{wide}}  others stay {row.kept} (a random direction "
+                f"{row.kept_by_chance}, difference {row.spared})"
+            )
             for row in rows
         ),
     )

@@ -195,7 +195,8 @@ class Flips:
         flipped: where it came.
         by_chance: where it came by a random direction of the same length.
         gained: `flipped` minus `by_chance`, paired.
-        kept: of the other attributes, the share that stayed.
+        kept: of the other attributes, the share that stayed; None where there are no others, as
+            among the classes of one label.
         kept_by_chance: by the random direction.
         spared: `kept` minus `kept_by_chance`, paired.
     """
@@ -204,14 +205,16 @@ class Flips:
     flipped: Estimate
     by_chance: Estimate
     gained: Estimate
-    kept: Estimate
-    kept_by_chance: Estimate
-    spared: Estimate
+    kept: Estimate | None = None
+    kept_by_chance: Estimate | None = None
+    spared: Estimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        fields = (field.name for field in dataclasses.fields(self) if field.name != "attribute")
-        return {"attribute": self.attribute} | {f: getattr(self, f).to_json() for f in fields}
+        names = [field.name for field in dataclasses.fields(self) if field.name != "attribute"]
+        estimates = {name: getattr(self, name) for name in names}
+        known = {name: e.to_json() for name, e in estimates.items() if e is not None}
+        return {"attribute": self.attribute} | known
 
 
 def moved(model: Decoder, codes: Tensor, by: Tensor) -> Tensor:
@@ -273,16 +276,17 @@ def flips(
             by[part] += sign * side[chosen].mean(1)
     chance = noise.normal(*codes.shape, dtype=codes.dtype)
     chance *= by.norm(dim=1, keepdim=True) / chance.norm(dim=1, keepdim=True)
-    others = torch.tensor([i for i in range(before.shape[1]) if i not in classifier.rivals[k]])
+    others = [i for i in range(before.shape[1]) if i not in classifier.rivals[k]]
     came, stayed = [], []
     for step in (by, chance):
         after = classifier(decoded(model, moved(model, codes, step)))
         came.append(100.0 * after[:, k].double())
         stayed.append(100.0 * (after == before)[:, others].double().mean(1))
-    values = {
-        "flipped": came[0], "by_chance": came[1], "gained": came[0] - came[1],
-        "kept": stayed[0], "kept_by_chance": stayed[1], "spared": stayed[0] - stayed[1],
-    }  # fmt: skip
+    values = {"flipped": came[0], "by_chance": came[1], "gained": came[0] - came[1]}
+    if others:
+        values |= {
+            "kept": stayed[0], "kept_by_chance": stayed[1], "spared": stayed[0] - stayed[1],
+        }  # fmt: skip
     return Flips(attribute, **{name: _estimate(name, v) for name, v in values.items()})
 
 
