@@ -55,6 +55,8 @@ def relation_of(name: str, record: dict[str, Any]) -> str:
         return "="
     if OPTIMISTIC.search(name):
         return ">="
+    if name.endswith("/exact-nats"):
+        return "="
     if any(word in name for word in LIKELIHOODS):
         return "<=" if BOUNDS.search(name) else "="
     if estimate_of(name, record["about"]) is not None or error_of(name, record)[0] is not None:

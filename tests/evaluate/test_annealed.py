@@ -8,6 +8,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,7 +270,7 @@ def test_noise_belongs_to_the_image_not_to_its_batch(
     data = dataset(values, levels, np.arange(7) % 2 if conditional else None)
     data.spec = dataclasses.replace(data.spec, classes=model.spec.classes)
     few = AnnealedSettings(temperatures=6, chains=4, simulated=3, importance_samples=5)
-    monkeypatch.setattr(module, "can_integrate", lambda _: False)
+    monkeypatch.setattr(module, "from_a_table", lambda _: False)
     together = annealed(model, data, few)
     monkeypatch.setattr(module, "DECODED", 8 * model.head.parameters * 4)  # two images at a time
     apart = annealed(model, data, few)
@@ -283,6 +284,54 @@ def test_noise_belongs_to_the_image_not_to_its_batch(
     assert "not a proven upper bound" in str(together)
     assert 0.5 < together.acceptance <= 1.0
     assert 1.0 <= together.effective <= 4.0
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_decodings_are_counted_as_they_happen(
+    reduced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows = small_vae(2), 0
+    plain = model.decoder_output
+
+    def counted(z: Tensor, context: Tensor | None = None) -> Tensor:
+        nonlocal rows
+        rows += len(z)
+        return plain(z, context)
+
+    monkeypatch.setattr(model, "decoder_output", counted)
+    monkeypatch.setattr(module, "_reduced", lambda _: contextlib.nullcontext if reduced else None)
+    few = AnnealedSettings(temperatures=5, chains=8)
+    x = torch.zeros(3, 1, 2, 2, dtype=torch.int64)
+    module._annealed(model, x, None, [(0, index) for index in range(3)], few)
+    assert rows == 3 * module._decodings(model, few)
+
+
+def test_the_report_is_of_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gain is over L_k, chains are worth (sum w)^2 / sum w^2, the pilot has its own noise."""
+    weights: list[Tensor] = []
+    keys: list[tuple[int | str, ...]] = []
+    run, stream = module.anneal, module.Noise
+
+    def kept(*arguments: Any) -> tuple[Tensor, Tensor]:
+        result = run(*arguments)
+        weights.append(result[0])
+        return result
+
+    def noted(*key: int | str, **how: Any) -> Noise:
+        keys.append(key)
+        return stream(*key, **how)
+
+    monkeypatch.setattr(module, "anneal", kept)
+    monkeypatch.setattr(module, "Noise", noted)
+    data = dataset(np.zeros((3, 1, 2, 2), np.uint8), 2)
+    few = AnnealedSettings(temperatures=5, chains=8, simulated=0, importance_samples=4)
+    measured = annealed(small_vae(2), data, few)
+    _, importance, by_annealing, _ = (bound.values for bound in measured.bounds)
+    assert measured.gain.value == pytest.approx(float((importance - by_annealing).mean()))
+    w = torch.cat(weights).reshape(3, 8).exp()
+    assert measured.effective == pytest.approx(float((w.sum(1) ** 2 / (w**2).sum(1)).mean()))
+    assert {key[3] for key in keys} == {"spread", "pilot", "run"}
+    assert len(set(keys)) == len(keys)
 
 
 def test_two_temperatures_are_importance_sampling_and_brackets_hold() -> None:

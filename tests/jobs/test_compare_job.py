@@ -184,3 +184,17 @@ def test_models_in_memory_are_compared_and_shown(
         compare(models[0])
     with pytest.raises(InvalidSetting, match="give fitted models; or data"):
         compare(data="digits")
+
+
+def test_a_vae_of_two_latents_is_compared_by_its_integral(quick_proofs: None) -> None:
+    """A bound and an exact likelihood leave a gap; two exact ones are decided."""
+    train, test = load("digits")
+    few = test.take(slice(0, 80))
+    model = runs.build(
+        "vae", train.spec, {"latent": 2, "network": "dense", "hidden": 8, "layers": 1}, 0
+    )
+    report = compare(model, data=(train, few), settings=FEW)
+    likelihoods = [e for e in report.models[0].result.estimates if e.quantity == "nll"]
+    assert [e.relation for e in likelihoods[::2]] == [Relation.UPPER] * 2 + [Relation.EXACT]
+    cells = [cell for cell in str(report).splitlines() if cell.strip().startswith("nll")]
+    assert f"={likelihoods[-2].value:.1f}" in cells[0].replace(" ", "")

@@ -20,6 +20,7 @@ from likely.errors import InvalidSetting, Unanswerable
 from likely.models.autoencoder.autoencoder import Autoencoder
 from likely.models.autoencoder.settings import AutoencoderSettings
 from likely.noise import Noise
+from likely.verify import verify
 
 GREY = DataSpec("grey", (1, 8, 8), 17)
 LINEAR = AutoencoderSettings(latent=3, network="linear", output="linear")
@@ -175,6 +176,35 @@ def test_sparsity_makes_codes_sparse() -> None:
     after = float(model.features(images(200)).mean())
     assert before > 0.4
     assert after == pytest.approx(0.1, abs=0.06)
+
+
+class OfTheBatch(Autoencoder):
+    """Planted: a code depends on the other images of its batch."""
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        codes = super().encode(x)
+        return codes - codes.mean(0)
+
+
+class Deaf(Autoencoder):
+    """Planted: the decoder does not read the code."""
+
+    def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().decoder_output(torch.zeros_like(z))
+
+
+@pytest.mark.parametrize(
+    ("defect", "proof"),
+    [
+        (OfTheBatch, "examples do not couple (evaluation)"),
+        (Deaf, "gradients reach every weight"),
+    ],
+)
+def test_planted_defects_are_caught(defect: type[Autoencoder], proof: str) -> None:
+    model = built()
+    assert verify(model, training_data(), quick=True)[proof].passed
+    model.__class__ = defect
+    assert not verify(model, training_data(), quick=True)[proof].passed
 
 
 def test_it_is_not_generative_and_says_what_to_do(tmp_path: Path) -> None:

@@ -275,8 +275,17 @@ class Shrunk(PPCA):
         return super().log_density(y) + rest
 
 
-def test_a_planted_defect_of_ppca_is_caught() -> None:
-    model = Shrunk(correlated(100).spec, PPCASettings(latent=1))
+class Noiseless(PPCA):
+    """Planted: samples lie in the principal subspace."""
+
+    def real(self, noise: Noise, n: int, context: Tensor | None) -> Tensor:
+        z = noise.normal(n, self.latent, dtype=self.mean.dtype)
+        return (z @ self.weight.T + self.mean).reshape(n, *self.spec.grid)
+
+
+@pytest.mark.parametrize("defect", [Shrunk, Noiseless])
+def test_planted_defects_of_ppca_are_caught(defect: type[PPCA]) -> None:
+    model = defect(correlated(100).spec, PPCASettings(latent=1))
     assert not verify(model, quick=True)["samples follow the density"].passed
 
 

@@ -125,6 +125,43 @@ def test_an_autoencoder_with_a_density_draws_digits(kind: CodeDensity, tmp_path:
     assert verify(model, quick=True).passed
 
 
+class Forgetful(models.GenerativeAutoencoder):
+    """Planted: codes are drawn from N(0, I), whatever was fitted."""
+
+    def latents(self, noise: Noise, n: int) -> Tensor:
+        return noise.normal(n, self.latent, dtype=next(self.parameters()).dtype)
+
+
+class Wider(models.GenerativeAutoencoder):
+    """Planted: codes are drawn a third too wide."""
+
+    def latents(self, noise: Noise, n: int) -> Tensor:
+        return 1.33 * super().latents(noise, n)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("defect", [Forgetful, Wider])
+def test_codes_that_do_not_follow_the_density_are_caught(
+    kind: CodeDensity, defect: type[models.GenerativeAutoencoder]
+) -> None:
+    model = likely.with_prior(autoencoder(), training_data(), kind, steps=20, progress=False)
+    name = "the samples' codes follow their density"
+    assert verify(model, quick=True)[name].passed
+    model.__class__ = defect
+    assert not verify(model, quick=True)[name].passed
+
+
+def test_a_density_that_is_there_is_not_advised() -> None:
+    """Where a fitted density is off, the answer is another one."""
+    model = likely.with_prior(autoencoder(), training_data(), "gaussian", progress=False)
+    with torch.no_grad():
+        model.code_density.mean.add_(20.0)  # type: ignore[union-attr,operator]
+    answer = prior_gap(model, training_data()).answer
+    assert "take another density" in answer
+    assert "likely prior" not in answer
+    assert "likely prior RUN" in prior_gap(autoencoder(), training_data()).answer
+
+
 def test_a_vae_with_a_new_prior_has_a_better_bound(tmp_path: Path) -> None:
     base, train = nearly_an_autoencoder(), training_data()
     held_out = train.validation

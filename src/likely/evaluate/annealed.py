@@ -55,7 +55,7 @@ from likely.evaluate.likelihood import (
     proofs_of,
     quantity_of,
 )
-from likely.evaluate.quadrature import can_integrate, quadrature
+from likely.evaluate.quadrature import can_integrate, from_a_table, quadrature
 from likely.noise import Noise
 from likely.verify import Proofs
 
@@ -293,6 +293,8 @@ class Annealed:
         effective: chains that the weights of an image are worth, (sum w)^2 / sum w^2, mean.
         settings: of the run.
         seconds: for annealing the images; on a machine at rest.
+        decodings: of each image, in the pilot and in the run.
+        integrates: whether log p(x) could be integrated, but only image by image.
     """
 
     bounds: tuple[PerExample, ...]
@@ -302,6 +304,8 @@ class Annealed:
     effective: float
     settings: AnnealedSettings
     seconds: float
+    decodings: int
+    integrates: bool = False
 
     @property
     def annealed(self) -> PerExample:
@@ -318,14 +322,18 @@ class Annealed:
     def notes(self) -> tuple[str, ...]:
         """What the run was worth and what it cost, in sentences."""
         s, n = self.settings, len(self.annealed.values)
-        passes = s.chains * (1 + s.leapfrogs * (s.temperatures - 2))
+        slow = (
+            "quadrature of so many levels takes seconds to minutes for each image, so it was left "
+            "out; in Python likely.evaluate.quadrature.quadrature(model, data)",
+        )
         return (
             f"annealed: {self.acceptance:.0%} of the moves accepted; the weights of {s.chains} "
-            f"chains are worth {self.effective:.1f}; {passes:,} decodings of each image, "
+            f"chains are worth {self.effective:.1f}; {self.decodings:,} decodings of each image, "
             f"{100 * self.seconds / n:.3g} s for 100 images",
             "the gap is of images that the model drew: for real ones it is not a proven upper bound"
             if self.gap is not None
             else "an upper bound needs images that the model drew: simulated is 0",
+            *(slow if self.integrates else ()),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -336,6 +344,7 @@ class Annealed:
             "acceptance": self.acceptance,
             "effective": self.effective,
             "seconds": self.seconds,
+            "decodings": self.decodings,
         }
 
     def __str__(self) -> str:
@@ -396,8 +405,12 @@ def annealed(
         f"{settings.chains} chains"
     )
     bounds.append(dataclasses.replace(bounds[1], values=-lower, about=about))
-    if can_integrate(model):
-        bounds.append(quadrature(model, part, proofs=proofs))
+    if from_a_table(model):
+
+        def integrating(done: int, total: int) -> None:
+            say("integrating", done, total)
+
+        bounds.append(quadrature(model, part, proofs=proofs, progress=integrating))
     gain = Estimate.mean_of(
         (bounds[1].values - bounds[2].values).tolist(),
         unit="nats",
@@ -415,7 +428,22 @@ def annealed(
         float(np.mean(np.concatenate([run.effective for run in runs]))),
         settings,
         seconds,
+        _decodings(model, settings),
+        can_integrate(model) and not from_a_table(model),
     )
+
+
+def _decodings(model: LatentVariable, settings: AnnealedSettings) -> int:
+    """How often a code is decoded for each image; the values at the ends of reduced moves twice."""
+    at_an_end = 1 if _reduced(model) is None else 2
+    a_move = settings.leapfrogs - 1 + at_an_end
+    chains = settings.chains + _pilot(settings)
+    return chains * (at_an_end + (settings.temperatures - 2) * a_move)
+
+
+def _pilot(settings: AnnealedSettings) -> int:
+    """Chains of the pilot run."""
+    return max(1, settings.chains // 4)
 
 
 def refuse_without_posterior(model: Fittable) -> None:
@@ -537,8 +565,7 @@ def _annealed(
         draws = [noise.normal(*q.mean.shape, dtype=q.mean.dtype) for _ in range(SPREAD)]
         spread = torch.stack([q.sample(each) for each in draws]).std(0)  # [B, Z]
         noise = streams("pilot")
-        pilot = max(1, settings.chains // 4)
-        sizes = tuned(*started(pilot, noise), betas, spread, leapfrogs, noise)
+        sizes = tuned(*started(_pilot(settings), noise), betas, spread, leapfrogs, noise)
         forward, backward, chances = [], [], []
         for part in chunks(settings.chains, _rows(model)):
             chains = part.stop - part.start

@@ -410,13 +410,19 @@ def _column(estimate: Estimate) -> Column:
 
 
 def _by_column(result: ModelResult) -> dict[Column, Estimate]:
-    """The numbers by their columns; of two bounds of one side the tighter."""
+    """The numbers by their columns: what is exact before a bound, of two bounds of one side the
+    tighter."""
+    bounds = (Relation.UPPER, Relation.LOWER)
     estimates: dict[Column, Estimate] = {}
     for new in result.estimates:
         old = estimates.setdefault(_column(new), new)
         if old is new:
             continue
-        if not (old.relation == new.relation and new.relation in (Relation.UPPER, Relation.LOWER)):
+        exact = [e for e in (old, new) if e.relation is Relation.EXACT]
+        if len(exact) == 1 and {old.relation, new.relation} & set(bounds):
+            estimates[_column(new)] = exact[0]
+            continue
+        if not (old.relation == new.relation and new.relation in bounds):
             raise InvalidSetting(
                 f"{result.name}: two numbers for one cell: {old} and {new} ({new.quantity})"
             )

@@ -41,6 +41,7 @@ from likely.noise import Noise
 # Nats below which codes of data and codes that are drawn are taken for alike.
 CLOSE = 2.0
 LIMIT = 1000
+STANDARD = "N(0, I)"
 # Examples below which nothing is said.
 FEWEST = 20
 ROWS = 64
@@ -54,20 +55,27 @@ class PriorGap:
         lower: nats; `>=` in the relation. Never below 0.
         upper: nats, `<=`; None where the encoder gives one code and no distribution.
         prior: p(z) in words.
+        fitted: whether it was fitted to codes.
     """
 
     lower: Estimate
     upper: Estimate | None
     prior: str
+    fitted: bool
 
     @property
     def answer(self) -> str:
         """What that means for codes that are drawn, in words."""
         if self.lower.value > CLOSE:
             ending = "decode to noise" if self.lower.value > 10 * CLOSE else "decode badly"
+            remedy = (
+                "take another density, or more updates of it"
+                if self.fitted
+                else "give the codes a density, `likely prior RUN`"
+            )
             return (
                 f"codes drawn from {self.prior} are not where the codes of data are and {ending}: "
-                "give the codes a density, `likely prior RUN`"
+                f"{remedy}"
             )
         if self.upper is None or self.upper.value > CLOSE:
             return f"codes drawn from {self.prior} may be where the codes of data are"
@@ -132,19 +140,19 @@ def prior_gap(model: Fittable, data: Dataset, *, seed: int = 0, limit: int = LIM
         upper = _estimate(above, Relation.UPPER, part, model)
     bound = _estimate(lower, Relation.LOWER, part, model)
     bound = dataclasses.replace(bound, value=max(0.0, bound.value))
-    return PriorGap(bound, upper, name)
+    return PriorGap(bound, upper, name, name != STANDARD)
 
 
 def _prior(model: Fittable) -> tuple[Callable[[Tensor], Tensor], str]:
     """log p(z), and p in words."""
     if isinstance(model, LatentVariable):
         standard = isinstance(model.prior, StandardNormal)
-        return model.prior.log_prob, "N(0, I)" if standard else "the learned prior"
+        return model.prior.log_prob, STANDARD if standard else "the learned prior"
     density = getattr(model, "code_density", None)
     if density is not None:
         return density.log_prob, "the density of the codes"
     assert isinstance(model, EncoderDecoder)
-    return StandardNormal(model.latent).log_prob, "N(0, I)"
+    return StandardNormal(model.latent).log_prob, STANDARD
 
 
 def _read_on_the_other_half(z: Tensor) -> Tensor:

@@ -33,13 +33,14 @@ from likely.density import (
 )
 from likely.devices import choose_device, place
 from likely.errors import InvalidData, InvalidSetting, ProofFailed
-from likely.estimate import Estimate
+from likely.estimate import Estimate, Relation
 from likely.evaluate.annealed import Annealed, AnnealedSettings, annealed, refuse_without_posterior
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.codes import code_usage
 from likely.evaluate.disentangle import Disentanglement, disentanglement_of
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
 from likely.evaluate.prior import FEWEST, prior_gap
+from likely.evaluate.quadrature import from_a_table, quadrature
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.evaluate.sequences.ahead import steps_ahead
 from likely.evaluate.sequences.calibration import calibration
@@ -339,7 +340,8 @@ def _likelihood(
     proofs: Proofs,
     progress: Progress,
 ) -> tuple[list[Estimate], list[float]]:
-    """Nats and bits/dim: exact, or the ELBO and the importance-weighted bound."""
+    """Nats and bits/dim: exact, or the ELBO and the importance-weighted bound; of a model with at
+    most two latent coordinates the integral, too, where a table serves all images."""
     k = settings.importance_samples
     estimates: list[Estimate] = []
     values: list[float] = []
@@ -356,6 +358,14 @@ def _likelihood(
         )
         estimates += [measured.nats(), measured.bits_per_dim()]
         values = measured.values.tolist()
+    if isinstance(model, LatentVariable) and from_a_table(model):
+        title = f"integrating p(x) of {len(part):,} {part.spec.split} examples with {name}"
+        measured = quadrature(
+            model, part, proofs=proofs, progress=lambda done, total: progress(title, done, total)
+        )
+        if measured.relation is Relation.EXACT:
+            estimates += [measured.nats(), measured.bits_per_dim()]
+            values = measured.values.tolist()
     return estimates, values
 
 

@@ -44,6 +44,7 @@ from likely.data.spec import Dataset
 from likely.density import (
     Autoregressive,
     AutoregressiveLikelihood,
+    Decoder,
     Dequantized,
     DiscreteLatent,
     EnergyBased,
@@ -66,7 +67,7 @@ from likely.verify.energy import energies
 from likely.verify.flow import dequantised
 from likely.verify.guidelines import guidelines
 from likely.verify.implicit_sequence import implicit_sequence_proofs
-from likely.verify.latent import bounds, conditioned
+from likely.verify.latent import bounds, codes_follow_their_prior, conditioned
 from likely.verify.latent_sequence import latent_sequence_proofs
 from likely.verify.length import code_length
 from likely.verify.normalization import conditionals_sum_to_one, total_probability
@@ -155,5 +156,7 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
         yield from dequantised(subject, model)
     if isinstance(model, ImplicitDensity):
         yield from images_in_range(subject, model)
+        if isinstance(model, Decoder) and model.prior is not None:
+            yield codes_follow_their_prior(subject, model, model.prior)
     yield from code_length(subject)
     yield gradients_reach_every_weight(subject)

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from likely.density import (
     Autoregressive,
+    Decoder,
     DiagonalGaussian,
     LatentVariable,
     Posterior,
+    Prior,
     StandardNormal,
 )
 from likely.noise import Noise
@@ -247,6 +249,27 @@ def _by_draws(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
         ),
     ):
         yield Proof.at_most(name, value, SIGMAS, f"{about}; {what}; standard errors.")
+
+
+def codes_follow_their_prior(subject: Subject, model: Decoder, prior: Prior) -> Proof:
+    """Codes behind the samples of a model without a likelihood against the density of its codes.
+
+    As in `_by_draws`, E_p[q / (p + q)] = E_q[p / (p + q)], q a Gaussian as wide as other draws.
+    """
+    draws = CODES // 4 if subject.quick else CODES
+    others = model.latents(subject.noise("extent"), draws)
+    q = DiagonalGaussian(others.mean(0), others.std(0).clamp(min=1e-6).log())
+    z = model.latents(subject.noise("prior"), draws)
+    of_q = q.sample(subject.noise("q").normal(draws, z.shape[1], dtype=z.dtype))
+    share = (q.log_prob(z) - prior.log_prob(z)).sigmoid()
+    share_q = (prior.log_prob(of_q) - q.log_prob(of_q)).sigmoid()
+    return Proof.at_most(
+        "the samples' codes follow their density",
+        _apart(share[None], share_q[None]),
+        SIGMAS,
+        f"Mean of q / (p + q) by {draws} codes of samples against that of p / (p + q) by as many "
+        f"of a Gaussian q; {z.shape[1]} coordinates, fitted weights; standard errors.",
+    )
 
 
 def _apart(first: Tensor, second: Tensor) -> float:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import EncoderDecoder, ImplicitDensity
+from likely.density import EncoderDecoder, ImplicitDensity, Prior
 from likely.devices.precision import full_precision
 from likely.models.autoencoder.autoencoder import Autoencoder
 from likely.models.autoencoder.settings import AutoencoderSettings, GenerativeAutoencoderSettings
@@ -80,6 +80,10 @@ class GenerativeAutoencoder(ImplicitDensity, EncoderDecoder):
 
     def read(self, output: Tensor) -> tuple[Tensor, Tensor]:
         return self.autoencoder.read(output)
+
+    @property
+    def prior(self) -> Prior:
+        return self.code_density
 
     def latents(self, noise: Noise, n: int) -> Tensor:
         return self.code_density.sample(noise, n, next(self.parameters()).dtype)
