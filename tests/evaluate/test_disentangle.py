@@ -58,8 +58,43 @@ def test_a_rotation_of_it_is_as_informative_and_scores_near_zero() -> None:
 def test_noise_scores_zero() -> None:
     scores = disentanglement(np.random.default_rng(5).normal(size=(N, Z)), factors())
     assert max(scores.mig, scores.sap, scores.informativeness) < 0.02
+    # The few weights that the lasso gives to noise are unequal, which is no disentanglement.
+    assert scores.disentanglement == scores.completeness == 0.0
     constant = disentanglement(np.zeros((N, Z)), factors())
     assert max(constant.mig, constant.sap, constant.disentanglement) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_noise_of_shapes_scores_zero_and_their_factors_near_one() -> None:
+    train, test = load("shapes")
+    for part, seed in ((test, 0), (train, 0), (train, 1)):
+        noise = np.random.default_rng(seed).normal(size=(len(part), 8))
+        scores = disentanglement(noise, part.factors)
+        assert scores.disentanglement == scores.completeness == 0.0
+        assert max(scores.mig, scores.sap, scores.informativeness) < 0.01
+    perfect = np.stack(list(test.factors.values()), 1)
+    perfect = (perfect - perfect.mean(0)) / perfect.std(0)
+    scores = disentanglement(np.append(perfect, noise[: len(test)], 1), test.factors)
+    assert min(scores.mig, scores.disentanglement, scores.completeness) > 0.98
+    # No line through a unit tells three kinds apart.
+    assert scores.informativeness == pytest.approx(0.917, abs=0.002)
+    assert scores.sap == pytest.approx(0.916, abs=0.002)
+    turned, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))
+    rotated = disentanglement(perfect @ turned, test.factors)
+    assert rotated.informativeness > 0.91
+    assert max(rotated.mig, rotated.disentanglement, rotated.completeness) < 0.25
+
+
+def test_a_code_that_says_little_is_judged_by_what_it_says() -> None:
+    t = table()
+    faint = (t - t.mean(0)) / t.std(0) + 3 * np.random.default_rng(2).normal(size=t.shape)
+    scores = disentanglement(faint, factors())
+    assert scores.informativeness < 0.15
+    assert min(scores.disentanglement, scores.completeness) > 0.98
+    alone = np.random.default_rng(4).normal(size=t.shape)
+    alone[:, 2] = t[:, 1]
+    scores = disentanglement(alone, factors())
+    assert scores.disentanglement == scores.completeness == 1.0
+    assert scores.informativeness == pytest.approx(1 / Z, abs=0.01)
 
 
 def test_two_factors_in_one_unit_are_complete_and_not_disentangled() -> None:
