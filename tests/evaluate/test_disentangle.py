@@ -14,7 +14,9 @@ from likely.cli import main
 from likely.data import load
 from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData, Unanswerable
+from likely.evaluate.annealed import AnnealedSettings
 from likely.evaluate.disentangle import disentanglement, disentanglement_of
+from likely.jobs.evaluate import EvaluateSettings, measure
 from likely.models.autoencoder.autoencoder import Autoencoder
 
 Z, N = 6, 4000
@@ -130,6 +132,20 @@ def test_of_a_model_on_shapes() -> None:
         disentanglement_of(models.NADE(test.spec, hidden=4), few)
     with pytest.raises(InvalidData, match="known factors"):
         disentanglement(columns, {})
+
+
+def test_unknown_factors_and_codes_are_refused_before_anything_is_measured() -> None:
+    settings = EvaluateSettings(annealed=AnnealedSettings(n=2), factors=True)
+    stages: list[str] = []
+    train, test = load("digits")
+    vae = models.VAE(test.spec, network="dense", hidden=4, layers=1, latent=2)
+    with pytest.raises(InvalidData, match="factors of digits are not known"):
+        measure(vae, train, test, settings, progress=lambda name, *_: stages.append(name))
+    train, test = load("shapes")
+    nade, settings = models.NADE(test.spec, hidden=4), EvaluateSettings(factors=True)
+    with pytest.raises(Unanswerable, match="no hidden unit"):
+        measure(nade, train, test, settings, progress=lambda name, *_: stages.append(name))
+    assert stages == []
 
 
 def test_the_commands_hold_codes_against_factors(

@@ -33,7 +33,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from likely.ask.encode import features
+from likely.ask.encode import features, features_answer
+from likely.ask.query import Guarantee, refusal
 from likely.data.spec import Dataset
 from likely.density import Fittable, reading_of
 from likely.errors import InvalidData
@@ -147,15 +148,23 @@ def disentanglement_of(model: Fittable, data: Dataset) -> Disentanglement:
         Unanswerable: a model without an encoder.
         InvalidData: data whose factors are not known.
     """
-    if not data.factors:
-        raise InvalidData(
-            f'the factors of {data.spec.name} are not known; those of data.load("shapes") are'
-        )
+    refuse_without_factors(model, data)
     codes = [
         features(model, x, context).double().cpu().numpy()
         for _, x, context in reading_of(model, data, ROWS)
     ]
     return disentanglement(np.concatenate(codes), data.factors)
+
+
+def refuse_without_factors(model: Fittable, data: Dataset) -> None:
+    """An error that says why codes cannot be held against factors, if either is not known."""
+    if not data.factors:
+        raise InvalidData(
+            f'the factors of {data.spec.name} are not known; those of data.load("shapes") are'
+        )
+    answer = features_answer(model)
+    if answer.guarantee is Guarantee.NONE:
+        raise refusal(model, answer)
 
 
 def _information_shares(z: Floats, column: Floats) -> Floats:

@@ -37,7 +37,11 @@ from likely.estimate import Estimate, Relation
 from likely.evaluate.annealed import Annealed, AnnealedSettings, annealed, refuse_without_posterior
 from likely.evaluate.classifier import default_extractor
 from likely.evaluate.codes import code_usage
-from likely.evaluate.disentangle import Disentanglement, disentanglement_of
+from likely.evaluate.disentangle import (
+    Disentanglement,
+    disentanglement_of,
+    refuse_without_factors,
+)
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
 from likely.evaluate.prior import FEWEST, prior_gap
 from likely.evaluate.quadrature import from_a_table, quadrature
@@ -190,9 +194,13 @@ def measure(
     Raises:
         InvalidSetting: as many samples as were asked for cannot be compared; or a model without
             latent variables is to be annealed.
+        InvalidData, Unanswerable: factors are asked for of data whose factors are not known, or of
+            a model without codes.
     """
     if settings.annealed is not None:
         refuse_without_posterior(model)
+    if settings.factors:
+        refuse_without_factors(model, part)
     name = name or type(model).__name__
     if isinstance(model, SequenceModel):
         return _of_sequences(model, train, part, settings, name, proofs, progress)
