@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from likely.data.spec import Dataset, DataSpec
 from likely.errors import InvalidData, Unanswerable
 from likely.evaluate.annealed import AnnealedSettings
 from likely.evaluate.disentangle import disentanglement, disentanglement_of
-from likely.jobs.evaluate import EvaluateSettings, measure
+from likely.jobs.evaluate import EvaluateSettings, evaluate, measure
 from likely.models.autoencoder.autoencoder import Autoencoder
 
 Z, N = 6, 4000
@@ -165,3 +166,28 @@ def test_the_commands_hold_codes_against_factors(
     capsys.readouterr()
     assert main(["evaluate", digits, "--factors", "--no-sample-metrics"]) == 2
     assert "the factors of digits are not known" in capsys.readouterr().err
+
+
+def test_scores_stay_in_the_report_for_the_same_weights_and_data(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = "--data shapes --network dense --hidden 4 --layers 1 --latent 2 --steps 2"
+    assert main(["fit", "vae", *words.split(), "--out", str(run)]) == 0
+    quick = EvaluateSettings(importance_samples=0, sample_metrics=False)
+
+    def kept() -> object:
+        text = (run / "report.json").read_text()
+        return json.loads(text)["evaluations"]["test"].get("disentanglement")
+
+    scores = evaluate(run, quick, factors=True).disentanglement
+    assert scores is not None
+    assert kept() == scores.to_json()
+    report = json.loads((run / "report.json").read_text())
+    assert evaluate(run, quick).disentanglement is None
+    assert kept() == scores.to_json()
+    (run / "report.json").write_text(json.dumps(report | {"weights": "others"}))
+    evaluate(run, quick)
+    assert kept() is None
+    report["evaluations"]["test"]["data"]["fingerprint"] = "another"
+    (run / "report.json").write_text(json.dumps(report))
+    evaluate(run, quick)
+    assert kept() is None

@@ -474,8 +474,7 @@ def _merged(
         measured = {estimate.quantity for estimate in evaluation.estimates}
         kept = [e for e in before["estimates"] if e["quantity"] not in measured]
         record["estimates"] += kept
-        if "annealed" in before:
-            record["annealed"] = before["annealed"]
+        record |= {part: before[part] for part in ("annealed", "disentanglement") if part in before}
     if evaluation.annealed is not None:
         record["annealed"] = evaluation.annealed.to_json()
     if evaluation.disentanglement is not None:
