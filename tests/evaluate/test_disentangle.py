@@ -191,3 +191,10 @@ def test_scores_stay_in_the_report_for_the_same_weights_and_data(tmp_path: Path)
     (run / "report.json").write_text(json.dumps(report))
     evaluate(run, quick)
     assert kept() is None
+
+
+def test_a_code_of_one_unit_has_numbers() -> None:
+    known = factors()
+    scores = disentanglement(known["f0"][:, None], known)
+    assert scores.completeness == pytest.approx(1.0)
+    assert 0.0 <= scores.disentanglement <= 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,29 @@ def test_bounds_are_in_order_and_the_rate_is_that_of_the_layers() -> None:
     used = latent_diagnostics(model, data)
     assert [layer.quantity for layer in used.layers] == ["rate-layer-1", "rate-layer-2"]
     assert used.rate.value == pytest.approx(sum(layer.value for layer in used.layers))
+
+
+def test_a_layer_that_carries_nothing_is_told_and_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its posterior means vary with the codes above, and so with x."""
+    model, x = built(), binary(40).numpy().astype(np.uint8)
+    data = Dataset(DataSpec("grey", (1, 8, 8), 2, n=40, digest=digest_of(x)), x)
+    terms = model.elbo_terms
+    for low in (0, 1):  # from the top
+
+        def silent(*arguments: Any, at: int = low) -> tuple[Tensor, Tensor]:
+            reconstruction, kl = terms(*arguments)
+            return reconstruction, kl.index_fill(1, torch.tensor([at]), 0.0).clamp(min=0.0) + (
+                torch.arange(2) != at
+            )
+
+        monkeypatch.setattr(model, "elbo_terms", silent)
+        used = latent_diagnostics(model, data)
+        assert used.active is not None
+        assert used.active <= model.latent - model.layer_sizes[low]
+        if used.active * 10 > model.latent:
+            assert f"layer {2 - low} carries 0 nats" in used.warning
 
 
 class WrongSign(LadderPosterior):

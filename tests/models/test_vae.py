@@ -24,6 +24,7 @@ from likely.models.vae.settings import VAESettings
 from likely.models.vae.vae import VAE
 from likely.nn.flow import Bijection, FlowDensity, FlowPosterior, autoregressive_flow
 from likely.noise import Noise
+from likely.verify import verify
 
 SMALL = VAESettings(
     latent=3, network="dense", hidden=8, layers=1, channels=4, flow_layers=2, flow_hidden=8,
@@ -272,3 +273,11 @@ def test_an_autoregressive_prior_is_an_inverse_autoregressive_posterior() -> Non
     assert torch.equal(as_prior.sample(9), as_posterior.sample(9))
     without = Composed(encoder, decoder, None, None).double()
     assert not torch.allclose(without.elbo(x, Noise(0)), as_prior.elbo(x, Noise(0)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_mixture_with_broad_components_is_integrated_to_its_ends(seed: int) -> None:
+    """Twelve standard deviations of the mixture are fewer of its broadest component."""
+    model = built(GREY, prior="mixture", prior_components=50)
+    proof = verify(model, quick=True, seed=seed)["total probability"]
+    assert proof.passed, proof.measured

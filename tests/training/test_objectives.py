@@ -373,7 +373,20 @@ def test_the_encoder_alone_moves_until_its_loss_stops_falling() -> None:
     players = objective.players(model)
     assert list(players) == [ENCODER, MODEL]
     assert players[MODEL] is model
-    assert players[ENCODER] is model.encoder
+    assert set(players[ENCODER].parameters()) == set(model.encoder.parameters())
+
+
+@pytest.mark.parametrize("changes", [{}, {"posterior": "iaf"}, {"conditional": True}])
+def test_the_encoder_is_all_that_the_posterior_is_computed_from(changes: dict[str, Any]) -> None:
+    spec = DataSpec("toy", (1, 4, 4), 2, classes=("a", "b"))
+    model = runs.build("vae", spec, {"network": "dense", "hidden": 6, "latent": 2, **changes}, 0)
+    assert isinstance(model, LatentVariable)
+    labels = torch.tensor([0, 1]) if model.classes else None
+    q = model.posterior(torch.zeros(2, 1, 4, 4, dtype=torch.int64), labels)
+    weights = list(model.parameters())
+    slopes = torch.autograd.grad(q.sample(torch.ones(2, 2)).sum(), weights, allow_unused=True)
+    reached = {w for w, slope in zip(weights, slopes, strict=True) if slope is not None}
+    assert set(NegativeELBO(encoder_updates=2).players(model)[ENCODER].parameters()) == reached
 
 
 def test_aggressive_training_resumes_bit_for_bit(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -166,10 +166,12 @@ class LatentVariable(CompletesByDraws, ApproximateDensity, EncoderDecoder):
     Attributes:
         head: the distribution of a pixel.
         layers: stochastic layers; with several, the KL term has a column for each, top first.
+        layer_sizes: coordinates of each, in the same order; empty for one layer.
     """
 
     head: Head
     layers: int = 1
+    layer_sizes: Sequence[int] = ()
     completes_by = ("importance", "hmc")
 
     @property

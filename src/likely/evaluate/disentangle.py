@@ -228,11 +228,12 @@ def _helps(z: Floats, target: Floats, w: Floats, chance: float) -> npt.NDArray[n
 
 
 def _purity(importance: Floats) -> Floats:
-    """1 less the entropy of each row, as a share of the greatest there could be, [rows]."""
+    """1 less the entropy of each row, as a share of the greatest there could be, [rows]; 1 where
+    a row has one entry."""
     total = importance.sum(1, keepdims=True)
     p = importance / np.where(total > 0, total, 1.0)
     entropy = -(p * np.log(np.where(p > 0, p, 1.0))).sum(1)
-    return np.where(total[:, 0] > 0, 1.0 - entropy / np.log(importance.shape[1]), 0.0)
+    return np.where(total[:, 0] > 0, 1.0 - entropy / np.log(max(2, importance.shape[1])), 0.0)
 
 
 def _top(values: Floats) -> tuple[float, float]:

@@ -50,6 +50,8 @@ QUANTITY = "nll"
 ACTIVE = 0.01
 # Nats of KL beyond which unused coordinates are not a collapse onto the prior.
 WASTED = 1.0
+# Nats of a layer of codes below which it carries nothing.
+SILENT = 0.1
 
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -238,8 +240,9 @@ class LatentDiagnostics:
     """What a latent-variable model uses its code for.
 
     Attributes:
-        active: coordinates whose posterior mean varies: Var_x(E[z|x]) > 0.01 (Burda 2016); None
-            where the examples are all alike, as one is: nothing can vary there.
+        active: coordinates whose posterior mean varies: Var_x(E[z|x]) > 0.01 (Burda 2016), of
+            layers that carry something; None where the examples are all alike, as one is: nothing
+            can vary there.
         latent: all coordinates.
         rate: mean KL(q(z|x) || p(z)), nats: what the code carries.
         distortion: mean -log p(x|z), z ~ q(z|x), nats: what is left to say. Their sum is the
@@ -295,8 +298,15 @@ def latent_diagnostics(
     centres = torch.cat(means)
     variance = centres.var(0, correction=0)
     alike = bool((data.values == data.values[:1]).all())
-    active = None if alike else int((variance > ACTIVE).sum())
     kl = torch.cat(columns)
+    # A layer that carries nothing varies as those above it do.
+    carries = torch.ones(len(variance), dtype=torch.bool)
+    silent: list[tuple[int, float]] = []
+    if model.layers > 1:
+        each = kl.mean(0)
+        carries = (each > SILENT).repeat_interleave(torch.tensor(model.layer_sizes))
+        silent = [(model.layers - i, float(nats)) for i, nats in enumerate(each) if nats <= SILENT]
+    active = None if alike else int(((variance > ACTIVE) & carries).sum())
     measured = {"rate": kl.sum(1).tolist(), "distortion": distortions}
     if model.layers > 1:
         last = model.layers - 1
@@ -313,6 +323,12 @@ def latent_diagnostics(
         for quantity, values in measured.items()
     )
     warning = "" if active is None else collapse_words(active, model.latent, rate.value)
+    if silent and not warning:
+        told = ", ".join(f"layer {layer} carries {nats:.2g} nats" for layer, nats in silent[::-1])
+        warning = (
+            f"{told} of {model.layers} layers: what is drawn there depends on the layers above and "
+            "not on x; free nats, which hold for each layer, or a longer warm-up helps"
+        )
     return LatentDiagnostics(active, model.latent, rate, distortion, warning, tuple(layers))
 
 

@@ -67,7 +67,7 @@ class PriorGap:
     def answer(self) -> str:
         """What that means for codes that are drawn, in words."""
         if self.lower.value > CLOSE:
-            ending = "decode to noise" if self.lower.value > 10 * CLOSE else "decode badly"
+            ending = "may decode to noise" if self.lower.value > 10 * CLOSE else "may decode badly"
             remedy = (
                 "take another density, or more updates of it"
                 if self.fitted

@@ -75,8 +75,12 @@ class Updates:
             )
         with weights_from(settings.seed):
             self.players = objective.players(model)
-        parts = set(model.modules())
-        self.others = {p: module for p, module in self.players.items() if module not in parts}
+        weights = set(model.parameters())
+        self.others = {
+            player: module
+            for player, module in self.players.items()
+            if module is not model and not weights.issuperset(module.parameters())
+        }
         self.networks = {"": model, **{f"{player}.": n for player, n in self.others.items()}}
         self.whole = nn.ModuleList(self.networks.values())
         place(self.whole, self.device)

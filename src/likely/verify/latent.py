@@ -112,11 +112,13 @@ def _is_wide(tiny: LatentVariable, q: Posterior) -> Tensor:
 
 
 def _extent(tiny: LatentVariable) -> tuple[float, float]:
-    """Mean and standard deviation of p(z), z of one coordinate."""
+    """Mean and standard deviation of p(z), z of one coordinate; more where its tails are heavier
+    than a Gaussian's, as those of a mixture with one broad component."""
     if isinstance(tiny.prior, StandardNormal):
         return 0.0, 1.0
     z = tiny.latents(Noise("extent"), CODES)
-    return float(z.mean()), float(z.std())
+    farthest = float((z - z.mean()).abs().max())
+    return float(z.mean()), max(float(z.std()), farthest / 5)
 
 
 def _has_kl(subject: Subject, model: LatentVariable) -> bool:

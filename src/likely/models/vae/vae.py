@@ -213,7 +213,8 @@ class VariationalAutoencoder(LatentVariable):
 
     @property
     def inference_network(self) -> nn.Module:
-        return self.encoder
+        parts = [self.encoder, self.posterior_flow, self.label_in]
+        return nn.ModuleList(part for part in parts if part is not None)
 
     @property
     def prior(self) -> Prior:
