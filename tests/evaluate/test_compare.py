@@ -382,6 +382,28 @@ def test_no_width_cuts_a_number_or_a_name(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [30, 40, 80, 100, 120])
+@pytest.mark.parametrize("error", [0.25, 0.025, 0.0025])
+def test_numbers_of_any_count_of_models_stand_whole(width: int, error: float) -> None:
+    for count in range(1, 9):
+        results = [
+            model(f"m{index}", estimate(101.25 + index, Relation.UPPER, error))
+            for index in range(count)
+        ]
+        table = compare_models(results)
+        text = shown(table, width)
+        for result in results:
+            assert number(result.estimates[0]).replace(" ", "") in text
+        assert max(map(len, text.splitlines())) <= width
+
+
+def test_models_stand_side_by_side_as_long_as_the_grid_fits() -> None:
+    table = compare_models([model(name, estimate(84.8)) for name in "abcd"])
+    least = max(map(len, shown(table, 200).rstrip().splitlines()))
+    assert shown(table, least) == shown(table, 200)
+    assert shown(table, least - 1).count("nll [nats]") == 2
+
+
 def test_models_of_other_data_stand_apart_and_it_is_said_in_words() -> None:
     grey = DataSpec("digits", (1, 8, 8), 17, "test", n=20, digest="a")
     colour = DataSpec("photos", (3, 16, 16), 256, "test", ("size=16",), n=30, digest="b")

@@ -7,7 +7,7 @@ a row. Rich is imported only when a table is drawn.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from likely.estimate import Estimate, Relation
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FLOOR_NAME = "training data"
 
 OTHER = "Other"
+
+WIDE = 100_000  # columns of a terminal that any grid fits
 
 SIGNS = {Relation.EXACT: "=", Relation.UPPER: "≤", Relation.LOWER: "≥", Relation.APPROXIMATE: "≈"}
 
@@ -66,7 +68,7 @@ def number(estimate: Estimate) -> str:
 
 
 def _compact(estimate: Estimate) -> str:
-    """`number` without spaces: four of them fit a terminal of 80 columns."""
+    """`number` without spaces, so that more of them fit side by side."""
     return number(estimate).replace(" ", "")
 
 
@@ -116,7 +118,13 @@ class TerminalTable:
         self._table = table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        from rich.measure import Measurement
         from rich.text import Text
+
+        wide = options.update(max_width=WIDE)
+
+        def fits(grid: Table) -> bool:
+            return Measurement.get(console, wide, grid).maximum <= options.max_width
 
         clusters = self._table.clusters()
         for results, columns in clusters:
@@ -132,7 +140,7 @@ class TerminalTable:
                 # A model may be called floor, too: no name is empty.
                 sides.append(("", FLOOR_NAME.split(" ", 1)))
                 cells |= {("", column): _floor(self._table, column) for column in columns}
-            yield from _blocks(groups(columns), sides, cells, options.max_width)
+            yield from _blocks(groups(columns), sides, cells, fits)
         if _of_steps(self._table):
             yield Text(STEPS, style="dim")
         elif any(heading == CODES for heading, _ in groups(self._table.columns)):
@@ -143,7 +151,7 @@ def _blocks(
     parts: list[tuple[str, list[Column]]],
     sides: list[tuple[str, list[str]]],
     cells: Mapping[tuple[str, Column], Text],
-    width: int,
+    fits: Callable[[Table], bool],
 ) -> Iterator[Table]:
     """Grids of as many models as fit beside the names of the quantities."""
     columns = [column for _, members in parts for column in members]
@@ -151,19 +159,9 @@ def _blocks(
     for column in columns:
         if several_fingerprints(columns, column):
             names[column] += f" (data {column.fingerprint})"
-    headings = (_short(heading) for heading, _ in parts)
-    room = width - max(map(len, (*names.values(), *headings)), default=0) - 1
-    widths = {
-        name: 1
-        + max(
-            len(text)
-            for text in (name or "floor", *kind, *(cells[name, column].plain for column in columns))
-        )
-        for name, kind in sides
-    }
     block: list[tuple[str, list[str]]] = []
     for side in sides:
-        if block and sum(widths[name] for name, _ in (*block, side)) > room:
+        if block and not fits(_grid(parts, [*block, side], names, cells)):
             yield _grid(parts, block, names, cells)
             block = []
         block.append(side)
@@ -180,9 +178,10 @@ def _grid(
     from rich.table import Table
     from rich.text import Text
 
-    # Text, never markup: a model may be called anything.
+    # Text, never markup: a model may be called anything. In a narrow terminal the names of the
+    # quantities take several lines, the numbers never.
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    grid.add_column("", no_wrap=True)
+    grid.add_column("", overflow="fold")
     for name, kind in sides:
         heading = Text(name or "floor", style="" if name else "dim")
         heading.append("\n" + "\n".join(kind), style="not bold dim")
