@@ -393,6 +393,15 @@ def test_evaluation_says_how_each_number_relates_to_the_truth(
     assert exact[0]["fingerprint"] == train.validation.spec.fingerprint
 
 
+@pytest.mark.parametrize("density", ["a gaussian", "an autoregressive"])
+def test_a_density_of_codes_has_its_article(
+    fitted: dict[str, Path], tmp_path: Path, capsys: Capture, density: str
+) -> None:
+    words = ["--density", density.split()[1], "--steps", "1", "--out", str(tmp_path / "run")]
+    assert main(["prior", str(fitted["vae"]), *words]) == 0
+    assert f" with {density} density of its codes" in capsys.readouterr().out
+
+
 def test_an_annealed_bound_joins_the_report_and_stays_in_it(
     fitted: dict[str, Path], capsys: Capture
 ) -> None:

@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
     saved = opened(options)
     train, _ = data_of(saved)
     out = Path(options.out).expanduser()
-    with working(f"fitting a {options.density} density to the codes of {saved.name}"):
+    density = f"{'an' if options.density[0] in 'aeiou' else 'a'} {options.density} density"
+    with working(f"fitting {density} to the codes of {saved.name}"):
         model = with_prior(
             saved, density=options.density, steps=options.steps, seed=options.seed, out=out,
             progress=False,
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     return answer(
         options,
         record,
-        f"{saved.name} with a {options.density} density of its codes ({model.kind})",
+        f"{saved.name} with {density} of its codes ({model.kind})",
         f"  before: {gaps[0]}",
         f"  after:  {gaps[1]}",
         f"saved in {out}\n\nnext:\n  likely sample {out} -n 64 -o samples.png",
