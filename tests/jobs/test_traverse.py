@@ -16,6 +16,7 @@ from likely.data.made import digits
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density.codes import slerp
 from likely.errors import InvalidSetting, Unanswerable
+from likely.evaluate.likelihood import latent_diagnostics
 from likely.files.sheets import animation
 from likely.jobs.codes import traverse
 from likely.models.autoencoder.autoencoder import Autoencoder
@@ -67,6 +68,32 @@ def test_a_unit_moves_over_the_range_of_its_codes_and_the_others_stay() -> None:
         traverse.traversal(model, codes, [3])
     with pytest.raises(InvalidSetting, match="example must be"):
         traverse.traversal(model, codes, [0], example=200)
+
+
+def test_units_are_ordered_by_their_kl_only_where_that_is_known() -> None:
+    train, _ = digits()
+    small = {"latent": 3, "network": "dense", "hidden": 4, "layers": 1}
+    for changes, measure in (
+        ({}, "KL to N(0, 1), nats"),
+        ({"prior": "flow"}, "variance of the codes"),
+        ({"prior": "vamp"}, "variance of the codes"),
+        ({"posterior": "iaf"}, "variance of the codes"),
+    ):
+        codes = traverse.codes_of(models.VAE(train.spec, **small, **changes).eval(), train, 40)
+        assert codes.measure == measure, changes
+        assert (codes.unit == "nats") == measure.startswith("KL")
+
+
+def test_units_of_a_hierarchy_have_a_kl_each_that_sum_to_the_rate() -> None:
+    train, _ = digits()
+    torch.manual_seed(0)
+    model = models.HierarchicalVAE(train.spec, layers=2, latent=1, channels=4).eval()
+    codes = traverse.codes_of(model, train, 200)
+    assert codes.measure == "KL to the prior given the layers above, nats"
+    assert codes.strength.shape == (model.latent,)
+    rate = latent_diagnostics(model, codes.data).rate
+    total = float(codes.strength.sum())
+    assert total == pytest.approx(rate.value, abs=6 * rate.standard_error + 1e-3)
 
 
 def test_a_direction_is_that_of_the_factor() -> None:

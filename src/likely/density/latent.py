@@ -126,6 +126,12 @@ class DiagonalGaussian:
         """The same with a side for several draws, [B, 1, Z]."""
         return DiagonalGaussian(self.mean[:, None], self.log_scale[:, None])
 
+    def kl_to(self, other: DiagonalGaussian) -> Tensor:
+        """KL(self || other) in nats, one for each coordinate, [B, Z]."""
+        ratio = (2 * (self.log_scale - other.log_scale)).exp()
+        distance = (self.mean - other.mean) ** 2 * (-2 * other.log_scale).exp()
+        return 0.5 * (ratio + distance - 1.0) - (self.log_scale - other.log_scale)
+
     def kl_to_standard(self) -> Tensor:
         """KL(self || N(0, I)) in nats, one for each coordinate, [B, Z] (Kingma 2014, app. B)."""
         variance = (2 * self.log_scale).exp()

@@ -1,9 +1,11 @@
 """`likely traverse RUN`.
 
 Draw what the code of a run says: traversal.png and .gif (each unit moved, the
-one with the most KL first), interpolation.png (between examples, straight and
+one that says most first), interpolation.png (between examples, straight and
 around), codes.png (codes by class), and manifold.png for two-dimensional codes.
-For models with an encoder.
+What a unit says is its KL to the prior where that is known unit by unit, under
+N(0, I) and in a hierarchy, else the variance of the codes. For models with an
+encoder.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ EXAMPLE = """\
   likely traverse runs/vae --units 0,2 --example 5
 """
 OPTIONS: dict[str, Option] = {
-    "--units": ("N,N,..", None, None, "which units of the code, from 0 [those with the most KL to "
-                "the prior, at most 10]"),
+    "--units": ("N,N,..", None, None, "which units of the code, from 0 [those that say most, at "
+                "most 10]"),
     "--example": ("N", whole(0), 0, "validation example whose code is moved, of at most 2000 that "
                  "are read [0]"),
     "--steps": ("N", whole(2), 9, "positions per unit [9]"),
@@ -76,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         strengths = ", ".join(f"{unit} ({float(codes.strength[unit]):.2g})" for unit in units)
         sheet(
             "traversal", moved, f"example {options.example}, a unit a row, moved by "
-            f"{options.reach:g} standard deviations each way; unit ({codes.unit}): {strengths}",
+            f"{options.reach:g} standard deviations each way; unit ({codes.measure}): {strengths}",
         )  # fmt: skip
         frames = [*moved.unbind(1), *moved.flip(1).unbind(1)[1:-1]]
         written.append(folder / "traversal.gif")
@@ -116,13 +118,13 @@ def run(options: argparse.Namespace) -> int:
     record = {
         "run": str(saved.directory), "units": units,
         "strength": {str(unit): value for unit, value in ranked}, "strength_unit": codes.unit,
+        "strength_is": codes.measure,
         "files": [str(path) for path in written],
     }  # fmt: skip
-    what = "KL to N(0, 1), nats" if codes.unit == "nats" else "variance of the codes"
     return answer(
         options,
         record,
-        f"units by {what}: " + ", ".join(f"{u} {value:.3g}" for u, value in ranked[:MOST]),
+        f"units by {codes.measure}: " + ", ".join(f"{u} {value:.3g}" for u, value in ranked[:MOST]),
         *(f"  {path}" for path in written),
     )
 

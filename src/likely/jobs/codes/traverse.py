@@ -22,11 +22,13 @@ from likely.density import (
     EncoderDecoder,
     Fittable,
     LatentVariable,
+    LayeredPosterior,
     StandardNormal,
     reading_of,
 )
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting, nearest
+from likely.noise import Noise
 
 # Examples whose codes are read.
 LIMIT = 2000
@@ -44,9 +46,11 @@ class Codes:
         context: labels or contexts of the examples, or None.
         labels: class of each example, int64 [N], or None.
         factors: columns to hold codes against, by name: factors and attributes, float64 [N].
-        strength: of each unit, [latent]: mean KL(q(z_i|x) || N(0, 1)) in nats for a posterior with
-            independent coordinates, else the variance of the code.
+        strength: of each unit, [latent]: the mean KL to the prior in nats where it is known by
+            unit, which it is for independent coordinates under N(0, 1) and, given the layers above,
+            for those of a hierarchy; else the variance of the code.
         unit: of the strength, "nats" or "variance".
+        measure: what the strength is, in words.
     """
 
     data: Dataset
@@ -56,6 +60,7 @@ class Codes:
     factors: dict[str, npt.NDArray[np.float64]]
     strength: Tensor
     unit: str
+    measure: str
 
     @property
     def order(self) -> list[int]:
@@ -72,19 +77,37 @@ def codes_of(model: Fittable, data: Dataset, limit: int = LIMIT) -> Codes:
     """
     part = data.take(np.arange(0, len(data), max(1, -(-len(data) // limit))))
     codes, kls, contexts = [], [], []
+    measure = "variance of the codes"
     with torch.no_grad(), without_autocast(model.device):
-        for _, x, context in reading_of(model, part, 256):
+        for rows, x, context in reading_of(model, part, 256):
             codes.append(features(model, x, context))
             contexts.append(context)
             if isinstance(model, LatentVariable):
                 q = model.posterior(x, context)
-                if isinstance(q, DiagonalGaussian):
+                if isinstance(q, DiagonalGaussian) and isinstance(model.prior, StandardNormal):
+                    measure = "KL to N(0, 1), nats"
                     kls.append(q.kl_to_standard())
+                elif isinstance(q, LayeredPosterior):
+                    measure = "KL to the prior given the layers above, nats"
+                    kls.append(_kl_in_layers(q, Noise("traverse", rows.start, device=x.device)))
     z = torch.cat(codes)
     strength = torch.cat(kls).mean(0) if kls else z.var(0, correction=0)
     known = None if contexts[0] is None else torch.cat([c for c in contexts if c is not None])
     factors = part.factors | {name: c.astype(np.float64) for name, c in part.attributes.items()}
-    return Codes(part, z, known, part.labels, factors, strength, "nats" if kls else "variance")
+    unit = "nats" if kls else "variance"
+    return Codes(part, z, known, part.labels, factors, strength, unit, measure)
+
+
+def _kl_in_layers(posterior: LayeredPosterior, noise: Noise) -> Tensor:
+    """KL of each unit given a draw of the layers above it, nats [B, latent]."""
+    kls: list[Tensor] = []
+
+    def choose(p: DiagonalGaussian, q: DiagonalGaussian) -> Tensor:
+        kls.append(q.kl_to(p))
+        return q.sample(noise.normal(*q.mean.shape, dtype=q.mean.dtype))
+
+    posterior.chosen(choose)
+    return torch.cat(kls, 1)
 
 
 def with_encoder(model: Fittable) -> EncoderDecoder:

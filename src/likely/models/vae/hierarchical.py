@@ -81,13 +81,6 @@ def _bounded(log_scale: Tensor) -> Tensor:
     return 5.0 * (log_scale / 5.0).tanh()
 
 
-def _kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
-    """KL(q || p) in nats, [B]."""
-    ratio = (2 * (q.log_scale - p.log_scale)).exp()
-    distance = (q.mean - p.mean) ** 2 * (-2 * p.log_scale).exp()
-    return (0.5 * (ratio + distance - 1.0) - (q.log_scale - p.log_scale)).sum(-1)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class LadderPrior:
     """p(z) = prod_l p(z_l | z_>l)."""
@@ -292,7 +285,7 @@ class HierarchicalVAE(LatentVariable):
             log_p.append(p.log_prob(z))
             if q is not None:
                 log_q.append(q.log_prob(z))
-                kl.append(_kl(q, p))
+                kl.append(q.kl_to(p).sum(-1))
             h = blocks(layer(h, z))
             following = self.levels[index + 1] if index + 1 < len(self.levels) else 0
             for _ in range(self.levels[index] - following):
