@@ -420,6 +420,11 @@ def test_an_annealed_bound_joins_the_report_and_stays_in_it(
     assert "not a proven upper bound" in text
     line = complaint(capsys, "evaluate", str(fitted["gated-pixelcnn"]), "--annealed")
     assert "annealing goes from q(z|x)" in line
+    for option in ("--annealed-n", "--temperatures", "--chains"):
+        line = complaint(capsys, *words, option, "10")
+        assert line.endswith(f"{option}: only with --annealed")
+    line = complaint(capsys, *words[:-1], "0", "--annealed")
+    assert "leave out --importance-samples 0" in line
 
 
 def test_sample_metrics_join_the_report_and_stay_in_it(
@@ -604,11 +609,12 @@ def small(command: str, line: str) -> list[str]:
             del sizes[place : place + 2]
         words[words.index("--out") + 1] += "-again"
         return [*words, "--data", "digits", "--steps", "2", "--batch-size", "8", *sizes]
+    near = "--annealed" in words
     less = {
         "compare": ["--steps", "2", "--samples", "20", "--importance-samples", "2"],
         "evaluate": [
             *("--importance-samples", "2", "--samples", "20"),
-            *("--annealed-n", "3", "--temperatures", "3", "--chains", "2"),
+            *(["--annealed-n", "3", "--temperatures", "3", "--chains", "2"] if near else []),
         ],
         "sample": ["-n", "3"],
         "upscale": ["-n", "2", "--images", "2"],

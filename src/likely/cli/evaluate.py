@@ -12,11 +12,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from likely.cli.output import rows, say, say_json
-from likely.cli.parser import Command, Option, whole
+from likely.cli.parser import UNSET, Command, Option, whole
 from likely.cli.saved import SPLITS, data_of, kept, opened
+from likely.errors import InvalidSetting
 from likely.evaluate.quantities import words
 
 if TYPE_CHECKING:
+    from likely.evaluate.annealed import AnnealedSettings
     from likely.jobs.evaluate import Evaluation
     from likely.runs.saved import SavedRun
 
@@ -36,9 +38,10 @@ OPTIONS: dict[str, Option] = {
     "--annealed": ("", None, False, "also bound log p(x) of a latent-variable model by annealed "
                    "importance sampling, the nearest there is, with the gap on images that it "
                    "draws; minutes"),
-    "--annealed-n": ("N", whole(1), 1000, "images to anneal [1000]"),
-    "--temperatures": ("T", whole(2), 100, "from q(z|x) to p(x, z): more is tighter, slower [100]"),
-    "--chains": ("K", whole(1), 16, "annealed chains averaged per image [16]"),
+    "--annealed-n": ("N", whole(1), UNSET, "images to anneal [1000]"),
+    "--temperatures": ("T", whole(2), UNSET, "from q(z|x) to p(x, z): more is tighter, slower "
+                       "[100]"),
+    "--chains": ("K", whole(1), UNSET, "annealed chains averaged per image [16]"),
     "--no-sample-metrics": ("", None, False, "leave the samples out; otherwise: Frechet and kernel "
                             "distance, precision, recall, density, coverage, distance to the "
                             "training images, images per second"),
@@ -47,13 +50,15 @@ OPTIONS: dict[str, Option] = {
     "--seed": ("N", whole(0), 0, "seed of latents and samples [0]"),
 }  # fmt: skip
 
+# Options of the annealing, and the fields of its settings.
+ANNEALED = {"annealed_n": "n", "temperatures": "temperatures", "chains": "chains"}
+
 COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and keep the numbers in the run."""
     from likely.cli.progress import StageProgress
-    from likely.evaluate.annealed import AnnealedSettings
     from likely.jobs.evaluate import EvaluateSettings, evaluated
 
     settings = EvaluateSettings(
@@ -63,14 +68,7 @@ def run(options: argparse.Namespace) -> int:
         options.samples,
         options.seed,
         options.device,
-        AnnealedSettings(
-            options.annealed_n,
-            options.temperatures,
-            options.chains,
-            importance_samples=options.importance_samples or 100,
-        )
-        if options.annealed
-        else None,
+        _annealed(options),
         options.factors,
     )
     saved = opened(options)
@@ -82,6 +80,24 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(saved, evaluation)
     return kept(saved.files / "report.json", report, told=not options.json)
+
+
+def _annealed(options: argparse.Namespace) -> AnnealedSettings | None:
+    """How to anneal; None where that is not asked for."""
+    from likely.evaluate.annealed import AnnealedSettings
+
+    fields = {ANNEALED[name]: getattr(options, name) for name in ANNEALED if name in options}
+    if not options.annealed:
+        if fields:
+            names = (f"--{name.replace('_', '-')}" for name in ANNEALED if name in options)
+            raise InvalidSetting(f"{', '.join(names)}: only with --annealed")
+        return None
+    if not options.importance_samples:
+        raise InvalidSetting(
+            "--annealed compares with the bound of K importance samples: leave out "
+            "--importance-samples 0"
+        )
+    return AnnealedSettings(importance_samples=options.importance_samples, **fields)
 
 
 def _print(saved: SavedRun, evaluation: Evaluation) -> None:
