@@ -183,6 +183,15 @@ def test_the_command_writes_the_pictures(
         "codes.png",
     ):
         assert (run / "samples" / name).stat().st_size > 200
+    for words, least, most in (
+        (["traverse", "--steps"], 2, 200),
+        (["walk", "--steps"], 3, 1000),
+        (["walk", "--loops"], 1, 100),
+    ):
+        command, option = words
+        assert main([command, str(run), option, "100000"]) == 2
+        error = capsys.readouterr().err
+        assert f'{option}: expected a whole number from {least} to {most}, given "100000"' in error
     assert main(["traverse", str(run), "--units", "one"]) == 2
     assert "as 0,3,7" in capsys.readouterr().err
     assert main(["traverse", str(run), "--attribute", "size"]) == 2

@@ -199,16 +199,17 @@ def one_of(words: Collection[str]) -> Callable[[str], str]:
     return convert
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """A converter for argparse that takes whole numbers from `least` on."""
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A converter for argparse that takes whole numbers from `least` on, up to `most`."""
+    expected = f">= {least}" if most is None else f"from {least} to {most}"
 
     def convert(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f'expected a whole number >= {least}, given "{text}"')
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f'expected a whole number {expected}, given "{text}"')
         return value
 
     return convert

@@ -30,7 +30,7 @@ OPTIONS: dict[str, Option] = {
                 "most 10]"),
     "--example": ("N", whole(0), 0, "validation example whose code is moved, of at most 2000 that "
                  "are read [0]"),
-    "--steps": ("N", whole(2), 9, "positions per unit [9]"),
+    "--steps": ("N", whole(2, 200), 9, "positions per unit, at most 200 [9]"),
     "--reach": ("X", positive, 2.5, "how far a unit moves, in standard deviations of the codes "
                 "[2.5]"),
     "--attribute": ("NAME", None, (), "also move along the direction of this factor or attribute "

@@ -22,8 +22,8 @@ EXAMPLE = """\
   likely walk runs/vae --loops 12 --steps 96 --seed 3 -o walk.gif
 """
 OPTIONS: dict[str, Option] = {
-    "--loops": ("N", whole(1), 6, "loops, side by side [6]"),
-    "--steps": ("N", whole(3), 48, "images per loop [48]"),
+    "--loops": ("N", whole(1, 100), 6, "loops, side by side, at most 100 [6]"),
+    "--steps": ("N", whole(3, 1000), 48, "images per loop, at most 1000 [48]"),
     "--seconds": ("X", positive, 0.1, "seconds per image of the animation [0.1]"),
     "--seed": ("N", whole(0), 0, "seed of the planes [0]"),
     "--label": ("CLASS", None, None, "name or number of a class, for a conditional run [all in "
