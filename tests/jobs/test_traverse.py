@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from likely import models
+from likely.ask import interpolate, walk
 from likely.cli import main
 from likely.data.made import digits
 from likely.data.spec import Dataset, DataSpec, digest_of
@@ -142,6 +143,19 @@ def test_an_arc_keeps_the_norm() -> None:
     x = torch.from_numpy(pairs().values[:4].astype(np.int64))
     around = transparent().interpolate((x[:2], x[2:]), 3, spherical=True)
     assert torch.equal(around[:, [0, -1]].transpose(0, 1), torch.stack([x[:2], x[2:]]))
+
+
+@pytest.mark.parametrize("sizes", [(1, 3), (3, 1), (2, 3)])
+def test_ends_of_unequal_number_are_refused(sizes: tuple[int, int]) -> None:
+    x = torch.from_numpy(pairs().values[:6].astype(np.int64))
+    ends = x[: sizes[0]], x[3 : 3 + sizes[1]]
+    for model in (
+        transparent(),
+        VAE(SPEC, models.VAESettings(latent=2, network="dense", hidden=4, layers=1)),
+    ):
+        for ask in (interpolate, walk):
+            with pytest.raises(InvalidSetting, match=f"given {sizes[0]} and {sizes[1]}"):
+                ask(model, ends, 3)
 
 
 def test_components_stand_for_codes_of_many_units() -> None:

@@ -36,8 +36,8 @@ def interpolate(
 
     Args:
         model: with latent codes.
-        ends: how many pairs to draw, or the two ends, integers [B, *shape] each, whose codes are
-            the encoder's or else found by `invert`.
+        ends: how many pairs to draw, or the two ends, integers [B, *shape] each, as many of
+            either, whose codes are the encoder's or else found by `invert`.
         steps: points, both ends included.
         spherical: turn from one code to the other in place of the straight line. Codes drawn from
             N(0, I) in many dimensions have norms near the square root of these, and the middle of
@@ -51,7 +51,7 @@ def interpolate(
 
     Raises:
         Unanswerable: a model without codes, or without a distribution to draw them from.
-        InvalidSetting: fewer than two steps, or no pairs.
+        InvalidSetting: fewer than two steps, no pairs, or ends of unequal number.
     """
     if not isinstance(model, Decoder):
         raise refusal(model, answer(model))

@@ -44,7 +44,7 @@ def walk(
 
     Raises:
         Unanswerable: a model without codes, or without a distribution to draw them from.
-        InvalidSetting: fewer than three steps, or no loop.
+        InvalidSetting: fewer than three steps, no loop, or batches of unequal number.
     """
     if not isinstance(model, Decoder):
         raise refusal(model, answer(model))

@@ -243,13 +243,13 @@ class Decoder(Fittable):
                         raise InvalidSetting("a walk needs a plane: codes of two numbers or more")
                     path = turned(*shell.circle(noise, ends), shell.centre, steps)
                 else:
-                    pair = [self.latents(noise, ends) for _ in range(2)]
-                    path = around(pair[0], pair[1], shell.centre, steps)
+                    first, last = self.latents(noise, ends), self.latents(noise, ends)
+                    path = around(first, last, shell.centre, steps)
             else:
-                pair = [self.codes(x, context) for x in ends]
+                first, last = self._pair(ends, context)
                 known = isinstance(self.prior, StandardNormal | UniformCube)
-                centre = torch.zeros_like(pair[0][0]) if known else torch.cat(pair).mean(0)
-                path = around(pair[0], pair[1], centre, steps)
+                centre = torch.zeros_like(first[0]) if known else torch.cat([first, last]).mean(0)
+                path = around(first, last, centre, steps)
             if isinstance(self.prior, UniformCube):
                 path = path.clamp(-1.0, 1.0)
             labels = self.labels(context, len(path))
@@ -280,12 +280,24 @@ class Decoder(Fittable):
                 noise = Noise(seed, "interpolate", device=self.device)
                 first, last = self.latents(noise, ends), self.latents(noise, ends)
             else:
-                first, last = (self.codes(x, context) for x in ends)
+                first, last = self._pair(ends, context)
             labels = self.labels(context, len(first))
             shares = [index / (steps - 1) for index in range(steps)]
             between = slerp if spherical else torch.lerp
             path = [self.decode(between(first, last, share), labels) for share in shares]
         return torch.stack(path, 1)
+
+    def _pair(
+        self, ends: tuple[Tensor, Tensor], context: Tensor | int | None
+    ) -> tuple[Tensor, Tensor]:
+        """The codes of the examples at either end."""
+        first, last = (self.integers(x) for x in ends)
+        if len(first) != len(last):
+            raise InvalidSetting(
+                "the two ends are pairs, an example of either: as many are needed of both, given "
+                f"{len(first)} and {len(last)}"
+            )
+        return self.codes(first, context), self.codes(last, context)
 
 
 class EncoderDecoder(Decoder):
