@@ -122,7 +122,7 @@ class HierarchicalVAESettings(HeadSettings):
 
     Attributes:
         layers: stochastic layers; the first at half the image's resolution, each further one at
-            half that of the one below, down to four pixels.
+            half that of the one below, down to four pixels, where all others stay.
         latent: channels of the code in each cell of a layer.
         channels: feature maps at full resolution.
         blocks: residual blocks at each resolution, on the way up and down.
