@@ -23,7 +23,7 @@ KINDS = {
     "Autoregressive": ("one rank after another, all pixels of a rank at once", "none"),
     "Split": ("averages, then differences, one after another", "none"),
     "ExpectedStatistics": ("from one component", "the probabilities of the components"),
-    "PPCA": ("one pass", "yes, the exact posterior"),
+    "PPCA": ("one pass", "features: the mean of the exact posterior"),
     "Dequantized": ("through the inverse map", "none"),
     "EnergyBased": ("a Markov chain", "yes, hidden units"),
     "DiscreteLatent": ("codes one after another, then one pass", "yes, discrete"),

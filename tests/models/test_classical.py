@@ -267,6 +267,19 @@ def test_ppca_fits_in_closed_form_and_its_number_is_a_bound() -> None:
     assert verify(run.model, data).passed
 
 
+def test_what_is_said_of_the_codes_of_ppca_agrees() -> None:
+    data = correlated(100)
+    model = PPCA(data.spec, PPCASettings(latent=2))
+    answers = likely.answers(model)
+    assert answers["features"].guarantee.value == "approximate"
+    for query in ("posterior", "reconstruct"):
+        assert answers[query].reason == (
+            "it has no encoder: ask for features, which it has without one"
+        )
+    with pytest.raises(InvalidSetting, match="no encoder that gives a distribution"):
+        likely.annealed(model, data)
+
+
 class Shrunk(PPCA):
     """Planted: log det C forgets the directions that are left out."""
 

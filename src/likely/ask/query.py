@@ -120,6 +120,8 @@ def no_code(model: Fittable) -> Answer:
         return none("it has no latent variables beside the choice of a member")
     if isinstance(model, ExpectedStatistics):
         return none("its hidden variable is a component: features give p(k|x)")
+    if callable(getattr(model, "features", None)):
+        return none("it has no encoder: ask for features, which it has without one")
     return none("it has no encoder: the code of a given image is not known")
 
 

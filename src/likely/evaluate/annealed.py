@@ -447,11 +447,11 @@ def _pilot(settings: AnnealedSettings) -> int:
 
 
 def refuse_without_posterior(model: Fittable) -> None:
-    """An error that says why a model cannot be annealed, if it has no latent variables."""
+    """An error that says why a model cannot be annealed, if it has no such encoder."""
     if not isinstance(model, LatentVariable):
         raise InvalidSetting(
             f"{type(model).__name__} is {model.kind}: annealing goes from q(z|x) to p(z|x), and it "
-            "has neither"
+            "has no encoder that gives a distribution q(z|x) of whole examples"
         )
 
 
