@@ -49,7 +49,7 @@ def relation_of(name: str, record: dict[str, Any]) -> str:
     """How a figure relates to the truth; nothing for what was counted or timed."""
     if name.endswith("/difference-nats"):
         return ""
-    if "worth" in name:
+    if "worth" in name or name.endswith("/worse-nats"):
         return "~"
     if OTHER_NATS.search(name):
         return "="

@@ -214,7 +214,7 @@ def _helps(z: Floats, target: Floats, w: Floats, chance: float) -> npt.NDArray[n
     """Whether each weight lowers the squared error of examples that it was not fitted to, [Z].
 
     By permutation importance (Breiman 2001, sec. 10, https://doi.org/10.1023/A:1010933404324): how
-    much the error grows when the values of the unit are dealt out anew. For a linear predictor its
+    much the error grows when the values of the unit are dealt out again. For a linear predictor its
     mean over all permutations is 2 w cov(z, r), r the target less what the other units predict.
     It must be above 0 by a one-sided t-test at the level `chance`.
     """
