@@ -24,7 +24,7 @@ from PIL import Image
 import likely
 from likely.cli import main
 from likely.cli.fields import DATA, RUN, fields_of, objective_fields, settings_fields
-from likely.cli.parser import COMMANDS, build, module_of
+from likely.cli.parser import COMMANDS, build, module_of, parse
 from likely.data.spec import DataSpec
 from likely.density import GenerativeModel
 from likely.evaluate.few_labels import FineTuning
@@ -597,6 +597,24 @@ def test_help_has_an_example_and_fits_the_terminal(
         assert "example" in text
         assert "  likely " in text
         assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("classify RUN --mode join", '--mode: "join" is not known: did you mean "joint"?'),
+        ("clusters RUN --map pca --map tsne", '--map: "tsne" is not known: did you mean "t-sne"?'),
+        ("world plan RUN --refine much", '--refine: expected a number above 0, given "much"'),
+    ],
+)
+def test_each_word_of_an_option_that_may_be_repeated_is_checked(
+    words: str, line: str, capsys: Capture
+) -> None:
+    assert line in complaint(capsys, *words.split())
+    assert parse("world", ["plan", "RUN", "--refine", "2", "--refine", "0.5"])[1].refine == [
+        2.0,
+        0.5,
+    ]
 
 
 def small(command: str, line: str) -> list[str]:

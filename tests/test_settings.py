@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likely.errors import InvalidSetting
+from likely.jobs.classify import ClassifySettings
+from likely.jobs.clusters import ClusterSettings
 from likely.models import MODELS
 from likely.settings import (
     FitSettings,
@@ -47,6 +49,17 @@ def test_an_alternative_that_does_not_exist_is_refused_where_it_is_given() -> No
                     entry.settings(**{name: "nonsense"})
                 refused += 1
     assert refused > len(MODELS)
+
+
+def test_an_alternative_in_a_tuple_is_refused_where_it_does_not_exist() -> None:
+    with pytest.raises(InvalidSetting, match=r"modes: expected one of.*did you mean \"joint\""):
+        ClassifySettings(modes=("frozen", "join"))  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match=r"modes: expected a tuple of names, given \"joint\""):
+        ClassifySettings(modes="joint")  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match=r"maps: expected one of.*did you mean \"t-sne\""):
+        ClusterSettings(maps=("tsne",))  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match=r"clusterings: expected one of k-means"):
+        ClusterSettings(clusterings=("kmeans",))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -327,12 +327,21 @@ def not_negative(settings: object, *names: str) -> None:
 def known(settings: object) -> None:
     """Refuse settings whose field of named alternatives (`Literal`, `HeadName`) is none of them.
 
+    So is a tuple of which an entry is none of them.
+
     Raises:
         InvalidSetting: names the field, the alternatives and what was given.
     """
     for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
-        if get_origin(hint) in (Literal, Annotated):
-            converted(f"{type(settings).__name__}.{name}", getattr(settings, name), hint)
+        several = get_origin(hint) is tuple
+        kind = get_args(hint)[0] if several else hint
+        if get_origin(kind) not in (Literal, Annotated):
+            continue
+        field, value = f"{type(settings).__name__}.{name}", getattr(settings, name)
+        if several and not isinstance(value, list | tuple):
+            raise InvalidSetting(f"{field}: expected a tuple of names, given {_given(value)}")
+        for part in value if several else (value,):
+            converted(field, part, kind)
 
 
 def rates(settings: object, *names: str) -> None:

@@ -241,18 +241,22 @@ def add_options(group: argparse._ActionsContainer, options: Mapping[str, Option]
     """
     for names, (metavar, convert, default, about) in options.items():
         flags = names.split()
+        words = None if convert is None or callable(convert) else convert
+        kind = convert if callable(convert) else one_of(words) if words else str
         if default is False:
             group.add_argument(*flags, action="store_true", default=False, help=about)
         elif default == ():
-            group.add_argument(*flags, action="append", default=[], metavar=metavar, help=about)
+            group.add_argument(
+                *flags, action="append", default=[], metavar=metavar, help=about, type=kind,
+                choices=words,
+            )  # fmt: skip
         else:
-            words = None if convert is None or callable(convert) else convert
             may_be_bare: dict[str, Any] = (
                 {"nargs": "?", "const": ""} if metavar.startswith("[") else {}
             )
             group.add_argument(
-                *flags, metavar=metavar.strip("[]"), help=about, choices=words, **may_be_bare,
-                type=(convert if callable(convert) else one_of(words) if words else str),
+                *flags, metavar=metavar.strip("[]"), help=about, choices=words, type=kind,
+                **may_be_bare,
                 **({"required": True} if default is ... else {"default": default}),
             )  # fmt: skip
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import warnings
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from likely.errors import InvalidSetting, MissingDependency, nearest
 from likely.evaluate.baselines import Features, scikit_learn
 from likely.evaluate.scores import Floats, Integers
 
-CLUSTERINGS = ("k-means", "gaussian-mixture")
-MAPS = ("pca", "t-sne", "umap")
+ClusteringName = Literal["k-means", "gaussian-mixture"]
+MapName = Literal["pca", "t-sne", "umap"]
+CLUSTERINGS: tuple[ClusteringName, ...] = get_args(ClusteringName)
+MAPS: tuple[MapName, ...] = get_args(MapName)
 # Neighbours whose preservation trustworthiness measures.
 NEIGHBOURS = 10
 

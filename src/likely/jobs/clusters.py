@@ -17,15 +17,22 @@ from likely.ask.layers import Layers
 from likely.data.spec import DataSpec
 from likely.density import chunks
 from likely.devices import choose_device, place
-from likely.errors import InvalidSetting
 from likely.evaluate.baselines import Features
 from likely.evaluate.scores import Integers
-from likely.evaluate.structure import CLUSTERINGS, MAPS, Clustering, Map, clustered, mapped
+from likely.evaluate.structure import (
+    CLUSTERINGS,
+    Clustering,
+    ClusteringName,
+    Map,
+    MapName,
+    clustered,
+    mapped,
+)
 from likely.files.figures import save_figure
 from likely.jobs.evaluate import Progress, Split, quiet, split_of, stage
 from likely.report.clusters import structure_figure
 from likely.runs.saved import SavedRun, load
-from likely.settings import known
+from likely.settings import at_least, known, not_negative
 
 BATCH = 500  # images a forward pass
 
@@ -48,19 +55,16 @@ class ClusterSettings:
     n: int = 2000
     count: int = 0
     layer: str = "code"
-    clusterings: tuple[str, ...] = CLUSTERINGS
-    maps: tuple[str, ...] = ("pca", "t-sne")
+    clusterings: tuple[ClusteringName, ...] = CLUSTERINGS
+    maps: tuple[MapName, ...] = ("pca", "t-sne")
     split: Split = "test"
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
         known(self)
-        if self.n < 5 or self.count < 0 or not set(self.maps) <= set(MAPS):
-            raise InvalidSetting(
-                f"clusters needs n of at least 5, count of at least 0 and maps of {MAPS}, given "
-                f"{self.n}, {self.count} and {self.maps}"
-            )
+        at_least(self, 5, "n")
+        not_negative(self, "count")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -173,7 +177,7 @@ def clusters(
     with stage(progress, "clustering the pixels"):
         of_pixels = clustered(pixels, "k-means", count, labels, settings.seed)
     maps = []
-    for name in settings.maps:
-        with stage(progress, f"a map by {name}"):
-            maps.append(mapped(codes, name, settings.seed))
+    for kind in settings.maps:
+        with stage(progress, f"a map by {kind}"):
+            maps.append(mapped(codes, kind, settings.seed))
     return Structure(run.name, layer, part.spec, labels, tuple(made), tuple(maps), of_pixels)

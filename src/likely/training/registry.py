@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from likely.errors import InvalidSetting
 from likely.settings import OBJECTIVES as OBJECTIVES
-from likely.settings import at_least, converted, known
+from likely.settings import at_least, known
 
 Kind = TypeVar("Kind", bound=type[Any])
 Penalised = Literal["real", "generated", "both", "between"]
@@ -245,7 +245,6 @@ class GameSettings:
                 f"first_penalty={self.first_penalty:g}, penalty={self.penalty:g}"
             )
         at_least(self, 1, "penalty_every", "discriminator_updates", "packing")
-        converted("augment", self.augment, tuple[Augmentation, ...])
 
 
 @objective("minimax-gan", "likely.training.adversarial:MinimaxGAN")
