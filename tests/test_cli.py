@@ -617,6 +617,29 @@ def test_each_word_of_an_option_that_may_be_repeated_is_checked(
     ]
 
 
+@pytest.mark.parametrize("command", ["classify", "clusters"])
+def test_a_picture_of_another_kind_is_refused_before_the_work(
+    command: str, tmp_path: Path, capsys: Capture
+) -> None:
+    words = [command, str(tmp_path / "no-run"), "-o", "x.txt"]
+    ends = "expected a file name that ends in .png or .pdf or .svg"
+    assert f"--out x.txt: {ends}" in complaint(capsys, *words)
+
+
+def test_a_picture_makes_its_folder(tmp_path: Path, capsys: Capture) -> None:
+    assert main(fit_words("vae", tmp_path / "vae")) == 0
+    picture = tmp_path / "new" / "codes.svg"
+    words = ["clusters", str(tmp_path / "vae"), "-n", "30", "--map", "pca", "-o", str(picture)]
+    assert main(words) == 0
+    assert picture.stat().st_size > 1000
+    assert main(["fit", "var", "--data", "regimes", "--lags", "2", "--steps", "1",
+                 "--out", str(tmp_path / "var")]) == 0  # fmt: skip
+    plot = tmp_path / "other" / "fan.png"
+    words = ["forecast", str(tmp_path / "var"), "--horizon", "3", "-n", "5", "--plot", str(plot)]
+    assert main(words) == 0
+    assert plot.stat().st_size > 1000
+
+
 def small(command: str, line: str) -> list[str]:
     """An example of the help, on digits, with tiny models and few steps (the last option wins)."""
     words = shlex.split(line.split(" > ")[0].replace("mnist --binarize static", "digits"))[1:]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,15 +68,20 @@ def shown(
     """Print a result, draw it, and keep its numbers; returns the exit code."""
     record = result.to_json()
     answer(options, record, str(result))
-    result.plot(picture)
+    with folder_of(picture):
+        result.plot(picture)
     code = kept(path, record, told=False)
     if not options.json and not code:
         say(f"\n{written(path, picture)}")
     return code
 
 
-def path_of(text: str | None, suffix: str, option: str, usual: Path | None = None) -> Path | None:
+def path_of(
+    text: str | None, suffix: str | tuple[str, ...], option: str, usual: Path | None = None
+) -> Path | None:
     """The file that an option names, which must end in `suffix`; None where it was not given.
+
+    A tuple of suffixes allows each, as `PICTURES`.
 
     `usual`, in a folder of the run, is taken where the option was given without a name.
     """
@@ -85,8 +92,10 @@ def path_of(text: str | None, suffix: str, option: str, usual: Path | None = Non
             usual.parent.mkdir(exist_ok=True)
         return usual
     path = Path(text).expanduser()
-    if path.suffix.lower() != suffix:
-        raise InvalidSetting(f"{option} {text}: expected a file name that ends in {suffix}")
+    suffixes = (suffix,) if isinstance(suffix, str) else suffix
+    if path.suffix.lower() not in suffixes:
+        endings = " or ".join(suffixes)
+        raise InvalidSetting(f"{option} {text}: expected a file name that ends in {endings}")
     if path.is_dir():
         raise InvalidSetting(f"{option} {text} is a folder; give a file name")
     return path
@@ -99,6 +108,16 @@ def writable(*paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             refuse_unwritable(path)
+
+
+@contextlib.contextmanager
+def folder_of(path: Path) -> Iterator[None]:
+    """Make the folder of a figure first, as the writers of other files do."""
+    from likely.files import writing
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
 
 
 def written(*paths: Path | None) -> str:

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likely.cli.output import aligned, answer, say, say_json, width
-from likely.cli.saved import SPLITS, data_of, labels_for, name_of, path_of, writable, written
+from likely.cli.saved import (
+    SPLITS,
+    data_of,
+    folder_of,
+    labels_for,
+    name_of,
+    path_of,
+    writable,
+    written,
+)
 from likely.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -116,7 +125,8 @@ def complete(options: argparse.Namespace, saved: SavedRun, model: SequenceDensit
         from likely.files.figures import save_figure
         from likely.report.forecast import forecast_figure
 
-        save_figure(forecast_figure(drawn, title), plot)
+        with folder_of(plot):
+            save_figure(forecast_figure(drawn, title), plot)
     if options.json:
         say_json(
             {
@@ -171,7 +181,8 @@ def score(options: argparse.Namespace, saved: SavedRun, model: SequenceDensity) 
         from likely.report.stretches import stretches_figure
 
         title = f"{data.spec.name} ({data.spec.split}) under {saved.name}: the oddest stretches"
-        save_figure(stretches_figure(data, result, title), plot)
+        with folder_of(plot):
+            save_figure(stretches_figure(data, result, title), plot)
     rows = result.rows(moments)
     if options.json:
         say_json(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PAPER, INK = "#ffffff", "#1f2933"
 DPI = 130
+PICTURES = (".png", ".pdf", ".svg")
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
@@ -49,7 +50,7 @@ def save_figure(figure: Figure, path: str | Path, title: str = "") -> Path:
     if title:
         figure.suptitle(title, fontsize=11, color=INK)
     suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".pdf", ".svg"):
+    if suffix not in PICTURES:
         raise InvalidSetting(f'{path}: pictures are .png, .pdf or .svg, given "{suffix}"')
     return write_atomically(
         path, lambda temporary: figure.savefig(temporary, dpi=DPI, format=suffix[1:])

@@ -19,7 +19,6 @@ from likely import mdp
 from likely.cli.mdp import terminal
 from likely.cli.mdp.answers import (
     JSON_STATES,
-    PICTURES,
     at_start,
     check_target,
     draw,
@@ -35,6 +34,7 @@ from likely.cli.mdp.answers import (
 from likely.cli.mdp.inputs import counts_of, policy_of, value_of, world_of
 from likely.cli.output import say_json
 from likely.errors import InvalidSetting, nearest
+from likely.files.figures import PICTURES
 from likely.mdp import worlds
 from likely.mdp.check.certificates import certify
 from likely.mdp.check.simulation import simulate

@@ -80,9 +80,6 @@ def check_target(path: str | None, endings: Sequence[str]) -> None:
     refuse_unwritable(target)
 
 
-PICTURES = (".png", ".pdf", ".svg")
-
-
 def at_start(mdp: MDP, value: NDArray[np.float64]) -> float:
     """Expectation of a value [S] over the initial distribution; infinite values elsewhere."""
     if mdp.initial is None:

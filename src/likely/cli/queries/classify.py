@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from likely.cli.parser import Command, Option, Parser, whole
-from likely.cli.saved import opened, shown
+from likely.cli.saved import opened, path_of, shown, writable
 
 EXAMPLE = """\
   likely classify runs/vae --per-class 10
@@ -53,12 +53,11 @@ COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True, configure=_per_c
 
 def run(options: argparse.Namespace) -> int:
     """Classify, print, and keep the numbers and the picture in the run."""
-    from pathlib import Path
-
     from likely.cli.progress import StageProgress
-    from likely.files import refuse_unwritable
+    from likely.files.figures import PICTURES
     from likely.jobs.classify import MODES, ClassifySettings, classify
 
+    picture = path_of(options.out, PICTURES, "--out")
     settings = ClassifySettings(
         per_class=tuple(options.per_class),
         seeds=options.seeds,
@@ -70,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
     )
     saved = opened(options)
-    picture = Path(options.out) if options.out else saved.directory / "classify.png"
-    refuse_unwritable(picture)
+    picture = picture or saved.directory / "classify.png"
+    writable(picture)
     with StageProgress() as progress:
         classification = classify(saved, options.labels, settings, progress=progress)
     return shown(options, classification, saved.files / "classify.json", picture)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from likely.cli.parser import Command, Option, whole
-from likely.cli.saved import SPLITS, opened, shown
+from likely.cli.saved import SPLITS, opened, path_of, shown, writable
 
 EXAMPLE = """\
   likely clusters runs/vae
@@ -33,12 +33,11 @@ COMMAND = Command(EXAMPLE, OPTIONS, about=__doc__, of_run=True)
 
 def run(options: argparse.Namespace) -> int:
     """Cluster, print, and keep the scores and the picture in the run."""
-    from pathlib import Path
-
     from likely.cli.progress import StageProgress
-    from likely.files import refuse_unwritable
+    from likely.files.figures import PICTURES
     from likely.jobs.clusters import ClusterSettings, clusters
 
+    picture = path_of(options.out, PICTURES, "--out")
     settings = ClusterSettings(
         n=options.number,
         count=options.count,
@@ -49,8 +48,8 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
     )
     saved = opened(options)
-    picture = Path(options.out) if options.out else saved.directory / "clusters.png"
-    refuse_unwritable(picture)
+    picture = picture or saved.directory / "clusters.png"
+    writable(picture)
     with StageProgress() as progress:
         structure = clusters(saved, settings, progress=progress)
     return shown(options, structure, saved.files / "clusters.json", picture)

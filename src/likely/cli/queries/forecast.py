@@ -11,7 +11,7 @@ import argparse
 
 from likely.cli.output import say, say_json
 from likely.cli.parser import Command, Option, one_of, whole
-from likely.cli.saved import SPLITS, data_of, name_of, opened, path_of, writable, written
+from likely.cli.saved import SPLITS, data_of, folder_of, name_of, opened, path_of, writable, written
 from likely.cli.sequences import tell_draws
 from likely.errors import InvalidSetting
 
@@ -72,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
             f"{data.spec.name}, {options.split}, series {drawn.series} after {drawn.at:,} steps: "
             f"{options.draws} draws of {saved.name}"
         )
-        save_figure(forecast_figure(drawn, title), plot)
+        with folder_of(plot):
+            save_figure(forecast_figure(drawn, title), plot)
     if options.json:
         say_json(
             {

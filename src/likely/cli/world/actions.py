@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from likely.cli.mdp.answers import PICTURES, check_target
+from likely.cli.mdp.answers import check_target
 from likely.cli.output import note, rows, say, say_json
 from likely.errors import InvalidData, InvalidSetting, MissingDependency
 from likely.estimate import Estimate
 from likely.files import refuse_unwritable
-from likely.files.figures import write_atomically
+from likely.files.figures import PICTURES, write_atomically
 from likely.world.draw import values_figure
 from likely.world.grid import Points
 from likely.world.learn import fit
@@ -176,10 +176,9 @@ def _loaded_plan(folder: str, model: TransitionModel) -> Plan:
 def _act(options: argparse.Namespace) -> None:
     if options.gif == "":
         options.gif = str(Path(options.world) / "act.gif")
-    if options.gif is not None:
-        if Path(options.gif).suffix.lower() != ".gif":
-            raise InvalidSetting(f"{options.gif}: an animation is a .gif")
-        refuse_unwritable(Path(options.gif))
+    if options.gif is not None and Path(options.gif).suffix.lower() != ".gif":
+        raise InvalidSetting(f"{options.gif}: an animation is a .gif")
+    check_target(options.gif, (".gif",))
     model, _, _ = load_world(options.world)
     policy = "random" if options.policy == "random" else _loaded_plan(options.world, model)
     try:
