@@ -25,9 +25,25 @@ QUICK: dict[str, Any] = {"settings": TINY, "steps": 2, "levels": 4}
 
 
 # No check of scikit-learn is left out.
-@parametrize_with_checks([Encoder("autoencoder", **QUICK)])
+@parametrize_with_checks(
+    [
+        Encoder("autoencoder", **QUICK),
+        Encoder(**QUICK),
+        Encoder("generative-autoencoder", **QUICK),
+    ]
+)
 def test_it_is_an_estimator_of_scikit_learn(estimator: Encoder, check: Any) -> None:
     check(estimator)
+
+
+def test_a_row_has_its_codes_whatever_its_place() -> None:
+    x = np.random.default_rng(0).normal(size=(37, 6))
+    encoder = Encoder(settings={**TINY, "hidden": 64}, steps=20).fit(x)
+    codes = encoder.transform(x)
+    for order in (np.arange(37)[::-1], np.random.default_rng(1).permutation(37)):
+        assert np.abs(encoder.transform(x[order]) - codes[order]).max() < 1e-13
+    alone = np.concatenate([encoder.transform(row[None]) for row in x])
+    assert np.abs(alone - codes).max() < 1e-13
 
 
 def test_a_pipeline_of_codes_and_classes_reads_digits(digits: tuple[Dataset, Dataset]) -> None:

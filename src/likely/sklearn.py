@@ -10,6 +10,7 @@ value of the fit, and `inverse_transform` goes back to the units of X.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,9 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"Encoder: expected X with {spec.dimensions} columns, an example of shape "
                 f"{spec.shape} in each row, given {values.shape[1]}"
             )
-        self.layers_ = Layers(self.model_)
+        # In float64 the features of a row do not depend on its place among the others, where the
+        # sums of float32 differ in their last digits.
+        self.layers_ = Layers(copy.deepcopy(self.model_).double())
         self.layers_.chosen(self.layer)
         self._n_features_out = self.transform(values[:1]).shape[1]
         return self

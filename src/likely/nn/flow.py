@@ -33,6 +33,8 @@ from likely.noise import Noise
 # Of the last layer of a network of scales and shifts: the map starts near the identity, yet every
 # weight has a gradient.
 SMALL = 0.01
+# Below this standard deviation, relative to the mean, numbers differ by their rounding alone.
+STILL = 1e-6
 
 
 class Bijection(nn.Module, abc.ABC):
@@ -118,7 +120,9 @@ class AffineCoupling(Bijection):
 class ActNorm(Bijection):
     """u = (z + shift) exp(log_scale), for each coordinate of a vector or channel of an image.
 
-    It starts as the identity; `start_at` makes examples zero on average, of variance one.
+    It starts as the identity; `start_at` makes examples zero on average, of variance one. Where all
+    of them are the same, as a single one is, their scale is kept: enlarged by a thousand in each of
+    several layers, they would leave what floats can hold.
 
     Args:
         shape: of what is normalised, (D,) or (C, H, W).
@@ -140,8 +144,10 @@ class ActNorm(Bijection):
     @torch.no_grad()
     def start_at(self, z: Tensor) -> None:
         each = z.movedim(1, 0).flatten(1)  # [C, B * ...]
-        scale = each.std(1, correction=0).clamp(min=1e-3)
-        self.shift.copy_(-each.mean(1).reshape(self.shift.shape))
+        mean, spread = each.mean(1), each.std(1, correction=0)
+        same = spread <= STILL * (1 + mean.abs())
+        scale = torch.where(same, torch.ones_like(spread), spread.clamp(min=1e-3))
+        self.shift.copy_(-mean.reshape(self.shift.shape))
         self.log_scale.copy_(-scale.log().reshape(self.shift.shape))
 
 
