@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from likely.sklearn import Encoder
+from sizes import SMALL
 
 TINY = {"latent": 2, "hidden": 4, "layers": 1}
 QUICK: dict[str, Any] = {"settings": TINY, "steps": 2, "levels": 4}
@@ -81,6 +82,26 @@ def test_a_run_is_taken_as_it_is(digits: tuple[Dataset, Dataset], tmp_path: Path
         hidden.inverse_transform(codes)
     with pytest.raises(InvalidSetting, match="expected X with 64 columns"):
         Encoder(str(tmp_path / "vae")).fit(flat[:, :10])
+
+
+@pytest.mark.parametrize("name", ["rbm", "vq-vae", "dcgan"])
+def test_runs_without_a_code_give_their_features_or_the_adversarys(
+    name: str, digits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    train, _ = digits
+    model = likely.runs.build(name, train.spec, SMALL[name])
+    run = likely.fit(model, train, steps=1, batch_size=8, progress=False)
+    run.save(tmp_path / "run")
+    flat = train.x[:9].reshape(9, -1).astype(float)
+    encoder = Encoder(str(tmp_path / "run")).fit(flat)
+    features = encoder.transform(flat)
+    if name == "dcgan":
+        assert encoder.layer_ == encoder.layers_.names[-1]
+    else:
+        assert np.allclose(features, run.model.features(train.x[:9]).numpy(), atol=1e-5)
+    assert len(np.unique(features, axis=0)) > 1
+    with pytest.raises(Unanswerable, match="no inverse"):
+        encoder.inverse_transform(features)
 
 
 def test_numbers_come_back_in_their_units() -> None:

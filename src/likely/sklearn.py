@@ -22,11 +22,12 @@ import torch
 from likely import runs
 from likely.ask.layers import Layers
 from likely.data import from_array
-from likely.density import Decoder, Fittable, chunks
+from likely.density import Decoder, chunks
 from likely.errors import InvalidSetting, MissingDependency, Unanswerable
 from likely.models import MODELS
 from likely.training.loop import fit
 from likely.training.presets import fit_settings
+from likely.training.run import Run
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -47,9 +48,10 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ----------
     model : str
         Name of a model with an encoder, as "vae", which `fit` fits to X without labels; or the
-        directory of a run, whose weights are taken as they are.
+        directory of a run, whose weights are taken as they are, those of a GAN's adversary, too.
     layer : str
-        "code", or another hidden layer (`likely.ask.layers.Layers`), which has no inverse.
+        "code", or the last layer of a model without one; or another hidden layer
+        (`likely.ask.layers.Layers`). All but the code have no inverse.
     shape : tuple of int or None
         Of an image (C, H, W), a row of X each; None for vectors. Of a run, its own.
     levels : int
@@ -65,6 +67,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ----------
     model_ : Fittable
         Fitted.
+    layer_ : str
+        The layer that is taken.
     `low_`, `step_` : ndarray of shape (n_features,)
         A level l stands for the number `low_ + l * step_`.
     n_features_in_ : int
@@ -103,9 +107,11 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             low, high = values.min(0), values.max(0)
             self.low_ = low
             self.step_ = np.where(high > low, high - low, 1.0) / (self.levels - 1)
-            self.model_ = self._fitted(values)
+            run = self._fitted(values)
+            self.model_, adversary = run.model, run.adversary
         else:
-            self.model_ = runs.load(Path(self.model)).model
+            saved = runs.load(Path(self.model))
+            self.model_, adversary = saved.model, saved.adversary
             self.low_, self.step_ = np.zeros(values.shape[1]), np.ones(values.shape[1])
         spec = self.model_.spec
         if spec.dimensions != values.shape[1]:
@@ -115,12 +121,13 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
         # In float64 the features of a row do not depend on its place among the others, where the
         # sums of float32 differ in their last digits.
-        self.layers_ = Layers(copy.deepcopy(self.model_).double())
-        self.layers_.chosen(self.layer)
+        model, judge = copy.deepcopy((self.model_, adversary))
+        self.layers_ = Layers(model.double(), None if judge is None else judge.double())
+        self.layer_ = self.layers_.usual(self.layer)
         self._n_features_out = self.transform(values[:1]).shape[1]
         return self
 
-    def _fitted(self, values: Floats) -> Fittable:
+    def _fitted(self, values: Floats) -> Run:
         """A model of the registry, fitted to these rows."""
         shape = self.shape or (values.shape[1],)
         if int(np.prod(shape)) != values.shape[1]:
@@ -133,7 +140,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if self.steps is not None:
             changes["steps"] = self.steps
         plan = fit_settings(type(model.settings), data, changes)
-        return fit(model, data, settings=plan, progress=False).model
+        return fit(model, data, settings=plan, progress=False)
 
     def _integers(self, values: Floats) -> npt.NDArray[np.uint16]:
         """Levels of real numbers; what lies outside takes the nearest."""
@@ -149,7 +156,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         x = torch.from_numpy(self._integers(values).astype(np.int64))
         x = x.reshape(-1, *self.model_.spec.shape)
         with torch.no_grad():
-            parts = [self.layers_(x[rows], self.layer) for rows in chunks(len(x), BATCH)]
+            parts = [self.layers_(x[rows], self.layer_) for rows in chunks(len(x), BATCH)]
         features: Floats = torch.cat(parts).cpu().double().numpy()
         return features
 
@@ -162,9 +169,9 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Another layer than the code, or a model that decodes nothing.
         """
         check_is_fitted(self)
-        if self.layer != "code" or not isinstance(self.model_, Decoder):
+        if self.layer_ != "code" or not isinstance(self.model_, Decoder):
             raise Unanswerable(
-                f"Encoder: {self.layer} of {type(self.model_).__name__} has no inverse"
+                f"Encoder: {self.layer_} of {type(self.model_).__name__} has no inverse"
             )
         codes = torch.as_tensor(np.asarray(X, np.float32))
         decoded = self.model_.decode(codes).flatten(1).numpy()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+import likely
 from likely.ask import features
 from likely.ask.layers import Layers
 from likely.data.spec import Dataset
@@ -38,6 +42,7 @@ from likely.models import (
 )
 from likely.models.gan.adversary import adversary_of
 from likely.models.gan.gan import DenseDiscriminator
+from sizes import SMALL
 from toy_data import dataset
 
 pytest.importorskip("sklearn")
@@ -187,6 +192,24 @@ def test_layers_of_every_kind_of_network_carry_gradients() -> None:
             assert values.requires_grad, name
     with pytest.raises(InvalidSetting, match="did you mean"):
         layers.chosen("layer1")
+
+
+@pytest.mark.parametrize("name", ["vq-vae", "rbm", "bernoulli-mixture"])
+def test_features_are_a_layer_that_is_read_and_not_moved(name: str, tmp_path: Path) -> None:
+    data = bars(60)
+    model = likely.runs.build(name, data.spec, SMALL[name])
+    run = likely.fit(model, data, steps=2, batch_size=8, progress=False)
+    run.save(tmp_path / "run")
+    layers = Layers(run.model)
+    x = torch.from_numpy(data.x[:5].astype(np.int64))
+    assert layers.names == ("features",)
+    assert torch.equal(layers(x), features(run.model, x))
+    labelled = (data, bars(20, seed=1))
+    few: dict[str, Any] = {"per_class": (4,), "seeds": 1, "baselines": False}
+    made = likely.classify(tmp_path / "run", labelled, modes=("frozen",), **few)
+    assert "frozen" in made.fractions[0].methods
+    with pytest.raises(Unanswerable, match=r"joint and scratch would move.*--mode frozen"):
+        likely.classify(tmp_path / "run", labelled, **few)
 
 
 def test_networks_without_layers_and_conditional_ones_are_refused() -> None:

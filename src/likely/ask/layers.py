@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from likely.ask.encode import features, features_answer
+from likely.ask.query import Guarantee
 from likely.density import Autoregressive, EncoderDecoder, Fittable
 from likely.devices.precision import without_autocast
 from likely.errors import InvalidSetting, Unanswerable, nearest
 
 # Maps are averaged to at most this many rows and columns.
 POOLED = 4
+# The one layer of a model that has features and gives no hidden layers.
+FEATURES = "features"
 
 
 @runtime_checkable
@@ -36,13 +40,16 @@ class HasActivations(Protocol):
 class Layers(nn.Module):
     """The hidden layers of a model as features, with gradients to its weights.
 
+    A model that gives none and has features (`likely.ask.features`) has them as its one layer,
+    "features", without gradients.
+
     Args:
         model: any.
         adversary: take the layers of this network instead, `run.adversary` of a GAN.
 
     Raises:
-        Unanswerable: the network gives no hidden layers, or a conditional model would be told
-            the label.
+        Unanswerable: the network gives no hidden layers and no features, or a conditional model
+            would be told the label.
 
     Attributes:
         names: of the layers, from the first to the last.
@@ -78,6 +85,18 @@ class Layers(nn.Module):
         with without_autocast(self.model.device):
             return {name: as_vectors(layer) for name, layer in self._activations(x).items()}
 
+    def movable(self, layer: str) -> bool:
+        """Whether a gradient reaches weights of the network through this layer.
+
+        None does through features that are asked for as they are, as those of a VQ-VAE.
+        """
+        return layer != FEATURES
+
+    def usual(self, layer: str) -> str:
+        """The layer of this name; the last one where "code" is asked of a network without it."""
+        last = layer == "code" and "code" not in self.names
+        return self.names[-1] if last else self.chosen(layer)
+
     def chosen(self, layer: str) -> str:
         """The layer of this name.
 
@@ -101,9 +120,12 @@ class Layers(nn.Module):
             return {"code": model.encode(x)}
         if isinstance(model, Autoregressive) and (layers := _recorded(model, x)):
             return layers
+        if features_answer(model).guarantee is not Guarantee.NONE:
+            return {FEATURES: features(model, x)}
         raise Unanswerable(
-            f"{type(model).__name__} gives no hidden layers: models with an encoder, the adversary "
-            "of a GAN's run and convolutional autoregressive models do"
+            f"{type(model).__name__} gives no hidden layers and no features: models with an "
+            "encoder or components, a GAN's run that kept its adversary, and convolutional "
+            "autoregressive models do"
         )
 
 

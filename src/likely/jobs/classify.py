@@ -307,7 +307,8 @@ def classify(
         changes: fields of the settings, as per_class=(1, 10, 100).
 
     Raises:
-        Unanswerable: the run's model gives no hidden layers.
+        Unanswerable: the run's model gives no hidden layers and no features, or features alone,
+            which can only be read frozen.
         InvalidData: there are no labels, or too few of a class.
         InvalidSetting: labelled images of another shape, or a layer that is not there.
         MissingDependency: scikit-learn is not installed.
@@ -371,6 +372,12 @@ class Draws:
         self.names = self.encoder.layers.names
         if settings.layer != "auto":
             self.names = (self.encoder.layers.chosen(settings.layer),)
+        moved = [mode for mode in settings.modes if mode in ("joint", "scratch")]
+        if moved and not all(map(self.encoder.layers.movable, self.names)):
+            raise Unanswerable(
+                f"{run.name} gives features without gradients, and {' and '.join(moved)} would "
+                'move all its weights; leave the network as it is: --mode frozen, modes=("frozen",)'
+            )
         self.features: dict[str, Features] = {}  # of the scored images
         self.pixels = self._pixels(self.scored)
         self.spreading: LabelSpreading | None = None

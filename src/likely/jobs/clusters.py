@@ -160,8 +160,7 @@ def clusters(
         if network is not None:
             place(network, device)
     layers = Layers(run.model, run.adversary)
-    last = settings.layer == "code" and "code" not in layers.names
-    layer = layers.names[-1] if last else layers.chosen(settings.layer)
+    layer = layers.usual(settings.layer)
     x = part.batch(index).x
     with stage(progress, f"encoding {n:,} examples with {run.name}"), torch.no_grad():
         integers = torch.from_numpy(x.astype(np.int64)).to(device)
