@@ -212,6 +212,17 @@ def test_features_are_a_layer_that_is_read_and_not_moved(name: str, tmp_path: Pa
         likely.classify(tmp_path / "run", labelled, **few)
 
 
+def test_a_line_of_one_draw_keeps_its_words_apart(tmp_path: Path) -> None:
+    data = bars(60)
+    model = likely.runs.build("vae", data.spec, SMALL["vae"])
+    run = likely.fit(model, data, steps=2, batch_size=8, progress=False)
+    run.save(tmp_path / "run")
+    made = likely.classify(
+        tmp_path / "run", (data, bars(20, seed=1)), per_class=(4,), seeds=1, modes=("frozen",)
+    )
+    assert "(n = 1, error unknown) calibration error" in str(made)
+
+
 def test_networks_without_layers_and_conditional_ones_are_refused() -> None:
     data = bars(5)
     with pytest.raises(Unanswerable, match="gives no hidden layers"):

@@ -218,7 +218,7 @@ class Fraction:
         against = "scratch" if "scratch" in self.methods else ""
         lines = [head]
         for name, method in self.methods.items():
-            text = f"  {TITLES[name]:42}{self.accuracy(name)!s:22}"
+            text = f"  {TITLES[name]:42}{self.accuracy(name)!s:21} "
             text += f"calibration error {100 * method.scores.calibration_error:.1f} %"
             if against and name != against:
                 text += f"  against scratch {self.difference(name, against)}"
