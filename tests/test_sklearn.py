@@ -104,6 +104,38 @@ def test_runs_without_a_code_give_their_features_or_the_adversarys(
         encoder.inverse_transform(features)
 
 
+def test_what_is_no_level_of_a_run_is_refused(
+    digits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    train, _ = digits
+    model = likely.runs.build("vae", train.spec, SMALL["vae"])
+    likely.fit(model, train, steps=1, batch_size=8, progress=False).save(tmp_path / "vae")
+    x = train.x[:6].reshape(6, -1).astype(float)
+    run = str(tmp_path / "vae")
+    encoder = Encoder(run).fit(x)
+    for wrong in (x / 16, 100 * x - 500, x + 1):
+        with pytest.raises(ValueError, match=r"takes the integers 0 to 16, .*in row"):
+            Encoder(run).fit(wrong)
+        with pytest.raises(ValueError, match=r"takes the integers 0 to 16, .*in row"):
+            encoder.transform(wrong)
+    assert (encoder.transform(x.astype(np.float32)) == encoder.transform(x)).all()
+
+
+def test_codes_of_another_width_and_a_single_level_are_refused(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    x = np.random.default_rng(0).normal(size=(9, 3))
+    encoder = Encoder(**QUICK).fit(x)
+    with pytest.raises(ValueError, match=r"expected codes with 2 columns.*given 5"):
+        encoder.inverse_transform(np.zeros((3, 5)))
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        encoder.inverse_transform(np.zeros(2))
+    recwarn.clear()
+    with pytest.raises(InvalidSetting, match="levels must be at least 2, given 1"):
+        Encoder(**{**QUICK, "levels": 1}).fit(x)
+    assert not recwarn.list
+
+
 def test_numbers_come_back_in_their_units() -> None:
     """The grid of levels spans the fit: a level is at most half a step off."""
     x = np.random.default_rng(0).normal(size=(50, 3)) * [1.0, 10.0, 0.0] + [0.0, 5.0, 7.0]

@@ -23,15 +23,16 @@ from likely import runs
 from likely.ask.layers import Layers
 from likely.data import from_array
 from likely.density import Decoder, chunks
-from likely.errors import InvalidSetting, MissingDependency, Unanswerable
+from likely.errors import InvalidData, InvalidSetting, MissingDependency, Unanswerable
 from likely.models import MODELS
+from likely.settings import at_least
 from likely.training.loop import fit
 from likely.training.presets import fit_settings
 from likely.training.run import Run
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 except ImportError as error:
     raise MissingDependency(
         "likely.sklearn needs scikit-learn; install with: pip install 'likely[sklearn]'"
@@ -39,6 +40,7 @@ except ImportError as error:
 
 Floats = npt.NDArray[np.float64]
 BATCH = 1000  # rows a forward pass
+ROUNDING = 1e-6  # by which a number may differ from an integer
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -100,10 +102,14 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         InvalidSetting
-            X has another number of columns than the shape or the run, or there is no such model.
+            X has another number of columns than the shape or the run, there is no such model, or
+            there are fewer than two levels.
+        InvalidData
+            X holds a number that is none of the integers of the run's data.
         """
         values = validate_data(self, X, dtype=np.float64)
         if self.model in MODELS:
+            at_least(self, 2, "levels")
             low, high = values.min(0), values.max(0)
             self.low_ = low
             self.step_ = np.where(high > low, high - low, 1.0) / (self.levels - 1)
@@ -119,6 +125,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"Encoder: expected X with {spec.dimensions} columns, an example of shape "
                 f"{spec.shape} in each row, given {values.shape[1]}"
             )
+        self._integers(values)  # refuses what is none of a run's integers
         # In float64 the features of a row do not depend on its place among the others, where the
         # sums of float32 differ in their last digits.
         model, judge = copy.deepcopy((self.model_, adversary))
@@ -143,14 +150,34 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return fit(model, data, settings=plan, progress=False)
 
     def _integers(self, values: Floats) -> npt.NDArray[np.uint16]:
-        """Levels of real numbers; what lies outside takes the nearest."""
+        """Levels of real numbers; what lies outside the fit takes the nearest.
+
+        Raises
+        ------
+        InvalidData
+            The levels are those of a run, and a number is none of them.
+        """
         levels = self.levels if self.model in MODELS else self.model_.spec.levels
         nearest = np.rint((values - self.low_) / self.step_)
+        if self.model not in MODELS:
+            wrong = (np.abs(values - nearest) > ROUNDING) | (nearest < 0) | (nearest >= levels)
+            if wrong.any():
+                row, column = np.argwhere(wrong)[0]
+                raise InvalidData(
+                    f"Encoder: {self.model} takes the integers 0 to {levels - 1}, as its data "
+                    f"holds them, given {values[row, column]:g} in row {row}, column {column} of X"
+                )
         integers: npt.NDArray[np.uint16] = nearest.clip(0, levels - 1).astype(np.uint16)
         return integers
 
     def transform(self, X: Any) -> Floats:
-        """Features [n, F] of X [n, features]."""
+        """Features [n, F] of X [n, features].
+
+        Raises
+        ------
+        InvalidData
+            X holds a number that is none of the integers of the run's data.
+        """
         check_is_fitted(self)
         values = validate_data(self, X, dtype=np.float64, reset=False)
         x = torch.from_numpy(self._integers(values).astype(np.int64))
@@ -167,13 +194,20 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ------
         Unanswerable
             Another layer than the code, or a model that decodes nothing.
+        InvalidData
+            X has another number of columns than a code.
         """
         check_is_fitted(self)
         if self.layer_ != "code" or not isinstance(self.model_, Decoder):
             raise Unanswerable(
                 f"Encoder: {self.layer_} of {type(self.model_).__name__} has no inverse"
             )
-        codes = torch.as_tensor(np.asarray(X, np.float32))
-        decoded = self.model_.decode(codes).flatten(1).numpy()
+        codes = check_array(X, dtype=np.float32, copy=True, input_name="X")
+        if codes.shape[1] != self._n_features_out:
+            raise InvalidData(
+                f"Encoder: expected codes with {self._n_features_out} columns, a code in each row, "
+                f"given {codes.shape[1]}"
+            )
+        decoded = self.model_.decode(torch.from_numpy(codes)).flatten(1).numpy()
         numbers: Floats = self.low_ + decoded * self.step_
         return numbers
