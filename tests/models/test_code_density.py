@@ -235,3 +235,30 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "before: KL(q(z) || p(z)) >= " in said
     assert f"likely sample {out}" in said
     assert main(["sample", out, "-n", "4"]) == 0
+
+
+def test_a_run_of_another_autoencoder_is_not_taken_for_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(tmp_path / name) for name in ("a", "b")]
+    for seed, directory in enumerate(runs):
+        words = ["--data", "digits", "--steps", "20", "--seed", str(seed), "--out", directory]
+        assert main(["fit", "autoencoder", *words]) == 0
+    out = tmp_path / "generative"
+    flow = ["--density", "flow", "--steps", "10", "--out", str(out)]
+    assert main(["prior", runs[0], *flow]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert main(["prior", runs[0], *flow]) == 0  # the same again
+    for words in (
+        [runs[1], *flow],
+        [runs[0], *flow, "--steps", "20"],
+        [runs[0], *flow, "--seed", "1"],
+    ):
+        capsys.readouterr()
+        assert main(["prior", *words]) == 2
+        said = capsys.readouterr().err
+        assert said.rstrip().endswith("give another directory")
+        assert "--no-resume" not in said
+        assert "--from" not in said
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before

@@ -260,6 +260,46 @@ def test_a_run_is_fitted_further_in_another_directory(tmp_path: Path, capsys: Ca
     assert not (tmp_path / "d").exists()
 
 
+def test_a_run_that_began_from_other_weights_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    """It would keep what it learned from them, and say that it is done."""
+    first, other, out = (str(tmp_path / name) for name in ("a", "b", "out"))
+    for directory, seed in ((first, "0"), (other, "7")):
+        assert main([*WORDS.split(), "--seed", seed, "--out", directory]) == 0
+    words = ["fit", "vae", "--data", "digits", "--steps", "1", "--batch-size", "8", "--out", out]
+    assert main([*words, "--from", first]) == 0
+    before = files_in(Path(out))
+    capsys.readouterr()
+    assert main([*words, "--from", other]) == 2
+    said = capsys.readouterr().err
+    assert f"began from step 12 of {first}, not from step 12 of {other}; give another" in said
+    assert main([*words, "--latent", "3"]) == 2
+    assert "not from initial weights" in capsys.readouterr().err
+    train, _ = data.load("digits")
+    model = likely.load(other).model
+    for directory in (out, first):
+        with pytest.raises(InvalidSetting, match="holds a run that began from"):
+            likely.fit(model, train, steps=1, batch_size=8, out=directory)
+    assert files_in(Path(out)) == before
+    # The same directory with other weights in it is no longer the same beginning.
+    assert main([*WORDS.split(), "--no-resume", "--seed", "7", "--out", first]) == 0
+    assert main([*words, "--from", first]) == 2
+    assert "whose weights were others then" in capsys.readouterr().err
+    assert main([*words, "--from", first, "--no-resume"]) == 0
+
+
+def test_a_fitted_model_goes_on_with_its_own_run(tmp_path: Path) -> None:
+    train, _ = data.load("digits")
+    fit = likely.FitSettings(batch_size=8, warmup=0, log_every=1, schedule="constant")
+    run = fitted(tmp_path / "run", train, settings=fit, steps=4)
+    more = likely.fit(run.model, train, settings=fit, steps=6, out=tmp_path / "run")
+    assert [record["step"] for record in more.metrics] == [1, 2, 3, 4, 5, 6]
+    loaded = likely.load(tmp_path / "run").model
+    assert likely.fit(loaded, train, settings=fit, steps=8, out=tmp_path / "run").step == 8
+    likely.fit(loaded, train, settings=fit, steps=1)
+    with pytest.raises(InvalidSetting, match="not from a fit to digits"):
+        likely.fit(loaded, train, settings=fit, steps=9, out=tmp_path / "run")
+
+
 def test_fine_tuning_on_other_data_keeps_the_weights_and_notes_the_data(tmp_path: Path) -> None:
     train, _ = data.load("digits")
     run = fitted(None, train)

@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         model = _model(request, train, settings.seed)
     objective = _objective(request, model)
     files = RunDirectory(request.out)
-    wanted = describe_fit(model, train, objective, settings, model.origin)
+    wanted = describe_fit(model, train, objective, settings)
     step = files.plan(wanted, request.resume)
     settle(None if step is None else files.threads())
     doing = "fitting" if step is None else "resuming"

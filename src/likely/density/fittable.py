@@ -82,6 +82,9 @@ class Fittable(nn.Module, metaclass=_Seeded):
         settings: the frozen dataclass it was built from; empty where it has none.
         origin: where its weights come from, in words; "" while they are the initial ones. A fit
             of such a model begins with `start_at`, of another one with the weights as they are.
+        origin_run: path of the run directory that its weights are of; "" where there is none.
+        origin_weights: digest of the weights that it was made of, where those were another
+            model's; "" where its own are what a fit begins from.
         takes_sequences: whether examples are sequences, and neither images nor vectors.
         takes_vectors: whether examples may be vectors (D,). Inside, every model computes in the
             layout (C, H, W) of `spec.grid`, where a vector is one row of grey pixels.
@@ -97,6 +100,8 @@ class Fittable(nn.Module, metaclass=_Seeded):
     context_shape: tuple[int, ...]
     settings: Any = NoSettings()
     origin: str = ""
+    origin_run: str = ""
+    origin_weights: str = ""
 
     def __init__(self, spec: DataSpec, classes: int, context_shape: tuple[int, ...] = ()) -> None:
         super().__init__()

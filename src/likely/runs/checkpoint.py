@@ -115,9 +115,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
     The file contains a checksum of both, which `read_tensors` verifies.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = _plain(tensors)
     strings = {**about, CHECKSUM: _checksum(plain, about)}
     write_bytes(path, _in_order(tensors_to_bytes(plain, strings)))
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors, wherever they are."""
+    return _checksum(_plain(tensors), {})
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in the memory order of their dimensions."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:

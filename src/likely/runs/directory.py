@@ -21,6 +21,7 @@ writes first makes the directory a run, and from then on a kill leaves one that 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,11 +35,31 @@ from likely.files import parse_json, reading, record_of, writing
 from likely.runs import checkpoint
 from likely.runs.checkpoint import CheckpointError
 from likely.runs.journal import METRICS, TIMING, read_lines
-from likely.runs.resume import LENGTH, START_OVER, Description, differences, longer
+from likely.runs.resume import (
+    BEGINNING,
+    LENGTH,
+    START_OVER,
+    Description,
+    differences,
+    longer,
+    same_beginning,
+)
 
 CONFIG, FIT, ENVIRONMENT, HEALTH = "config.json", "fit.json", "environment.json", "health.json"
 WEIGHTS, BEST, STATE = "weights.safetensors", "best.safetensors", "state.safetensors"
 REPORT, PROOFS, SAMPLES = "report.json", "proofs.json", "samples"
+
+
+class AnotherRun(InvalidSetting):
+    """A directory holds a run that a fit cannot go on with.
+
+    Attributes:
+        reason: the message without what `likely fit` can do.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
 
 
 class RunDirectory:
@@ -163,11 +184,12 @@ class RunDirectory:
         if not resume:
             return None
         if (self / WEIGHTS).exists() and not (self / STATE).exists():
-            raise InvalidSetting(
+            raise AnotherRun(
                 f"{self.path} holds the weights of a fit but no {STATE}, so it cannot be resumed, "
-                "and a fit from step 0 would overwrite them; restore the file, start a fit in "
+                "and a fit from step 0 would overwrite them",
+                "restore the file, start a fit in "
                 f"another directory from these weights with --from {self.path}, or start from "
-                "scratch with --no-resume (in Python: resume=False)"
+                "scratch with --no-resume (in Python: resume=False)",
             )
         state = self._state_strings()
         saved = self._described(state)
@@ -176,26 +198,38 @@ class RunDirectory:
         what = "no state of a fit"
         with reading(self / STATE, what=what, remedy=START_OVER, kind=CheckpointError):
             step = int(state.get("step", "0"))
+        # A model that was fitted here, or read from here, goes on with its own run.
+        if wanted.origin_run != str(self.path.resolve()):
+            self._refuse_other_beginning(saved, wanted.fit)
         changed = differences(saved, wanted.fit)
         if changed and step and all(text.split()[0] in LENGTH for text in changed):
             possible, reason = longer(saved, wanted.fit, step)
             if possible:
                 return step
-            raise InvalidSetting(
+            raise AnotherRun(
                 f"{self.path} holds a run that cannot be prolonged ({'; '.join(changed)}): "
-                f"{reason}; start a fit in another directory from its weights with --from "
-                f"{self.path} (in Python: likely.fit(likely.load({str(self.path)!r}).model, ...))"
+                f"{reason}",
+                "start a fit in another directory from its weights with --from "
+                f"{self.path} (in Python: likely.fit(likely.load({str(self.path)!r}).model, ...))",
             )
-        origins = [record.get("starts_from", "") for record in (saved, wanted.fit)]
-        if not state and origins[0] != origins[1]:
-            changed.append(f"starts from {origins[0] or 'scratch'} -> {origins[1] or 'scratch'}")
         if changed:
-            raise InvalidSetting(
-                f"{self.path} holds a run with other settings ({'; '.join(changed)}); give the "
-                "old settings to resume it, another directory, or --no-resume (in Python: "
-                "resume=False) to replace it"
+            raise AnotherRun(
+                f"{self.path} holds a run with other settings ({'; '.join(changed)})",
+                "give the old settings to resume it, another directory, or --no-resume (in "
+                "Python: resume=False) to replace it",
             )
         return step if state else None
+
+    def _refuse_other_beginning(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """A run that began from other weights would silently keep them."""
+        if same_beginning(saved, now):
+            return
+        before, after = (record.get(BEGINNING[0], "initial weights") for record in (saved, now))
+        others = f"not from {after}" if before != after else "whose weights were others then"
+        raise AnotherRun(
+            f"{self.path} holds a run that began from {before}, {others}",
+            "give another directory, or --no-resume (in Python: resume=False) to replace it",
+        )
 
     def _refuse_other_files(self) -> None:
         """A folder with something else in it is no place for a run."""
@@ -270,9 +304,10 @@ class RunDirectory:
 
         Where its first weights came from stays as it was.
         """
-        origin = self._described(self._state_strings()).get("starts_from")
-        fit = {key: value for key, value in wanted.fit.items() if key != "starts_from"}
-        wanted = Description(wanted.config, fit | ({"starts_from": origin} if origin else {}))
+        saved = self._described(self._state_strings())
+        fit = {key: value for key, value in wanted.fit.items() if key not in BEGINNING}
+        fit |= {key: saved[key] for key in BEGINNING if key in saved}
+        wanted = dataclasses.replace(wanted, fit=fit)
         self.describe(wanted)
         return wanted
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from likely.density import condition_of
 from likely.models.registry import MODELS
-from likely.runs.checkpoint import as_json
+from likely.runs.checkpoint import as_json, digest_of
 from likely.settings import OBJECTIVES, FitSettings, from_mapping, to_json
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ START_OVER = (
 FREE_SETTINGS = frozenset({"checkpoint_seconds", "device", "tensorboard", "compile", "graphs"})
 # A longer fit has others, and is the same as far as the shorter one went if its rates are.
 LENGTH = frozenset({"steps", "warmup"})
+# What says where the first weights of a fit came from, in words and as a digest.
+BEGINNING = ("starts_from", "starts_from_weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +37,12 @@ class Description:
         config: the model, its settings, and the data: config.json.
         fit: settings of the fit, the objective, fingerprints of the data: fit.json, and a string
             of the state file.
+        origin_run: path of the run directory that the model's weights are of; "" for none.
     """
 
     config: dict[str, Any]
     fit: dict[str, Any]
+    origin_run: str = ""
 
 
 def describe_model(model: Fittable, data: Dataset | None = None) -> dict[str, Any]:
@@ -61,9 +65,15 @@ def describe_model(model: Fittable, data: Dataset | None = None) -> dict[str, An
 
 
 def describe_fit(
-    model: Fittable, data: Dataset, objective: object, settings: FitSettings, origin: str
+    model: Fittable,
+    data: Dataset,
+    objective: object,
+    settings: FitSettings,
+    origin: str | None = None,
 ) -> Description:
-    """The description of a fit whose first weights came from `origin`, "" for initial ones.
+    """The description of a fit of the model as it is now.
+
+    Of a fit that is over, `origin` says where its first weights came from, "" for initial ones.
 
     Raises:
         InvalidSetting: settings or objective are no dataclass of plain values.
@@ -71,15 +81,20 @@ def describe_fit(
     condition = condition_of(model)
     # What log p(x | label) learns depends on the labels, too.
     labels = {"condition_fingerprint": data.fingerprint_given(condition)} if condition else {}
+    beginning = {} if not origin else {"starts_from": origin}
+    if origin is None and model.origin:
+        # The sentence may be the same of other weights.
+        digest = model.origin_weights or digest_of(model.state_dict())
+        beginning = dict(zip(BEGINNING, (model.origin, digest), strict=True))
     fit = {
         **labels,
-        **({"starts_from": origin} if origin else {}),
         "fit": to_json(settings),
         "objective": {"name": type(objective).__name__, **to_json(objective)},
         "training_fingerprint": data.spec.fingerprint,
         "model": {"name": type(model).__name__, **to_json(model.settings)},
+        **beginning,
     }
-    return Description(describe_model(model, data), fit)
+    return Description(describe_model(model, data), fit, model.origin_run)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -108,6 +123,16 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     elif saved.get("condition_fingerprint", labels) != labels:
         changed.append("other labels or contexts of the data")
     return changed
+
+
+def same_beginning(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the fit of a run began from the weights that another begins from.
+
+    Arguments as for `differences`. Runs of before the digest was kept have only the words.
+    """
+    words, digest = BEGINNING
+    key = digest if digest in saved and digest in now else words
+    return bool(saved.get(key) == now.get(key))
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

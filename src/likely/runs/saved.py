@@ -195,7 +195,7 @@ def build_from(run: SavedRun, spec: DataSpec, changes: Mapping[str, Any]) -> Fit
             f"{'differs' if len(wrong) == 1 else 'differ'}"
         )
     model.load_state_dict(weights)
-    model.origin = run.model.origin
+    model.origin, model.origin_run = run.model.origin, run.model.origin_run
     return model
 
 
@@ -254,7 +254,8 @@ def load(directory: str | Path) -> SavedRun:
             # The memory order in which convolutions run fastest.
             place(network, torch.device("cpu"))
             network.eval()
-    model.origin = f"step {about.get('step', '?')} of {files.path.resolve()}"
+    model.origin_run = str(files.path.resolve())
+    model.origin = f"step {about.get('step', '?')} of {model.origin_run}"
     data = None if config["data"] is None else dict(config["data"])
     return SavedRun(files.path, registered.name, model, data, config, adversary)
 

@@ -162,9 +162,7 @@ class _Loop:
         self.files = None if directory is None else RunDirectory(directory)
         # Before anything is changed: what cannot be written is refused.
         self.origin = model.origin
-        self.description = (
-            describe_fit(model, data, objective, settings, model.origin) if self.files else None
-        )
+        self.description = describe_fit(model, data, objective, settings) if self.files else None
         self.device = choose_device(settings.device)
         self.team = Team.join(self.device)
         self.journal = Journal(directory, writes=self.team.leads, tensorboard=settings.tensorboard)
@@ -325,6 +323,8 @@ class _Loop:
                 with self.team.together():
                     self._start()
             self.model.origin = f"a fit to {self.data.spec.name}"
+            self.model.origin_run = str(self.directory.resolve()) if self.directory else ""
+            self.model.origin_weights = ""
             yield
 
     def _start(self) -> None:

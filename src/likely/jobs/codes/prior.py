@@ -28,6 +28,8 @@ from likely.models.registry import MODELS
 from likely.models.vae.vae import VariationalAutoencoder
 from likely.nn.codes import CodeDensity
 from likely.noise import Noise
+from likely.runs.checkpoint import digest_of
+from likely.runs.directory import AnotherRun
 from likely.runs.saved import SavedRun
 from likely.settings import FitSettings, converted
 from likely.training.loop import Progress, fit
@@ -72,7 +74,7 @@ def with_prior(
 
     Raises:
         Unanswerable: a model without an encoder.
-        InvalidSetting: a model whose prior cannot be replaced, or no data.
+        InvalidSetting: a model whose prior cannot be replaced, no data, or another run in `out`.
     """
     converted("density", density, CodeDensity)
     if isinstance(fitted, str | Path):
@@ -90,6 +92,8 @@ def with_prior(
             runs.save(out, model, data)
         return generative(model)
     model.origin = f"{base.origin}, with a density of its codes"
+    # The density begins at codes, which differ in the last bit by processor: the base says it.
+    model.origin_weights = digest_of(base.state_dict())
     settings = dataclasses.replace(
         FIT,
         seed=seed,
@@ -97,7 +101,10 @@ def with_prior(
         batch_size=min(FIT.batch_size, len(data)),
         warmup=min(FIT.warmup, steps or FIT.steps),
     )
-    fit(model, data, CodeLikelihood(), settings, out=out, progress=progress)
+    try:
+        fit(model, data, CodeLikelihood(), settings, out=out, progress=progress)
+    except AnotherRun as error:
+        raise InvalidSetting(f"{error.reason}; give another directory") from error
     return generative(model)
 
 
