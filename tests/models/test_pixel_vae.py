@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import likely
+from likely.cli import main
 from likely.data.spec import Dataset, DataSpec, digest_of
 from likely.density import AutoregressiveLikelihood, fill_naively
 from likely.estimate import Relation
@@ -16,6 +19,7 @@ from likely.models.pixelcnn.pixelcnn import PixelCNN
 from likely.models.pixelcnn.settings import PixelCNNSettings
 from likely.models.vae.pixel_vae import PixelVAE
 from likely.models.vae.settings import PixelVAESettings
+from likely.nn.codes import FullGaussian, WeightedMixture
 from likely.noise import Noise
 from likely.verify import verify
 from likely.verify.subject import all_images
@@ -50,6 +54,22 @@ def test_given_z_the_probabilities_of_all_images_sum_to_one(local: str) -> None:
             output = model.decoder_output(z).expand(len(images), -1, -1, -1)
             total = model.likelihood_given_z.log_prob(images, output).logsumexp(0)
             assert float(total) == pytest.approx(0.0, abs=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
+def test_it_takes_every_prior_of_a_vae(kind: str, tmp_path: Path) -> None:
+    """Fitted from the beginning, and fitted to its codes afterwards."""
+    words = ["pixel-vae", "--data", "digits", "--network", "dense", "--latent", "2", "--hidden"]
+    words += ["8", "--steps", "4", "--batch-size", "8", "--prior"]
+    runs = [str(tmp_path / name) for name in ("first", "normal", "after")]
+    assert main(["fit", *words, kind, "--out", runs[0]]) == 0
+    assert main(["fit", *words, "normal", "--out", runs[1]]) == 0
+    assert main(["prior", runs[1], "--density", kind, "--out", runs[2]]) == 0
+    for run in (runs[0], runs[2]):
+        model = likely.load(run).model
+        assert isinstance(model, PixelVAE)
+        assert isinstance(model.prior, FullGaussian if kind == "gaussian" else WeightedMixture)
+        assert verify(model, quick=True).passed
 
 
 def test_both_the_code_and_the_pixels_before_matter() -> None:

@@ -92,7 +92,7 @@ class PixelVAESettings(VAESettings):
         local_head_channels: feature maps of its output convolutions.
     """
 
-    prior: Literal["normal", "flow", "autoregressive", "vamp"] = "flow"
+    prior: Literal["normal", "flow", "autoregressive", "vamp", "gaussian", "mixture"] = "flow"
     local: Literal["pixelcnn", "gated-pixelcnn"] = "pixelcnn"
     maps: int = 8
     local_channels: int = 12
