@@ -277,3 +277,6 @@ def test_vectors_need_a_network_without_convolutions() -> None:
         runs.build("autoencoder", spec, {"network": "conv"})
     with pytest.raises(InvalidSetting, match="sparsity_weight must not be negative"):
         models.AutoencoderSettings(sparsity_weight=-1.0)
+    for target in (0.0, 1.0, 2.0):
+        with pytest.raises(InvalidSetting, match="sparsity_target must be in"):
+            models.AutoencoderSettings(sparsity="kl", sparsity_target=target)

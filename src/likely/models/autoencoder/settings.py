@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal, Self
 
+from likely.errors import InvalidSetting
 from likely.models.common import BySize, HeadSettings
 from likely.models.registry import model
 from likely.settings import FitSettings, HeadName
@@ -50,6 +51,14 @@ class AutoencoderSettings(HeadSettings):
     sparsity: Literal["none", "l1", "kl"] = "none"
     sparsity_weight: float = 0.1
     sparsity_target: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sparsity_target > 0:
+            raise InvalidSetting(
+                f"sparsity_target must be in (0, 1), given {self.sparsity_target}: no unit that "
+                "is a sigmoid reaches 0"
+            )
 
     @classmethod
     def preset(cls, spec: DataSpec) -> Self:
