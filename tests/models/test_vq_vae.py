@@ -15,6 +15,7 @@ from fit_cases import differing, end_of, fit_case, model_of, stop_at, training_d
 from likely.ask import Guarantee, answers
 from likely.data.spec import DataSpec
 from likely.density import DiscreteLatent
+from likely.errors import InvalidSetting
 from likely.evaluate.codes import code_usage
 from likely.heads import log_likelihood
 from likely.models.codes.settings import CodePriorSettings, VQVAESettings
@@ -212,3 +213,11 @@ def test_what_it_is_asked() -> None:
     assert torch.equal(
         model.features(x), model.quantiser.vectors()[model.encode(x)[:, 0]].flatten(1)
     )
+
+
+def test_too_few_and_too_many_codes_are_called_codes() -> None:
+    for count in (1, 100_000):
+        with pytest.raises(InvalidSetting, match=f"codes must be in .2, 65536., given {count}$"):
+            VQVAESettings(codes=count)
+    with pytest.raises(InvalidSetting, match="given 1000000 by grid_levels=100,100,100"):
+        VQVAESettings(quantiser="fsq", grid_levels=(100, 100, 100))

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Literal
 
+from likely.errors import InvalidSetting
 from likely.models.common import BySize, HeadSettings, NetworkSettings
 from likely.models.registry import model
 from likely.settings import FitSettings, HeadName
@@ -13,6 +14,9 @@ from likely.settings import FitSettings, HeadName
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
     from likely.models.codes.vq_vae import VQVAE as VQVAE
+
+# What the softmax of the prior over them is for.
+MOST_CODES = 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +63,13 @@ class VQVAESettings(HeadSettings):
     prior_channels: int = 64
     prior_layers: int = 8
     prior_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 2 <= self.count <= MOST_CODES:
+            grid = ",".join(map(str, self.grid_levels))
+            what = f" by grid_levels={grid}" if self.quantiser == "fsq" else ""
+            raise InvalidSetting(f"codes must be in [2, {MOST_CODES}], given {self.count}{what}")
 
     @property
     def prior(self) -> CodePriorSettings:
