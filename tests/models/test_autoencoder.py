@@ -207,6 +207,21 @@ def test_planted_defects_are_caught(defect: type[Autoencoder], proof: str) -> No
     assert not verify(model, training_data(), quick=True)[proof].passed
 
 
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_a_penalty_of_l1_leaves_units_alive_as_it_comes(seed: int) -> None:
+    train = training_data()
+    held_out = train.validation
+    assert held_out is not None
+    model = models.Autoencoder(train.spec, sparsity="l1", seed=seed)
+    likely.fit(model, train, steps=300, progress=False)
+    x = torch.from_numpy(held_out.values.astype(np.int64))
+    on = (model.encode(x) > 0).float()
+    assert int(on.any(0).sum()) >= 5
+    assert 0.1 < float(on.mean()) < 0.9
+    spread = float((held_out.values / 16.0).var(0).sum())
+    assert float(model.loss(x).mean().detach()) < 0.4 * spread
+
+
 def test_it_is_not_generative_and_says_what_to_do(tmp_path: Path) -> None:
     model = built()
     x = images(2)

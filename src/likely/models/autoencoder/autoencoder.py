@@ -248,10 +248,10 @@ class Autoencoder(EncoderDecoder):
         """Of the codes, [B]."""
         s = self.settings
         if s.sparsity == "l1":
-            return s.sparsity_weight * z.abs().sum(1)
+            return s.penalty * z.abs().sum(1)
         if s.sparsity == "kl":
             mean, target = z.mean(0).clamp(1e-6, 1 - 1e-6), s.sparsity_target
             on, off = target / mean, (1 - target) / (1 - mean)
             kl = target * on.log() + (1 - target) * off.log()
-            return (s.sparsity_weight * kl.sum()).expand(len(z))
+            return (s.penalty * kl.sum()).expand(len(z))
         return z.new_zeros(len(z))
