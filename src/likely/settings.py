@@ -17,7 +17,7 @@ import json
 import math
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
@@ -353,6 +353,21 @@ def rates(settings: object, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(settings, name) < 1:
             raise InvalidSetting(f"{name} must be in [0, 1), given {getattr(settings, name)}")
+
+
+def refuse_in_vain(settings: object, chosen: Iterable[str]) -> None:
+    """Refuse chosen fields that differ from their default and change nothing.
+
+    Settings say by `in_vain` which these are, if any, and what each is of.
+
+    Raises:
+        InvalidSetting: names the field, its value and what it is of.
+    """
+    unused: Mapping[str, str] = getattr(settings, "in_vain", {})
+    for name in chosen:
+        value = getattr(settings, name)
+        if name in unused and value != getattr(type(settings), name):
+            raise InvalidSetting(f"{name}={value} changes nothing: it is of {unused[name]}")
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], base: T | None = None) -> T:

@@ -285,6 +285,22 @@ def test_the_command_fits_encodes_and_refuses(
         assert len(said.splitlines()) == 1
 
 
+def test_options_that_change_nothing_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["fit", "autoencoder", "--data", "digits", "--steps", "1", "--out", str(out)]
+    assert main([*words, "--corruption", "0.5"]) == 2
+    assert "corruption=0.5 changes nothing: it is of noise=masking" in capsys.readouterr().err
+    assert main([*words, "--output", "linear", "--loss", "likelihood"]) == 2
+    assert "output=linear changes nothing: it is of loss=squared" in capsys.readouterr().err
+    assert not out.exists()
+    with pytest.raises(InvalidSetting, match=r"corruption=0\.5 changes nothing"):
+        models.Autoencoder(GREY, corruption=0.5)
+    models.Autoencoder(GREY, noise="masking", corruption=0.5, loss="likelihood")
+    assert main([*words, "--corruption", "0.3"]) == 0  # the default
+
+
 def test_vectors_need_a_network_without_convolutions() -> None:
     spec = DataSpec("vectors", (12,), 2)
     assert runs.build("autoencoder", spec).reconstruct(torch.zeros(3, 12).long()).shape == (3, 12)

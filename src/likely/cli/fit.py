@@ -15,7 +15,7 @@ from likely.cli.parser import UNSET, Command, Option, Parser, add_options
 from likely.cli.values import Request, requested
 from likely.errors import InvalidSetting
 from likely.models import MODELS, SEQUENCE_MODELS, entry
-from likely.settings import OBJECTIVES, from_mapping
+from likely.settings import OBJECTIVES, from_mapping, refuse_in_vain
 from likely.training.stopping import exit_code
 
 if TYPE_CHECKING:
@@ -125,13 +125,17 @@ def _model(request: Request, train: Dataset, seed: int) -> Fittable:
     from likely import runs
 
     if request.start is None:
-        return runs.build(request.model.reference, train.spec, request.changes, seed)
+        model = runs.build(request.model.reference, train.spec, request.changes, seed)
+        refuse_in_vain(model.settings, request.changes)
+        return model
     start = runs.load(request.start)
     if start.name != request.model.name:
         raise InvalidSetting(
             f"--from {request.start} is a run of {start.name}, not of {request.model.name}"
         )
-    return runs.build_from(start, train.spec, request.changes)
+    model = runs.build_from(start, train.spec, request.changes)
+    refuse_in_vain(model.settings, request.changes)
+    return model
 
 
 @contextlib.contextmanager

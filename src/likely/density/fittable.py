@@ -21,7 +21,7 @@ from likely.data.sequences.spec import SequenceSpec
 from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting
 from likely.noise import weights_from
-from likely.settings import MODELS, from_mapping
+from likely.settings import MODELS, from_mapping, refuse_in_vain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,9 @@ class _Seeded(abc.ABCMeta):
             spec, settings = (*arguments, None)[:2] if arguments else (options.pop("spec"), None)
             settings = options.pop("settings", settings) or entry.preset(spec)
             changes = {name: options.pop(name) for name in fields}
-            arguments = (spec, from_mapping(entry.settings, changes, settings), *arguments[2:])
+            settings = from_mapping(entry.settings, changes, settings)
+            refuse_in_vain(settings, changes)
+            arguments = (spec, settings, *arguments[2:])
         if _building.get():
             return super().__call__(*arguments, **options)
         token = _building.set(True)

@@ -63,6 +63,16 @@ class AutoencoderSettings(HeadSettings):
             )
 
     @property
+    def in_vain(self) -> dict[str, str]:
+        """Fields that change nothing beside the others, and the settings that they are of."""
+        unused = {}
+        if self.noise == "none":
+            unused["corruption"] = "noise=masking or gaussian"
+        if self.loss != "squared":
+            unused["output"] = "loss=squared"
+        return unused
+
+    @property
     def penalty(self) -> float:
         """Weight of the penalty of codes: the one that is set, or that of its kind.
 
