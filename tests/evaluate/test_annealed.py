@@ -242,7 +242,7 @@ def test_quadrature_of_a_conditional_model_keeps_the_labels_apart() -> None:
     assert not np.allclose(values[0], values[1])
 
 
-def test_one_by_one_is_the_same_as_from_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_by_one_is_the_same_as_integrates_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_vae(2)
     images = dataset(all_images((1, 2, 2), 2).numpy().astype(np.uint8)[:3], 2)
     shared = quadrature(model, images).values
@@ -270,7 +270,7 @@ def test_noise_belongs_to_the_image_not_to_its_batch(
     data = dataset(values, levels, np.arange(7) % 2 if conditional else None)
     data.spec = dataclasses.replace(data.spec, classes=model.spec.classes)
     few = AnnealedSettings(temperatures=6, chains=4, simulated=3, importance_samples=5)
-    monkeypatch.setattr(module, "from_a_table", lambda _: False)
+    monkeypatch.setattr(module, "integrates_quickly", lambda _: False)
     together = annealed(model, data, few)
     monkeypatch.setattr(module, "DECODED", 8 * model.head.parameters * 4)  # two images at a time
     apart = annealed(model, data, few)

@@ -17,6 +17,7 @@ from likely.estimate import Relation
 from likely.evaluate import likelihood
 from likely.evaluate.likelihood import (
     bits_per_dim,
+    collapse_words,
     latent_diagnostics,
     log_likelihood,
     nats,
@@ -206,6 +207,8 @@ def test_active_units_rate_and_distortion() -> None:
     model, data = OneUnit(SPEC, SMALL_VAE), dataset(40)
     found = latent_diagnostics(model, data)
     assert (found.active, found.latent, found.warning) == (1, 2, "")
+    assert "the decoder does nearly without it" in collapse_words(2, 2, 0.19, 93.0)
+    assert collapse_words(2, 2, 0.19, 3.0) == ""
     # KL(N(m, 1) || N(0, 1)) = m^2 / 2
     assert found.rate.value == pytest.approx(data.values[:, 0, 0, 0].mean() / 2)
     assert found.distortion.value > 0

@@ -45,7 +45,7 @@ def binary(n: int, spec: DataSpec = GREY) -> torch.Tensor:
     return torch.randint(spec.levels, (n, *spec.shape), generator=generator)
 
 
-@pytest.mark.parametrize("local", ["pixelcnn", "gated-pixelcnn"])
+@pytest.mark.parametrize("local", ["pixelcnn", "gated-pixelcnn", "pixelcnn-pp"])
 def test_given_z_the_probabilities_of_all_images_sum_to_one(local: str) -> None:
     model = built(DataSpec("tiny", (1, 3, 3), 2), local=local)
     images = all_images((1, 3, 3), 2)
@@ -85,7 +85,7 @@ def test_both_the_code_and_the_pixels_before_matter() -> None:
 
 
 @pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
-@pytest.mark.parametrize("local", ["pixelcnn", "gated-pixelcnn"])
+@pytest.mark.parametrize("local", ["pixelcnn", "gated-pixelcnn", "pixelcnn-pp"])
 def test_a_draw_is_that_of_the_whole_network_pixel_by_pixel(local: str, spec: DataSpec) -> None:
     model = built(spec, local=local)
     z = Noise("z").normal(6, 2, dtype=torch.float64)

@@ -55,7 +55,7 @@ from likely.evaluate.likelihood import (
     proofs_of,
     quantity_of,
 )
-from likely.evaluate.quadrature import can_integrate, from_a_table, quadrature
+from likely.evaluate.quadrature import can_integrate, integrates_quickly, quadrature
 from likely.noise import Noise
 from likely.verify import Proofs
 
@@ -405,7 +405,7 @@ def annealed(
         f"{settings.chains} chains"
     )
     bounds.append(dataclasses.replace(bounds[1], values=-lower, about=about))
-    if from_a_table(model):
+    if integrates_quickly(model):
 
         def integrating(done: int, total: int) -> None:
             say("integrating", done, total)
@@ -429,7 +429,7 @@ def annealed(
         settings,
         seconds,
         _decodings(model, settings),
-        can_integrate(model) and not from_a_table(model),
+        can_integrate(model) and not integrates_quickly(model),
     )
 
 

@@ -50,6 +50,8 @@ QUANTITY = "nll"
 ACTIVE = 0.01
 # Nats of KL beyond which unused coordinates are not a collapse onto the prior.
 WASTED = 1.0
+# Share of the negative ELBO below which codes that are used say next to nothing.
+LITTLE = 0.01
 # Nats of a layer of codes below which it carries nothing.
 SILENT = 0.1
 
@@ -322,7 +324,10 @@ def latent_diagnostics(
         )
         for quantity, values in measured.items()
     )
-    warning = "" if active is None else collapse_words(active, model.latent, rate.value)
+    warning = ""
+    if active is not None:
+        bound = rate.value + distortion.value
+        warning = collapse_words(active, model.latent, rate.value, bound)
     if silent and not warning:
         told = ", ".join(f"layer {layer} carries {nats:.2g} nats" for layer, nats in silent[::-1])
         warning = (
@@ -332,7 +337,7 @@ def latent_diagnostics(
     return LatentDiagnostics(active, model.latent, rate, distortion, warning, tuple(layers))
 
 
-def collapse_words(active: int, latent: int, rate: float) -> str:
+def collapse_words(active: int, latent: int, rate: float, bound: float) -> str:
     """What to tell a person whose code carries little; "" when all is well."""
     remedy = (
         "a warm-up of the KL term (NegativeELBO(warmup=...)), free nats, or a smaller latent helps"
@@ -353,6 +358,11 @@ def collapse_words(active: int, latent: int, rate: float) -> str:
         return (
             f"the posterior has nearly collapsed: only {active} of {latent} latent coordinates "
             f"depend on x (the code carries {rate:.3g} nats); {remedy}"
+        )
+    if rate < LITTLE * bound:
+        return (
+            f"the code carries {rate:.2g} of {bound:.4g} nats: the decoder does nearly without it; "
+            f"{remedy}"
         )
     return ""
 

@@ -56,6 +56,8 @@ MOST_POINTS, MOST_WORK = 2**23, 2**43
 BLOCK = 2**22
 # log p of all levels of a dimension, beyond which images are read one by one.
 TABLE = 2**14
+# Dimensions of images that are read one by one in no time.
+TINY = 32
 # Images that the encoder reads at a time.
 IMAGES = 512
 # Scale of the substitution.
@@ -67,16 +69,19 @@ def can_integrate(model: LatentVariable) -> bool:
     return model.latent <= MOST_LATENTS and isinstance(model.prior, StandardNormal)
 
 
-def from_a_table(model: LatentVariable) -> bool:
-    """Whether it can be integrated by one table of log p for each point of the grid.
+def integrates_quickly(model: LatentVariable) -> bool:
+    """Whether a table of log p for each point of the grid serves all images, or they are tiny.
 
     Elsewhere, as with 256 levels or colours that are coupled, every image reads every point.
     """
-    likelihood = model.likelihood_given_z
-    alone = isinstance(likelihood, FactorizedLikelihood) and (
+    return can_integrate(model) and (_has_tables(model) or model.spec.dimensions <= TINY)
+
+
+def _has_tables(model: LatentVariable) -> bool:
+    alone = isinstance(model.likelihood_given_z, FactorizedLikelihood) and (
         model.spec.grid[0] == 1 or not model.head.couples_channels
     )
-    return can_integrate(model) and alone and model.spec.dimensions * model.spec.levels <= TABLE
+    return alone and model.spec.dimensions * model.spec.levels <= TABLE
 
 
 def quadrature(
@@ -98,7 +103,7 @@ def quadrature(
 
     Returns:
         One value for each example; "~" instead of "=" where the grid would be too large. Where it
-        is not `from_a_table`, an image of 28 x 28 pixels takes seconds.
+        does not integrate quickly, an image of 28 x 28 pixels takes seconds.
 
     Raises:
         InvalidSetting: more latent coordinates, or a learned prior.
@@ -190,7 +195,7 @@ def _log_sum(model: LatentVariable, x: Tensor, label: int | None, v: Tensor) -> 
     """log sum_g p(x|z_g) p(z_g) |dz/dv| over a grid v float64 [G, latent]; float64 [B]."""
     _, h, w = model.spec.grid
     table, likelihood = model.spec.dimensions * model.spec.levels, model.likelihood_given_z
-    shared = from_a_table(model)
+    shared = _has_tables(model)
     levels = one_hot(x, model.spec.levels).permute(0, 1, 4, 2, 3).flatten(1) if shared else None
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     dtype = next(model.parameters()).dtype

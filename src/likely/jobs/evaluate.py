@@ -44,7 +44,7 @@ from likely.evaluate.disentangle import (
 )
 from likely.evaluate.likelihood import latent_diagnostics, per_example_nll, proofs_of, quantity_of
 from likely.evaluate.prior import FEWEST, prior_gap
-from likely.evaluate.quadrature import from_a_table, quadrature
+from likely.evaluate.quadrature import integrates_quickly, quadrature
 from likely.evaluate.samples import SampleReference, samples_per_second
 from likely.evaluate.sequences.ahead import steps_ahead
 from likely.evaluate.sequences.calibration import calibration
@@ -366,7 +366,7 @@ def _likelihood(
         )
         estimates += [measured.nats(), measured.bits_per_dim()]
         values = measured.values.tolist()
-    if isinstance(model, LatentVariable) and from_a_table(model):
+    if isinstance(model, LatentVariable) and integrates_quickly(model):
         title = f"integrating p(x) of {len(part):,} {part.spec.split} examples with {name}"
         measured = quadrature(
             model, part, proofs=proofs, progress=lambda done, total: progress(title, done, total)

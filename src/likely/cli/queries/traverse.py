@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from likely.cli.progress import working
+    from likely.density import StandardNormal
     from likely.files import refuse_unwritable
     from likely.files.figures import save_figure
     from likely.files.sheets import animation, grid_sheet, save_png
@@ -102,10 +103,14 @@ def run(options: argparse.Namespace) -> int:
             for s in (False, True)
         ]
         both = torch.stack(lines, 1).flatten(0, 1).cpu()
+        # Codes of many normal coordinates have nearly one length, which a straight line leaves.
+        turned = isinstance(model.prior, StandardNormal) and codes.z.shape[1] > 2
+        right = "the row below keeps their length" if turned else "the line is the right one"
         sheet(
             "interpolation",
             both,
-            "pairs of examples, each on the line between the codes and, a row below, around 0",
+            "pairs of examples, each on the line between the codes and, a row below, around 0: "
+            + right,
         )
         if codes.z.shape[1] == 2:
             sheet(

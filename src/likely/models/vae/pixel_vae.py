@@ -29,7 +29,12 @@ from likely.density import Autoregressive, AutoregressiveLikelihood
 from likely.heads import head_for
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.pixelcnn import PixelCNN
-from likely.models.pixelcnn.settings import GatedPixelCNNSettings, PixelCNNSettings
+from likely.models.pixelcnn.pixelcnn_pp import PixelCNNPP
+from likely.models.pixelcnn.settings import (
+    GatedPixelCNNSettings,
+    PixelCNNPPSettings,
+    PixelCNNSettings,
+)
 from likely.models.vae.settings import PixelVAESettings
 from likely.models.vae.vae import VariationalAutoencoder
 
@@ -51,6 +56,8 @@ class PixelVAE(VariationalAutoencoder):
         self.local: Autoregressive
         if settings.local == "pixelcnn":
             self.local = PixelCNN(given_z, PixelCNNSettings(**sizes))
+        elif settings.local == "pixelcnn-pp":
+            self.local = PixelCNNPP(given_z, PixelCNNPPSettings(**sizes))
         else:
             self.local = GatedPixelCNN(given_z, GatedPixelCNNSettings(**sizes))
 

@@ -86,14 +86,14 @@ class PixelVAESettings(VAESettings):
         local: network of p(x | z), whose sizes follow.
         maps: feature maps that the decoder gives to it.
         local_channels: of that network; a multiple of the colour channels.
-        local_layers: of that network, after its first convolution.
-        local_kernel: side of the layers' kernels, odd: how far they see.
-        local_first_kernel: side of the first convolution's kernel, odd.
-        local_head_channels: feature maps of its output convolutions.
+        local_layers: of that network, after its first convolution; residual blocks of pixelcnn-pp.
+        local_kernel: side of the layers' kernels, odd: how far they see; not of pixelcnn-pp.
+        local_first_kernel: side of the first convolution's kernel, odd; not of pixelcnn-pp.
+        local_head_channels: feature maps of its output convolutions; not of pixelcnn-pp.
     """
 
     prior: Literal["normal", "flow", "autoregressive", "vamp", "gaussian", "mixture"] = "flow"
-    local: Literal["pixelcnn", "gated-pixelcnn"] = "pixelcnn"
+    local: Literal["pixelcnn", "gated-pixelcnn", "pixelcnn-pp"] = "pixelcnn"
     maps: int = 8
     local_channels: int = 12
     local_layers: int = 2
@@ -103,15 +103,24 @@ class PixelVAESettings(VAESettings):
 
     def of_local(self) -> dict[str, Any]:
         """The settings of the autoregressive network."""
+        shared = {"head": self.head, "components": self.components, "conditional": True}
+        if self.local == "pixelcnn-pp":
+            # At one resolution; what the data decide about its first weights, they do not see.
+            return {
+                "channels": self.local_channels,
+                "blocks": self.local_layers,
+                "scales": 1,
+                "dropout": 0.0,
+                "weight_norm": False,
+                **shared,
+            }
         return {
             "channels": self.local_channels,
             "layers": self.local_layers,
             "kernel": self.local_kernel,
             "first_kernel": self.local_first_kernel,
-            "head": self.head,
-            "components": self.components,
             "head_channels": self.local_head_channels,
-            "conditional": True,
+            **shared,
         }
 
 
