@@ -14,6 +14,7 @@ import torch
 from likely import runs
 from likely.data import load
 from likely.errors import InvalidSetting, LikelyError
+from likely.jobs import fits as job
 from likely.jobs.fits import FitStopped, Order, SideBySide, room_for
 from likely.runs.checkpoint import Occupied, read_strings, read_tensors, sole_writer
 from likely.training.loop import fit
@@ -37,6 +38,14 @@ def test_fits_side_by_side_end_where_they_end_alone(tmp_path: Path) -> None:
         weights, _ = read_tensors(tmp_path / name / "weights.safetensors")
         for key, value in alone.state_dict().items():
             assert torch.equal(weights[key], value), f"{name}: {key}"
+
+
+def test_every_error_comes_through_as_its_text() -> None:
+    """A fit in a process of its own tells the name of its error and the text."""
+    kinds = job._kinds(LikelyError)
+    assert len(kinds) > 10
+    for name, kind in kinds.items():
+        assert str(kind("the text")) == "the text", name
 
 
 def test_there_is_room_for_one_at_a_time_and_a_refusal_comes_through(

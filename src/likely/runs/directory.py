@@ -57,8 +57,8 @@ class AnotherRun(InvalidSetting):
         reason: the message without what `likely fit` can do.
     """
 
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}; {remedy}")
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
         self.reason = reason
 
 
