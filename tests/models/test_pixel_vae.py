@@ -69,7 +69,7 @@ def test_it_takes_every_prior_of_a_vae(kind: str, tmp_path: Path) -> None:
         model = likely.load(run).model
         assert isinstance(model, PixelVAE)
         assert isinstance(model.prior, FullGaussian if kind == "gaussian" else WeightedMixture)
-        assert verify(model, quick=True).passed
+    assert verify(model, quick=True).passed
 
 
 def test_both_the_code_and_the_pixels_before_matter() -> None:
