@@ -355,15 +355,15 @@ def rates(settings: object, *names: str) -> None:
             raise InvalidSetting(f"{name} must be in [0, 1), given {getattr(settings, name)}")
 
 
-def refuse_in_vain(settings: object, chosen: Iterable[str]) -> None:
+def refuse_without_effect(settings: object, chosen: Iterable[str]) -> None:
     """Refuse chosen fields that differ from their default and change nothing.
 
-    Settings say by `in_vain` which these are, if any, and what each is of.
+    Settings say by `without_effect` which these are, if any, and what each is of.
 
     Raises:
         InvalidSetting: names the field, its value and what it is of.
     """
-    unused: Mapping[str, str] = getattr(settings, "in_vain", {})
+    unused: Mapping[str, str] = getattr(settings, "without_effect", {})
     for name in chosen:
         value = getattr(settings, name)
         if name in unused and value != getattr(type(settings), name):

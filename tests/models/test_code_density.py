@@ -154,8 +154,10 @@ def test_codes_that_do_not_follow_the_density_are_caught(
 def test_a_density_that_is_there_is_not_advised() -> None:
     """Where a fitted density is off, the answer is another one."""
     model = likely.with_prior(autoencoder(), training_data(), "gaussian", progress=False)
-    with torch.no_grad():
-        model.code_density.mean.add_(20.0)  # type: ignore[union-attr,operator]
+    assert isinstance(model, models.GenerativeAutoencoder)
+    density = model.code_density
+    assert isinstance(density, FullGaussian)
+    density.mean.data.add_(20.0)
     answer = prior_gap(model, training_data()).answer
     assert "take another density" in answer
     assert "likely prior" not in answer

@@ -15,7 +15,7 @@ from likely.cli.parser import UNSET, Command, Option, Parser, add_options
 from likely.cli.values import Request, requested
 from likely.errors import InvalidSetting
 from likely.models import MODELS, SEQUENCE_MODELS, entry
-from likely.settings import OBJECTIVES, from_mapping, refuse_in_vain
+from likely.settings import OBJECTIVES, from_mapping, refuse_without_effect
 from likely.training.stopping import exit_code
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _model(request: Request, train: Dataset, seed: int) -> Fittable:
 
     if request.start is None:
         model = runs.build(request.model.reference, train.spec, request.changes, seed)
-        refuse_in_vain(model.settings, request.changes)
+        refuse_without_effect(model.settings, request.changes)
         return model
     start = runs.load(request.start)
     if start.name != request.model.name:
@@ -134,7 +134,7 @@ def _model(request: Request, train: Dataset, seed: int) -> Fittable:
             f"--from {request.start} is a run of {start.name}, not of {request.model.name}"
         )
     model = runs.build_from(start, train.spec, request.changes)
-    refuse_in_vain(model.settings, request.changes)
+    refuse_without_effect(model.settings, request.changes)
     return model
 
 

@@ -21,7 +21,7 @@ from likely.data.sequences.spec import SequenceSpec
 from likely.data.spec import Batch, Condition, Dataset, DataSpec
 from likely.errors import InvalidData, InvalidSetting
 from likely.noise import weights_from
-from likely.settings import MODELS, from_mapping, refuse_in_vain
+from likely.settings import MODELS, from_mapping, refuse_without_effect
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Seeded(abc.ABCMeta):
             settings = options.pop("settings", settings) or entry.preset(spec)
             changes = {name: options.pop(name) for name in fields}
             settings = from_mapping(entry.settings, changes, settings)
-            refuse_in_vain(settings, changes)
+            refuse_without_effect(settings, changes)
             arguments = (spec, settings, *arguments[2:])
         if _building.get():
             return super().__call__(*arguments, **options)

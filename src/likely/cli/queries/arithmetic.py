@@ -131,7 +131,7 @@ def _classifier(saved: SavedRun) -> Any:
 
 
 def _noted(classifier: Any) -> Any:
-    """It, after a line that says its test accuracy."""
+    """The same classifier, after a line with its test accuracy."""
     from likely.cli.output import note
 
     note(str(classifier))

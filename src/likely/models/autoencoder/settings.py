@@ -63,7 +63,7 @@ class AutoencoderSettings(HeadSettings):
             )
 
     @property
-    def in_vain(self) -> dict[str, str]:
+    def without_effect(self) -> dict[str, str]:
         """Fields that change nothing beside the others, and the settings that they are of."""
         unused = {}
         if self.noise == "none":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from likely.data.spec import DataSpec
     from likely.models.codes.vq_vae import VQVAE as VQVAE
 
-# What the softmax of the prior over them is for.
+# The prior has a softmax over all of them at every place.
 MOST_CODES = 65_536
 
 

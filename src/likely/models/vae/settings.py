@@ -105,7 +105,7 @@ class PixelVAESettings(VAESettings):
         """The settings of the autoregressive network."""
         shared = {"head": self.head, "components": self.components, "conditional": True}
         if self.local == "pixelcnn-pp":
-            # At one resolution; what the data decide about its first weights, they do not see.
+            # One resolution, to stay local. Weight normalisation would have to start at data.
             return {
                 "channels": self.local_channels,
                 "blocks": self.local_layers,
