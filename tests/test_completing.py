@@ -243,7 +243,7 @@ def test_orders_that_begin_with_what_is_observed_answer_for_the_mixture() -> Non
 
 
 def vae() -> LatentVariable:
-    model = redrawn(models.VAE(SPEC, latent=1, hidden=8, layers=1), 0.7)
+    model = redrawn(models.VAE(SPEC, latent=1, network="dense", hidden=8, layers=1), 0.7)
     assert isinstance(model, LatentVariable)
     return model
 

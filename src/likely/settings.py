@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from likely.errors import InvalidSetting, nearest
 
@@ -29,6 +29,8 @@ T = TypeVar("T")
 Schedule = Literal["constant", "cosine", "linear"]
 Optimizer = Literal["adam", "adamw", "rmsprop", "muon", "sgd"]
 Precision = Literal["auto", "float32", "bfloat16"]
+# Values of other fields, any of which gives a field its effect.
+CountsWith = dict[str, tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,12 @@ class FitSettings:
     graphs: bool = True
     tensorboard: bool = False
 
+    COUNTS_WITH: ClassVar[dict[str, CountsWith]] = {
+        "beta1": {"optimizer": ("adam", "adamw", "muon")},
+        "beta2": {"optimizer": ("adam", "adamw", "muon", "rmsprop")},
+        "final_learning_rate": {"schedule": ("cosine", "linear")},
+    }
+
     def __post_init__(self) -> None:
         known(self)
         for name in ("steps", "batch_size", "micro_batches", "log_every", "learning_rate"):
@@ -98,6 +106,11 @@ class FitSettings:
                 f"batch_size={self.batch_size} does not divide into "
                 f"micro_batches={self.micro_batches} equal parts"
             )
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Fields that change nothing beside the others, and the settings that each is of."""
+        return unused_beside(self, self.COUNTS_WITH)
 
     def rate(self, step: int) -> float:
         """The learning rate of update `step` (counted from 0)."""
@@ -355,8 +368,17 @@ def rates(settings: object, *names: str) -> None:
             raise InvalidSetting(f"{name} must be in [0, 1), given {getattr(settings, name)}")
 
 
-def refuse_without_effect(settings: object, chosen: Iterable[str]) -> None:
-    """Refuse chosen fields that differ from their default and change nothing.
+def unused_beside(settings: object, counts_with: Mapping[str, CountsWith]) -> dict[str, str]:
+    """Fields none of whose conditions holds, and the settings that each is of, in words."""
+    return {
+        field: " or ".join(f"{other}={' or '.join(map(str, v))}" for other, v in needs.items())
+        for field, needs in counts_with.items()
+        if not any(getattr(settings, other) in values for other, values in needs.items())
+    }
+
+
+def refuse_without_effect(settings: object, chosen: Iterable[str], base: object) -> None:
+    """Refuse chosen fields that differ from those of `base` and change nothing.
 
     Settings say by `without_effect` which these are, if any, and what each is of.
 
@@ -366,7 +388,7 @@ def refuse_without_effect(settings: object, chosen: Iterable[str]) -> None:
     unused: Mapping[str, str] = getattr(settings, "without_effect", {})
     for name in chosen:
         value = getattr(settings, name)
-        if name in unused and value != getattr(type(settings), name):
+        if name in unused and value != getattr(base, name):
             raise InvalidSetting(f"{name}={value} changes nothing: it is of {unused[name]}")
 
 

@@ -126,7 +126,7 @@ def _model(request: Request, train: Dataset, seed: int) -> Fittable:
 
     if request.start is None:
         model = runs.build(request.model.reference, train.spec, request.changes, seed)
-        refuse_without_effect(model.settings, request.changes)
+        refuse_without_effect(model.settings, request.changes, request.model.preset(train.spec))
         return model
     start = runs.load(request.start)
     if start.name != request.model.name:
@@ -134,7 +134,7 @@ def _model(request: Request, train: Dataset, seed: int) -> Fittable:
             f"--from {request.start} is a run of {start.name}, not of {request.model.name}"
         )
     model = runs.build_from(start, train.spec, request.changes)
-    refuse_without_effect(model.settings, request.changes)
+    refuse_without_effect(model.settings, request.changes, start.model.settings)
     return model
 
 

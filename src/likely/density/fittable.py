@@ -55,10 +55,10 @@ class _Seeded(abc.ABCMeta):
         fields = options.keys() - inspect.signature(cls.__init__).parameters.keys()  # type: ignore[misc]
         if entry is not None and fields:
             spec, settings = (*arguments, None)[:2] if arguments else (options.pop("spec"), None)
-            settings = options.pop("settings", settings) or entry.preset(spec)
+            base = options.pop("settings", settings) or entry.preset(spec)
             changes = {name: options.pop(name) for name in fields}
-            settings = from_mapping(entry.settings, changes, settings)
-            refuse_without_effect(settings, changes)
+            settings = from_mapping(entry.settings, changes, base)
+            refuse_without_effect(settings, changes, base)
             arguments = (spec, settings, *arguments[2:])
         if _building.get():
             return super().__call__(*arguments, **options)

@@ -7,7 +7,16 @@ import typing
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from likely.errors import InvalidSetting
-from likely.settings import FitSettings, HeadName, at_least, known, not_negative, rates
+from likely.settings import (
+    CountsWith,
+    FitSettings,
+    HeadName,
+    at_least,
+    known,
+    not_negative,
+    rates,
+    unused_beside,
+)
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -54,9 +63,11 @@ class NetworkSettings:
     """Settings whose whole numbers are at least 1, whose weights (of a name that ends so) are not
     negative and whose other numbers are rates in [0, 1).
 
-    `SIZES` holds what differs from the defaults.
+    `SIZES` holds what differs from the defaults; `COUNTS_WITH` names the fields that count only
+    where another has certain values.
     """
 
+    COUNTS_WITH: ClassVar[dict[str, CountsWith]] = {}
     SIZES: ClassVar[BySize[dict[str, Any]]]
     FITS: ClassVar[BySize[FitSettings]]
 
@@ -67,6 +78,11 @@ class NetworkSettings:
         numbers = [name for name, hint in hints.items() if hint is float]
         not_negative(self, *(name for name in numbers if name.endswith("_weight")))
         rates(self, *(name for name in numbers if not name.endswith("_weight")))
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Fields that change nothing beside the others, and the settings that each is of."""
+        return unused_beside(self, self.COUNTS_WITH)
 
     @classmethod
     def preset(cls, spec: DataSpec) -> Self:
@@ -90,6 +106,14 @@ class HeadSettings(NetworkSettings):
 
     head: HeadName = "auto"
     components: int = 10
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Also the number of components where the head is no mixture, whatever the data."""
+        unused = super().without_effect
+        if self.head in ("bernoulli", "categorical"):
+            unused.setdefault("components", "head=logistic-mixture")
+        return unused
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.spec import Dataset
-from likely.settings import MODELS, FitSettings, from_mapping
+from likely.settings import MODELS, FitSettings, from_mapping, refuse_without_effect
 
 
 def fit_settings(
@@ -18,6 +18,9 @@ def fit_settings(
 
     A preset's batch and warm-up are cut to what the data and the steps allow; what was asked for is
     not. A model that is not registered has the defaults of `FitSettings` for its preset.
+
+    Raises:
+        InvalidSetting: a change that is not valid, or that changes nothing beside the others.
     """
     entry = MODELS.of(model_settings)
     base = FitSettings() if entry is None else entry.fit_preset(data.spec)
@@ -25,4 +28,6 @@ def fit_settings(
     batch = base.batch_size if isinstance(data, Sequences) else min(base.batch_size, len(data))
     warmup = min(base.warmup, max(changes.get("steps", base.steps), 0))
     base = dataclasses.replace(base, batch_size=batch, warmup=warmup)
-    return from_mapping(FitSettings, dict(changes), base)
+    settings = from_mapping(FitSettings, dict(changes), base)
+    refuse_without_effect(settings, changes, base)
+    return settings

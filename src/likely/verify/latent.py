@@ -208,9 +208,10 @@ def _by_draws(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
     there = there.reshape(log_p.shape)
     log_w, share_q = there + log_p - log_q, (log_p - log_q).sigmoid()
     weights = tiny.log_weights(images, draws, subject.noise("weights"), chunk=len(repeated))
-    bound = tiny.importance_bound(images, draws, subject.noise("weights"), chunk=len(repeated))
+    few = 4  # equal to the last digit or not: a few tell
+    bound = tiny.importance_bound(images[:few], draws, subject.noise("weights"), chunk=few * draws)
     off = (weights - log_w).abs().max()
-    off = torch.maximum(off, (bound - log_w.logsumexp(1) + math.log(draws)).abs().max())
+    off = torch.maximum(off, (bound - log_w[:few].logsumexp(1) + math.log(draws)).abs().max())
     elbo = tiny.elbo(images.repeat_interleave(DRAWS, 0), subject.noise("tiny elbo"))
     elbo = elbo.reshape(len(images), DRAWS)
     grouped = log_w.reshape(len(images), -1, k).logsumexp(2) - math.log(k)  # [N, draws / k]
@@ -314,12 +315,11 @@ def _on_tiny(subject: Subject, tiny: LatentVariable) -> Iterator[Proof]:
         wide_labels = subject.labels(len(wide), label)
         elbo = tiny.elbo(wide, subject.noise("tiny elbo", label), wide_labels)
         elbo = elbo.reshape(DRAWS, len(images))
-        bound = torch.stack(
-            [
-                tiny.importance_bound(images, 8, subject.noise("tiny bound", label, i), labels)
-                for i in range(DRAWS // 4)
-            ]
+        some = len(images) * (DRAWS // 4)
+        bound = tiny.importance_bound(
+            wide[:some], 8, subject.noise("tiny bound", label), subject.labels(some, label), some
         )
+        bound = bound.reshape(-1, len(images))
         worst_elbo = max(worst_elbo, _largest_z(elbo - exact_elbo))
         wide_q = _is_wide(tiny, tiny.posterior(images, labels))
         if bool(wide_q.any()):

@@ -238,11 +238,21 @@ class Windows(Sequences):
     begins in the middle of a sequence; every step of the data is scored once an epoch.
     Where cuts are depends on the epoch. With `transpose` = s a window of music is moved by a
     number of semitones drawn from -s..s, as far as all its notes stay in range.
+
+    Raises:
+        InvalidSetting: no steps in a window, or numbers that would be moved as if they were notes.
     """
 
     def __init__(self, data: Sequences, length: int, before: int, transpose: int = 0) -> None:
         if length < 1 or before < 0 or transpose < 0:
             raise InvalidSetting(f"windows of {length} steps after {before}: expected 1 or more")
+        columns = data.spec.columns
+        if transpose and {c.kind for c in columns} not in ({"binary"}, {"categorical"}):
+            words = " and ".join(dict.fromkeys(column.words for column in columns))
+            raise InvalidSetting(
+                f"transpose={transpose} is of music, binary keys or categorical pitches; the "
+                f"columns here are {words}: leave it at 0"
+            )
         super().__init__(**{f.name: getattr(data, f.name) for f in dataclasses.fields(Sequences)})
         self.length, self.before, self.transpose = length, before, transpose
         counts = -(-data.lengths // length)  # of windows

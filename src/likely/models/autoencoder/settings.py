@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from likely.errors import InvalidSetting
 from likely.models.common import BySize, HeadSettings
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName, not_negative
+from likely.settings import CountsWith, FitSettings, HeadName, not_negative
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -52,6 +52,18 @@ class AutoencoderSettings(HeadSettings):
     sparsity_weight: float | None = None
     sparsity_target: float = 0.05
 
+    COUNTS_WITH: ClassVar[dict[str, CountsWith]] = {
+        "hidden": {"network": ("dense",)},
+        "layers": {"network": ("dense",)},
+        "channels": {"network": ("conv",)},
+        "output": {"loss": ("squared",)},
+        "head": {"loss": ("likelihood",)},
+        "components": {"loss": ("likelihood",)},
+        "corruption": {"noise": ("masking", "gaussian")},
+        "sparsity_weight": {"sparsity": ("l1", "kl")},
+        "sparsity_target": {"sparsity": ("kl",)},
+    }
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sparsity_weight is not None:
@@ -61,16 +73,6 @@ class AutoencoderSettings(HeadSettings):
                 f"sparsity_target must be in (0, 1), given {self.sparsity_target}: no unit that "
                 "is a sigmoid reaches 0"
             )
-
-    @property
-    def without_effect(self) -> dict[str, str]:
-        """Fields that change nothing beside the others, and the settings that they are of."""
-        unused = {}
-        if self.noise == "none":
-            unused["corruption"] = "noise=masking or gaussian"
-        if self.loss != "squared":
-            unused["output"] = "loss=squared"
-        return unused
 
     @property
     def penalty(self) -> float:
@@ -115,3 +117,10 @@ class GenerativeAutoencoderSettings(AutoencoderSettings):
     density_components: int = 50
     density_layers: int = 6
     density_hidden: int = 128
+
+    COUNTS_WITH: ClassVar[dict[str, CountsWith]] = {
+        **AutoencoderSettings.COUNTS_WITH,
+        "density_components": {"density": ("mixture",)},
+        "density_layers": {"density": ("flow", "autoregressive")},
+        "density_hidden": {"density": ("flow", "autoregressive")},
+    }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from likely.errors import InvalidSetting
 from likely.models.common import BySize, HeadSettings, NetworkSettings
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName
+from likely.settings import CountsWith, FitSettings, HeadName
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -63,6 +63,12 @@ class VQVAESettings(HeadSettings):
     prior_channels: int = 64
     prior_layers: int = 8
     prior_dropout: float = 0.1
+
+    COUNTS_WITH: ClassVar[dict[str, CountsWith]] = {
+        "codes": {"quantiser": ("ema", "simvq")},
+        "dimensions": {"quantiser": ("ema", "simvq")},
+        "grid_levels": {"quantiser": ("fsq",)},
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from likely.models.common import BySize, NetworkSettings
 from likely.models.registry import model
-from likely.settings import FitSettings
+from likely.settings import CountsWith, FitSettings
 
 if TYPE_CHECKING:
     from likely.models.flow.flow import Flow as Flow
@@ -58,6 +58,9 @@ class ImageFlowSettings(NetworkSettings):
     blocks: int = 1
     dequantizer_couplings: int = 4
 
+    COUNTS_WITH: ClassVar[dict[str, CountsWith]] = {
+        "dequantizer_couplings": {"dequantizer": ("variational",)}
+    }
     SIZES = BySize({"couplings": 4, "dequantizer_couplings": 2}, {"channels": 64}, {"couplings": 6})
     FITS = BySize(
         FitSettings(steps=1500, batch_size=64, learning_rate=2e-3, ema=0.99),

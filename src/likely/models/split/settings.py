@@ -47,6 +47,11 @@ class SplitSettings(MaskedSettings):
 
     FITS = BySize(TINY_FIT, LARGE_FIT)
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """None: the second part has a mixture, whatever the head of the first."""
+        return {}
+
     def of_base(self) -> GatedPixelCNNSettings:
         """Of the network of the first part."""
         return GatedPixelCNNSettings(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from likely.models.common import BySize, HeadSettings
 from likely.models.registry import model
-from likely.settings import FitSettings, HeadName
+from likely.settings import CountsWith, FitSettings, HeadName
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -51,6 +51,17 @@ class VAESettings(HeadSettings):
     flow_hidden: int = 128
     pseudo_inputs: int = 500
     prior_components: int = 50
+
+    COUNTS_WITH: ClassVar[dict[str, CountsWith]] = {
+        "hidden": {"network": ("dense",)},
+        "layers": {"network": ("dense",)},
+        "channels": {"network": ("conv",)},
+        "blocks": {"network": ("conv",)},
+        "flow_layers": {"prior": ("flow", "autoregressive"), "posterior": ("iaf",)},
+        "flow_hidden": {"prior": ("flow", "autoregressive"), "posterior": ("iaf",)},
+        "pseudo_inputs": {"prior": ("vamp",)},
+        "prior_components": {"prior": ("mixture",)},
+    }
 
     @classmethod
     def preset(cls, spec: DataSpec) -> Self:
@@ -100,6 +111,13 @@ class PixelVAESettings(VAESettings):
     local_kernel: int = 3
     local_first_kernel: int = 7
     local_head_channels: int = 24
+
+    COUNTS_WITH: ClassVar[dict[str, CountsWith]] = {
+        **VAESettings.COUNTS_WITH,
+        "local_kernel": {"local": ("pixelcnn", "gated-pixelcnn")},
+        "local_first_kernel": {"local": ("pixelcnn", "gated-pixelcnn")},
+        "local_head_channels": {"local": ("pixelcnn", "gated-pixelcnn")},
+    }
 
     def of_local(self) -> dict[str, Any]:
         """The settings of the autoregressive network."""
