@@ -35,7 +35,8 @@ kernels unit: export PYTHONDONTWRITEBYTECODE =
 
 # Compiled once and kept on the disk: the workers of `unit` would compile them each.
 kernels: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ask/test_compress.py -k compiled
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ask/test_compress.py \
+	  tests/sampling/test_program.py -k 'compiled or masked'
 
 unit: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --doctest-modules \

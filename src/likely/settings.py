@@ -19,7 +19,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from likely.errors import InvalidSetting, nearest
@@ -337,6 +337,16 @@ def not_negative(settings: object, *names: str) -> None:
             raise InvalidSetting(f"{name} must not be negative, given {getattr(settings, name)}")
 
 
+_HINTS: dict[type[Any], Mapping[str, Any]] = {}
+
+
+def type_hints(kind: type[Any]) -> Mapping[str, Any]:
+    """Of the fields of a class; evaluated once, as they are read whenever settings are made."""
+    if kind not in _HINTS:
+        _HINTS[kind] = MappingProxyType(typing.get_type_hints(kind, include_extras=True))
+    return _HINTS[kind]
+
+
 def known(settings: object) -> None:
     """Refuse settings whose field of named alternatives (`Literal`, `HeadName`) is none of them.
 
@@ -345,7 +355,7 @@ def known(settings: object) -> None:
     Raises:
         InvalidSetting: names the field, the alternatives and what was given.
     """
-    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+    for name, hint in type_hints(type(settings)).items():
         several = get_origin(hint) is tuple
         kind = get_args(hint)[0] if several else hint
         if get_origin(kind) not in (Literal, Annotated):
@@ -401,7 +411,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], base: T | None = None
         InvalidSetting: an unknown field (names the nearest), or a value of the wrong type.
     """
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = type_hints(kind)
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
@@ -456,7 +466,7 @@ def to_json(settings: object) -> dict[str, Any]:
             f"a run keeps its settings in a file, and a field of {type(settings).__name__} cannot "
             f"be written there ({error}); use numbers, text, and tuples of them"
         ) from error
-    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+    for name, hint in type_hints(type(settings)).items():
         if get_origin(hint) is Annotated:
             record[name] = converted(name, record[name], hint)
     return record

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from likely.cli.output import wrapped
 from likely.cli.parser import Parser, Words, one_of
 from likely.models import SEQUENCE_MODELS, ModelEntry
-from likely.settings import FitSettings
+from likely.settings import FitSettings, type_hints
 from likely.training.registry import OBJECTIVES
 
 # Shapes that presets are shown for in the help, by their heading.
@@ -154,7 +154,7 @@ def _attributes(kind: type[Any]) -> dict[str, str]:
 
 def settings_fields(kind: type[Any], section: str) -> tuple[Field, ...]:
     """Every field of a settings class."""
-    hints, about = typing.get_type_hints(kind, include_extras=True), about_fields(kind)
+    hints, about = type_hints(kind), about_fields(kind)
     return tuple(
         Field(section, field.name, field.name, hints[field.name], about.get(field.name, ""))
         for field in dataclasses.fields(kind)

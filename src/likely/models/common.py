@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from likely.errors import InvalidSetting
@@ -15,6 +14,7 @@ from likely.settings import (
     known,
     not_negative,
     rates,
+    type_hints,
     unused_beside,
 )
 
@@ -73,7 +73,7 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         known(self)
-        hints = typing.get_type_hints(type(self))
+        hints = type_hints(type(self))
         at_least(self, 1, *(name for name, hint in hints.items() if hint in (int, tuple[int, ...])))
         numbers = [name for name, hint in hints.items() if hint is float]
         not_negative(self, *(name for name in numbers if name.endswith("_weight")))

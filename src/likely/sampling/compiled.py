@@ -12,7 +12,14 @@ from likely.sampling import kernels
 from likely.sampling.drawing import Draw
 from likely.sampling.instructions import Moment, Program
 from likely.sampling.lowering import MOST_TAPS, Tables
-from likely.sampling.records import Array, Chances, Machine
+from likely.sampling.records import STEP, Array, Chances, Machine
+
+# Of a call that draws nothing: no steps, no numbers and no images.
+_NOTHING = (
+    np.zeros(0, STEP),
+    Chances(np.zeros(4, np.int64), 1.0, np.zeros((0, 0, 0, 0)), np.zeros((3, 0))),
+    np.zeros((0, 0, 0, 0), np.int64),
+)
 
 
 def head_code(head: Head) -> Array:
@@ -141,9 +148,8 @@ class CompiledExecutor:
 
     def draw_row(self, row: int, known: int, x: Tensor, draw: Draw) -> None:
         """Draw the pixels of the current row from the `known`-th on; see `TorchExecutor`."""
-        kernels.draw_row(
-            self.machine, self.tables.steps, self._chances(draw), x.numpy(), row, known
-        )
+        steps, chances = self.tables.steps, self._chances(draw)
+        kernels.run(self.machine, 0, 0, row, 0, x.shape[3], steps, chances, x.numpy(), known)
 
     def redraw(self, row: int, start: int, x: Tensor, draw: Draw) -> None:
         """Draw the pixels from `start` on side by side; see `TorchExecutor`."""
@@ -158,7 +164,7 @@ class CompiledExecutor:
 
     def _execute(self, part: tuple[int, int], row: int, first: int, last: int) -> None:
         if part[0] < part[1]:
-            kernels.execute(self.machine, *part, row, first, last)
+            kernels.run(self.machine, *part, row, first, last, *_NOTHING, 0)
 
     def _put(self, x: Array, first: int, last: int, low: int, high: int) -> None:
         """Write channels [low, high) of columns [first, last) of a row, [B, C, 1, W]."""

@@ -31,11 +31,15 @@ from likely.sampling.vectors import (
 # Without numba's reference counts, which would cost as much as a small instruction: so no arrays
 # are made here, and the caller holds those that come in.
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "_nrt": False}
-_jit: Any = njit(**_OPTIONS)
+# Wrappers for Python are of the entries.
+_INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
+_jit: Any = njit(**_INNER)
 # Sums over vectors may be taken in any order.
-_loose: Any = njit(fastmath={"contract", "reassoc"}, **_OPTIONS)
+_loose: Any = njit(fastmath={"contract", "reassoc"}, **_INNER)
 # Into its caller: a call hands on some eighty numbers, those of the machine's arrays.
-_inlined: Any = njit(forceinline=True, **_OPTIONS)
+_inlined: Any = njit(forceinline=True, **_INNER)
+# The same, and not compiled by itself.
+_within: Any = njit(inline="always", **_OPTIONS)
 _entry: Any = njit(cache=True, **_OPTIONS)
 
 MAP_OPS = (*MAPS, "softplus")
@@ -453,52 +457,6 @@ def _accumulate(m, op, cell, index):
 
 
 @_jit
-def _execute(m, begin, end, row, first_column, last_column):
-    for index in range(begin, end):
-        op = m.code[index]
-        first, last = first_column, last_column
-        if op.stride > 1 or op.period > 1:
-            if row % op.stride or (row // op.stride) % op.period != op.row_phase:
-                continue
-            first = -(-first_column // op.stride)
-            last = -(-last_column // op.stride)
-            first += (op.column_phase - first) % op.period
-            if first >= last:
-                continue
-        if op.kind == Op.LINEAR:
-            _linear(m, op, first, last)
-        elif op.kind == Op.MAP:
-            _map(m, op, first, last)
-        else:
-            for cell in range(first, last):
-                dimension = (row * m.width + cell) * op.groups + op.group
-                if op.kind == Op.LSTM:
-                    _lstm(m, op, cell)
-                elif op.kind == Op.NORMALIZE:
-                    _normalize(m, op, cell)
-                elif op.kind == Op.ATTEND:
-                    _attend(m, op, row // op.stride, cell)
-                elif op.kind == Op.ACCUMULATE:
-                    _accumulate(m, op, cell, dimension)
-                elif op.kind == Op.GROW:
-                    _grow(m, op, dimension)
-                elif op.kind == Op.GROW_RUN:
-                    _grow_run(m, op, row * m.width + cell)
-                elif op.kind == Op.MAP_NEW:
-                    _map_new(m, op, dimension)
-                elif op.kind == Op.KEEP:
-                    _keep(m, op, cell, dimension)
-                else:
-                    _pick(m, op, cell, dimension)
-
-
-@_entry
-def execute(m, begin, end, row, first_column, last_column):
-    """Instructions [begin, end) on the cells that begin in some columns of a row."""
-    _execute(m, begin, end, row, first_column, last_column)
-
-
-@_jit
 def _log_sigmoid(x):
     return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
 
@@ -622,26 +580,76 @@ def draw_cells(m, chances, x, row, start):
                 )
 
 
-@_entry
-def draw_row(m, steps, chances, x, row, known):
-    """Compute, draw and take in a row of pixels, one after another.
+@_within
+def _execute(m, begin, end, row, first_column, last_column):
+    for index in range(begin, end):
+        op = m.code[index]
+        first, last = first_column, last_column
+        if op.stride > 1 or op.period > 1:
+            if row % op.stride or (row // op.stride) % op.period != op.row_phase:
+                continue
+            first = -(-first_column // op.stride)
+            last = -(-last_column // op.stride)
+            first += (op.column_phase - first) % op.period
+            if first >= last:
+                continue
+        if op.kind == Op.LINEAR:
+            _linear(m, op, first, last)
+        elif op.kind == Op.MAP:
+            _map(m, op, first, last)
+        else:
+            for cell in range(first, last):
+                dimension = (row * m.width + cell) * op.groups + op.group
+                if op.kind == Op.LSTM:
+                    _lstm(m, op, cell)
+                elif op.kind == Op.NORMALIZE:
+                    _normalize(m, op, cell)
+                elif op.kind == Op.ATTEND:
+                    _attend(m, op, row // op.stride, cell)
+                elif op.kind == Op.ACCUMULATE:
+                    _accumulate(m, op, cell, dimension)
+                elif op.kind == Op.GROW:
+                    _grow(m, op, dimension)
+                elif op.kind == Op.GROW_RUN:
+                    _grow_run(m, op, row * m.width + cell)
+                elif op.kind == Op.MAP_NEW:
+                    _map_new(m, op, dimension)
+                elif op.kind == Op.KEEP:
+                    _keep(m, op, cell, dimension)
+                else:
+                    _pick(m, op, cell, dimension)
 
-    `steps` are those of the groups. The first `known` pixels are given in x.
+
+@_entry
+def run(m, begin, end, row, first, last, steps, chances, x, known):
+    """Compute the cells that begin in columns [first, last) of a row.
+
+    Without steps: instructions [begin, end), each on all the columns. With those of the groups:
+    the columns one after another are computed, drawn and taken in; the first `known` are given in
+    x. One entry for both, as each would be optimised with all the instructions.
     """
-    size = x.shape[1] // len(steps)
-    for column in range(m.width):
-        for group in range(len(steps)):
-            step = steps[group]
-            _execute(m, step.begin, step.end, row, column, column + 1)
-            for image in range(m.batch):
-                at = _place(m, m.output, column) + image * m.views[m.output].image_step
-                for channel in range(group * size, (group + 1) * size):
-                    if column >= known:
-                        x[image, channel, row, column] = _draw(
-                            m.mem, at, chances, x, image, channel, row, column
-                        )
-                    _write_level(m, image, channel, column, x[image, channel, row, column])
-            _execute(m, step.late_begin, step.late_end, row, column, column + 1)
+    drawn = len(steps) > 0
+    together = 1 if drawn else max(1, last - first)
+    groups = max(1, len(steps))
+    size = x.shape[1] // groups
+    for column in range(first, last, together):
+        for group in range(groups):
+            for late in range(1 + drawn):
+                if drawn and late:
+                    begin, end = steps[group].late_begin, steps[group].late_end
+                elif drawn:
+                    begin, end = steps[group].begin, steps[group].end
+                _execute(m, begin, end, row, column, column + together)
+                if late or not drawn:
+                    continue
+                for image in range(m.batch):
+                    at = _place(m, m.output, column) + image * m.views[m.output].image_step
+                    for channel in range(group * size, (group + 1) * size):
+                        if column >= known:
+                            x[image, channel, row, column] = _draw(
+                                m.mem, at, chances, x, image, channel, row, column
+                            )
+                        _write_level(m, image, channel, column, x[image, channel, row, column])
 
 
 @_entry
