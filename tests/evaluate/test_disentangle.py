@@ -117,6 +117,15 @@ class Perfect(Autoencoder):
         return torch.tensor([self.known[each.numpy().astype("uint8").tobytes()] for each in x])
 
 
+def test_a_factor_that_does_not_vary_is_left_out() -> None:
+    codes, rare = table(), np.zeros(N)
+    rare[0] = 1.0  # in one half alone
+    constant = {"still": np.ones(N), "rare": rare}
+    assert disentanglement(codes, factors() | constant) == disentanglement(codes, factors())
+    with pytest.raises(InvalidData, match="no factor varies: still, rare"):
+        disentanglement(codes, constant)
+
+
 def test_of_a_model_on_shapes() -> None:
     _, test = load("shapes")
     few = test.take(slice(0, 1000))

@@ -100,9 +100,10 @@ def disentanglement(codes: Floats, factors: Mapping[str, Floats]) -> Disentangle
     Args:
         codes: [N, Z].
         factors: value of each factor for each example, by name, [N] each; few different values.
+            One that has the same value in either half of the examples is left out.
 
     Raises:
-        InvalidData: no factors, or of other examples than the codes.
+        InvalidData: no factors that vary, or of other examples than the codes.
     """
     if not factors or any(len(column) != len(codes) for column in factors.values()):
         raise InvalidData(
@@ -113,6 +114,9 @@ def disentanglement(codes: Floats, factors: Mapping[str, Floats]) -> Disentangle
     spread = z.std(0)
     z = (z - z.mean(0)) / np.where(spread > 0, spread, 1.0)
     columns = {name: _columns(name, column) for name, column in factors.items()}
+    factors = {name: column for name, column in factors.items() if columns[name]}
+    if not factors:
+        raise InvalidData(f"no factor varies: {', '.join(columns)} are the same in all examples")
     chance = CHANCE / (z.shape[1] * sum(map(len, columns.values())))
     best, saps, weights, explained = {}, [], [], []
     for name, column in factors.items():
@@ -187,10 +191,11 @@ def _information_shares(z: Floats, column: Floats) -> Floats:
 
 
 def _columns(name: str, column: Floats) -> list[Floats]:
-    """The factor as columns of mean 0 and variance 1."""
+    """The factor as columns of mean 0 and variance 1, but for those that are constant in a half."""
     named = [column == value for value in np.unique(column)] if name in NAMED else [column]
     centred = [np.asarray(each, np.float64) - np.mean(each) for each in named]
-    return [each / each.std() for each in centred if each.std() > 0]
+    varied = (each for each in centred if min(np.ptp(each[::2]), np.ptp(each[1::2])) > 0)
+    return [each / each.std() for each in varied]
 
 
 def _lasso(z: Floats, target: Floats) -> Floats:
