@@ -34,6 +34,7 @@ Everything runs on a float64 copy on the CPU; the model is not changed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 
@@ -61,6 +62,7 @@ from likely.density import (
 )
 from likely.errors import InvalidSetting
 from likely.verify.causality import causality
+from likely.verify.convolutions import AsProducts
 from likely.verify.coupling import coupling
 from likely.verify.discrete import codes, prior_of
 from likely.verify.energy import energies
@@ -143,7 +145,10 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
             with torch.enable_grad():
                 for proof in causality(of_decoder, model.likelihood_given_z.network):
                     yield dataclasses.replace(proof, name=f"{proof.name} (given z)")
-        yield from bounds(subject, model)
+        convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        with AsProducts() if convolves else contextlib.nullcontext():
+            of_bounds = list(bounds(subject, model))
+        yield from of_bounds
     if isinstance(model, DiscreteLatent):
         of_prior = prior_of(subject, model)
         with torch.enable_grad():
