@@ -39,7 +39,7 @@ kernels: $(VENV)/installed-test
 	  tests/sampling/test_program.py -k 'compiled or masked'
 
 unit: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --doctest-modules \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --doctest-modules \
 	  src/likely tests
 
 docs: $(VENV)/installed-test

@@ -16,9 +16,11 @@ from likely.jobs import evaluate
 
 # Files that take longest come first, so that no worker is left with one of them at the end.
 FIRST = (
-    "tests/test_cli.py", "tests/jobs/", "tests/sampling/", "tests/test_devices.py",
-    "tests/training/test_fit.py",
+    "tests/test_conformance.py", "tests/mdp/", "tests/test_cli.py", "tests/jobs/",
+    "tests/sampling/", "tests/test_devices.py", "tests/training/test_fit.py",
 )  # fmt: skip
+# Tests that compile the same kernels; two workers would compile them both.
+TOGETHER = ("tests/mdp/", "tests/sampling/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,8 +34,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first."""
-    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+    """Long files first; the tests of a file share what it keeps, in one worker."""
+
+    def turn(item: pytest.Item) -> int:
+        return next((k for k, start in enumerate(FIRST) if item.nodeid.startswith(start)), 99)
+
+    items.sort(key=turn)
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        group = next((room for room in TOGETHER if file.startswith(room)), file)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish() -> None:

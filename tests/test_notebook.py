@@ -47,7 +47,7 @@ def test_a_saved_run_is_shown_as_the_run_that_was_saved(run: Run, tmp_path: Path
     assert re.fullmatch(
         r"VAE on \S+: \d+ steps; best validation <= [\d.]+ nats; saved in \S+vae", repr(saved)
     )
-    assert saved.best_validation == run.best_validation
+    assert saved.kept_validation == run.kept_validation
     curves = [re.findall("<svg .*?</svg>", each._repr_html_(), re.DOTALL) for each in (run, saved)]
     assert curves[0] == curves[1] != []
 

@@ -48,7 +48,7 @@ class FitSettings:
         warmup: steps over which the learning rate rises from zero.
         beta1: first-moment decay of Adam; momentum of Muon.
         beta2: second-moment decay of Adam (also beside Muon); smoothing constant of RMSProp.
-        weight_decay: weight decay, decoupled (adamw, muon) or L2 (adam, rmsprop).
+        weight_decay: weight decay, decoupled (adamw, muon) or L2 (adam, rmsprop, sgd).
         clip: maximum gradient norm per player; 0 turns clipping off.
         ema: decay of the averaged weights, which are evaluated and sampled; 0 turns averaging off.
         seed: seed of the data order and the noise.

@@ -20,6 +20,7 @@ from likely.heads import invert
 from likely.models.boltzmann.rbm import RBM, schedule
 from likely.models.boltzmann.settings import RBMSettings
 from likely.noise import Noise
+from likely.runs import RunDirectory
 from likely.training.objectives import ContrastiveDivergence, Step, default_objective
 from likely.verify import verify
 from likely.verify.subject import all_images
@@ -176,6 +177,24 @@ def test_a_fit_resumes_bit_for_bit_with_its_chains(
     fit_case(case, tmp_path / "parts", progress=stop_at(4))
     assert fit_case(case, tmp_path / "parts").finished
     assert differing(end_of(tmp_path / "whole"), end_of(tmp_path / "parts")) == []
+
+
+@pytest.mark.parametrize(("hidden", "which"), [(6, "best"), (30, "last")])
+def test_annealed_validations_do_not_choose_the_weights(
+    hidden: int, which: str, tmp_path: Path
+) -> None:
+    """They err by more than they differ; where Z is summed, the best weights are kept."""
+    settings = likely.FitSettings(
+        steps=6, batch_size=16, learning_rate=3.0, optimizer="sgd", schedule="constant", warmup=0,
+        clip=0.0, ema=0.0, validate_every=1,
+    )  # fmt: skip
+    model = RBM(training_data().spec, RBMSettings(hidden=hidden, chains=8))
+    run = likely.fit(model, training_data(), settings=settings, out=tmp_path, progress=False)
+    values = [record["validation"] for record in run.metrics if "validation" in record]
+    assert min(values) < values[-1]  # the rate is far too high
+    kept = int(RunDirectory(tmp_path).weights()[1]["step"])
+    assert kept == (1 + values.index(min(values)) if which == "best" else 6)
+    assert f"; {which} validation" in str(run)
 
 
 def test_a_fit_raises_the_likelihood() -> None:

@@ -36,7 +36,7 @@ from likely.estimate import Relation
 from likely.noise import Noise
 
 # Temperatures and chains behind log Z: of a number that is reported, and of a validation in a fit.
-LONG, QUICK = (10_000, 100), (500, 50)
+LONG, QUICK = (10_000, 100), (1_000, 100)
 
 
 @runtime_checkable
@@ -98,6 +98,14 @@ def answer(model: Fittable) -> Answer:
     if isinstance(model, ExpectedStatistics):
         return exact("a sum over the components")
     return exact("its density has a closed form")
+
+
+def tells_weights_apart(model: Fittable) -> bool:
+    """Whether a validation of this model tells which weights of one fit are better.
+
+    A log Z that is annealed again for each errs by more than they differ.
+    """
+    return not isinstance(model, EnergyBased) or model.is_summed
 
 
 def relation_of(model: Fittable) -> Relation:

@@ -185,8 +185,9 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
     findings = [str(finding) for finding in run.findings] if run.finished else []
     for finding in findings:
         note(f"likely: {finding}")
-    values = [record["validation"] for record in run.metrics if "validation" in record]
-    best = min(values, default=math.nan)
+    from likely.runs.view import validation_of
+
+    best = validation_of(run.model, run.metrics)
     if as_json:
         last = {k: v for k, v in (run.metrics or [{}])[-1].items() if math.isfinite(v)}
         say_json(
@@ -200,7 +201,7 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
                 "steps": run.settings.steps,
                 "seconds": round(run.seconds, 3),
                 "parameters": sum(p.numel() for p in run.model.parameters()),
-                "best_validation_nats": best if values else None,
+                "best_validation_nats": None if math.isnan(best) else best,
                 "last": last,
                 "findings": findings,
             }
@@ -209,10 +210,9 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
         return exit_code(run.status)
     if not as_json:
         from likely.density import GenerativeModel, SequenceModel
-        from likely.runs.view import validated
         from likely.training.progress import duration
 
-        ending = f"; best validation {validated(run.model, best)}" if values else ""
+        ending = f"; {run.kept_validation}" if run.kept_validation else ""
         say(wrapped(f"{title}: {run.status} in {duration(run.seconds)}{ending}"))
         say(f"saved in {request.out}\n\nnext:")
         if isinstance(run.model, GenerativeModel):

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likely.ask.likelihood import relation_of
+from likely.ask.likelihood import relation_of, tells_weights_apart
 from likely.density import Fittable, HasLoss, SequenceModel
 from likely.files.charts import curves
 from likely.files.inline import Shown, fragment, line
@@ -55,6 +55,14 @@ def validated(model: Fittable, value: float) -> str:
     return f"{relation_of(model).value} {value:.2f} nats"
 
 
+def validation_of(model: Fittable, metrics: list[dict[str, float]]) -> float:
+    """Of the weights that a fit keeps: the best, or the last where it does not choose; or nan."""
+    values = [record["validation"] for record in metrics if "validation" in record]
+    if not tells_weights_apart(model):
+        values = values[-1:]
+    return min(values, default=math.nan)
+
+
 class Viewed:
     """Of a run: its line, its curves, and both in a notebook."""
 
@@ -73,12 +81,13 @@ class Viewed:
         return f"{type(self.model).__name__} on {self.model.spec.name}"
 
     @property
-    def best_validation(self) -> str:
-        """The best validation with its relation, as "<= 85.77 nats"; "" without one."""
-        values = [record["validation"] for record in self.metrics if "validation" in record]
-        if not values or not math.isfinite(min(values)):
+    def kept_validation(self) -> str:
+        """That of the weights that are kept, as "best validation <= 85.77 nats"; "" without one."""
+        value = validation_of(self.model, self.metrics)
+        if not math.isfinite(value):
             return ""
-        return validated(self.model, min(values))
+        which = "best" if tells_weights_apart(self.model) else "last"
+        return f"{which} validation {validated(self.model, value)}"
 
     @property
     def state(self) -> str:
@@ -86,9 +95,9 @@ class Viewed:
         return f"{self.metrics[-1]['step']:.0f} steps" if self.metrics else "not fitted"
 
     def __str__(self) -> str:
-        best = f"; best validation {self.best_validation}" if self.best_validation else ""
+        kept = f"; {self.kept_validation}" if self.kept_validation else ""
         where = f"; saved in {self.directory}" if self.directory else ""
-        return f"{self.title}: {self.state}{best}{where}"
+        return f"{self.title}: {self.state}{kept}{where}"
 
     __repr__ = __str__
 

@@ -24,7 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from likely.ask.likelihood import has_likelihood, measure_of, relation_of
+from likely.ask.likelihood import (
+    has_likelihood,
+    measure_of,
+    relation_of,
+    tells_weights_apart,
+)
 from likely.data.labels import relabelled
 from likely.data.spec import Dataset, as_dataset
 from likely.density import Fittable, HasLoss, ImplicitDensity, chunks
@@ -173,6 +178,7 @@ class _Loop:
         self.best_weights: dict[str, Tensor] | None = None
         self.best = math.inf
         self.step = 0
+        self.chooses = tells_weights_apart(model)
         self.logged = 0  # step of the last record of losses
         self.seconds = 0.0
         self.findings: list[health.Finding] = []
@@ -264,7 +270,7 @@ class _Loop:
                 noise = Noise("validation", part.start, device=self.device)
                 total -= float(log_prob(x, noise, context).sum(dtype=self.updates.sum_dtype))
         value = total / held_out.units(count)
-        if value < self.best:
+        if value < self.best and self.chooses:
             self.best = value
             if self.directory is None:
                 self.best_weights = {name: t.clone() for name, t in self.average.tensors.items()}
@@ -372,7 +378,7 @@ class _Loop:
         groups, about = self.files.read_state()
         path, what = self.files / STATE, "no state of a fit of this model"
         with reading(path, what=what, remedy=START_OVER, kind=CheckpointError):
-            step, best = int(about["step"]), float(about["best"])
+            step, best = int(about["step"]), float(about["best"]) if self.chooses else math.inf
             self.seconds = float(about["seconds"])
             if not 0 <= step <= self.settings.steps:
                 raise ValueError(f"step is {step}")

@@ -10,6 +10,7 @@ from likely.models.registry import model
 from likely.settings import FitSettings
 
 if TYPE_CHECKING:
+    from likely.data.spec import DataSpec
     from likely.models.boltzmann.rbm import RBM as RBM
 
 
@@ -38,3 +39,17 @@ class RBMSettings(NetworkSettings):
             beta1=0.5,
         ),
     )  # fmt: skip
+
+    @classmethod
+    def fit_preset(cls, spec: DataSpec) -> FitSettings:
+        """A fit that works without tuning; of larger images of two levels by plain gradient steps.
+
+        Adam moves the weights of pixels that are seldom on as fast as all others, which fits the
+        training images alone.
+        """
+        if spec.levels == 2 and spec.side > 12:
+            return FitSettings(
+                steps=40_000, batch_size=100, optimizer="sgd", learning_rate=0.05,
+                weight_decay=2e-4, schedule="linear", warmup=100, clip=0.0,
+            )  # fmt: skip
+        return super().fit_preset(spec)
