@@ -315,17 +315,17 @@ RECIPES = {
         VQ,
         QuantisedBound(rate=0.3, warmup=1000, encoder_steps=3000),
     ),
-    # Weight decay: a longer fit without it gains on training images alone.
+    # Plain steps up the gradient: by Adam the weights of pixels that are seldom on fit the training
+    # images alone, and validation images are nearly two nats worse.
     "rbm": Recipe(
         "rbm",
         {"hidden": 500, "chains": 100},
         _fit(
-            steps=40_000,
-            learning_rate=2e-3,
-            optimizer="adamw",
-            weight_decay=0.03,
+            steps=160_000,
+            learning_rate=0.05,
+            optimizer="sgd",
+            weight_decay=2e-4,
             schedule="linear",
-            beta1=0.5,
             clip=0.0,
             validate_every=20_000,
             log_every=100,
