@@ -45,7 +45,10 @@ def test_every_objective_has_joined_with_its_settings() -> None:
     leaves = {
         kind
         for kind in {**vars(objectives), **vars(adversarial)}.values()
-        if isinstance(kind, type) and issubclass(kind, Objective) and not kind.__subclasses__()
+        if isinstance(kind, type)
+        and issubclass(kind, Objective)
+        # Other tests plant defects in classes of their own.
+        and not any(below.__module__.startswith("likely.") for below in kind.__subclasses__())
     }
     joined = {name: entry.load() for name, entry in OBJECTIVES.items()}
     assert set(joined.values()) == leaves
