@@ -12,14 +12,14 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types kernels unit docs bench clean
+.PHONY: demo test lint types kernels unit pages docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/likely compare --data digits --out $(OUT)
 
 # Types and the pages are checked side by side, each on one core; then kernels are compiled there.
 test: lint
-	$(MAKE) -j2 docs types kernels
+	$(MAKE) -j2 pages types kernels
 	$(MAKE) unit
 
 lint: $(VENV)/installed-test
@@ -41,6 +41,10 @@ kernels: $(VENV)/installed-test
 unit: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --doctest-modules \
 	  src/likely tests
+
+# Every page read and every link of it resolved, and none written.
+pages: $(VENV)/installed-test
+	$(BIN)/python -m sphinx -W --keep-going -q -b dummy docs docs/_build/dummy
 
 docs: $(VENV)/installed-test
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
