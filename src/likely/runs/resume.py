@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from likely.density import Fittable
 
 START_OVER = (
-    "restore it from a copy, or start from scratch with --no-resume (in Python: resume=False)"
+    "restore it from a copy, or start from scratch: `likely fit` with --no-resume, in Python "
+    "resume=False, or another directory"
 )
 
 # Pauses, the device, logging, compilation and graphs do not change what is being fitted.
