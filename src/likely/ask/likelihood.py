@@ -36,7 +36,7 @@ from likely.estimate import Relation
 from likely.noise import Noise
 
 # Temperatures and chains behind log Z: of a number that is reported, and of a validation in a fit.
-LONG, QUICK = (10_000, 100), (1_000, 100)
+LONG, QUICK = (10_000, 100), (1_000, 50)
 
 
 @runtime_checkable
