@@ -39,8 +39,8 @@ kernels: $(VENV)/installed-test
 	  tests/sampling/test_program.py -k 'compiled or masked'
 
 unit: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --doctest-modules \
-	  src/likely tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+	  --doctest-modules src/likely tests
 
 # Every page read and every link of it resolved, and none written.
 pages: $(VENV)/installed-test

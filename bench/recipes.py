@@ -315,8 +315,8 @@ RECIPES = {
         VQ,
         QuantisedBound(rate=0.3, warmup=1000, encoder_steps=3000),
     ),
-    # Plain steps up the gradient: by Adam the weights of pixels that are seldom on fit the training
-    # images alone, and validation images are nearly two nats worse.
+    # Plain steps up the gradient: Adam moves the weights of pixels that are seldom on as fast as
+    # all others.
     "rbm": Recipe(
         "rbm",
         {"hidden": 500, "chains": 100},

@@ -52,14 +52,15 @@ def test_an_alternative_that_does_not_exist_is_refused_where_it_is_given() -> No
 
 
 def test_an_alternative_in_a_tuple_is_refused_where_it_does_not_exist() -> None:
-    with pytest.raises(InvalidSetting, match=r"modes: expected one of.*did you mean \"joint\""):
-        ClassifySettings(modes=("frozen", "join"))  # type: ignore[arg-type]
-    with pytest.raises(InvalidSetting, match=r"modes: expected a tuple of names, given \"joint\""):
-        ClassifySettings(modes="joint")  # type: ignore[arg-type]
-    with pytest.raises(InvalidSetting, match=r"maps: expected one of.*did you mean \"t-sne\""):
-        ClusterSettings(maps=("tsne",))  # type: ignore[arg-type]
-    with pytest.raises(InvalidSetting, match=r"clusterings: expected one of k-means"):
-        ClusterSettings(clusterings=("kmeans",))  # type: ignore[arg-type]
+    wrong: list[tuple[Any, str, Any, str]] = [
+        (ClassifySettings, "modes", ("frozen", "join"), r'expected one of.*did you mean "joint"'),
+        (ClassifySettings, "modes", "joint", 'expected a tuple of names, given "joint"'),
+        (ClusterSettings, "maps", ("tsne",), r'expected one of.*did you mean "t-sne"'),
+        (ClusterSettings, "clusterings", ("kmeans",), "expected one of k-means"),
+    ]
+    for kind, field, value, words in wrong:
+        with pytest.raises(InvalidSetting, match=f"{field}: {words}"):
+            kind(**{field: value})
 
 
 @pytest.mark.parametrize(

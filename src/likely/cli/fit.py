@@ -185,9 +185,10 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
     findings = [str(finding) for finding in run.findings] if run.finished else []
     for finding in findings:
         note(f"likely: {finding}")
-    from likely.runs.view import validation_of
+    from likely.ask.likelihood import tells_weights_apart
 
-    best = validation_of(run.model, run.metrics)
+    values = [record["validation"] for record in run.metrics if "validation" in record]
+    best = min(values, default=None) if tells_weights_apart(run.model) else None
     if as_json:
         last = {k: v for k, v in (run.metrics or [{}])[-1].items() if math.isfinite(v)}
         say_json(
@@ -201,7 +202,7 @@ def _conclude(run: Run, title: str, request: Request, data: dict[str, Any], as_j
                 "steps": run.settings.steps,
                 "seconds": round(run.seconds, 3),
                 "parameters": sum(p.numel() for p in run.model.parameters()),
-                "best_validation_nats": None if math.isnan(best) else best,
+                "best_validation_nats": best,
                 "last": last,
                 "findings": findings,
             }

@@ -55,14 +55,6 @@ def validated(model: Fittable, value: float) -> str:
     return f"{relation_of(model).value} {value:.2f} nats"
 
 
-def validation_of(model: Fittable, metrics: list[dict[str, float]]) -> float:
-    """Of the weights that a fit keeps: the best, or the last where it does not choose; or nan."""
-    values = [record["validation"] for record in metrics if "validation" in record]
-    if not tells_weights_apart(model):
-        values = values[-1:]
-    return min(values, default=math.nan)
-
-
 class Viewed:
     """Of a run: its line, its curves, and both in a notebook."""
 
@@ -83,10 +75,13 @@ class Viewed:
     @property
     def kept_validation(self) -> str:
         """That of the weights that are kept, as "best validation <= 85.77 nats"; "" without one."""
-        value = validation_of(self.model, self.metrics)
+        values = [record["validation"] for record in self.metrics if "validation" in record]
+        if not values:
+            return ""
+        chosen = tells_weights_apart(self.model)
+        which, value = ("best", min(values)) if chosen else ("last", values[-1])
         if not math.isfinite(value):
             return ""
-        which = "best" if tells_weights_apart(self.model) else "last"
         return f"{which} validation {validated(self.model, value)}"
 
     @property

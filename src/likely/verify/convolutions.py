@@ -16,8 +16,8 @@ IMAGES_PER_NUMBER = 8
 class AsProducts(TorchFunctionMode):
     """Within this context a convolution is the matrix of what it does to each unit image.
 
-    In float64 torch convolves one image after another, 25 times slower than in float32; the proofs
-    integrate over thousands of images of a few pixels. The matrix comes from the convolution
+    In float64 torch convolves one image after another, and the proofs integrate over thousands of
+    images of a few pixels. The matrix comes from the convolution
     itself, so strides, paddings, dilations, groups and gradients are its own.
     """
 

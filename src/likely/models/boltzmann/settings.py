@@ -44,8 +44,7 @@ class RBMSettings(NetworkSettings):
     def fit_preset(cls, spec: DataSpec) -> FitSettings:
         """A fit that works without tuning; of larger images of two levels by plain gradient steps.
 
-        Adam moves the weights of pixels that are seldom on as fast as all others, which fits the
-        training images alone.
+        Adam moves the weights of pixels that are seldom on as fast as all others.
         """
         if spec.levels == 2 and spec.side > 12:
             return FitSettings(
