@@ -84,6 +84,12 @@ def test_the_adversary_sees_integers_and_gradients_reach_the_generator() -> None
     assert torch.equal(real[..., -1] > 0, torch.from_numpy(batch.x[..., 0] != -1))
     binary = generated[..., 0][real[..., -1] > 0]
     assert bool((binary.abs() == 1).all())
+    # Its steps look as they would if they were real ones, a category of every level, too.
+    drawn, _, _ = model.generate(
+        Noise(0).normal(*x.shape[:2], model.latent), context, model.begin(len(x))
+    )
+    assert {column.kind for column in model.spec.columns} >= {"categorical", "angle"}
+    assert torch.equal(generated[..., :-1], model.seen(drawn, model.steps(x, context).known))
     generated.sum().backward()  # type: ignore[no-untyped-call]
     assert model.begins.grad is not None
     assert bool(model.begins.grad.any())

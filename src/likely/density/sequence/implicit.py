@@ -45,6 +45,11 @@ class ImplicitSequence(SequenceModel):
             the state after the last step.
         """
 
+    @property
+    @abc.abstractmethod
+    def widths(self) -> list[int]:
+        """How many of the F numbers that an adversary sees of a step are of each column, [K]."""
+
     @abc.abstractmethod
     def seen(self, x: Tensor, known: Tensor) -> Tensor:
         """What an adversary sees of steps, [B, T, F]; what is not known is 0."""
@@ -61,10 +66,9 @@ class ImplicitSequence(SequenceModel):
         real = self.seen(steps.x, steps.known)
         z = noise.normal(*steps.scored.shape, self.latent).to(real)
         drawn, smooth, _ = self.generate(z, steps.context, self.begin(len(z)))
-        shown = self.seen(drawn, torch.ones_like(steps.known))
-        mask = self.seen(torch.zeros_like(steps.x), steps.known) != 0
-        mask = mask | (self.seen(torch.ones_like(steps.x), steps.known) != 0)
-        generated = (shown + (smooth - smooth.detach())) * mask
+        widths = torch.tensor(self.widths, device=real.device)
+        moved = (smooth - smooth.detach()) * steps.known.repeat_interleave(widths, 2)
+        generated = self.seen(drawn, steps.known) + moved
         return torch.cat([real, present.to(real)], 2), torch.cat([generated, present.to(real)], 2)
 
     def draw_step(

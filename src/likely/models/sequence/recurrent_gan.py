@@ -99,6 +99,10 @@ class RecurrentGAN(ImplicitSequence):
         level = (self.features.mean[k] + self.features.deviation[k] * number).round().long()
         return level.clamp(0, column.levels - 1), torch.stack([number, 0 * number], -1)
 
+    @property
+    def widths(self) -> list[int]:
+        return self.features.sizes
+
     def seen(self, x: Tensor, known: Tensor) -> Tensor:
         return self.features(x, known)
 
