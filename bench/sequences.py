@@ -212,7 +212,7 @@ def likelihood(
     return figures, {
         "validation-blocks": [validation.nats.tolist(), validation.steps.tolist()],
         "test-blocks": [scored.nats.tolist(), scored.steps.tolist()],
-        "blocks": scored.blocks, "log-volume": scored.log_volume,
+        "blocks": scored.blocks,
         "relation": scored.relation.value, "how": scored.how,
         "average": "micro: all steps of all sequences, the first of each included",
     }  # fmt: skip
@@ -233,7 +233,7 @@ def blocks_of(row: dict[str, Any], split: str) -> StepNats:
     about = row["about"]
     nats, steps = (np.array(side) for side in about[f"{split}-blocks"])
     return StepNats(
-        nats, steps, about["log-volume"], 1, about["fingerprint"], about["blocks"],
+        nats, steps, 1, about["fingerprint"], about["blocks"],
         Relation(about.get("relation", "=")),
     )  # fmt: skip
 

@@ -9,9 +9,11 @@ import itertools
 import struct
 import wave
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 
 from likely import data, models
 from likely.data.sequences import (
@@ -25,9 +27,11 @@ from likely.data.sequences import (
 )
 from likely.data.sequences.dataset import transposed
 from likely.data.sequences.episodes import from_episodes
+from likely.data.sequences.like import read_like
 from likely.data.sequences.made import CHAIN, COEFFICIENT, DEVIATION, DRIFT
-from likely.data.sequences.spec import MISSING, PADDING, spec_of
+from likely.data.sequences.spec import GIVEN_MISSING, MISSING, PADDING, spec_of
 from likely.data.spec import Dataset
+from likely.density.sequence.model import scored_steps
 from likely.errors import InvalidData, InvalidSetting
 
 
@@ -77,9 +81,43 @@ def test_columns_say_what_they_are() -> None:
     assert kinds == ["binary", "categorical", "lattice", "continuous", "angle"]
     assert np.abs(train.numbers(0)[:, 2] - series[: len(train[0]), 2]).max() == 0
     assert np.abs(train.numbers(0)[:, 3] - series[: len(train[0]), 3]).max() < 1e-5
-    assert train.spec.log_volume == pytest.approx(np.log(train.spec.columns[3].step))
+    volumes = [train.spec.log_volume(row) for row in np.eye(5, dtype=bool)]
+    assert volumes == pytest.approx([0, 0, 0, np.log(train.spec.columns[3].step), 0])
     assert train.spec.unit == "nats of a density"
     assert train.spec.columns[4].levels == 360
+
+
+def test_a_kind_is_taken_at_its_word_or_refused() -> None:
+    """Numbers on a lattice may be called continuous; nothing else is what it is not."""
+    whole, words, fine = np.arange(60), np.array(["a", "b", "c"] * 20), rng().standard_normal(60)
+    train, _ = from_sequences([whole], kinds={"x0": "continuous"})
+    assert train.spec.unit == "nats of a density"
+    for series, kind, message in (
+        (whole, "ordinal", "valid: angle, binary, .* \\(kind of a column\\)"),
+        (fine, "lattice", "numbers without a lattice are not lattice"),
+        (words, "angle", "a column of 3 words is not angle"),
+        (words, "binary", "a column of 3 words is not binary"),
+    ):
+        with pytest.raises(InvalidSetting, match=message):
+            from_sequences([series], kinds={"x0": kind})  # type: ignore[dict-item]
+
+
+def test_what_is_no_word_is_missing() -> None:
+    words = np.array(["wet", None, "dry", np.nan, "", "wet"] * 4, object)
+    train, _ = from_sequences([words] * 6)
+    assert train.spec.columns[0].names == ("dry", "wet")
+    assert np.array_equal(train[0][:6, 0], [1, MISSING, 0, MISSING, MISSING, 1])
+    with pytest.raises(InvalidData, match="expected numbers or words"):
+        from_sequences([np.array([[1], 2, 3], object)] * 6)
+
+
+def test_covariates_are_read_and_go_with_their_steps() -> None:
+    series = [np.arange(4 + i) for i in range(6)]
+    told = [np.stack([s, -s], 1) for s in series]
+    train, _ = from_sequences(series, covariates=told)
+    assert train.spec.covariates == ("c0", "c1")
+    with pytest.raises(InvalidData, match="of each sequence, as long as it"):
+        from_sequences(series, covariates=told[::-1])
 
 
 # -- splits and missing values ----------------------------------------------------------------
@@ -99,6 +137,17 @@ def test_a_single_series_is_cut_at_two_moments_and_every_step_is_scored_once() -
     assert (batch.x[0, :80] <= -2).all()
     assert np.array_equal(-2 - batch.x[0, :80], test[0][:80])
     assert len({d.spec.fingerprint for d in (train, held_out, test)}) == 3
+
+
+def test_what_is_given_is_not_scored_whether_it_is_known_or_not() -> None:
+    series = np.arange(100.0)
+    series[[70, 79, 85]] = np.nan
+    _, test = from_sequences([series])
+    x = torch.from_numpy(test.batch(slice(0, 1)).x)
+    steps = models.VAR(test.spec, lags=1).steps(x)
+    assert steps.scored[0].nonzero()[:, 0].tolist() == list(range(80, 100))
+    assert (~steps.known[0, :, 0]).nonzero()[:, 0].tolist() == [70, 79, 85]
+    assert scored_steps(x).tolist() == [20]
 
 
 def test_several_series_are_divided_whole() -> None:
@@ -206,6 +255,13 @@ def test_transposition_moves_notes_and_nothing_else() -> None:
     assert (up[3] == PADDING).all()
     assert transposed(x, 6, parts.spec) is x  # a note would be lost
     assert np.array_equal(transposed(up, -2, parts.spec), x)
+    # What is not known of a key is not known of the key that it becomes.
+    x[0, 4], x[1, 4] = GIVEN_MISSING, MISSING
+    up = transposed(x, 2, parts.spec)
+    assert (up <= MISSING).nonzero()[1].tolist() == [6, 6]
+    assert up[0, 6] == GIVEN_MISSING
+    assert up[1, 6] == MISSING
+    assert np.array_equal(transposed(up, -2, parts.spec), x)
     # Windows of a fit are moved by what (index, epoch) says; whole sequences are read as they are.
     windows = Windows(parts, 4, 0, transpose=2)
     drawn = [windows.batch(np.array([0]), epoch).x[0] for epoch in range(20)]
@@ -272,6 +328,20 @@ def test_a_table_of_several_series(tmp_path: Path) -> None:
     assert np.array_equal(renamed.values, train.values)
 
 
+def test_each_series_of_a_file_has_its_place_on_the_clock(tmp_path: Path) -> None:
+    def rows(apart: str, count: int) -> list[str]:
+        moments = np.arange(count) * np.timedelta64(1, apart) + np.datetime64("2020-01-01T05:00")
+        return [f"{str(t).replace('T', ' ')},{i // 30},{i % 7}" for i, t in enumerate(moments)]
+
+    path = tmp_path / "hours.csv"
+    path.write_text("\n".join(["date,series,v", *rows("h", 60)]) + "\n")
+    train, _ = from_sequences([np.arange(40) % 7], columns=["v"], clock=(24,), time_step="hour")
+    assert read_like(path, train.spec).start.tolist() == [5, 35 % 24]
+    path.write_text("\n".join(["date,series,v", *rows("m", 60)]) + "\n")
+    with pytest.raises(InvalidData, match=r"row 1: 60 seconds after .* is 3600 seconds"):
+        read_like(path, train.spec)
+
+
 def test_broken_tables_name_the_row(tmp_path: Path) -> None:
     path = tmp_path / "broken.csv"
     path.write_text("a,b\n1,2\n3\n")
@@ -325,6 +395,8 @@ def test_episodes_are_sequences(tmp_path: Path) -> None:
     assert isinstance(train, Sequences)
     assert [c.name for c in train.spec.columns] == ["observation 0", "observation 1", "action"]
     assert set(train.lengths) == {4}
+    named = from_episodes(fields | {"episode": number.astype(str)})[0]
+    assert np.array_equal(named.values, cast(Sequences, train).values)
     first = train.numbers(0)
     assert np.array_equal(first[3, :2], first[2, :2] + 1)
     assert np.isnan(first[3, 2])

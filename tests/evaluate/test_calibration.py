@@ -12,6 +12,7 @@ import torch
 
 from likely import models
 from likely.data.sequences import Sequences, from_sequences
+from likely.data.sequences.spec import MISSING
 from likely.errors import InvalidData
 from likely.evaluate.sequences.ahead import steps_ahead
 from likely.evaluate.sequences.calibration import Calibration, calibration
@@ -38,6 +39,23 @@ def measured(narrower: float = 0.0) -> Calibration:
         model.log_scale -= narrower
         model.process_root *= math.exp(-narrower)
     return calibration(model, test, train, steps=250, draws=39)
+
+
+def test_scores_of_whole_steps_are_left_out_where_no_step_is_known_whole() -> None:
+    series = np.round(np.random.default_rng(1).standard_normal((90, 2)), 1)
+    series[::2, 0] = series[1::2, 1] = np.nan
+    train, test = from_sequences([series], name="in turn")
+    model = models.StateSpace(train.spec, latent=1, seed=0)
+    model.start_at(train)
+    quantities = [e.quantity for e in calibration(model, test, train, draws=9).estimates]
+    assert "crps" in quantities
+    assert "energy-score" not in quantities
+    empty = Sequences(test.spec, np.full_like(test.values, MISSING), offsets=test.offsets,
+                      lead=test.lead)  # fmt: skip
+    with pytest.raises(InvalidData, match="no number of in turn is known at the 18"):
+        calibration(model, empty, train, draws=9)
+    with pytest.raises(InvalidData, match=r"at most 18 steps: none is \(24,\) ahead"):
+        steps_ahead(model, test, train, ahead=(24,))
 
 
 def test_the_right_law_is_calibrated() -> None:

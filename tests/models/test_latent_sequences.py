@@ -18,6 +18,7 @@ from likely import models, runs
 from likely.ask import Guarantee
 from likely.cli import main
 from likely.data.sequences import Sequences, from_sequences
+from likely.data.sequences.spec import MISSING, unscored
 from likely.data.spec import DataSpec
 from likely.density import DiagonalGaussian, LatentSequence, State, Steps
 from likely.errors import ProofFailed
@@ -58,7 +59,7 @@ class LinearGaussian(LatentSequence):
         return (), (zero, torch.ones_like(zero))
 
     def ahead(self, steps: Steps) -> Tensor:
-        return self.numbers(steps.x)
+        return self.numbers(steps.x) * steps.known  # as if the mean were seen where nothing is
 
     def read(
         self, last: Tensor, known: Tensor, context: Tensor | None, body: State
@@ -129,6 +130,37 @@ def test_the_bounds_are_below_the_kalman_likelihood_and_close_in(informed: bool)
     assert gaps[0] > gaps[1] + 3 * errors[0] > gaps[2] + 3 * errors[0]
     assert gaps[2] > -4 * errors[2]
     assert gaps[2] < gaps[1] / 2.5  # about as 1 / N
+
+
+@torch.no_grad()
+def test_a_step_that_is_not_known_weighs_in_the_filter() -> None:
+    """q of a step of which nothing is known is not its prior: particles are weighed there, too."""
+    model, x, _ = linear_gaussian(informed=True)
+    x[0, 4:6] = MISSING
+    kalman = model.kalman
+    exact = kalman.per_step(x)[0, 6:]
+    given = torch.from_numpy(unscored(x[:, :6].numpy()))
+    bound = model.fivo_per_step(torch.cat([given, x[:, 6:]], 1), Noise(0), particles=20_000)
+    assert float((bound[0, 6:] - exact).abs().max()) < 0.05
+    assert float(bound[0, :6].abs().max()) == 0
+    # What a forecast begins with, too.
+    before = model._several(model.begin(1), 20_000)
+    after = model.state_after(model.steps(x[:, :6]), before, Noise(1))
+    drawn = model.spread(after, 20_000, Noise(2))[-2]
+    ahead = kalman.state_after(kalman.steps(x[:, :6]))
+    assert float(model.a * drawn.mean()) == pytest.approx(float(ahead[0]), abs=0.05)
+
+
+@torch.no_grad()
+def test_what_is_given_and_not_known_is_filtered_without_what_comes_after_it() -> None:
+    """Else the bound would not pay for what q knows of the scored steps."""
+    model, _, _ = built("srnn", "keys")
+    x = model.sample(1, seed=0, steps=8)
+    x[:, :3] = torch.from_numpy(unscored(np.full_like(x[:, :3].numpy(), MISSING)))
+    other = x.clone()
+    other[:, 3:] = 1 - x[:, 3:]
+    first, second = (model.ahead(model.steps(each))[:, :3] for each in (x, other))
+    assert torch.equal(first, second)
 
 
 def built(name: str, kind: str, **changes: Any) -> tuple[LatentSequence, Sequences, Sequences]:

@@ -24,7 +24,10 @@ from likely.density import SequenceDensity, State, Steps
 from likely.density.sequence.bins import cdf, log_mass
 from likely.density.sequence.neighbours import Neighbours, Traces
 from likely.errors import InvalidData, InvalidSetting, ProofFailed, Unanswerable
+from likely.evaluate.sequences.ahead import steps_ahead
+from likely.evaluate.sequences.gap import fill_gap
 from likely.evaluate.sequences.nats import step_nats
+from likely.evaluate.sequences.odd import stretches
 from likely.models import SEQUENCE_MODELS
 from likely.verify import verify
 
@@ -234,6 +237,30 @@ def test_the_entropy_rate_of_an_autoregression() -> None:
     assert abs(drawn - truth) < 0.05
     assert drawn - 0.01 < scored.value < drawn + 0.06
     assert scored.blocks == "blocks of 96 steps"
+
+
+def test_the_density_is_that_of_the_numbers_that_are_known() -> None:
+    """A change of unit moves the nats of a step by the numbers that are known of it, no others."""
+    noise = rng(4).standard_normal((90, 2))
+    noise[rng(5).random(noise.shape) < 0.4] = np.nan
+    known = np.isfinite(noise[-18:]).sum(1)
+    measured = []
+    for unit in (1.0, 1000.0):
+        train, test = from_sequences([unit * noise], name="noise")
+        model = models.StateSpace(train.spec, latent=1, seed=0)
+        model.start_at(train)
+        odd = stretches(model, test, window=6, draws=5)
+        filled = fill_gap(model, test, steps=(3, 9), draws=2)
+        measured.append({
+            "step": (step_nats(model, test).value, known.mean()),
+            "window": (odd.nats, known.reshape(3, 6).sum(1)),
+            "expected": (odd.expected, known.reshape(3, 6).sum(1)),
+            "ahead": (steps_ahead(model, test, train, ahead=(1,)).nats[0], known),
+            "observed": (filled.estimates[0].value, known.sum() - known[3:9].sum()),
+        })  # fmt: skip
+    for name, (before, count) in measured[0].items():
+        after, _ = measured[1][name]
+        assert after - before == pytest.approx(count * math.log(1000), abs=1e-3), name
 
 
 def test_no_model_beats_the_law_that_drew_the_data() -> None:

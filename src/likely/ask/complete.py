@@ -184,7 +184,8 @@ def completed_nats(
     context: Tensor | int | None = None,
     fingerprint: str = "",
 ) -> tuple[Estimate, ...]:
-    """-log p of the observed part, of the missing one given it, and of the whole, in nats.
+    """-log p of the observed part, of the missing one given it, and of the whole, in nats; of
+    sequences with continuous columns nats of a density.
 
     Where -log p(observed) is an upper bound in expectation, what is left of an exact -log p(x) is a
     lower one. Of two bounds the difference bounds nothing: then the middle one is left out. The
@@ -200,11 +201,14 @@ def completed_nats(
         fingerprint: of the data that x is of.
     """
     first = -drawn.log_observed
-    parts = [("nll-observed", "-log p(observed)", first, drawn.relation)]
     if isinstance(model, SequenceDensity):
         seen = (observed[:, None] if observed.ndim == 1 else observed).to(x.device)
-        if not bool(((x == MISSING) | ((x <= -2) & ~seen)).any()):
-            parts += _of_rest(first, -model.log_prob(x, context), drawn)
+        first = first + _log_volume(model, (x >= 0) & seen)
+    parts = [("nll-observed", "-log p(observed)", first, drawn.relation)]
+    if isinstance(model, SequenceDensity):
+        if not bool(((x <= MISSING) | ((x <= -2) & ~seen)).any()):
+            total = _log_volume(model, x >= 0) - model.log_prob(x, context)
+            parts += _of_rest(first, total, drawn)
     elif isinstance(model, LatentVariable):
         labels = model.labels(context, len(x))
         noise = Noise("completed", 0, device=model.device)
@@ -224,6 +228,12 @@ def completed_nats(
         )
         for quantity, about, values, relation in parts
     )
+
+
+def _log_volume(model: SequenceDensity, counted: Tensor) -> Tensor:
+    """Of the values [B, T, K] that count, float64 [B]; see `SequenceSpec.log_volume`."""
+    volume = model.spec.log_volume(counted.cpu().numpy()).sum(1)
+    return torch.from_numpy(volume).to(model.device)
 
 
 def _of_rest(

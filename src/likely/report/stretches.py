@@ -43,8 +43,8 @@ def stretches_figure(data: Sequences, result: Stretches, title: str, shown: int 
         _values(values, data, series, lead, steps)
         if place and values.get_legend() is not None:
             values.get_legend().remove()
-        expected = float(result.expected[w]) / wide + data.spec.log_volume
-        cost = result.per_step[series][begin:end] + data.spec.log_volume
+        expected = float(result.expected[w]) / wide
+        cost = result.per_step[series][begin:end]
         inside = (steps >= first) & (steps < stop)
         nats.bar(steps, cost, width=0.85, color=np.where(inside, RED, GREY))
         nats.plot([first - 0.5, stop - 0.5], [expected, expected], color=INK, linewidth=1.2)
@@ -58,8 +58,8 @@ def stretches_figure(data: Sequences, result: Stretches, title: str, shown: int 
         values.tick_params(labelbottom=False)
         values.set_title(
             f"series {series}, {data.spec.time_step}s {first:,} to {stop - 1:,}: "
-            f"{float(result.nats[w]) / wide + data.spec.log_volume:.2f} nats a step, the model's "
-            f"own cost {expected:.2f}; p = {result.p[w]:.3f}",
+            f"{float(result.nats[w]) / wide:.2f} nats a step, the model's own cost "
+            f"{expected:.2f}; p = {result.p[w]:.3f}",
             fontsize=9.5, loc="left", color=INK,
         )  # fmt: skip
     panels[-1].set_xlabel(f"{data.spec.time_step}s of the series; black: what the model's own "

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from likely.data.sequences.spec import MISSING, PADDING, SequenceSpec, clock_features, unscored
+from likely.data.sequences.spec import (
+    GIVEN_MISSING,
+    MISSING,
+    PADDING,
+    SequenceSpec,
+    clock_features,
+    unscored,
+)
 from likely.data.spec import Batch, Condition, Dataset, IntArray, Split, digest_of
 from likely.errors import InvalidData, InvalidSetting
 
@@ -24,7 +31,8 @@ class Sequences(Dataset):
 
     It reads as an array of sequences: `len(data)`, `data[0]` (int64 [T, K]), `for x in data`.
     `batch` pads to the longest: integers in [0, levels), `PADDING` after the end, `MISSING` for
-    what is not known, and -2 - v for a value v that is given and not scored.
+    what is not known, and -2 - v for a value v that is given and not scored (`GIVEN_MISSING` for
+    one that is not known).
 
     Attributes:
         values: all steps of all sequences, int32 [sum T, K].
@@ -287,7 +295,8 @@ def transposed(x: npt.NDArray[Any], semitones: int, spec: SequenceSpec) -> npt.N
 
     Binary columns are keys, side by side; a categorical column is a voice: 0 silent, then pitches.
     """
-    value = np.where(x <= -2, -2 - x, x)  # what is given, as what is scored
+    known = (x <= -2) & (x > MISSING)
+    value = np.where(known, -2 - x, x.clip(min=MISSING))  # what is given, as what is scored
     if all(column.kind == "binary" for column in spec.columns):
         lost = value[:, -semitones:] if semitones > 0 else value[:, :-semitones]
         if not semitones or (lost > 0).any():
@@ -300,7 +309,8 @@ def transposed(x: npt.NDArray[Any], semitones: int, spec: SequenceSpec) -> npt.N
         top = np.array([column.levels for column in spec.columns])
         if (note & ((moved < 1) | (moved >= top))).any():
             return x
-    return np.where(x <= -2, unscored(moved), moved)
+    given = (known | (x == GIVEN_MISSING)).any(1, keepdims=True)
+    return np.where(given, unscored(moved), moved)
 
 
 def _draw(below: int, *key: int) -> int:

@@ -42,9 +42,9 @@ def episodes(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> list[npt.NDAr
             f"{name}: expected observations [N, o] of N transitions, given {list(seen.shape)}, "
             f"{list(action.shape)} and {list(number.shape)}"
         )
-    starts = np.flatnonzero(np.diff(number, prepend=number[:1] - 1))
+    borders = np.flatnonzero(number[1:] != number[:-1]) + 1
     out = []
-    for rows in np.split(np.arange(len(number)), starts[1:]):
+    for rows in np.split(np.arange(len(number)), borders):
         end = np.full((1, action.shape[1]), np.nan)
         steps = np.concatenate([seen[rows], then[rows[-1:]]])
         out.append(np.concatenate([steps, np.concatenate([action[rows], end])], 1))

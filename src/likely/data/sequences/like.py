@@ -16,6 +16,7 @@ import numpy.typing as npt
 from likely.data.sequences import files
 from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.spec import MISSING, Column, SequenceSpec
+from likely.data.sequences.splits import words_of
 from likely.data.spec import digest_of
 from likely.errors import InvalidData, InvalidSetting, nearest
 
@@ -31,9 +32,9 @@ def code(column: Column, values: npt.NDArray[np.generic], what: str) -> npt.NDAr
     """
     out = np.full(len(values), MISSING, np.int64)
     if column.names:
-        words = np.array([str(value).strip() for value in values])
+        words = words_of(values)
         place = {name: number for number, name in enumerate(column.names)}
-        for at in np.flatnonzero((words != "") & (words != "nan")):
+        for at in np.flatnonzero(words != ""):
             if words[at] not in place:
                 raise InvalidData(f"{what}, row {at}: {nearest(words[at], column.names)}")
             out[at] = place[words[at]]
@@ -78,7 +79,7 @@ def read_like(
         InvalidData: columns that are lacking, values off their lattice, times out of order.
     """
     name = path.name.lower()
-    start, covariates = 0, None
+    start, covariates = np.zeros(1, np.int64), None
     if name.endswith((".csv", ".csv.gz", ".tsv", ".parquet")):
         table = files.read_table(path)
         wanted = [*(c.name for c in spec.columns), *spec.covariates]
@@ -86,7 +87,7 @@ def read_like(
             if column not in table:
                 raise InvalidData(f"{path}: no column {column}: {nearest(column, table)}")
         parts = rows_of(table, path, wanted, time, series)
-        start = _start(table, path, wanted, time, spec)
+        start = _start(table, path, wanted, time, spec, parts)
         arrays = [np.stack([table[c.name][rows].astype(object) for c in spec.columns], 1)
                   for rows in parts]  # fmt: skip
         if spec.covariates:
@@ -118,7 +119,7 @@ def read_like(
         coded_as,
         values,
         offsets=offsets,
-        start=np.full(len(arrays), start),
+        start=np.broadcast_to(start, len(arrays)).copy(),
         covariates=covariates,
     )
 
@@ -164,12 +165,22 @@ def rows_of(
 
 
 def _start(
-    table: files.Table, path: Path, taken: Sequence[str], time: str | None, spec: SequenceSpec
-) -> int:
-    """Place of the first row on the clock, where times are dates."""
+    table: files.Table, path: Path, taken: Sequence[str], time: str | None, spec: SequenceSpec,
+    parts: Sequence[npt.NDArray[np.int64]],
+) -> npt.NDArray[np.int64]:  # fmt: skip
+    """Place of the first row of each series on the clock, where times are dates."""
     time = time or files.time_column(table, taken)
     if not spec.clock or time is None or table[time].dtype.kind not in "UOM":
-        return 0
+        return np.zeros(len(parts), np.int64)
     moments = files.moments(table[time], f"{path}, column {time}")
-    seconds = 86400 // spec.clock[0]
-    return int(round(float(moments[0])) // seconds) % spec.clock[0]
+    seconds = 86400 / spec.clock[0]
+    for rows in parts:
+        apart = np.diff(moments[rows])
+        off = np.abs(apart - seconds * np.rint(apart / seconds)) > 1e-3 * seconds
+        if off.any():
+            raise InvalidData(
+                f"{path}, row {int(rows[1:][np.argmax(off)])}: {apart[np.argmax(off)]:g} seconds "
+                f"after the one before; a step of the model's data is {seconds:g} seconds"
+            )
+    first = np.array([moments[rows[0]] for rows in parts]).round().astype(np.int64)
+    return np.asarray(first * spec.clock[0] // 86400 % spec.clock[0])

@@ -25,13 +25,15 @@ from likely.errors import InvalidData, InvalidSetting, nearest
 Kind = Literal["binary", "categorical", "lattice", "continuous", "angle"]
 KINDS: tuple[Kind, ...] = ("binary", "categorical", "lattice", "continuous", "angle")
 
-# In the integers of a batch: a step after the end of its sequence, and a value that is not known.
+# In the integers of a batch: a step after the end of its sequence, a value that is not known, and
+# one that is not known of a step that is given and not scored.
 PADDING, MISSING = -1, -(1 << 30)
+GIVEN_MISSING = MISSING - 1
 
 
 def unscored(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Values of steps that are given and not scored, -2 - v: what came before a window, say."""
-    return np.where(x >= 0, -2 - x, x)
+    return np.where(x >= 0, -2 - x, np.where(x == MISSING, GIVEN_MISSING, x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Column:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InvalidSetting(f"{self.name}: {nearest(self.kind, KINDS)} (kind of a column)")
-        if not 2 <= self.levels < -MISSING or (self.kind == "binary" and self.levels != 2):
+        if not 2 <= self.levels < -MISSING - 1 or (self.kind == "binary" and self.levels != 2):
             raise InvalidSetting(f"{self.name}: {self.levels} levels of a {self.kind} column")
         if not self.step > 0 or not math.isfinite(self.offset):
             raise InvalidSetting(f"{self.name}: step {self.step} from {self.offset}")
@@ -120,12 +122,17 @@ class SequenceSpec(DataSpec):
     @property
     def unit(self) -> str:
         """Of log p."""
-        return "nats of a density" if self.log_volume else "nats"
+        of_density = any(column.kind == "continuous" for column in self.columns)
+        return "nats of a density" if of_density else "nats"
 
-    @property
-    def log_volume(self) -> float:
-        """Sum of log(step) over continuous columns: log density = log probability - it."""
-        return sum(math.log(c.step) for c in self.columns if c.kind == "continuous")
+    def log_volume(self, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """What log P of some values is larger than the log of their density, nats, [...].
+
+        Args:
+            known: which values count, bool [..., K]; of continuous columns each adds log(step).
+        """
+        steps = [c.step if c.kind == "continuous" else 1.0 for c in self.columns]
+        return np.asarray(known @ np.log(steps))
 
     @functools.cached_property
     def fingerprint(self) -> str:

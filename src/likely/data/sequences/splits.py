@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.lattice import find_lattice
-from likely.data.sequences.spec import MISSING, Column, Kind, SequenceSpec
+from likely.data.sequences.spec import KINDS, MISSING, Column, Kind, SequenceSpec
 from likely.data.spec import TEST_SEED, Split, digest_of, hold_out, validation_size
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, nearest
 
 Numbers = npt.NDArray[Any]
 
@@ -54,7 +54,7 @@ def from_sequences(
             degrees.
         labels: class of each sequence, [N].
         covariates: numbers of each step that are known beforehand, [T, C] for each sequence.
-        covariate_names: theirs.
+        covariate_names: theirs; c0, c1 and so on by default.
         time_step: what a step is, as "hour".
         clock: periods in steps that a model is told its place in, as (24,).
         start: place of the first step on the clock.
@@ -67,6 +67,7 @@ def from_sequences(
 
     Raises:
         InvalidData: shapes that do not fit together, or too few steps to split.
+        InvalidSetting: a kind that the values of a column do not have.
 
     >>> train, test = from_sequences([np.arange(50) % 5])
     >>> train.spec.columns[0].words, train.spec.rule
@@ -97,6 +98,15 @@ def from_sequences(
             raise InvalidData(f"{name}: expected {n} labels, given {wanted.shape}")
         names_of, positions = np.unique(wanted, return_inverse=True)
         classes = tuple(map(str, names_of))
+    known = None
+    if len(covariates):
+        told = [_matrix(each, name) for each in covariates]
+        if [len(each) for each in told] != [len(each) for each in arrays]:
+            raise InvalidData(f"{name}: expected covariates [T, C] of each sequence, as long as it")
+        known = np.concatenate(told).astype(np.float32)
+        if not np.isfinite(known).all():
+            raise InvalidData(f"{name}: a covariate is missing; covariates must be known")
+        covariate_names = covariate_names or [f"c{k}" for k in range(known.shape[1])]
     spec = SequenceSpec(
         name,
         (width,),
@@ -112,11 +122,6 @@ def from_sequences(
         clock=tuple(clock),
         covariates=tuple(covariate_names),
     )
-    known = None
-    if len(covariates):
-        known = np.concatenate([_matrix(c, name) for c in covariates]).astype(np.float32)
-        if not np.isfinite(known).all():
-            raise InvalidData(f"{name}: a covariate is missing; covariates must be known")
     data = Sequences(
         spec, values, positions, offsets=offsets, start=np.full(n, start), covariates=known
     )
@@ -137,16 +142,23 @@ def coded_column(
     values: Numbers, name: str, kind: Kind | None = None
 ) -> tuple[Column, npt.NDArray[np.int64]]:
     """A column and its integers, int64 [T]; `MISSING` where a number is no number."""
+    if kind is not None and kind not in KINDS:
+        raise InvalidSetting(f"{name}: {nearest(kind, KINDS)} (kind of a column)")
     if values.dtype.kind == "O" and not any(isinstance(v, str) for v in values):
-        values = values.astype(np.float64)  # beside a column of words
+        try:
+            values = values.astype(np.float64)  # beside a column of words
+        except (TypeError, ValueError) as error:
+            raise InvalidData(f"{name}: expected numbers or words ({error})") from error
     if values.dtype.kind in "UO":
-        words = np.array([str(v).strip() for v in values])
+        words = words_of(values)
         known = words != ""
         names, position = np.unique(words[known], return_inverse=True)
         integers = np.full(len(words), MISSING, np.int64)
         integers[known] = position
         size = max(2, len(names))
         word_kind: Kind = "binary" if size == 2 else "categorical"
+        if kind not in (None, "categorical", word_kind):
+            raise InvalidSetting(f"{name}: a column of {len(names)} words is not {kind}")
         return Column(name, word_kind, size, names=tuple(map(str, names))), integers
     if kind == "binary" and values.dtype.kind in "bu" and values.max(initial=0) <= 1:
         return Column(name, kind, 2), values.astype(np.int64)
@@ -166,9 +178,9 @@ def coded_column(
         kind = "binary"
     elif kind is None and whole and lattice.levels <= FEW:
         kind = "categorical"
+    if kind in ("binary", "categorical", "lattice") and not lattice.exact:
+        raise InvalidSetting(f"{name}: numbers without a lattice are not {kind}")
     if kind in ("binary", "categorical"):
-        if not lattice.exact:
-            raise InvalidSetting(f"{name}: numbers without a lattice are not {kind}")
         levels = max(2, lattice.levels)
         column = Column(name, kind, levels, lattice.offset, lattice.step, lattice.residual)
         return column, _placed(known, integers)
@@ -176,13 +188,18 @@ def coded_column(
     span = lattice.levels
     column = Column(
         name,
-        "lattice" if lattice.exact else "continuous",
+        kind or ("lattice" if lattice.exact else "continuous"),
         3 * span,
         lattice.offset - span * lattice.step,
         lattice.step,
         lattice.residual,
     )
     return column, _placed(known, integers + span)
+
+
+def words_of(values: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
+    """Words without blanks at their ends, [T]; empty where there is None or NaN."""
+    return np.array(["" if v is None or v != v else str(v).strip() for v in values])
 
 
 def _placed(known: npt.NDArray[np.bool_], values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -338,7 +338,6 @@ class LatentSequence(Continues, ApproximateDensity):
         now, body, last, last_known = self._read(part, state)
         _, weight, chain = self._apart(state)
         batch, particles = weight.shape
-        present = part.scored | part.known.any(2)
         scores = []
         moments = zip(_each(now, ahead.shape[1]), _each((ahead,)), strict=True)
         for t, (at_step, seen) in enumerate(moments):
@@ -349,8 +348,8 @@ class LatentSequence(Continues, ApproximateDensity):
             step = (side[:, t] for side in (last, last_known, part.x, part.known))
             many = (side.repeat_interleave(particles, 0) for side in step)
             score = self.score(output, *many).view(batch, particles)
-            gain = score + (prior.log_prob(z) - q.log_prob(z)).double()
-            weight = weight + torch.where(present[:, t, None], gain, 0.0)
+            # Of a step that nothing is known of, too: its z is drawn from q as well.
+            weight = weight + score + (prior.log_prob(z) - q.log_prob(z)).double()
             total = weight.logsumexp(1)
             scores.append(torch.where(part.scored[:, t], total, 0.0))
             weight, chain = _resampled(

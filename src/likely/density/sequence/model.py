@@ -1,7 +1,8 @@
 """Models of sequences of any kind: how integers are read, what is known beforehand, drawing.
 
 In integers [B, T, K] a value is in [0, levels); -1 (`PADDING`) is a step after the end; a value v
-of a step that is given and not scored is -2 - v; `MISSING` is neither known nor scored.
+of a step that is given and not scored is -2 - v; `MISSING` is neither known nor scored, and
+`GIVEN_MISSING` the same of a step that is given.
 """
 
 from __future__ import annotations
@@ -82,14 +83,13 @@ class SequenceModel(GenerativeModel):
         if x.ndim != 3 or x.shape[2] != width or x.is_floating_point():
             raise InvalidData(f"expected integers [B, T, {width}], given {x.dtype} {list(x.shape)}")
         x = x.to(self.device, torch.int64)
-        value = torch.where((x <= -2) & (x != MISSING), -2 - x, x)
+        value = torch.where((x <= -2) & (x > MISSING), -2 - x, x)
         levels = torch.tensor([c.levels for c in self.spec.columns], device=self.device)
-        known = (x != PADDING) & (x != MISSING)
+        known = (x != PADDING) & (x > MISSING)
         if bool((known & (value >= levels)).any()):
             raise InvalidData(f"a value is not below the levels {levels.tolist()[:8]}")
-        unscored = ((x == PADDING) | ((x <= -2) & (x != MISSING))).any(2)
         size = (len(x), x.shape[1])
-        return Steps(value * known, known, ~unscored, self.known_context(context, *size))
+        return Steps(value * known, known, _scored(x), self.known_context(context, *size))
 
     # -- what is known beforehand ---------------------------------------------------------------
 
@@ -274,5 +274,9 @@ class Continues(SequenceModel):
 
 def scored_steps(x: Tensor | npt.NDArray[Any]) -> Any:
     """How many steps of each sequence are scored, [B]; x integers [B, T, K]."""
-    unscored = ((x == PADDING) | ((x <= -2) & (x != MISSING))).any(2)
-    return (~unscored).sum(1)
+    return _scored(x).sum(1)
+
+
+def _scored(x: Any) -> Any:
+    """Which steps are neither padded nor given, bool [B, T]."""
+    return ((x >= 0) | (x == MISSING)).all(2)

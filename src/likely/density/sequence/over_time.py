@@ -182,7 +182,7 @@ class SequenceDensity(Continues, TractableDensity):
             Unanswerable: method "exact" of a model that fills a gap by particles.
         """
         seen = observed.to(x.device)
-        seen = (seen[:, None] if seen.ndim == 1 else seen).expand(x.shape) & (x != MISSING)
+        seen = (seen[:, None] if seen.ndim == 1 else seen).expand(x.shape) & (x > MISSING)
         steps = self.steps(torch.where(seen, x, MISSING), context)
         if bool((x == PADDING)[seen].any()):
             raise InvalidData("complete: the sequences must end together, without padding")

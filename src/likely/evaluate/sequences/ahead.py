@@ -42,24 +42,22 @@ class StepsAhead:
 
     Attributes:
         ahead: steps, [H].
-        nats: of each origin, [H, N].
+        nats: of each origin, [H, N]; of a density where columns are continuous.
         climatology: of the same steps, without the past, [H, N].
         fingerprint: of the data.
-        log_volume: added to each of data with continuous columns.
     """
 
     ahead: tuple[int, ...]
     nats: Floats
     climatology: Floats
     fingerprint: str
-    log_volume: float
 
     @property
     def estimates(self) -> list[Estimate]:
         """Nats at each number of steps ahead, bounds from above on average."""
         return [
             Estimate.mean_of(
-                (row + self.log_volume).tolist(), unit="nats/step", relation=Relation.UPPER,
+                row.tolist(), unit="nats/step", relation=Relation.UPPER,
                 quantity=f"nll-ahead-{h}", fingerprint=self.fingerprint,
                 about=f"{len(row)} origins, densities averaged over {DRAWS} simulations",
             )
@@ -70,7 +68,7 @@ class StepsAhead:
     def sentence(self) -> str:
         """Both, at every number of steps."""
         parts = (
-            f"{h}: {row.mean() + self.log_volume:.2f} ({none.mean() + self.log_volume:.2f})"
+            f"{h}: {row.mean():.2f} ({none.mean():.2f})"
             for h, row, none in zip(self.ahead, self.nats, self.climatology, strict=True)
         )
         return (
@@ -102,13 +100,16 @@ def steps_ahead(
         seed: of the noise.
 
     Raises:
-        InvalidData: other data.
+        InvalidData: other data, or no sequence is long enough.
     """
     if not isinstance(data, Sequences) or not isinstance(train, Sequences):
         raise InvalidData(f"{data.spec.name} holds no sequences")
     if misfit := data.spec.misfit(model.spec):
         raise InvalidData(misfit)
-    ahead = tuple(h for h in ahead if h <= int(data.lengths.max()))
+    longest = int(data.lengths.max())
+    if not ahead or min(ahead) > longest:
+        raise InvalidData(f"{data.spec.name} has at most {longest} steps: none is {ahead} ahead")
+    ahead = tuple(h for h in ahead if h <= longest)
     with evaluating(model), without_autocast(model.device):
         known = [state for state, _, _ in moments(model, train, places(train, STATES))]
         starts, laters = [], []
@@ -122,9 +123,11 @@ def steps_ahead(
             nats[:, rows] = _scored(model, state, later, ahead, draws, noise)
         without = [[_mixed(model, known, each.part(slice(None), h - 1, h)) for each in laters]
                    for h in ahead]  # fmt: skip
+    known_then = torch.cat([each.known for each in laters])[:, [h - 1 for h in ahead]]
+    volume = data.spec.log_volume(known_then.cpu().numpy()).T
     return StepsAhead(
-        ahead, nats, np.array(without),
-        data.fingerprint_given("label" if model.classes else ""), data.spec.log_volume,
+        ahead, nats + volume, np.array(without) + volume,
+        data.fingerprint_given("label" if model.classes else ""),
     )  # fmt: skip
 
 

@@ -75,7 +75,8 @@ class Calibration:
 
     @property
     def estimates(self) -> list[Estimate]:
-        """Coverage in percent, CRPS, and the energy score of several columns."""
+        """Coverage in percent, CRPS, and of several columns the energy score, where any of the
+        steps is known whole."""
         about = f"{len(self.pit):,} steps spread evenly, {self.draws} draws of each"
         out = [
             self._estimate(100 * self.covered(level), f"coverage-{level}", "%", about)
@@ -83,7 +84,7 @@ class Calibration:
         ]
         unit = "standard deviations"
         out.append(self._estimate(self.crps, "crps", unit, about))
-        if len(self.columns) > 1:
+        if len(self.columns) > 1 and np.isfinite(self.energy).any():
             out.append(self._estimate(self.energy[:, None], "energy-score", unit, about))
         return out
 
@@ -118,7 +119,7 @@ class Calibration:
         shares = sums.sum(0) / counts.sum()
         distance = float(np.abs(shares - grid).max())
         picks = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLED, len(sums)))
-        again = sums[picks].sum(1) / counts[picks].sum(1)[:, None]
+        again = sums[picks].sum(1) / counts[picks].sum(1).clip(1)[:, None]
         beyond = (np.abs(again - shares).max(1) >= distance).sum()
         return distance, float((1 + beyond) / (1 + RESAMPLED))
 
@@ -159,7 +160,7 @@ def calibration(
         progress: told of (steps done, of how many).
 
     Raises:
-        InvalidData: other data, or none of whose columns is a number.
+        InvalidData: other data, or none of whose columns is a number that is known at those steps.
     """
     if not isinstance(data, Sequences) or not isinstance(train, Sequences):
         raise InvalidData(f"{data.spec.name} holds no sequences")
@@ -187,6 +188,8 @@ def calibration(
     x = np.stack([drawn for drawn, _ in parts]).astype(np.float64)  # [N, m, K]
     y = np.stack([now for _, now in parts]).astype(np.float64)
     missing, y = y < 0, y[:, None]
+    if missing.all():
+        raise InvalidData(f"no number of {data.spec.name} is known at the {len(y)} measured steps")
     less, same = (x < y).sum(1), (x == y).sum(1)
     tie = np.random.default_rng(seed).random(less.shape)
     pit = np.where(missing, np.nan, (less + tie * (same + 1)) / (draws + 1))

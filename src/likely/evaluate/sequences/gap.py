@@ -67,7 +67,7 @@ def fill_gap(
     data = holding(model.spec, data, series)
     length, lead = int(data.lengths[series]), int(data.lead[series])
     batch = data.batch(np.array([series]))
-    observed = batch.x[0] != MISSING
+    observed = batch.x[0] > MISSING
     if steps is not None:
         if not 0 <= steps[0] < steps[1] <= length:
             raise InvalidSetting(

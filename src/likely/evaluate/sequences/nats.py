@@ -38,9 +38,9 @@ class StepNats:
     """What a model says of every step of some sequences.
 
     Attributes:
-        nats: -log p of each block: of a sequence, or of consecutive steps, [G].
+        nats: -log p of each block: of a sequence, or of consecutive steps, [G]; of the values that
+            are known, those of continuous columns by their density.
         steps: scored in each block, [G].
-        log_volume: added to every step of data with continuous columns: nats of a density.
         columns: of a step.
         fingerprint: of the data.
         blocks: what a block is, in words.
@@ -50,7 +50,6 @@ class StepNats:
 
     nats: Floats
     steps: Floats
-    log_volume: float
     columns: int
     fingerprint: str
     blocks: str
@@ -60,7 +59,7 @@ class StepNats:
     @property
     def value(self) -> float:
         """Nats per step."""
-        return float(self.nats.sum() / self.steps.sum()) + self.log_volume
+        return float(self.nats.sum() / self.steps.sum())
 
     @property
     def standard_error(self) -> float:
@@ -101,7 +100,7 @@ class StepNats:
         """The difference to another model on the same blocks, and its paired standard error."""
         if self.fingerprint != other.fingerprint or len(self.nats) != len(other.nats):
             raise InvalidData("two models are compared on the same sequences")
-        paired = dataclasses.replace(self, nats=self.nats - other.nats, log_volume=0.0)
+        paired = dataclasses.replace(self, nats=self.nats - other.nats)
         return paired.value, paired.standard_error
 
 
@@ -127,26 +126,25 @@ def step_nats(
         InvalidData: other data.
     """
 
-    def exactly(x: Tensor, context: Tensor | None, _: Noise) -> Tensor:
-        assert isinstance(model, SequenceDensity)
-        return model.per_step(x, context)
-
+    relation = Relation.UPPER
     if isinstance(model, SequenceDensity):
-        return _scored(model, data, exactly, progress, seed, Relation.EXACT, "exact")
-    if particles is None:
-
-        def bound(x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
-            terms = model.elbo_terms(x, noise, context)
-            return terms.reconstruction - terms.kl
-
+        relation, how = Relation.EXACT, "exact"
+    elif particles is None:
         how = "ELBO, one draw of the latents"
     else:
-
-        def bound(x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
-            return model.fivo_per_step(x, noise, context, particles)
-
         how = f"FIVO, {particles} particles"
-    return _scored(model, data, bound, progress, seed, Relation.UPPER, how)
+
+    def log_p(x: Tensor, context: Tensor | None, noise: Noise) -> Tensor:
+        if isinstance(model, SequenceDensity):
+            scores = model.per_step(x, context)
+        elif particles is None:
+            terms = model.elbo_terms(x, noise, context)
+            scores = terms.reconstruction - terms.kl
+        else:
+            scores = model.fivo_per_step(x, noise, context, particles)
+        return scores - torch.from_numpy(model.spec.log_volume((x >= 0).numpy())).to(scores)
+
+    return _scored(model, data, log_p, progress, seed, relation, how)
 
 
 @torch.no_grad()
@@ -157,8 +155,7 @@ def step_rate(model: LatentSequence, data: Dataset, seed: int = 0) -> StepNats:
         return -model.elbo_terms(x, noise, context).kl
 
     how = "KL(q || p), one draw of the latents"
-    measured = _scored(model, data, rate, None, seed, Relation.EXACT, how)
-    return dataclasses.replace(measured, log_volume=0.0)
+    return _scored(model, data, rate, None, seed, Relation.EXACT, how)
 
 
 def _scored(
@@ -198,6 +195,6 @@ def _scored(
     every = [np.concatenate([side[i] for i in rank]) for side in (nats, steps)]
     blocks = "whole sequences" if whole else f"blocks of {size} steps"
     return StepNats(
-        every[0], every[1], data.spec.log_volume, len(data.spec.columns),
+        every[0], every[1], len(data.spec.columns),
         data.fingerprint_given("label" if model.classes else ""), blocks, relation, how,
     )  # fmt: skip

@@ -50,7 +50,7 @@ class Stretches:
     Attributes:
         spec: of the data.
         series, first, stop: of each window: its sequence, and scored steps [first, stop) of it.
-        nats: -log p of each window.
+        nats: -log p of each window; of a density where columns are continuous.
         expected, deviation: of the nats that the model's own continuations cost, [W] each.
         p: see the module's docstring, [W].
         per_step: -log p of every scored step of each sequence.
@@ -82,7 +82,7 @@ class Stretches:
     def value(self) -> float:
         """Nats per step over all steps."""
         every = np.concatenate(self.per_step)
-        return float(every.mean()) + self.spec.log_volume
+        return float(every.mean())
 
     @property
     def flagged(self) -> float:
@@ -99,8 +99,8 @@ class Stretches:
                 record |= {"from": times[series][first], "to": times[series][stop - 1]}
             steps = stop - first
             out.append(record | {
-                "nats_per_step": float(self.nats[w]) / steps + self.spec.log_volume,
-                "expected": float(self.expected[w]) / steps + self.spec.log_volume,
+                "nats_per_step": float(self.nats[w]) / steps,
+                "expected": float(self.expected[w]) / steps,
                 "excess": float(self.excess[w]), "p": float(self.p[w]),
             })  # fmt: skip
         return out
@@ -112,7 +112,7 @@ class Stretches:
         for number in np.lexsort((self.first, self.series)):
             series = int(self.series[number])
             for step in range(int(self.first[number]), int(self.stop[number])):
-                nats = self.per_step[series][step] + self.spec.log_volume
+                nats = self.per_step[series][step]
                 text.write(f"{series},{step},{nats:.7g},{number},{self.excess[number]:.5g},"
                            f"{self.p[number]:.5g}\n")  # fmt: skip
         return text.getvalue()
@@ -165,7 +165,8 @@ def stretches(
                 states.append(state)
                 pieces.append(piece)
                 log_p, state = model.scan(piece, state)
-                kept.append(-log_p[0].cpu().numpy())
+                volume = data.spec.log_volume(piece.known[0].cpu().numpy())
+                kept.append(volume - log_p[0].cpu().numpy())
                 places.append((number, first, stop))
                 costs.append(float(kept[-1].sum()))
             every.append(np.concatenate(kept))
@@ -215,7 +216,8 @@ def _drawn(
     if pieces[0].context is not None:
         of_pieces = [piece.context for piece in pieces if piece.context is not None]
         context = torch.cat(of_pieces).repeat_interleave(draws, 0)
-    total = torch.zeros(rows, dtype=torch.float64, device=known.device)
+    volume = model.spec.log_volume(known.cpu().numpy()).sum(1)
+    total = torch.from_numpy(volume).to(known.device)
     for t in range(known.shape[1]):
         uniform = noise.uniform(rows, known.shape[2])
         seen = known[:, t]

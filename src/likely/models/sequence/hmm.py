@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from likely.data.sequences.dataset import Sequences
+from likely.data.sequences.spec import MISSING
 from likely.data.spec import Dataset, DataSpec
 from likely.density import FillsGaps, HasExpectation, SequenceDensity, State, Steps
 from likely.density.sequence.bins import Choose, Histogram
@@ -211,8 +212,8 @@ class HMM(SequenceDensity, HasExpectation, FillsGaps):
 
     def _whole(self, x: Tensor) -> Tensor:
         """log p of each sequence, its lead included, [B]."""
-        lead = (x <= -2) & (x > -(1 << 29))
-        every = torch.where(lead, -2 - x, x)
+        lead = (x <= -2) & (x > MISSING)
+        every = torch.where(lead, -2 - x, x.clamp(min=MISSING))
         width = self.context_size
         known = None if not width else every.new_zeros(*x.shape[:2], width, dtype=torch.float64)
         return self.per_step(every, known).sum(1)
