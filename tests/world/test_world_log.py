@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,34 @@ def test_the_unknown_successor_of_a_cut_is_dropped_and_of_an_end_is_demanded() -
         ({"observation": [[0.0], [np.nan], [0.0], [0.0], [0.0]]}, "observation: row 1"),
         ({"next_observation": [[0.0, 1.0]] * 5}, "next_observation has shape"),
         ({"episode": [0]}, "episode has 1 rows"),
+        ({"episode": [0] * 5}, "row 2 is terminated, and the next one is of the same episode"),
+        (
+            {"terminated": [0] * 5, "truncated": [1, 0, 0, 0, 0], "episode": [0] * 5},
+            "row 0 is truncated, and the next one is of the same episode",
+        ),
+        ({"action": [0, 1, np.nan, 0, 1]}, "action: row 2 is not finite"),
+        ({"action": ["left"] * 5}, "expected actions as numbers"),
+        ({"observation": [["low"]] * 5}, "expected observations as numbers"),
+        ({"terminated": ["False"] * 5}, "terminated: expected true or false in each row"),
+        ({"truncated": [np.nan] * 5}, "truncated: expected true or false in each row"),
+        (
+            {"observation": [], "action": [], "reward": [], "terminated": [], "truncated": []},
+            "the log has no transition",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidData, match=message):
         log(**changes)
+
+
+def test_a_task_refuses_what_is_no_state_and_no_action_of_its() -> None:
+    with pytest.raises(InvalidData, match=r"row 1 has the action \[nan\]"):
+        toy_rail.TASK.action_numbers([0.0, np.nan])
+    with pytest.raises(InvalidData, match="the state of observation 1 is not finite"):
+        toy_rail.TASK.states([[0.0], [np.inf]])
+    with pytest.raises(InvalidSetting, match="expected numbers of variables, 0 to 0"):
+        dataclasses.replace(toy_rail.TASK, angles=(1,))
 
 
 @pytest.mark.parametrize("name", ["log.npz", "log.hdf5"])

@@ -48,6 +48,14 @@ def test_nats_of_a_step_are_the_bound_of_the_network_itself(memory: world.Memory
     assert {estimate.relation for estimate in kept.values()} == {Relation.UPPER}
 
 
+def test_held_out_rows_are_held_out_of_the_memory_too(memory: world.Memory) -> None:
+    """What the memory of a fitted task has seen is no test of it, nor is it a null model."""
+    twice = [world.validate(LOG, "vrnn", task=task, steps=(1,), **SIZES)
+             for task in (toy_sled.TASK, SLED.task)]  # fmt: skip
+    assert twice[0] == twice[1]
+    assert twice[1]["null"][1].relation is Relation.EXACT
+
+
 def test_a_bound_of_several_steps_tightens_with_rollouts(memory: world.Memory) -> None:
     at = np.flatnonzero(HELD.episode[:-2] == HELD.episode[2:])
     loose, tight = (memory.nats(HELD, at, 3, k, seed=0).mean() for k in (2, 128))

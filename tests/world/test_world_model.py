@@ -48,6 +48,25 @@ def test_the_density_of_the_next_state_integrates_to_one(name: str) -> None:
         assert np.trapezoid(np.exp(logs), after[:, 0]) == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("spread", [0.3, 1.5, 4.0, 60.0])
+def test_on_a_circle_the_density_integrates_to_one_and_draws_follow_it(spread: float) -> None:
+    """A wide Gaussian comes round: all its turns count, as in a draw."""
+    half = math.pi
+    task = world.Task(
+        "wheel", None, ("angle",), (-half,), (half,), (0,), angles=(0,),
+        reward=lambda state, action, after: np.zeros(state.shape[:-1]),
+        terminated=lambda state: np.zeros(state.shape[:-1], dtype=bool),
+    )  # fmt: skip
+    wheel = world.KnownModel(task, lambda state, action: state + 2.0)
+    wheel.spread = np.array([[spread]])
+    after = np.linspace(-half, half, 3600, endpoint=False)[:, None]
+    density = np.exp(wheel.log_prob(np.ones_like(after), np.int64(0), after))
+    assert density.mean() * 2 * half == pytest.approx(1.0, abs=1e-7)
+    drawn = np.sort(wheel.sample(np.ones((4000, 1)), np.int64(0), seed=1).state[:, 0])
+    ranks = np.interp(drawn, after[:, 0] + half / 3600, np.cumsum(density) * 2 * half / 3600)
+    assert abs(ranks - (np.arange(4000) + 0.5) / 4000).max() < 1.63 / math.sqrt(4000)
+
+
 @pytest.mark.parametrize("name", BUILDS)
 def test_draws_follow_the_density_and_their_seed(name: str) -> None:
     model = world.fit(NOISY, name, task=toy_rail.NOISY)
@@ -141,6 +160,13 @@ def test_what_cannot_be_fitted_is_said() -> None:
         world.fit(NOISY, task=toy_rail.NOISY, depth=3)
     with pytest.raises(InvalidData, match="action 2 was never taken"):
         world.fit(NOISY.rows(NOISY.action < 2), task=toy_rail.NOISY)
+    model = world.fit(NOISY, task=toy_rail.NOISY)
+    for numbers in (-1, 3):
+        with pytest.raises(InvalidData, match="expected numbers from 0 to 2"):
+            model.sample(np.zeros((2, 1)), np.int64(numbers))
+    for wrong in ({"steps": (0,)}, {"particles": 0}, {"starts": 0}):
+        with pytest.raises(InvalidSetting, match="must be at least 1, given 0"):
+            world.held_out_nats(model, NOISY, **wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting, match="names no environment"):
         world.fit(dataclasses.replace(NOISY, environment=""))
     with pytest.raises(InvalidSetting, match='the log is of "rail"'):

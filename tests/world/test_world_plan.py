@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import toy_rail
 
 from likely import mdp, world
 from likely.errors import InvalidData, InvalidSetting
+from likely.estimate import Estimate, Relation
 
 LOG = world.collect(toy_rail.TASK, n=120, seed=0)
 RAIL = world.fit(LOG, task=toy_rail.TASK)
@@ -135,6 +138,12 @@ def test_diffusion_of_the_grid_is_no_error_of_the_model() -> None:
     ]  # fmt: skip
 
 
+class Registered(toy_rail.Rail):
+    """With a limit that is known."""
+
+    spec = types.SimpleNamespace(id="Rail-v0", max_episode_steps=500)  # type: ignore[assignment]
+
+
 def test_a_cut_changes_the_returns_and_not_the_discretisation() -> None:
     """Trap: V has no time limit, and a learned world must be cut where the true one is."""
     plan = world.plan(RAIL)
@@ -145,6 +154,11 @@ def test_a_cut_changes_the_returns_and_not_the_discretisation() -> None:
     assert cut.promised.tolist() == cut.earned.returns.tolist() == [-3.0] * 10
     assert cut.model == 0.0
     assert cut.discretisation == pytest.approx(whole.discretisation)
+    # Whoever cuts an episode: the environment after 500 steps, or `act` before that.
+    long = dataclasses.replace(toy_rail.TASK, environment=lambda: Registered(limit=500))
+    played = [world.act(long, lambda seen: np.ones(len(seen)), 2, max_steps=n) for n in (9, 900)]
+    assert [p.limit for p in played] == [9, 500]
+    assert [p.lengths.tolist() for p in played] == [[9, 9], [500, 500]]
 
 
 def test_a_wrong_model_shows_in_the_model_error_and_not_in_the_certificate() -> None:
@@ -186,6 +200,17 @@ def test_plans_and_worlds_are_saved_and_loaded(
     np.testing.assert_allclose(again.value(states), plan.value(states), atol=1e-3)
     with pytest.raises(InvalidData, match=r"no config\.json"):
         world.load_world(tmp_path)
+    kept = Estimate.mean_of([1.0, 2.0], unit="nats", relation=Relation.EXACT, quantity="nll",
+                            fingerprint="")  # fmt: skip
+    first_only = {"model": {"1": kept.to_json()}}
+    for damage in (
+        {"held_out_nats": [1]}, {"held_out_nats": {"model": {"1": 3}}},
+        {"held_out_nats": first_only}, {"version": 2},
+    ):  # fmt: skip
+        path = tmp_path / "rail" / "config.json"
+        path.write_text(json.dumps(config | damage))
+        with pytest.raises(InvalidData, match=r"config\.json: "):
+            world.load_world(tmp_path / "rail")
 
 
 def test_grids_that_do_not_fit_are_refused() -> None:
@@ -193,6 +218,11 @@ def test_grids_that_do_not_fit_are_refused() -> None:
         world.plan(RAIL, (4, 4))
     with pytest.raises(InvalidSetting, match="500 codes of 120 states"):
         world.Points.of(LOG, toy_rail.TASK, 500)
+    points = world.Points.of(LOG, toy_rail.TASK, neighbours=2)
+    assert [points.refined(factor).size for factor in (1.0, 0.7, 0.5)] == [120, 84, 60]
+    assert np.array_equal(points.refined(0.5).points, points.points[::2])
+    with pytest.raises(InvalidSetting, match="can be thinned out only: 2 times as many"):
+        points.refined(2.0)
     with pytest.raises(InvalidSetting, match="too large"):
         world.to_mdp(RAIL, (20_000_000,))
     with pytest.raises(InvalidSetting, match="between 0 and 1"):

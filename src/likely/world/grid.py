@@ -227,9 +227,15 @@ class Points(Averager):
         return np.reshape(nearest, (len(state), k)), np.full((len(state), k), 1.0 / k)
 
     def refined(self, factor: float) -> Points:
-        """Only fewer: every few of the points."""
-        step = max(1, round(1.0 / factor))
-        return Points(self.task, self.at[::step], self.neighbours)
+        """Only fewer: about every 1 / `factor`-th of the points.
+
+        Raises:
+            InvalidSetting: a factor above 1.
+        """
+        if factor > 1.0:
+            raise InvalidSetting(f"{self} can be thinned out only: {factor:g} times as many")
+        kept = np.arange(np.ceil(len(self.at) * factor)) / factor + 1e-9
+        return Points(self.task, self.at[kept.astype(np.int64)], self.neighbours)
 
     def arrays(self) -> dict[str, Array]:
         return {"points": self.at, "neighbours": np.array(self.neighbours)}

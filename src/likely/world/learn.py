@@ -307,7 +307,14 @@ def held_out_nats(
 
     Returns:
         Nats per state by horizon, in the units of the task's variables.
+
+    Raises:
+        InvalidSetting: a horizon, particles or starts below 1.
     """
+    for name, least in (("steps", min(steps, default=1)), ("particles", particles),
+                        ("starts", starts)):  # fmt: skip
+        if least < 1:
+            raise InvalidSetting(f"{name} must be at least 1, given {least}")
     task, log = model.task, trajectories
     data = columns(task, log) if task.memory is None else None
     left = np.zeros(len(log), dtype=np.int64)  # rows of the episode after this one

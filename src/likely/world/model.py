@@ -86,7 +86,7 @@ class TransitionModel(abc.ABC):
         A density in the units of the state's variables; models of one task compare, no others.
         """
         state, next_state = _table(state, self.task), _table(next_state, self.task)
-        action = np.broadcast_to(np.asarray(action, dtype=np.int64), len(state))
+        action = _numbers(action, self.task, len(state))
         total = np.concatenate([
             self._landing(state[rows], action[rows], next_state[rows])
             for rows in _blocks(len(state))
@@ -101,11 +101,11 @@ class TransitionModel(abc.ABC):
     def _landing(self, state: FloatArray, action: IntArray, next_state: FloatArray) -> FloatArray:
         branches = self.land(state, action)
         distance = self.task.difference(next_state[:, None, :], branches.centre)
-        z = distance / branches.spread
-        volume = np.log(branches.spread).sum(axis=-1) + 0.5 * self.task.dimensions * math.log(
-            2 * math.pi
-        )  # [m] or [n, m]
-        logs = np.log(branches.weight) - 0.5 * (z**2).sum(axis=2) - volume  # [n, m]
+        each = _log_normal(distance, branches.spread)  # [n, m, d]
+        for k in self.task.angles:
+            turn = self.task.high[k] - self.task.low[k]
+            each[..., k] = _log_wrapped(distance[..., k], branches.spread[..., k], turn)
+        logs = np.log(branches.weight) + each.sum(axis=2)  # [n, m]
         top = logs.max(axis=1)
         return np.asarray(top + np.log(np.exp(logs - top[:, None]).sum(axis=1)))
 
@@ -116,7 +116,7 @@ class TransitionModel(abc.ABC):
     def draw(self, state: FloatArray, action: IntArray, noise: np.random.Generator) -> Step:
         """Draw a step from each state [n, d] with a generator's noise."""
         state = _table(state, self.task)
-        action = np.broadcast_to(np.asarray(action, dtype=np.int64), len(state))
+        action = _numbers(action, self.task, len(state))
         after = self.move(state, action, noise)
         over = self.ends.draw(after, noise)
         return Step(after, self.rewards.draw(state, action, after, over, noise), over)
@@ -135,6 +135,29 @@ class TransitionModel(abc.ABC):
         far = FAR * (high - low)
         after = self.task.inside(branches.centre[rows, picked] + wide)
         return np.asarray(np.clip(after, low - far, high + far))
+
+
+def _log_normal(distance: FloatArray, spread: FloatArray) -> FloatArray:
+    """log N(distance; 0, spread^2)."""
+    return -0.5 * (distance / spread) ** 2 - np.log(spread) - 0.5 * math.log(2 * math.pi)
+
+
+def _log_wrapped(distance: FloatArray, spread: FloatArray, turn: float) -> FloatArray:
+    """The same on a circle: the sum over all turns. A spread of one is uniform to 1e-8."""
+    spread = np.minimum(spread, turn)[..., None]
+    logs = _log_normal(distance[..., None] + turn * np.arange(-8, 9), spread)
+    top = logs.max(axis=-1)
+    return np.asarray(top + np.log(np.exp(logs - top[..., None]).sum(axis=-1)))
+
+
+def _numbers(action: IntArray, task: Task, n: int) -> IntArray:
+    numbers = np.broadcast_to(np.asarray(action, dtype=np.int64), n)
+    if n and not 0 <= numbers.min() <= numbers.max() < len(task.actions):
+        raise InvalidData(
+            f"{task.name}: actions {numbers.min()} to {numbers.max()}, expected numbers from 0 to "
+            f"{len(task.actions) - 1}"
+        )
+    return numbers
 
 
 def _table(state: FloatArray, task: Task) -> FloatArray:

@@ -34,6 +34,7 @@ from likely.world.grid import Averager, Points, averager, look_ahead, to_mdp
 from likely.world.learn import fit, held_out_nats
 from likely.world.model import TransitionModel
 from likely.world.play import Played, act
+from likely.world.tasks import task_for
 from likely.world.trajectories import Trajectories
 
 
@@ -183,10 +184,14 @@ def validate(
 ) -> dict[str, dict[int, Estimate]]:
     """Held-out nats by horizon of a model and of the null model, fitted on the first rows.
 
+    A memory that the task has was fitted to all rows: it is left out, and fitted again.
+
     Returns:
         {"model": {steps: nats}, "null": {steps: nats}}; see `held_out_nats`.
     """
     kept, held = trajectories.split(fraction)
+    task = task_for(trajectories, task)
+    task = task if task.memory is None else task.memory.task
     return {
         "model": held_out_nats(fit(kept, model, task=task, **settings), held, steps=steps),
         "null": held_out_nats(fit(kept, "mean-change", task=task), held, steps=steps),

@@ -131,7 +131,7 @@ class Played:
         lengths: [episodes] steps.
         terminated: [episodes] False where an episode was cut.
         first: [episodes, o] first observations, or the states that a memory makes of them.
-        limit: steps after which the environment cuts an episode, or None.
+        limit: steps after which an episode is cut, or None where the environment does not say it.
         frames: pictures of the first episode, where they were asked for.
     """
 
@@ -260,6 +260,7 @@ def _side_by_side(
         if not len(live):
             break
     limit = getattr(getattr(instances[0], "spec", None), "max_episode_steps", None)
+    limit = None if limit is None else min(limit, max_steps)
     return Played(returns, discounted, lengths, ended, first, discount, limit, tuple(pictures))
 
 

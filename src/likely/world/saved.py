@@ -67,7 +67,8 @@ def save_world(
             for name, by_steps in (nats or {}).items()
         },
     }  # fmt: skip
-    (target / PLAN).unlink(missing_ok=True)
+    for name in (CONFIG, PLAN):  # a world that was not written to its end is none
+        (target / name).unlink(missing_ok=True)
     networks: tuple[tuple[str, Fittable | None], ...] = (
         (CODES, None if codes is None else codes.vae),
         (NETWORK, None if memory is None else memory.network),
@@ -92,13 +93,14 @@ def load_world(folder: str | Path) -> tuple[TransitionModel, Trajectories, dict[
     path = source / CONFIG
     if not path.is_file():
         raise InvalidData(f"{source}: no {CONFIG} there; expected what `likely world fit` wrote")
-    with reading(path, what="is not JSON"):
+    with reading(path, what="damaged"):
         config = record_of(parse_json(path.read_bytes()), "format", "task", "model", "settings")
-        if config["format"] != "likely.world":
-            raise InvalidData('"format" is not "likely.world"')
+        if (config["format"], config.get("version")) != ("likely.world", 1):
+            raise InvalidData('"format" is not "likely.world", or "version" is not 1')
         for name, kind in (("task", str), ("model", str), ("settings", dict)):
             if not isinstance(config[name], kind):
                 raise InvalidData(f'"{name}" is {config[name]!r}, expected {kind.__name__}')
+        saved_nats(config)
     log = Trajectories.load(source / LOG)
     with reading(path, what="does not fit its log"):
         task = task_of(config["task"])
@@ -119,7 +121,9 @@ def load_world(folder: str | Path) -> tuple[TransitionModel, Trajectories, dict[
 
 def saved_nats(config: dict[str, Any]) -> Nats:
     """What `validate` measured, from the configuration of a world; empty where it is not kept."""
+    kept = config.get("held_out_nats") or {}
+    steps = [int(h) for h in kept.get("model", {})]
     return {
-        name: {int(h): Estimate.from_json(e) for h, e in by_steps.items()}
-        for name, by_steps in config.get("held_out_nats", {}).items()
+        name: {h: Estimate.from_json(kept[name][str(h)]) for h in steps}
+        for name in (("model", "null") if kept else ())
     }

@@ -80,6 +80,11 @@ class Task:
         for name, low, high in zip(self.variables, self.low, self.high, strict=True):
             if not (np.isfinite([low, high]).all() and low < high):
                 raise InvalidSetting(f"{self.name}: the box of {name} is [{low}, {high}]")
+        if not all(0 <= k < self.dimensions for k in self.angles):
+            raise InvalidSetting(
+                f"{self.name}: angles {self.angles}; expected numbers of variables, 0 to "
+                f"{self.dimensions - 1}"
+            )
         if len(self.actions) < 1:
             raise InvalidSetting(f"{self.name}: a task needs at least one action")
 
@@ -117,6 +122,9 @@ class Task:
                 f"{self.name}: observations {list(rows.shape)} give states {list(states.shape)}, "
                 f"expected {self.dimensions} columns: {', '.join(self.variables)}{hint}"
             )
+        if not np.isfinite(states).all():
+            row = int(np.argmin(np.isfinite(states).all(axis=1)))
+            raise InvalidData(f"{self.name}: the state of observation {row} is not finite")
         return states
 
     def states_of(self, log: Trajectories) -> tuple[FloatArray, FloatArray]:
@@ -141,7 +149,7 @@ class Task:
         distance = np.abs(taken[:, None] - listed[None]).max(axis=2)
         number = distance.argmin(axis=1)
         off = distance[np.arange(len(taken)), number]
-        if len(off) and off.max() > 1e-5:
+        if len(off) and not off.max() <= 1e-5:  # nor where it is no number
             row = int(off.argmax())
             raise InvalidData(
                 f"{self.name}: row {row} has the action {taken[row].tolist()}, none of the "

@@ -138,20 +138,25 @@ class Trajectories:
                 each end.
 
         Raises:
-            InvalidData: lengths that differ, numbers that are not finite, or terminated rows whose
-                next observation is missing: where an episode ends is what a world must learn.
+            InvalidData: lengths that differ, numbers that are not finite, flags that are neither
+                true nor false, ends inside an episode, or terminated rows whose next observation is
+                missing: where an episode ends is what a world must learn.
         """
         seen = _columns(observation)
         n = len(seen)
-        ended = np.asarray(terminated, dtype=bool)
+        if not n:
+            raise InvalidData("the log has no transition")
+        ended = _flags("terminated", terminated)
         if truncated is None and episode is None:
             raise InvalidData(
                 'the log has "terminated" but neither "truncated" nor "episode": ends by a time '
                 "limit would be taken for terminal states; give truncated=numpy.zeros(N) if no "
                 "episode was cut"
             )
-        cut = np.zeros(n, dtype=bool) if truncated is None else np.asarray(truncated, dtype=bool)
+        cut = np.zeros(n, dtype=bool) if truncated is None else _flags("truncated", truncated)
         acted, paid = np.asarray(action), np.asarray(reward, dtype=np.float64)
+        if acted.dtype.kind not in "biuf":
+            raise InvalidData(f"expected actions as numbers, given {acted.dtype}")
         for name, array in (
             ("action", acted), ("reward", paid), ("terminated", ended), ("truncated", cut)
         ):  # fmt: skip
@@ -165,6 +170,12 @@ class Trajectories:
                 raise InvalidData(f"episode has {len(labels)} rows, expected {n}")
             number = np.append(0, np.cumsum(labels[1:] != labels[:-1]))[:n]
         last = np.append(np.diff(number) != 0, True)[:n]
+        for name, array in (("terminated", ended), ("truncated", cut)):
+            if (array & ~last).any():
+                raise InvalidData(
+                    f"row {int(np.argmax(array & ~last))} is {name}, and the next one is of the "
+                    "same episode: number them apart, or leave `episode` out"
+                )
         cut = cut | (last & ~ended)
         keep = np.ones(n, dtype=bool)
         if next_observation is not None:
@@ -183,12 +194,14 @@ class Trajectories:
             keep = ~last
             # The row before a dropped one is the last of what is known.
             cut = cut | np.append(last[1:], False)
-        for name, array in (("observation", seen), ("reward", paid), ("next_observation", after)):
+        for name, array in (
+            ("observation", seen), ("action", acted), ("reward", paid), ("next_observation", after)
+        ):  # fmt: skip
             bad = np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1) & keep)
             if len(bad):
                 raise InvalidData(f"{name}: row {int(bad[0])} is not finite")
         if not keep.any():
-            raise InvalidData("the log has no transition")
+            raise InvalidData("the log has no transition whose successor is known")
         whole = cls(
             seen, acted, paid, after, ended, cut & ~ended, number.astype(np.int64), environment
         )
@@ -273,7 +286,20 @@ def _named(arrays: Mapping[str, Array]) -> dict[str, Any]:
 def numbers(array: npt.ArrayLike) -> Array:
     """Observations as float64; bytes, which are pictures, stay bytes."""
     table = np.asarray(array)
-    return table if table.dtype == np.uint8 else np.asarray(table, dtype=np.float64)
+    if table.dtype == np.uint8:
+        return table
+    try:
+        return np.asarray(table, dtype=np.float64)
+    except ValueError as error:
+        raise InvalidData(f"expected observations as numbers: {error}") from error
+
+
+def _flags(name: str, array: npt.ArrayLike) -> BoolArray:
+    """[N] true or false, also as 1 and 0."""
+    table = np.asarray(array)
+    if table.dtype.kind not in "biuf" or not np.isin(table, (0, 1)).all():
+        raise InvalidData(f"{name}: expected true or false in each row, given {table.dtype}")
+    return table.astype(bool)
 
 
 def _columns(array: npt.ArrayLike) -> Array:
