@@ -72,6 +72,16 @@ def test_no_lattice_is_refused_not_invented() -> None:
     assert find_lattice(np.round(rng().standard_normal(4000), 2)).step == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-11, 1e-30, 1e12])
+def test_the_unit_of_numbers_does_not_change_what_they_are(unit: float) -> None:
+    lattice = find_lattice(unit * rng().standard_normal(500))
+    assert not lattice.exact
+    assert lattice.step == pytest.approx(unit * find_lattice(rng().standard_normal(500)).step)
+    almost = find_lattice([unit * 0.3, unit * (0.1 + 0.2)])
+    assert almost.exact
+    assert almost.levels == 1
+
+
 def test_columns_say_what_they_are() -> None:
     t = np.arange(60)
     series = np.stack([t % 2, t % 7, t / 8, np.sin(t), t * 7.0 % 360], 1)

@@ -239,6 +239,19 @@ def test_the_entropy_rate_of_an_autoregression() -> None:
     assert scored.blocks == "blocks of 96 steps"
 
 
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("name", SEQUENCE_MODELS)
+def test_sequences_of_a_step_or_two_are_fitted(name: str, length: int) -> None:
+    train, test = from_sequences([rng(i).integers(0, 50, (length, 2)) / 2 for i in range(30)])
+    fields = SEQUENCE_MODELS[name].settings.__dataclass_fields__
+    model = runs.build(name, train.spec, {k: v for k, v in SMALL.items() if k in fields})
+    settings = likely.FitSettings(steps=1, batch_size=8, warmup=0)
+    fitted = likely.fit(model, train, settings=settings, progress=False).model
+    assert cast(SequenceDensity, fitted).sample(2, seed=0).shape == (2, length, 2)
+    if name != "recurrent-gan":
+        assert np.isfinite(step_nats(cast(SequenceDensity, fitted), test).value)
+
+
 def test_the_density_is_that_of_the_numbers_that_are_known() -> None:
     """A change of unit moves the nats of a step by the numbers that are known of it, no others."""
     noise = rng(4).standard_normal((90, 2))

@@ -54,10 +54,9 @@ def find_lattice(numbers: npt.ArrayLike) -> Lattice:
     """
     unique = np.unique(np.asarray(numbers)).astype(np.float64)
     unique = unique[np.isfinite(unique)]
-    if len(unique) < 2:
-        at = float(unique[0]) if len(unique) else 0.0
-        return Lattice(at, 1.0, 0.0, 1, True)
-    span = float(unique[-1] - unique[0])
+    span = float(unique[-1] - unique[0]) if len(unique) else 0.0
+    if span <= 2 * _FLOAT64 * np.abs(unique).max(initial=0.0):  # one number, but for rounding
+        return Lattice(float(unique[0]) if len(unique) else 0.0, 1.0, span, 1, True)
     decimals = _decimals(unique)
     if decimals is not None:
         precision = 10.0**-decimals
@@ -87,7 +86,10 @@ def _decimals(unique: Floats) -> int | None:
         unit = 10.0**-decimals
         # What a float of the size cannot tell apart; few digits are left where that is much.
         tolerance = np.maximum(size * (_FLOAT32 if single else _FLOAT64), 1e-3 * _FLOAT32 * unit)
-        distance = np.abs(unique - np.round(unique, decimals))
+        rounded = np.round(unique, decimals)
+        if rounded[0] == rounded[-1]:  # numbers smaller than that are no zeros
+            continue
+        distance = np.abs(unique - rounded)
         if bool((distance == 0).all()):
             return decimals
         if float(tolerance.max()) > 0.1 * unit:

@@ -199,7 +199,10 @@ class HMM(SequenceDensity, HasExpectation, FillsGaps):
             try:
                 with torch.enable_grad():
                     scores = self._whole(x[rows])
-                    expected = torch.autograd.grad(scores.sum(), self._leaves)
+                    # Sequences of one step have no moves.
+                    expected = torch.autograd.grad(
+                        scores.sum(), self._leaves, materialize_grads=True
+                    )
             finally:
                 self._leaves = None
             log_p[rows] = scores.detach()

@@ -213,9 +213,9 @@ class StateSpace(Standardised, FillsGaps):
         size, width = self.settings.latent, len(self.spec.columns)
         lags = max(1, min(LAGS, 400 // width, max(map(len, series)) // 3))
         windows = [s.unfold(0, 2 * lags, 1).transpose(1, 2) for s in series if len(s) > 2 * lags]
-        stacked = torch.cat([w.flatten(1) for w in windows])  # [M, 2 lags K], oldest first
-        if len(stacked) < 2 * size:
+        if sum(map(len, windows)) < 2 * size:
             return
+        stacked = torch.cat([w.flatten(1) for w in windows])  # [M, 2 lags K], oldest first
         past, future = stacked[:, : lags * width], stacked[:, lags * width :]
         coefficients = _regression(past, future)
         _, _, directions = torch.linalg.svd(past @ coefficients, full_matrices=False)
