@@ -18,7 +18,7 @@ from likely.ask import Guarantee, compress, decompress
 from likely.ask.codec import over_time
 from likely.cli import main
 from likely.data.sequences import from_sequences
-from likely.data.sequences.spec import MISSING, PADDING
+from likely.data.sequences.spec import MISSING, PADDING, unscored
 from likely.density import SequenceDensity
 from likely.errors import InvalidData, InvalidSetting
 from tiny_sequences import tiny
@@ -52,6 +52,9 @@ def test_a_file_is_as_long_as_the_likelihood_and_comes_back(
     claimed = -float(model.log_prob(x).sum()) / math.log(2)
     assert whole.claimed == pytest.approx(claimed, rel=1e-6)
     assert abs(whole.stream - claimed) < 64 * whole.blocks + 1e-3 * claimed
+    given = x.clone()
+    given[:, :8] = torch.from_numpy(unscored(x[:, :8].numpy()))
+    assert compress(model, given).claimed == pytest.approx(claimed, rel=1e-6)  # written, too
     # In small pieces of time, two sequences side by side.
     monkeypatch.setattr(over_time, "IN_MEMORY", 40_000)
     pieces = compress(model, x, block=2)

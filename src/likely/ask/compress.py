@@ -210,7 +210,8 @@ def _compress_sequences(
     if not len(x) or not bool(steps.known.any()):
         raise InvalidData("there are no values to compress")
     lengths = (x != PADDING).any(2).sum(1).tolist()
-    x = torch.where(steps.known, steps.x, x)  # steps that were given are written, too
+    # Steps that were given are written, too.
+    x = torch.where(steps.known, steps.x, x.clamp(min=MISSING))
     entries, words, done = [], [], 0
     with evaluating(model), repeatable(model.device):
         for first in range(0, len(x), together):
