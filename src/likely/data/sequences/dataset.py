@@ -309,8 +309,8 @@ def transposed(x: npt.NDArray[Any], semitones: int, spec: SequenceSpec) -> npt.N
         top = np.array([column.levels for column in spec.columns])
         if (note & ((moved < 1) | (moved >= top))).any():
             return x
-    given = (known | (x == GIVEN_MISSING)).any(1, keepdims=True)
-    return np.where(given, unscored(moved), moved)
+    lead = (known | (x == GIVEN_MISSING)).any(1, keepdims=True)
+    return np.where(lead, unscored(moved), moved)
 
 
 def _draw(below: int, *key: int) -> int:
