@@ -242,7 +242,10 @@ def _vectors(x: npt.NDArray[np.int64], columns: tuple[Column, ...], deviation: F
 
 
 def _windows(sequences: list[Floats], width: int, count: int = WINDOWS) -> Floats:
-    """At most `count` windows without missing values, spread evenly, [n, width F]."""
+    """Every so-many-th window, at most `count`; those without missing values, [n, width F].
+
+    Where there are fewer than twice as many, they are the first ones.
+    """
     starts = [(i, t) for i, s in enumerate(sequences) for t in range(len(s) - width + 1)]
     chosen = starts[:: max(1, len(starts) // count)][:count]
     windows = [sequences[i][t : t + width].ravel() for i, t in chosen]
