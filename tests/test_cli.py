@@ -800,6 +800,40 @@ def test_a_closed_pipe_is_quiet() -> None:
         assert running.wait(timeout=60) == 0
 
 
+def in_shell(words: str, unbuffered: str = "1") -> subprocess.CompletedProcess[str]:
+    """A command of a shell, where `likely` is this process's."""
+    command = words.replace("likely", shlex.join(process()), 1)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["models", "mdp solve frozen-lake", "--version"])
+def test_a_full_disk_under_stdout_is_one_line(words: str, unbuffered: str) -> None:
+    done = in_shell(f"likely {words} > /dev/full", unbuffered)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("likely: error: cannot write the output: No sp")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_is_quiet_in_tables_too() -> None:
+    done = in_shell("likely mdp solve frozen-lake | true")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_stream_changes_neither_the_other_nor_the_code(tmp_path: Path) -> None:
+    assert main(fit_words("vae", tmp_path / "vae")) == 0
+    words = f"likely evaluate {tmp_path / 'vae'} --split validation --no-sample-metrics --json"
+    no_errors = in_shell(f"{words} 2>&-")
+    assert no_errors.returncode == 0
+    assert json.loads(no_errors.stdout)["model"] == "vae"
+    no_answer = in_shell(f"{words} >&-")
+    assert (no_answer.returncode, no_answer.stdout) == (0, "")
+    assert "Traceback" not in no_answer.stderr
+
+
 def test_the_process_answers_a_mistake_with_exit_code_2() -> None:
     found = subprocess.run(process("fit", "vaee"), capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (2, "")

@@ -8,14 +8,17 @@ answers at once.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 
-from likely.cli.output import fail, plain_letters, plain_warnings, silence
+from likely.cli.output import fail, open_streams, plain_letters, plain_warnings, silence
 from likely.cli.parser import COMMANDS, overview, parse, unknown
 from likely.errors import LikelyError, Unanswerable
 
 __all__ = ["main"]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,16 +31,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 (a proof failed), 2 (bad input), 129 (SIGHUP), 130 (SIGINT) or
         143 (SIGTERM).
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with open_streams():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     try:
         with plain_warnings(), plain_letters():
             code = _run(arguments)
         sys.stdout.flush()
     except LikelyError as error:
         return fail(error, "cannot be answered" if isinstance(error, Unanswerable) else "error")
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # which rich makes of it
         silence()  # the reader of our output has gone, as `| head` does
         return 0
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            raise
+        silence()  # stdout is a file, and its disk is full
+        return fail(OSError(f"cannot write the output: {error.strerror}; make room"), "error")
     except KeyboardInterrupt:
         print("likely: interrupted", file=sys.stderr)
         return 130
