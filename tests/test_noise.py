@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from likely.noise import Dropout, Noise, derived_seed, noise_for
+from likely import models
+from likely.data.spec import DataSpec
+from likely.errors import InvalidSetting
+from likely.noise import Dropout, Noise, derived_seed, noise_for, weights_from
 
 
 def all_of(noise: Noise, rows: int) -> list[Tensor]:
@@ -34,6 +38,28 @@ def test_the_key_decides() -> None:
         assert not torch.equal(a[0], all_of(other, 4)[0])
     assert len({derived_seed(i, "a", j) for i in range(20) for j in range(20)}) == 400
     assert all(0 <= derived_seed(i) < 2**63 for i in range(100))
+
+
+def test_a_seed_is_a_number_whatever_its_type() -> None:
+    for kind in (np.int64, np.uint8, np.int32):
+        assert derived_seed(kind(3), "x", kind(4)) == derived_seed(3, "x", 4)
+    for seed in (3.0, None, np.float64(3), (3,)):
+        with pytest.raises(InvalidSetting, match="seed: expected a whole number"):
+            derived_seed(seed)  # type: ignore[arg-type]
+    for seed in (3.0, None, "3", True):
+        with (
+            pytest.raises(InvalidSetting, match="seed: expected a whole number"),
+            weights_from(seed),
+        ):  # type: ignore[arg-type]
+            raise AssertionError
+
+
+def test_a_model_and_its_draws_take_seeds_of_numpy() -> None:
+    spec = DataSpec("tiny", (1, 4, 4), 2)
+    plain, numpy = (models.NADE(spec, seed=seed) for seed in (5, np.int64(5)))
+    for a, b in zip(plain.parameters(), numpy.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(plain.sample(3, seed=7), plain.sample(3, seed=np.uint8(7)))
 
 
 def test_the_global_generator_is_not_touched() -> None:

@@ -8,15 +8,18 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from likely.errors import InvalidSetting
+from likely.evaluate.semi_supervised import SemiSupervised
 from likely.jobs.classify import ClassifySettings
 from likely.jobs.clusters import ClusterSettings
-from likely.models import MODELS
+from likely.models import MODELS, SEQUENCE_MODELS
 from likely.settings import (
+    OBJECTIVES,
     FitSettings,
     at_least,
     converted,
@@ -54,7 +57,7 @@ def test_an_alternative_that_does_not_exist_is_refused_where_it_is_given() -> No
 def test_an_alternative_in_a_tuple_is_refused_where_it_does_not_exist() -> None:
     wrong: list[tuple[Any, str, Any, str]] = [
         (ClassifySettings, "modes", ("frozen", "join"), r'expected one of.*did you mean "joint"'),
-        (ClassifySettings, "modes", "joint", 'expected a tuple of names, given "joint"'),
+        (ClassifySettings, "modes", "joint", 'expected a tuple, given "joint"'),
         (ClusterSettings, "maps", ("tsne",), r'expected one of.*did you mean "t-sne"'),
         (ClusterSettings, "clusterings", ("kmeans",), "expected one of k-means"),
     ]
@@ -171,6 +174,26 @@ def test_settings_files_are_mappings(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
     with pytest.raises(InvalidSetting, match=r"b\.yaml"):
         read_settings_file(tmp_path / "b.yaml")
+
+
+def test_fields_of_settings_are_of_their_types_however_they_are_given() -> None:
+    by_numpy = FitSettings(steps=np.int64(7), learning_rate=np.float32(0.5), warmup="2")  # type: ignore[arg-type]
+    assert by_numpy == FitSettings(steps=7, learning_rate=0.5, warmup=2)
+    assert to_json(by_numpy) == to_json(FitSettings(steps=7, learning_rate=0.5, warmup=2))
+    assert from_mapping(FitSettings, {"steps": np.int64(7)}).steps == 7
+    wrong: list[tuple[str, Any]] = [
+        ("steps", 2.5), ("steps", True), ("steps", "many"), ("learning_rate", math.inf),
+        ("learning_rate", math.nan), ("clip", True), ("compile", 2), ("device", None),
+    ]  # fmt: skip
+    for field, value in wrong:
+        with pytest.raises(InvalidSetting, match=f"FitSettings.{field}: expected"):
+            FitSettings(**{field: value})
+    kinds = [entry.settings for entry in (*MODELS.values(), *SEQUENCE_MODELS.values())]
+    for kind in (*kinds, *(entry.load() for entry in OBJECTIVES.values()), SemiSupervised):
+        for name, hint in typing.get_type_hints(kind).items():
+            if hint in (int, float):
+                with pytest.raises(InvalidSetting, match=f"{name}: expected a"):
+                    kind(**{name: "nonsense"})
 
 
 def test_at_least_looks_into_tuples() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import likely
 from likely import models
@@ -146,3 +147,33 @@ def test_numbers_come_back_in_their_units() -> None:
     assert back.shape == x.shape
     assert (back >= x.min(0) - 1e-9).all()
     assert (back <= x.max(0) + encoder.step_).all()
+
+
+def test_a_name_that_is_neither_a_model_nor_a_run_names_the_nearest() -> None:
+    rows = np.random.default_rng(0).random((4, 5))
+    with pytest.raises(InvalidSetting, match=r'"vea": did you mean "vae"'):
+        Encoder("vea").fit(rows)
+    with pytest.raises(InvalidSetting, match="levels: expected a whole number"):
+        Encoder(levels=2.5).fit(rows)  # type: ignore[arg-type]
+
+
+def test_many_codes_are_decoded_in_parts_to_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = np.random.default_rng(0).random((40, 5))
+    encoder = Encoder("autoencoder", **QUICK).fit(rows)
+    codes = encoder.transform(rows)
+    whole = encoder.inverse_transform(codes)
+    kind: Any = type(encoder.model_)
+    decode, types, sizes = kind.decode, set(), []
+
+    def counted(model: Any, z: torch.Tensor) -> torch.Tensor:
+        types.add(z.dtype)
+        sizes.append(len(z))
+        decoded: torch.Tensor = decode(model, z)
+        return decoded
+
+    monkeypatch.setattr(kind, "decode", counted)
+    monkeypatch.setattr("likely.sklearn.BATCH", 16)
+    assert np.array_equal(encoder.inverse_transform(codes), whole)
+    assert (types, sizes) == ({torch.float64}, [16, 16, 8])

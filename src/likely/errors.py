@@ -7,6 +7,7 @@ ordinary exception.
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
 
@@ -62,6 +63,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
     >>> nearest("chanels", ["channels", "layers"])
     'did you mean "channels"?'
+    >>> nearest("vea", ["vae", "var"])
+    'did you mean "vae"?'
     >>> nearest("zzz", ["channels", "layers"])
     'valid: channels, layers'
     >>> nearest("--lr", ["--layers", "--learning-rate"])
@@ -72,7 +75,19 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     for option in options:
         if _plain(option) == elsewhere:
             return f'did you mean "{option}"?'
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    swapped = [option for option in options if sorted(option) == sorted(name)]
+    close = swapped or difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
         return f'did you mean "{close[0]}"?'
     return "valid: " + ", ".join(options)
+
+
+def whole(name: str, value: object) -> int:
+    """A whole number of any type, also of numpy's, as an int. `name` is what an error calls it.
+
+    Raises:
+        InvalidSetting: something else, also True and 3.0.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InvalidSetting(f"{name}: expected a whole number, given {value!r}")
+    return int(value)

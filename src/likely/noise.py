@@ -18,16 +18,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from likely.errors import whole
+
 
 def derived_seed(*key: int | str) -> int:
-    """A 63-bit seed from a key; different keys give unrelated seeds.
+    """A 63-bit seed from a key; different keys give unrelated seeds, equal integers of any type
+    the same one.
+
+    Raises:
+        InvalidSetting: a part that is neither text nor a whole number.
 
     >>> derived_seed(0, "dropout", 7) == derived_seed(0, "dropout", 7)
     True
     >>> derived_seed(0, "dropout", 7) == derived_seed(0, "dropout", 8)
     False
     """
-    digest = hashlib.sha256(repr(key).encode()).digest()
+    plain = tuple(part if isinstance(part, int | str) else whole("seed", part) for part in key)
+    digest = hashlib.sha256(repr(plain).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
@@ -125,7 +132,7 @@ def weights_from(seed: int) -> Iterator[None]:
     torch's global generator is left as it was.
     """
     before = torch.random.get_rng_state()
-    torch.default_generator.manual_seed(derived_seed(seed, "weights"))
+    torch.default_generator.manual_seed(derived_seed(whole("seed", seed), "weights"))
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ import dataclasses
 import importlib
 import json
 import math
+import numbers
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -94,7 +95,7 @@ class FitSettings:
     }
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         for name in ("steps", "batch_size", "micro_batches", "log_every", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise InvalidSetting(f"{name} must be positive, given {getattr(self, name)}")
@@ -347,24 +348,18 @@ def type_hints(kind: type[Any]) -> Mapping[str, Any]:
     return _HINTS[kind]
 
 
-def known(settings: object) -> None:
-    """Refuse settings whose field of named alternatives (`Literal`, `HeadName`) is none of them.
-
-    So is a tuple of which an entry is none of them.
+def typed(settings: Any) -> None:
+    """Make the fields of settings what their types say, numbers of numpy's plain ones.
 
     Raises:
-        InvalidSetting: names the field, the alternatives and what was given.
+        InvalidSetting: a field that is something else; names it, and what was given.
     """
-    for name, hint in type_hints(type(settings)).items():
-        several = get_origin(hint) is tuple
-        kind = get_args(hint)[0] if several else hint
-        if get_origin(kind) not in (Literal, Annotated):
-            continue
+    hints = type_hints(type(settings))
+    for name in (field.name for field in dataclasses.fields(settings)):
         field, value = f"{type(settings).__name__}.{name}", getattr(settings, name)
-        if several and not isinstance(value, list | tuple):
-            raise InvalidSetting(f"{field}: expected a tuple of names, given {_given(value)}")
-        for part in value if several else (value,):
-            converted(field, part, kind)
+        if get_origin(hints[name]) is tuple and not isinstance(value, list | tuple):
+            raise InvalidSetting(f"{field}: expected a tuple, given {_given(value)}")
+        object.__setattr__(settings, name, converted(field, value, hints[name]))
 
 
 def rates(settings: object, *names: str) -> None:
@@ -523,12 +518,13 @@ def _scalar(name: str, value: Any, kind: type) -> Any:
         if isinstance(value, str) and value.lower() in _TRUTH:
             return _TRUTH[value.lower()]
         raise wrong
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (is_number or isinstance(value, str)):
         raise wrong
     if kind is str:
         return str(value)
     try:
-        if kind is int and (isinstance(value, int) or _is_whole(value)):
+        if kind is int and (isinstance(value, numbers.Integral) or _is_whole(value)):
             return int(value)
         number = float(value)
     except (ValueError, OverflowError) as error:

@@ -23,9 +23,15 @@ from likely import runs
 from likely.ask.layers import Layers
 from likely.data import from_array
 from likely.density import Decoder, chunks
-from likely.errors import InvalidData, InvalidSetting, MissingDependency, Unanswerable
+from likely.errors import (
+    InvalidData,
+    InvalidSetting,
+    MissingDependency,
+    Unanswerable,
+    nearest,
+    whole,
+)
 from likely.models import MODELS
-from likely.settings import at_least
 from likely.training.loop import fit
 from likely.training.presets import fit_settings
 from likely.training.run import Run
@@ -109,14 +115,19 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         values = validate_data(self, X, dtype=np.float64)
         if self.model in MODELS:
-            at_least(self, 2, "levels")
+            if whole("levels", self.levels) < 2:
+                raise InvalidSetting(f"levels must be at least 2, given {self.levels}")
             low, high = values.min(0), values.max(0)
             self.low_ = low
             self.step_ = np.where(high > low, high - low, 1.0) / (self.levels - 1)
             run = self._fitted(values)
             self.model_, adversary = run.model, run.adversary
         else:
-            saved = runs.load(Path(self.model))
+            name = str(self.model)
+            if not Path(name).is_dir():
+                hint = nearest(name, MODELS)
+                raise InvalidSetting(f'Encoder: no model and no run is called "{name}": {hint}')
+            saved = runs.load(Path(name))
             self.model_, adversary = saved.model, saved.adversary
             self.low_, self.step_ = np.zeros(values.shape[1]), np.ones(values.shape[1])
         spec = self.model_.spec
@@ -198,16 +209,16 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             X has another number of columns than a code.
         """
         check_is_fitted(self)
-        if self.layer_ != "code" or not isinstance(self.model_, Decoder):
-            raise Unanswerable(
-                f"Encoder: {self.layer_} of {type(self.model_).__name__} has no inverse"
-            )
-        codes = check_array(X, dtype=np.float32, copy=True, input_name="X")
+        model = self.layers_.model
+        if self.layer_ != "code" or not isinstance(model, Decoder):
+            raise Unanswerable(f"Encoder: {self.layer_} of {type(model).__name__} has no inverse")
+        codes = check_array(X, dtype=np.float64, copy=True, input_name="X")
         if codes.shape[1] != self._n_features_out:
             raise InvalidData(
                 f"Encoder: expected codes with {self._n_features_out} columns, a code in each row, "
                 f"given {codes.shape[1]}"
             )
-        decoded = self.model_.decode(torch.from_numpy(codes)).flatten(1).numpy()
-        numbers: Floats = self.low_ + decoded * self.step_
+        z = torch.from_numpy(codes)
+        parts = [model.decode(z[rows]).flatten(1) for rows in chunks(len(z), BATCH)]
+        numbers: Floats = self.low_ + torch.cat(parts).numpy() * self.step_
         return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 import likely.data.arrays as arrays_module
 from likely.data import from_array, from_file, load
+from likely.data.spec import DataSpec
 from likely.errors import InvalidData, InvalidSetting
 
 RNG = np.random.default_rng(3)
@@ -20,6 +22,45 @@ RNG = np.random.default_rng(3)
 def everything(train, test) -> list[bytes]:
     parts = (train, train.validation, test)
     return sorted(row.tobytes() for part in parts for row in part.values)
+
+
+def test_what_an_array_says_of_its_levels_is_a_plain_number() -> None:
+    x = RNG.integers(0, 4, (20, 3)).astype(np.uint8)
+    x[0] = 3
+    data = from_array(x, levels=x.max() + 1)
+    assert data.spec == from_array(x, levels=4).spec
+    assert data.spec.fingerprint == from_array(x, levels=4).spec.fingerprint
+    assert type(DataSpec("d", (np.int64(3),), np.int64(4)).levels) is int
+    for wrong in (4.0, "4", True):
+        with pytest.raises(InvalidSetting, match="levels: expected a whole number"):
+            from_array(x, levels=wrong)  # type: ignore[arg-type]
+
+
+def test_options_of_load_that_numpy_gives_are_plain_in_what_a_run_keeps() -> None:
+    train, _ = load("digits", levels=np.int64(4))
+    assert json.dumps([train.source, train.spec.to_json()]) == json.dumps(
+        [load("digits", levels=4)[0].source, load("digits", levels=4)[0].spec.to_json()]
+    )
+
+
+def test_masked_values_are_no_data() -> None:
+    x = np.arange(12, dtype=np.uint8).reshape(4, 3)
+    hidden = np.ma.masked_array(x, x == 5)
+    row = np.ma.masked_array(np.arange(4), [False, True, False, False])
+    for arguments in ({"x": hidden}, {"x": x, "labels": row}, {"x": x, "context": hidden}):
+        with pytest.raises(InvalidData, match=r"masked.*x\.filled"):
+            from_array(**arguments)
+    shown = from_array(np.ma.masked_array(x, False))
+    assert (type(shown.values), shown.spec) == (np.ndarray, from_array(x).spec)
+    assert type(from_array(np.asmatrix(x)).values) is np.ndarray
+
+
+def test_a_layout_or_split_of_another_name_is_refused() -> None:
+    x = np.zeros((5, 3, 8, 3), np.uint8)
+    with pytest.raises(InvalidSetting, match=r'layout.*did you mean "channels-first"'):
+        from_array(x, layout="channel-first")  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match=r'split.*did you mean "train"'):
+        from_array(x, split="trian")  # type: ignore[arg-type]
 
 
 @settings(max_examples=60, deadline=None)

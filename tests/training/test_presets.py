@@ -10,6 +10,7 @@ import torch
 import likely
 from likely import data, models
 from likely.cli import main
+from likely.errors import InvalidSetting
 from likely.models import MODELS
 from likely.settings import FitSettings
 from likely.training.presets import fit_settings
@@ -60,3 +61,16 @@ def test_a_preset_is_cut_to_the_data_and_the_steps_and_a_wish_is_not() -> None:
     assert fit_settings(kind, train, {"batch_size": 7}).batch_size == 7
     assert fit_settings(kind, train, {}).learning_rate == preset.learning_rate
     assert fit_settings(object, train, {}) == FitSettings()
+
+
+def test_what_is_no_model_no_objective_and_no_settings_is_named() -> None:
+    train, _ = data.load("digits")
+    model = models.NADE(train.spec)
+    with pytest.raises(InvalidSetting, match=r"NADE is built for a spec.*take its \.spec"):
+        models.NADE(train)
+    with pytest.raises(InvalidSetting, match=r"expected a model.*given the class NADE"):
+        likely.fit(models.NADE, train)  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match=r"expected an objective.*given 'nll'"):
+        likely.fit(model, train, "nll")  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match=r"expected settings.*given {'steps': 3}"):
+        likely.fit(model, train, settings={"steps": 3})  # type: ignore[arg-type]

@@ -25,7 +25,8 @@ from likely.data.spec import (
     train_and_test,
 )
 from likely.data.store import Source, key_of, stamp, stored
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, whole
+from likely.settings import converted
 
 Layout = Literal["auto", "channels-first", "channels-last"]
 
@@ -74,9 +75,13 @@ def from_array(
     >>> from_array(np.zeros((5, 8, 8), np.uint8), levels=2).spec.shape
     (1, 8, 8)
     """
-    if levels is not None and not 2 <= levels <= 65536:
-        raise InvalidSetting(f"levels must be in [2, 65536], given {levels}")
-    x = _shaped(np.asanyarray(x), name, layout)
+    if levels is not None:
+        levels = whole("levels", levels)
+        if not 2 <= levels <= 65536:
+            raise InvalidSetting(f"levels must be in [2, 65536], given {levels}")
+    converted("layout", layout, Layout)
+    converted("split", split, Split)
+    x = _shaped(_plain(x, "values", name), name, layout)
     steps: tuple[str, ...] = ()
     if x.dtype == np.bool_:
         values, levels = _integers(x.view(np.uint8), 2 if levels is None else levels, name)
@@ -91,8 +96,10 @@ def from_array(
         )
     numbers, names = None, tuple(map(str, classes))
     if labels is not None:
-        numbers, names = coded(labels, len(x), classes, name)
-    contexts = None if context is None else _contexts(np.asarray(context), len(x), name)
+        numbers, names = coded(_plain(labels, "labels", name), len(x), classes, name)
+    contexts = None
+    if context is not None:
+        contexts = _contexts(_plain(context, "contexts", name), len(x), name)
     if contexts is not None:
         steps = (*steps, f"context={digest_of(contexts)[:12]}")
     n, digest, shape = (
@@ -102,6 +109,16 @@ def from_array(
     )
     spec = DataSpec(name, values.shape[1:], levels, split, steps, n, digest, names, shape)
     return Dataset(spec, values, numbers, contexts=contexts)
+
+
+def _plain(x: npt.ArrayLike, what: str, name: str) -> npt.NDArray[Any]:
+    """An array of numpy itself; what a masked array hides is no data."""
+    if np.ma.is_masked(x):
+        raise InvalidData(
+            f"{name}: some {what} are masked; leave these examples out, or say by x.filled(...) "
+            "what stands in their place"
+        )
+    return np.asarray(x)
 
 
 def _shaped(x: npt.NDArray[Any], name: str, layout: Layout) -> npt.NDArray[Any]:

@@ -12,13 +12,13 @@ from likely.data.arrays import from_file
 from likely.data.catalogue import CATALOGUE
 from likely.data.download import Progress
 from likely.data.labels import unseen
-from likely.data.prepare import Binarize, check_settings, prepared, whole
+from likely.data.prepare import Binarize, check_settings, prepared
 from likely.data.registry import named
 from likely.data.sequences.catalogue import SEQUENCES
 from likely.data.sequences.files import SUFFIXES, is_sequences
 from likely.data.sequences.loading import load_sequences
 from likely.data.spec import Dataset
-from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.errors import InvalidData, InvalidSetting, nearest, whole
 
 _ARRAYS = (".npy", ".npz")
 
@@ -84,13 +84,16 @@ def load(
     >>> len(train), len(train.validation), len(test)
     (1250, 250, 297)
     """
+    levels = None if levels is None else whole("levels", levels)
+    channels = None if channels is None else whole("channels", channels)
+    if isinstance(size, tuple | list):
+        size = tuple(whole("size", side) for side in size)  # type: ignore[assignment]
+    elif size is not None:
+        size = whole("size", size)
+    seed = whole("seed", seed)
     check_settings(binarize, levels)
-    whole("seed", seed, optional=False)
     if not 0 <= seed < 1 << 63:
         raise InvalidSetting(f"seed must be in [0, 2^63), given {seed}")
-    whole("channels", channels)
-    for side in size if isinstance(size, tuple | list) else (size,):
-        whole("size", side)
     if not isinstance(strict, bool):
         raise InvalidSetting(f"strict: expected True or False, given {strict!r}")
     if not isinstance(source, str | os.PathLike):

@@ -24,7 +24,6 @@ def check_settings(binarize: str | None, levels: int | None) -> None:
         raise InvalidSetting(
             f"binarize: expected one of {', '.join(_BINARIZE)}, or None, given {binarize!r}"
         )
-    whole("levels", levels)
     if binarize is not None and binarize not in _BINARIZE:
         raise InvalidSetting(f'binarize="{binarize}" is unknown: {nearest(binarize, _BINARIZE)}')
     if levels is not None and not 2 <= levels <= 65536:
@@ -33,14 +32,6 @@ def check_settings(binarize: str | None, levels: int | None) -> None:
         raise InvalidSetting(
             f'binarize="{binarize}" gives 2 levels, so levels={levels} contradicts it; give one'
         )
-
-
-def whole(name: str, value: object, *, optional: bool = True) -> None:
-    """Refuse a setting that is no whole number, nor, where it is optional, None."""
-    if (value is not None or not optional) and (
-        isinstance(value, bool) or not isinstance(value, int | np.integer)
-    ):
-        raise InvalidSetting(f"{name}: expected a whole number, given {value!r}")
 
 
 def requantised(data: Dataset, levels: int) -> Dataset:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.errors import InvalidData, InvalidSetting, nearest, whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,6 +69,9 @@ class DataSpec:
     def __post_init__(self) -> None:
         if not self.shape or any(side < 1 for side in self.shape):
             raise InvalidSetting(f"an event shape needs positive sides, given {self.shape}")
+        # Arrays give integers of numpy's, which files cannot keep and whose products overflow.
+        object.__setattr__(self, "levels", whole("levels", self.levels))
+        object.__setattr__(self, "shape", tuple(whole("shape", side) for side in self.shape))
         if not 2 <= self.levels <= 65536:
             raise InvalidSetting(f"levels must be in [2, 65536], given {self.levels}")
         is_map = len(self.context) == 3 and self.context[1:] == self.shape[1:]

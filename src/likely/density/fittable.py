@@ -49,8 +49,13 @@ class _Seeded(abc.ABCMeta):
             options: of the class, or fields of its settings, as latent=2.
 
         Raises:
-            InvalidSetting: an unknown field; names the nearest.
+            InvalidSetting: an unknown field; names the nearest. Or a data set for its
+                specification.
         """
+        if arguments and isinstance(arguments[0], Dataset):
+            raise InvalidSetting(
+                f"{cls.__name__} is built for a specification, given a data set: take its .spec"
+            )
         entry = MODELS.of(cls)
         fields = options.keys() - inspect.signature(cls.__init__).parameters.keys()  # type: ignore[misc]
         if entry is not None and fields:

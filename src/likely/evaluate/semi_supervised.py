@@ -34,7 +34,7 @@ from torch.nn.functional import nll_loss, relu
 
 from likely.evaluate.scores import Floats
 from likely.noise import derived_seed, weights_from
-from likely.settings import at_least
+from likely.settings import at_least, typed
 from likely.training.optimizers import Adam
 
 # Means that vary less than this share of the prior's deviation carry nothing of x.
@@ -68,6 +68,7 @@ class SemiSupervised:
     average: float = 0.995
 
     def __post_init__(self) -> None:
+        typed(self)
         at_least(self, 1, "steps", "batch", "latent", "hidden", "most")
 
 

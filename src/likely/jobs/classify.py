@@ -52,7 +52,7 @@ from likely.jobs.evaluate import Progress, Split, quiet, split_of
 from likely.models.gan.adversary import adversary_of
 from likely.noise import derived_seed, weights_from
 from likely.runs.saved import SavedRun, build, load
-from likely.settings import known, to_json
+from likely.settings import to_json, typed
 
 Mode = Literal["joint", "frozen", "scratch", "m1m2"]
 MODES: tuple[Mode, ...] = ("joint", "frozen", "scratch")
@@ -100,7 +100,7 @@ class ClassifySettings:
     semi_supervised: SemiSupervised = dataclasses.field(default_factory=SemiSupervised)
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         if not self.per_class or min(self.per_class) < 0 or self.seeds < 1 or self.seed < 0:
             raise InvalidSetting(
                 "classify needs per_class of at least 0 (all), seeds of at least 1 and a seed of "

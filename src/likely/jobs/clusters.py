@@ -32,7 +32,7 @@ from likely.files.figures import save_figure
 from likely.jobs.evaluate import Progress, Split, quiet, split_of, stage
 from likely.report.clusters import structure_figure
 from likely.runs.saved import SavedRun, load
-from likely.settings import at_least, known, not_negative
+from likely.settings import at_least, not_negative, typed
 
 BATCH = 500  # images a forward pass
 
@@ -62,7 +62,7 @@ class ClusterSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 5, "n")
         not_negative(self, "count")
 

@@ -52,7 +52,7 @@ from likely.evaluate.sequences.nats import step_nats, step_rate
 from likely.evaluate.sequences.simulated import simulated
 from likely.runs.directory import PROOFS
 from likely.runs.saved import SavedRun, load, read_report
-from likely.settings import known, not_negative
+from likely.settings import not_negative, typed
 from likely.training import health
 from likely.verify import Proofs, weights_digest
 
@@ -88,7 +88,7 @@ class EvaluateSettings:
     factors: bool = False
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         not_negative(self, "importance_samples", "samples", "seed")
 
 

@@ -11,10 +11,10 @@ from likely.settings import (
     FitSettings,
     HeadName,
     at_least,
-    known,
     not_negative,
     rates,
     type_hints,
+    typed,
     unused_beside,
 )
 
@@ -72,7 +72,7 @@ class NetworkSettings:
     FITS: ClassVar[BySize[FitSettings]]
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         hints = type_hints(type(self))
         at_least(self, 1, *(name for name, hint in hints.items() if hint in (int, tuple[int, ...])))
         numbers = [name for name, hint in hints.items() if hint is float]

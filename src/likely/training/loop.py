@@ -19,7 +19,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,15 +116,11 @@ def fit(
     """
     data = as_dataset(data)
     if not isinstance(model, Fittable):
-        raise InvalidSetting(
-            f"expected a model, as likely.models.VAE(train.spec), given {type(model).__name__}"
-        )
-    wanted: Any = objective
-    if wanted is not None and not isinstance(wanted, Objective):
-        what = f"the class {wanted.__name__}" if isinstance(wanted, type) else repr(wanted)
-        raise InvalidSetting(
-            f"expected an objective, as likely.NegativeLogLikelihood(), given {what}"
-        )
+        raise _unexpected("a model, as likely.models.VAE(train.spec)", model)
+    if objective is not None and not isinstance(objective, Objective):
+        raise _unexpected("an objective, as likely.NegativeLogLikelihood()", objective)
+    if settings is not None and not isinstance(settings, FitSettings):
+        raise _unexpected("settings, as likely.FitSettings(steps=500)", settings)
     overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
     changes = {name: value for name, value in overrides.items() if value is not None}
     if settings is None:
@@ -149,6 +144,11 @@ def fit(
     if not run.finished:
         warnings.warn(run.status, Stopped, stacklevel=2)
     return run
+
+
+def _unexpected(expected: str, value: object) -> InvalidSetting:
+    what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+    return InvalidSetting(f"expected {expected}, given {what}")
 
 
 class _Loop:

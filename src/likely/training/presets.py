@@ -26,8 +26,9 @@ def fit_settings(
     base = FitSettings() if entry is None else entry.fit_preset(data.spec)
     # A sequence may be cut into windows: its preset knows how many.
     batch = base.batch_size if isinstance(data, Sequences) else min(base.batch_size, len(data))
-    warmup = min(base.warmup, max(changes.get("steps", base.steps), 0))
-    base = dataclasses.replace(base, batch_size=batch, warmup=warmup)
+    base = dataclasses.replace(base, batch_size=batch)
     settings = from_mapping(FitSettings, dict(changes), base)
+    if "warmup" not in changes:
+        settings = dataclasses.replace(settings, warmup=min(base.warmup, settings.steps))
     refuse_without_effect(settings, changes, base)
     return settings

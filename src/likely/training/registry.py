@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from likely.errors import InvalidSetting
 from likely.settings import OBJECTIVES as OBJECTIVES
-from likely.settings import at_least, known
+from likely.settings import at_least, typed
 
 Kind = TypeVar("Kind", bound=type[Any])
 Penalised = Literal["real", "generated", "both", "between"]
@@ -77,7 +77,7 @@ class SequenceBoundSettings:
     particles: int = 1
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 0, "warmup", "first_weight")
         at_least(self, 1, "particles")
 
@@ -124,7 +124,7 @@ class ELBOSettings:
     encoder_until: int = 0
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 0, "beta", "warmup", "free_nats", "encoder_updates", "encoder_until")
 
 
@@ -161,7 +161,7 @@ class ImportanceSettings:
     gradient: Literal["plain", "stl", "dreg"] = "plain"
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 1, "k")
 
 
@@ -185,6 +185,7 @@ class QuantisedSettings:
     encoder_steps: int = 0
 
     def __post_init__(self) -> None:
+        typed(self)
         at_least(self, 0, "commitment", "rate", "warmup", "encoder_steps")
 
 
@@ -203,6 +204,7 @@ class ContrastiveSettings:
     persistent: bool = True
 
     def __post_init__(self) -> None:
+        typed(self)
         at_least(self, 1, "k")
 
 
@@ -237,7 +239,7 @@ class GameSettings:
     augment: tuple[Augmentation, ...] = ()
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 0, "penalty", "clip_weights", "penalty_steps")
         if self.penalty_steps and not self.first_penalty >= self.penalty > 0:
             raise InvalidSetting(

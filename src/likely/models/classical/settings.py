@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from likely.models.common import BySize, NetworkSettings
 from likely.models.registry import model
-from likely.settings import FitSettings, at_least, known, not_negative
+from likely.settings import FitSettings, at_least, not_negative, typed
 
 if TYPE_CHECKING:
     from likely.models.classical.mixtures import BernoulliMixture as BernoulliMixture
@@ -40,7 +40,7 @@ class MixtureSettings(NetworkSettings):
     SIZES = BySize({}, {"components": 20}, {"components": 100})
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 1, "components", "restarts")
         not_negative(self, "smoothing")
 

@@ -49,8 +49,8 @@ class MultiscalePixelCNNSettings(MaskedSettings):
     FITS = BySize(TINY, LARGE)
 
     def __post_init__(self) -> None:
-        at_least(self, 2, "factor")
         super().__post_init__()
+        at_least(self, 2, "factor")
 
 
 @model("parallel-multiscale", "likely.models.multiscale.parallel_multiscale:ParallelMultiscale")

@@ -52,8 +52,8 @@ class PixelCNNSettings(MaskedSettings):
     FITS = BySize(TINY, LARGE, SMALL_GREY)
 
     def __post_init__(self) -> None:
-        at_least(self, 3, "kernel", "first_kernel")
         super().__post_init__()
+        at_least(self, 3, "kernel", "first_kernel")
 
 
 @dataclasses.dataclass(frozen=True)

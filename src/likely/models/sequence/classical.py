@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from likely.models.registry import sequence_model
 from likely.models.sequence.settings import kind_of
-from likely.settings import FitSettings, at_least, known, not_negative
+from likely.settings import FitSettings, at_least, not_negative, typed
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -49,7 +49,7 @@ class HMMSettings:
     bins: int = 32
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 1, "states")
         at_least(self, 4, "bins")
         not_negative(self, "smoothing")
@@ -86,7 +86,7 @@ class VARSettings:
     rounds: int = 12
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 1, "lags", "components", "rounds")
         not_negative(self, "ridge")
 
@@ -119,7 +119,7 @@ class StateSpaceSettings:
     transpose: int = 0
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 1, "latent", "window")
         not_negative(self, "before", "transpose")
 

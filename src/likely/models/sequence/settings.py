@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from likely.models.registry import sequence_model
-from likely.settings import FitSettings, at_least, known, not_negative, rates
+from likely.settings import FitSettings, at_least, not_negative, rates, typed
 
 if TYPE_CHECKING:
     from likely.data.spec import DataSpec
@@ -51,7 +51,7 @@ class SequenceSettings:
     NUMBERS: ClassVar[Changes] = {}
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 1, "hidden", "layers", "step_hidden", "components", "window")
         not_negative(self, "before", "transpose")
         rates(self, "dropout")
@@ -263,7 +263,7 @@ class RecurrentGANSettings:
     transpose: int = 0
 
     def __post_init__(self) -> None:
-        known(self)
+        typed(self)
         at_least(self, 1, "latent", "hidden", "discriminator_hidden", "window")
         not_negative(self, "before", "transpose")
 
