@@ -242,8 +242,8 @@ def test_orders_that_begin_with_what_is_observed_answer_for_the_mixture() -> Non
     assert "members" in completions(model, X, lower).about
 
 
-def vae() -> LatentVariable:
-    model = redrawn(models.VAE(SPEC, latent=1, network="dense", hidden=8, layers=1), 0.7)
+def vae(factor: float = 0.7) -> LatentVariable:
+    model = redrawn(models.VAE(SPEC, latent=1, network="dense", hidden=8, layers=1), factor)
     assert isinstance(model, LatentVariable)
     return model
 
@@ -271,6 +271,16 @@ def test_weighed_codes_draw_from_the_conditional() -> None:
     assert "worth at least" in str(drawn)
     first, total = completed_nats(model, X, observed, drawn)
     assert (first.relation, total.relation) == (Relation.UPPER, Relation.UPPER)
+
+
+@pytest.mark.parametrize("few", [1, 3])
+def test_an_odd_number_of_weighed_codes_estimates_p_observed_without_bias(few: int) -> None:
+    """More of them come from the prior than from the encoder."""
+    model, observed = vae(1.5), MASKS["bottom"]
+    _, p_observed = integrated(model, observed)
+    many = X.repeat(150, 1, 1, 1)
+    ratio = completions(model, many, observed, particles=few).log_observed.exp() / p_observed
+    assert abs(float(ratio.mean()) - 1) < 3.0 * float(ratio.std()) / len(many) ** 0.5
 
 
 def test_trajectories_in_z_leave_the_conditional_as_it_is() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from PIL import Image
 from scipy.stats import kstest
@@ -109,6 +110,19 @@ def test_a_batch_is_typical_or_not() -> None:
     apart, p = batch_typicality(reference, reference[:50] + 1.0)
     assert apart > 0.5
     assert p < 0.002
+
+
+@pytest.mark.parametrize(("held_out", "batch"), [(50, 500), (200, 200), (200, 10)])
+def test_the_p_value_of_a_batch_is_uniform_for_data_of_the_same_kind(
+    held_out: int, batch: int
+) -> None:
+    generator = np.random.default_rng(0)
+    p = [
+        batch_typicality(generator.gumbel(size=held_out), generator.gumbel(size=batch), 200, seed)[1]
+        for seed in range(400)
+    ]
+    assert scipy.stats.kstest(p, "uniform").pvalue > 1e-3
+    assert batch_typicality(np.full(30, 2.7), np.full(7, 2.7))[1] == 1.0
 
 
 def test_noise_is_odd_and_the_plant_comes_first() -> None:

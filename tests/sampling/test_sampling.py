@@ -183,6 +183,18 @@ def test_a_model_that_sees_everything_has_no_wavefront() -> None:
         drawn(model_for(*CASES[0]), "wavefront")
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("made", {"order": "random"}), ("gated-pixelcnn", {"start": "top-right"})],
+)
+def test_a_single_row_in_another_order_has_no_wavefront(name: str, changes: dict[str, Any]) -> None:
+    """It would be drawn from left to right, given pixels that are not drawn yet."""
+    model = model_built(name, DataSpec("row", (1, 1, 7), 3), **changes)
+    assert isinstance(model, Incremental)
+    with pytest.raises(InvalidSetting, match="does not draw by rows from the top left"):
+        model.sample(4, method="wavefront")
+
+
 @pytest.mark.parametrize("case", [CASES[0], CASES[3]])
 @pytest.mark.parametrize("batch", [1, 2, 7, 17])
 def test_compiled_draws_are_those_of_torch(case: tuple[int, int, str, bool], batch: int) -> None:

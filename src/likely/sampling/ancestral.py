@@ -443,9 +443,11 @@ def _wavefront(
     _, channels, height, width = x.shape
     lag = wavefront_lag(model, height, width)
     if lag is None:
+        why = "sees all pixels to the right in rows above"
+        if not model.is_raster:
+            why = "does not draw by rows from the top left"
         raise InvalidSetting(
-            f"{type(model).__name__} sees all pixels to the right in rows above: there is no "
-            "wavefront; take method=incremental"
+            f"{type(model).__name__} {why}: there is no wavefront; take method=incremental"
         )
     for step in range(width + (height - 1) * lag):
         cells = [
@@ -471,8 +473,10 @@ def _wavefront(
 def wavefront_lag(model: Incremental, height: int, width: int) -> int | None:
     """Columns by which a row must lag behind the row above: max over m of ceil((reach_m + 1) / m).
 
-    None where that is the whole row, or the model does not say.
+    None where that is the whole row, or the model does not say, or draws in another order.
     """
+    if not model.is_raster:
+        return None
     lags = []
     for rows in range(1, height):
         reach = model.reach(rows)

@@ -12,7 +12,8 @@ rest, up to an error that falls as 1 / N. The proposal is half the prior and hal
 
 where x_f are the observed pixels filled in by codes that were weighed before (population Monte
 Carlo); a posterior that is no Gaussian is replaced by the Gaussian of its moments. Weighing the
-codes of the last round alone, with r fixed before, keeps the estimate unbiased.
+codes of the last round alone, with r fixed before, keeps the estimate unbiased. Where N is no
+multiple of 2 F the shares are those in which codes are drawn of each part.
 
 Where few codes carry the weight, the draws are nearly one draw. Hamiltonian Monte Carlo starts
 from them: a chain for each draw, whose trajectories follow the gradient of
@@ -100,23 +101,29 @@ class Imputer:
         return out
 
     def log_proposal(self, z: Tensor) -> Tensor:
-        """log r(z), float64 [N]."""
-        prior = self.model.prior.log_prob(z).double()
-        if not len(self.mean):
+        """log r(z) of codes that `proposed` drew together, float64 [N]."""
+        prior, turns = self.model.prior.log_prob(z).double(), self._turns(len(z))
+        if not len(turns):
             return prior
         off = (z[:, None].double() - self.mean) / self.scale
         each = -0.5 * off**2 - self.scale.log() - 0.5 * math.log(2 * math.pi)
-        encoder = each.sum(-1).logsumexp(1) - math.log(len(self.mean))
-        return torch.logaddexp(prior, encoder) - math.log(2)
+        # The parts as often as they are drawn of: the mean weight is unbiased for any N.
+        counts = turns.bincount(minlength=len(self.mean)).double()
+        encoder = (each.sum(-1) + counts.log()).logsumexp(1)
+        return torch.logaddexp(prior + math.log(len(z) - len(turns)), encoder) - math.log(len(z))
+
+    def _turns(self, n: int) -> Tensor:
+        """Of n codes those that come from the Gaussians: which one each, in turn."""
+        many = n // 2 if len(self.mean) else 0
+        return torch.arange(many, device=self.mean.device) % max(1, len(self.mean))
 
     def proposed(self, n: int) -> Tensor:
         """n codes from r(z), [n, Z]: the halves are drawn apart, the Gaussians in turn."""
-        many = n // 2 if len(self.mean) else 0
-        codes = self.model.latents(self.noise, n - many)
-        if not many:
+        turns = self._turns(n)
+        codes = self.model.latents(self.noise, n - len(turns))
+        if not len(turns):
             return codes
-        turn = torch.arange(many, device=codes.device) % len(self.mean)
-        near = self.mean[turn] + self.scale[turn] * self._normal(many).double()
+        near = self.mean[turns] + self.scale[turns] * self._normal(len(turns)).double()
         return torch.cat([codes, near.to(codes.dtype)])
 
     def weighed(self, n: int) -> Weighed:
