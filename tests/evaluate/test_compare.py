@@ -27,6 +27,7 @@ from likely.evaluate.compare import (
     compare_models,
     paired_comparison,
 )
+from likely.evaluate.likelihood import PerExample
 from likely.report.tables import label, number, terminal_table, typeset
 
 NO_DENSITY = {"likelihood": Answer(Guarantee.NONE, "it only maps noise to samples")}
@@ -279,6 +280,18 @@ def test_a_paired_lower_bound_can_only_show_that_it_is_worse(gap: float) -> None
     assert comparison.verdict is (Verdict.WORSE if gap < 0 else Verdict.UNDECIDED)
     guess = mean_of(a, Relation.APPROXIMATE)
     assert paired_comparison(guess, exact, a.tolist(), b.tolist()).verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.4, math.inf])
+def test_pairing_takes_no_error_away_that_all_examples_share(shared: float) -> None:
+    """An annealed log Z moves all of them together, so their differences do not show its error."""
+    a, b = pairs(-0.3)
+    annealed = PerExample(a, Relation.LOWER, "aaaa", 784, "log Z", shared_error=shared)
+    comparison = paired_comparison(annealed.nats(), mean_of(b), a.tolist(), b.tolist())
+    assert comparison.verdict is (Verdict.UNDECIDED if shared else Verdict.WORSE)
+    bits = annealed.bits_per_dim(), mean_of(b).scaled(1 / (784 * math.log(2.0)), "bits/dim")
+    scaled = [(values / (784 * math.log(2.0))).tolist() for values in (a, b)]
+    assert paired_comparison(*bits, *scaled).verdict is comparison.verdict
 
 
 def test_pairing_in_nats_serves_bits_per_dim() -> None:

@@ -363,7 +363,8 @@ def paired_comparison(
 
     Returns:
         As `Estimate.versus`, with the standard error of the mean difference instead of that of
-        two independent means. A bound still decides only in the direction that it bounds.
+        two independent means; the error of what all examples share (log Z) stays. A bound still
+        decides only in the direction that it bounds.
     """
     plain = left.versus(right)
     if plain.verdict is Verdict.INCOMPARABLE or left.lower_is_better is None:
@@ -380,10 +381,9 @@ def paired_comparison(
             f"{left} and {right}: one {what} does not say how far chance alone moves the "
             "difference",
         )
-    differences = [a - b for a, b in zip(left_values, right_values, strict=True)]
-    mean = math.fsum(differences) / n
-    variance = math.fsum((d - mean) ** 2 for d in differences) / (n - 1)
-    error = math.sqrt(variance / n)
+    mean, apart = _mean_and_error([a - b for a, b in zip(left_values, right_values, strict=True)])
+    shared = (_shared_error(left, left_values), _shared_error(right, right_values))
+    error = math.hypot(apart, *shared)
     slack = confidence_width(n) * error
     shown = f"{left} and {right}: on the same {n} {what}s they differ by {mean:+.4g} +- {error:.2g}"
     # `left` is surely below when even its upper end is below the lower end of `right`.
@@ -398,6 +398,24 @@ def paired_comparison(
     if left.relation == right.relation == Relation.EXACT:
         return Comparison(Verdict.UNDECIDED, f"{shown}, within the sampling error (95 %)")
     return Comparison(Verdict.UNDECIDED, plain.reason)
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of two or more values, and its standard error."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+
+
+def _shared_error(estimate: Estimate, values: Sequence[float]) -> float:
+    """Standard error of what all examples share, as log Z: no pairing takes that away.
+
+    It is what the error of the estimate has beside that of the mean of its values.
+    """
+    if estimate.unit in PER_STEP:  # of blocks, and nothing is shared
+        return 0.0
+    error, alone = estimate.standard_error, _mean_and_error(values)[1]
+    return math.sqrt(error**2 - alone**2) if error > alone * (1 + 1e-9) else 0.0
 
 
 def _bounds(estimate: Estimate, side: Relation) -> bool:
