@@ -12,10 +12,11 @@ from PIL import Image
 
 import likely
 from likely import models, runs
+from likely.ask.colorize import colourings
 from likely.cli import main
 from likely.data.spec import DataSpec
 from likely.density.colouring import grey_of
-from likely.errors import InvalidSetting, Unanswerable
+from likely.errors import InvalidData, InvalidSetting, Unanswerable
 from likely.jobs.restoration import coverage, diversity, floors, psnr, resized
 from likely.jobs.restore import Task, restore
 from sizes import SMALL
@@ -88,6 +89,24 @@ def test_a_chain_rule_colours_grey_of_rec_601_approximately() -> None:
         restore(built("haar-pyramid", COLOUR), Task(4), None, x)
     with pytest.raises(InvalidSetting, match="unknown kernel"):
         restore(built("haar-pyramid", COLOUR), Task(2, "cubic"), None, x)
+
+
+def test_what_particles_were_worth_is_the_least_of_all_images() -> None:
+    x = torch.cat([torch.zeros(1, 3, 4, 4, dtype=torch.int64), torch.randint(256, (3, 3, 4, 4))])
+    model = built("pixelcnn", COLOUR)
+    for order in (x, x.flip(0)):
+        result = restore(model, Task(), None, order, 2, particles=16, block=1)
+        every = [
+            float(colourings(model, grey_of(image[None]), 2, seed=i, particles=16).effective.min())  # type: ignore[union-attr]
+            for i, image in enumerate(order)
+        ]
+        assert f"worth at least {min(every):.1f};" in result.notes[1]
+
+
+@pytest.mark.parametrize("grey", [-1, 256])
+def test_grey_that_no_colour_has_is_refused(grey: int) -> None:
+    with pytest.raises(InvalidData, match=rf"grey levels in \[0, 256\), given {grey}"):
+        colourings(built("pixelcnn", COLOUR), torch.full((1, 1, 4, 4), grey))
 
 
 def test_the_commands_take_a_split_a_folder_and_an_array(

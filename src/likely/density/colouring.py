@@ -86,6 +86,11 @@ def colourings(
             f"expected grey levels, integers [B, 1, {height}, {width}], given {grey.dtype} "
             f"{list(grey.shape)}"
         )
+    if grey.numel() and not 0 <= int(grey.min()) <= int(grey.max()) < model.spec.levels:
+        raise InvalidData(
+            f"expected grey levels in [0, {model.spec.levels}), given {int(grey.min())} to "
+            f"{int(grey.max())}"
+        )
     b, device = len(grey), model.device
     labels = model.labels(context, b)
     rows = torch.arange(b, device=device).repeat_interleave(particles)

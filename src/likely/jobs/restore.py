@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -232,22 +232,24 @@ def restore(
         parts.append(drawn)
         if progress is not None:
             progress(min(len(base), first + block), len(base))
-    draws = torch.cat([part.images for part in parts])
+    whole = _together(parts)
+    draws = whole.images
     known = torch.zeros(model.spec.grid[1:], dtype=torch.bool)
     if isinstance(model, CoarseToFine) and task.times > 1:
         known = model.coarse_pixels(task.times).cpu()
     back = made_smaller(model, draws.flatten(0, 1), task)
     off = (back - base.repeat_interleave(n, 0)).abs().double().mean()
     by_model = not task.kernel or (task.kernel == "rec601" and not isinstance(model, Colorizes))
-    exact = parts[0].exact and by_model
-    notes = parts[0].notes
+    exact = whole.exact and by_model
+    notes = whole.notes
     if not by_model:
         about = "grey of Rec. 601 taken as luma" if task.times == 1 else f"{task.kernel} kernel"
         notes = (f"approximate: {about}, where the model has {_map_of(model, task)}",)
     nats = bits = None
     if truth is not None and by_model:
-        log_base = torch.cat([part.log_observed for part in parts])
-        bits, nats = _bits(model, task, truth, context, log_base, parts[0].relation, fingerprint)
+        bits, nats = _bits(
+            model, task, truth, context, whole.log_observed, whole.relation, fingerprint
+        )
     return Restored(
         task,
         base.cpu().numpy(),
@@ -261,6 +263,16 @@ def restore(
         known.numpy(),
         model.spec.levels,
     )
+
+
+def _together(parts: Sequence[Completions]) -> Completions:
+    """Those of some images after those of others, drawn in one way."""
+    every: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in ("images", "log_observed", "effective", "ancestors")
+        if getattr(parts[0], name) is not None
+    }
+    return dataclasses.replace(parts[0], **every)
 
 
 def _map_of(model: Fittable, task: Task) -> str:
