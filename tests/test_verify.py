@@ -23,6 +23,7 @@ from likely.verify import Proof, Proofs, verify, weights_digest
 from likely.verify.causality import causality
 from likely.verify.subject import all_images, subject_of
 from planted_models import COLOUR, GREY, LEVELS, PIXELCNN, SMALL_DCGAN, SMALL_VAE, lively
+from test_conformance import built as conformance_built
 
 
 def built(kind: type[GenerativeModel], spec: DataSpec = GREY, **changes: object) -> GenerativeModel:
@@ -72,6 +73,14 @@ def test_right_models_pass(
         proofs = verify(twin, quick=quick)
         assert proofs.passed, str(proofs)
         proofs.require()
+
+
+@pytest.mark.parametrize(("name", "channels"), [("vae", 4), ("vq-vae", 6)])
+def test_right_models_of_many_channels_pass(name: str, channels: int) -> None:
+    """All images of two pixels would be too many to list."""
+    model = conformance_built(name, DataSpec("many", (channels, 3, 3), 4))
+    proofs = verify(model, quick=True)
+    assert proofs.passed, str(proofs)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,9 @@ def codes(subject: Subject, model: DiscreteLatent) -> Iterator[Proof]:
 
 
 def _on_tiny(subject: Subject, model: DiscreteLatent) -> Iterator[Proof]:
-    for shape in ((model.spec.shape[0], 2, 2), (model.spec.shape[0], 1, 2)):
-        levels = least_levels(model) if model.spec.shape[0] == 1 else 2
+    channels = model.spec.shape[0]
+    for shape in ((channels, 2, 2), (channels, 1, 2), (channels, 1, 1)):
+        levels = least_levels(model) if channels == 1 else 2
         tiny = smaller_or_none(model, shape, levels, subject.seed)
         if tiny is None or levels ** math.prod(shape) > MOST_IMAGES or not listable(tiny[0]):
             continue

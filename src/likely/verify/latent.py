@@ -50,8 +50,9 @@ def bounds(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
     yield _kl_formula(subject, model) if _has_kl(subject, model) else _kl_at_a_draw(subject, model)
     yield from maps(subject, model)
     yield _ordered_on_fitted(subject, model)
-    for shape in ((model.spec.shape[0], 2, 2), (model.spec.shape[0], 1, 2)):
-        levels = least_levels(model) if model.spec.shape[0] == 1 else 2
+    channels = model.spec.shape[0]
+    for shape in ((channels, 2, 2), (channels, 1, 2), (channels, 1, 1)):
+        levels = least_levels(model) if channels == 1 else 2
         if levels ** math.prod(shape) > MOST_IMAGES:
             continue
         tiny = _widest(subject, model, shape, levels)
