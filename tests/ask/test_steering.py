@@ -12,6 +12,7 @@ from torch import Tensor
 from likely import models
 from likely.data.spec import DataSpec
 from likely.density import ImplicitDensity, Prior, StandardNormal, UniformCube
+from likely.density.inversion import DRAWN
 from likely.density.shell import Shell, around
 from likely.errors import InvalidSetting
 from likely.models.gan.dcgan import DCGAN
@@ -115,6 +116,13 @@ def test_inversion_recovers_the_code_of_a_linear_generator(prior: Prior) -> None
         inside = (projected.abs() < 1).all(1)
         torch.testing.assert_close(error[inside], least[inside], rtol=0.05, atol=0.05)
     assert bool((error > least - 0.05).all())
+
+
+def test_as_many_descents_as_are_asked_for_begin_at_draws_of_their_own() -> None:
+    model = Linear(NORMAL)
+    x = model.decode(model.drawn_codes(2, seed=1))
+    few, many = (model.invert(x, steps=0, restarts=n).error for n in (DRAWN, DRAWN + 5))
+    assert bool((many <= few).all())
 
 
 def test_samples_of_a_generator_invert_to_almost_no_error() -> None:

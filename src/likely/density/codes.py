@@ -203,7 +203,8 @@ class Decoder(Fittable):
                 rate, is_cube = RATE * shell.scale, shell.is_cube
                 missing = restarts - len(parts)
                 if missing:
-                    drawn = self.latents(Noise(seed, "invert", device=self.device), DRAWN)
+                    noise = Noise(seed, "invert", device=self.device)
+                    drawn = self.latents(noise, max(DRAWN, missing))
                     parts.append(nearest_draws(self.image, drawn, target, labels, missing))
             cube = Noise(seed, "clip", device=self.device) if is_cube else None
             codes = descend(
