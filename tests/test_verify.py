@@ -75,10 +75,15 @@ def test_right_models_pass(
         proofs.require()
 
 
-@pytest.mark.parametrize(("name", "channels"), [("vae", 4), ("vq-vae", 6)])
-def test_right_models_of_many_channels_pass(name: str, channels: int) -> None:
-    """All images of two pixels would be too many to list."""
-    model = conformance_built(name, DataSpec("many", (channels, 3, 3), 4))
+@pytest.mark.parametrize(
+    ("name", "channels", "changes"),
+    [("vae", 4, {}), ("vq-vae", 6, {}), ("gated-pixelcnn-orders", 4, {"head_channels": 8})],
+)
+def test_right_models_of_many_channels_pass(
+    name: str, channels: int, changes: dict[str, int]
+) -> None:
+    """All images of two pixels, or of a square of them, would be too many to list."""
+    model = conformance_built(name, DataSpec("many", (channels, 3, 3), 4), **changes)
     proofs = verify(model, quick=True)
     assert proofs.passed, str(proofs)
 

@@ -118,7 +118,9 @@ def test_the_p_value_of_a_batch_is_uniform_for_data_of_the_same_kind(
 ) -> None:
     generator = np.random.default_rng(0)
     p = [
-        batch_typicality(generator.gumbel(size=held_out), generator.gumbel(size=batch), 200, seed)[1]
+        batch_typicality(generator.gumbel(size=held_out), generator.gumbel(size=batch), 200, seed)[
+            1
+        ]
         for seed in range(400)
     ]
     assert scipy.stats.kstest(p, "uniform").pvalue > 1e-3

@@ -121,6 +121,8 @@ def _tiny_shapes(model: Fittable) -> list[tuple[tuple[int, ...], int]]:
         ((c, 1, 2), levels),
         ((c, 1, 2), 2),
     ]
+    if c > 3:  # images of two pixels are many, and orders by columns too need a square
+        sides.append(((c, 1, 1), 2))
     work = {(s, n): n ** math.prod(s) * s[1] * s[2] for s, n in sides}
     few = [entry for entry in work if entry[1] ** math.prod(entry[0]) <= MOST_IMAGES]
     return sorted(few, key=lambda entry: -work[entry])
