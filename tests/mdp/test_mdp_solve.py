@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -179,6 +180,13 @@ def test_every_criterion_goes_on_from_its_checkpoint(criterion: str, tmp_path: P
     assert solved(checkpoint=path).converged
     with pytest.raises(InvalidData, match="another problem"):
         answer(random_mdp(61, actions, 4, 1.0, seed=6, terminal=ends), checkpoint=path, **asked)
+    # The bounds in a checkpoint are believed, so its problem must agree to the last number.
+    swapped, elsewhere = mdp.probability.copy(), mdp.indices.copy()
+    swapped[:2] = swapped[1::-1]
+    elsewhere[0] = max(set(range(mdp.states)) - set(elsewhere[:4].tolist()))
+    for change in ({"probability": swapped}, {"indices": elsewhere}):
+        with pytest.raises(InvalidData, match="another problem"):
+            answer(dataclasses.replace(mdp, **change), checkpoint=path, **asked)
     if criterion != "average":
         with pytest.raises(InvalidData, match="another problem"):
             average_reward(mdp, checkpoint=path)

@@ -84,7 +84,7 @@ class Checkpoint:
         A disk that is full by then costs the checkpoint, with a warning, and not the solve.
         """
         header = {
-            "format": FORMAT, "version": 2, "identity": self.identity, "iterations": iterations,
+            "format": FORMAT, "version": 3, "identity": self.identity, "iterations": iterations,
             "backups": backups, "seconds": seconds, "digest": digest_of(arrays),
             "trace": [dataclasses.astuple(point) for point in trace],
         }  # fmt: skip
@@ -111,7 +111,7 @@ class Checkpoint:
             fields = ("format", "identity", "iterations", "backups", "seconds", "trace", "digest",
                       "version")  # fmt: skip
             header = record_of(parse_json(bytes(arrays.pop("header"))), *fields, what="a header")
-            same = header["format"] == FORMAT and header["version"] == 2
+            same = header["format"] == FORMAT and header["version"] == 3
             whole = header["digest"] == digest_of(arrays) and int(header["iterations"]) >= 0
             identity = header["identity"]
             counters = (
@@ -166,10 +166,13 @@ def identity_of(mdp: MDP, **asked: Any) -> dict[str, Any]:
         mdp: the problem.
         asked: criterion, objective, horizon; arrays (a target) by their digest.
     """
-    weights = np.cos(np.arange(min(mdp.pairs, 1 << 16)))
+    arrays = {
+        name: getattr(mdp, name)
+        for name in ("pair_ptr", "indptr", "indices", "probability", "reward", "terminal")
+    }
     return {
         "states": mdp.states, "discount": mdp.discount, "transitions": mdp.transitions,
-        "sum_reward": float(weights @ mdp.reward[: len(weights)]),
+        "rounding": [mdp.row_defect, mdp.reward_defect], "arrays": digest_of(arrays),
         **{
             name: hashlib.sha256(value.tobytes()).hexdigest()
             if isinstance(value, np.ndarray)
