@@ -9,6 +9,7 @@ from mdp_examples import random_mdp
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, bellman_expectation, certify, evaluate, worlds
 from likely.mdp.solvers.prediction import METHODS
+from likely.mdp.undiscounted import transient
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -79,6 +80,21 @@ def test_policies_that_are_none_are_refused() -> None:
         evaluate(mdp, "unifrom")
     with pytest.raises(InvalidSetting, match='did you mean "gmres"'):
         evaluate(mdp, "uniform", "gmress")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dense", [400, 0])
+def test_an_end_that_rounding_hides_gives_infinite_bounds(
+    method: str, dense: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that stays but for 1e-17 ends after 1e17 steps, which no backup in floats shows."""
+    monkeypatch.setattr(transient, "DENSE", dense)
+    mdp = MDP.from_arrays(
+        [[[1.0, 1e-17, 0], [0, 0.5, 0.5], [0, 0, 0]]], [1.0, 1.0, 0.0], 1.0, terminal=[2]
+    )
+    evaluation = evaluate(mdp, "uniform", method, sweeps=3 if method in ("sweeps", "gauss-seidel") else None)
+    assert evaluation.lower[0] <= 1e17 <= evaluation.upper[0]
+    assert evaluation.error == np.inf
 
 
 def test_a_policy_that_never_ends_has_no_undiscounted_value() -> None:

@@ -10,6 +10,7 @@ import pytest
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp import MDP, average_reward, stationary_distribution, transition_matrix
 from likely.mdp.solvers import stationary
+from likely.mdp.undiscounted import transient
 
 
 def chain_of(matrix: np.ndarray, reward: np.ndarray | None = None) -> MDP:
@@ -66,6 +67,26 @@ def test_periods_and_closed_classes_and_ends() -> None:
     for start in ([1.0, 0.0], [0.5, 0.6, -0.1, 0.0], 4, [np.nan] * 4):
         with pytest.raises(InvalidData, match=re.escape("start must be one of 4 states")):
             stationary_distribution(problem, "uniform", start=start)
+
+
+def test_where_a_chain_ends_is_told_by_chances_that_rounding_hides_beside_one() -> None:
+    """0 stays but for 3e-17 to 2 and 1e-17 to 1; 1 goes on to 0, 2 or 3 alike; 2 and 3 stay."""
+    matrix = np.array([
+        [1.0, 1e-17, 3e-17, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 1, 0], [0, 0, 0, 1],
+    ])  # fmt: skip
+    share = stationary_distribution(chain_of(matrix), "uniform", start=0)
+    # From 1: a third each. With a for the chance to end in 2 from 0, a = 3/4 + (1 + a) / 12.
+    np.testing.assert_allclose(share, [0, 0, 10 / 11, 1 / 11], rtol=1e-14)
+
+
+def test_a_large_chain_that_rounding_holds_in_place_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stationary, "DENSE", 0)
+    monkeypatch.setattr(transient, "DENSE", 0)
+    matrix = np.array([[1.0, 1e-17, 3e-17], [0, 1, 0], [0, 0, 1]])
+    with pytest.raises(InvalidData, match="lost in rounding"):
+        stationary_distribution(chain_of(matrix), "uniform", start=0)
 
 
 def test_rows_of_a_policy_sum_to_one_and_an_episode_ends() -> None:

@@ -17,6 +17,7 @@ from likely.mdp.model.operators import Policy, policy_weights, state_action_valu
 from likely.mdp.model.problem import MDP, is_discounting
 from likely.mdp.model.solution import widest
 from likely.mdp.model.world import Problem, stored
+from likely.mdp.undiscounted.transient import bounds, solver_of
 
 UNIT = 2.0**-53
 METHODS = ("direct", "sweeps", "gauss-seidel", "gmres", "bicgstab")
@@ -156,19 +157,9 @@ def _linear(
 
     system = (sparse.eye_array(mdp.states, format="csr") - mdp.discount * chain).tocsr()
     if method == "direct":
-        if mdp.states <= 400:
-            dense = system.toarray()
-            try:
-                value = np.linalg.solve(dense, gain)
-                return value + np.linalg.solve(dense, gain - system @ value), 0
-            except np.linalg.LinAlgError:  # singular up to rounding
-                return np.full(mdp.states, np.nan), 0
-        try:
-            factors = linalg.splu(system.tocsc())
-        except RuntimeError:  # SuperLU's word for singular
-            return np.full(mdp.states, np.nan), 0
-        value = factors.solve(gain)
-        return value + factors.solve(gain - system @ value), 0
+        solve = solver_of(system)
+        value = solve(gain)
+        return value + solve(gain - system @ value), 0
     count = [0]
 
     def counted(_: Any) -> None:
@@ -216,7 +207,12 @@ def _sweep(
         lower = sparse.tril(chain, format="csr")
         upper_part = chain - lower
         system = sparse.eye_array(mdp.states, format="csr") - mdp.discount * lower
-        lower_solve = linalg.splu(system.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.0).solve
+        try:
+            lower_solve = linalg.splu(
+                system.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.0
+            ).solve
+        except RuntimeError:  # SuperLU's word for singular: a state that stays, up to rounding
+            return np.full(mdp.states, np.nan), 0
     limit = sweeps if sweeps is not None else 10_000_000
     count = 0
     while count < limit:
@@ -250,8 +246,6 @@ def policy_bounds(
     if is_discounting(mdp.discount):
         certificate = certify(mdp, np.where(mdp.terminal, 0.0, value), weights)
         return certificate.lower, certificate.upper
-    from likely.mdp.undiscounted.transient import bounds
-
     # Mixing the pairs of a state rounds once a pair, and large rewards may cancel in it.
     owner, counts = mdp.pair_state, np.diff(mdp.pair_ptr)
     totals = np.bincount(owner, weights, minlength=mdp.states)

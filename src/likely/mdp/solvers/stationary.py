@@ -17,6 +17,7 @@ from likely.mdp.model.operators import Policy, policy_weights
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import Problem, stored
 from likely.mdp.solvers.prediction import policy_chain
+from likely.mdp.undiscounted.transient import solver_of
 
 # Largest closed class that is eliminated densely; sparse factors serve larger ones.
 DENSE = 400
@@ -59,7 +60,8 @@ def stationary_distribution(
 
     Raises:
         InvalidSetting: several closed classes, and no start.
-        InvalidData: a policy or a start that is none.
+        InvalidData: a policy or a start that is none; a chain of many states, some of which it
+            leaves so rarely that rounding hides it.
     """
     from scipy.sparse import csgraph
 
@@ -101,24 +103,46 @@ def _distribution(start: npt.ArrayLike, states: int) -> FloatArray:
 
 
 def _absorbed(chain: Any, label: Array, classes: Array, start: FloatArray) -> FloatArray:
-    """Probability to end in each closed class."""
+    """Probability [C] to end in each of C closed classes."""
     from scipy import sparse
-    from scipy.sparse.linalg import splu
 
-    passing = np.flatnonzero(~np.isin(label, classes))
-    arriving = start.copy()
-    if len(passing):
-        rows = chain[passing]
-        stay = sparse.eye_array(len(passing), format="csc") - rows[:, passing].T.tocsc()
-        visits = splu(stay.tocsc()).solve(start[passing])
-        arriving = start + visits @ rows
-    return np.array([arriving[label == number].sum() for number in classes])
+    place = np.full(int(label.max()) + 1, -1)
+    place[classes] = np.arange(len(classes))
+    ended = np.flatnonzero(place[label] >= 0)
+    into = sparse.csr_array(
+        (np.ones(len(ended)), (ended, place[label[ended]])), shape=(len(label), len(classes))
+    )
+    arrived = np.asarray(start @ into)
+    passing = np.flatnonzero(place[label] < 0)
+    if not len(passing):
+        return arrived
+    leaving, among = chain[passing] @ into, chain[passing][:, passing]
+    if len(passing) > DENSE:
+        visits = _solved(sparse.eye_array(len(passing)) - among.T, start[passing])
+        return np.asarray(arrived + visits @ leaving)
+    # As in `_eliminated`: each state in turn hands on what it holds and what leads to it.
+    moves = np.hstack([leaving.toarray(), among.toarray()])
+    mass = np.concatenate([arrived, start[passing]])
+    for last in range(len(passing) - 1, -1, -1):
+        at = len(classes) + last
+        share = moves[last, :at] / moves[last, :at].sum()
+        mass[:at] += mass[at] * share
+        moves[:last, :at] += np.outer(moves[:last, at], share)
+    return mass[: len(classes)]
+
+
+def _solved(system: Any, right: FloatArray) -> FloatArray:
+    solution = solver_of(system)(right)
+    if not bool(np.isfinite(solution).all()):
+        raise InvalidData(
+            "the chain leaves some of its states so rarely that its long run is lost in rounding"
+        )
+    return solution
 
 
 def _of_class(chain: Any) -> FloatArray:
     """Stationary distribution of an irreducible chain [S, S]."""
     from scipy import sparse
-    from scipy.sparse.linalg import splu
 
     states = chain.shape[0]
     if states <= DENSE:
@@ -130,9 +154,9 @@ def _of_class(chain: Any) -> FloatArray:
         seen = 0.5 * (seen + seen @ chain)
     anchor = int(seen.argmax())
     others = np.delete(np.arange(states), anchor)
-    rest = sparse.eye_array(states - 1, format="csc") - chain[others][:, others].T.tocsc()
+    rest = sparse.eye_array(states - 1) - chain[others][:, others].T
     mass: FloatArray = np.ones(states)
-    mass[others] = splu(rest.tocsc()).solve(chain[[anchor]][:, others].toarray()[0])
+    mass[others] = _solved(rest, chain[[anchor]][:, others].toarray()[0])
     mass = np.maximum(mass, 0.0)
     share: FloatArray = mass / mass.sum()
     return share

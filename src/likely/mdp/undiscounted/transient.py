@@ -6,6 +6,7 @@ weighted by w, and for any v with |r + P v - v| <= d everywhere, |v - v*| <= d w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,39 @@ import numpy as np
 from likely.mdp.model.arrays import BoolArray, FloatArray
 
 UNIT = 2.0**-53
+DENSE = 400  # states up to which a dense solve is quickest
+
+
+def solver_of(system: Any) -> Callable[[FloatArray], FloatArray]:
+    """What solves a sparse system [n, n] for a right side [n]; NaN where it is singular."""
+    from scipy.sparse import linalg
+
+    if system.shape[0] > DENSE:
+        try:
+            solve: Callable[[FloatArray], FloatArray] = linalg.splu(system.tocsc()).solve
+            return solve
+        except RuntimeError:  # SuperLU's word for singular
+            return lambda right: np.full(len(right), np.nan)
+    dense = system.toarray()
+
+    def solved(right: FloatArray) -> FloatArray:
+        try:
+            return np.linalg.solve(dense, right)
+        except np.linalg.LinAlgError:
+            return np.full(len(right), np.nan)
+
+    return solved
 
 
 def expected_steps(terminal: BoolArray, chain: Any) -> FloatArray:
-    """A solution [S] of w = 1 + P w, not rounded rigorously; see `proven_steps`."""
-    from scipy import sparse
-    from scipy.sparse import linalg
+    """A solution [S] of w = 1 + P w, not rounded rigorously; see `bounds`.
 
-    states = len(terminal)
-    system = sparse.eye_array(states, format="csr") - chain
-    ones = np.where(terminal, 0.0, 1.0)
-    if states <= 400:
-        return np.asarray(np.linalg.solve(system.toarray(), ones))
-    return np.asarray(linalg.splu(system.tocsc()).solve(ones))
+    NaN where ending takes so many steps that the system is singular up to rounding.
+    """
+    from scipy import sparse
+
+    system = sparse.eye_array(len(terminal), format="csr") - chain
+    return solver_of(system)(np.where(terminal, 0.0, 1.0))
 
 
 def bounds(
