@@ -372,3 +372,18 @@ def test_where_a_bound_is_infinite_the_error_is_and_the_value_is_not() -> None:
     assert np.isfinite(stopped.value).all()
     assert (stopped.lower <= stopped.value).all()
     assert (stopped.value <= stopped.upper).all()
+
+
+def test_a_sum_that_ends_too_rarely_to_be_bounded_is_given_up() -> None:
+    """Two states hand over to each other but for 1e-17: 4e17 steps, more than rounding can tell.
+
+    Without a limit the sweeps went on for ever.
+    """
+    mdp = MDP.from_pairs(
+        [0, 1, 2, 2], [0, 3, 5], [0, 1, 2, 0, 1], [0.5, 0.5, 1e-17, 0.5, 0.5], [-1.0, -1.0], 1.0,
+        terminal=[2],
+    )  # fmt: skip
+    solution = total_reward(mdp, max_seconds=60.0)
+    assert solution.outcome == "rounding"
+    assert solution.lower[0] == -np.inf
+    assert solution.upper[0] < -1e5

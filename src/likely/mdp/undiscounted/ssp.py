@@ -37,6 +37,7 @@ PATIENCE = 60_000  # transitions swept before a block counts as slow
 WIDEST = 400  # bands may cost this many operations per transition of their block ...
 CORRIDOR = 4  # bandwidth of a chain whose states lie along a line
 LARGEST = 40_000_000  # ... and have at most this many numbers
+ENDLESS = 10  # looks, each after three times the sweeps, at a block that no proof bounds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,7 +146,7 @@ def solve_paths(
         )  # fmt: skip
         return int(made)
 
-    solved.outcome, reached = "converged", (-1, math.inf)
+    solved.outcome, looked, before, looks = "converged", -1, math.inf, 0
     try:
         while True:
             if clock.now() >= until:
@@ -160,9 +161,12 @@ def solve_paths(
                 solved.outcome = "iterations"
                 break
             if solved.place[kernels.SWEEPS] >= solved.place[kernels.PATIENT] > 0:
-                width = float(solved.local[kernels.WIDTH])
-                before, reached = reached, (int(solved.place[kernels.BLOCK]), width)
-                if before[0] == reached[0] and math.inf > reached[1] > 0.7 * before[1]:
+                block, width = int(solved.place[kernels.BLOCK]), float(solved.local[kernels.WIDTH])
+                looks = looks + 1 if block == looked else 1
+                stuck = looks > 1 and math.inf > width > 0.7 * before
+                looked, before = block, width
+                # Where ending takes more steps than rounding allows, no bound is ever finite.
+                if stuck or (looks > ENDLESS and width == math.inf):
                     solved.local[kernels.MODE] = kernels.HOPELESS  # nothing helps any more
                 else:
                     _policy_iteration(paths, tolerance, solved, picked, until)
