@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mdp_examples import random_mdp
 
-from likely.mdp import MDP, METHODS, bellman_optimality, certify, evaluate, solve
+from likely.mdp import (
+    MDP,
+    METHODS,
+    average_reward,
+    backward_induction,
+    bellman_optimality,
+    certify,
+    evaluate,
+    solve,
+    total_reward,
+)
 from likely.mdp.discounted.linear_program import solve_program
+from likely.mdp.model.solution import at_least, at_most
 
 DISCOUNTS = st.sampled_from([0.3, 0.9, 0.99, 0.9999])
 SCALES = st.sampled_from([1e-6, 1.0, 1e6, 1e12])
@@ -166,3 +180,27 @@ def test_bounds_shrink_to_the_tolerance_and_not_by_luck(discount: float) -> None
     assert bool((narrow.lower <= wide.upper).all())
     # A bound that is never within a factor of a hundred of the truth would be no use.
     assert np.abs(wide.value - narrow.value).max() > 1e-4
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_bound_that_is_printed_holds(seed: int) -> None:
+    """Printed numbers have few digits; they are rounded up, not to the nearest."""
+    mdp = random_mdp(6, 2, 3, 0.9, seed=seed, terminal=1)
+    solution = solve(mdp, 1e-3, "value-iteration", max_iterations=seed + 1)
+    for answer in (
+        solution,
+        certify(mdp, solution),
+        evaluate(mdp, "uniform", "sweeps", sweeps=seed),
+        backward_induction(mdp, 40),
+        average_reward(mdp, max_iterations=seed + 1),
+        total_reward(mdp.with_reward(-np.abs(mdp.reward)), max_iterations=seed + 1),
+    ):
+        line = str(answer)
+        assert Fraction(re.findall(r"\| <= ([-+.e\d]+)", line)[0]) >= Fraction(answer.error), line
+
+
+@given(st.floats(-1e300, 1e300, allow_subnormal=False), st.integers(1, 15))
+def test_rounding_for_print_is_outwards_and_by_less_than_a_digit(bound: float, digits: int) -> None:
+    above, below = Fraction(at_most(bound, digits)), Fraction(at_least(bound, digits))
+    assert below <= Fraction(bound) <= above
+    assert above - below <= abs(Fraction(bound)) * Fraction(10) ** (1 - digits)

@@ -92,7 +92,8 @@ def test_an_end_that_rounding_hides_gives_infinite_bounds(
     mdp = MDP.from_arrays(
         [[[1.0, 1e-17, 0], [0, 0.5, 0.5], [0, 0, 0]]], [1.0, 1.0, 0.0], 1.0, terminal=[2]
     )
-    evaluation = evaluate(mdp, "uniform", method, sweeps=3 if method in ("sweeps", "gauss-seidel") else None)
+    sweeps = 3 if method in ("sweeps", "gauss-seidel") else None
+    evaluation = evaluate(mdp, "uniform", method, sweeps=sweeps)
     assert evaluation.lower[0] <= 1e17 <= evaluation.upper[0]
     assert evaluation.error == np.inf
 

@@ -28,7 +28,7 @@ from likely.estimate import Estimate
 from likely.files import reading
 from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.problem import MDP, is_discounting, read_npz, write_npz
-from likely.mdp.model.solution import Solution
+from likely.mdp.model.solution import Solution, at_most
 from likely.mdp.solvers.solve import solve
 from likely.world.grid import Averager, Points, averager, look_ahead, to_mdp
 from likely.world.learn import fit, held_out_nats
@@ -260,7 +260,7 @@ class Errors:
     def __str__(self) -> str:
         coarse = "; ".join(f"{'x'.join(map(str, n))}: {v:.4g}" for n, v in self.refinement)
         lines = [
-            f"planning        |V - V*| <= {self.planning:.3g} in the gridded world (proven)",
+            f"planning        |V - V*| <= {at_most(self.planning)} in the gridded world (proven)",
             f"discretisation  V(start) on the grid {self.value:.4g}, its policy earns "
             f"{self.promised_discounted.mean():.4g} (discounted by {self.discount:g}) in the "
             "learned world without the grid",

@@ -42,7 +42,7 @@ from likely.mdp.draw import plots
 from likely.mdp.draw.comparison import converge
 from likely.mdp.model import checks
 from likely.mdp.model.policies import expectation_sweeps, optimality_sweeps
-from likely.mdp.model.solution import Solution
+from likely.mdp.model.solution import Solution, at_least, at_most
 from likely.mdp.model.world import World
 from likely.mdp.solvers.prediction import evaluate
 from likely.mdp.solvers.solve import CRITERIA, METHODS
@@ -255,7 +255,10 @@ def _methods(options: argparse.Namespace) -> None:
         table.add_column(column, justify="right")
     for run in sorted(runs, key=lambda run: float(run.seconds[-1])):
         table.add_row(
-            run.name, f"{run.backups[-1]:.4g}", f"{run.seconds[-1]:.3g}", f"{run.bound[-1]:.2e}"
+            run.name,
+            f"{run.backups[-1]:.4g}",
+            f"{run.seconds[-1]:.3g}",
+            at_most(float(run.bound[-1])),
         )
     console.print(table)
     if options.plot is not None:
@@ -311,9 +314,10 @@ def _certify(options: argparse.Namespace) -> None:
         )
         return
     console = heading(world)
-    say(console, f"|V - V*| <= {certificate.error:.3g}", "bold")
-    say(console, f"acting greedily in V loses at most {certificate.policy_loss:.3g} in any state")
-    say(console, f"largest change by one backup: {certificate.residual:.3g}")
+    say(console, f"|V - V*| <= {at_most(certificate.error)}", "bold")
+    loss, change = at_most(certificate.policy_loss), at_most(certificate.residual)
+    say(console, f"acting greedily in V loses at most {loss} in any state")
+    say(console, f"largest change by one backup: {change}")
 
 
 def _animate(options: argparse.Namespace) -> None:
@@ -453,7 +457,8 @@ def _counts(options: argparse.Namespace) -> None:
     for s in range(shown):
         number = int(bounds.policy[s])
         action = "" if number < 0 else (acts[number] if acts else str(number))
-        table.add_row(names[s], f"{bounds.lower[s]:.4g}", f"{bounds.upper[s]:.4g}", action)
+        ends = at_least(float(bounds.lower[s]), 4), at_most(float(bounds.upper[s]), 4)
+        table.add_row(names[s], *ends, action)
     console.print(table)
     if shown < counts.states:
         say(console, f"and {counts.states - shown} more states; --json has them all", "dim")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from likely.mdp.draw.plots import short_number
 from likely.mdp.model.layout import GridLayout
 from likely.mdp.model.policies import greedy_pairs
 from likely.mdp.model.problem import MDP
+from likely.mdp.model.solution import at_least, at_most
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,14 +54,10 @@ def interval(low: float, high: float, digits: int = 9, scale: float = 0.0) -> st
         low = -least if low < 0.0 else 0.0
     if abs(high) < least:
         high = least if high > 0.0 else 0.0
-    ends = []
-    for end, rounding in ((low, ROUND_FLOOR), (high, ROUND_CEILING)):
-        if math.isfinite(end):
-            ends.append(
-                f"{float(Context(digits, rounding).create_decimal(Decimal(end))):.{digits}g}"
-            )
-        else:
-            ends.append(signed(end))
+    ends = [
+        rounded(end, digits) if math.isfinite(end) else signed(end)
+        for end, rounded in ((low, at_least), (high, at_most))
+    ]
     return f"[{ends[0]}, {ends[1]}]"
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp.beliefs.bounds import Above, Below
 from likely.mdp.beliefs.problem import POMDP
+from likely.mdp.model.solution import at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,9 +100,9 @@ def solve_beliefs(
     seconds = time.perf_counter() - began
     width = upper - lower
     status = (
-        f"{how} after {trials} trials and {seconds:.3g} s; {lower:.6f} <= V* <= {upper:.6f} at the "
-        f"first belief (width {width:.2g}, {len(below.vectors)} alpha vectors, "
-        f"{len(above.points)} points)"
+        f"{how} after {trials} trials and {seconds:.3g} s; {at_least(lower, 9)} <= V* <= "
+        f"{at_most(upper, 9)} at the first belief (width {width:.2g}, "
+        f"{len(below.vectors)} alpha vectors, {len(above.points)} points)"
     )
     return BeliefSolution(pomdp, below, above, lower, upper, status, trials, seconds)
 

@@ -16,7 +16,7 @@ from likely.errors import InvalidData, InvalidSetting
 from likely.mdp.model.arrays import FloatArray
 from likely.mdp.model.operators import Policy, policy_weights
 from likely.mdp.model.problem import MDP, is_discounting
-from likely.mdp.model.solution import Solution, value_array
+from likely.mdp.model.solution import Solution, at_most, value_array
 from likely.mdp.model.world import Problem, stored
 
 UNIT = 2.0**-53
@@ -43,7 +43,7 @@ class Certificate:
     residual: float
 
     def __str__(self) -> str:
-        return f"|V - V*| <= {self.error:.3g}, residual {self.residual:.3g}"
+        return f"|V - V*| <= {at_most(self.error)}, residual {at_most(self.residual)}"
 
     __repr__ = __str__
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -82,7 +84,7 @@ class Solution:
     @property
     def error(self) -> float:
         """Certified bound on max |value - V*|: the largest distance to an end of the interval."""
-        return widest(self.value, self.lower, self.upper) * (1.0 + 2.0**-52)
+        return widest(self.value, self.lower, self.upper)
 
     @property
     def q(self) -> FloatArray | None:
@@ -127,7 +129,27 @@ def widest(value: FloatArray, lower: FloatArray, upper: FloatArray) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
         reach = np.maximum(upper - value, value - lower)
     reach = np.where(upper == lower, 0.0, np.nan_to_num(reach, nan=np.inf, posinf=np.inf))
-    return float(reach.max(initial=0.0))
+    return float(reach.max(initial=0.0)) * (1.0 + 2.0**-52)  # the difference was rounded
+
+
+def at_most(bound: float, digits: int = 3) -> str:
+    """An upper bound as text of so many digits, rounded up so that it still holds.
+
+    >>> at_most(0.0012301), at_most(-2 / 3, 4), at_most(float("inf"))
+    ('0.00124', '-0.6666', 'inf')
+    """
+    return _rounded(bound, digits, ROUND_CEILING)
+
+
+def at_least(bound: float, digits: int = 3) -> str:
+    """A lower bound as text of so many digits, rounded down."""
+    return _rounded(bound, digits, ROUND_FLOOR)
+
+
+def _rounded(bound: float, digits: int, direction: str) -> str:
+    if math.isfinite(bound):
+        bound = float(Context(digits, direction).create_decimal(Decimal(bound)))
+    return f"{bound + 0.0:.{digits}g}"
 
 
 def sentence(outcome: str, error: float, tolerance: float, iterations: int, seconds: float) -> str:
@@ -143,7 +165,8 @@ def sentence(outcome: str, error: float, tolerance: float, iterations: int, seco
     }
     unit = "iteration" if iterations == 1 else "iterations"
     text = (
-        f"{heads[outcome]} after {iterations} {unit} and {seconds:.3g} s; |V - V*| <= {error:.3g}"
+        f"{heads[outcome]} after {iterations} {unit} and {seconds:.3g} s; "
+        f"|V - V*| <= {at_most(error)}"
     )
     if outcome != "converged":
         text += f" (tolerance: {tolerance:.3g}); the bounds hold nevertheless"

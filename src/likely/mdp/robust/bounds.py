@@ -42,6 +42,7 @@ from likely.errors import InvalidSetting
 from likely.mdp.model import checks
 from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.problem import is_discounting
+from likely.mdp.model.solution import at_most
 from likely.mdp.robust.counts import Counts
 
 UNIT = 2.0**-53
@@ -74,8 +75,9 @@ class RobustBounds:
     def __str__(self) -> str:
         return (
             f"L <= V* <= U in every state with probability {1 - self.delta:g} "
-            f"(sets: {self.sets}, widest interval {float((self.upper - self.lower).max()):.3g}, "
-            f"solver error {self.solver_error:.2g})"
+            f"(sets: {self.sets}, widest interval "
+            f"{at_most(float((self.upper - self.lower).max()))}, "
+            f"solver error {at_most(self.solver_error, 2)})"
         )
 
     __repr__ = __str__

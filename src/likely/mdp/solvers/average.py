@@ -21,7 +21,7 @@ from likely.mdp.kernels.threads import choose
 from likely.mdp.model import checks
 from likely.mdp.model.arrays import Array
 from likely.mdp.model.checkpoints import checkpoint_of
-from likely.mdp.model.solution import Solution, TracePoint, sentence
+from likely.mdp.model.solution import Solution, TracePoint, sentence, widest
 from likely.mdp.model.world import Problem, stored
 
 
@@ -133,22 +133,25 @@ def average_reward(
         low, high = -high, -low
     middle = 0.5 * low + 0.5 * high
     middle = middle if np.isfinite(middle) else 0.0
-    reach = max(high - middle, middle - low)
-    status = sentence(outcome, reach, tolerance, iterations, seconds)
+    gain, lower, upper = (np.full(states, end) for end in (middle, low, high))
+    error = widest(gain, lower, upper)
+    if outcome == "converged" and error > tolerance:
+        outcome = "rounding"
+    status = sentence(outcome, error, tolerance, iterations, seconds)
     status = status.replace("|V - V*|", "|gain - gain*|")
     if outcome == "iterations" and stale > 1000:
         status += "; the bounds no longer narrow: the gain probably differs between states"
     policy = np.where(best >= 0, mdp.pair_action[best], -1) if mdp.pairs else best
     return Solution(
         policy=policy,
-        value=np.full(states, middle),
-        lower=np.full(states, low),
-        upper=np.full(states, high),
+        value=gain,
+        lower=lower,
+        upper=upper,
         iterations=iterations,
         outcome=outcome,
         status=status,
         trace=tuple(trace),
         about={"criterion": "average", "objective": objective, "method": "relative-value-iteration",
                "tolerance": tolerance, "seconds": seconds, "bias": sign * value},
-        gain=np.full(states, middle),
+        gain=gain,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.checkpoints import checkpoint_of
 from likely.mdp.model.operators import state_action_values
 from likely.mdp.model.problem import MDP
-from likely.mdp.model.solution import Solution
+from likely.mdp.model.solution import Solution, at_most, widest
 from likely.mdp.model.world import Problem, stored
 
 UNIT = 2.0**-53
@@ -112,13 +112,14 @@ def backward_induction(
     save()
     backup.bound(value, error, policy, steps)
     seconds = time.perf_counter() - began
-    worst = float(error[steps:].max(initial=0.0))
-    status = f"solved {horizon} steps backwards in {seconds:.3g} s; |V - V*| <= {worst:.3g}"
+    lower, upper = value - error, value + error
+    worst = widest(value[steps:], lower[steps:], upper[steps:])
+    status = f"solved {horizon} steps backwards in {seconds:.3g} s; |V - V*| <= {at_most(worst)}"
     if steps:
         status = (
             f"{STOPPED[outcome]} after {horizon - steps} of {horizon} steps backwards and "
-            f"{seconds:.3g} s; |V - V*| <= {worst:.3g} from time {steps} on and "
-            f"{float(error.max()):.3g} before; the bounds hold nevertheless"
+            f"{seconds:.3g} s; |V - V*| <= {at_most(worst)} from time {steps} on and "
+            f"{at_most(widest(value, lower, upper))} before; the bounds hold nevertheless"
         )
     elif not np.isfinite(worst):
         outcome = "overflow"
@@ -128,8 +129,8 @@ def backward_induction(
     return Solution(
         policy=policy,
         value=value,
-        lower=value - error,
-        upper=value + error,
+        lower=lower,
+        upper=upper,
         iterations=horizon - steps,
         outcome=outcome,
         status=status,

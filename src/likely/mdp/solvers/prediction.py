@@ -15,7 +15,7 @@ from likely.mdp.check.certificates import certify
 from likely.mdp.model.arrays import FloatArray
 from likely.mdp.model.operators import Policy, policy_weights, state_action_values, table_of
 from likely.mdp.model.problem import MDP, is_discounting
-from likely.mdp.model.solution import widest
+from likely.mdp.model.solution import at_most, widest
 from likely.mdp.model.world import Problem, stored
 from likely.mdp.undiscounted.transient import bounds, solver_of
 
@@ -132,7 +132,8 @@ def evaluate(
         error = widest(value, lower, upper)
     seconds = time.perf_counter() - began
     count = "" if method == "direct" else f" after {iterations} iterations"
-    status = f"evaluated by {method}{count} in {seconds:.3g} s; |V - V^pi| <= {error:.3g}{note}"
+    status = f"evaluated by {method}{count} in {seconds:.3g} s; "
+    status += f"|V - V^pi| <= {at_most(error)}{note}"
     return Evaluation(value, lower, upper, iterations, status, history, mdp)
 
 

@@ -504,12 +504,12 @@ def answers(lower, upper, chosen, pair_ptr, pair_action, terminal):
     """Values in the middle of the bounds, and the action of each state.
 
     Where one bound is infinite the value is the other one, and 0 where both are. A state where
-    all is decided takes its first pair. Returns (value, action, largest half width, number of
-    states of infinite value, the first of them).
+    all is decided takes its first pair. Returns (value, action, number of states of infinite value,
+    the first of them).
     """
     states = lower.shape[0]
     value, action = np.empty(states), np.full(states, -1, dtype=np.int64)
-    error, endless, first = 0.0, 0, -1
+    endless, first = 0, -1
     for s in range(states):
         low, high = lower[s], upper[s]
         if low == high:
@@ -517,13 +517,11 @@ def answers(lower, upper, chosen, pair_ptr, pair_action, terminal):
             if np.isinf(low):
                 first = s if endless == 0 else first
                 endless += 1
+        elif np.isfinite(low) and np.isfinite(high):
+            value[s] = 0.5 * low + 0.5 * high
         else:
-            if np.isfinite(low) and np.isfinite(high):
-                value[s] = 0.5 * low + 0.5 * high
-            else:
-                value[s] = low if np.isfinite(low) else high if np.isfinite(high) else 0.0
-            error = max(error, 0.5 * (high - low))
+            value[s] = low if np.isfinite(low) else high if np.isfinite(high) else 0.0
         if terminal[s] or pair_ptr[s] == pair_ptr[s + 1]:
             continue
         action[s] = pair_action[chosen[s] if chosen[s] >= 0 else pair_ptr[s]]
-    return value, action, error, endless, first
+    return value, action, endless, first

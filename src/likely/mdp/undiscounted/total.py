@@ -25,7 +25,7 @@ from likely.mdp.model.arrays import Array, FloatArray, Mask
 from likely.mdp.model.build import mask_of
 from likely.mdp.model.checkpoints import Checkpoint, Resumed, checkpoint_of
 from likely.mdp.model.problem import MDP
-from likely.mdp.model.solution import Solution, TracePoint, sentence
+from likely.mdp.model.solution import Solution, TracePoint, sentence, widest
 from likely.mdp.model.world import Problem, Question, stored
 from likely.mdp.undiscounted import acyclic, zero_gain
 from likely.mdp.undiscounted import end_components as graph
@@ -548,9 +548,10 @@ def _solution(
     lower, upper = solved.lower, solved.upper
     if sign < 0.0:
         lower, upper = -upper + 0.0, -lower + 0.0
-    value, policy, error, endless, first = kernels.answers(
+    value, policy, endless, first = kernels.answers(
         lower, upper, solved.chosen, mdp.pair_ptr, mdp.pair_action, mdp.terminal
     )
+    error = widest(value, lower, upper)
     if error <= tolerance:
         solved.outcome = "converged"
     elif solved.outcome == "converged":
