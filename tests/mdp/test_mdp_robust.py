@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from scipy.optimize import linprog
 
 from likely import mdp
 from likely.cli import main
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, LikelyError
 from likely.mdp.robust.bounds import (
     entry_intervals,
     l1_radius,
@@ -336,3 +337,66 @@ def test_certified_improvement_departs_only_where_it_is_proven() -> None:
         assert "no state is worth less" in str(many)
     with pytest.raises(InvalidSetting, match="delta"):
         mdp.certified_improvement(counts, base, 0.9, delta=0.0)
+
+
+LOG: dict[str, object] = {"state": [0, 0, 1], "action": [0, 1, 0], "next_state": [1, 0, 1],
+                          "reward": [[1.0, 0.0], [2.0, 0.0]], "support": "all"}  # fmt: skip
+ONLY_FIRST = np.ones((2, 2, 2), dtype=bool) * np.array([True, False])[:, None, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reward": [[np.nan, 0.0], [2.0, 0.0]]}, "rewards must be finite"),
+        ({"reward": [[np.inf, 0.0], [2.0, 0.0]]}, "rewards must be finite"),
+        ({"state": [0.7, 0, 1]}, "whole numbers"),
+        ({"state": [0, 1]}, "whole numbers"),
+        ({"terminal": [1]}, "terminal has shape"),
+        ({"terminal": [0, 1]}, "terminal has shape .* int64"),
+        ({"initial": [np.nan, 1.0]}, "initial distribution"),
+        ({"initial": [1.0]}, "initial distribution"),
+        ({"support": ONLY_FIRST, "state": [0] * 3}, "state 1 has no possible successor"),
+        ({"reward": [1.0] * 3, "reward_range": (0, 1), "shape": (-1, 2)}, "states and actions -1"),
+    ],
+)
+def test_a_log_that_means_nothing_is_refused(change: dict[str, object], message: str) -> None:
+    of_log: Any = mdp.Counts.of_transitions
+    with pytest.raises(LikelyError, match=message):
+        of_log(**(LOG | change))
+
+
+def test_settings_of_statements_are_refused_where_they_prove_nothing() -> None:
+    of_log: Any = mdp.Counts.of_transitions
+    support = np.ones((2, 2, 2), dtype=bool)
+    support[1, 1] = False
+    counts = of_log(**(LOG | {"support": support}))
+    even = np.full((2, 2), 0.5)  # half of it for an action that the second state does not have
+    for wrong in (even, [[np.nan, 1.0], [1.0, 0.0]]):
+        for improve in (
+            lambda policy: mdp.spibb(counts, policy, 0.9, threshold=1),
+            lambda policy: mdp.soft_spibb(counts, policy, 0.9, epsilon=1.0),
+            lambda policy: mdp.certified_improvement(counts, policy, 0.9),
+        ):
+            with pytest.raises(InvalidData, match="no distribution over the actions"):
+                improve(wrong)
+    base = [[0.5, 0.5], [1.0, 0.0]]
+    for ask in (
+        lambda: mdp.spibb(counts, base, 0.9, threshold=-1),
+        lambda: mdp.spibb(counts, base, 0.9, threshold=1, delta=0.0),
+        lambda: mdp.soft_spibb(counts, base, 0.9, epsilon=1.0, delta=2.0),
+        lambda: mdp.robust_bounds(counts, 0.9, tolerance=float("nan")),
+        lambda: mdp.robust_bounds(counts, 0.9, max_iterations=0),
+        lambda: mdp.certified_improvement(counts, base, 0.9, tolerance=0.0),
+        lambda: mdp.draw_trajectories(mdp.worlds.build("frozen-lake"), "uniform", -1),
+    ):
+        with pytest.raises(InvalidSetting):
+            ask()
+
+
+def test_where_everything_has_ended_nothing_is_earned() -> None:
+    ended = mdp.MDP.from_pairs([0, 0], [0], [], [], [], 0.9, terminal=[0])
+    counts = mdp.draw_counts(ended, 5)
+    bounds = mdp.robust_bounds(counts, 0.9)
+    assert (bounds.lower.tolist(), bounds.upper.tolist()) == ([0.0], [0.0])
+    assert mdp.certified_improvement(counts, [[1.0]], 0.9).lower.tolist() == [0.0]
+    assert mdp.spibb(counts, [[1.0]], 0.9, threshold=1).gain == 0.0

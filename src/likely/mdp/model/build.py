@@ -79,7 +79,7 @@ def from_pairs(
     pieces.fold(row_tolerance)
     checks.rewards(pieces.reward, pieces.pair_ptr, pieces.pair_action, *names)
     pieces.merge()
-    start = _initial(marks.initial, len(pairs_of) - 1)
+    start = initial_of(marks.initial, len(pairs_of) - 1)
     appended = pieces.complete_rows(missing, row_tolerance, names)
     if appended:
         names = (None if names[0] is None else (*names[0], "end"), names[1])
@@ -451,7 +451,8 @@ def mask_of(states_or_mask: npt.ArrayLike, states: int, name: str) -> BoolArray:
     return mask
 
 
-def _initial(initial: npt.ArrayLike | None, states: int) -> FloatArray | None:
+def initial_of(initial: npt.ArrayLike | None, states: int) -> FloatArray | None:
+    """The distribution [S] of the first state, given as one or as a state."""
     if initial is None:
         return None
     array = np.asarray(initial)

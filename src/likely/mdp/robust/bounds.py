@@ -15,7 +15,7 @@ Sets, with n visits, k *possible* successors, m rows (all visited the same way):
 - "l1": P(|p - f|_1 >= e) <= (2^k - 2) exp(-n e^2 / 2) (Weissman et al. 2003, HPL-2003-97), so
   e = sqrt(2 ln((2^k - 2) m / delta) / n);
 - "intervals": Clopper and Pearson 1934 for each entry, delta / (m k) each;
-- "both": half of delta for each, and the better bound in each state.
+- "both": half of delta for each; U is the better one in each state, L that of the better policy.
 
 Rewards are known, or known only where they were paid and to lie in a declared range of width R.
 Then d = delta / 2 is for the mean rewards of the pairs, and the smaller of two radii counts, d / 2
@@ -202,13 +202,19 @@ def robust_bounds(
         tolerance: of the robust values, in units of reward.
 
     Raises:
-        InvalidSetting: an unknown name, a discount or a delta out of range.
+        InvalidSetting: an unknown name, a discount, delta, tolerance or number of iterations out
+            of range.
     """
     checks.choice("sets", sets, SETS)
     checks.choice("gathered", gathered, ("fixed", "adaptive"))
     if not is_discounting(discount) or not 0.0 < delta < 1.0:
         raise InvalidSetting(
             f"expected a discount and a delta between 0 and 1, given {discount} and {delta}"
+        )
+    if not tolerance > 0.0 or max_iterations < 1:
+        raise InvalidSetting(
+            f"expected a positive tolerance and at least one iteration, given {tolerance} and "
+            f"{max_iterations}"
         )
     parts = [sets] if sets != "both" else ["l1", "intervals"]
     solved = [
@@ -296,6 +302,8 @@ def fixed_point(
         side: 0 for the lower bound, 1 for the upper one.
         weights: [m] a policy's probabilities; None for the best action.
     """
+    if not len(counts.state):  # all states are terminal
+        return FixedPoint(np.zeros(counts.states), np.zeros(0), 0.0, 0)
     starts = np.flatnonzero(np.append(True, np.diff(counts.state) != 0))[: len(counts.state)]
     live = counts.state[starts]
     size, value = 1.0 - discount, np.zeros(counts.states)

@@ -84,9 +84,9 @@ def certified_improvement(
     """
     checks.choice("sets", sets, ("intervals", "l1"))
     checks.choice("gathered", gathered, ("fixed", "adaptive"))
-    if not 0.0 < delta < 1.0:
-        raise InvalidSetting(f"expected a delta between 0 and 1, given {delta}")
-    policy = behaviour_of(counts, behaviour, discount).copy()
+    if not tolerance > 0.0:
+        raise InvalidSetting(f"tolerance {tolerance}: expected a positive number")
+    policy = behaviour_of(counts, behaviour, discount, delta).copy()
     worst, pays = confidence_sets(counts, delta, sets, gathered)
     switches, pair = 0, (counts.state, counts.action)
     for _ in range(ROUNDS):

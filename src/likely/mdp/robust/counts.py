@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
 from likely.mdp.model.arrays import BoolArray, FloatArray, IntArray
+from likely.mdp.model.build import initial_of
 from likely.mdp.model.operators import policy_weights
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import Problem, stored
@@ -143,7 +144,8 @@ class Counts:
         Raises:
             InvalidSetting: support="observed". What was not seen yet may still happen, so a
                 confidence set on the observed successors does not contain the truth.
-            InvalidData: shapes that do not fit, or a transition outside the support.
+            InvalidData: shapes that do not fit, a transition outside the support, a state that
+                goes nowhere and is not terminal, rewards that are not finite.
         """
         pay = np.asarray(reward, dtype=np.float64)
         if pay.ndim == 1:
@@ -155,6 +157,8 @@ class Counts:
             if shape is None and isinstance(support, str):
                 raise InvalidSetting("numbers of states and actions are not said: shape=(S, A)")
             states, actions = np.shape(support)[:2] if shape is None else shape
+            if min(states, actions) < 1:
+                raise InvalidSetting(f"numbers of states and actions {states} and {actions}: >= 1")
         elif pay.ndim not in (2, 3) or (pay.ndim == 3 and pay.shape[0] != pay.shape[2]):
             raise InvalidData(
                 f"reward has shape {list(pay.shape)}, expected [S, A], [S, A, S] or [N]"
@@ -177,11 +181,28 @@ class Counts:
             raise InvalidData(
                 f"support has shape {list(allowed.shape)}, expected [{states}, {actions}, {states}]"
             )
-        ends = (
-            np.zeros(states, dtype=bool) if terminal is None else np.asarray(terminal, dtype=bool)
-        )
-        rows = np.stack([np.asarray(a, dtype=np.int64) for a in (state, action, next_state)])
-        if rows.ndim != 2 or (rows < 0).any() or (rows.max(axis=1, initial=-1) >= [
+        ends = np.zeros(states, dtype=bool) if terminal is None else np.asarray(terminal)
+        if ends.shape != (states,) or ends.dtype != np.bool_:
+            raise InvalidData(
+                f"terminal has shape {list(ends.shape)} and type {ends.dtype}, expected [{states}] "
+                "bool"
+            )
+        stuck = np.flatnonzero(~ends & ~allowed.any(axis=(1, 2)))
+        if len(stuck):
+            raise InvalidData(
+                f"state {stuck[0]} has no possible successor; support one, or declare it terminal"
+            )
+        numbers = [np.asarray(a) for a in (state, action, next_state)]
+        shapes = {a.shape for a in numbers}
+        if len(shapes) > 1 or any(
+            a.ndim != 1 or a.dtype.kind not in "iu" for a in numbers if a.size
+        ):
+            raise InvalidData(
+                "state, action and next_state are whole numbers [N] each, given shapes "
+                f"{[list(a.shape) for a in numbers]} and types {[str(a.dtype) for a in numbers]}"
+            )
+        rows = np.stack(numbers).astype(np.int64)
+        if (rows < 0).any() or (rows.max(axis=1, initial=-1) >= [
             states, actions, states
         ]).any():  # fmt: skip
             raise InvalidData(f"numbers of states are 0..{states - 1}, of actions 0..{actions - 1}")
@@ -213,9 +234,11 @@ class Counts:
             known = _means(count, paid)
         else:
             known = pay[s, a, t] if pay.ndim == 3 else np.broadcast_to(pay[s, a], t.shape)
+            if not np.isfinite(known[there]).all():
+                raise InvalidData("rewards must be finite wherever they can be paid")
         return cls(
             pair[:, 0], pair[:, 1], successor, count, np.where(there, known, 0.0), ends,
-            None if initial is None else np.asarray(initial, dtype=np.float64), paid,
+            initial_of(initial, states), paid,
         )  # fmt: skip
 
 
@@ -290,6 +313,8 @@ def draw_trajectories(
         policy: any form that `policy_weights` takes.
         steps: longest episode.
     """
+    if episodes < 0 or steps < 0:
+        raise InvalidSetting(f"episodes and steps are at least 0, given {episodes} and {steps}")
     mdp = stored(problem)
     if mdp.initial is None:
         raise InvalidSetting("the process has no distribution of first states to begin episodes in")

@@ -111,7 +111,9 @@ def spibb(
         InvalidData: a behaviour policy of the wrong shape, or no distribution.
     """
     checks.choice("variant", variant, ("keep", "at-most"))
-    model = _Estimated(counts, behaviour, discount)
+    if not threshold >= 0:
+        raise InvalidSetting(f"threshold must be at least 0, given {threshold}")
+    model = _Estimated(counts, behaviour_of(counts, behaviour, discount, delta), discount)
     free = np.zeros(model.base.shape, dtype=bool)
     free[counts.state, counts.action] = counts.visits > threshold
 
@@ -143,7 +145,7 @@ def soft_spibb(
     """
     if not epsilon >= 0.0:
         raise InvalidSetting(f"epsilon must be at least 0, given {epsilon}")
-    model = _Estimated(counts, behaviour, discount)
+    model = _Estimated(counts, behaviour_of(counts, behaviour, discount, delta), discount)
     states, actions = model.base.shape
     error = np.full(model.base.shape, np.inf)
     with np.errstate(divide="ignore"):
@@ -156,26 +158,34 @@ def soft_spibb(
     return SafePolicy(policy, gain, epsilon, math.nan, largest, needed, delta)
 
 
-def behaviour_of(counts: Counts, behaviour: npt.ArrayLike, discount: float) -> FloatArray:
-    """[S, A] probabilities, once they and the discount are known to be such."""
+def behaviour_of(
+    counts: Counts, behaviour: npt.ArrayLike, discount: float, delta: float
+) -> FloatArray:
+    """[S, A] probabilities, once they, the discount and delta are known to be such."""
     base = np.asarray(behaviour, dtype=np.float64)
-    if base.ndim != 2 or len(base) != counts.states or base.shape[1] <= int(counts.action.max()):
+    if (
+        base.ndim != 2
+        or len(base) != counts.states
+        or base.shape[1] <= counts.action.max(initial=0)
+    ):
         raise InvalidData(
             f"the behaviour policy has shape {list(base.shape)}, expected [{counts.states}, A]"
         )
-    live = np.unique(counts.state)
-    if (base < 0).any() or (abs(base[live].sum(axis=1) - 1.0) > 1e-9).any():
-        raise InvalidData("the behaviour policy is no distribution over the actions")
+    total = np.bincount(counts.state, base[counts.state, counts.action], counts.states)
+    wrong = ~(abs(total - 1.0) <= 1e-9) & (np.bincount(counts.state, minlength=counts.states) > 0)
+    if wrong.any() or not (base >= 0.0).all():
+        raise InvalidData("the behaviour policy is no distribution over the actions of each state")
     if not is_discounting(discount):
         raise InvalidSetting(f"a discount below 1 is expected, given {discount}")
+    if not 0.0 < delta < 1.0:
+        raise InvalidSetting(f"expected a delta between 0 and 1, given {delta}")
     return base
 
 
 class _Estimated:
     """The process of the frequencies, dense."""
 
-    def __init__(self, counts: Counts, behaviour: npt.ArrayLike, discount: float) -> None:
-        base = behaviour_of(counts, behaviour, discount)
+    def __init__(self, counts: Counts, base: FloatArray, discount: float) -> None:
         states, live = counts.states, np.unique(counts.state)
         self.base, self.discount, self.counts = base, discount, counts
         self.q_reward = np.zeros(base.shape)
@@ -192,7 +202,7 @@ class _Estimated:
         )
         self.rows[:, :, counts.terminal] = 0.0
         even = np.zeros(states)
-        even[live] = 1.0 / len(live)
+        even[live] = 1.0 / max(1, len(live))
         self.begin: FloatArray = even if counts.initial is None else counts.initial
 
     def value(self, policy: FloatArray) -> FloatArray:
