@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +172,29 @@ def test_the_observation_is_of_the_next_state() -> None:
     text = PREAMBLE + "observations: x y\nT: *\n0 1\n1 0\nO: *\n1 0\n0 1\n"
     text += "R: * : a : * : y 5\nR: * : b : * : y 7\n"  # from a one sees b's y, from b a's x
     assert parse_cassandra(text).expected_rewards().tolist() == [[5.0, 0.0], [5.0, 0.0]]
+
+
+@pytest.mark.parametrize("rows", ["0.5 0\n0 0.5", "-1 2\n0 1", "3 0\n0 1", "1 0\n0 nan"])
+def test_observations_that_are_no_distribution_are_refused(rows: str) -> None:
+    """They were weights of the rewards: half of a row paid half of what the file says."""
+    text = PREAMBLE + f"observations: x y\nT: * identity\nO: *\n{rows}\nR: * : * : * : x 8\n"
+    with pytest.raises(InvalidData, match=r"O: .* sums to|finite number"):
+        parse_cassandra(text)
+    with pytest.raises(InvalidData, match="O: stay : a sums to 0"):
+        parse_cassandra(PREAMBLE + "observations: x y\nT: * identity\n")
+
+
+def test_the_errors_that_a_problem_states_hold_for_the_numbers_of_its_file() -> None:
+    """Rows are divided once, and a mean over observations may cancel."""
+    text = PREAMBLE + "observations: 3\nT: *\n0.1 0.9000003\n0.7 0.3\nO: *\n"
+    text += "0.1 0.2 0.7\n" * 2 + "R: * : * : * : 0 7e15\nR: * : * : * : 2 -1.00000001e15\n"
+    mdp = from_cassandra(parse_cassandra(text), underlying=True)
+    seen = [Fraction(p) for p in (0.1, 0.2, 0.7)]
+    paid = (seen[0] * Fraction(7e15) - seen[2] * Fraction(1.00000001e15)) / sum(seen)
+    for reward in mdp.reward:
+        rounded = Fraction(2) ** -53 * abs(paid)
+        assert abs(Fraction(float(reward)) - paid) <= Fraction(mdp.reward_defect) + rounded
+    first, second = Fraction(0.1), Fraction(0.9000003)
+    for p, share in zip(mdp.probability[:2], (first, second), strict=True):
+        meant = share / (first + second)
+        assert abs(Fraction(float(p)) - meant) <= Fraction(mdp.row_defect) * meant

@@ -13,8 +13,8 @@ What is made of it is a Markov decision process:
 A file whose observations hide the state is refused, unless the *underlying* MDP is asked for:
 its optimal value is an upper bound on what any policy can reach that sees observations only.
 
-Deviations: rows of text have few digits, so a row that sums to one within 1e-5 is rescaled
-(TagAvoid's rows are off by 1e-6); a row that is further off is an error. `reset` rows
+Deviations: rows of text have few digits, so a row that sums to one within 1e-5 is divided by its
+sum (TagAvoid's rows are off by 1e-6); a row that is further off is an error. `reset` rows
 (restart from the start distribution) are read as in pomdp-solve.
 """
 
@@ -442,8 +442,20 @@ class _Reader:
                             "successors in every state"
                         )
                     raise self.fail(f"{name} sums to {total:.9g}, expected 1", line)
-                for t in row:
-                    row[t] /= total
+        if "observations" in self.names:
+            self.check_observations()
+
+    def check_observations(self) -> None:
+        totals = self.observe.sum(axis=2)  # [A, S']
+        wrong = ~(abs(totals - 1.0) <= ROW_TOLERANCE) | (self.observe < 0.0).any(axis=2)
+        if wrong.any():
+            a, s = np.argwhere(wrong)[0]
+            name = f"O: {self.names['actions'][a]} : {self.names['states'][s]}"
+            raise InvalidData(
+                f"{self.source}: {name} sums to {totals[a, s]:.9g} or is negative; expected the "
+                "probabilities of the observations, which sum to 1"
+            )
+        self.observe /= totals[:, :, None]
 
 
 def parse_cassandra(text: str, source: str = "<text>") -> CassandraModel:

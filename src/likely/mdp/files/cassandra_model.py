@@ -34,8 +34,8 @@ class CassandraModel:
     actions: tuple[str, ...]
     observations: tuple[str, ...]
     start: FloatArray  # [S]
-    rows: list[list[dict[int, float]]]  # [A][S] -> {successor: probability}
-    observe: FloatArray  # [A, S', O]
+    rows: list[list[dict[int, float]]]  # [A][S] -> {successor: probability}, as given
+    observe: FloatArray  # [A, S', O], rows sum to 1
     rewards: list[RewardStatement]
 
     @property
@@ -48,20 +48,23 @@ class CassandraModel:
     def expected_rewards(self) -> FloatArray:
         """[A, S] expected reward of each action in each state."""
         action, state, _, probability = self._transitions()
-        flat = np.bincount(
-            action * len(self.states) + state,
-            weights=probability * self.move_rewards(),
-            minlength=len(self.actions) * len(self.states),
+        pair, shape = action * len(self.states) + state, (len(self.actions), len(self.states))
+        paid, mass = (
+            np.bincount(pair, weights, shape[0] * shape[1]).reshape(shape)
+            for weights in (probability * self.move_rewards()[0], probability)
         )
-        return flat.reshape(len(self.actions), len(self.states)).astype(np.float64)
+        return paid / mass
 
     def owners(self) -> IntArray:
         """[transitions] the state-action pair of each transition, states first."""
         action, state, _, _ = self._transitions()
         return state * len(self.actions) + action
 
-    def move_rewards(self) -> FloatArray:
-        """[transitions] reward of each move, actions first; the mean over observations."""
+    def move_rewards(self) -> tuple[FloatArray, float]:
+        """[transitions] reward of each move, actions first, and what rounding took at most.
+
+        A reward that depends on the observation is averaged over it.
+        """
         action, state, successor, _ = self._transitions()
         width = len(self.observations) if self._rewards_see_observations() else 1
         value = np.zeros((len(action), width))  # [transitions, O or 1]
@@ -82,10 +85,10 @@ class CassandraModel:
                 value[rows, statement.observation] = picked[:, 0]
         if width > 1:
             weight = self.observe[action, successor]  # [transitions, O]
-            mean = (weight * value).sum(axis=1)
-        else:
-            mean = value[:, 0]
-        return np.asarray(self.sign * mean, dtype=np.float64)
+            size = (weight * abs(value)).sum(axis=1)
+            lost = (2 * width + 3) * 2.0**-53 * float(size.max(initial=0.0))
+            return self.sign * (weight * value).sum(axis=1), lost
+        return self.sign * value[:, 0], 0.0
 
     def _rewards_see_observations(self) -> bool:
         return any(s.observation is not None or s.values.shape[1] > 1 for s in self.rewards)

@@ -192,19 +192,22 @@ def from_cassandra(model: CassandraModel, source: str = "<text>", underlying: bo
         )
     states, actions = len(model.states), len(model.actions)
     rows = [model.rows[a][s] for s in range(states) for a in range(actions)]
-    return MDP.from_pairs(
+    paid, lost = model.move_rewards()
+    mdp = MDP.from_pairs(
         np.arange(states + 1) * actions,
         np.concatenate([[0], np.cumsum([len(row) for row in rows])]),
         np.array([t for row in rows for t in row], dtype=np.int64),
         np.array([p for row in rows for p in row.values()]),
         None,
         model.discount,
-        successor_reward=model.move_rewards()[np.argsort(model.owners(), kind="stable")],
+        successor_reward=paid[np.argsort(model.owners(), kind="stable")],
         pair_action=np.tile(np.arange(actions), states),
         initial=model.start,
         state_names=model.states,
         action_names=model.actions,
+        row_tolerance=cassandra.ROW_TOLERANCE,
     )
+    return dataclasses.replace(mdp, reward_defect=mdp.reward_defect + lost)
 
 
 def from_explicit(model: prism.ExplicitModel, discount: float = 1.0) -> MDP:
@@ -288,7 +291,7 @@ def _ending(mdp: MDP, target: BoolArray, reach: bool) -> MDP:
     )
     return dataclasses.replace(
         ending,
-        row_defect=max(ending.row_defect, mdp.row_defect),
+        row_defect=ending.row_defect + mdp.row_defect,
         reward_defect=ending.reward_defect if reach else mdp.reward_defect,
     )
 

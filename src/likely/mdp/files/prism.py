@@ -278,7 +278,6 @@ def _read_model(path: Path) -> tuple[ExplicitModel, dict[tuple[int, int], int]]:
     indices: list[int] = []
     probability: list[float] = []
     indptr = [0]
-    last: tuple[int, int, int] | None = None
     for i in order:
         state, choice, successor, chance = entries[i]
         if (state, choice) not in keys:
@@ -294,10 +293,6 @@ def _read_model(path: Path) -> tuple[ExplicitModel, dict[tuple[int, int], int]]:
                 f"choice {choice} of state {state} is called "
                 f'"{names[i]}" here and "{actions[-1]}" before',
             )
-        if last == (state, choice, successor):
-            probability[-1] += chance
-            continue
-        last = (state, choice, successor)
         indices.append(successor)
         probability.append(chance)
     indptr.append(len(indices))

@@ -16,6 +16,7 @@ from likely.mdp.model.problem import MDP, _frozen, smallest_int
 
 IntArray = Array
 UNIT = 2.0**-53  # relative error of one operation
+ROUNDED = 16.0 * UNIT  # distance from one of a sum that stands for one
 
 
 class Marks(NamedTuple):
@@ -221,7 +222,7 @@ class _Pieces:
             self._append_end(short, -defect[short])
             sums[short] = 1.0
         # A row sum is only known to a few units of rounding; nothing smaller is worth a rescale.
-        uneven = np.abs(sums - 1.0) > 8.0 * np.finfo(np.float64).eps
+        uneven = np.abs(sums - 1.0) > ROUNDED
         # The rounding of the sum, of merging repeated successors, and of the division.
         rounding = (self.longest - 1) * (2 if self.merged else 1) * UNIT * (1.0 + 1e-6)
         if bool(uneven.any()):
@@ -469,7 +470,8 @@ def initial_of(initial: npt.ArrayLike | None, states: int) -> FloatArray | None:
             f"initial distribution of shape {array.shape} sums to {total}; expected shape "
             f"[{states}], nonnegative, sum 1"
         )
-    return start / total
+    # A sum is only known to a few units of rounding; nothing smaller is worth a rescale.
+    return start / total if abs(total - 1.0) > ROUNDED else start
 
 
 def _rewards(

@@ -382,14 +382,20 @@ class MDP:
             terminal=arrays["terminal"], initial=arrays.get("initial"),
             state_names=names[0], action_names=names[1],
         )  # fmt: skip
-        # The rounding of the rows that were given first: those here are already rescaled.
+        # The rounding of the rows that were given first: those in the file are already rescaled.
         defects = [float(header.get(name, 0.0)) for name in ("row_defect", "reward_defect")]
         if not all(0.0 <= defect < math.inf for defect in defects):
             raise InvalidData(
                 f"header: the bounds on rounding are {defects}, expected numbers >= 0"
             )
+        rows = arrays["probability"].astype(np.float64)
+        sums = np.add.reduceat(rows, loaded.indptr[:-1]) if loaded.pairs else np.ones(0)
+        as_saved = bool((abs(sums - 1.0) <= defects[0]).all())
+        if as_saved and np.array_equal(loaded.indices, arrays["indices"]):
+            # To the bit: a sum of many numbers may round by more than what is worth a rescale.
+            loaded = dataclasses.replace(loaded, probability=_frozen(rows), row_defect=0.0)
         loaded = dataclasses.replace(
-            loaded, row_defect=max(loaded.row_defect, defects[0]), reward_defect=defects[1]
+            loaded, row_defect=loaded.row_defect + defects[0], reward_defect=defects[1]
         )
         if "layout" in arrays:
             loaded = loaded.with_layout(GridLayout.of_parts(arrays, header["layout"]))
