@@ -18,7 +18,7 @@ from likely.mdp.kernels import stored as kernels
 from likely.mdp.kernels.rows import Rows, System
 from likely.mdp.model.arrays import Array, BoolArray, FloatArray
 from likely.mdp.model.matrix_free import MatrixFree
-from likely.mdp.model.problem import MDP
+from likely.mdp.model.problem import MDP, frozen
 
 NO_ORDER: Array = np.zeros(0, dtype=np.uint32)
 
@@ -168,17 +168,20 @@ class StoredEngine:
         self.states = mdp.states
         self.transitions = mdp.transitions
         self.discount = discount
-        self.terminal = mdp.terminal
+        # All read-only: numba compiles a kernel once more for arrays that may be written to.
+        self.terminal = frozen(mdp.terminal)
         self.best_type = np.int32 if mdp.pairs < 2**31 else np.int64
         unsigned = np.uint32 if mdp.indices.dtype == np.int32 else np.uint64
         self.index_type = mdp.indices.dtype
-        pointers = mdp.pair_ptr.view(unsigned), mdp.indptr.view(unsigned)
+        pair_ptr, indptr, indices = (
+            frozen(a.view(unsigned)) for a in (mdp.pair_ptr, mdp.indptr, mdp.indices)
+        )
         self.exact_rows = Rows(
-            *pointers, mdp.indices.view(unsigned), mdp.probability, reward, discount
+            pair_ptr, indptr, indices, frozen(mdp.probability), frozen(reward), discount
         )
         self.rows = self.exact_rows
         if probability is not None:
-            self.rows = self.exact_rows._replace(probability=probability)
+            self.rows = self.exact_rows._replace(probability=frozen(probability))
         # Plain tuples are quicker to call with; see `likely.mdp.kernels.rows`.
         self._exact, self._swept = tuple(self.exact_rows), tuple(self.rows)
         self.defects = mdp.row_defect, mdp.reward_defect

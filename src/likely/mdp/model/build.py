@@ -12,7 +12,7 @@ import numpy.typing as npt
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.mdp.model import checks
 from likely.mdp.model.arrays import Array, BoolArray, FloatArray
-from likely.mdp.model.problem import MDP, _frozen, smallest_int
+from likely.mdp.model.problem import MDP, frozen, smallest_int
 
 IntArray = Array
 UNIT = 2.0**-53  # relative error of one operation
@@ -263,18 +263,18 @@ class _Pieces:
                 raise InvalidData(f"{len(names[1])} action names, but action {top} is used")
         parts = self.successor_reward
         return MDP(
-            pair_ptr=_frozen(self.pair_ptr.astype(index, copy=False)),
-            indptr=_frozen(self.indptr.astype(index, copy=False)),
-            indices=_frozen(self.indices.astype(index, copy=False)),
-            probability=_frozen(self.probability),
-            reward=_frozen(self.reward),
+            pair_ptr=frozen(self.pair_ptr.astype(index, copy=False)),
+            indptr=frozen(self.indptr.astype(index, copy=False)),
+            indices=frozen(self.indices.astype(index, copy=False)),
+            probability=frozen(self.probability),
+            reward=frozen(self.reward),
             discount=discount,
-            terminal=_frozen(self.terminal),
-            pair_action=_frozen(self.pair_action.astype(label, copy=False)),
+            terminal=frozen(self.terminal),
+            pair_action=frozen(self.pair_action.astype(label, copy=False)),
             row_defect=self.row_defect,
             reward_defect=self.reward_defect,
-            initial=None if initial is None else _frozen(initial),
-            successor_reward=None if parts is None else _frozen(parts),
+            initial=None if initial is None else frozen(initial),
+            successor_reward=None if parts is None else frozen(parts),
             state_names=names[0],
             action_names=names[1],
         )

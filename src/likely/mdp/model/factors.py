@@ -17,7 +17,7 @@ import numpy.typing as npt
 from likely.errors import InvalidData
 from likely.mdp.model.build import mask_of
 from likely.mdp.model.matrix_free import MatrixFree, row_function
-from likely.mdp.model.problem import _frozen
+from likely.mdp.model.problem import frozen
 
 
 @row_function
@@ -92,15 +92,15 @@ def factored(
     counts = np.concatenate([(row != 0.0).sum(axis=1) for row in rows])
     width = math.prod(int((row != 0.0).sum(axis=1).max()) for row in rows)
     parameters = (
-        _frozen(sizes),
-        _frozen(strides),
-        _frozen(base),
-        _frozen(np.concatenate([[0], np.cumsum(counts)])),
-        _frozen(np.concatenate([np.nonzero(row)[1] for row in rows])),
-        _frozen(np.concatenate([row[row != 0.0] for row in rows])),
-        _frozen(np.concatenate([gain.ravel() for gain in gains])),
+        frozen(sizes),
+        frozen(strides),
+        frozen(base),
+        frozen(np.concatenate([[0], np.cumsum(counts)])),
+        frozen(np.concatenate([np.nonzero(row)[1] for row in rows])),
+        frozen(np.concatenate([row[row != 0.0] for row in rows])),
+        frozen(np.concatenate([gain.ravel() for gain in gains])),
     )
     ended = np.zeros(states, dtype=np.bool_)
     if terminal is not None:
         ended = mask_of(terminal, states, "terminal")
-    return MatrixFree(states, actions, width, _factored_row, parameters, discount, _frozen(ended))
+    return MatrixFree(states, actions, width, _factored_row, parameters, discount, frozen(ended))

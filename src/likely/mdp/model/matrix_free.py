@@ -29,7 +29,7 @@ from likely.mdp.kernels.rows import Generator
 from likely.mdp.kernels.stored import UNIT
 from likely.mdp.model import checks
 from likely.mdp.model.arrays import BoolArray
-from likely.mdp.model.problem import MDP, _frozen
+from likely.mdp.model.problem import MDP, frozen
 
 # How a row function should be compiled. Inlined, and without numba's reference counts, which
 # would cost six times as much as the row itself; so it must not allocate arrays. Written without
@@ -212,5 +212,5 @@ def grid(
     terminal = mask_of(goals, cells, "goals")
     if blocked is not None:
         terminal = terminal | wall
-    parameters = (_frozen(wall), columns, cells, slip / 2.0, float(step_reward), _frozen(entry))
-    return MatrixFree(cells, 4, 3, _grid_row, parameters, discount, _frozen(terminal))
+    parameters = (frozen(wall), columns, cells, slip / 2.0, float(step_reward), frozen(entry))
+    return MatrixFree(cells, 4, 3, _grid_row, parameters, discount, frozen(terminal))

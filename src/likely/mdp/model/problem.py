@@ -146,7 +146,7 @@ class MDP:
             raise InvalidData(f"rewards have shape {new.shape}, expected [{self.pairs}] (pairs)")
         checks.rewards(new, self.pair_ptr, self.pair_action, self.state_names, self.action_names)
         return dataclasses.replace(
-            self, reward=_frozen(new), successor_reward=None, reward_defect=0.0
+            self, reward=frozen(new), successor_reward=None, reward_defect=0.0
         )
 
     def with_layout(self, layout: GridLayout) -> MDP:
@@ -162,8 +162,8 @@ class MDP:
         """The same process with all rewards negated: to minimise is to maximise in it."""
         parts = self.successor_reward
         return dataclasses.replace(
-            self, reward=_frozen(-self.reward),
-            successor_reward=None if parts is None else _frozen(-parts),
+            self, reward=frozen(-self.reward),
+            successor_reward=None if parts is None else frozen(-parts),
         )  # fmt: skip
 
     def pair_of(self, policy: npt.ArrayLike) -> IntArray:
@@ -393,7 +393,7 @@ class MDP:
         as_saved = bool((abs(sums - 1.0) <= defects[0]).all())
         if as_saved and np.array_equal(loaded.indices, arrays["indices"]):
             # To the bit: a sum of many numbers may round by more than what is worth a rescale.
-            loaded = dataclasses.replace(loaded, probability=_frozen(rows), row_defect=0.0)
+            loaded = dataclasses.replace(loaded, probability=frozen(rows), row_defect=0.0)
         loaded = dataclasses.replace(
             loaded, row_defect=loaded.row_defect + defects[0], reward_defect=defects[1]
         )
@@ -406,10 +406,10 @@ class MDP:
         parts = parts.astype(np.float64)
         if parts.shape != loaded.indices.shape or not np.isfinite(parts).all():
             raise InvalidData("successor_reward: expected a finite number for each transition")
-        return dataclasses.replace(loaded, successor_reward=_frozen(parts))
+        return dataclasses.replace(loaded, successor_reward=frozen(parts))
 
 
-def _frozen(array: Array) -> Array:
+def frozen(array: Array) -> Array:
     """A read-only view."""
     view = array.view()
     view.flags.writeable = False

@@ -16,7 +16,7 @@ import numpy as np
 
 from likely.errors import InvalidSetting
 from likely.mdp.model.arrays import Array, FloatArray, Mask
-from likely.mdp.model.problem import MDP
+from likely.mdp.model.problem import MDP, frozen
 from likely.mdp.undiscounted import end_components as graph
 
 EXACT = 60  # states (free components count as one) up to which rational arithmetic is used
@@ -112,7 +112,8 @@ def _parts(actions: list[list[Row]]) -> list[tuple[list[int], list[list[Row]]]]:
     pair_ptr = np.concatenate([[0], np.cumsum([len(choices) for choices in actions])])
     indptr = np.concatenate([[0], np.cumsum([len(row[1]) for _, row in flat])])
     columns = np.array([s for _, row in flat for s in row[1]], dtype=np.int64)
-    rows = graph.Edges.from_csr(pair_ptr.astype(np.int64), indptr.astype(np.int64), columns)
+    # Of the types that an `MDP` has, for which the searches are compiled anyway.
+    rows = graph.Edges.from_csr(*(frozen(a.astype(np.int32)) for a in (pair_ptr, indptr, columns)))
     label, inside = graph.maximal_end_components(rows, np.ones(len(flat), dtype=np.bool_))
     kept: list[list[Row]] = [[] for _ in actions]
     for (state, row), within in zip(flat, inside.tolist(), strict=True):
