@@ -328,6 +328,7 @@ def test_the_report_is_of_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None
     measured = annealed(small_vae(2), data, few)
     _, importance, by_annealing, _ = (bound.values for bound in measured.bounds)
     assert measured.gain.value == pytest.approx(float((importance - by_annealing).mean()))
+    assert measured.gain.relation is Relation.APPROXIMATE
     w = torch.cat(weights).reshape(3, 8).exp()
     assert measured.effective == pytest.approx(float((w.sum(1) ** 2 / (w**2).sum(1)).mean()))
     assert {key[3] for key in keys} == {"spread", "pilot", "run"}

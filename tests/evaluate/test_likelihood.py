@@ -28,6 +28,7 @@ from likely.models.gan.dcgan import DCGAN
 from likely.models.gan.settings import DCGANSettings
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.pixelcnn.settings import GatedPixelCNNSettings
+from likely.models.vae.hierarchical import HierarchicalVAE
 from likely.models.vae.settings import VAESettings
 from likely.models.vae.vae import VAE
 from likely.verify import verify
@@ -213,6 +214,19 @@ def test_active_units_rate_and_distortion() -> None:
     assert found.rate.value == pytest.approx(data.values[:, 0, 0, 0].mean() / 2)
     assert found.distortion.value > 0
     assert found.to_json()["rate"]["unit"] == "nats"
+    assert (found.rate.relation, found.distortion.relation) == (
+        Relation.EXACT,
+        Relation.APPROXIMATE,
+    )
+
+
+def test_a_rate_from_a_draw_of_the_codes_is_an_estimate() -> None:
+    mixture = VAE(SPEC, dataclasses.replace(SMALL_VAE, prior="mixture"))
+    layered = HierarchicalVAE(SPEC)
+    for model in (mixture, layered):
+        measured = latent_diagnostics(model, dataset(8))
+        parts = (measured.rate, measured.distortion, *measured.layers)
+        assert {estimate.relation for estimate in parts} == {Relation.APPROXIMATE}
 
 
 def test_a_collapsed_posterior_is_called_so() -> None:

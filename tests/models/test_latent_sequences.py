@@ -308,7 +308,7 @@ def test_fit_evaluate_verify_sample_and_forecast(
     report = json.loads(capsys.readouterr().out)["evaluations"]["validation"]
     numbers = [(e["quantity"], e["relation"], e["unit"]) for e in report["estimates"]]
     assert numbers[:2] == [("nll", "<=", "nats/step"), ("nll", "<=", "bits/value")]
-    assert numbers[2:5] == [*numbers[:2], ("rate", "=", "nats/step")]
+    assert numbers[2:5] == [*numbers[:2], ("rate", "~", "nats/step")]
     assert "posterior collapse: the KL of q(z|x) to the prior is" in report["notes"][1]
     assert "nats a step, so the code says nothing about x" in report["notes"][1]
     assert main(["complete", run, "--steps", "2:4"]) == 2

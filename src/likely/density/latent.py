@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -234,12 +234,16 @@ class LatentVariable(CompletesByDraws, ApproximateDensity, EncoderDecoder):
             passed = q.through(self._normal(noise, len(x), self.latent))
             return self.likelihood_given_z.log_prob(x, passed.output), passed.kl
         at = noise.normal(*q.mean.shape, dtype=q.mean.dtype)
-        if score and isinstance(q, DiagonalGaussian) and isinstance(prior, StandardNormal):
+        if score and self.knows_kl(q):
             z, kl = q.sample(at), q.kl_to_standard()
         else:
             z, log_q = _drawn(q, at, score)
             kl = (log_q - prior.log_prob(z)).unsqueeze(-1)
         return self.likelihood_given_z.log_prob(x, self.decoder_output(z, labels)), kl
+
+    def knows_kl(self, q: Posterior) -> TypeGuard[DiagonalGaussian]:
+        """Whether KL(q || p(z)) is a formula: of a Gaussian to N(0, I). Else it is estimated."""
+        return isinstance(q, DiagonalGaussian) and isinstance(self.prior, StandardNormal)
 
     def _normal(self, noise: Noise, *shape: int) -> Tensor:
         return noise.normal(*shape, dtype=next(self.parameters()).dtype)

@@ -414,7 +414,7 @@ def annealed(
     gain = Estimate.mean_of(
         (bounds[1].values - bounds[2].values).tolist(),
         unit="nats",
-        relation=Relation.EXACT,
+        relation=Relation.APPROXIMATE,
         quantity=quantity_of(model, "annealing-gain"),
         fingerprint=bounds[2].fingerprint,
         lower_is_better=None,
