@@ -1,7 +1,7 @@
 """Colouring CIFAR-10, enlarging CIFAR-10 and Fashion-MNIST, on a processor; resumable.
 
     python bench/enlarge.py fit cifar10-colour --work runs/enlarge       # 54 minutes, core shared
-    python bench/enlarge.py fit cifar10-scale --work runs/enlarge        # 27
+    python bench/enlarge.py fit cifar10-scale --work runs/enlarge        # 83
     python bench/enlarge.py fit fashion-mnist-scale --work runs/enlarge  # 2
     python bench/enlarge.py measure --work runs/enlarge                  # what is fitted so far
 
@@ -72,7 +72,7 @@ RECIPES = {
         "cifar10",
         "haar-pyramid",
         {"channels": 32, "base_layers": 4, "layers": 4, "head_channels": 64, "features": 48},
-        6000,
+        20_000,
         {"upscale/cifar10-x2": Task(2), "upscale/cifar10-x4": Task(4)},
     ),
     "fashion-mnist-scale": Recipe(
