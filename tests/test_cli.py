@@ -189,6 +189,14 @@ def test_names_of_other_programs_are_answered_with_ours(
     assert f'did you mean "{ours.replace("-", "_")}"?' in line
 
 
+def test_an_argument_that_an_unset_variable_left_empty_is_refused(capsys: Capture) -> None:
+    """An empty path would be the current folder."""
+    assert "--data is empty" in complaint(capsys, "fit", "vae", "--data", "")
+    assert "--out is empty" in complaint(capsys, "fit", "vae", "--data", "digits", "--out=")
+    assert "an argument is empty" in complaint(capsys, "sample", "")
+    assert "--policy is empty" in complaint(capsys, "mdp", "evaluate", "grid", "--policy", "")
+
+
 def test_the_setting_that_was_given_is_the_one_complained_of(
     capsys: Capture, tmp_path: Path
 ) -> None:

@@ -494,6 +494,7 @@ def test_bad_input_is_refused(name: str, spec: str, conditional: bool) -> None:
         top = SPECS[spec].levels
         for bad, said in (
             (x[:, :, :-1], "shape"),
+            (x[:0], "an empty batch"),
             (x.float(), "integers"),
             (torch.full_like(x, top), rf"\[0, {top}\)"),
             (x - top, rf"\[0, {top}\)"),
@@ -701,6 +702,7 @@ def test_every_question_about_images_refuses_what_is_none(
     for question, ask in questions.items():
         for bad, said in (
             (x[:, :, :-1], "shape"),
+            (x[:0], "an empty batch"),
             (x / top, "integers"),
             (torch.full_like(x, top), rf"\[0, {top}\)"),
             (x - top, rf"\[0, {top}\)"),

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likely.errors import InvalidSetting
+from likely.evaluate.annealed import AnnealedSettings
 from likely.evaluate.semi_supervised import SemiSupervised
 from likely.jobs.classify import ClassifySettings
 from likely.jobs.clusters import ClusterSettings
+from likely.jobs.evaluate import EvaluateSettings
 from likely.models import MODELS, SEQUENCE_MODELS
 from likely.settings import (
     OBJECTIVES,
@@ -167,7 +169,10 @@ def test_settings_files_are_mappings(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("steps: 12\nlearning_rate: 1e-3\n")
     assert converted("rate", read_settings_file(path)["learning_rate"], float) == 1e-3
-    for text, words in (("- 1\n", "mapping"), ("a: [1", "not valid YAML"), ("1: 2\n", "mapping")):
+    for text, words in (
+        ("- 1\n", "mapping"), ("a: [1", "not valid YAML"), ("1: 2\n", "mapping"),
+        ("latent: 2\nsteps: 1\nlatent: 3\n", '"latent" stands there twice'),
+    ):  # fmt: skip
         path.write_text(text)
         with pytest.raises(InvalidSetting, match=words) as caught:
             read_settings_file(path)
@@ -188,6 +193,10 @@ def test_fields_of_settings_are_of_their_types_however_they_are_given() -> None:
     for field, value in wrong:
         with pytest.raises(InvalidSetting, match=f"FitSettings.{field}: expected"):
             FitSettings(**{field: value})
+    chains = AnnealedSettings(chains=2)
+    assert EvaluateSettings(annealed=chains).annealed is chains
+    with pytest.raises(InvalidSetting, match="annealed: expected AnnealedSettings, given 2"):
+        EvaluateSettings(annealed=2)  # type: ignore[arg-type]
     kinds = [entry.settings for entry in (*MODELS.values(), *SEQUENCE_MODELS.values())]
     for kind in (*kinds, *(entry.load() for entry in OBJECTIVES.values()), SemiSupervised):
         for name, hint in typing.get_type_hints(kind).items():

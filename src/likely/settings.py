@@ -430,8 +430,18 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         raise InvalidSetting(f"cannot read the settings file {path}: {error}") from error
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Refuses a name that stands twice in a mapping: the last one would win."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f'"{twice}" stands there twice')
+            return super().construct_mapping(node, deep)
+
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader)
     except Exception as error:  # its errors, and those of Python's numbers and dates
         reason = " ".join(str(error).split())
         raise InvalidSetting(f"{path} is not valid YAML: {reason}") from error
@@ -471,7 +481,7 @@ def converted(name: str, value: Any, hint: Any) -> Any:
     """A value as the type of its field; text is converted. `name` is what an error calls the field.
 
     The type is bool, int, float, str, a Literal, a name in a registry (`HeadName`), a tuple of one
-    of these, or any of them or None.
+    of these, settings, or any of them or None.
 
     Raises:
         InvalidSetting: what was expected, and what was given.
@@ -503,6 +513,10 @@ def converted(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(parts, list | tuple):
             parts = [parts]
         return tuple(converted(name, part, get_args(hint)[0]) for part in parts)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        if not isinstance(value, hint):
+            raise InvalidSetting(f"{name}: expected {hint.__name__}, given {_given(value)}")
+        return value
     return _scalar(name, value, hint)
 
 

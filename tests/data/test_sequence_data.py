@@ -196,6 +196,10 @@ def test_what_does_not_fit_together_is_refused() -> None:
         from_sequences([np.arange(2)])
     with pytest.raises(InvalidData, match="2 sequences cannot be split"):
         from_sequences([np.arange(5), np.arange(5)])
+    numbers = np.linspace(0.0, 1.0, 40)
+    numbers[3] = np.inf
+    with pytest.raises(InvalidData, match="row 3: an infinite number"):
+        from_sequences([numbers])
     with pytest.raises(InvalidSetting, match="binarize is for images"):
         data.load("regimes", binarize="threshold")
     with pytest.raises(InvalidSetting, match="are of tables"):

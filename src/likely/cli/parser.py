@@ -99,13 +99,16 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The arguments, or an error; unknown options are looked for first."""
-        known = self.known()
+        known, before = self.known(), "an argument"
         for word in arguments:
             if word == "--":
                 break
-            name = word.split("=", 1)[0]
+            name, *value = word.split("=", 1)
             if word.startswith("--") and name not in known:
                 raise unknown("option", name, [k for k in known if k[:2] == "--"], self.prog)
+            if not word or (name in known and value == [""]):
+                self.error(f"{name or before} is empty, as an unset variable of the shell is")
+            before = name if name in known else "an argument"
         options, extra = self.parse_known_args(arguments)
         if extra:
             word = next((word for word in extra if word.startswith("-")), extra[0])

@@ -230,8 +230,8 @@ class Fittable(nn.Module, metaclass=_Seeded):
         """x as int64 on the model's device, [B, *spec.grid].
 
         Raises:
-            InvalidData: no tensor or array, another shape than that of the data, floats, or levels
-                out of range.
+            InvalidData: no tensor or array, another shape than that of the data, no example,
+                floats, or levels out of range.
         """
         x = as_tensor(x, f"examples [B, {', '.join(map(str, self.spec.shape))}]")
         if x.is_floating_point() or x.is_complex():
@@ -241,8 +241,10 @@ class Fittable(nn.Module, metaclass=_Seeded):
                 f"expected a batch of examples of shape {self.spec.shape}, [B, "
                 f"{', '.join(map(str, self.spec.shape))}], given {list(x.shape)}"
             )
+        if not len(x):
+            raise InvalidData("an empty batch: give an example or more")
         x = x.to(self.device, torch.int64).reshape(len(x), *self.spec.grid)
-        if x.numel() and not _hidden(x) and (int(x.min()) < 0 or int(x.max()) >= self.spec.levels):
+        if not _hidden(x) and (int(x.min()) < 0 or int(x.max()) >= self.spec.levels):
             raise InvalidData(
                 f"expected values in [0, {self.spec.levels}), "
                 f"given {int(x.min())} to {int(x.max())}"

@@ -23,11 +23,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from likely.devices import cores
-from likely.errors import InvalidSetting, LikelyError
+from likely.errors import InvalidSetting, LikelyError, nearest
 from likely.settings import Precision
 
 # How long a rank waits for the others; longer than any validation takes.
 PATIENCE_SECONDS = 600
+_DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,6 +43,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:  # a list of every device that torch has ever known
+        raise InvalidSetting(f'device="{name}" is unknown: {nearest(name, _DEVICES)}') from error
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from likely.data.sequences import files
 from likely.data.sequences.dataset import Sequences
 from likely.data.sequences.spec import MISSING, Column, SequenceSpec
-from likely.data.sequences.splits import words_of
+from likely.data.sequences.splits import known_of, words_of
 from likely.data.spec import digest_of
 from likely.errors import InvalidData, InvalidSetting, nearest
 
@@ -43,7 +43,7 @@ def code(column: Column, values: npt.NDArray[np.generic], what: str) -> npt.NDAr
         numbers = values.astype(np.float64)
     except ValueError as error:
         raise InvalidData(f"{what}: expected numbers ({error})") from error
-    known = np.isfinite(numbers)
+    known = known_of(numbers, what)
     level = (numbers[known] - column.offset) / column.step
     if column.kind == "angle":
         level = level % column.levels

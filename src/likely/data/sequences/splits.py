@@ -138,6 +138,21 @@ def _matrix(values: npt.ArrayLike, name: str) -> Numbers:
     return array
 
 
+def known_of(numbers: npt.NDArray[np.float64], what: str) -> npt.NDArray[np.bool_]:
+    """Where numbers are known, which is where they are not NaN.
+
+    Raises:
+        InvalidData: an infinite number, which is neither a value nor a missing one.
+    """
+    infinite = np.isinf(numbers)
+    if infinite.any():
+        raise InvalidData(
+            f"{what}, row {int(np.argmax(infinite))}: an infinite number; leave empty (NaN) what "
+            "is missing"
+        )
+    return np.asarray(~np.isnan(numbers))
+
+
 def coded_column(
     values: Numbers, name: str, kind: Kind | None = None
 ) -> tuple[Column, npt.NDArray[np.int64]]:
@@ -163,7 +178,7 @@ def coded_column(
     if kind == "binary" and values.dtype.kind in "bu" and values.max(initial=0) <= 1:
         return Column(name, kind, 2), values.astype(np.int64)
     numbers = values.astype(np.float64)
-    known = np.isfinite(numbers)
+    known = known_of(numbers, name)
     if kind == "angle":
         lattice = find_lattice(numbers)
         step = lattice.step if lattice.exact and lattice.step >= 1 else 1.0
