@@ -77,6 +77,24 @@ def test_curves_are_shown_and_saved(run: Run, tmp_path: Path) -> None:
     assert "<polyline" in (tmp_path / "curves.html").read_text()
 
 
+def test_curves_have_the_unit_of_the_losses(run: Run) -> None:
+    assert ">nats per example<" in run._repr_html_()
+    steps = likely.data.load("regimes")[0]
+    gru = likely.fit(likely.models.GRU(steps.spec, hidden=4), steps, steps=2)
+    assert ">nats per step<" in gru._repr_html_()
+    digits = training_data()
+    encoder = likely.fit(likely.models.Autoencoder(digits.spec, latent=2), digits, steps=2)
+    assert ">squared error per example<" in encoder._repr_html_()
+    for shown in (gru, encoder):
+        assert "nats per example" not in shown._repr_html_()
+
+
+def test_models_of_sequences_refuse_what_is_asked_of_pixels_by_what_they_are() -> None:
+    answers = likely.answers(likely.models.GRU(likely.data.load("regimes")[0].spec))
+    for name in ("colorize", "upscale", "conditional", "surprise", "stream"):
+        assert "sequences" in answers[name].reason
+
+
 def test_images_of_any_array_are_shown(run: Run) -> None:
     data = training_data()
     drawn = run.model.sample(6, seed=0)

@@ -127,7 +127,7 @@ def toy_report(train: Dataset, test: Dataset, extractor: Extractor, n: int = 200
                 parameters=123456,
                 seconds=83.0,
                 status="all 2,000 steps done",
-                panels=panels_from_metrics(records),
+                panels=panels_from_metrics(records, "nats per example"),
                 neighbours=neighbour_pairs(drawn, train, extractor, count=9),
                 notes=("the generator draws few modes",) if result.kind == "implicit" else (),
             )

@@ -154,6 +154,21 @@ def test_files_are_whole_and_sheets_are_pictures(report: Report, tmp_path: Path)
     assert written == {files.html, files.json, *files.sheets}
 
 
+def test_sheets_of_a_run_of_other_data_have_the_levels_of_its_data(
+    report: Report, tmp_path: Path
+) -> None:
+    model = report.models[0]
+    spec = dataclasses.replace(report.test, levels=2)
+    result = dataclasses.replace(model.result, data=spec)
+    two = (model.samples > report.test.levels // 2).long()
+    binary = dataclasses.replace(model, result=result, samples=two, neighbours=())
+    mixed = dataclasses.replace(report, models=(binary,), comparison=compare_models([result]))
+    (path,) = (p for p in write_report(mixed, tmp_path).sheets if p.stem != "training")
+    drawn = sample_sheet(two, 2)
+    with Image.open(path) as sheet:
+        assert sheet.crop((0, 0, *drawn.size)).tobytes() == drawn.tobytes()
+
+
 def test_names_that_would_share_a_file_are_kept_apart(report: Report, tmp_path: Path) -> None:
     first, second = (
         dataclasses.replace(m, result=dataclasses.replace(m.result, name=name))
@@ -294,7 +309,7 @@ def test_players_share_a_chart_and_learning_rates_have_none() -> None:
         {"step": 2.0, "generator_loss": 1.5, "discriminator_loss": 1.0, "own": 3.0},
         {"step": 3.0, "gradient_norm_generator": 1.0, "gradient_norm_discriminator": 2.0},
     ]
-    panels = panels_from_metrics(records)
+    panels = panels_from_metrics(records, "nats per example")
     names = [[line.name for line in panel.series] for panel in panels]
     assert names == [
         ["generator_loss", "discriminator_loss"],

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from likely.ask.query import Answer, approximate, exact, no_conditionals, none, query, refusal
-from likely.density import Autoregressive, Completions, Fittable
+from likely.density import Autoregressive, Completions, Fittable, SequenceModel
 from likely.density.colouring import colourings as by_particles
 from likely.density.colouring import grey_of
 
@@ -37,7 +37,7 @@ def answer(model: Fittable) -> Answer:
     """Exact where colour comes after luma; by particles where RGB is drawn pixel by pixel."""
     if isinstance(model, Colorizes):
         return exact("p(Cg, Co | Y) of the model: every draw has the luma that is given")
-    if model.spec.grid[0] != 3:
+    if model.spec.grid[0] != 3 and not isinstance(model, SequenceModel):
         return none("its images have no colours")
     if isinstance(model, Autoregressive):
         return approximate(

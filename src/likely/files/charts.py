@@ -19,16 +19,13 @@ POINTS = 400  # points per line at most
 COLOURS = 6
 # Records of a run that are no curve of the loss.
 NOT_CURVES = ("step", "learning_rate", "seconds", "epoch")
-# Title, axis label, and the records that share the chart.
-CHARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    (
-        "Loss",
-        "nats per example",
-        ("nll", "negative_elbo", "negative_importance_bound", "distortion", "kl", "validation"),
-    ),
-    ("Loss of both players", "", ("generator_loss", "discriminator_loss")),
-    ("Logits of the discriminator", "", ("real_logit", "fake_logit")),
-    ("Accuracy of the discriminator", "", ("discriminator_accuracy",)),
+# The records of a loss that has a unit, and title and records of the other charts that are shared.
+LOSSES = ("nll", "negative_elbo", "negative_importance_bound", "distortion", "kl", "validation")
+CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Loss", LOSSES),
+    ("Loss of both players", ("generator_loss", "discriminator_loss")),
+    ("Logits of the discriminator", ("real_logit", "fake_logit")),
+    ("Accuracy of the discriminator", ("discriminator_accuracy",)),
 )
 GRADIENTS = "gradient_norm"
 
@@ -60,14 +57,15 @@ class Panel:
     cut: bool = True
 
 
-def panels_from_metrics(metrics: Iterable[Mapping[str, float]]) -> tuple[Panel, ...]:
+def panels_from_metrics(metrics: Iterable[Mapping[str, float]], unit: str) -> tuple[Panel, ...]:
     """Charts of the records of a run (`Run.metrics`, one mapping a log line with "step").
 
-    Losses in nats share a chart with the validation, the two players of a GAN share one, and so
+    Losses share a chart with the validation, the two players of a GAN share one, and so
     do the gradient norms; any other record has its own chart.
 
     Args:
         metrics: records; a name may be missing in some of them.
+        unit: of the losses and the validation, as "nats per example".
     """
     lines: dict[str, tuple[list[float], list[float]]] = {}
     for record in metrics:
@@ -77,21 +75,25 @@ def panels_from_metrics(metrics: Iterable[Mapping[str, float]]) -> tuple[Panel, 
                 x.append(float(record["step"]))
                 y.append(float(value))
     norms = tuple(name for name in lines if name.startswith(GRADIENTS))
-    charts = [*CHARTS, ("Gradient norm", "", norms)]
-    known = {name for _, _, names in charts for name in names}
-    charts.extend((name, "", (name,)) for name in lines if name not in known)
+    charts = [*CHARTS, ("Gradient norm", norms)]
+    known = {name for _, names in charts for name in names}
+    charts.extend((name, (name,)) for name in lines if name not in known)
     return tuple(
-        Panel(title, tuple(Series(n, *lines[n]) for n in names if n in lines), y_label=unit)
-        for title, unit, names in charts
+        Panel(
+            title,
+            tuple(Series(n, *lines[n]) for n in names if n in lines),
+            y_label=unit if names == LOSSES else "",
+        )
+        for title, names in charts
         if any(n in lines for n in names)
     )
 
 
-def curves(title: str, metrics: Iterable[Mapping[str, float]]) -> Shown:
-    """The charts of a run's records, side by side."""
+def curves(title: str, metrics: Iterable[Mapping[str, float]], unit: str) -> Shown:
+    """The charts of a run's records, side by side; `unit` is that of the losses."""
     charts = "".join(
         f"<div><b>{html.escape(panel.title)}</b>{line_chart(panel)}</div>"
-        for panel in panels_from_metrics(metrics)
+        for panel in panels_from_metrics(metrics, unit)
     )
     return Shown(f"curves of {title}", fragment(line(title), f'<div class="charts">{charts}</div>'))
 

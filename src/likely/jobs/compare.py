@@ -43,6 +43,7 @@ from likely.models import MODELS, ONE_OF_EACH_KIND, SEQUENCE_MODELS, entry
 from likely.report.report import ModelReport, Report, ReportFiles, write_draft, write_report
 from likely.runs.checkpoint import CheckpointError
 from likely.runs.saved import SavedRun
+from likely.runs.view import unit_of_loss
 from likely.settings import not_negative, to_json
 from likely.training.health import diagnose
 from likely.training.run import Run
@@ -434,7 +435,7 @@ class _Bench:
             parameters=sum(p.numel() for p in model.parameters()),
             seconds=item.seconds,
             status=item.status,
-            panels=panels_from_metrics(item.metrics),
+            panels=panels_from_metrics(item.metrics, unit_of_loss(model)),
             notes=tuple(notes),
             **{**shown, "pictures": {**shown.get("pictures", {}), **item.pictures}},
         )

@@ -63,7 +63,7 @@ def render(report: Report) -> str:
         else:
             shown = shown[:SHOWN_SAMPLES]
             caption = f"{len(shown)} training images of {report.train.name}"
-            sheet = _figure(sample_sheet(shown, report.test.levels), caption)
+            sheet = _figure(sample_sheet(shown, report.train.levels), caption)
         data = f"<section><h2>The data</h2>{sheet}</section>"
     body = "\n".join(
         (
@@ -413,7 +413,7 @@ tr:last-child > * { border-bottom: 0; }
 .numbers .best { font-weight: 650; color: var(--good); background: var(--good-back); }
 .numbers .missing { color: var(--none); font-style: italic; }
 .numbers .floor { color: var(--muted); }
-.answers { table-layout: fixed; }
+.answers { table-layout: fixed; min-width: 700px; }
 .answers thead th:first-child { width: 15%; }
 .answers small { display: block; color: var(--muted); font-size: 12.5px; margin-top: 2px; }
 .data { margin: 22px 0 4px; }

@@ -258,7 +258,6 @@ def _plain(value: Any) -> Any:
 
 def _sheets(report: Report) -> dict[str, bytes]:
     """Every sheet as a PNG of its own, by file name, with a caption."""
-    levels = report.test.levels
     sheets: dict[str, Image.Image | bytes] = {}
     if isinstance(report.training_images, bytes):
         sheets["training"] = report.training_images
@@ -269,7 +268,7 @@ def _sheets(report: Report) -> dict[str, bytes]:
             caption=f"{report.train.name}: training images",
         )
     for stem, model in zip(stems(report), report.models, strict=True):
-        name = model.result.name
+        name, levels = model.result.name, report.levels(model)
         if isinstance(model.samples, bytes):
             sheets[stem] = model.samples
         elif model.samples is not None:

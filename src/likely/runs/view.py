@@ -46,6 +46,13 @@ class Record(dict[str, float]):
         )
 
 
+def unit_of_loss(model: Fittable) -> str:
+    """That of the losses and validations of a fit, as "nats per example"."""
+    if isinstance(model, HasLoss):
+        return f"{model.loss_unit} per example"
+    return "nats per step" if isinstance(model, SequenceModel) else "nats per example"
+
+
 def validated(model: Fittable, value: float) -> str:
     """A validation with its relation and unit, as "<= 85.77 nats" or "= 3.104 squared error"."""
     if isinstance(model, HasLoss):
@@ -98,7 +105,7 @@ class Viewed:
 
     def plot(self) -> Shown:
         """The curves of the fit: losses, validation, norms of the gradients."""
-        return curves(str(self), self.metrics)
+        return curves(str(self), self.metrics, unit_of_loss(self.model))
 
     def _repr_html_(self) -> str:
         return self.plot()._repr_html_() if self.metrics else fragment(line(self))
