@@ -279,7 +279,7 @@ def test_a_header_may_not_ask_for_the_machine_s_memory(nade: Fittable) -> None:
 
 
 def test_no_examples_or_others_are_refused(nade: Fittable) -> None:
-    with pytest.raises(InvalidData, match="no examples"):
+    with pytest.raises(InvalidData, match="an empty batch"):
         likely.compress(nade, drawn(BINARY, 1)[:0])
     with pytest.raises(InvalidData, match="shape"):
         likely.compress(nade, torch.zeros(2, 1, 5, 5, dtype=torch.int64))
