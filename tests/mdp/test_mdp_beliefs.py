@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mdp_examples import TIGER
 from likely import mdp
 from likely.cli import main
 from likely.errors import InvalidData, InvalidSetting
+from likely.mdp.beliefs.bounds import Above
 
 HEARD = 0.85
 
@@ -58,13 +60,72 @@ def test_the_bounds_hold_at_every_belief_and_move_inwards() -> None:
     below, above = np.full(101, -np.inf), np.full(101, np.inf)
     for trials in (0, 1, 3, 8):
         solved = mdp.solve_beliefs(tiger(0.95), 1e-6, max_trials=trials)
-        assert (solved.below(beliefs) <= solved.above(beliefs) + 1e-9).all()
+        assert (solved.below(beliefs) <= solved.above(beliefs)).all()
         assert (solved.below(beliefs) >= below - 1e-9).all()
         assert (solved.above(beliefs) <= above + 1e-9).all()
         below, above = solved.below(beliefs), solved.above(beliefs)
     fine = mdp.solve_beliefs(tiger(0.95), 1e-2)
-    assert (below <= fine.above(beliefs) + 1e-9).all()
-    assert (above >= fine.below(beliefs) - 1e-9).all()
+    assert (below <= fine.above(beliefs)).all()
+    assert (above >= fine.below(beliefs)).all()
+
+
+def expectimax(
+    problem: mdp.POMDP, belief: list[Fraction], steps: int, ends: tuple[Fraction, Fraction]
+) -> tuple[Fraction, Fraction]:
+    """An interval of V*(belief) in rational arithmetic: `ends` after so many steps."""
+    if steps == 0:
+        return sum(belief) * ends[0], sum(belief) * ends[1]
+    options = []
+    for a in range(problem.actions):
+        low = high = sum(b * Fraction(r) for b, r in zip(belief, problem.reward[a], strict=True))
+        moved = [
+            sum(b * Fraction(row[t]) for b, row in zip(belief, problem.transition[a], strict=True))
+            for t in range(problem.states)
+        ]
+        for o in range(problem.observations):
+            after = [p * Fraction(row[o]) for p, row in zip(moved, problem.observe[a], strict=True)]
+            least, most = expectimax(problem, after, steps - 1, ends)
+            low += Fraction(problem.discount) * least
+            high += Fraction(problem.discount) * most
+        options.append((low, high))
+    return max(low for low, _ in options), max(high for _, high in options)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rounding_is_in_the_bounds(seed: int) -> None:
+    """Against rational arithmetic, where both bounds meet but for rounding."""
+    random = np.random.default_rng(seed)
+    states, actions, seen = (int(n) for n in random.integers(1, (4, 3, 3)))
+    discount, start = (0.3, 0.1, 0.05)[seed % 3], random.dirichlet(np.ones(states))
+    pay = random.normal(size=(actions, states)) * 10.0 ** int(random.integers(-2, 5))
+    problem = mdp.POMDP.from_arrays(
+        random.dirichlet(0.5 * np.ones(states), (actions, states)),
+        random.dirichlet(np.ones(seen), (actions, states)), pay, discount, start,
+    )  # fmt: skip
+    solved = mdp.solve_beliefs(problem, 1e-14 * abs(pay).max(), max_trials=20)
+    ends = tuple(Fraction(r) / (1 - Fraction(discount)) for r in (pay.min(), pay.max()))
+    low, high = expectimax(problem, [Fraction(b) for b in problem.start], 4, ends)
+    assert solved.lower <= high
+    assert solved.upper >= low
+    assert solved.lower <= solved.upper <= solved.lower + 1e-3 * abs(pay).max() + float(high - low)
+
+
+def test_a_search_ends_where_rounding_limits_its_bounds() -> None:
+    solved = mdp.solve_beliefs(tiger(0.75), 1e-15, max_seconds=None)
+    assert "rounding limits the bounds" in str(solved)
+    assert 0.0 < solved.upper - solved.lower < 1e-8
+
+
+def test_a_corner_is_bounded_by_a_belief_near_it_and_how_near() -> None:
+    """Nothing is paid at the corner, and 1e-12 of a state that costs 1e9 a step beside it."""
+    problem = mdp.POMDP.from_arrays(
+        [np.eye(2)], np.ones((1, 2, 1)), [[-1e9, 0.0]], 0.5, [1e-12, 1 - 1e-12]
+    )
+    above = Above(problem)
+    above.corner[1] = above.informed[0, 1] = 1.0  # bounds that are not tight
+    while above.backup(problem.start):
+        pass
+    assert 0.0 <= above(np.array([[0.0, 1.0]]))[0] < 1.0
 
 
 def test_a_state_that_is_seen_is_an_mdp() -> None:
@@ -115,6 +176,10 @@ def test_what_is_no_problem_is_said() -> None:
         mdp.POMDP.from_arrays([[[1.0]]], [[1.0]], [[0.0]], 0.9, [1.0])
     with pytest.raises(InvalidSetting, match="tolerance"):
         mdp.solve_beliefs(tiger(0.9), 0.0)
+    with pytest.raises(InvalidSetting, match="max_trials=-1"):
+        mdp.solve_beliefs(tiger(0.9), 1.0, max_trials=-1)
+    with pytest.raises(InvalidData, match="exceed the range"):
+        mdp.solve_beliefs(mdp.POMDP.from_arrays([[[1.0]]], [[[1.0]]], [[1e307]], 0.99, [1.0]))
     with pytest.raises(InvalidData, match="a distribution over 2"):
         mdp.solve_beliefs(tiger(0.9), 1.0).choose([0.5, 0.6])
 

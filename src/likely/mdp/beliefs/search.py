@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from likely.errors import InvalidData, InvalidSetting
-from likely.mdp.beliefs.bounds import Above, Below
+from likely.mdp.beliefs.bounds import Above, Below, slack
 from likely.mdp.beliefs.problem import POMDP
+from likely.mdp.model import checks
 from likely.mdp.model.solution import at_least, at_most
 
 
@@ -70,13 +71,22 @@ def solve_beliefs(
     Args:
         pomdp: the problem.
         tolerance: width upper - lower to reach, in units of reward.
-        max_seconds, max_trials: stop early; the bounds hold nevertheless, up to rounding.
+        max_seconds, max_trials: stop early; the bounds hold nevertheless.
 
     Raises:
-        InvalidSetting: a tolerance that is not positive.
+        InvalidSetting: a tolerance that is not positive, a limit below 0.
+        InvalidData: rewards so large that values exceed the range of floating-point numbers.
     """
     if not tolerance > 0.0:
         raise InvalidSetting(f"the tolerance must be positive, given {tolerance}")
+    checks.limits(None, max_seconds)
+    if max_trials is not None and not max_trials >= 0:
+        raise InvalidSetting(f"max_trials={max_trials}: expected a number from 0")
+    if not np.isfinite(slack(pomdp)):
+        raise InvalidData(
+            f"rewards up to {abs(pomdp.reward).max():.3g} at discount {pomdp.discount:g}: values "
+            "exceed the range of floating-point numbers; scale the rewards"
+        )
     began, trials = time.perf_counter(), 0
     below, above = Below(pomdp), Above(pomdp)
     start = pomdp.start
@@ -94,9 +104,13 @@ def solve_beliefs(
             how = "stopped at the time limit"
             break
         # Aim at a part of the present width: walks of sensible length first.
-        _walk(pomdp, below, above, max(tolerance, 0.5 * (upper - lower)), began, max_seconds)
+        width = max(tolerance, 0.5 * (upper - lower))
+        moved = _walk(pomdp, below, above, width, began, max_seconds)
         trials += 1
         lower, upper = ends()
+        if not moved and upper - lower > tolerance:
+            how = "stopped where rounding limits the bounds"
+            break
     seconds = time.perf_counter() - began
     width = upper - lower
     status = (
@@ -109,9 +123,10 @@ def solve_beliefs(
 
 def _walk(
     pomdp: POMDP, below: Below, above: Above, width: float, began: float, max_seconds: float | None
-) -> None:
-    """One walk down, and the backups on the way up."""
-    path, belief, allowed = [], pomdp.start, 0.95 * width
+) -> bool:
+    """One walk down, and the backups on the way up; whether one of them improved a bound."""
+    path, belief, moved = [], pomdp.start, False
+    allowed = 0.95 * width - 2.0 * above.slack
     for _ in range(1000):
         path.append(belief)
         if max_seconds is not None and time.perf_counter() - began >= max_seconds:
@@ -119,11 +134,12 @@ def _walk(
         values, ahead = above.action_values(belief)
         chance, after, top = ahead[int(values.argmax())]
         allowed /= pomdp.discount
-        excess = chance * (top - below(after) - allowed)
+        excess = chance * (top - below(after) - below.slack - allowed)
         worst = int(excess.argmax())
         if excess[worst] <= 0.0:
             break
         belief = after[worst]
     for belief in reversed(path):
-        below.backup(belief)
-        above.backup(belief)
+        moved |= below.backup(belief)
+        moved |= above.backup(belief)
+    return moved

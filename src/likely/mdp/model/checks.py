@@ -32,11 +32,22 @@ def choice(name: str, value: str, valid: Iterable[str]) -> None:
         raise InvalidSetting(f'{name}="{value}" is unknown; {nearest(value, valid)}')
 
 
-def asked(tolerance: float, objective: str) -> None:
-    """Raise InvalidSetting unless the tolerance is positive and the objective "max" or "min"."""
+def asked(
+    tolerance: float, objective: str, max_iterations: float | None, max_seconds: float | None
+) -> None:
+    """Raise InvalidSetting unless a solver can be asked for this: `limits`, "max" or "min"."""
     if not tolerance > 0.0:
         raise InvalidSetting(f"tolerance {tolerance}: expected a positive number")
     choice("objective", objective, ("max", "min"))
+    limits(max_iterations, max_seconds)
+
+
+def limits(max_iterations: float | None, max_seconds: float | None) -> None:
+    """Raise InvalidSetting unless there is room for one iteration and time does not run back."""
+    if max_iterations is not None and not max_iterations >= 1:
+        raise InvalidSetting(f"max_iterations={max_iterations}: expected a whole number from 1")
+    if max_seconds is not None and not max_seconds >= 0.0:
+        raise InvalidSetting(f"max_seconds={max_seconds}: expected a number of seconds from 0")
 
 
 def where(

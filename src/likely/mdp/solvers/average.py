@@ -65,7 +65,7 @@ def average_reward(
     https://doi.org/10.1287/opre.17.5.857; Puterman 1994, theorem 8.5.5.
     """
     mdp = stored(problem)
-    checks.asked(tolerance, objective)
+    checks.asked(tolerance, objective, max_iterations, max_seconds)
     if not 0.0 < tau < 1.0:
         raise InvalidSetting(f"tau {tau}: expected a number in (0, 1)")
     kept = checkpoint_of(checkpoint, checkpoint_seconds, mdp, "average", objective)

@@ -64,6 +64,7 @@ def backward_induction(
     if horizon < 0:
         raise InvalidSetting(f"horizon {horizon}: expected a number of steps >= 0")
     checks.choice("objective", objective, ("max", "min"))
+    checks.limits(max_iterations, max_seconds)
     began = time.perf_counter()
     sign = 1.0 if objective == "max" else -1.0
     last = np.zeros(mdp.states)

@@ -124,7 +124,7 @@ def solve(
             "checkpoint": checkpoint, "checkpoint_seconds": checkpoint_seconds,
             "precision": precision, "threads": threads, "options": options,
         })  # fmt: skip
-    checks.asked(tolerance, objective)
+    checks.asked(tolerance, objective, max_iterations, max_seconds)
     checks.choice("method", method, METHODS)
     checks.choice("precision", precision, ("float64", "float32"))
     _check_options(method, options)

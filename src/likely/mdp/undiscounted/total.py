@@ -89,7 +89,7 @@ def reach(
     2018, https://doi.org/10.1007/978-3-319-96145-3_37
     """
     mdp = stored(problem)
-    checks.asked(tolerance, objective)
+    checks.asked(tolerance, objective, max_iterations, max_seconds)
     began = clock.now()
     goal = mask_of(target, mdp.states, "target")
     through = ~goal & ~mdp.terminal
@@ -168,7 +168,7 @@ def total_reward(
     https://doi.org/10.1007/978-3-319-96145-3_37
     """
     mdp = stored(problem)
-    checks.asked(tolerance, objective)
+    checks.asked(tolerance, objective, max_iterations, max_seconds)
     goal = None if target is None else mask_of(target, mdp.states, "target")
     kept = checkpoint_of(checkpoint, checkpoint_seconds, mdp, "total", objective, target=goal)
     began = clock.now()
