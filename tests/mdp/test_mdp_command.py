@@ -98,6 +98,15 @@ def test_a_solution_is_written_and_certified(capsys: Capture, tmp_path: Path, na
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+def test_a_minimum_is_certified_as_one(capsys: Capture, tmp_path: Path) -> None:
+    path = str(tmp_path / "solution.npz")
+    answer(capsys, "solve", "forest", "--objective", "min", "--out", path)
+    checked = answer(capsys, "certify", "forest", "--objective", "min", "--value", path)
+    assert (checked["objective"], checked["error_bound"] <= 1e-6) == ("min", True)
+    wrong = answer(capsys, "certify", "forest", "--value", path)
+    assert (wrong["objective"], wrong["error_bound"] > 1.0) == ("max", True)
+
+
 def test_a_wrong_value_gets_a_wide_bound(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "guess.json"
     path.write_text(json.dumps({"value": [0.0] * 16}))

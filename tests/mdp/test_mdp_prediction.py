@@ -105,6 +105,20 @@ def test_a_policy_that_never_ends_has_no_undiscounted_value() -> None:
         evaluate(mdp, [0, -1])
 
 
+def test_sweeps_are_refused_where_none_are_made() -> None:
+    mdp = random_mdp(5, 2, 2, 0.9)
+    for method in ("direct", "gmres", "bicgstab"):
+        with pytest.raises(InvalidSetting, match=f'"{method}" makes no sweeps'):
+            evaluate(mdp, "uniform", method, keep=(0, 1))
+        with pytest.raises(InvalidSetting, match=f'"{method}" makes no sweeps'):
+            evaluate(mdp, "uniform", method, sweeps=3)
+    for wrong in ({"sweeps": -1}, {"sweeps": 3, "keep": [4]}, {"keep": [-1]}):
+        with pytest.raises(InvalidSetting, match="expected numbers of sweeps from 0"):
+            evaluate(mdp, "uniform", "sweeps", **wrong)
+    with pytest.raises(InvalidSetting, match="tolerance nan"):
+        evaluate(mdp, "uniform", "sweeps", tolerance=np.nan)
+
+
 def test_a_start_that_does_not_fit_is_refused() -> None:
     mdp = random_mdp(5, 2, 2, 0.9)
     for start in (np.zeros(4), np.full(5, np.nan), np.full(5, np.inf)):

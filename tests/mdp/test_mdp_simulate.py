@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from mdp_reference import of_policy, optimal, q_values, uniform
@@ -125,6 +127,23 @@ def test_no_uniform_number_falls_behind_the_last_successor() -> None:
     last = np.nextafter(1.0, 0.0)
     drawn = _draw(within, np.array([0, 10, 20]), np.array([0, 1, 0]), np.array([last, last, 0.0]))
     assert drawn.tolist() == [9, 19, 0]
+
+
+def test_probabilities_far_into_a_large_problem_are_as_exact_as_at_its_beginning() -> None:
+    """Rows of a few successors and one that is longer than what is added up at once."""
+    random = np.random.default_rng(0)
+    lengths = random.integers(0, 6, 300_000)
+    lengths[1000] = 200_000
+    pointer = np.concatenate([[0], np.cumsum(lengths)])
+    weight = random.random(pointer[-1]) + 1e-3
+    total = np.add.reduceat(weight, pointer[:-1][lengths > 0])
+    weight /= np.repeat(total, lengths[lengths > 0])
+    within = _cumulative(weight, pointer)
+    for row in (*range(1000), *range(1001, 2000), *range(299_000, 300_000)):
+        block = slice(pointer[row], pointer[row + 1])
+        sums = [math.fsum(weight[block][: k + 1]) for k in range(lengths[row])]
+        assert within[block] == pytest.approx(sums, abs=2e-11), row
+    assert within[pointer[1001] - 1] == 1.0
 
 
 def test_the_word_uniform_is_a_policy() -> None:

@@ -35,6 +35,7 @@ from likely.mdp import (
     total_reward,
     worlds,
 )
+from likely.mdp.kernels import stored
 from likely.mdp.model.world import Question
 
 
@@ -201,6 +202,15 @@ def test_float32_bounds_account_for_float32(mdp: MDP, truth: np.ndarray) -> None
     assert solve(mdp, 1e-3, "value-iteration", precision="float32").converged
 
 
+def test_float32_sweeps_read_float32_wherever_rows_are_copied() -> None:
+    """Half the memory traffic, and the kernels that the other methods have compiled."""
+    solve(worlds.build("slippery-grid", 0.99, [30, 30]), 1e-2, "frontier", precision="float32")
+    for kernel in (stored.sweep, stored.march):
+        single = [str(s[0]) for s in kernel.signatures if "Array(float32" in str(s[1:])]
+        assert single
+        assert all("array(float32, 1d, C), readonly array(float64" in s for s in single)
+
+
 def test_a_tolerance_below_rounding_ends_and_says_so() -> None:
     mdp = random_mdp(20, 3, 3, 0.9999, scale=1e12)
     solution = solve(mdp, 1e-6, "policy-iteration")
@@ -235,11 +245,27 @@ def test_a_start_value_is_used(mdp: MDP, truth: np.ndarray) -> None:
         ({"method": "gauss-seidel", "options": {"ordr": 1}}, 'did you mean "order"'),
         ({"method": "gauss-seidel", "options": {"order": "up"}}, 'order="up" is unknown'),
         ({"threads": 0}, "expected at least 1"),
+        ({"tolerance": np.nan}, "expected a positive number"),
     ],
 )
 def test_wrong_settings_are_named(mdp: MDP, arguments: dict, message: str) -> None:
     with pytest.raises(InvalidSetting, match=message):
         solve(mdp, **arguments)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_limits_leave_room_for_an_iteration(criterion: str) -> None:
+    """So too `answer`, which hands them on."""
+    problem = random_mdp(5, 2, 2, 0.9, terminal=1)
+    question = {"reachability": {"target": [0]}, "finite-horizon": {"horizon": 3}}
+    for limit in (
+        {"max_iterations": 0},
+        {"max_iterations": -1},
+        {"max_seconds": -1.0},
+        {"max_seconds": np.nan},
+    ):
+        with pytest.raises(InvalidSetting, match=f"{next(iter(limit))}=.*: expected a"):
+            solve(problem, criterion=criterion, **limit, **question.get(criterion, {}))
 
 
 def test_a_discount_of_one_is_refused_with_the_call_that_answers(mdp: MDP) -> None:

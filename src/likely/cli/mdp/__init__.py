@@ -77,13 +77,15 @@ TOLERANCE: dict[str, Option] = {
     "--tolerance": ("T", positive, 1e-6, "largest error of any state's value, in units of reward "
                     "[1e-6]"),
 }  # fmt: skip
+OBJECTIVE: dict[str, Option] = {
+    "--objective": ("NAME", ("max", "min"), None, "max or min [that of the file, else max]"),
+}
 SOLVING: dict[str, Option] = TOLERANCE | {
     "--criterion": ("NAME", None, "auto", "discounted, total, reachability, average or "
                     "finite-horizon [that of the file, else discounted below discount 1 and total "
                     "at 1]"),
     "--method": ("NAME", None, "auto", "for the discounted criterion, as policy-iteration [auto]"),
-    "--objective": ("NAME", ("max", "min"), None, "max or min [that of the file, else "
-                    "max]"),
+    **OBJECTIVE,
     "--horizon": ("STEPS", whole(1), None, "number of steps of the finite horizon"),
     "--max-iterations": ("N", whole(1), None, "stop after N iterations; the bounds hold"),
     "--max-seconds": ("S", positive, None, "stop after S seconds; the bounds hold"),
@@ -133,6 +135,7 @@ OWN: dict[str, dict[str, Option]] = {
     "certify": {
         "--value": ("FILE", None, ..., '.npz or .json with "value" [states], as `solve --out` '
                     "writes"),
+        **OBJECTIVE,
     },
     "animate": {
         "--out": ("FILE", None, ..., "the .gif to write"),

@@ -71,6 +71,11 @@ def _list(options: argparse.Namespace) -> None:
     )
 
 
+def _objective(world: World, options: argparse.Namespace) -> str:
+    """What the arguments, or else the file, ask for."""
+    return options.objective or ("max" if world.question is None else world.question.objective)
+
+
 def _solve_world(world: World, options: argparse.Namespace) -> Solution:
     """Solve what the arguments, or else the file, ask."""
     asked, criterion = world.question, options.criterion
@@ -90,7 +95,7 @@ def _solve_world(world: World, options: argparse.Namespace) -> Solution:
             raise InvalidSetting(
                 f"{option} is for the {home} criterion; the criterion here is {criterion}"
             )
-    objective = options.objective or ("max" if asked is None else asked.objective)
+    objective = _objective(world, options)
     limits = {
         "max_iterations": options.max_iterations, "max_seconds": options.max_seconds,
         "checkpoint": options.checkpoint,
@@ -302,11 +307,13 @@ def _simulate(options: argparse.Namespace) -> None:
 def _certify(options: argparse.Namespace) -> None:
     world = world_of(options)
     value = value_of(options.value, world.mdp)
-    certificate = certify(world.mdp, value)
+    objective = _objective(world, options)
+    certificate = certify(world.mdp, value, objective=objective)
     if options.json:
         say_json(
             {
                 **facts(world),
+                "objective": objective,
                 "error_bound": finite(certificate.error),
                 "policy_loss_bound": finite(certificate.policy_loss),
                 "residual": finite(certificate.residual),
@@ -314,7 +321,7 @@ def _certify(options: argparse.Namespace) -> None:
         )
         return
     console = heading(world)
-    say(console, f"|V - V*| <= {at_most(certificate.error)}", "bold")
+    say(console, f"objective {objective}: |V - V*| <= {at_most(certificate.error)}", "bold")
     loss, change = at_most(certificate.policy_loss), at_most(certificate.residual)
     say(console, f"acting greedily in V loses at most {loss} in any state")
     say(console, f"largest change by one backup: {change}")

@@ -23,6 +23,8 @@ from likely.mdp.model.operators import Policy, policy_array, policy_weights
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import Problem, stored
 
+BLOCK = 1 << 16  # probabilities that are added up at once
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Simulation:
@@ -209,12 +211,22 @@ def _horizon(mdp: MDP, max_steps: int, tail: float) -> tuple[int, float]:
 
 
 def _cumulative(weight: FloatArray, pointer: IntArray) -> FloatArray:
-    """Running sums within each row of a CSR array, the last of each made 1."""
-    running = np.cumsum(weight)
-    before = np.concatenate([[0.0], running])[pointer[:-1]]
-    lengths = np.diff(pointer)
-    within: FloatArray = running - np.repeat(before, lengths)
-    within[pointer[1:][lengths > 0] - 1] = 1.0
+    """Running sums within each row of a CSR array, the last of each made 1.
+
+    They are differences of one long sum, which begins again after about `BLOCK` entries: what it
+    rounds off grows with its length.
+    """
+    within = np.empty(len(weight))
+    rows, first = len(pointer) - 1, 0
+    while first < rows:
+        last = int(np.searchsorted(pointer, int(pointer[first]) + BLOCK, side="right")) - 1
+        last = min(max(last, first + 1), rows)
+        block = slice(int(pointer[first]), int(pointer[last]))
+        running = np.concatenate([[0.0], np.cumsum(weight[block])])
+        before = running[pointer[first:last] - pointer[first]]
+        within[block] = running[1:] - np.repeat(before, np.diff(pointer[first : last + 1]))
+        first = last
+    within[pointer[1:][np.diff(pointer) > 0] - 1] = 1.0
     return within
 
 

@@ -125,7 +125,8 @@ def _copied(task: Task, order: Array, reached: int, width: int) -> Iterator[None
         mdp, **rows._asdict(), terminal=mdp.terminal[order], successor_reward=None, initial=None
     )
     pieces = len(task.engine.pieces) if isinstance(task.engine, StoredEngine) else 1
-    engine = StoredEngine(copy, copy.reward, mdp.discount, pieces)
+    weights = copy.probability.astype(task.value.dtype, copy=False)
+    engine = StoredEngine(copy, copy.reward, mdp.discount, pieces, weights)
     value = task.value[order]
     best = np.full(mdp.states, -1, dtype=engine.best_type)
     for _ in _windowed(task, engine, value, best, NATURAL, reached, width):

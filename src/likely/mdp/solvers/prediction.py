@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,8 @@ from likely.mdp.model.world import Problem, stored
 from likely.mdp.undiscounted.transient import bounds, solver_of
 
 UNIT = 2.0**-53
-METHODS = ("direct", "sweeps", "gauss-seidel", "gmres", "bicgstab")
+SWEEPING = ("sweeps", "gauss-seidel")
+METHODS = ("direct", *SWEEPING, "gmres", "bicgstab")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,16 +90,31 @@ def evaluate(
         method: "direct" (sparse LU), "sweeps" (synchronous iterative evaluation),
             "gauss-seidel" (in place, solved exactly row by row), "gmres", "bicgstab".
         tolerance: true sup-norm error at which sweeps and Krylov methods stop.
-        sweeps: exactly this many sweeps instead, for the two sweeping methods.
-        keep: sweep numbers whose values are kept in `history` (the two sweeping methods).
-        start: [S] start value of sweeps; default 0.
+        sweeps: exactly this many sweeps instead, from 0; only for the two sweeping methods.
+        keep: sweep numbers whose values are kept in `history`, those that are reached; only for
+            the two sweeping methods.
+        start: [S] start value of sweeps and Krylov steps; default 0.
 
     Raises:
-        InvalidSetting: an unknown method; a discount of 1 with a policy that may never end.
+        InvalidSetting: an unknown method, a tolerance that is not positive, sweeps of a method
+            that makes none; a discount of 1 with a policy that may never end.
         InvalidData: a policy that is not one.
     """
     if method not in METHODS:
         raise InvalidSetting(f'method="{method}" is unknown; {nearest(method, METHODS)}')
+    if not tolerance > 0.0:
+        raise InvalidSetting(f"tolerance {tolerance}: expected a positive number")
+    if method not in SWEEPING and (sweeps is not None or len(keep)):
+        raise InvalidSetting(
+            f'method="{method}" makes no sweeps, so that it takes neither sweeps= nor keep=; '
+            f"expected one of {', '.join(SWEEPING)}"
+        )
+    last = math.inf if sweeps is None else sweeps
+    if not last >= 0 or not all(0 <= number <= last for number in keep):
+        raise InvalidSetting(
+            f"sweeps={sweeps}, keep={list(keep)}: expected numbers of sweeps from 0, those that "
+            "are kept among those that are made"
+        )
     mdp = stored(problem)
     began = time.perf_counter()
     weights = policy_weights(mdp, policy)
@@ -116,7 +133,7 @@ def evaluate(
     history: dict[int, FloatArray] = {0: value.copy()} if 0 in keep else {}
     iterations = 0
     with np.errstate(over="ignore", invalid="ignore"):
-        if method in ("sweeps", "gauss-seidel"):
+        if method in SWEEPING:
             value, iterations = _sweep(
                 mdp, chain, gain, weights, value, method, tolerance, sweeps, set(keep), history
             )
