@@ -98,6 +98,15 @@ def test_a_solution_is_written_and_certified(capsys: Capture, tmp_path: Path, na
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+def test_the_arrows_of_a_minimum_are_those_of_its_policy(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "row.txt"
+    path.write_text("discount: 0.9\nstep: -1\n\nS.G\n...\n")
+    assert run(["solve", str(path), "--objective", "min"]) == 0
+    first = capsys.readouterr().out.splitlines()[-2]
+    # Beside the goal every way but into it is as bad as can be; into it ends the cost.
+    assert first.split()[-2:] == ["←↑↓", "G"]
+
+
 def test_a_minimum_is_certified_as_one(capsys: Capture, tmp_path: Path) -> None:
     path = str(tmp_path / "solution.npz")
     answer(capsys, "solve", "forest", "--objective", "min", "--out", path)

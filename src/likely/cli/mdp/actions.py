@@ -140,7 +140,8 @@ def _solve(options: argparse.Namespace) -> None:
     if options.out is not None:
         write_solution(options.out, world, solution)
     if options.plot is not None:
-        draw(options.plot, world, value, f"{world.name}, discount {world.mdp.discount:g}")
+        title = f"{world.name}, discount {world.mdp.discount:g}"
+        draw(options.plot, world, value, title, solution.about["objective"])
     if not options.json:
         for path in (options.out, options.plot):
             if path is not None:
@@ -167,7 +168,7 @@ def _show_solution(
     if solution.gain is not None:
         low, high = float(lower.min()), float(upper.max())
         say(console, f"average reward a step, over all starts: {terminal.interval(low, high)}")
-    show_values(console, world, value, lower, upper, policy)
+    show_values(console, world, value, lower, upper, policy, about["objective"])
 
 
 def _policy(word: str, world: World, options: argparse.Namespace) -> NDArray[Any]:

@@ -131,21 +131,23 @@ def write_solution(path: str, world: World, solution: Solution) -> None:
     write_npz(Path(path), arrays)
 
 
-def draw(path: str, world: World, value: NDArray[np.float64], title: str) -> None:
+def draw(
+    path: str, world: World, value: NDArray[np.float64], title: str, objective: str = "max"
+) -> None:
     """The picture that suits a world.
 
     A heat map with arrows for a grid of cells, contours of the actions where the axes count
     things (Jack's cars), else values and actions over the states.
     """
     mdp, layout = world.mdp, world.layout
-    greedy = np.flatnonzero(greedy_pairs(mdp, value))[::-1]
+    greedy = np.flatnonzero(greedy_pairs(mdp, value, objective=objective))[::-1]
     action = np.full(mdp.states, np.nan)  # the first best action of each state
     action[np.asarray(mdp.pair_state)[greedy]] = _numbers(mdp)[mdp.pair_action[greedy]]
     if layout is not None and layout.row_name:
         policy = [("best action", action)]
         pictures.policy_contours(path, layout, policy, value, _unit(mdp), title)
     elif layout is not None and min(layout.shape) > 1:
-        plots.heat_map(path, mdp, value, title)
+        plots.heat_map(path, mdp, value, title, objective)
     else:
         shown = np.where(mdp.terminal, np.nan, value)
         named = None if _counted(mdp) else mdp.action_names
@@ -177,10 +179,11 @@ def show_values(
     lower: NDArray[np.float64] | None = None,
     upper: NDArray[np.float64] | None = None,
     policy: NDArray[np.int64] | None = None,
+    objective: str = "max",
 ) -> None:
     console.print()
     if world.layout is not None and terminal.fits(world.layout):
-        terminal.grid_of(console, world.mdp, world.layout, value)
+        terminal.grid_of(console, world.mdp, world.layout, value, objective=objective)
         return
     console.print(terminal.state_table(world.mdp, value, lower, upper, policy))
     left = terminal.rest(world.mdp)

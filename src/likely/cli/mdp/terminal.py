@@ -129,14 +129,15 @@ def arrow_grid(mdp: MDP, layout: GridLayout, greedy: NDArray[np.bool_]) -> Table
 
 
 def grid_of(
-    console: Console, mdp: MDP, layout: GridLayout, value: NDArray[np.float64], label: str = "value"
-) -> None:
+    console: Console, mdp: MDP, layout: GridLayout, value: NDArray[np.float64],
+    label: str = "value", objective: str = "max",
+) -> None:  # fmt: skip
     """Print values beside the arrows of the policy that is greedy in them, or above them."""
     from rich.table import Table
     from rich.text import Text
 
     values = value_grid(layout, value)
-    arrows = arrow_grid(mdp, layout, greedy_pairs(mdp, value))
+    arrows = arrow_grid(mdp, layout, greedy_pairs(mdp, value, objective=objective))
     width = sum(console.measure(part).maximum for part in (values, arrows)) + 6
     both = Table(show_header=False, box=None, padding=(0, 3, 0, 0), pad_edge=False)
     title, policy = Text(label, style="bold"), Text("greedy policy", style="bold")

@@ -205,18 +205,20 @@ def draw_arrows(
 
 
 def _draw_policy(
-    axes: Axes, mdp: MDP, layout: GridLayout, value: ArrayLike, size: float | None = None
-) -> None:
+    axes: Axes, mdp: MDP, layout: GridLayout, value: ArrayLike, size: float | None = None,
+    objective: str = "max",
+) -> None:  # fmt: skip
     """The greedy arrows of a value on blank cells, terminal cells shaded."""
     shade = np.where(mdp.terminal, 1.0, 0.0)
     draw_cells(axes, layout, shade, (0.0, 4.0), numbers=False, palette="Greys", size=size)
     axes.grid(which="minor", color="#cbd2d9", linewidth=1.0)
-    draw_arrows(axes, mdp, layout, greedy_pairs(mdp, value))
+    draw_arrows(axes, mdp, layout, greedy_pairs(mdp, value, objective=objective))
 
 
 def heat_map(
-    path: str | Path, problem: Problem, value: ArrayLike | Solution, title: str = ""
-) -> Path:
+    path: str | Path, problem: Problem, value: ArrayLike | Solution, title: str = "",
+    objective: str = "max",
+) -> Path:  # fmt: skip
     """Values as colours and numbers, the greedy policy as arrows beside them.
 
     Args:
@@ -224,9 +226,11 @@ def heat_map(
         problem: an `MDP` with a layout, or a `World`.
         value: [S], or a `Solution`.
         title: above it.
+        objective: "max" or "min", of the policy; that of a `Solution` is its own.
     """
     mdp, layout = stored(problem), layout_of(problem)
-    value = value.shown() if isinstance(value, Solution) else value
+    if isinstance(value, Solution):
+        value, objective = value.shown(), str(value.about["objective"])
     rows, columns = layout.shape
     arrows = bool(layout.moves) and max(rows, columns) <= ARROWS_UP_TO
     wide = columns >= 2 * rows and columns > 6  # one panel above the other
@@ -244,7 +248,7 @@ def heat_map(
         left.set_xlabel(layout.column_name, fontsize=9)
     if arrows:
         right = figure.add_subplot(down, across, 2)
-        _draw_policy(right, mdp, layout, value, size)
+        _draw_policy(right, mdp, layout, value, size, objective)
         right.set_title("greedy policy", fontsize=10, color=INK)
     if rows > 1:
         figure.colorbar(image, ax=left, shrink=0.85, pad=0.02)

@@ -22,11 +22,15 @@ from likely.mdp.model.operators import (
 from likely.mdp.model.problem import MDP
 
 
-def greedy_pairs(mdp: MDP, value: ArrayLike, tolerance: float = 1e-9) -> BoolArray:
-    """[pairs] True for every action that is greedy in a value, ties included.
+def greedy_pairs(
+    mdp: MDP, value: ArrayLike, tolerance: float = 1e-9, objective: str = "max"
+) -> BoolArray:
+    """[pairs] True for every action that is greedy in a value ("max" or "min"), ties included.
 
     Two actions tie when they differ by at most `tolerance` times the largest |q| (or 1).
     """
+    if objective == "min":
+        mdp, value = mdp.negated(), -np.asarray(value, dtype=np.float64)
     q = state_action_values(mdp, value)
     slack = tolerance * max(1.0, float(np.abs(q).max(initial=0.0)))
     tied: BoolArray = q >= bellman_optimality(mdp, value)[mdp.pair_state] - slack
