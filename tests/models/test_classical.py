@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 import likely
+from likely import runs
 from likely.data.spec import Dataset, DataSpec
 from likely.density import ExpectedStatistics
 from likely.errors import InvalidSetting
@@ -344,3 +346,22 @@ def elbo_of(model: PPCA, y: Tensor) -> Tensor:
     given_z = -0.5 * (d * (2 * math.pi * variance).log() + squares / variance)
     kl = 0.5 * (m.square() + spread - 1 - spread.log()).sum(1)
     return given_z - kl
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e10])
+@pytest.mark.parametrize(("name", "levels"), [("bernoulli-mixture", 16), ("product-mixture", 4)])
+def test_a_file_claims_the_likelihood_of_what_a_float_cannot_hold(
+    name: str, levels: int, scale: float
+) -> None:
+    model: Any = runs.build(
+        name, DataSpec("rare", (1, 3, 3), levels), {"components": 4, "smoothing": 0.0}
+    )
+    with torch.no_grad():
+        model.counts.mul_(scale)
+        model.counts[:, ::2, 0] = 0.0
+        model.shares[0] = 0.0
+        x = torch.arange(levels).reshape(-1, 1, 1, 1).expand(-1, *model.spec.shape)
+        nats = -float(model.log_prob(x).double().sum())
+    compressed = likely.compress(model, x)
+    assert math.isfinite(nats)
+    assert compressed.claimed * math.log(2.0) == pytest.approx(nats, rel=1e-5)

@@ -25,6 +25,21 @@ class HasConditional(Protocol):
         """See `conditional`."""
 
 
+@runtime_checkable
+class HasLogConditional(Protocol):
+    """A model that tells the logarithm, which is finite where a probability underflows."""
+
+    def log_conditional(
+        self,
+        x: Tensor,
+        row: int,
+        column: int,
+        channel: int = 0,
+        context: Tensor | int | None = None,
+    ) -> Tensor:
+        """See `conditional`."""
+
+
 def answer(model: Fittable) -> Answer:
     """Exact for a chain rule and for a mixture of products."""
     if isinstance(model, ExpectedStatistics):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.ask.conditional import HasConditional
+from likely.ask.conditional import HasConditional, HasLogConditional
 from likely.density import Autoregressive, TractableDensity
 from likely.density.chain import sub_steps
 from likely.devices.precision import without_autocast
@@ -116,7 +116,10 @@ def _asked(
     for pixel in range(height * width):
         row, column = divmod(pixel, width)
         for channel in range(channels):
-            table = model.conditional(x, row, column, channel, context).double().log()
+            if isinstance(model, HasLogConditional):
+                table = model.log_conditional(x, row, column, channel, context).double()
+            else:
+                table = model.conditional(x, row, column, channel, context).double().log()
             place = torch.tensor([channel * height * width + pixel])
             x[:, channel, row, column] = (yield place, table[:, None])[:, 0]
 

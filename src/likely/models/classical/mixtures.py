@@ -90,7 +90,9 @@ class _MixtureOfProducts(CompletesByDraws, ExpectedStatistics):
         tiny = torch.finfo(self.counts.dtype).tiny
         pi = self.shares.abs() + prior / len(self.shares) + tiny
         theta = self.counts.abs() + prior / self.counts.shape[2] + tiny
-        return (pi / pi.sum()).log(), (theta / theta.sum(2, keepdim=True)).log()
+        shares = theta / theta.sum(2, keepdim=True)
+        # Of large statistics the least share underflows: its logarithm, times no heads, is NaN.
+        return (pi / pi.sum()).clamp(min=tiny).log(), shares.clamp(min=tiny).log()
 
     def _log_joint(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """log p(k, observed dimensions of x) less the ways, [B, K]; observed bool [D] or all."""
@@ -193,6 +195,19 @@ class _MixtureOfProducts(CompletesByDraws, ExpectedStatistics):
         context: Tensor | int | None = None,
     ) -> Tensor:
         """p(x_i = level | the pixels before it), [B, levels]; see `likely.ask.conditional`."""
+        return self.log_conditional(x, row, column, channel, context).exp()
+
+    @torch.no_grad()
+    @full_precision
+    def log_conditional(
+        self,
+        x: Tensor,
+        row: int,
+        column: int,
+        channel: int = 0,
+        context: Tensor | int | None = None,
+    ) -> Tensor:
+        """Its logarithm, also where the probability is too small for a float."""
         x, place, shape = self.integers(x), (channel, row, column), self.spec.grid
         self.labels(context, len(x))
         self.refuse_place(*place)
@@ -203,7 +218,7 @@ class _MixtureOfProducts(CompletesByDraws, ExpectedStatistics):
         log_k = self._log_joint(x, seen.flatten()).log_softmax(1)
         place_of = int(torch.arange(self.spec.dimensions).reshape(shape)[place])
         tables = self._log_levels(self._logs()[1][:, place_of])  # [K, levels]
-        return (log_k[:, :, None] + tables).logsumexp(1).exp()
+        return (log_k[:, :, None] + tables).logsumexp(1)
 
     def _picked(self, log_weights: Tensor, uniform: Tensor) -> Tensor:
         """A component for each row of log-weights [B, K], [B]."""
