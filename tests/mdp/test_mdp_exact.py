@@ -194,7 +194,7 @@ def cycle(seed: int, discount: float = 0.999) -> Stated:
 
 def hold_at(mdp: MDP | MatrixFree, value: np.ndarray, truth: list[Fraction], about: object) -> None:
     """Both bounds from one backup of `value`, by the kernels and by `certify`, hold the truth."""
-    solution = solve(mdp, 1e-320, "value-iteration", start=value, max_iterations=1)
+    solution = solve(mdp, 1e-320, "value-iteration", start=value, max_iterations=0)
     wrong = outside(solution.lower, solution.upper, truth)
     assert not wrong, ("kernel", about, wrong)
     if isinstance(mdp, MDP):
@@ -331,7 +331,7 @@ def test_a_horizon_that_was_cut_before_a_large_final_value() -> None:
     """max(most, final): a terminal state keeps its final value at every time."""
     problem = Stated([[[(1.0, 1)]], [[(1.0, 1)]]], [[1.0], [0.0]], 0.5, terminal=(1,))
     last = np.array([0.0, 1000.0])
-    found = backward_induction(problem.mdp(), 4, final_value=last, max_seconds=0.0)
+    found = backward_induction(problem.mdp(), 4, final_value=last, max_iterations=0)
     for time in range(4):
         assert found.lower[time, 0] <= 501.0 <= found.upper[time, 0]
 
@@ -541,7 +541,7 @@ def test_bounds_of_generated_rows() -> None:
         truth = mdp_exact.optimal(problem.exact(), Fraction(discount))
         matrix_free = generated(target, probability, reward, discount)
         for value in (np.zeros(states), np.clip(rounded(truth) + 1e-3, -1e300, 1e300)):
-            solution = solve(matrix_free, 1e-320, "value-iteration", start=value, max_iterations=1)
+            solution = solve(matrix_free, 1e-320, "value-iteration", start=value, max_iterations=0)
             check(solution, truth, (seed, "at", value))
         for limit in (1, 2, 60):
             solution = solve(matrix_free, 1e-300, max_iterations=limit)

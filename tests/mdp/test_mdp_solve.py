@@ -254,12 +254,11 @@ def test_wrong_settings_are_named(mdp: MDP, arguments: dict, message: str) -> No
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_limits_leave_room_for_an_iteration(criterion: str) -> None:
+def test_negative_limits_are_refused(criterion: str) -> None:
     """So too `answer`, which hands them on."""
     problem = random_mdp(5, 2, 2, 0.9, terminal=1)
     question = {"reachability": {"target": [0]}, "finite-horizon": {"horizon": 3}}
     for limit in (
-        {"max_iterations": 0},
         {"max_iterations": -1},
         {"max_seconds": -1.0},
         {"max_seconds": np.nan},

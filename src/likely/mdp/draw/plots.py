@@ -230,7 +230,8 @@ def heat_map(
     """
     mdp, layout = stored(problem), layout_of(problem)
     if isinstance(value, Solution):
-        value, objective = value.shown(), str(value.about["objective"])
+        objective = str(value.about["objective"])
+        value = value.shown()
     rows, columns = layout.shape
     arrows = bool(layout.moves) and max(rows, columns) <= ARROWS_UP_TO
     wide = columns >= 2 * rows and columns > 6  # one panel above the other

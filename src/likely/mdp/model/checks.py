@@ -43,9 +43,9 @@ def asked(
 
 
 def limits(max_iterations: float | None, max_seconds: float | None) -> None:
-    """Raise InvalidSetting unless there is room for one iteration and time does not run back."""
-    if max_iterations is not None and not max_iterations >= 1:
-        raise InvalidSetting(f"max_iterations={max_iterations}: expected a whole number from 1")
+    """Raise InvalidSetting where a limit is below 0, at which bounds hold without a sweep."""
+    if max_iterations is not None and not max_iterations >= 0:
+        raise InvalidSetting(f"max_iterations={max_iterations}: expected a whole number from 0")
     if max_seconds is not None and not max_seconds >= 0.0:
         raise InvalidSetting(f"max_seconds={max_seconds}: expected a number of seconds from 0")
 
