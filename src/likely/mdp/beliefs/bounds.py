@@ -85,7 +85,7 @@ class Below:
             if value > best[0]:
                 best = (value, vector, a)
         value, vector, a = best
-        improved = value > before + 1e-12 * max(1.0, abs(before))
+        improved = _less(before, value)
         if improved:
             self.vectors = np.vstack([self.vectors, vector])
             self.action = np.append(self.action, a)
@@ -158,13 +158,15 @@ class Above:
         """Improve the bound at a belief; whether it could be."""
         value = float(self.action_values(belief)[0].max())
         before = float(self._at(belief[None])[0])
-        improved = value < before - 1e-12 * max(1.0, abs(before))
+        improved = _less(value, before)
         if improved:
             state = int(belief.argmax())
-            if belief[state] >= 1.0 - 1e-12:
-                # The corner is a little way off.
-                away = abs(belief - np.eye(len(belief))[state]).sum()
-                self.corner[state] = min(self.corner[state], value + self.size * away)
+            # A corner bounds beliefs beside it, and is bounded by them but for how far they are.
+            corner = value + self.size * abs(belief - np.eye(len(belief))[state]).sum()
+            if belief[state] >= 1.0 - 1e-12 and _less(corner, float(self.corner[state])):
+                self.corner[state] = corner
+            elif belief[state] == 1.0:
+                return False
             else:
                 same = (abs(self.points - belief) < 1e-14).all(axis=1)
                 self.points = np.vstack([self.points[~same], belief])
@@ -188,10 +190,15 @@ class Above:
         for i in range(len(every) - 1, -1, -1):
             keep[i] = False
             self.points, self.values, self._gain = every[keep], level[keep], gain[keep]
-            if self._at(every[i : i + 1])[0] > level[i] + 1e-12 * max(1.0, abs(level[i])):
+            if _less(level[i], float(self._at(every[i : i + 1])[0])):
                 keep[i] = True
         self.points, self.values, self._gain = every[keep], level[keep], gain[keep]
         self._cull_at = max(64, 2 * len(self.points))
+
+
+def _less(value: float, bound: float) -> bool:
+    """Whether a value is below a bound by more than rounding."""
+    return value < bound - 1e-12 * max(1.0, abs(bound))
 
 
 def _informed(pomdp: POMDP) -> FloatArray:
