@@ -7,7 +7,7 @@ caught by changing all dimensions that do not come before and asking for the sam
 pixels share a rank, both also show that those that are drawn together do not see each other.
 
 The sampler is checked against the conditionals: step by step where it is an incremental program,
-and otherwise by drawing with given uniform numbers, where one pass over the finished image must
+and by drawing with given uniform numbers, where one pass over the finished image must
 invert to the same integers.
 
 One backward pass with a row for each output location gives that location's derivatives, because
@@ -17,6 +17,7 @@ examples do not couple; `coupling` checks that.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 
 import torch
@@ -75,9 +76,13 @@ def causality(subject: Subject, model: Autoregressive) -> Iterator[Proof]:
         yield _rows_below_not_read(subject, model)
     if "incremental" in model.methods:
         assert isinstance(model, Incremental)
-        yield from _program_follows(subject, model)
+        drawn = model if instance is None else instance[0]
+        assert isinstance(drawn, Incremental)
+        yield from _program_follows(subject, model, drawn)
     elif type(model).fill_fast is not Autoregressive.fill_fast:
-        yield _sampler_follows(subject, model)
+        wrong, about = _drawn_otherwise(subject, model)
+        name = "the sampler follows the conditionals"
+        yield Proof.at_most(name, wrong, 0.0, about, vital=False)
     one_by_one = len(torch.unique(model.rank)) == height * width
     if one_by_one and not model.has_blind_spot and height * width > 1:
         yield _past_is_seen(subject, model)
@@ -240,8 +245,11 @@ def _rows_below_not_read(subject: Subject, model: Autoregressive) -> Proof:
     )
 
 
-def _program_follows(subject: Subject, model: Incremental) -> Iterator[Proof]:
-    """The incremental sampler, stepped along given images, against the checked conditionals."""
+def _program_follows(subject: Subject, model: Incremental, small: Incremental) -> Iterator[Proof]:
+    """The incremental sampler, stepped along given images, against the checked conditionals.
+
+    Whole samples are drawn of a small instance, at a pass for every few of them.
+    """
     x = subject.x[:2]
     labels = None if subject.context is None else subject.context[: len(x)]
     channels, height, width = model.spec.shape
@@ -251,12 +259,14 @@ def _program_follows(subject: Subject, model: Incremental) -> Iterator[Proof]:
     expected = rearranged(model.conditionals(x, labels), order)
     x = rearranged(x, order)
     scale = max(1.0, _peak(expected.abs()))
+    error = _largest_step_error(model, model.stepper(len(x), labels), x, expected, rows)
+    wrong, about = _drawn_otherwise(subject, small)
     yield Proof.at_most(
         "the sampler follows the conditionals",
-        _largest_step_error(model, model.stepper(len(x), labels), x, expected, rows),
+        math.inf if wrong else error,
         SAME_TOLERANCE * scale,
         f"Largest difference between the incremental sampler's parameters and those of the "
-        f"likelihood, {rows} of {height} rows of {len(x)} images.",
+        f"likelihood, {rows} of {height} rows of {len(x)} images. {about} Of these: {wrong}.",
         vital=False,
     )
     if subject.quick:
@@ -276,17 +286,18 @@ def _program_follows(subject: Subject, model: Incremental) -> Iterator[Proof]:
     )
 
 
-def _sampler_follows(subject: Subject, model: Autoregressive) -> Proof:
-    """A sampler of the model's own, from given uniform numbers, against the conditionals."""
+def _drawn_otherwise(subject: Subject, model: Autoregressive) -> tuple[int, str]:
+    """What is drawn with given uniform numbers against the conditionals: (how many differ, of
+    what)."""
     # Integers tell little of small differences, so small images need many of them.
     rows = max(2, min(64, SAMPLED_DIMENSIONS // model.spec.dimensions))
     noise = subject.noise("sampler")
     x = (noise.uniform(rows, *model.spec.shape) * model.spec.levels).to(torch.int64)
-    labels, uniform = subject.labels(rows), noise.uniform(*x.shape)
+    labels, uniform = subject.labels(rows, model=model), noise.uniform(*x.shape)
     middle = int(model.rank.max() + 1) // 2
     wrong = 0
     for known in (0, middle):
-        drawn = model.fill(x, uniform, known, labels)
+        drawn = model.fill(x, uniform, known, labels) if known else model.draw_from(uniform, labels)
         kept = model.rank < known
         wrong += int((drawn != x)[:, :, kept].sum())
         parameters = model.conditionals(drawn, labels).double()
@@ -294,13 +305,9 @@ def _sampler_follows(subject: Subject, model: Autoregressive) -> Proof:
             table = model.head.log_table(parameters, drawn, channel)
             expected = invert(table, uniform[:, channel])
             wrong += int((drawn[:, channel] != expected)[:, ~kept].sum())
-    return Proof.at_most(
-        "the sampler follows the conditionals",
-        wrong,
-        0.0,
+    return wrong, (
         f"Dimensions of {len(x)} images, drawn whole and from the middle on, that one pass of the "
-        "conditionals over the finished image would have drawn otherwise.",
-        vital=False,
+        "conditionals over the finished image would have drawn otherwise."
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from likely.density import DiscreteLatent, chunks
 from likely.heads import log_likelihood
+from likely.verify.drawing import samples_follow
 from likely.verify.normalization import from_tables
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, all_images, least_levels, smaller_or_none
@@ -80,6 +81,7 @@ def _on_tiny(subject: Subject, model: DiscreteLatent) -> Iterator[Proof]:
             TOLERANCE,
             f"Largest excess of the bound over the sum over codes, nats; {what}.",
         )
+        yield samples_follow(subject, tiny[0], log_p)
         return
     yield Proof.at_most(
         "total probability",

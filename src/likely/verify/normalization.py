@@ -11,6 +11,7 @@ from torch import Tensor
 from likely.density import Autoregressive, Fittable, LatentVariable, TractableDensity, chunks
 from likely.heads import Head
 from likely.verify.causality import FULL_BUDGET, QUICK_BUDGET
+from likely.verify.drawing import samples_follow
 from likely.verify.proofs import Proof
 from likely.verify.subject import Subject, all_images, least_levels, smaller_or_none, work_of
 
@@ -85,14 +86,14 @@ def total_probability(subject: Subject, model: TractableDensity) -> Iterator[Pro
     chosen = affordable[: 1 if subject.quick else 2] or built[-1:]
     for shape, levels, tiny, fitted in chosen:
         images = all_images(shape, levels)
-        worst = 0.0
-        last = tiny.classes - 1 if tiny.classes else len(tiny.context_shape[:1])
+        worst, last = 0.0, _last_label(tiny)
         for label in sorted({0, last}):
             parts = [
                 tiny.log_prob(images[part], subject.labels(len(images[part]), label, tiny))
                 for part in chunks(len(images), 1024)
             ]
-            mass = math.exp(float(torch.cat(parts).logsumexp(0)))
+            log_p = torch.cat(parts)
+            mass = math.exp(float(log_p.logsumexp(0)))
             worst = max(worst, abs(mass - 1.0) if math.isfinite(mass) else math.inf)
         whose = "the fitted weights" if fitted else "fresh weights of the same settings"
         yield Proof.at_most(
@@ -101,7 +102,9 @@ def total_probability(subject: Subject, model: TractableDensity) -> Iterator[Pro
             TOTAL_TOLERANCE,
             f"|sum of p(x) over all {len(images)} images - 1|, with {whose}.",
         )
-    if not chosen:
+    if chosen:
+        yield samples_follow(subject, tiny, log_p, last)
+    else:
         yield Proof.at_most(
             "total probability",
             math.inf,
@@ -109,6 +112,11 @@ def total_probability(subject: Subject, model: TractableDensity) -> Iterator[Pro
             f"{type(model).__name__} cannot be built for images of few pixels, so nothing could "
             "be summed.",
         )
+
+
+def _last_label(model: Fittable) -> int:
+    """The last class, or the number of another context than the first; 0 without any."""
+    return model.classes - 1 if model.classes else len(model.context_shape[:1])
 
 
 def _tiny_shapes(model: Fittable) -> list[tuple[tuple[int, ...], int]]:
