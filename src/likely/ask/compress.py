@@ -32,7 +32,6 @@ from likely.ask.codec.container import (
 from likely.ask.codec.over_time import TOGETHER
 from likely.ask.codec.schemes import block_size, read, write
 from likely.ask.codec.turns import repeatable
-from likely.ask.conditional import HasConditional
 from likely.ask.query import Answer, Guarantee, exact, no_conditionals, none, query, refusal
 from likely.data.sequences.spec import MISSING, PADDING
 from likely.density import (
@@ -40,6 +39,7 @@ from likely.density import (
     Dequantized,
     DiscreteLatent,
     Fittable,
+    HasConditional,
     LatentVariable,
     Mixture,
     SequenceDensity,

@@ -2,42 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 from torch import Tensor
 
 from likely.ask.query import Answer, exact, no_conditionals, query, refusal
-from likely.density import ExpectedStatistics, Fittable
-
-
-@runtime_checkable
-class HasConditional(Protocol):
-    """A model that answers."""
-
-    def conditional(
-        self,
-        x: Tensor,
-        row: int,
-        column: int,
-        channel: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Tensor:
-        """See `conditional`."""
-
-
-@runtime_checkable
-class HasLogConditional(Protocol):
-    """A model that tells the logarithm, which is finite where a probability underflows."""
-
-    def log_conditional(
-        self,
-        x: Tensor,
-        row: int,
-        column: int,
-        channel: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Tensor:
-        """See `conditional`."""
+from likely.density import ExpectedStatistics, Fittable, HasConditional
 
 
 def answer(model: Fittable) -> Answer:

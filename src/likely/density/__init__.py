@@ -48,6 +48,7 @@ from likely.density.codes import (
 )
 from likely.density.completion import PARTICLES, Completions
 from likely.density.completion.agnostic import OrderAgnostic
+from likely.density.conditional import HasConditional
 from likely.density.decoded import AutoregressiveLikelihood, FactorizedLikelihood, Likelihood
 from likely.density.dequantized import Dequantized, Dequantizer, UniformDequantizer
 from likely.density.discrete import DiscreteLatent, QuantisedTerms

@@ -15,6 +15,7 @@ from likely.density.completion import PARTICLES, Completions, HasCompletions, Wa
 from likely.density.completion.agnostic import OrderAgnostic, agnostic_completions
 from likely.density.completion.blocks import log_probs_of
 from likely.density.completion.particles import Stepwise, WholePasses, chain_completions
+from likely.density.conditional import HasConditional
 from likely.density.taxonomy import TractableDensity
 from likely.devices.precision import full_precision
 from likely.errors import InvalidSetting, Unanswerable, nearest
@@ -87,7 +88,7 @@ class Drawing:
 PLAIN = Drawing()
 
 
-class Autoregressive(HasCompletions, TractableDensity):
+class Autoregressive(HasConditional, HasCompletions, TractableDensity):
     r"""log p(x) = sum over ranks r of sum_{i of rank r} log p(x_i | x_j, rank_j < r).
 
     Every pixel has a rank: its place in the order in which pixels are drawn. In raster order, the
@@ -254,7 +255,7 @@ class Autoregressive(HasCompletions, TractableDensity):
 
     @torch.no_grad()
     @full_precision
-    def conditional(
+    def log_conditional(
         self,
         x: Tensor,
         row: int,
@@ -262,7 +263,6 @@ class Autoregressive(HasCompletions, TractableDensity):
         channel: int = 0,
         context: Tensor | int | None = None,
     ) -> Tensor:
-        """p(x_i = level | x of lower rank), [B, levels]; see `likely.ask.conditional`."""
         x = self.integers(x)
         self.refuse_place(channel, row, column)
         # In raster order rows below are not read.
@@ -270,7 +270,7 @@ class Autoregressive(HasCompletions, TractableDensity):
         parameters = self.conditionals(rows, self.labels(context, len(x)))
         pixel = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
         table = self.head.log_table(at_least_float(parameters[pixel]), x[pixel], channel)
-        return table[..., 0, 0].exp()
+        return table[..., 0, 0]
 
     @torch.no_grad()
     @full_precision

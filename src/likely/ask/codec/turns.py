@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.ask.conditional import HasConditional, HasLogConditional
-from likely.density import Autoregressive, TractableDensity
+from likely.density import Autoregressive, HasConditional, TractableDensity
 from likely.density.chain import sub_steps
 from likely.devices.precision import without_autocast
 from likely.heads import Head, at_least_float
@@ -116,10 +115,7 @@ def _asked(
     for pixel in range(height * width):
         row, column = divmod(pixel, width)
         for channel in range(channels):
-            if isinstance(model, HasLogConditional):
-                table = model.log_conditional(x, row, column, channel, context).double()
-            else:
-                table = model.conditional(x, row, column, channel, context).double().log()
+            table = model.log_conditional(x, row, column, channel, context).double()
             place = torch.tensor([channel * height * width + pixel])
             x[:, channel, row, column] = (yield place, table[:, None])[:, 0]
 

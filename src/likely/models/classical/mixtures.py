@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, linear
 
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Completions, ExpectedStatistics
+from likely.density import Completions, ExpectedStatistics, HasConditional
 from likely.density.completion import CompletesByDraws, Way
 from likely.devices.precision import full_precision, without_autocast
 from likely.estimate import Relation
@@ -42,7 +42,7 @@ from likely.noise import Noise
 TRIED, WARM = 4096, 5
 
 
-class _MixtureOfProducts(CompletesByDraws, ExpectedStatistics):
+class _MixtureOfProducts(HasConditional, CompletesByDraws, ExpectedStatistics):
     """What the mixtures share; a leaf gives the statistics of a dimension and its levels.
 
     Args:
@@ -186,19 +186,6 @@ class _MixtureOfProducts(CompletesByDraws, ExpectedStatistics):
 
     @torch.no_grad()
     @full_precision
-    def conditional(
-        self,
-        x: Tensor,
-        row: int,
-        column: int,
-        channel: int = 0,
-        context: Tensor | int | None = None,
-    ) -> Tensor:
-        """p(x_i = level | the pixels before it), [B, levels]; see `likely.ask.conditional`."""
-        return self.log_conditional(x, row, column, channel, context).exp()
-
-    @torch.no_grad()
-    @full_precision
     def log_conditional(
         self,
         x: Tensor,
@@ -207,7 +194,6 @@ class _MixtureOfProducts(CompletesByDraws, ExpectedStatistics):
         channel: int = 0,
         context: Tensor | int | None = None,
     ) -> Tensor:
-        """Its logarithm, also where the probability is too small for a float."""
         x, place, shape = self.integers(x), (channel, row, column), self.spec.grid
         self.labels(context, len(x))
         self.refuse_place(*place)
