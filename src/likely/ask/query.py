@@ -131,7 +131,7 @@ def no_conditionals(model: Fittable, wanted: str) -> Answer:
         return none("its members draw in different orders: no pixels come first in all of them")
     if isinstance(model, Split):
         return none("it draws averages, then differences: no pixel comes after another")
-    if isinstance(model, SequenceModel):
+    if isinstance(model, SequenceModel) and not isinstance(model, ApproximateDensity):
         return none("its examples are sequences: what it knows is of steps, not of pixels")
     if isinstance(model, TractableDensity):
         return none("its density is known as a whole: it gives no conditionals")
