@@ -10,16 +10,19 @@ OUT    ?= out/demo
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Byte code is compiled when a module is first read, and kept, whatever the environment says: pip
+# would compile ten times as much, and hundreds of processes each what they read.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test lint types kernels unit pages docs bench clean
+.PHONY: demo test lint types unit pages docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/likely compare --data digits --out $(OUT)
 
-# Types and the pages are checked side by side, each on one core; then kernels are compiled there.
+# Types and the pages are checked side by side, each on one core.
 test: lint
-	$(MAKE) -j2 pages types kernels
+	$(MAKE) -j2 pages types
 	$(MAKE) unit
 
 lint: $(VENV)/installed-test
@@ -29,17 +32,10 @@ lint: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(BIN)/mypy
 
-# Byte code and kernels are kept, whatever the environment says: hundreds of processes would each
-# compile the package again.
-kernels unit: export PYTHONDONTWRITEBYTECODE =
-
-# Compiled once and kept on the disk: the workers of `unit` would compile them each.
-kernels: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ask/test_compress.py \
-	  tests/sampling/test_program.py -k 'compiled or masked'
-
+# The tests of a file share what it keeps, in one worker. Files that compile the same kernels run in
+# a row (tests/conftest.py), while the other worker is at the longest one.
 unit: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  --doctest-modules src/likely tests
 
 # Every page read and every link of it resolved, and none written.

@@ -14,13 +14,13 @@ from likely.data.spec import Dataset
 from likely.evaluate.classifier import ClassifierSettings, NetworkFeatures, default_extractor
 from likely.jobs import evaluate
 
-# Files that take longest come first, so that no worker is left with one of them at the end.
+# Files that take longest come first, so that no worker is left with one of them at the end; those
+# that compile kernels follow the longest of all.
 FIRST = (
-    "tests/test_conformance.py", "tests/mdp/", "tests/test_cli.py", "tests/jobs/",
-    "tests/sampling/", "tests/test_devices.py", "tests/training/test_fit.py",
+    "tests/test_conformance.py", "tests/sampling/", "tests/ask/test_compress.py", "tests/mdp/",
+    "tests/test_cli.py", "tests/jobs/", "tests/test_verify.py", "tests/test_devices.py",
+    "tests/training/test_fit.py",
 )  # fmt: skip
-# Tests that compile the same kernels; two workers would compile them both.
-TOGETHER = ("tests/mdp/", "tests/sampling/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,16 +34,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first; the tests of a file share what it keeps, in one worker."""
+    """Long files first."""
 
     def turn(item: pytest.Item) -> int:
         return next((k for k, start in enumerate(FIRST) if item.nodeid.startswith(start)), 99)
 
     items.sort(key=turn)
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        group = next((room for room in TOGETHER if file.startswith(room)), file)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish() -> None:

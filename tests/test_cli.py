@@ -70,7 +70,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny run of every model; tests only read them, or write reports into them."""
     folder = tmp_path_factory.mktemp("runs")
     for name in GREY:
-        assert main(fit_words(name, folder / name)) == 0
+        assert main(fit_words(name, folder / name, "--validate-every 6")) == 0
     return {name: folder / name for name in GREY}
 
 
@@ -692,6 +692,8 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     measuring = importlib.import_module("likely.jobs.evaluate")
     few = functools.partial(measuring.calibration, steps=10, draws=9)
     monkeypatch.setattr(measuring, "calibration", few)
+    ahead = functools.partial(measuring.steps_ahead, origins=4, draws=8)
+    monkeypatch.setattr(measuring, "steps_ahead", ahead)
     monkeypatch.setattr(FineTuning, "ends", lambda *_: [1, 2])
     (tmp_path / "vae.yaml").write_text("hidden: 16\n")
     (tmp_path / "pictures").mkdir()

@@ -83,17 +83,16 @@ CASES = [
     for name in MODELS
     for spec in SPECS
     if fits(name, SPECS[spec])
-    for conditional in (False, True)[: 1 + (name in CONDITIONAL and spec == "colour")]
-]  # fmt: skip
+    for conditional in [name in CONDITIONAL and spec == "colour"]
+]
 
 # What layers and methods decide, whatever the levels: each model on its richest kind, and on one of
 # the two others in turn.
 BRIEF_CASES = [
     case
     for case in CASES
-    for name, spec, conditional in [case.values]
-    if ((conditional or name not in CONDITIONAL) and spec == "colour")
-    or spec == ("binary", "levels")[list(MODELS).index(str(name)) % 2]
+    for name, spec, _ in [case.values]
+    if spec in ("colour", ("binary", "levels")[list(MODELS).index(str(name)) % 2])
 ]
 
 GENERATIVE = [name for name, found in MODELS.items() if issubclass(found.load(), GenerativeModel)]
