@@ -8,7 +8,8 @@
 `measure` draws 64 images of each of the first test images, given their luma or their averages,
 and writes bench/results/enlarge.json: bits of a dimension that was not given, PSNR of the mean of
 the draws and of single ones (of each image, then averaged) beside floors without a model, how many
-of the true values 90 % intervals hold, diversity, and the consistency error. Blocks of images that
+of the true values 90 % intervals hold, as drawn and with their width chosen on as many validation
+images, diversity, and the consistency error. Blocks of images that
 were measured are kept in the run, so that it goes on where it was stopped. Rows of networks that
 are not in the folder stay. Sheets go beside.
 """
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from common import RESULTS, write_result
@@ -30,13 +32,15 @@ from likely import data, runs
 from likely.density import Split
 from likely.evaluate.likelihood import per_example_nll
 from likely.files.sheets import save_png
-from likely.jobs.restoration import floors
+from likely.jobs.evaluate import split_of
+from likely.jobs.restoration import calibrated, coverage, floors
 from likely.jobs.restore import Task, made_smaller, restore
 from likely.settings import FitSettings, to_json
 from likely.training.loop import fit
 from likely.verify import verify
 
 DRAWS, BLOCK = 64, 4
+SPLITS = ("test", "validation")  # what is measured, and what the width of intervals is chosen on
 FIT = FitSettings(
     steps=2000, batch_size=16, optimizer="muon", learning_rate=0.01, schedule="linear",
     warmup=100, beta1=0.95, beta2=0.99, clip=0.0, ema=0.99, validate_every=500,
@@ -94,12 +98,15 @@ def fitted(name: str, folder: Path) -> None:
     print(fit(model, train, settings=settings, out=folder).status)
 
 
-def blocks(folder: Path, label: str, task: Task, images: int) -> list[dict[str, float]]:
-    """Measures of each block of test images; those that are kept are read."""
-    path = folder / f"{label.replace('/', '-')}.jsonl"
+def blocks(folder: Path, label: str, task: Task, split: str, images: int) -> list[dict[str, float]]:
+    """Measures of each block of images of a split; those that are kept are read.
+
+    How eccentric the truth of each dimension is among the draws goes into a file a block.
+    """
+    path = folder / f"{label.replace('/', '-')}-{split}.jsonl"
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     run = runs.load(folder)
-    _, test = data.load(run.model.spec.name)
+    test = split_of(*data.load(run.model.spec.name), split)
     for first in range(BLOCK * len(done), images, BLOCK):
         x = torch.from_numpy(test[first : first + BLOCK].astype("int64"))
         began = time.perf_counter()
@@ -107,14 +114,32 @@ def blocks(folder: Path, label: str, task: Task, images: int) -> list[dict[str, 
         assert result.bits is not None
         record = {**result.measures(first), "bits": result.bits.value, "exact": result.exact}
         record["seconds"] = (time.perf_counter() - began) / BLOCK
+        masses_of(path, first).parent.mkdir(exist_ok=True)
+        np.save(masses_of(path, first), result.eccentricities(first).astype(np.float32))
         with path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         done.append(record)
-        if first == 0:
+        if first == 0 and split == "test":
             save_png(result.sheet(label), RESULTS / f"enlarge-{label.replace('/', '-')}.png")
-        print(f"{time.strftime('%H:%M:%S')} {label} {first + BLOCK}/{images}: "
+        print(f"{time.strftime('%H:%M:%S')} {label} {split} {first + BLOCK}/{images}: "
               f"mean {record['psnr-mean']:.2f} dB", flush=True)  # fmt: skip
     return done
+
+
+def masses_of(path: Path, first: int) -> Path:
+    """The eccentricities of the block that begins with an image."""
+    return path.with_suffix("") / f"{first}.npy"
+
+
+def with_calibration(folder: Path, label: str, records: list[dict[str, float]]) -> float:
+    """The mass of intervals that hold 90 % of validation images; what they hold goes to records."""
+    tested, others = (folder / f"{label.replace('/', '-')}-{part}.jsonl" for part in SPLITS)
+    seen = [np.load(file) for file in sorted(others.with_suffix("").glob("*.npy"))]
+    mass = calibrated(np.concatenate(seen))
+    for block, record in enumerate(records):
+        masses = np.load(masses_of(tested, BLOCK * block))
+        record["coverage-calibrated"] = coverage(masses, mass)
+    return mass
 
 
 def parts(folder: Path, examples: int) -> tuple[dict[str, float], dict[str, Any]]:
@@ -185,11 +210,18 @@ def measure(work: Path, images: int, examples: int, wanted: list[str] | None) ->
         figures |= {f"enlarge/{name}/{key}": value for key, value in of_parts.items()}
         for label, task in recipe.tasks.items():
             more = wanted is None or label in wanted
-            records = blocks(folder, label, task, images if more else 0)
+            records, others = (
+                blocks(folder, label, task, split, images if more else 0) for split in SPLITS
+            )
+            mass = with_calibration(folder, label, records)
             assert all(record["exact"] for record in records)
             about[label] = {key: mean_and_error(records, key) for key in records[0]}
             about[label] |= without_a_model(folder, task, BLOCK * len(records))
-            about[label]["images"] = BLOCK * len(records)
+            about[label] |= {
+                "images": BLOCK * len(records),
+                "interval-mass": mass,
+                "calibrated-on": BLOCK * len(others),
+            }
             for key in about[label]:
                 if key.startswith(("psnr", "bits", "coverage", "diversity", "seconds")):
                     figures[f"{label}/{key}"] = about[label][key][0]

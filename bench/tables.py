@@ -507,6 +507,7 @@ def restored(record: dict[str, Any]) -> str:
                 f"{single[0]:.2f}",
                 f"{floor[0]:.2f} ({floor[1]})",
                 f"{100 * told['coverage'][0]:.1f} %",
+                f"{100 * told['coverage-calibrated'][0]:.1f} % ({100 * told['interval-mass']:.1f})",
                 f"{told['diversity'][0]:.2f}",
                 f"{told['consistency'][0]:g}",
             ]
@@ -520,9 +521,12 @@ def restored(record: dict[str, Any]) -> str:
         if "/" not in name and name != "draws"
     )
     heading = ["task", "images", "bits of a missing dimension", "PSNR of the mean", "single draw",
-               "best floor", "in 90 % intervals", "diversity", "consistency error"]  # fmt: skip
+               "best floor", "in 90 % intervals", "calibrated", "diversity",
+               "consistency error"]  # fmt: skip
     return (
-        f"{about['draws']} draws of each test image; dB of each image, averaged.\n\n"
+        f"{about['draws']} draws of each test image; dB of each image, averaged. Calibrated: what "
+        "intervals hold that span another share of the draws (in brackets, %), chosen so that they "
+        "held 90 % of as many validation images.\n\n"
         f"{markdown(heading, rows)}\n{parts}\n"
     )
 

@@ -17,7 +17,16 @@ from likely.cli import main
 from likely.data.spec import DataSpec
 from likely.density.colouring import grey_of
 from likely.errors import InvalidData, InvalidSetting, Unanswerable
-from likely.jobs.restoration import coverage, diversity, floors, psnr, resized
+from likely.jobs.restoration import (
+    calibrated,
+    coverage,
+    diversity,
+    eccentricity,
+    floors,
+    intervals,
+    psnr,
+    resized,
+)
 from likely.jobs.restore import Task, restore
 from sizes import SMALL
 from test_conformance import built
@@ -35,14 +44,44 @@ def test_measures_have_their_known_answers() -> None:
     random = np.random.Generator(np.random.Philox(1))
     draws = random.integers(0, 8, (40, 64, 3, 6, 6))
     same = random.integers(0, 8, (40, 3, 6, 6))
-    assert coverage(draws, same) == pytest.approx(0.9, abs=0.02)  # ties by eight levels
-    assert coverage(draws, same + 20) == 0.0
+    masses = eccentricity(draws, same)  # ties by eight levels
+    assert coverage(masses) == pytest.approx(0.9, abs=0.02)
+    assert coverage(masses, 0.5) == pytest.approx(0.5, abs=0.02)
+    assert coverage(eccentricity(draws, same + 20)) == 0.0
     assert diversity(draws, same) == pytest.approx(1.0, abs=0.01)
     assert diversity(draws // 8, same) == 0.0
     x = np.arange(16).reshape(1, 1, 4, 4)
     np.testing.assert_array_equal(resized(x, (2, 2), "area", 16)[0, 0], [[2, 4], [10, 12]])
     assert set(floors(x[:, :, ::2, ::2], x, 16)) == {"nearest", "bilinear", "bicubic"}
     assert set(floors(x, np.repeat(x, 3, 1), 16)) == {"grey"}
+
+
+@pytest.mark.parametrize("spread", [0.7, 1.0, 1.5])
+def test_calibrated_intervals_hold_what_they_claim(spread: float) -> None:
+    """Draws that spread too much, or too little, on images that did not choose the width."""
+    random = np.random.Generator(np.random.Philox(2))
+
+    def gaussian(scale: float, *shape: int) -> np.ndarray:
+        return np.rint(500 + 100 * scale * random.normal(size=shape)).astype(np.int64)
+
+    held = []
+    for _ in range(2):
+        draws, truth = gaussian(spread, 60, 200, 1, 8, 8), gaussian(1.0, 60, 1, 8, 8)
+        held.append(eccentricity(draws, truth))
+    mass = calibrated(held[0])
+    assert (mass > 0.9) == (spread < 1) or spread == 1.0
+    assert coverage(held[1], mass) == pytest.approx(0.9, abs=0.02)
+    assert (abs(coverage(held[1]) - 0.9) > 0.04) == (spread != 1.0)
+    low, high = intervals(draws, mass, 1001)
+    inside = ((low <= truth) & (truth <= high)).mean()
+    assert inside == pytest.approx(0.9, abs=0.03)
+
+
+def test_an_interval_of_few_draws_is_all_levels() -> None:
+    draws = np.arange(19).reshape(1, 19, 1, 1, 1)
+    assert intervals(draws, 0.9, 30).ravel().tolist() == [0, 18]  # a twentieth beyond each
+    assert intervals(draws, 0.8, 30).ravel().tolist() == [1, 17]
+    assert intervals(draws[:, :18], 0.9, 30).ravel().tolist() == [0, 29]
 
 
 def test_draws_of_the_model_s_own_conditional_are_exact_and_others_say_they_are_not() -> None:
@@ -122,6 +161,18 @@ def test_the_commands_take_a_split_a_folder_and_an_array(
     record = json.loads(capsys.readouterr().out)
     assert (record["guarantee"], record["consistency"], record["images"]) == ("exact", 0.0, 2)
     assert np.load(array).shape == (2, 3, 1, 8, 8)
+    assert (record["interval-mass"], record["calibrated-on"]) == (0.9, 0)
+    held = tmp_path / "held.npy"
+    words += ["--calibrate", "4", "--intervals", str(held)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "of the draws held 90 % of 4 validation images, and " in said
+    assert f"and {held}" in said
+    low, high = np.load(held)
+    assert low.shape == (2, 1, 8, 8)
+    assert (low <= high).all()
+    assert main([*words, "-n", "1"]) == 2
+    assert "--calibrate: intervals need at least 2 draws" in capsys.readouterr().err
     assert (scale / "samples" / "upscale.png").is_file()
     np.save(tmp_path / "small.npy", np.load(array)[:, 0, :, ::2, ::2])
     assert main(["upscale", str(scale), str(tmp_path / "small.npy"), "-n", "2"]) == 0

@@ -5,7 +5,9 @@ images without colour the grey one has no error at all.) The mean of many
 draws has the least error that the model can have; a single draw of a perfect model has twice the
 mean's squared error, 3 dB less. Draws are honest where the truth could be one of them: a 90 %
 interval of each dimension holds it in 90 % of the cases, and draws are as far from each other as
-from the truth.
+from the truth. Where they are not, `calibrated` says which share of the draws an interval must
+span, from other images whose truth is known (Kuleshov, Fenner and Ermon 2018,
+https://arxiv.org/abs/1807.00263).
 """
 
 from __future__ import annotations
@@ -56,31 +58,59 @@ def resized(
     return np.asarray(whole.reshape(*x.shape[:2], *size))
 
 
-def coverage(
+def eccentricity(
     draws: npt.NDArray[Any],
     truth: npt.NDArray[Any],
     drawn: npt.NDArray[np.bool_] | None = None,
-    level: float = 0.9,
     seed: int = 0,
-) -> float:
-    """Share of the dimensions whose truth is in the central interval of the draws.
+) -> Array:
+    """Mass of the smallest central interval of the draws that holds the truth, by dimension [D].
 
-    The truth's rank among the draws, ties broken at random, is uniform if it is one of them, so
-    that the share is `level` then, however coarse the levels are.
+    From the truth's rank among the draws, ties broken at random: if the truth is one of them, it
+    is uniform between 0 and 1, however coarse the levels are.
 
     Args:
         draws: [B, n, C, H, W].
         truth: [B, C, H, W].
         drawn: of the pixels, which were not given, bool [H, W]; all by default.
-        level: of the interval.
         seed: of the ties.
     """
     below = (draws < truth[:, None]).sum(1)
     ties = (draws == truth[:, None]).sum(1)
     uniform = np.random.Generator(np.random.Philox(seed)).random(truth.shape)
-    rank = (below + uniform * (ties + 1)) / (draws.shape[1] + 1)
-    inside = np.abs(rank - 0.5) <= level / 2
-    return float(inside.mean() if drawn is None else inside[..., drawn].mean())
+    mass = np.abs(2 * (below + uniform * (ties + 1)) / (draws.shape[1] + 1) - 1)
+    return np.asarray((mass if drawn is None else mass[..., drawn]).ravel())
+
+
+def coverage(eccentricities: Array, mass: float = 0.9) -> float:
+    """Share of the dimensions whose truth is in the central interval of that mass."""
+    return float((eccentricities <= mass).mean())
+
+
+def calibrated(eccentricities: Array, level: float = 0.9) -> float:
+    """Mass of the central interval of the draws that holds this share of the truths."""
+    return float(np.quantile(eccentricities, level))
+
+
+def intervals(draws: npt.NDArray[Any], mass: float, levels: int) -> npt.NDArray[np.int64]:
+    """Lowest and highest level of the central interval of each dimension, [2, B, C, H, W].
+
+    Of n draws in order, the k-th from both ends, k the greatest for which a further draw is
+    between them with probability `mass` at least, (n + 1 - 2 k) / (n + 1); the ends of the levels
+    where there are too few draws for that.
+
+    Args:
+        draws: [B, n, C, H, W].
+        mass: of the interval.
+        levels: of a dimension.
+    """
+    n = draws.shape[1]
+    k = int((1.0 - mass) / 2 * (n + 1) + 1e-9)
+    if k < 1:
+        low = np.zeros((len(draws), *draws.shape[2:]), np.int64)
+        return np.stack([low, low + levels - 1])
+    ordered = np.sort(draws, axis=1)
+    return np.stack([ordered[:, k - 1], ordered[:, n - k]]).astype(np.int64)
 
 
 def diversity(draws: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:

@@ -25,7 +25,17 @@ from likely.density.colouring import grey_of
 from likely.errors import InvalidSetting
 from likely.estimate import Estimate, Relation
 from likely.files.sheets import sample_sheet, to_rgb
-from likely.jobs.restoration import KERNELS, coverage, diversity, floors, psnr, resized
+from likely.jobs.restoration import (
+    KERNELS,
+    calibrated,
+    coverage,
+    diversity,
+    eccentricity,
+    floors,
+    intervals,
+    psnr,
+    resized,
+)
 
 Progress = Callable[[int, int | None], None]
 SHOWN = 4  # draws of an image on the sheet
@@ -60,6 +70,9 @@ class Restored:
         bits: of a dimension that was not given, of the truth.
         nats: of each dimension of the truth, [B, C, H, W]; None without a truth, or a map.
         known: pixels that were given as they are, bool [H, W].
+        mass: share of the draws in an interval that is to hold 90 % of the truths: 0.9, or what
+            `calibrated` says.
+        calibrated_on: images that said so; 0 where none were asked.
     """
 
     task: Task
@@ -73,14 +86,31 @@ class Restored:
     nats: npt.NDArray[np.float64] | None
     known: npt.NDArray[np.bool_]
     levels: int
+    mass: float = 0.9
+    calibrated_on: int = 0
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
         """Of the draws of each image, [B, C, H, W]."""
         return np.asarray(self.draws.mean(1))
 
+    @property
+    def intervals(self) -> npt.NDArray[np.int64]:
+        """Lowest and highest level of the 90 % interval of each dimension, [2, B, C, H, W]."""
+        return intervals(self.draws, self.mass, self.levels)
+
+    def eccentricities(self, seed: int = 0) -> npt.NDArray[np.float64]:
+        """Mass of the smallest central interval of the draws that holds the truth, [D]."""
+        assert self.truth is not None
+        return eccentricity(self.draws, self.truth, ~self.known, seed)
+
+    def calibrated(self, others: Restored, seed: int = 0) -> Restored:
+        """With intervals that held 90 % of the truths of other images, restored likewise."""
+        masses = others.eccentricities(seed)
+        return dataclasses.replace(self, mass=calibrated(masses), calibrated_on=len(others.draws))
+
     def measures(self, seed: int = 0) -> dict[str, float]:
-        """PSNR of the mean and of single draws and of the floors, coverage, diversity."""
+        """PSNR of the mean, of single draws and of the floors, coverage, diversity; see above."""
         out: dict[str, float] = {}
         if self.truth is not None:
             n = self.draws.shape[1]
@@ -95,7 +125,10 @@ class Restored:
             for name, values in floors(self.base, self.truth, self.levels).items():
                 out[f"psnr-{name}"] = float(values.mean())
             if n > 1:
-                out["coverage"] = coverage(self.draws, self.truth, ~self.known, seed=seed)
+                masses = self.eccentricities(seed)
+                out["coverage"] = coverage(masses)
+                if self.calibrated_on:
+                    out["coverage-calibrated"] = coverage(masses, self.mass)
                 out["diversity"] = diversity(self.draws, self.truth)
         out["consistency"] = self.consistency
         return out
@@ -138,8 +171,15 @@ class Restored:
             lines.append(f"PSNR, dB per image: {', '.join(words)}")
         if "coverage" in told:
             lines.append(
-                f"90 % intervals hold {told['coverage']:.1%}; draws differ {told['diversity']:.2f} "
-                "times as much from each other as from the image"
+                f"90 % intervals hold {100 * told['coverage']:.1f} %; draws differ "
+                f"{told['diversity']:.2f} times as much from each other as from the image"
+            )
+        if self.calibrated_on:
+            held = told.get("coverage-calibrated")
+            lines.append(
+                f"the central {100 * self.mass:.1f} % of the draws held 90 % of "
+                f"{self.calibrated_on} validation images"
+                + (f", and {100 * held:.1f} % of these" if held is not None else "")
             )
         lines.append(f"consistency error {self.consistency:.4g} levels")
         return lines
@@ -153,6 +193,8 @@ class Restored:
             "kernel": self.task.kernel or "the model's",
             "guarantee": "exact" if self.exact else "approximate",
             "notes": list(self.notes),
+            "interval-mass": self.mass,
+            "calibrated-on": self.calibrated_on,
             "bits-per-missing-dimension": None if self.bits is None else self.bits.to_json(),
             **self.measures(),
         }

@@ -45,6 +45,11 @@ SHARED: dict[str, Option] = {
     "--seed": ("N", whole(0), 0, "seed of the draws [0]"),
     "-o --out": ("FILE.png", None, None, "where the sheet goes [RUN/samples/VERB.png]"),
     "--npy": ("FILE.npy", None, None, "also write the draws as integers, [N, n, C, H, W]"),
+    "--intervals": ("FILE.npy", None, None, "also write the lowest and the highest level of each "
+                    "dimension's 90 %% interval, [2, N, C, H, W]"),
+    "--calibrate": ("N", whole(0), 0, "choose the share of the draws that an interval spans so "
+                    "that it holds 90 %% of N images of the validation split [0: the central "
+                    "90 %%]"),
 }  # fmt: skip
 SOURCE = Argument("source", "SOURCE", "a split of the run's data, a folder of images, or integers "
                   "(.npy)")  # fmt: skip
@@ -74,24 +79,38 @@ def restored(options: argparse.Namespace, task: Task, verb: str) -> int:
     from likely.jobs.restore import restore
 
     out, array = path_of(options.out, ".png", "--out"), path_of(options.npy, ".npy", "--npy")
+    bounds = path_of(options.intervals, ".npy", "--intervals")
     saved = opened(options)
     out = out or saved.directory / "samples" / f"{verb}.png"
-    writable(out, array)
-    x, context, fingerprint = _source(options, saved)
+    writable(out, array, bounds)
+    x, context, fingerprint = _source(saved, options.source, options.images, options.label)
     whole_size = tuple(x.shape[1:]) == saved.model.spec.grid
     base, truth = (None, x) if whole_size else (x, None)
     if base is not None:
         _refuse_size(base, saved, task, options.source)
     particles = {} if task.times > 1 else {"particles": options.particles}
+    how: dict[str, Any] = {"seed": options.seed, **particles}
+    if options.calibrate and options.number < 2:
+        raise InvalidSetting("--calibrate: intervals need at least 2 draws of each image (-n)")
     with counting(f"drawing {options.number} of each image with {saved.name}") as show:
         result = restore(
-            saved.model, task, base, truth, options.number, seed=options.seed, context=context,
-            fingerprint=fingerprint, progress=show, **particles,
+            saved.model, task, base, truth, options.number, context=context,
+            fingerprint=fingerprint, progress=show, **how,
         )  # fmt: skip
+    if options.calibrate:
+        others, of_others, _ = _source(saved, "validation", options.calibrate)
+        with counting("drawing validation images") as show:
+            result = result.calibrated(
+                restore(
+                    saved.model, task, None, others, options.number, context=of_others,
+                    progress=show, **how,
+                )
+            )  # fmt: skip
     caption = f"{saved.name} on {saved.model.spec.name}"
     save_png(result.sheet(caption), out)
     write_integers(array, result.draws, saved.model.spec.levels)
-    files = [str(path) for path in (out, array) if path is not None]
+    write_integers(bounds, result.intervals, saved.model.spec.levels)
+    files = [str(path) for path in (out, array, bounds) if path is not None]
     done = "coloured" if task.times == 1 else f"enlarged {task.times} times"
     return answer(
         options,
@@ -100,7 +119,7 @@ def restored(options: argparse.Namespace, task: Task, verb: str) -> int:
         | {"seed": options.seed, "files": files},
         f"{caption}: {len(result.draws)} images {done}, {options.number} draws each",
         *(f"  {line}" for line in result.lines()),
-        written(out, array),
+        written(out, array, bounds),
     )
 
 
@@ -115,7 +134,9 @@ def _refuse_size(base: Tensor, saved: SavedRun, task: Task, source: str) -> None
         )
 
 
-def _source(options: argparse.Namespace, saved: SavedRun) -> tuple[Tensor, Tensor | None, str]:
+def _source(
+    saved: SavedRun, source: str, images: int, label: str | None = None
+) -> tuple[Tensor, Tensor | None, str]:
     """(images, levels [B, C, H, W]; their context; the fingerprint of their data, or "")."""
     import numpy as np
     import torch
@@ -124,23 +145,23 @@ def _source(options: argparse.Namespace, saved: SavedRun) -> tuple[Tensor, Tenso
     from likely.jobs.evaluate import split_of
 
     model, spec = saved.model, saved.model.spec
-    if options.source in SPLITS:
-        part = split_of(*data_of(saved), options.source)
-        part = part.take(slice(0, options.images))
+    if source in SPLITS:
+        part = split_of(*data_of(saved), source)
+        part = part.take(slice(0, images))
         x, context = inputs_of(model, part.batch(slice(0, len(part))))
         return x.reshape(len(x), *spec.grid), context, part.spec.fingerprint
-    path = Path(options.source).expanduser()
+    path = Path(source).expanduser()
     if path.is_dir():
-        values = _folder(path, options.images)
+        values = _folder(path, images)
         values = np.rint(values * ((spec.levels - 1) / 255))
     else:
-        values = _array(path)[: options.images]
+        values = _array(path)[:images]
     x = torch.from_numpy(values.astype(np.int64)).to(model.device)
     if len(x) and not 0 <= int(x.min()) <= int(x.max()) < spec.levels:
         raise InvalidData(
             f"{path}: expected values in [0, {spec.levels}), given {int(x.min())} to {int(x.max())}"
         )
-    return x, labels_for(model, len(x), options.label), ""
+    return x, labels_for(model, len(x), label), ""
 
 
 def _array(path: Path) -> Any:
