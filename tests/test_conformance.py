@@ -47,7 +47,7 @@ from likely.density import (
 from likely.density.chain import raster
 from likely.density.completion import codes
 from likely.devices import place
-from likely.errors import InvalidData, InvalidSetting, Unanswerable
+from likely.errors import Diverged, InvalidData, InvalidSetting, Unanswerable
 from likely.evaluate.likelihood import nats
 from likely.heads import DiscretizedLogisticMixture
 from likely.models import MODELS
@@ -163,6 +163,16 @@ def test_samples(name: str, spec: str, conditional: bool) -> None:
     prefix = None if context is None else context[:5]
     assert torch.equal(x[:5], model.sample(5, seed=1, context=prefix))
     assert len(torch.unique(x.flatten(1), dim=0)) > 1
+
+
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_weights_that_are_not_numbers_draw_nothing_and_pass_no_proof(name: str) -> None:
+    model = built(name, SPECS["colour" if name in COLOUR else "binary"])
+    weights = [t for t in model.state_dict().values() if t.is_floating_point() and t.numel()]
+    weights[-1].view(-1)[-1] = math.nan
+    assert {proof.name for proof in verify(model).failed} == {"the weights are numbers"}
+    with pytest.raises(Diverged, match="weights are NaN"):
+        model.sample(2)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(("name", "spec", "conditional"), GENERATIVE_CASES)

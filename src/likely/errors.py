@@ -36,7 +36,7 @@ class ProofFailed(LikelyError):
 
 
 class Diverged(LikelyError, ArithmeticError):
-    """Training met a non-finite loss; the last good checkpoint is kept."""
+    """Training met a non-finite loss, and the last good checkpoint is kept; or weights are NaN."""
 
 
 # What other programs call our settings.

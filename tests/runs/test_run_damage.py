@@ -86,6 +86,17 @@ def test_no_flipped_bit_is_used(name: str, run: Path) -> None:
                 read_tensors(path)
 
 
+def test_weights_that_are_not_numbers_are_no_run(tmp_path: Path, capsys: Capture) -> None:
+    train, _ = data.load("digits")
+    model = runs.build("vae", train.spec, {"network": "dense", "hidden": 4, "layers": 1})
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = float("nan")
+    runs.save(tmp_path / "run", model)
+    for verb in ("sample", "clusters", "verify"):
+        line = refusal(capsys, verb, str(tmp_path / "run"))
+        assert "weights.safetensors: weights are NaN (" in line
+
+
 def test_damaged_files_say_what_to_do(run: Path, capsys: Capture) -> None:
     words = [*WORDS, "--out", str(run)]
     flip(run / "weights.safetensors", 0.9)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from likely.data.labels import relabelled
 from likely.data.sequences.spec import SequenceSpec
 from likely.data.spec import Batch, Condition, Dataset, DataSpec
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import Diverged, InvalidData, InvalidSetting
 from likely.noise import weights_from
 from likely.settings import MODELS, from_mapping, refuse_without_effect
 
@@ -149,6 +149,16 @@ class Fittable(nn.Module, metaclass=_Seeded):
         maximum a posteriori. Reported likelihoods do not include it.
         """
         return None
+
+    def nan_weights(self) -> list[str]:
+        """Names of what is saved with the model and is NaN somewhere."""
+        saved = self.state_dict().items()
+        return [name for name, t in saved if t.is_floating_point() and bool(t.isnan().any())]
+
+    def refuse_nan_weights(self) -> None:
+        """Raise Diverged where weights are NaN: what is drawn with them looks like any sample."""
+        if lost := self.nan_weights():
+            raise Diverged(f"{type(self).__name__}: weights are NaN ({', '.join(lost[:3])})")
 
     @property
     def device(self) -> torch.device:

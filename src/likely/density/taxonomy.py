@@ -43,6 +43,7 @@ class GenerativeModel(Fittable):
 
         Raises:
             InvalidSetting: n < 1, or a context that the model does not have.
+            Diverged: weights are NaN.
         """
         return self.in_chunks(n, seed, context, chunk, self.draw)
 
@@ -62,6 +63,7 @@ class GenerativeModel(Fittable):
             if not isinstance(value, int | np.integer) or (name != "seed" and value < 1):
                 least = "" if name == "seed" else " of at least 1"
                 raise InvalidSetting(f"sample: {name} must be a number{least}, given {value!r}")
+        self.refuse_nan_weights()
         labels = self.labels(context, n)
         with evaluating(self):
             # Beside the images themselves, the memory is that of a chunk.

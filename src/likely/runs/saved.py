@@ -242,6 +242,9 @@ def load(directory: str | Path) -> SavedRun:
             if adversary is not None:
                 other = adversary.state_dict()
                 shapes |= _shapes({ADVERSARY + name: t for name, t in other.items()})
+    wrong = sorted(name for name, t in tensors.items() if t.is_floating_point() and t.isnan().any())
+    if wrong:
+        raise CheckpointError(f"{files / WEIGHTS}: weights are NaN ({', '.join(wrong[:3])})")
     wrong = sorted(dict(shapes.items() ^ _shapes(tensors).items()))
     if wrong:
         raise CheckpointError(

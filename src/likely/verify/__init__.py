@@ -109,6 +109,10 @@ def verify(
     """
     if data is not None and (misfit := data.spec.misfit(model.spec)):
         raise InvalidSetting(misfit)
+    if lost := model.nan_weights():
+        about = f"Weights that are NaN: {', '.join(lost[:3])}; nothing else was checked."
+        nothing = Proof.at_most("the weights are numbers", len(lost), 0.0, about)
+        return Proofs(type(model).__name__, weights_digest(model), quick, seed, (nothing,))
     if isinstance(model, SequenceDensity):
         return sequence_proofs(model, data, train, quick, seed)
     if isinstance(model, LatentSequence):

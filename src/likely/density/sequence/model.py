@@ -184,11 +184,13 @@ class SequenceModel(GenerativeModel):
 
         Raises:
             InvalidSetting: n or steps below 1, or a context that does not fit.
+            Diverged: weights are NaN.
         """
         length = self.spec.longest if steps is None else steps
         for name, value in (("n", n), ("steps", length), ("chunk", chunk)):
             if not isinstance(value, int | np.integer) or value < 1:
                 raise InvalidSetting(f"sample: {name} must be at least 1, given {value!r}")
+        self.refuse_nan_weights()
         known = self.known_context(context, n, length, start)
         parts = []
         with evaluating(self):
