@@ -16,6 +16,7 @@ from likely.density.chain import PLAIN, Drawing
 from likely.models.autoencoder.generative import GenerativeAutoencoder
 from likely.models.classical.mixtures import BernoulliMixture
 from likely.models.flow.flow import Flow
+from likely.models.gan.dcgan import DCGAN
 from likely.models.pixelcnn.gated_pixelcnn import GatedPixelCNN
 from likely.models.split.haar_pyramid import HaarPyramid
 from likely.models.vae.vae import VAE
@@ -83,6 +84,33 @@ def made(name: str, spec: DataSpec, defect: type[Fittable] | None = None) -> Any
     if defect is not None:
         model.__class__ = defect
     return model
+
+
+class DeafDecoder(VAE):
+    def decoder_output(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().decoder_output(z, None if context is None else 0 * context)
+
+
+class DeafGenerator(DCGAN):
+    def generate(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().generate(z, None if context is None else 0 * context)
+
+
+class DeafConditionals(GatedPixelCNN):
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().conditionals(x, None if context is None else 0 * context)
+
+
+@pytest.mark.parametrize(
+    ("name", "deaf"),
+    [("vae", DeafDecoder), ("dcgan", DeafGenerator), ("gated-pixelcnn", DeafConditionals)],
+)
+def test_a_class_that_changes_nothing_is_noticed(name: str, deaf: type[Fittable]) -> None:
+    spec = DataSpec("labelled", (1, 4, 4), 3, classes=("a", "b"))
+    model: Any = lively(runs.build(name, spec, {**SMALL[name], "conditional": True})).eval()
+    assert verify(model, quick=True)["the class matters"].passed
+    model.__class__ = deaf
+    assert not verify(model, quick=True)["the class matters"].passed
 
 
 @pytest.mark.parametrize(("name", "defect", "spec", "proof"), DEFECTS)

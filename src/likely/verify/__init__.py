@@ -62,6 +62,7 @@ from likely.density import (
 )
 from likely.errors import InvalidSetting
 from likely.verify.causality import causality
+from likely.verify.context import context_matters
 from likely.verify.convolutions import AsProducts
 from likely.verify.coupling import coupling
 from likely.verify.discrete import codes, prior_of
@@ -167,5 +168,6 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
         yield from images_in_range(subject, model)
         if isinstance(model, Decoder) and model.prior is not None:
             yield codes_follow_their_prior(subject, model, model.prior)
+    yield from context_matters(subject)
     yield from code_length(subject)
     yield gradients_reach_every_weight(subject)

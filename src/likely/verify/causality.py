@@ -28,7 +28,7 @@ from likely.heads import invert
 from likely.sampling.ancestral import Stepper, compiles, executor_for, rearranged
 from likely.sampling.incremental import Incremental
 from likely.verify.proofs import Proof
-from likely.verify.subject import Subject, smaller_or_none, work_of
+from likely.verify.subject import Subject, moved, smaller_or_none, work_of
 
 # Multiply-adds that a check may cost; about ten seconds of one idle thread in float64.
 FULL_BUDGET, QUICK_BUDGET = 1e11, 1e10
@@ -353,8 +353,8 @@ def _past_is_seen(subject: Subject, whole: Autoregressive) -> Proof:
     # A rectified unit that is off hides what it sees: more images, and weights that are moved
     # further, until nothing is hidden.
     for attempt, image in enumerate((uniform * whole.spec.levels).long()):
-        moved = _moved(subject, model, attempt)
-        for (row, column), group, entry in seen_by(subject, moved, image, _grid(height, width)):
+        other = moved(subject, model, attempt)
+        for (row, column), group, entry in seen_by(subject, other, image, _grid(height, width)):
             key = divmod(int(rank[row * width + column]), width), group
             now = rearranged(entry[None], order)[0] > 0
             seen[key] = seen[key] | now if key in seen else now
@@ -373,18 +373,6 @@ def _past_is_seen(subject: Subject, whole: Autoregressive) -> Proof:
         "straight up and straight left.",
         vital=False,
     )
-
-
-def _moved(subject: Subject, model: Autoregressive, attempt: int) -> Autoregressive:
-    """A copy whose weights are each moved at random: by a tenth of what their tensor's are at the
-    first attempt, by as much as they are from the fourth on."""
-    moved = copy.deepcopy(model)
-    noise = subject.noise("moved", attempt)
-    for parameter in moved.parameters():
-        size = (float(parameter.square().mean().sqrt()) if parameter.numel() else 0.0) or 1.0
-        size *= min(1.0, 0.1 * 3**attempt)
-        parameter.add_(size * noise.normal(*parameter.shape, dtype=parameter.dtype))
-    return moved
 
 
 def _reach(seen: dict[tuple[Location, int], Tensor], height: int, width: int) -> int:

@@ -181,3 +181,15 @@ def all_images(shape: tuple[int, ...], levels: int) -> Tensor:
     """Every image of that shape, int64 [levels ** D, *shape]."""
     rows = list(itertools.product(range(levels), repeat=math.prod(shape)))
     return torch.tensor(rows, dtype=torch.int64).reshape(-1, *shape)
+
+
+def moved(subject: Subject, model: Model, attempt: int) -> Model:
+    """A copy whose weights are each moved at random: by a tenth of what their tensor's are at the
+    first attempt, by as much as they are from the fourth on."""
+    out = copy.deepcopy(model)
+    noise = subject.noise("moved", attempt)
+    for parameter in out.parameters():
+        size = (float(parameter.square().mean().sqrt()) if parameter.numel() else 0.0) or 1.0
+        size *= min(1.0, 0.1 * 3**attempt)
+        parameter.add_(size * noise.normal(*parameter.shape, dtype=parameter.dtype))
+    return out
