@@ -76,7 +76,12 @@ def test_right_models_pass(
 
 @pytest.mark.parametrize(
     ("name", "channels", "changes"),
-    [("vae", 4, {}), ("vq-vae", 6, {}), ("gated-pixelcnn-orders", 4, {"head_channels": 8})],
+    [
+        ("vae", 4, {}),
+        ("vae", 7, {}),
+        ("vq-vae", 6, {}),
+        ("gated-pixelcnn-orders", 4, {"head_channels": 8}),
+    ],
 )
 def test_right_models_of_many_channels_pass(
     name: str, channels: int, changes: dict[str, int]
