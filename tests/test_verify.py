@@ -79,7 +79,12 @@ def test_right_models_pass(
     [
         ("vae", 4, {}),
         ("vae", 7, {}),
+        ("vae", 13, {}),
         ("vq-vae", 6, {}),
+        ("hierarchical-vae", 8, {}),
+        ("bernoulli-mixture", 13, {}),
+        ("made", 13, {}),
+        ("haar-pyramid", 8, {"channels": 16, "head_channels": 24}),
         ("gated-pixelcnn-orders", 4, {"head_channels": 8}),
     ],
 )

@@ -18,7 +18,13 @@ from likely.heads import log_likelihood
 from likely.verify.drawing import samples_follow
 from likely.verify.normalization import from_tables
 from likely.verify.proofs import Proof
-from likely.verify.subject import Subject, all_images, least_levels, smaller_or_none
+from likely.verify.subject import (
+    Subject,
+    all_images,
+    few_channels,
+    least_levels,
+    smaller_or_none,
+)
 
 TOLERANCE = 1e-8
 MOST_CODES = 5_000
@@ -57,7 +63,7 @@ def codes(subject: Subject, model: DiscreteLatent) -> Iterator[Proof]:
 
 
 def _on_tiny(subject: Subject, model: DiscreteLatent) -> Iterator[Proof]:
-    channels = model.spec.shape[0]
+    channels = few_channels(model)
     for shape in ((channels, 2, 2), (channels, 1, 2), (channels, 1, 1)):
         levels = least_levels(model) if channels == 1 else 2
         tiny = smaller_or_none(model, shape, levels, subject.seed)

@@ -15,7 +15,13 @@ from torch import Tensor
 from likely.density import EnergyBased
 from likely.heads import invert
 from likely.verify.proofs import Proof
-from likely.verify.subject import Subject, all_images, least_levels, smaller_or_none
+from likely.verify.subject import (
+    Subject,
+    all_images,
+    few_channels,
+    least_levels,
+    smaller_or_none,
+)
 
 TOLERANCE = 1e-8
 SIGMAS = 5.0
@@ -26,7 +32,7 @@ SHAPE = (2, 2)
 
 def energies(subject: Subject, model: EnergyBased) -> Iterator[Proof]:
     """All checks."""
-    channels = model.spec.grid[0]
+    channels = few_channels(model)
     shape = (channels, *SHAPE) if channels == 1 else (channels, 1, 1)
     levels = least_levels(model) if model.spec.levels > 2 else 2
     tiny = smaller_or_none(model, shape, levels, subject.seed, hidden=HIDDEN)

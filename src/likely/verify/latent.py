@@ -31,7 +31,14 @@ from likely.noise import Noise
 from likely.verify.drawing import samples_follow
 from likely.verify.flow import maps
 from likely.verify.proofs import Proof
-from likely.verify.subject import Subject, all_images, least_levels, smaller_or_none, work_of
+from likely.verify.subject import (
+    Subject,
+    all_images,
+    few_channels,
+    least_levels,
+    smaller_or_none,
+    work_of,
+)
 
 DRAWS = 400
 CODES = 4000
@@ -51,7 +58,7 @@ def bounds(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
     yield _kl_formula(subject, model) if _has_kl(subject, model) else _kl_at_a_draw(subject, model)
     yield from maps(subject, model)
     yield _ordered_on_fitted(subject, model)
-    channels = model.spec.shape[0]
+    channels = few_channels(model)
     for shape in ((channels, 2, 2), (channels, 1, 2), (channels, 1, 1)):
         levels = least_levels(model) if channels == 1 else 2
         fewer = 4 if subject.quick and math.prod(shape) > channels else 1
@@ -189,7 +196,7 @@ def _by_draws(subject: Subject, model: LatentVariable) -> Iterator[Proof]:
     For any f, E_p[f q / (p + q)] = E_q[f p / (p + q)] (Meng and Wong 1996): both sides are bounded
     where f is, so their means tell, which those of importance weights need not.
     """
-    channels = model.spec.shape[0]
+    channels = few_channels(model, 3)
     shape, levels = (channels, *((2, 2) if channels == 1 else (1, 2))), 2
     smaller = smaller_or_none(model, shape, levels, subject.seed)
     if smaller is None:

@@ -13,7 +13,14 @@ from likely.heads import Head
 from likely.verify.causality import FULL_BUDGET, QUICK_BUDGET
 from likely.verify.drawing import samples_follow
 from likely.verify.proofs import Proof
-from likely.verify.subject import Subject, all_images, least_levels, smaller_or_none, work_of
+from likely.verify.subject import (
+    Subject,
+    all_images,
+    few_channels,
+    least_levels,
+    smaller_or_none,
+    work_of,
+)
 
 SUM_TOLERANCE = 1e-9
 TOTAL_TOLERANCE = 1e-8
@@ -121,7 +128,7 @@ def _last_label(model: Fittable) -> int:
 
 def _tiny_shapes(model: Fittable) -> list[tuple[tuple[int, ...], int]]:
     """Shapes and levels whose images are few enough to list, the most work first."""
-    c, levels = model.spec.shape[0], least_levels(model)
+    c, levels = few_channels(model), least_levels(model)
     sides: list[tuple[tuple[int, ...], int]] = [
         ((c, 3, 3), 2),
         ((c, 2, 2), levels),

@@ -115,6 +115,13 @@ def work_of(model: Fittable, rows: int = 1, backward: bool = False) -> float:
     return rows * weights * shared * (3 if backward else 1)
 
 
+def few_channels(model: Fittable, most: int = 6) -> int:
+    """Channels of a tiny instance: the model's, or the most that divide them, as its widths may be
+    multiples of them; all images of a pixel of many channels could not be listed."""
+    channels = model.spec.grid[0]
+    return max(n for n in range(1, min(channels, most) + 1) if channels % n == 0)
+
+
 def smaller(
     model: Model, shape: tuple[int, ...], levels: int, seed: int, **changes: Any
 ) -> tuple[Model, bool]:
