@@ -388,6 +388,29 @@ def test_damaged_records_are_named_before_anything_is_measured(
         assert "delete it" in line
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"resumed": 3}', '{"resumed": [[1]]}'])
+@pytest.mark.parametrize("steps", ["6", "7"])
+def test_a_damaged_environment_can_be_deleted_and_the_run_goes_on(
+    text: str, steps: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """Finished or prolonged; nothing of the run is touched before."""
+    words = [*WORDS, "--schedule", "constant", "--warmup", "1", "--out", str(tmp_path)]
+    assert main(words) == 0
+    environment, before = tmp_path / "environment.json", (tmp_path / "fit.json").read_bytes()
+    environment.write_text(text)
+    words[words.index("6")] = steps
+    line = refusal(capsys, *words)
+    assert "environment.json: " in line
+    assert "delete it: the run then resumes" in line
+    assert (tmp_path / "fit.json").read_bytes() == before
+    environment.unlink()
+    assert main(words) == 0
+    if steps == "7":
+        (part,) = json.loads(environment.read_text())["resumed"]
+        assert part["step"] == 6
+        assert part["threads"] == torch.get_num_threads()
+
+
 @pytest.mark.parametrize("words", [["evaluate", "--no-sample-metrics"], ["verify"]])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_was_measured_is_told_where_it_cannot_be_kept(

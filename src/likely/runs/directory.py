@@ -156,11 +156,20 @@ class RunDirectory:
 
         None where there is no run to resume.
         """
-        path = self / ENVIRONMENT
-        if not (self / STATE).exists() or not path.exists():
+        if not (self / STATE).exists():
             return None
-        threads = checkpoint.read_json(path).get("threads")
+        threads = self._environments()[0].get("threads")
         return threads if isinstance(threads, int) and threads > 0 else None
+
+    def _environments(self) -> list[dict[str, Any]]:
+        """What environment.json says of the run's beginning, then of each part that differed."""
+        path = self / ENVIRONMENT
+        if not path.exists():
+            return [{}]
+        remedy = "restore it from a copy, or delete it: the run then resumes with today's threads"
+        with reading(path, what="damaged", kind=CheckpointError, remedy=remedy):
+            record = record_of(checkpoint.read_json(path, remedy))
+            return [record, *map(record_of, record.pop("resumed", []))]
 
     # -- what a fit may do here ------------------------------------------------------------
 
@@ -313,16 +322,12 @@ class RunDirectory:
 
     def note_environment(self, environment: Mapping[str, Any], step: int) -> None:
         """Keep what differs, from this step on, from the environment of the part before."""
-        path = self / ENVIRONMENT
-        if not path.exists():
-            return
-        record = checkpoint.read_json(path)
-        parts = [record, *record.get("resumed", [])]
-        before = {key: value for part in parts for key, value in part.items()}
+        first, *parts = self._environments()
+        before = {key: value for part in (first, *parts) for key, value in part.items()}
         changed = {key: v for key, v in environment.items() if before.get(key) != v}
         if changed:
-            resumed = [*parts[1:], {"step": step, **changed}]
-            checkpoint.write_json(path, {**record, "resumed": resumed})
+            resumed = [*parts, {"step": step, **changed}]
+            checkpoint.write_json(self / ENVIRONMENT, {**first, "resumed": resumed})
 
     def describe(self, wanted: Description) -> None:
         """Write fit.json and config.json where they do not say so already."""
