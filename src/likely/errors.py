@@ -82,12 +82,14 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return "valid: " + ", ".join(options)
 
 
-def whole(name: str, value: object) -> int:
+def whole(name: str, value: object, least: int | None = None) -> int:
     """A whole number of any type, also of numpy's, as an int. `name` is what an error calls it.
 
     Raises:
-        InvalidSetting: something else, also True and 3.0.
+        InvalidSetting: something else, also True and 3.0; or below `least`.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise InvalidSetting(f"{name}: expected a whole number, given {value!r}")
+    integral = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not integral or (least is not None and value < least):
+        expected = "a whole number" if least is None else f"a whole number from {least}"
+        raise InvalidSetting(f"{name}: expected {expected}, given {value!r}")
     return int(value)

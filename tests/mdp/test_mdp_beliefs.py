@@ -178,7 +178,7 @@ def test_what_is_no_problem_is_said() -> None:
         mdp.POMDP.from_arrays([[[1.0]]], [[1.0]], [[0.0]], 0.9, [1.0])
     with pytest.raises(InvalidSetting, match="tolerance"):
         mdp.solve_beliefs(tiger(0.9), 0.0)
-    with pytest.raises(InvalidSetting, match="max_trials=-1"):
+    with pytest.raises(InvalidSetting, match="max_trials: expected a whole number from 0"):
         mdp.solve_beliefs(tiger(0.9), 1.0, max_trials=-1)
     with pytest.raises(InvalidData, match="exceed the range"):
         mdp.solve_beliefs(mdp.POMDP.from_arrays([[[1.0]]], [[[1.0]]], [[1e307]], 0.99, [1.0]))

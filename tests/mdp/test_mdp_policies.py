@@ -50,6 +50,24 @@ def test_error_of_value_iteration_shrinks_by_the_discount() -> None:
     assert all(b <= 0.9 * a + 1e-12 for a, b in pairwise(errors))
 
 
+def test_an_infinite_value_is_better_or_worse_than_every_other() -> None:
+    """State 0 moves to state 1 or to state 2, which keep."""
+    transition = np.zeros((2, 3, 3))
+    transition[0, 0, 1] = transition[1, 0, 2] = 1.0
+    transition[:, 1, 1] = transition[:, 2, 2] = 1.0
+    mdp = MDP.from_arrays(transition, np.zeros((3, 2)), 0.9)
+    for ends, largest, smallest in (
+        ((np.inf, 0.0), [True, False], [False, True]),
+        ((-np.inf, 0.0), [False, True], [True, False]),
+        ((np.inf, -np.inf), [True, False], [False, True]),
+        ((np.inf, np.inf), [True, True], [True, True]),
+        ((-np.inf, -np.inf), [True, True], [True, True]),
+    ):
+        value = np.array([0.0, *ends])
+        assert greedy_pairs(mdp, value)[:2].tolist() == largest
+        assert greedy_pairs(mdp, value, objective="min")[:2].tolist() == smallest
+
+
 def test_ties_are_all_greedy() -> None:
     mdp = worlds.build("small-gridworld").mdp
     assert greedy_pairs(mdp, np.zeros(16)).all()

@@ -113,7 +113,7 @@ def test_sweeps_are_refused_where_none_are_made() -> None:
         with pytest.raises(InvalidSetting, match=f'"{method}" makes no sweeps'):
             evaluate(mdp, "uniform", method, sweeps=3)
     for wrong in ({"sweeps": -1}, {"sweeps": 3, "keep": [4]}, {"keep": [-1]}):
-        with pytest.raises(InvalidSetting, match="expected numbers of sweeps from 0"):
+        with pytest.raises(InvalidSetting, match=r"keep|sweeps: expected a whole number from 0"):
             evaluate(mdp, "uniform", "sweeps", **wrong)
     with pytest.raises(InvalidSetting, match="tolerance nan"):
         evaluate(mdp, "uniform", "sweeps", tolerance=np.nan)

@@ -114,7 +114,7 @@ def test_mistakes_are_refused() -> None:
         simulate(mdp, np.zeros((3, 3)))
     with pytest.raises(InvalidData, match=r"capital 1: .* sum to"):
         simulate(mdp, np.full((101, 50), 0.1))
-    with pytest.raises(InvalidSetting, match="at least one episode"):
+    with pytest.raises(InvalidSetting, match="episodes: expected a whole number from 1"):
         simulate(mdp, np.zeros(101), episodes=0)
     with pytest.raises(InvalidSetting, match=r"a state 0\.\.100, given 300"):
         simulate(mdp, np.zeros(101, dtype=int), start=300)

@@ -244,7 +244,7 @@ def test_a_start_value_is_used(mdp: MDP, truth: np.ndarray) -> None:
         ({"options": {"order": "goals"}}, 'method "auto" has no option "order"'),
         ({"method": "gauss-seidel", "options": {"ordr": 1}}, 'did you mean "order"'),
         ({"method": "gauss-seidel", "options": {"order": "up"}}, 'order="up" is unknown'),
-        ({"threads": 0}, "expected at least 1"),
+        ({"threads": 0}, "threads: expected a whole number from 1"),
         ({"tolerance": np.nan}, "expected a positive number"),
     ],
 )
@@ -263,7 +263,7 @@ def test_negative_limits_are_refused(criterion: str) -> None:
         {"max_seconds": -1.0},
         {"max_seconds": np.nan},
     ):
-        with pytest.raises(InvalidSetting, match=f"{next(iter(limit))}=.*: expected a"):
+        with pytest.raises(InvalidSetting, match=rf"{next(iter(limit))}.*: expected a"):
             solve(problem, criterion=criterion, **limit, **question.get(criterion, {}))
 
 

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, whole
 from likely.mdp.beliefs.bounds import Above, Below, slack
 from likely.mdp.beliefs.problem import POMDP
 from likely.mdp.model import checks
@@ -80,8 +80,8 @@ def solve_beliefs(
     if not tolerance > 0.0:
         raise InvalidSetting(f"the tolerance must be positive, given {tolerance}")
     checks.limits(None, max_seconds)
-    if max_trials is not None and not max_trials >= 0:
-        raise InvalidSetting(f"max_trials={max_trials}: expected a number from 0")
+    if max_trials is not None:
+        whole("max_trials", max_trials, 0)
     if not np.isfinite(slack(pomdp)):
         raise InvalidData(
             f"rewards up to {abs(pomdp.reward).max():.3g} at discount {pomdp.discount:g}: values "

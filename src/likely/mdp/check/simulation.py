@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 
-from likely.errors import InvalidSetting
+from likely.errors import InvalidSetting, whole
 from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.operators import Policy, policy_array, policy_weights
 from likely.mdp.model.problem import MDP
@@ -107,12 +107,10 @@ def simulate(
     Raises:
         InvalidData: a policy that takes an action which its state does not have, or whose
             probabilities are not a distribution.
-        InvalidSetting: fewer than one episode, an impossible start.
+        InvalidSetting: no whole number of episodes or steps from 1, an impossible start.
     """
-    if episodes < 1 or max_steps < 1:
-        raise InvalidSetting(
-            f"simulation needs at least one episode and one step, given {episodes} and {max_steps}"
-        )
+    episodes, max_steps = whole("episodes", episodes, 1), whole("max_steps", max_steps, 1)
+    seed = whole("seed", seed, 0)
     mdp = stored(problem)
     random = np.random.default_rng(seed)
     state = _starts(mdp, random, episodes, start)  # [episodes]
@@ -182,7 +180,7 @@ def _chooser(mdp: MDP, policy: Policy) -> _Chooser:
 
 def _starts(mdp: MDP, random: np.random.Generator, episodes: int, start: int | None) -> IntArray:
     if start is not None:
-        if not 0 <= start < mdp.states:
+        if not 0 <= whole("start", start) < mdp.states:
             raise InvalidSetting(f"the start must be a state 0..{mdp.states - 1}, given {start}")
         return np.full(episodes, start, dtype=np.int64)
     if mdp.initial is not None:

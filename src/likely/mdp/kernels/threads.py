@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from likely.errors import InvalidSetting
+from likely.errors import whole
 
 # Below this many transitions a sweep takes less time than waking a second thread.
 WORTH_A_THREAD = 200_000
@@ -31,9 +31,7 @@ def available() -> int:
 def choose(threads: int | None, transitions: int) -> int:
     """The number of threads for a problem of this size."""
     if threads is not None:
-        if threads < 1:
-            raise InvalidSetting(f"threads={threads}: expected at least 1")
-        return threads
+        return whole("threads", threads, 1)
     return available() if transitions > WORTH_A_THREAD else 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.errors import InvalidData, InvalidSetting, nearest, whole
 from likely.mdp.model.arrays import Array, BoolArray, FloatArray
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def choice(name: str, value: str, valid: Iterable[str]) -> None:
 
 
 def asked(
-    tolerance: float, objective: str, max_iterations: float | None, max_seconds: float | None
+    tolerance: float, objective: str, max_iterations: int | None, max_seconds: float | None
 ) -> None:
     """Raise InvalidSetting unless a solver can be asked for this: `limits`, "max" or "min"."""
     if not tolerance > 0.0:
@@ -42,10 +42,10 @@ def asked(
     limits(max_iterations, max_seconds)
 
 
-def limits(max_iterations: float | None, max_seconds: float | None) -> None:
+def limits(max_iterations: int | None, max_seconds: float | None) -> None:
     """Raise InvalidSetting where a limit is below 0, at which bounds hold without a sweep."""
-    if max_iterations is not None and not max_iterations >= 0:
-        raise InvalidSetting(f"max_iterations={max_iterations}: expected a whole number from 0")
+    if max_iterations is not None:
+        whole("max_iterations", max_iterations, 0)
     if max_seconds is not None and not max_seconds >= 0.0:
         raise InvalidSetting(f"max_seconds={max_seconds}: expected a number of seconds from 0")
 

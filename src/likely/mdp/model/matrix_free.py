@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from likely.errors import InvalidData
+from likely.errors import InvalidData, whole
 from likely.mdp.kernels import generated
 from likely.mdp.kernels.rows import Generator
 from likely.mdp.kernels.stored import UNIT
@@ -191,8 +191,9 @@ def grid(
         blocked: [rows * columns] bool.
         entry_reward: [rows * columns] paid on entering a cell, beside `step_reward`.
     """
-    if not (rows >= 1 and columns >= 1 and 0.0 <= slip < 1.0):
-        raise InvalidData(f"grid of {rows} x {columns} with slip {slip}: expected >= 1 and [0, 1)")
+    rows, columns = whole("rows", rows, 1), whole("columns", columns, 1)
+    if not 0.0 <= slip < 1.0:
+        raise InvalidData(f"slip {slip}: expected a number in [0, 1)")
     cells = rows * columns
     if cells >= 2**32:
         raise InvalidData(f"grid of {rows} x {columns}: expected fewer than 2^32 cells")

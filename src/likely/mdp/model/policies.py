@@ -27,12 +27,13 @@ def greedy_pairs(
 ) -> BoolArray:
     """[pairs] True for every action that is greedy in a value ("max" or "min"), ties included.
 
-    Two actions tie when they differ by at most `tolerance` times the largest |q| (or 1).
+    Two actions tie when they differ by at most `tolerance` times the largest finite |q| (or 1);
+    infinite ones only with their like.
     """
     if objective == "min":
         mdp, value = mdp.negated(), -np.asarray(value, dtype=np.float64)
     q = state_action_values(mdp, value)
-    slack = tolerance * max(1.0, float(np.abs(q).max(initial=0.0)))
+    slack = tolerance * max(1.0, float(np.abs(q[np.isfinite(q)]).max(initial=0.0)))
     tied: BoolArray = q >= bellman_optimality(mdp, value)[mdp.pair_state] - slack
     return tied
 

@@ -38,7 +38,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from likely.errors import InvalidSetting
+from likely.errors import InvalidSetting, whole
 from likely.mdp.model import checks
 from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.problem import is_discounting
@@ -211,11 +211,9 @@ def robust_bounds(
         raise InvalidSetting(
             f"expected a discount and a delta between 0 and 1, given {discount} and {delta}"
         )
-    if not tolerance > 0.0 or max_iterations < 1:
-        raise InvalidSetting(
-            f"expected a positive tolerance and at least one iteration, given {tolerance} and "
-            f"{max_iterations}"
-        )
+    if not tolerance > 0.0:
+        raise InvalidSetting(f"tolerance {tolerance}: expected a positive number")
+    max_iterations = whole("max_iterations", max_iterations, 1)
     parts = [sets] if sets != "both" else ["l1", "intervals"]
     solved = [
         _bounds_of(counts, discount, delta / len(parts), name, gathered, tolerance, max_iterations)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, whole
 from likely.mdp.model.arrays import BoolArray, FloatArray, IntArray
 from likely.mdp.model.build import initial_of
 from likely.mdp.model.operators import policy_weights
@@ -291,8 +291,7 @@ def draw_counts(problem: Problem, n: int, seed: int = 0, *, known_support: bool 
         problem: an MDP; its probabilities are only drawn from, its rewards are known.
         known_support: the possible successors are declared, else all states are possible.
     """
-    if n < 0:
-        raise InvalidSetting(f"n must be at least 0, given {n}")
+    n, seed = whole("n", n, 0), whole("seed", seed, 0)
     mdp = stored(problem)
     successor, chance, pay = _rows_of(mdp, known_support)
     noise = np.random.default_rng(seed)
@@ -313,8 +312,8 @@ def draw_trajectories(
         policy: any form that `policy_weights` takes.
         steps: longest episode.
     """
-    if episodes < 0 or steps < 0:
-        raise InvalidSetting(f"episodes and steps are at least 0, given {episodes} and {steps}")
+    episodes, steps = whole("episodes", episodes, 0), whole("steps", steps, 0)
+    seed = whole("seed", seed, 0)
     mdp = stored(problem)
     if mdp.initial is None:
         raise InvalidSetting("the process has no distribution of first states to begin episodes in")

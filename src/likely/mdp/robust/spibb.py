@@ -26,7 +26,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, InvalidSetting, whole
 from likely.mdp.model import checks
 from likely.mdp.model.arrays import BoolArray, FloatArray
 from likely.mdp.model.problem import is_discounting
@@ -111,8 +111,7 @@ def spibb(
         InvalidData: a behaviour policy of the wrong shape, or no distribution.
     """
     checks.choice("variant", variant, ("keep", "at-most"))
-    if not threshold >= 0:
-        raise InvalidSetting(f"threshold must be at least 0, given {threshold}")
+    threshold = whole("threshold", threshold, 0)
     model = _Estimated(counts, behaviour_of(counts, behaviour, discount, delta), discount)
     free = np.zeros(model.base.shape, dtype=bool)
     free[counts.state, counts.action] = counts.visits > threshold

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData, InvalidSetting
+from likely.errors import InvalidData, whole
 from likely.mdp.model import checks
 from likely.mdp.model.arrays import FloatArray, IntArray
 from likely.mdp.model.checkpoints import checkpoint_of
@@ -54,15 +54,14 @@ def backward_induction(
         and whose policy is [H, S]. It is exact but for rounding, which the bounds include.
 
     Raises:
-        InvalidSetting: an unknown name, a horizon below 0.
+        InvalidSetting: an unknown name, a horizon that is no whole number from 0.
         InvalidData: a final value or a checkpoint that does not fit the problem.
 
     Source: Bellman, "Dynamic Programming", 1957; Puterman, "Markov Decision Processes", 1994,
     section 4.5, https://doi.org/10.1002/9780470316887
     """
     mdp = stored(problem)
-    if horizon < 0:
-        raise InvalidSetting(f"horizon {horizon}: expected a number of steps >= 0")
+    horizon = whole("horizon", horizon, 0)
     checks.choice("objective", objective, ("max", "min"))
     checks.limits(max_iterations, max_seconds)
     began = time.perf_counter()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from likely.errors import InvalidData, InvalidSetting, nearest
+from likely.errors import InvalidData, InvalidSetting, nearest, whole
 from likely.mdp.check.certificates import certify
 from likely.mdp.model.arrays import FloatArray
 from likely.mdp.model.operators import Policy, policy_weights, state_action_values, table_of
@@ -109,11 +109,11 @@ def evaluate(
             f'method="{method}" makes no sweeps, so that it takes neither sweeps= nor keep=; '
             f"expected one of {', '.join(SWEEPING)}"
         )
-    last = math.inf if sweeps is None else sweeps
-    if not last >= 0 or not all(0 <= number <= last for number in keep):
+    last = math.inf if sweeps is None else whole("sweeps", sweeps, 0)
+    if any(whole("keep", number, 0) > last for number in keep):
         raise InvalidSetting(
-            f"sweeps={sweeps}, keep={list(keep)}: expected numbers of sweeps from 0, those that "
-            "are kept among those that are made"
+            f"sweeps={sweeps}, keep={list(keep)}: expected those that are kept among those that "
+            "are made"
         )
     mdp = stored(problem)
     began = time.perf_counter()

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from likely.errors import InvalidSetting, nearest
+from likely.errors import InvalidSetting, nearest, whole
 from likely.mdp.model.problem import MDP
 from likely.mdp.model.world import World
 from likely.mdp.worlds import classic, garnet, grids, gridtext
@@ -201,7 +201,9 @@ def build(
     if len(numbers) != len(entry.size):
         expected = ", ".join(what for what, _ in entry.size) or "nothing: its size is fixed"
         raise InvalidSetting(f"{name}: size {list(numbers)} given, expected {expected}")
-    options: dict[str, Any] = {"seed": seed} if entry.random else {}
+    for number, (what, _) in zip(numbers, entry.size, strict=True):
+        whole(f"{name}: {what}", number)
+    options: dict[str, Any] = {"seed": whole("seed", seed, 0)} if entry.random else {}
     if discount is not None:
         options["discount"] = discount
     return World(name, entry.about, entry.builder(*numbers, **options))
