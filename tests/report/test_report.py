@@ -22,6 +22,7 @@ from likely.errors import InvalidData
 from likely.estimate import Estimate
 from likely.evaluate.classifier import NetworkFeatures
 from likely.evaluate.compare import compare_models
+from likely.files import charts
 from likely.files.charts import Panel, Series, line_chart, panels_from_metrics, ticks
 from likely.files.sheets import YELLOW, data_uri, grid_sheet, neighbour_sheet, sample_sheet
 from likely.report.page import render
@@ -301,6 +302,24 @@ def test_long_lines_are_thinned_and_bad_values_left_out() -> None:
 def test_constant_and_single_points_can_be_drawn() -> None:
     assert points_of(line_chart(Panel("p", (Series("a", [1, 2], [3.0, 3.0]),))))
     assert "circle" in line_chart(Panel("p", (Series("a", [1], [0.0]),)))
+
+
+def heights(svg: str) -> list[float]:
+    """Down the chart of the points of its line, 0 at the upper edge and 1 at the lower."""
+    (line,) = points_of(svg)
+    return [(y - charts.TOP) / (charts.HEIGHT - charts.TOP - charts.BOTTOM) for _, y in line]
+
+
+def test_only_a_first_twentieth_of_the_points_is_cut() -> None:
+    """Of fewer than twenty all are shown."""
+    for steps in range(2, 20):
+        y = [100.0, *(1.0 / step for step in range(1, steps))]
+        shown = heights(line_chart(Panel("p", (Series("a", range(steps), y),))))
+        assert all(0.0 <= height <= 1.0 for height in shown)
+    y = [100.0, *(1.0 / step for step in range(1, 100))]
+    first, *rest = heights(line_chart(Panel("p", (Series("a", range(100), y),))))
+    assert first < 0.0
+    assert min(rest) < 0.5
 
 
 def test_players_share_a_chart_and_learning_rates_have_none() -> None:

@@ -47,7 +47,7 @@ class Panel:
         title: what is drawn.
         series: the lines, one for each player of a GAN.
         x_label, y_label: with units.
-        cut: off what lies above all that comes after the first twentieth of the steps.
+        cut: off what lies above all that comes after the first twentieth, of steps and points.
     """
 
     title: str
@@ -101,8 +101,8 @@ def curves(title: str, metrics: Iterable[Mapping[str, float]], unit: str) -> Sho
 def line_chart(panel: Panel) -> str:
     """The chart as one SVG element, about 520 x 240, that scales with the page.
 
-    The y axis of a panel that is cut spans what happens after the first twentieth of the steps, so
-    that a high start does not flatten the rest.
+    The y axis of a panel that is cut spans what happens after the first twentieth of the steps and
+    of the points of each line, so that a high start does not flatten the rest.
     """
     lines = []
     for series in panel.series:
@@ -115,7 +115,12 @@ def line_chart(panel: Panel) -> str:
     x_low = min(points[0][0] for _, points in lines)
     x_high = max(points[-1][0] for _, points in lines)
     start = x_low + (x_high - x_low) / 20.0
-    later = [y for _, points in lines for x, y in points if x >= start or not panel.cut]
+    later = [
+        y
+        for _, points in lines
+        for number, (x, y) in enumerate(points)
+        if not panel.cut or x >= start or number >= len(points) // 20
+    ]
     y_low, y_high = min(later), max(later)
     # A line that started below the later range would be cut at the bottom: show it.
     y_low = min([y_low, *(y for _, points in lines for _, y in points)])
