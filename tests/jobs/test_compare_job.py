@@ -150,6 +150,12 @@ def test_runs_are_compared_and_other_data_get_other_columns(
         c for c in found.report.comparison.columns if (c.quantity, c.unit) == ("nll", "nats")
     ]
     assert len({c.fingerprint for c in columns}) == 2
+    page = (tmp_path / "out" / "report.html").read_text()
+    header = page[page.index("<header>") : page.index("</header>")]
+    for model in found.report.models:
+        assert model.result.data is not None
+        assert model.result.data.fingerprint in header
+    assert [pair[0].fingerprint for pair in found.report.others] == [train.spec.fingerprint]
     with pytest.raises(InvalidData, match="17 levels"):
         run([folder / "runs" / "vae"], {"name": "digits", "binarize": "threshold"}, tmp_path, FEW)
 

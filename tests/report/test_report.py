@@ -270,6 +270,18 @@ def test_a_data_uri_is_the_picture() -> None:
 # -- charts -----------------------------------------------------------------------------------
 
 
+def test_the_data_of_every_run_stand_in_header_footer_and_record(report: Report) -> None:
+    other = dataclasses.replace(report.train, name="others"), report.test
+    both = dataclasses.replace(report, others=(other,))
+    header, rest = render(both).split("</header>")
+    for spec in (report.train, report.test, *other):
+        assert f"<code>{spec.fingerprint}</code>" in header
+        assert f"{spec.name}, fingerprint {spec.fingerprint}" in rest
+    (record,) = report_json(both)["other_data"]
+    assert record["train"]["name"] == "others"
+    assert report_json(report)["other_data"] == []
+
+
 def points_of(svg: str) -> list[list[tuple[float, float]]]:
     lines = re.findall(r'points="([^"]*)"', svg)
     return [

@@ -455,6 +455,10 @@ class _Bench:
     ) -> Report:
         """The whole, ready to be written; a draft where models are still being fitted."""
         train, test = self.data(request)
+        pairs = [(train, test), *(self.data(item.request) for item, _ in items)]
+        # Each data once, in the order of its first run.
+        specs = {(a.spec.fingerprint, b.spec.fingerprint): (a.spec, b.spec) for a, b in pairs}
+        on = " and ".join(dict.fromkeys(spec.name for spec, _ in specs.values()))
         results = beside_best([report.result for _, report in items])
         models = tuple(
             dataclasses.replace(report, result=result)
@@ -464,7 +468,7 @@ class _Bench:
         sides = [self.side(item.request) for item, _ in items]
         floors = {e.quantity + e.fingerprint: e for side in sides for e in side.floor}
         return Report(
-            title=f"One comparison on {train.spec.name}: {', '.join(names)}",
+            title=f"One comparison on {on}: {', '.join(names)}",
             train=train.spec,
             test=test.spec,
             extractor=sides[0].extractor if sides else "",
@@ -475,6 +479,7 @@ class _Bench:
             command=command,
             created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             pending=tuple(pending),
+            others=tuple(specs.values())[1:],
         )
 
 

@@ -119,11 +119,11 @@ def _header(report: Report) -> str:
         f"<span>{_text(model.result.kind)}</span></a>"
         for place, model in enumerate(report.models)
     )
-    return (
-        f"<header><h1>{_text(report.title)}</h1>"
-        f"<p>{_data_line(report.train)}<br>{_data_line(report.test)}</p>"
-        f'<nav class="cards">{names}</nav></header>'
+    data = "".join(
+        f"<p>{_data_line(train)}<br>{_data_line(test)}</p>"
+        for train, test in ((report.train, report.test), *report.others)
     )
+    return f'<header><h1>{_text(report.title)}</h1>{data}<nav class="cards">{names}</nav></header>'
 
 
 def _glance(report: Report) -> str:
@@ -363,8 +363,11 @@ def _duration(seconds: float) -> str:
 def _footer(report: Report) -> str:
     facts: list[tuple[str, Any]] = [
         *([("features", report.extractor)] if report.extractor else []),
-        ("training data", f"{report.train.name}, fingerprint {report.train.fingerprint}"),
-        ("test data", f"{report.test.name}, fingerprint {report.test.fingerprint}"),
+        *(
+            (f"{role} data", f"{spec.name}, fingerprint {spec.fingerprint}")
+            for pair in ((report.train, report.test), *report.others)
+            for role, spec in zip(("training", "test"), pair, strict=True)
+        ),
     ]
     facts.extend(_flat(report.environment))
     if report.command:

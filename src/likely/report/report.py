@@ -100,6 +100,7 @@ class Report:
         created: date and time, in words.
         pending: models that are still being fitted, with words on how far they are; such a report
             is a draft.
+        others: training and test data of further runs, where not all are of `train` and `test`.
     """
 
     title: str
@@ -113,6 +114,7 @@ class Report:
     command: str = ""
     created: str = ""
     pending: tuple[str, ...] = ()
+    others: tuple[tuple[DataSpec, DataSpec], ...] = ()
 
     def __post_init__(self) -> None:
         ours = [model.result.name for model in self.models]
@@ -200,16 +202,21 @@ def write_draft(report: Report, directory: Path) -> Path:
     return directory / "report.html"
 
 
+def _data_json(train: DataSpec, test: DataSpec) -> dict[str, Any]:
+    return {
+        role: {**spec.to_json(), "fingerprint": spec.fingerprint}
+        for role, spec in (("train", train), ("test", test))
+    }
+
+
 def report_json(report: Report) -> dict[str, Any]:
     """The numbers of the report as plain values; what is not finite becomes None."""
     record = {
         "title": report.title,
         "created": report.created,
         "command": report.command,
-        "data": {
-            role: {**spec.to_json(), "fingerprint": spec.fingerprint}
-            for role, spec in (("train", report.train), ("test", report.test))
-        },
+        "data": _data_json(report.train, report.test),
+        "other_data": [_data_json(*pair) for pair in report.others],
         "extractor": report.extractor,
         "environment": dict(report.environment),
         "comparison": report.comparison.to_json(),
