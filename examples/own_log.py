@@ -2,12 +2,14 @@
 
     python examples/own_log.py [log.csv]
 
-Without a file one is written first, as a stand-in: a tank that a pump fills, emptied by users.
+A file that is not there is written first, as a stand-in: a tank that a pump fills, emptied by
+users. Without a name that is in a new temporary folder.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,7 @@ TANK = world.Task("tank", None, ("level",), (0.0,), (10.0,), (0, 1), discount=0.
 def main(path: Path) -> world.Plan:
     if not path.is_file():
         write_stand_in(path)
+        print(f"wrote a stand-in, {path}")
     table = np.genfromtxt(path, delimiter=",", names=True)
     log = world.Trajectories.from_arrays(
         table["level"], table["pump"], table["reward"], next_observation=table["next_level"],
@@ -54,4 +57,4 @@ def main(path: Path) -> world.Plan:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "tank.csv"))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp()) / "tank.csv")

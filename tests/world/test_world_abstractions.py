@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import runpy
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +94,24 @@ def test_the_example_of_an_environment(capsys: pytest.CaptureFixture[str]) -> No
     assert "discretisation" in capsys.readouterr().out
 
 
+def test_the_example_of_a_log_leaves_the_current_directory_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(sys, "argv", ["own_log.py"])
+    runpy.run_path(str(EXAMPLES / "own_log.py"), run_name="__main__")
+    assert [path.name for path in tmp_path.iterdir()] == ["temporary"]
+    (written,) = tmp_path.glob("temporary/*/tank.csv")
+    assert f"wrote a stand-in, {written}" in capsys.readouterr().out
+
+
 def test_the_example_of_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = runpy.run_path(str(EXAMPLES / "own_log.py"))["main"](tmp_path / "tank.csv")
     assert plan.choose(np.array([[0.5], [9.0]])).tolist() == [1, 0]
-    assert "level 0.5: pump" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "level 0.5: pump" in said
+    assert f"wrote a stand-in, {tmp_path / 'tank.csv'}" in said
     for name in ("own_world", "own_log"):
         assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 60
