@@ -726,6 +726,28 @@ def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert seen >= 14
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("{0},{1},{0}", {"head": "columns of numbers", "components": "numbers or angles"}),
+        ("{0},{2},{1}", {}),
+    ],
+)
+def test_a_fit_says_which_settings_count_on_other_columns_only(
+    row: str, told: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = np.random.default_rng(0).integers(2, size=(200, 2))
+    rows = [row.format(a, b, 0.5 * t) for t, (a, b) in enumerate(draw)]
+    (tmp_path / "log.csv").write_text("\n".join(["left,middle,right", *rows]))
+    words = ["fit", "gru", "--data", str(tmp_path / "log.csv"), "--out", str(tmp_path / "run")]
+    sizes = ["--hidden", "2", "--step-hidden", "2", "--steps", "1"]
+    assert main([*words, *sizes, "--head", "logistic", "--components", "3"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("changes nothing") == len(told)
+    for name, columns in told.items():
+        assert re.search(rf"{name}=\w+ changes nothing on this data: .*{columns}", said)
+
+
 # -- the process ----------------------------------------------------------------------------
 
 

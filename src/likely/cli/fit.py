@@ -15,6 +15,7 @@ from likely.cli.parser import UNSET, Command, Option, Parser, add_options
 from likely.cli.values import Request, requested
 from likely.errors import InvalidSetting
 from likely.models import MODELS, SEQUENCE_MODELS, entry
+from likely.models.sequence.settings import SequenceSettings
 from likely.settings import OBJECTIVES, from_mapping, refuse_without_effect
 from likely.training.stopping import exit_code
 
@@ -95,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
     settings = fit_settings(request.model.settings, train, request.fit)
     with _enough_memory():
         model = _model(request, train, settings.seed)
+    _tell_without_effect(request, model)
     objective = _objective(request, model)
     files = RunDirectory(request.out)
     wanted = describe_fit(model, train, objective, settings)
@@ -136,6 +138,15 @@ def _model(request: Request, train: Dataset, seed: int) -> Fittable:
     model = runs.build_from(start, train.spec, request.changes)
     refuse_without_effect(model.settings, request.changes, start.model.settings)
     return model
+
+
+def _tell_without_effect(request: Request, model: Fittable) -> None:
+    """Say which of the settings that were asked for count on data of other columns only."""
+    if isinstance(model.settings, SequenceSettings):
+        of = model.settings.without_effect_on(model.spec)
+        for name in sorted(request.changes.keys() & of.keys()):
+            value = getattr(model.settings, name)
+            note(f"likely: {name}={value} changes nothing on this data: it is of {of[name]}")
 
 
 @contextlib.contextmanager

@@ -56,6 +56,14 @@ class SequenceSettings:
         not_negative(self, "before", "transpose")
         rates(self, "dropout")
 
+    def without_effect_on(self, spec: DataSpec) -> dict[str, str]:
+        """Fields that change nothing on such data, and the columns that each is of."""
+        kinds = {column.kind for column in getattr(spec, "columns", ())}
+        numbers = {"lattice", "continuous"}
+        head = {} if kinds & numbers else {"head": "columns of numbers"}
+        mixed = kinds & {*numbers, "angle"}
+        return head if mixed else {**head, "components": "columns of numbers or angles"}
+
     @classmethod
     def preset(cls, spec: DataSpec) -> Self:
         """Sizes that work without tuning."""
