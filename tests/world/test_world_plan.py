@@ -234,3 +234,55 @@ def test_the_pole_is_balanced_after_fifty_random_steps() -> None:
     plan = world.plan(world.fit(log))
     assert world.act("cartpole", plan, episodes=3, seed=100).returns.tolist() == [500.0] * 3
     assert world.act("cartpole", "random", episodes=3, seed=100).returns.max() < 100
+
+
+def walk(pit: float, goal: float) -> world.Trajectories:
+    """Steps of about 1 to the left or right on [0, 10]; beyond its ends an episode is over."""
+    noise, rows = np.random.default_rng(0), []
+    for number in range(300):
+        place = noise.uniform(1.0, 9.0)
+        for step in range(60):
+            action = int(noise.integers(2))
+            after = place + (1.0 if action else -1.0) + 0.05 * noise.standard_normal()
+            over = not 0.0 < after < 10.0
+            paid = (pit if after <= 0.0 else goal) - 0.5 * action if over else 0.0
+            rows.append((place, action, paid, after, over, step == 59 and not over, number))
+            place = after
+            if over:
+                break
+    table = np.array(rows).T
+    return world.Trajectories.from_arrays(
+        table[0], table[1], table[2], next_observation=table[3], terminated=table[4],
+        truncated=table[5], episode=table[6],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("pit", "goal"), [(0.0, 1.5), (-1.0, 1.5), (-100.0, 100.5)])
+def test_a_pit_is_not_paid_like_a_goal(pit: float, goal: float) -> None:
+    """Right is best everywhere: the goal pays after ceil(10 - x) steps; -0.5 for the last step."""
+    log = walk(pit, goal)
+    task = world.Task("walk", None, ("x",), (0.0,), (10.0,), (0, 1), discount=0.95, grid=(101,))
+    plan = world.plan(world.fit(log, task=task))
+    begin = np.array([[0.5], [2.5], [5.5], [8.5]])
+    assert plan.choose(begin).tolist() == [1, 1, 1, 1]
+    best = (goal - 0.5) * 0.95 ** (np.ceil(10.0 - begin[:, 0]) - 1)
+    np.testing.assert_allclose(plan.value(begin), best, rtol=0.05)
+    rewards, over = plan.model.rewards, log.terminated
+    data = log.observation, log.action.astype(np.int64), log.next_observation
+    np.testing.assert_allclose(rewards.expected(*data, over.astype(float)), log.reward, atol=1e-6)
+
+
+def test_ends_that_pay_at_random_are_paid_their_mean() -> None:
+    """With noise of their own: the steps before them stay certain."""
+    log = walk(0.0, 0.0)
+    noise = np.random.default_rng(1).standard_normal(len(log))
+    log = dataclasses.replace(log, reward=np.where(log.terminated, 3.0 + noise, 0.0))
+    task = world.Task("walk", None, ("x",), (0.0,), (10.0,), (0, 1), discount=0.95, grid=(101,))
+    model = world.fit(log, task=task)
+    ends = np.flatnonzero(log.terminated)
+    n, drawn = len(ends), np.random.default_rng(2)
+    data = log.observation, log.action.astype(np.int64), log.next_observation
+    paid = model.rewards.draw(*data, log.terminated, drawn)
+    assert abs(paid[~log.terminated]).max() < 1e-4
+    assert paid[ends].mean() == pytest.approx(3.0, abs=5.0 * np.sqrt(2.0 / n))
+    assert paid[ends].std() == pytest.approx(1.0, abs=5.0 * np.sqrt(1.0 / n))

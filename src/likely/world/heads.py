@@ -1,10 +1,11 @@
 """p(r | s, a, s', e) and p(e | s'): declared by the task, or learned from the log.
 
-Learned rewards are a quadratic ridge regression a action with Gaussian noise, beside the mean of
-the rewards that ended an episode. Learned ends are a logistic regression on monomials of s' up to
-a degree of the task, those that lower the Bayesian information criterion: the live states are the
-inside of an ellipsoid, a slab or a half-space. A log without a terminated row has no ends, and says
-so.
+Learned rewards are a quadratic ridge regression on s for each action, with Gaussian noise. Those
+that end an episode are apart: a goal pays another reward than a pit, so they are a regression on s'
+and the action, within the range of what was seen. Learned ends are a logistic regression on
+monomials of s' up to a degree of the task, those that lower the Bayesian information criterion: the
+live states are the inside of an ellipsoid, a slab or a half-space. A log without a terminated row
+has no ends, and says so.
 """
 
 from __future__ import annotations
@@ -28,13 +29,12 @@ class RewardHead:
                  reward: FloatArray, terminated: BoolArray) -> None:  # fmt: skip
         """Fit what the task does not declare; arrays [n, d], [n], [n, d], [n], [n]."""
         self.task, self.rule = task, task.reward
-        self.noise, self.last = 0.0, 0.0
+        self.noise = np.zeros(2)  # of steps that go on, and of the last one
         if self.rule is not None:
             return
         self.features = Features(task, 2)
         self.mean = np.zeros(len(task.actions))
         self.weights = np.zeros((len(task.actions), self.features.size))
-        self.last = float(reward[terminated].mean()) if terminated.any() else 0.0
         live, errors = ~terminated, [np.zeros(1)]
         for a in range(len(task.actions)):
             rows = np.flatnonzero((action == a) & live)
@@ -43,7 +43,20 @@ class RewardHead:
                 self.mean[a], self.weights[a] = fitted.offset[0], fitted.weights[:, 0]
                 errors.append(fitted.left_out[:, 0])
         size = max(1.0, float(abs(reward).max(initial=0.0)))
-        self.noise = max(1e-6 * size, float(np.sqrt(np.mean(np.concatenate(errors) ** 2))))
+        self.noise[:] = max(1e-6 * size, float(np.sqrt(np.mean(np.concatenate(errors) ** 2))))
+        ends = reward[terminated]
+        self.last = float(ends.mean()) if len(ends) else 0.0
+        self.last_weights: FloatArray | None = None  # all ends pay the same
+        if len(ends) and ends.max() > ends.min():
+            self.least, self.most = float(ends.min()), float(ends.max())
+            fitted = ridge(self._at_end(next_state[terminated], action[terminated]), ends[:, None])
+            self.last, self.last_weights = float(fitted.offset[0]), fitted.weights[:, 0]
+            self.noise[1] = max(1e-6 * size, float(np.sqrt(np.mean(fitted.left_out**2))))
+
+    def _at_end(self, next_state: FloatArray, action: IntArray) -> FloatArray:
+        """[..., features + actions] of steps that end an episode."""
+        taken = np.eye(len(self.task.actions))[action]
+        return np.concatenate([self.features(next_state), taken], axis=-1)
 
     def expected(
         self, state: FloatArray, action: IntArray, next_state: FloatArray, over: FloatArray
@@ -53,7 +66,11 @@ class RewardHead:
             return np.asarray(self.rule(state, action, next_state), dtype=np.float64)
         action = np.broadcast_to(action, state.shape[:-1])
         going = self.mean[action] + (self.features(state) * self.weights[action]).sum(axis=-1)
-        return np.asarray((1.0 - over) * going + over * self.last)
+        last: float | FloatArray = self.last
+        if self.last_weights is not None:
+            last = self.last + self._at_end(next_state, action) @ self.last_weights
+            last = np.clip(last, self.least, self.most)
+        return np.asarray((1.0 - over) * going + over * last)
 
     def log_prob(
         self, state: FloatArray, action: IntArray, next_state: FloatArray, reward: FloatArray,
@@ -64,8 +81,9 @@ class RewardHead:
         if self.rule is not None:
             agrees = abs(reward - mean) <= SAME * np.maximum(1.0, abs(mean))
             return np.where(agrees, 0.0, -np.inf)
-        z = (reward - mean) / self.noise
-        return np.asarray(-0.5 * z**2 - math.log(self.noise) - 0.5 * math.log(2 * math.pi))
+        noise = self.noise[terminated.astype(np.int64)]
+        z = (reward - mean) / noise
+        return np.asarray(-0.5 * z**2 - np.log(noise) - 0.5 * math.log(2 * math.pi))
 
     def draw(
         self, state: FloatArray, action: IntArray, next_state: FloatArray, terminated: BoolArray,
@@ -73,7 +91,9 @@ class RewardHead:
     ) -> FloatArray:  # fmt: skip
         """[n] rewards."""
         mean = self.expected(state, action, next_state, terminated.astype(np.float64))
-        return mean + self.noise * noise.standard_normal(len(mean)) if self.noise else mean
+        if self.rule is not None:
+            return mean
+        return mean + self.noise[terminated.astype(np.int64)] * noise.standard_normal(len(mean))
 
 
 class EndHead:
