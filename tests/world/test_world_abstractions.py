@@ -115,3 +115,24 @@ def test_the_example_of_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert f"wrote a stand-in, {tmp_path / 'tank.csv'}" in said
     for name in ("own_world", "own_log"):
         assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 60
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_log_of_few_different_states_has_as_many_codes() -> None:
+    """On squares of a board the plans of codes are exact: the goal is so many steps away."""
+    noise = np.random.default_rng(0)
+    place, action = noise.integers(5, size=400), noise.integers(2, size=400)
+    after = np.clip(place + 2 * action - 1, 0, 5)
+    log = world.Trajectories.from_arrays(
+        place, action, -np.ones(400), next_observation=after, terminated=after == 5,
+        truncated=after < 5, episode=np.arange(400),
+    )  # fmt: skip
+    task = world.Task("board", None, ("x",), (0.0,), (5.0,), (0, 1), discount=0.9)
+    steps = 5 - np.arange(5)
+    for plan in (world.codes_plan(log, task=task), world.kernel_plan(log, task=task, width=0.01)):
+        assert plan.choose(np.arange(5.0)[:, None]).tolist() == [1] * 5
+        assert plan.mdp.states <= 5 + 2
+        worth = np.sort(plan.solution.value)[-6:]
+        np.testing.assert_allclose(worth, [*-(1 - 0.9**steps) / 0.1, 0.0], atol=1e-3)
+    points = world.Points.of(log, task, codes=200)
+    assert points.size == 5

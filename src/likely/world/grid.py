@@ -247,11 +247,12 @@ def averager(task: Task, grid: Sequence[int] | Averager | None) -> Averager:
 
 
 def centres_of(points: FloatArray, count: int, seed: int) -> FloatArray:
-    """[count, f] centres of k-means, at most as many as there are points [n, f]."""
+    """[count, f] centres of k-means, at most as many as there are different points [n, f]."""
     from scipy.cluster.vq import kmeans2
 
     noise = np.random.default_rng(seed)
-    return np.asarray(kmeans2(points, min(count, len(points)), minit="++", rng=noise)[0])
+    different = len(np.unique(points, axis=0))
+    return np.asarray(kmeans2(points, min(count, different), minit="++", rng=noise)[0])
 
 
 def nodes(branches: Branches, grid: Averager, points: int) -> tuple[FloatArray, FloatArray]:
