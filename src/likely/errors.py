@@ -88,8 +88,9 @@ def whole(name: str, value: object, least: int | None = None) -> int:
     Raises:
         InvalidSetting: something else, also True and 3.0; or below `least`.
     """
-    integral = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not integral or (least is not None and value < least):
-        expected = "a whole number" if least is None else f"a whole number from {least}"
-        raise InvalidSetting(f"{name}: expected {expected}, given {value!r}")
-    return int(value)
+    if not isinstance(value, bool) and isinstance(value, numbers.Integral):
+        number = int(value)
+        if least is None or number >= least:
+            return number
+    expected = "a whole number" if least is None else f"a whole number from {least}"
+    raise InvalidSetting(f"{name}: expected {expected}, given {value!r}")
