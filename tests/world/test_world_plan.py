@@ -286,3 +286,20 @@ def test_ends_that_pay_at_random_are_paid_their_mean() -> None:
     assert abs(paid[~log.terminated]).max() < 1e-4
     assert paid[ends].mean() == pytest.approx(3.0, abs=5.0 * np.sqrt(2.0 / n))
     assert paid[ends].std() == pytest.approx(1.0, abs=5.0 * np.sqrt(1.0 / n))
+
+
+def test_an_action_whose_every_step_ended_is_not_free() -> None:
+    """What it pays elsewhere is not known: what the others pay on average is assumed."""
+    noise = np.random.default_rng(0)
+    place, action = noise.uniform(0.0, 10.0, 400), noise.integers(2, size=400)
+    after = place + action - 0.5
+    keep = (action == 0) | (after > 9.5)
+    log = world.Trajectories.from_arrays(
+        place, action, np.full(400, -1.0), next_observation=after, terminated=after > 9.5,
+        truncated=after <= 9.5, episode=np.arange(400),
+    ).rows(keep)  # fmt: skip
+    task = world.Task("walk", None, ("x",), (0.0,), (10.0,), (0, 1), discount=0.9, grid=(41,))
+    rewards = world.fit(log, task=task).rewards
+    middle, going = np.full((2, 1), 5.0), np.zeros(2)
+    expected = rewards.expected(middle, np.arange(2), middle, going)
+    np.testing.assert_allclose(expected, -1.0, atol=1e-6)

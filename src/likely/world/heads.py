@@ -33,9 +33,12 @@ class RewardHead:
         if self.rule is not None:
             return
         self.features = Features(task, 2)
-        self.mean = np.zeros(len(task.actions))
+        live = ~terminated
+        # Of an action that never went on nothing is known: it pays what the others do.
+        usual = float(reward[live].mean()) if live.any() else 0.0
+        self.mean = np.full(len(task.actions), usual)
         self.weights = np.zeros((len(task.actions), self.features.size))
-        live, errors = ~terminated, [np.zeros(1)]
+        errors = [np.zeros(1)]
         for a in range(len(task.actions)):
             rows = np.flatnonzero((action == a) & live)
             if len(rows):
