@@ -32,7 +32,7 @@ from likely.errors import (
     whole,
 )
 from likely.models import MODELS
-from likely.training.loop import fit
+from likely.training.loop import fit_whole
 from likely.training.presets import fit_settings
 from likely.training.run import Run
 
@@ -158,7 +158,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if self.steps is not None:
             changes["steps"] = self.steps
         plan = fit_settings(type(model.settings), data, changes)
-        return fit(model, data, settings=plan, progress=False)
+        return fit_whole(model, data, settings=plan)
 
     def _integers(self, values: Floats) -> npt.NDArray[np.uint16]:
         """Levels of real numbers; what lies outside the fit takes the nearest.

@@ -50,9 +50,11 @@ def _main(arguments: list[str]) -> int:
             raise
         silence()  # stdout is a file, and its disk is full
         return fail(OSError(f"cannot write the output: {error.strerror}; make room"), "error")
-    except KeyboardInterrupt:
-        print("likely: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        from likely.training.stopping import exit_code
+
+        print(f"likely: {str(stop) or 'interrupted'}", file=sys.stderr)
+        return exit_code(str(stop))
     return code
 
 

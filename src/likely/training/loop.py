@@ -146,6 +146,28 @@ def fit(
     return run
 
 
+def fit_whole(
+    model: Fittable,
+    data: Dataset,
+    objective: Objective | None = None,
+    settings: FitSettings | None = None,
+    *,
+    out: str | Path | None = None,
+    progress: Progress | bool | None = False,
+) -> Run:
+    """`fit` as a part of something larger, which is not to be built on half a fit.
+
+    Raises:
+        KeyboardInterrupt: a signal stopped the fit; the message says which, and where it is saved.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Stopped)
+        run = fit(model, data, objective, settings, out=out, progress=progress)
+    if not run.finished:
+        raise KeyboardInterrupt(run.status if out else run.status.partition(";")[0])
+    return run
+
+
 def _unexpected(expected: str, value: object) -> InvalidSetting:
     what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
     return InvalidSetting(f"expected {expected}, given {what}")

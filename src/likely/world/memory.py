@@ -300,11 +300,12 @@ def fit_memory(
         InvalidSetting: a task that is seen as pictures.
         InvalidData: too few episodes.
     """
-    import likely
     from likely.data.spec import with_validation
     from likely.models.sequence.settings import VRNNSettings
     from likely.models.sequence.vrnn import VRNN
     from likely.noise import weights_from
+    from likely.settings import FitSettings
+    from likely.training.loop import fit_whole
 
     if task.pixels is not None:
         raise InvalidSetting(f'{task.name} is seen as pictures, model "vrnn" reads numbers')
@@ -322,9 +323,9 @@ def fit_memory(
     with weights_from(seed):
         network = VRNN(data.spec, settings)
     windows = int((-(-np.diff(data.offsets) // WINDOW)).sum())  # type: ignore[attr-defined]
-    likely.fit(
-        network, data, progress=False,
-        settings=likely.FitSettings(
+    fit_whole(
+        network, data,
+        settings=FitSettings(
             steps=updates, batch_size=max(1, min(BATCH, windows // 2)), learning_rate=RATE,
             ema=0.99, clip=1.0, warmup=min(50, updates // 4), validation_examples=0, seed=seed,
             device="cpu",

@@ -116,11 +116,12 @@ def fit_codes(log: Any, pixels: Pixels, seed: int = 0) -> Codes:
     """
     import torch
 
-    import likely
     from likely.data.arrays import from_array
     from likely.data.spec import with_validation
     from likely.models.vae.settings import VAESettings
     from likely.models.vae.vae import VAE
+    from likely.settings import FitSettings
+    from likely.training.loop import fit_whole
 
     last = np.append(log.first[1:], True)
     frames = np.concatenate([
@@ -138,9 +139,9 @@ def fit_codes(log: Any, pixels: Pixels, seed: int = 0) -> Codes:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vae = VAE(data.spec, settings)
-    likely.fit(
-        vae, data, progress=False,
-        settings=likely.FitSettings(steps=pixels.steps, batch_size=64, learning_rate=2e-3,
+    fit_whole(
+        vae, data,
+        settings=FitSettings(steps=pixels.steps, batch_size=64, learning_rate=2e-3,
                                     ema=0.99, seed=seed, device="cpu"),
     )  # fmt: skip
     return Codes(vae, pixels)

@@ -32,7 +32,7 @@ from likely.runs.checkpoint import digest_of
 from likely.runs.directory import AnotherRun
 from likely.runs.saved import SavedRun
 from likely.settings import FitSettings, converted
-from likely.training.loop import Progress, fit
+from likely.training.loop import Progress, fit_whole
 from likely.training.objectives import CodeLikelihood, HasCodeDensity
 from likely.training.run import Run
 
@@ -75,6 +75,7 @@ def with_prior(
     Raises:
         Unanswerable: a model without an encoder.
         InvalidSetting: a model whose prior cannot be replaced, no data, or another run in `out`.
+        KeyboardInterrupt: a signal stopped the fit; with `out`, the same call resumes it.
     """
     converted("density", density, CodeDensity)
     if isinstance(fitted, str | Path):
@@ -102,7 +103,7 @@ def with_prior(
         warmup=min(FIT.warmup, steps or FIT.steps),
     )
     try:
-        fit(model, data, CodeLikelihood(), settings, out=out, progress=progress)
+        fit_whole(model, data, CodeLikelihood(), settings, out=out, progress=progress)
     except AnotherRun as error:
         raise InvalidSetting(f"{error.reason}; give another directory") from error
     return generative(model)
