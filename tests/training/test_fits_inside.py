@@ -80,7 +80,7 @@ def test_the_same_command_resumes_a_prior_that_was_stopped(
 ) -> None:
     base, out = tmp_path / "vae", tmp_path / "prior"
     train, _ = likely.data.load("digits")
-    likely.fit(models.VAE(train.spec, latent=2), train, steps=2, out=base)
+    likely.fit(models.VAE(train.spec), train, steps=2, out=base)
     words = ["prior", str(base), "--density", "flow", "--steps", "5", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         stopped_at_two(patch, number)
