@@ -115,7 +115,7 @@ def neighbours_plan(
         np.stack([pay.mean(axis=1) for _, pay in parts], axis=1).ravel(), rate,
         terminal=trajectories.terminated,
     )  # fmt: skip
-    solution = solve(process, tolerance=tolerance)
+    solution = solve(process, tolerance=tolerance).uninterrupted()
 
     def choose(state: FloatArray) -> IntArray:
         values = []
@@ -172,7 +172,7 @@ def codes_plan(
         np.append(0, np.cumsum(counts)), successors[order], np.repeat(1.0 / counts, counts), None,
         rate, successor_reward=paid[order], terminal=[end],
     )  # fmt: skip
-    solution = solve(process, tolerance=tolerance)
+    solution = solve(process, tolerance=tolerance).uninterrupted()
     return TablePlan(declared, process, solution, lambda state: solution.policy[code(state)])
 
 
@@ -225,7 +225,7 @@ def kernel_plan(
         rows[:m, a] = near @ landing[taken]  # K D
         reward[:m, a] = near @ trajectories.reward[taken]
     process = MDP.from_arrays(rows, reward, rate, layout="sas", terminal=[m])
-    solution = solve(process, tolerance=tolerance)
+    solution = solve(process, tolerance=tolerance).uninterrupted()
     q = solution.q_table(0.0)
     assert q is not None
 

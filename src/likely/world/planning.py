@@ -147,7 +147,7 @@ def plan(
         raise InvalidData(f"a value of shape {start.shape}, the grid has {process.states} states")
     endless = not math.isfinite(tolerance)
     solution = solve(process, tolerance=1e300 if endless else tolerance, start=start)
-    return Plan(model, lattice, process, solution, quadrature)
+    return Plan(model, lattice, process, solution.uninterrupted(), quadrature)
 
 
 def imagine(

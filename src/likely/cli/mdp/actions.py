@@ -146,6 +146,7 @@ def _solve(options: argparse.Namespace) -> None:
         for path in (options.out, options.plot):
             if path is not None:
                 say(Console(), f"wrote {path}")
+    solution.uninterrupted()
 
 
 def _show_solution(
@@ -173,7 +174,7 @@ def _show_solution(
 
 def _policy(word: str, world: World, options: argparse.Namespace) -> NDArray[Any]:
     if word == "optimal":
-        policy = np.asarray(_solve_world(world, options).policy)
+        policy = np.asarray(_solve_world(world, options).uninterrupted().policy)
         if policy.ndim != 1:
             raise InvalidSetting("a policy that depends on the step cannot be played here")
         return policy

@@ -49,13 +49,13 @@ def converge(mdp: MDP, tolerance: float, names: Sequence[str] | None = None) -> 
 
 def _fastest(mdp: MDP, tolerance: float, name: str) -> Solution:
     """The quickest of up to five runs, after one that compiles: a busy machine only slows."""
-    solve(mdp, tolerance=tolerance, method=name)
-    best = solve(mdp, tolerance=tolerance, method=name)
+    solve(mdp, tolerance=tolerance, method=name).uninterrupted()
+    best = solve(mdp, tolerance=tolerance, method=name).uninterrupted()
     spent = best.trace[-1].seconds
     for _ in range(4):
         if spent > 1.0:
             break
-        again = solve(mdp, tolerance=tolerance, method=name)
+        again = solve(mdp, tolerance=tolerance, method=name).uninterrupted()
         spent += again.trace[-1].seconds
         if again.trace[-1].seconds < best.trace[-1].seconds:
             best = again

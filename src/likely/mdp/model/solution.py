@@ -108,6 +108,16 @@ class Solution:
             narrow = self.upper - self.lower <= 1e-4 * float(known.max(initial=0.0))
         return np.where((self.lower <= 0.0) & (self.upper >= 0.0) & narrow, 0.0, self.value)
 
+    def uninterrupted(self) -> Solution:
+        """Itself, for what is not to be built on a solve that Ctrl-C ended.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C did.
+        """
+        if self.outcome == "interrupted":
+            raise KeyboardInterrupt
+        return self
+
     def __str__(self) -> str:
         return self.status
 

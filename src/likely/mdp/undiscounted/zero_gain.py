@@ -163,7 +163,7 @@ def _average(part: list[int], actions: list[list[Row]]) -> tuple[float, float]:
         1.0,
     )
     scale = float(np.abs(loop.reward).max())
-    best = average_reward(loop, 1e-9 * scale, max_iterations=100_000)
+    best = average_reward(loop, 1e-9 * scale, max_iterations=100_000).uninterrupted()
     return float(best.lower[0]), float(best.upper[0])
 
 
