@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from likely import mdp
+from likely.cli import main
 from likely.cli.parser import parse
 from likely.mdp import worlds
 from likely.mdp.worlds import gridtext
@@ -68,3 +69,31 @@ def test_the_row_function_in_the_page_runs(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(tmp_path))
     ring = importlib.import_module("ring_of_the_page").ring
     assert mdp.solve(ring).converged
+
+
+def _shown(page: Path) -> list[tuple[list[list[str]], list[str]]]:
+    """Of each console block with output: the words of its `likely` calls, and what they print."""
+    blocks = []
+    for block in re.findall(r"^```console\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        lines = block.splitlines()
+        calls = [shlex.split(line, comments=True)[2:] for line in lines if line.startswith("$ ")]
+        shown = [line.rstrip() for line in lines if line and not line.startswith("$ ")]
+        if shown:
+            blocks.append((calls, shown))
+    return blocks
+
+
+def test_the_page_shows_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Line by line, in this order; three dots stand for anything."""
+    monkeypatch.chdir(tmp_path)
+    blocks = _shown(DOCS / "mdp-command.md")
+    assert len(blocks) == 4
+    for calls, shown in blocks:
+        for words in calls:
+            assert main(words) == 0
+        printed = iter(capsys.readouterr().out.splitlines())
+        for line in shown:
+            pattern = ".*".join(re.escape(part) for part in line.split("..."))
+            assert any(re.fullmatch(pattern, text.rstrip()) for text in printed), line
