@@ -49,6 +49,14 @@ def test_the_mean_of_the_nearest_is_by_definition() -> None:
             assert rows[pair].sum() == pytest.approx(1.0)
 
 
+def test_what_was_never_done_is_no_better_than_the_end_where_each_step_pays() -> None:
+    """The least reward is the best there is: 1 for ever, where episodes end."""
+    paying = dataclasses.replace(LOG, reward=np.ones_like(LOG.reward))
+    assert paying.terminated.any()
+    plan = world.codes_plan(paying, task=toy_rail.TASK, codes=16)
+    assert plan.solution.value[16] == 0.0
+
+
 def test_codes_count_and_fear_what_was_never_done() -> None:
     plan = world.codes_plan(LOG, task=toy_rail.TASK, codes=16)
     assert plan.mdp.terminal.tolist() == [False] * 17 + [True]

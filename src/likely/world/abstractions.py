@@ -159,8 +159,9 @@ def codes_plan(
     after = np.where(trajectories.terminated, end, code(data.next_state))
     pair = code(data.state) * actions + data.action
     visits = np.bincount(pair, minlength=size * actions)
-    worst = float(trajectories.reward.min())
-    # What a pair never did leads to the worst that is known, for ever.
+    # What a pair never did leads to the worst that is known, for ever; an episode's end pays 0.
+    ends = [0.0] if trajectories.terminated.any() else []
+    worst = min([float(trajectories.reward.min()), *ends])
     never = np.flatnonzero(visits == 0)
     pairs = np.concatenate([pair, never, size * actions + np.arange(actions)])
     successors = np.concatenate([after, np.full(len(never) + actions, unknown)])
