@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mdp_examples import TIGER
 
 from likely import mdp, world
 from likely.cli import main
+from likely.mdp.beliefs import bounds
 from likely.mdp.discounted import task
 from likely.mdp.draw.comparison import converge
 from likely.mdp.kernels.engine import StoredEngine
@@ -48,6 +50,32 @@ def test_it_ends_what_the_solve_is_a_part_of(name: str, solves: list[int]) -> No
     with pytest.raises(KeyboardInterrupt):
         LARGER[name]()
     assert len(solves) == 1
+
+
+@pytest.mark.parametrize("at", [1, 2, 9, 40])
+def test_the_bounds_on_beliefs_before_it_hold(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the middle of a backup from above, after the corner has moved and the gains have not."""
+    path, backup = tmp_path / "tiger.pomdp", bounds.Above.backup
+    path.write_text(TIGER)
+    calls: list[int] = []
+
+    def interrupted(above: bounds.Above, belief: Any) -> bool:
+        calls.append(1)
+        if len(calls) == at:
+            above.corner = above.corner - 1e3
+            raise KeyboardInterrupt
+        return backup(above, belief)
+
+    monkeypatch.setattr(bounds.Above, "backup", interrupted)
+    assert main(["mdp", "beliefs", str(path), "--json"]) == 130
+    told = capsys.readouterr()
+    record = json.loads(told.out)
+    assert record["lower"] <= 1.933440 <= record["upper"]
+    assert record["status"].startswith("interrupted after")
+    assert told.err.splitlines()[-1] == "likely: interrupted"
+    assert main(["mdp", "beliefs", str(path)]) == 0
 
 
 def test_it_ends_the_command_that_plays_the_best_policy(

@@ -403,12 +403,21 @@ def _beliefs(options: argparse.Namespace) -> None:
             "alpha_vectors": len(solved.below.vectors),
             "points": len(solved.above.points), "seconds": solved.seconds,
         })  # fmt: skip
-        return
+    else:
+        _show_beliefs(Path(options.world).name, solved, name, then)
+    if solved.interrupted:
+        raise KeyboardInterrupt
+
+
+def _show_beliefs(
+    world: str, solved: mdp.BeliefSolution, action: str, then: list[tuple[str, float, str]]
+) -> None:
     console = Console()
-    say(console, f"{Path(options.world).name}: {problem}", "bold")
+    say(console, f"{world}: {solved.pomdp}", "bold")
     say(console, solved.status)
     say(
-        console, f"first action: {name}; following the alpha vectors earns at least the lower bound"
+        console,
+        f"first action: {action}; following the alpha vectors earns at least the lower bound",
     )
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("then observed")

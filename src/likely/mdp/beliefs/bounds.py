@@ -164,7 +164,9 @@ class Above:
             # A corner bounds beliefs beside it, and is bounded by them but for how far they are.
             corner = value + self.size * abs(belief - np.eye(len(belief))[state]).sum()
             if belief[state] >= 1.0 - 1e-12 and _less(corner, float(self.corner[state])):
-                self.corner[state] = corner
+                corners = self.corner.copy()  # a copy of this object keeps the old ones
+                corners[state] = corner
+                self.corner = corners
             elif belief[state] == 1.0:
                 return False
             else:

@@ -8,6 +8,7 @@ moment, so a search that is stopped early has an answer.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 
@@ -32,6 +33,7 @@ class BeliefSolution:
         status: a sentence.
         trials: walks from the first belief.
         seconds: wall-clock time.
+        interrupted: whether Ctrl-C ended the search; the bounds hold.
     """
 
     pomdp: POMDP
@@ -42,6 +44,7 @@ class BeliefSolution:
     status: str
     trials: int
     seconds: float
+    interrupted: bool = False
 
     def choose(self, belief: npt.ArrayLike) -> int:
         """The action at a belief [S]; following it earns at least `below` of the belief.
@@ -95,7 +98,7 @@ def solve_beliefs(
         return float(below(start[None])[0]), float(above(start[None])[0])
 
     lower, upper = ends()
-    how = "converged"
+    how, interrupted = "converged", False
     while upper - lower > tolerance:
         if max_trials is not None and trials >= max_trials:
             how = "stopped at the limit of trials"
@@ -105,9 +108,14 @@ def solve_beliefs(
             break
         # Aim at a part of the present width: walks of sensible length first.
         width = max(tolerance, 0.5 * (upper - lower))
-        moved = _walk(pomdp, below, above, width, began, max_seconds)
+        before = copy.copy(below), copy.copy(above)
+        try:
+            moved = _walk(pomdp, below, above, width, began, max_seconds)
+            lower, upper = ends()
+        except KeyboardInterrupt:  # perhaps in the middle of a backup
+            how, interrupted, (below, above) = "interrupted", True, before
+            break
         trials += 1
-        lower, upper = ends()
         if not moved and upper - lower > tolerance:
             how = "stopped where rounding limits the bounds"
             break
@@ -118,7 +126,7 @@ def solve_beliefs(
         f"{at_most(upper, 9)} at the first belief (width {width:.2g}, "
         f"{len(below.vectors)} alpha vectors, {len(above.points)} points)"
     )
-    return BeliefSolution(pomdp, below, above, lower, upper, status, trials, seconds)
+    return BeliefSolution(pomdp, below, above, lower, upper, status, trials, seconds, interrupted)
 
 
 def _walk(
