@@ -75,7 +75,11 @@ def test_the_bounds_on_beliefs_before_it_hold(
     assert record["lower"] <= 1.933440 <= record["upper"]
     assert record["status"].startswith("interrupted after")
     assert told.err.splitlines()[-1] == "likely: interrupted"
-    assert main(["mdp", "beliefs", str(path)]) == 0
+    calls.clear()
+    solved = mdp.solve_beliefs(mdp.POMDP.from_file(path), 1e-3)
+    assert solved.interrupted
+    start = solved.pomdp.start[None]
+    assert (solved.below(start)[0], solved.above(start)[0]) == (solved.lower, solved.upper)
 
 
 def test_it_ends_the_command_that_plays_the_best_policy(
