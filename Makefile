@@ -11,7 +11,7 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 # Byte code is compiled when a module is first read, and kept, whatever the environment says: pip
-# would compile ten times as much, and hundreds of processes each what they read.
+# would compile all modules there are, and hundreds of processes each what they read.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 export PYTHONDONTWRITEBYTECODE =
 

@@ -63,6 +63,7 @@ from likely.density.fittable import (
     conditioned_on,
     evaluating,
     inputs_of,
+    nan_names,
     reading_of,
     weights_digest,
 )

@@ -8,7 +8,7 @@ import contextvars
 import dataclasses
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -152,8 +152,7 @@ class Fittable(nn.Module, metaclass=_Seeded):
 
     def nan_weights(self) -> list[str]:
         """Names of what is saved with the model and is NaN somewhere."""
-        saved = self.state_dict().items()
-        return [name for name, t in saved if t.is_floating_point() and bool(t.isnan().any())]
+        return nan_names(self.state_dict())
 
     def refuse_nan_weights(self) -> None:
         """Raise Diverged where weights are NaN: what is drawn with them looks like any sample."""
@@ -405,6 +404,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def condition_of(model: Fittable) -> Condition:
     """What the model's likelihood is given: "label", "context" (numbers), or "" for nothing."""
     return "context" if model.context_shape else "label" if model.classes else ""
+
+
+def nan_names(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that are NaN somewhere, in order."""
+    floats = {name: t for name, t in tensors.items() if t.is_floating_point()}
+    return sorted(name for name, t in floats.items() if bool(t.isnan().any()))
 
 
 def weights_digest(model: Fittable) -> str:

@@ -18,7 +18,7 @@ from likely.data import load as load_data
 from likely.data.labels import relabelled
 from likely.data.sequences.spec import spec_of
 from likely.data.spec import Dataset, DataSpec
-from likely.density import Fittable, condition_of
+from likely.density import Fittable, condition_of, nan_names
 from likely.devices import environment, place
 from likely.errors import InvalidData, InvalidSetting, nearest
 from likely.estimate import Estimate
@@ -242,9 +242,8 @@ def load(directory: str | Path) -> SavedRun:
             if adversary is not None:
                 other = adversary.state_dict()
                 shapes |= _shapes({ADVERSARY + name: t for name, t in other.items()})
-    wrong = sorted(name for name, t in tensors.items() if t.is_floating_point() and t.isnan().any())
-    if wrong:
-        raise CheckpointError(f"{files / WEIGHTS}: weights are NaN ({', '.join(wrong[:3])})")
+    if lost := nan_names(tensors):
+        raise CheckpointError(f"{files / WEIGHTS}: weights are NaN ({', '.join(lost[:3])})")
     wrong = sorted(dict(shapes.items() ^ _shapes(tensors).items()))
     if wrong:
         raise CheckpointError(
